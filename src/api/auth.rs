@@ -1,0 +1,191 @@
+//! The API key that clients send as a Bearer token.
+
+use crate::config::{Config, Secret};
+use crate::error::{Error, Kind, Result};
+use aws_credential_types::Credentials;
+use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
+use aws_sigv4::sign::v4;
+use http::HeaderMap;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+/// How long a key read from Secrets Manager is used before it is read again, so that a rotated key takes effect.
+const KEY_LIFETIME: Duration = Duration::from_secs(300);
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Checks keys.
+#[derive(Debug)]
+pub struct Auth {
+    source: Source,
+    cached: Mutex<Option<(Instant, [u8; 32])>>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Open,
+    Fixed([u8; 32]),
+    SecretsManager(String),
+}
+
+impl Auth {
+    /// Checks against the key that the environment gives, or lets everyone in.
+    pub fn new(config: &Config) -> Self {
+        let source = match (&config.api_key, &config.api_key_secret) {
+            (Some(Secret(key)), _) => Source::Fixed(digest(key)),
+            (None, Some(arn)) => Source::SecretsManager(arn.clone()),
+            (None, None) => Source::Open,
+        };
+        Self { source, cached: Mutex::default() }
+    }
+
+    /// Checks the `Authorization` header.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidApiKey`]; [`Kind::Upstream`] where the key cannot be read from Secrets Manager.
+    pub fn check(&self, headers: &HeaderMap) -> Result<()> {
+        let expected = match &self.source {
+            Source::Open => return Ok(()),
+            Source::Fixed(digest) => *digest,
+            Source::SecretsManager(arn) => self.current(arn)?,
+        };
+        let given = headers.get(http::header::AUTHORIZATION).and_then(|h| h.to_str().ok()).unwrap_or_default();
+        let key = match given.split_once(' ') {
+            Some((scheme, key)) if scheme.eq_ignore_ascii_case("bearer") => key.trim(),
+            _ => return Err(refusal("no API key was given; send it as \"Authorization: Bearer KEY\"")),
+        };
+        if equal(&digest(key), &expected) { Ok(()) } else { Err(refusal("the API key is wrong")) }
+    }
+
+    fn current(&self, arn: &str) -> Result<[u8; 32]> {
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        match *cached {
+            Some((at, digest)) if at.elapsed() < KEY_LIFETIME => Ok(digest),
+            _ => {
+                let digest = digest(&read_secret(arn)?.0);
+                *cached = Some((Instant::now(), digest));
+                Ok(digest)
+            }
+        }
+    }
+}
+
+fn refusal(message: &str) -> Error {
+    Error::new(Kind::InvalidApiKey, message)
+}
+
+/// Keys are compared by their hashes, so that neither their length nor where they differ shows in the time.
+fn digest(key: &str) -> [u8; 32] {
+    Sha256::digest(key).into()
+}
+
+fn equal(a: &[u8; 32], b: &[u8; 32]) -> bool {
+    a.iter().zip(b).fold(0, |different, (a, b)| different | (a ^ b)) == 0
+}
+
+fn unavailable(what: impl std::fmt::Display) -> Error {
+    Error::new(Kind::Upstream, format!("the API key cannot be read from Secrets Manager: {what}"))
+}
+
+fn variable(name: &str) -> Result<String> {
+    std::env::var(name).map_err(|_| unavailable(format_args!("{name} is not set")))
+}
+
+/// `GetSecretValue`, signed with the function's own credentials.
+/// <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html>
+fn read_secret(arn: &str) -> Result<Secret> {
+    // arn:partition:secretsmanager:REGION:account:secret:name
+    let region = arn
+        .split(':')
+        .nth(3)
+        .filter(|r| !r.is_empty())
+        .map_or_else(|| variable("AWS_REGION"), |r| Ok(r.to_string()))?;
+    let endpoint = std::env::var("AWS_ENDPOINT_URL_SECRETS_MANAGER")
+        .unwrap_or_else(|_| format!("https://secretsmanager.{region}.amazonaws.com"));
+    let body = json!({"SecretId": arn}).to_string();
+    let request = signed(&endpoint, &region, body.as_bytes())?;
+    let agent: ureq::Agent =
+        ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).build().into();
+    let mut response = agent.run(request.map(|()| body)).map_err(unavailable)?;
+    let status = response.status();
+    let text = response.body_mut().read_to_string().map_err(unavailable)?;
+    let reply: Value = serde_json::from_str(&text).unwrap_or_default();
+    if !status.is_success() {
+        return Err(unavailable(format_args!("{status} {}", reply["__type"])));
+    }
+    let secret = reply["SecretString"].as_str().ok_or_else(|| unavailable("it holds no text"))?;
+    Ok(Secret(key_of(secret)))
+}
+
+/// A secret is the key itself, or a JSON object with the key under `api_key`.
+fn key_of(secret: &str) -> String {
+    let parsed: Option<Value> = serde_json::from_str(secret).ok();
+    let key = parsed.as_ref().and_then(|v| v["api_key"].as_str());
+    key.unwrap_or(secret).trim().to_string()
+}
+
+fn signed(endpoint: &str, region: &str, body: &[u8]) -> Result<http::Request<()>> {
+    let identity = Credentials::new(
+        variable("AWS_ACCESS_KEY_ID")?,
+        variable("AWS_SECRET_ACCESS_KEY")?,
+        std::env::var("AWS_SESSION_TOKEN").ok(),
+        None,
+        "environment",
+    )
+    .into();
+    let parameters = v4::SigningParams::builder()
+        .identity(&identity)
+        .region(region)
+        .name("secretsmanager")
+        .time(SystemTime::now())
+        .settings(SigningSettings::default())
+        .build()
+        .map_err(unavailable)?
+        .into();
+    let url = format!("{}/", endpoint.trim_end_matches('/'));
+    let headers = [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", "secretsmanager.GetSecretValue")];
+    let signable =
+        SignableRequest::new("POST", &url, headers.into_iter(), SignableBody::Bytes(body)).map_err(unavailable)?;
+    let (instructions, _) = sign(signable, &parameters).map_err(unavailable)?.into_parts();
+    let mut builder = http::Request::post(&url);
+    for (name, value) in headers {
+        builder = builder.header(name, value);
+    }
+    let mut request = builder.body(()).map_err(unavailable)?;
+    instructions.apply_to_request_http1x(&mut request);
+    Ok(request)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn auth(key: &str) -> Auth {
+        Auth::new(&Config::read(|n| (n == "TEALIGHT_API_KEY").then(|| key.to_string())).unwrap())
+    }
+
+    fn header(value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(http::header::AUTHORIZATION, value.parse().unwrap())])
+    }
+
+    #[test]
+    fn only_the_key_opens() {
+        let auth = auth("sesame");
+        assert!(auth.check(&header("Bearer sesame")).is_ok());
+        assert!(auth.check(&header("bearer sesame")).is_ok());
+        for wrong in ["Bearer sesam", "Bearer sesame2", "Bearer ", "Basic sesame", "sesame", ""] {
+            let error = auth.check(&header(wrong)).unwrap_err();
+            assert_eq!(error.kind, Kind::InvalidApiKey, "{wrong:?}");
+            assert!(!error.message.contains("sesame"));
+        }
+        assert!(auth.check(&HeaderMap::new()).is_err());
+        assert!(Auth::new(&Config::read(|_| None).unwrap()).check(&HeaderMap::new()).is_ok());
+    }
+
+    #[test]
+    fn a_secret_may_be_text_or_json() {
+        assert_eq!(key_of("sk-1\n"), "sk-1");
+        assert_eq!(key_of(r#"{"api_key":"sk-2","other":"x"}"#), "sk-2");
+    }
+}

@@ -1,0 +1,106 @@
+//! Counters for Prometheus, under text-embeddings-inference's names where it has one.
+
+use super::routes::{Call, Reply};
+use crate::engine::Usage;
+use crate::error::{Kind, Result};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// Upper bounds of the duration buckets, in seconds.
+const BOUNDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+/// The counters of a process.
+#[derive(Debug, Default)]
+pub struct Metrics(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    requests: BTreeMap<&'static str, u64>,
+    successes: BTreeMap<&'static str, u64>,
+    failures: BTreeMap<&'static str, u64>,
+    tokens: u64,
+    duration: Histogram,
+    tokenization: Histogram,
+    inference: Histogram,
+}
+
+#[derive(Debug, Default)]
+struct Histogram {
+    buckets: [u64; BOUNDS.len()],
+    count: u64,
+    sum: f64,
+}
+
+impl Histogram {
+    fn add(&mut self, duration: Duration) {
+        let seconds = duration.as_secs_f64();
+        for (bucket, bound) in self.buckets.iter_mut().zip(BOUNDS) {
+            *bucket += (seconds <= bound) as u64;
+        }
+        self.count += 1;
+        self.sum += seconds;
+    }
+
+    fn render(&self, out: &mut String, name: &str) {
+        let _ = writeln!(out, "# TYPE {name} histogram");
+        for (bucket, bound) in self.buckets.iter().zip(BOUNDS) {
+            let _ = writeln!(out, "{name}_bucket{{le=\"{bound}\"}} {bucket}");
+        }
+        let _ = writeln!(out, "{name}_bucket{{le=\"+Inf\"}} {}", self.count);
+        let _ = writeln!(out, "{name}_sum {}\n{name}_count {}", self.sum, self.count);
+    }
+}
+
+impl Metrics {
+    /// Counts a request to a route of this path.
+    pub fn count(&self, path: &'static str, total: Duration, outcome: Result<Option<Usage>, Kind>) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *state.requests.entry(path).or_default() += 1;
+        match outcome {
+            Ok(usage) => {
+                *state.successes.entry(path).or_default() += 1;
+                if let Some(usage) = usage {
+                    state.tokens += usage.tokens as u64;
+                    state.duration.add(total);
+                    state.tokenization.add(usage.tokenization);
+                    state.inference.add(usage.inference);
+                }
+            }
+            Err(kind) => *state.failures.entry(kind.code()).or_default() += 1,
+        }
+    }
+
+    fn text(&self) -> String {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut out = String::new();
+        counters(&mut out, "te_request_count", "path", &state.requests);
+        counters(&mut out, "te_request_success", "path", &state.successes);
+        counters(&mut out, "te_request_failure", "err", &state.failures);
+        let _ = writeln!(out, "# TYPE tealight_tokens_total counter\ntealight_tokens_total {}", state.tokens);
+        state.duration.render(&mut out, "te_request_duration");
+        state.tokenization.render(&mut out, "te_request_tokenization_duration");
+        state.inference.render(&mut out, "te_request_inference_duration");
+        out
+    }
+}
+
+fn counters(out: &mut String, name: &str, label: &str, values: &BTreeMap<&'static str, u64>) {
+    let _ = writeln!(out, "# TYPE {name} counter");
+    for (key, value) in values {
+        let _ = writeln!(out, "{name}{{{label}=\"{key}\"}} {value}");
+    }
+}
+
+/// Answers `GET /metrics`.
+pub fn render(call: &Call) -> Result<Reply> {
+    let mut text = call.metrics.text();
+    let (isa, threads) = (call.engine.cpu.isa.name(), call.engine.cpu.threads());
+    let version = env!("CARGO_PKG_VERSION");
+    let _ = writeln!(
+        text,
+        "# TYPE tealight_info gauge\ntealight_info{{version=\"{version}\",isa=\"{isa}\",threads=\"{threads}\"}} 1"
+    );
+    Ok(Reply::text(text, "text/plain; version=0.0.4"))
+}

@@ -1,0 +1,204 @@
+//! The HTTP interface, without sockets: the same in Lambda and in `tealight serve`.
+
+mod auth;
+mod metrics;
+pub mod openai;
+pub mod openapi;
+pub mod routes;
+pub mod tei;
+mod wire;
+
+use crate::engine::{Deadline, Engine, Usage};
+use crate::error::{Error, Kind, Result};
+use auth::Auth;
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, Request, Response};
+use metrics::Metrics;
+use routes::{Access, Call, Family, Found, Reply, Route};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+/// The interface over an engine.
+#[derive(Debug)]
+pub struct Api {
+    /// The models.
+    pub engine: Arc<Engine>,
+    auth: Auth,
+    metrics: Metrics,
+    started: u64,
+}
+
+/// Who has seen to it that a caller may call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// Nobody: the API key is checked, where one is configured.
+    Key,
+    /// AWS, by IAM: a direct invocation.
+    Iam,
+}
+
+impl Api {
+    /// The interface over an engine.
+    pub fn new(engine: Arc<Engine>) -> Self {
+        let started = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_secs());
+        let auth = Auth::new(&engine.config);
+        Self { engine, auth, metrics: Metrics::default(), started }
+    }
+
+    /// Answers a request. Every reply, of an error too, is complete; a panic becomes an error.
+    pub fn handle(&self, request: &Request<Bytes>, trust: Trust, deadline: Deadline) -> Response<Bytes> {
+        let start = Instant::now();
+        let mut response = self.routed(request, trust, deadline, start);
+        if let Some(origin) = &self.engine.config.cors_origin {
+            allow_origin(response.headers_mut(), origin);
+        }
+        response
+    }
+
+    fn routed(&self, request: &Request<Bytes>, trust: Trust, deadline: Deadline, start: Instant) -> Response<Bytes> {
+        if request.method() == Method::OPTIONS && self.engine.config.cors_origin.is_some() {
+            return respond(204, Bytes::new());
+        }
+        let (route, tail) = match routes::find(request.method(), request.uri().path()) {
+            Err(error) => return refuse(Family::OpenAi, &error),
+            Ok(Found::OtherMethods(family, methods)) => return other_method(family, request.method(), &methods),
+            Ok(Found::Route(route, tail)) => (route, tail),
+        };
+        let outcome = self.checked(request, route, trust).and_then(|()| {
+            let call = Call {
+                engine: &self.engine,
+                metrics: &self.metrics,
+                body: request.body(),
+                tail,
+                deadline,
+                started: self.started,
+            };
+            catch_unwind(AssertUnwindSafe(|| (route.handler)(&call))).unwrap_or_else(|_| Err(panicked()))
+        });
+        let counted = outcome.as_ref().map(|reply| reply.usage).map_err(|error| error.kind);
+        self.metrics.count(route.path, start.elapsed(), counted);
+        match outcome {
+            Ok(reply) => self.accept(reply, start.elapsed()),
+            Err(error) => refuse(route.family, &error),
+        }
+    }
+
+    fn checked(&self, request: &Request<Bytes>, route: &Route, trust: Trust) -> Result<()> {
+        if route.access == Access::Key && trust == Trust::Key {
+            self.auth.check(request.headers())?;
+        }
+        let limit = self.payload_limit(route.family);
+        if request.body().len() > limit {
+            return Err(too_large(request.body().len(), limit));
+        }
+        if route.request.is_some() { check_type(request.headers()) } else { Ok(()) }
+    }
+
+    /// The largest body of a route of this family, in bytes.
+    pub fn payload_limit(&self, family: Family) -> usize {
+        self.engine.config.payload_limit.unwrap_or(family.payload_limit())
+    }
+
+    fn accept(&self, reply: Reply, total: Duration) -> Response<Bytes> {
+        let mut response = respond(200, reply.body);
+        if let Some(content_type) = reply.content_type {
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        }
+        if let Some(usage) = reply.usage {
+            self.timing(response.headers_mut(), &usage, total);
+        }
+        response
+    }
+
+    /// text-embeddings-inference's headers; times in whole milliseconds.
+    fn timing(&self, headers: &mut HeaderMap, usage: &Usage, total: Duration) {
+        let compute = usage.tokenization + usage.inference;
+        let ms = |d: Duration| d.as_millis().to_string();
+        let values = [
+            ("x-compute-type", format!("cpu+{}", self.engine.cpu.isa.name())),
+            ("x-compute-time", ms(compute)),
+            ("x-compute-characters", usage.characters.to_string()),
+            ("x-compute-tokens", usage.tokens.to_string()),
+            ("x-total-time", ms(total)),
+            ("x-tokenization-time", ms(usage.tokenization)),
+            ("x-queue-time", ms(total.saturating_sub(compute))),
+            ("x-inference-time", ms(usage.inference)),
+        ];
+        for (name, value) in values {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        }
+    }
+}
+
+/// The error of a body over its limit, for callers that see its length before its bytes.
+pub fn too_large(length: usize, limit: usize) -> Error {
+    Error::new(Kind::BodyTooLarge, format!("the body has {length} bytes, the limit is {limit}"))
+}
+
+fn panicked() -> Error {
+    Error::internal("a defect of tealight stopped this request; it is in the log")
+}
+
+/// JSON, or what clients send that do not think about it: nothing, or curl's default.
+fn check_type(headers: &HeaderMap) -> Result<()> {
+    let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(()) };
+    let value = value.to_str().unwrap_or_default().to_ascii_lowercase();
+    if value.contains("json") || value.starts_with("application/x-www-form-urlencoded") {
+        return Ok(());
+    }
+    Err(Error::new(Kind::MediaType, format!("the content type is {value:?}, it must be application/json")))
+}
+
+fn other_method(family: Family, method: &Method, allowed: &[&str]) -> Response<Bytes> {
+    let allowed = allowed.join(", ");
+    let error =
+        Error::new(Kind::MethodNotAllowed, format!("the method {method} is not allowed here; allowed: {allowed}"));
+    let mut response = refuse(family, &error);
+    if let Ok(value) = HeaderValue::from_str(&allowed) {
+        response.headers_mut().insert(ALLOW, value);
+    }
+    response
+}
+
+/// An error as a reply, in the form of the route's family.
+pub fn refuse(family: Family, error: &Error) -> Response<Bytes> {
+    if !error.kind.retryable() && error.kind.status().is_server_error() {
+        tracing::error!(code = error.kind.code(), "{error}");
+    }
+    let (status, body) = match family {
+        Family::OpenAi => (error.kind.status(), serde_json::to_vec(&openai::ErrorBody::from(error))),
+        Family::Tei => (error.kind.tei_status(), serde_json::to_vec(&tei::ErrorBody::from(error))),
+    };
+    let mut response = respond(status.as_u16(), body.unwrap_or_default().into());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if error.kind == Kind::InvalidApiKey {
+        response.headers_mut().insert(http::header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    if error.kind == Kind::Overloaded {
+        response.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+fn respond(status: u16, body: Bytes) -> Response<Bytes> {
+    let mut response = Response::new(body);
+    *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+    response
+}
+
+fn allow_origin(headers: &mut HeaderMap, origin: &str) {
+    let values = [
+        ("access-control-allow-origin", origin),
+        ("access-control-allow-methods", "GET, POST, OPTIONS"),
+        ("access-control-allow-headers", "authorization, content-type"),
+    ];
+    for (name, value) in values {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+}

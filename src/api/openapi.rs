@@ -1,0 +1,77 @@
+//! The OpenAPI description, made from the table of routes and the wire types.
+
+use super::routes::{Access, Call, Family, ROUTES, Reply, Route};
+use super::{openai, tei};
+use crate::error::Result;
+use schemars::SchemaGenerator;
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+
+/// Answers `GET /openapi.json`.
+pub fn render(_: &Call) -> Result<Reply> {
+    Reply::json(&document())
+}
+
+/// The description, OpenAPI 3.1.
+pub fn document() -> Value {
+    let mut settings = SchemaSettings::draft2020_12();
+    settings.definitions_path = "/components/schemas".into();
+    let mut generator = settings.into_generator();
+    let mut paths = Map::new();
+    for route in ROUTES {
+        let path = paths.entry(route.path).or_insert_with(|| json!({}));
+        path[route.method.name().to_lowercase()] = operation(route, &mut generator);
+    }
+    let schemas = generator.take_definitions(true);
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "tealight",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": env!("CARGO_PKG_DESCRIPTION"),
+            "license": {"name": env!("CARGO_PKG_LICENSE")},
+        },
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+    })
+}
+
+fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
+    let name = route.path.trim_start_matches('/').replace(['/', '{', '}', '.'], "_");
+    let mut operation = json!({
+        "operationId": format!("{}_{name}", route.method.name().to_lowercase()),
+        "summary": route.summary,
+        "tags": [match route.family { Family::OpenAi => "OpenAI", Family::Tei => "text-embeddings-inference" }],
+        "responses": responses(route, generator),
+        // A function without a key asks for none.
+        "security": match route.access { Access::Open => json!([]), Access::Key => json!([{"key": []}, {}]) },
+    });
+    if let Some(schema) = route.request {
+        let content = content(json!(schema(generator)));
+        operation["requestBody"] = json!({"required": true, "content": content});
+    }
+    if route.path.ends_with("{model}") {
+        operation["parameters"] =
+            json!([{"name": "model", "in": "path", "required": true, "schema": {"type": "string"}}]);
+    }
+    operation
+}
+
+fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
+    let mut ok = json!({"description": "Done"});
+    if let Some(schema) = route.response {
+        ok["content"] = content(json!(schema(generator)));
+    }
+    let error = match route.family {
+        Family::OpenAi => json!(generator.subschema_for::<openai::ErrorBody>()),
+        Family::Tei => json!(generator.subschema_for::<tei::ErrorBody>()),
+    };
+    json!({"200": ok, "default": {"description": "An error", "content": content(error)}})
+}
+
+fn content(schema: Value) -> Value {
+    json!({"application/json": {"schema": schema}})
+}

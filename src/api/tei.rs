@@ -1,0 +1,301 @@
+//! The routes of text-embeddings-inference: <https://huggingface.github.io/text-embeddings-inference>.
+
+use super::routes::{Call, Reply};
+use super::wire::{Inputs, check_count, parse};
+use crate::engine::{Decode, Embed, EmbedTokens, Input, Long, Similarity, Texts, Tokenize};
+use crate::error::{Error, Result};
+use crate::format::{Encoded, Encoding, encode};
+use crate::models::tokenizer::{Direction, Token};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Which end of a long text is cut.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+pub enum TruncationDirection {
+    /// The beginning.
+    #[serde(alias = "left")]
+    Left,
+    /// The end.
+    #[default]
+    #[serde(alias = "right")]
+    Right,
+}
+
+/// `POST /embed`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+pub struct EmbedRequest {
+    /// What to embed.
+    pub inputs: Inputs,
+    /// Whether to cut long inputs; as the server is configured where it is missing.
+    #[serde(default)]
+    pub truncate: Option<bool>,
+    /// Which end to cut.
+    #[serde(default)]
+    pub truncation_direction: TruncationDirection,
+    /// The name of a prompt of the model to put before each text.
+    #[serde(default)]
+    pub prompt_name: Option<String>,
+    /// Whether to scale vectors to length 1; true where it is missing.
+    #[serde(default)]
+    pub normalize: Option<bool>,
+    /// How many values to keep of each vector.
+    #[serde(default)]
+    pub dimensions: Option<usize>,
+    /// How vectors are written; `float` where it is missing. Not TEI's.
+    #[serde(default)]
+    pub encoding_format: Option<Encoding>,
+}
+
+/// `POST /embed_all`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+pub struct EmbedAllRequest {
+    /// What to embed.
+    pub inputs: Inputs,
+    /// Whether to cut long inputs; as the server is configured where it is missing.
+    #[serde(default)]
+    pub truncate: Option<bool>,
+    /// Which end to cut.
+    #[serde(default)]
+    pub truncation_direction: TruncationDirection,
+    /// The name of a prompt of the model to put before each text.
+    #[serde(default)]
+    pub prompt_name: Option<String>,
+}
+
+/// `POST /similarity`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+pub struct SimilarityRequest {
+    /// What to compare.
+    pub inputs: SimilarityInputs,
+    /// How to embed.
+    #[serde(default)]
+    pub parameters: Option<SimilarityParameters>,
+}
+
+/// The texts of a [`SimilarityRequest`].
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+pub struct SimilarityInputs {
+    /// The text to compare with.
+    pub source_sentence: String,
+    /// The texts to compare.
+    pub sentences: Vec<String>,
+}
+
+/// The options of a [`SimilarityRequest`].
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+pub struct SimilarityParameters {
+    /// Whether to cut long inputs; as the server is configured where it is missing.
+    #[serde(default)]
+    pub truncate: Option<bool>,
+    /// Which end to cut.
+    #[serde(default)]
+    pub truncation_direction: TruncationDirection,
+    /// The name of a prompt of the model to put before each text.
+    #[serde(default)]
+    pub prompt_name: Option<String>,
+}
+
+/// `POST /tokenize`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+pub struct TokenizeRequest {
+    /// What to tokenise.
+    pub inputs: OneOrMany<String>,
+    /// Whether to put special tokens around each text; true where it is missing.
+    #[serde(default = "yes")]
+    pub add_special_tokens: bool,
+    /// The name of a prompt of the model to put before each text.
+    #[serde(default)]
+    pub prompt_name: Option<String>,
+}
+
+/// `POST /decode`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+pub struct DecodeRequest {
+    /// Token ids of one text or of several.
+    pub ids: OneOrMany<Vec<u32>>,
+    /// Whether to leave special tokens away; true where it is missing.
+    #[serde(default = "yes")]
+    pub skip_special_tokens: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// One value or a list of them.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "expected one value or a list of them")]
+pub enum OneOrMany<T> {
+    /// A list.
+    Many(Vec<T>),
+    /// One value.
+    One(T),
+}
+
+impl<T> OneOrMany<T> {
+    fn into_vec(self) -> Vec<T> {
+        match self {
+            OneOrMany::One(value) => vec![value],
+            OneOrMany::Many(values) => values,
+        }
+    }
+}
+
+/// A token in the reply to [`TokenizeRequest`].
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct SimpleToken {
+    id: u32,
+    text: String,
+    special: bool,
+    /// First byte in the text; none for special tokens.
+    start: Option<usize>,
+    /// One past its last byte in the text.
+    stop: Option<usize>,
+}
+
+impl From<Token> for SimpleToken {
+    fn from(token: Token) -> Self {
+        let Token { id, text, special, span } = token;
+        Self { id, text, special, start: span.map(|s| s.0), stop: span.map(|s| s.1) }
+    }
+}
+
+/// `GET /info`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Info {
+    model_id: String,
+    model_sha: Option<String>,
+    model_dtype: &'static str,
+    served_model_name: String,
+    model_type: ModelType,
+    max_concurrent_requests: usize,
+    max_input_length: usize,
+    max_batch_tokens: usize,
+    max_batch_requests: Option<usize>,
+    max_client_batch_size: usize,
+    auto_truncate: bool,
+    tokenization_workers: usize,
+    version: &'static str,
+    sha: Option<&'static str>,
+    docker_label: Option<&'static str>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum ModelType {
+    Embedding { pooling: &'static str },
+}
+
+/// text-embeddings-inference's form of an error.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ErrorBody {
+    error: String,
+    error_type: &'static str,
+}
+
+impl From<&Error> for ErrorBody {
+    fn from(error: &Error) -> Self {
+        Self { error: error.message.clone(), error_type: error.kind.tei_type() }
+    }
+}
+
+fn texts(
+    call: &Call,
+    inputs: Vec<Input>,
+    truncate: Option<bool>,
+    direction: TruncationDirection,
+    prompt: Option<String>,
+) -> Texts {
+    let direction = match direction {
+        TruncationDirection::Left => Direction::Left,
+        TruncationDirection::Right => Direction::Right,
+    };
+    let cut = truncate.unwrap_or(call.engine.config.auto_truncate);
+    Texts { model: None, inputs, prompt, long: if cut { Long::Cut(direction) } else { Long::Refuse }, field: "inputs" }
+}
+
+/// Answers `POST /embed`.
+pub fn embed(call: &Call) -> Result<Reply> {
+    let request: EmbedRequest = parse(call.body)?;
+    let inputs = request.inputs.checked("inputs", call.engine.config.max_client_batch)?;
+    let job = Embed {
+        texts: texts(call, inputs, request.truncate, request.truncation_direction, request.prompt_name),
+        normalize: request.normalize.unwrap_or(true),
+        dimensions: request.dimensions,
+    };
+    let output = call.engine.run(job, call.deadline)?;
+    let encoding = request.encoding_format.unwrap_or_default();
+    let vectors: Vec<Encoded> = output.vectors.into_iter().map(|v| encode(v, encoding).0).collect();
+    Ok(Reply::json(&vectors)?.usage(output.usage))
+}
+
+/// Answers `POST /embed_all`.
+pub fn embed_all(call: &Call) -> Result<Reply> {
+    let request: EmbedAllRequest = parse(call.body)?;
+    let inputs = request.inputs.checked("inputs", call.engine.config.max_client_batch)?;
+    let texts = texts(call, inputs, request.truncate, request.truncation_direction, request.prompt_name);
+    let output = call.engine.run(EmbedTokens(texts), call.deadline)?;
+    Ok(Reply::json(&output.texts)?.usage(output.usage))
+}
+
+/// Answers `POST /similarity`.
+pub fn similarity(call: &Call) -> Result<Reply> {
+    let request: SimilarityRequest = parse(call.body)?;
+    let SimilarityInputs { source_sentence, sentences } = request.inputs;
+    check_count("inputs.sentences", sentences.len(), call.engine.config.max_client_batch.saturating_sub(1).max(1))?;
+    let inputs = std::iter::once(source_sentence).chain(sentences).map(Input::Text).collect();
+    let inputs = Inputs(inputs).checked("inputs", usize::MAX)?;
+    let p = request.parameters.unwrap_or_default();
+    let job = Similarity(texts(call, inputs, p.truncate, p.truncation_direction, p.prompt_name));
+    let (scores, usage) = call.engine.run(job, call.deadline)?;
+    Ok(Reply::json(&scores)?.usage(usage))
+}
+
+/// Answers `POST /tokenize`.
+pub fn tokenize(call: &Call) -> Result<Reply> {
+    let request: TokenizeRequest = parse(call.body)?;
+    let texts = request.inputs.into_vec();
+    check_count("inputs", texts.len(), call.engine.config.max_client_batch)?;
+    let job = Tokenize { model: None, texts, special: request.add_special_tokens, prompt: request.prompt_name };
+    let tokens = call.engine.run(job, call.deadline)?;
+    let simple = |t: Vec<Token>| t.into_iter().map(SimpleToken::from).collect();
+    let tokens: Vec<Vec<SimpleToken>> = tokens.into_iter().map(simple).collect();
+    Reply::json(&tokens)
+}
+
+/// Answers `POST /decode`.
+pub fn decode(call: &Call) -> Result<Reply> {
+    let request: DecodeRequest = parse(call.body)?;
+    let ids = request.ids.into_vec();
+    check_count("ids", ids.len(), call.engine.config.max_client_batch)?;
+    let job = Decode { model: None, ids, skip_special: request.skip_special_tokens };
+    Reply::json(&call.engine.run(job, call.deadline)?)
+}
+
+/// Answers `GET /info`.
+pub fn info(call: &Call) -> Result<Reply> {
+    let engine = call.engine;
+    let loaded = engine.registry.get(None)?;
+    Reply::json(&Info {
+        model_id: engine.config.model.clone(),
+        model_sha: None,
+        model_dtype: "q8_0",
+        served_model_name: loaded.name.clone(),
+        model_type: ModelType::Embedding { pooling: loaded.model.pipeline.pooling.name() },
+        max_concurrent_requests: engine.config.max_concurrent,
+        max_input_length: loaded.model.max_tokens(),
+        max_batch_tokens: crate::engine::FORWARD_TOKENS,
+        max_batch_requests: None,
+        max_client_batch_size: engine.config.max_client_batch,
+        auto_truncate: engine.config.auto_truncate,
+        tokenization_workers: engine.cpu.threads(),
+        version: env!("CARGO_PKG_VERSION"),
+        sha: None,
+        docker_label: None,
+    })
+}
+
+/// Answers `GET /health`.
+pub fn health(_: &Call) -> Result<Reply> {
+    Ok(Reply::empty())
+}

@@ -1,0 +1,217 @@
+//! Parts of requests that both families of routes share.
+
+use crate::engine::Input;
+use crate::error::{Error, Kind, Result};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{self, Deserialize, DeserializeOwned, Deserializer, SeqAccess, Visitor};
+use std::borrow::Cow;
+use std::fmt;
+
+/// A body as JSON.
+///
+/// # Errors
+/// [`Kind::InvalidJson`], with the place in the body; [`Kind::InvalidShape`], with the field.
+pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
+    let text = std::str::from_utf8(body)
+        .map_err(|e| Error::new(Kind::InvalidJson, format!("the body is not UTF-8 at byte {}", e.valid_up_to())))?;
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    // serde would read a list as the fields of a request in their order.
+    if text.trim_start().starts_with('[') {
+        let valid = serde_json::from_str::<de::IgnoredAny>(text).map_err(not_json);
+        return Err(valid
+            .err()
+            .unwrap_or_else(|| Error::new(Kind::InvalidShape, "the body is a list, it must be an object")));
+    }
+    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(shape_error)?;
+    deserializer.end().map_err(not_json)?;
+    Ok(value)
+}
+
+fn not_json(error: serde_json::Error) -> Error {
+    Error::new(Kind::InvalidJson, format!("the body is not JSON: {error}"))
+}
+
+fn shape_error(error: serde_path_to_error::Error<serde_json::Error>) -> Error {
+    let path = error.path().to_string();
+    let inner = error.into_inner();
+    if !inner.is_data() {
+        return not_json(inner);
+    }
+    if path == "." {
+        return Error::new(Kind::InvalidShape, inner.to_string());
+    }
+    Error::new(Kind::InvalidShape, format!("{path}: {inner}")).param(path)
+}
+
+/// `"text"`, `[1, 2]` (one input of token ids), or a list of texts and lists of ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inputs(pub Vec<Input>);
+
+enum Item {
+    Whole(Input),
+    Id(u32),
+}
+
+struct ItemVisitor;
+
+impl<'de> Visitor<'de> for ItemVisitor {
+    type Value = Item;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string, a token id or a list of token ids")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Item, E> {
+        Ok(Item::Whole(Input::Text(text.to_string())))
+    }
+
+    fn visit_u64<E: de::Error>(self, id: u64) -> Result<Item, E> {
+        let id = u32::try_from(id).map_err(|_| E::custom(format_args!("token id {id} is above 4294967295")))?;
+        Ok(Item::Id(id))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Item, A::Error> {
+        let mut ids = vec![];
+        while let Some(id) = list.next_element()? {
+            ids.push(id);
+        }
+        Ok(Item::Whole(Input::Ids(ids)))
+    }
+}
+
+impl<'de> Deserialize<'de> for Item {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ItemVisitor)
+    }
+}
+
+struct InputsVisitor;
+
+impl<'de> Visitor<'de> for InputsVisitor {
+    type Value = Inputs;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string, a list of strings, a list of token ids or a list of lists of token ids")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Inputs, E> {
+        Ok(Inputs(vec![Input::Text(text.to_string())]))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Inputs, A::Error> {
+        let (mut inputs, mut ids) = (vec![], vec![]);
+        while let Some(item) = list.next_element()? {
+            match item {
+                Item::Whole(input) => inputs.push(input),
+                Item::Id(id) => ids.push(id),
+            }
+        }
+        match (inputs.is_empty(), ids.is_empty()) {
+            (false, false) => Err(de::Error::custom("a list mixes token ids with other inputs")),
+            (true, false) => Ok(Inputs(vec![Input::Ids(ids)])),
+            _ => Ok(Inputs(inputs)),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Inputs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(InputsVisitor)
+    }
+}
+
+impl JsonSchema for Inputs {
+    fn schema_name() -> Cow<'static, str> {
+        "Inputs".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let id = serde_json::json!({"type": "integer", "minimum": 0, "maximum": u32::MAX});
+        json_schema!({
+            "description": "A text, a list of texts, token ids, or a list of lists of token ids.",
+            "anyOf": [
+                {"type": "string", "minLength": 1},
+                {"type": "array", "minItems": 1, "items": {"anyOf": [
+                    {"type": "string", "minLength": 1},
+                    {"type": "array", "minItems": 1, "items": id},
+                ]}},
+                {"type": "array", "minItems": 1, "items": id},
+            ]
+        })
+    }
+}
+
+impl Inputs {
+    /// The inputs, checked: at least one, at most `limit`, none empty.
+    pub fn checked(self, field: &str, limit: usize) -> Result<Vec<Input>> {
+        check_count(field, self.0.len(), limit)?;
+        let is_empty = |input: &Input| match input {
+            Input::Text(text) => text.is_empty(),
+            Input::Ids(ids) => ids.is_empty(),
+        };
+        match self.0.iter().position(is_empty) {
+            None => Ok(self.0),
+            Some(i) => Err(Error::new(Kind::Empty, format!("{field}[{i}] is empty")).param(field)),
+        }
+    }
+}
+
+/// Checks the length of a list in a request.
+pub fn check_count(field: &str, count: usize, limit: usize) -> Result<()> {
+    if count == 0 {
+        return Err(Error::new(Kind::Empty, format!("{field} is an empty list")).param(field));
+    }
+    if count > limit {
+        return Err(Error::value(field, format!("{field} has {count} items, the limit is {limit}")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, serde::Deserialize)]
+    struct Body {
+        input: Inputs,
+    }
+
+    fn inputs(json: &str) -> Result<Vec<Input>> {
+        parse::<Body>(json.as_bytes()).map(|b| b.input.0)
+    }
+
+    #[test]
+    fn every_shape_of_input() {
+        let text = |t: &str| Input::Text(t.into());
+        assert_eq!(inputs(r#"{"input":"a"}"#).unwrap(), [text("a")]);
+        assert_eq!(inputs(r#"{"input":["a","b"]}"#).unwrap(), [text("a"), text("b")]);
+        assert_eq!(inputs(r#"{"input":[1,2]}"#).unwrap(), [Input::Ids(vec![1, 2])]);
+        assert_eq!(inputs(r#"{"input":[[1],[2,3]]}"#).unwrap(), [Input::Ids(vec![1]), Input::Ids(vec![2, 3])]);
+        assert_eq!(inputs(r#"{"input":["a",[2]]}"#).unwrap(), [text("a"), Input::Ids(vec![2])]);
+        assert_eq!(inputs(r#"{"input":[]}"#).unwrap(), []);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (json, kind, word) in [
+            (r#"{"input":5}"#, Kind::InvalidShape, "input: invalid type: integer `5`"),
+            (r#"{"input":["a",null]}"#, Kind::InvalidShape, "input[1]"),
+            (r#"{"input":[-1]}"#, Kind::InvalidShape, "input[0]"),
+            (r#"{"input":[1.5]}"#, Kind::InvalidShape, "input[0]"),
+            (r#"{"input":[4294967296]}"#, Kind::InvalidShape, "4294967296"),
+            (r#"{"input":[[1,"a"]]}"#, Kind::InvalidShape, "input[0][1]"),
+            (r#"{"input":[1,"a"]}"#, Kind::InvalidShape, "mixes"),
+            (r#"{}"#, Kind::InvalidShape, "missing field `input`"),
+            (r#"["a"]"#, Kind::InvalidShape, "a list"),
+            (r#"["a"#, Kind::InvalidJson, "EOF"),
+            (r#"{"input":"a"#, Kind::InvalidJson, "EOF"),
+            (r#"{"input":"a"} x"#, Kind::InvalidJson, "trailing"),
+            ("", Kind::InvalidJson, "EOF"),
+        ] {
+            let error = inputs(json).unwrap_err();
+            assert_eq!(error.kind, kind, "{json}: {error}");
+            assert!(error.message.contains(word), "{json}: {error}");
+        }
+        assert_eq!(parse::<Body>(b"{\"input\":\"\xff\"}").unwrap_err().kind, Kind::InvalidJson);
+    }
+}

@@ -1,0 +1,250 @@
+//! `tealight embed`: texts or documents in, vectors out.
+
+use super::{ModelArgs, json_line, print};
+use crate::engine::{Deadline, Embed, Engine, Input, Long, Texts};
+use crate::error::{Error, Kind, Result};
+use crate::format::{Encoded, Encoding, encode, npy};
+use crate::models::pack::replace;
+use crate::models::tokenizer::Direction;
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::io::{BufRead, Write};
+use std::path::{Path, PathBuf};
+
+/// Documents of one call of the engine.
+const CHUNK: usize = 256;
+
+#[derive(Debug, Args)]
+pub(super) struct EmbedArgs {
+    /// Texts; without any, each line of the input is a text or a document: {"id": ..., "text": "...", "metadata": {...}}
+    texts: Vec<String>,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Where to read lines from, instead of stdin; - is stdin
+    #[arg(long, short, value_name = "FILE", conflicts_with = "texts")]
+    input: Option<PathBuf>,
+    /// json: a list (of TEXTs the vectors alone, of one TEXT its vector); jsonl: a record a line; npy: a NumPy matrix
+    #[arg(long, short, value_enum, default_value_t = Format::Json)]
+    format: Format,
+    /// Where to write, instead of stdout
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Keep only the first N values of each vector
+    #[arg(long, value_name = "N")]
+    dimensions: Option<usize>,
+    /// How vectors are written
+    #[arg(long, value_enum, default_value_t = EncodingArg(Encoding::Float))]
+    encoding: EncodingArg,
+    /// The name of a prompt of the model to put before each text
+    #[arg(long, value_name = "NAME")]
+    prompt: Option<String>,
+    /// Leave vectors as long as they come
+    #[arg(long)]
+    no_normalize: bool,
+    /// Cut texts that are too long for the model instead of stopping
+    #[arg(long)]
+    truncate: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Json,
+    Jsonl,
+    Npy,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct EncodingArg(Encoding);
+
+impl ValueEnum for EncodingArg {
+    fn value_variants<'a>() -> &'a [Self] {
+        const ALL: [EncodingArg; 6] = {
+            let [a, b, c, d, e, f] = Encoding::ALL;
+            [EncodingArg(a), EncodingArg(b), EncodingArg(c), EncodingArg(d), EncodingArg(e), EncodingArg(f)]
+        };
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        Some(clap::builder::PossibleValue::new(self.0.name()))
+    }
+}
+
+/// A document of the input.
+#[derive(Debug, Clone, Deserialize)]
+struct Document {
+    id: Option<Value>,
+    text: String,
+    metadata: Option<Value>,
+}
+
+/// A document of the output.
+#[derive(Debug, Serialize)]
+struct Record<'a> {
+    id: &'a Value,
+    text: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<&'a Value>,
+    embedding: &'a Encoded,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scale: Option<f32>,
+}
+
+struct Row {
+    id: Value,
+    document: Document,
+    embedding: Encoded,
+    scale: Option<f32>,
+}
+
+impl Row {
+    fn record(&self) -> Result<String> {
+        json_line(&Record {
+            id: &self.id,
+            text: &self.document.text,
+            metadata: self.document.metadata.as_ref(),
+            embedding: &self.embedding,
+            scale: self.scale,
+        })
+    }
+}
+
+pub(super) fn run(args: &EmbedArgs) -> Result<()> {
+    if args.format == Format::Npy && args.encoding.0 == Encoding::Base64 {
+        return Err(Error::value("encoding", "base64 has no place in a NumPy matrix; float is the same values"));
+    }
+    let engine = args.model.engine()?;
+    match &args.output {
+        None => print_to(|out| convert(args, &engine, out)),
+        Some(path) => {
+            // An error of ours must not look like one of the file's, and must leave no file.
+            let mut outcome = Ok(());
+            let written = replace(path, |out| {
+                outcome = convert(args, &engine, out);
+                if outcome.is_ok() { Ok(()) } else { Err(std::io::Error::other("not written")) }
+            });
+            outcome.and(written)
+        }
+    }
+}
+
+/// As [`print`], for what fails in other ways than writing.
+fn print_to(write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+    let mut outcome = Ok(());
+    print(|out| {
+        outcome = write(out);
+        Ok(())
+    })?;
+    outcome
+}
+
+fn convert(args: &EmbedArgs, engine: &Engine, out: &mut dyn Write) -> Result<()> {
+    let mut rows = vec![];
+    let mut documents = documents(args)?.peekable();
+    let mut next = 0;
+    while documents.peek().is_some() {
+        let chunk = documents.by_ref().take(CHUNK).collect::<Result<Vec<_>>>()?;
+        let count = chunk.len();
+        let embedded = embed(args, engine, chunk, next)?;
+        next += count;
+        if args.format == Format::Jsonl {
+            for row in &embedded {
+                if !line(out, &row.record()?)? {
+                    return Ok(());
+                }
+            }
+        } else {
+            rows.extend(embedded);
+        }
+    }
+    match args.format {
+        Format::Jsonl => Ok(()),
+        Format::Json => line(out, &list(args, &rows)?).map(drop),
+        Format::Npy => matrix(args, engine, &rows, out),
+    }
+}
+
+/// Writes a line; false where nobody reads on.
+fn line(out: &mut dyn Write, text: &str) -> Result<bool> {
+    match writeln!(out, "{text}") {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(e) => Err(Error::new(Kind::Io, format!("cannot write: {e}"))),
+    }
+}
+
+fn list(args: &EmbedArgs, rows: &[Row]) -> Result<String> {
+    if args.texts.is_empty() {
+        let records = rows.iter().map(Row::record).collect::<Result<Vec<_>>>()?;
+        return Ok(format!("[{}]", records.join(",\n")));
+    }
+    match rows {
+        [row] => json_line(&row.embedding),
+        rows => json_line(&rows.iter().map(|r| &r.embedding).collect::<Vec<_>>()),
+    }
+}
+
+fn matrix(args: &EmbedArgs, engine: &Engine, rows: &[Row], out: &mut dyn Write) -> Result<()> {
+    let d = args.dimensions.map_or_else(|| Ok::<_, Error>(engine.preload()?.model.dimension()), Ok)?;
+    let columns = match args.encoding.0 {
+        Encoding::Binary | Encoding::Ubinary => d.div_ceil(8),
+        _ => d,
+    };
+    let vectors: Vec<_> = rows.iter().map(|r| r.embedding.clone()).collect();
+    npy::write(out, &vectors, columns, args.encoding.0).map_err(|e| Error::new(Kind::Io, format!("cannot write: {e}")))
+}
+
+fn documents(args: &EmbedArgs) -> Result<Box<dyn Iterator<Item = Result<Document>> + '_>> {
+    if !args.texts.is_empty() {
+        let document = |text: &String| Ok(Document { id: None, text: text.clone(), metadata: None });
+        return Ok(Box::new(args.texts.iter().map(document)));
+    }
+    let reader: Box<dyn BufRead> = match args.input.as_deref() {
+        Some(path) if path != Path::new("-") => {
+            let file = std::fs::File::open(path).map_err(|e| Error::io("open", path, e))?;
+            Box::new(std::io::BufReader::new(file))
+        }
+        _ => Box::new(std::io::stdin().lock()),
+    };
+    Ok(Box::new(reader.lines().enumerate().map(|(i, line)| {
+        let line = line.map_err(|e| Error::new(Kind::Io, format!("line {}: {e}", i + 1)))?;
+        document(line).map_err(|e| e.context(format_args!("line {}", i + 1)))
+    })))
+}
+
+fn document(line: String) -> Result<Document> {
+    if !line.trim_start().starts_with('{') {
+        return Ok(Document { id: None, text: line, metadata: None });
+    }
+    // A line that begins like an object and is none is a text, for instance of code.
+    match serde_json::from_str::<Value>(&line) {
+        Err(_) => Ok(Document { id: None, text: line, metadata: None }),
+        Ok(value) => serde_json::from_value(value)
+            .map_err(|e| Error::new(Kind::InvalidShape, format!("not a document with a text: {e}"))),
+    }
+}
+
+fn embed(args: &EmbedArgs, engine: &Engine, chunk: Vec<Document>, first: usize) -> Result<Vec<Row>> {
+    if let Some(i) = chunk.iter().position(|d| d.text.is_empty()) {
+        return Err(Error::new(Kind::Empty, format!("text {} is empty", first + i + 1)));
+    }
+    let job = Embed {
+        texts: Texts {
+            model: None,
+            inputs: chunk.iter().map(|d| Input::Text(d.text.clone())).collect(),
+            prompt: args.prompt.clone(),
+            long: if args.truncate { Long::Cut(Direction::Right) } else { Long::Refuse },
+            field: "text",
+        },
+        normalize: !args.no_normalize,
+        dimensions: args.dimensions,
+    };
+    let vectors = engine.run(job, Deadline::NONE)?.vectors;
+    let row = |(i, (document, vector)): (usize, (Document, Vec<f32>))| {
+        let (embedding, scale) = encode(vector, args.encoding.0);
+        let id = document.id.clone().unwrap_or_else(|| (first + i).into());
+        Row { id, document, embedding, scale }
+    };
+    Ok(chunk.into_iter().zip(vectors).enumerate().map(row).collect())
+}

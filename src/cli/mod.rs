@@ -1,0 +1,199 @@
+//! The command line. Results go to stdout, everything else to stderr.
+
+mod bench;
+mod embed;
+mod pull;
+mod show;
+
+use crate::api::Api;
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::error::{Error, Kind, Result};
+use crate::models::pack::{Labels, pack};
+use crate::{event, server};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// Text in, vectors out: a serverless inference function, a local server and a command line in one binary.
+///
+/// The default model, all-MiniLM-L6-v2, comes with it. Environment variables (TEALIGHT_MODEL, TEALIGHT_THREADS,
+/// TEALIGHT_MODEL_DIR, HF_HOME, ...) are listed in the README. Exit codes: 0 done, 1 failed, 2 wrong usage.
+#[derive(Debug, Parser)]
+#[command(name = "tealight", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Turn texts into vectors
+    Embed(embed::EmbedArgs),
+    /// Serve the HTTP interface locally: OpenAI's /v1/embeddings, text-embeddings-inference's /embed, and others
+    Serve(ServeArgs),
+    /// Write a model folder (safetensors) as one quantised GGUF file
+    Pack(PackArgs),
+    /// Download a model from the Hugging Face hub into its cache
+    Pull {
+        /// A model of the catalog, or a repository: ORGANISATION/NAME
+        model: String,
+    },
+    /// List the models that are known or installed
+    Models {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show version, instruction set, threads and the model that would be used
+    Info {
+        #[command(flatten)]
+        model: ModelArgs,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Measure speed on this machine
+    Bench {
+        #[command(subcommand)]
+        what: Bench,
+    },
+    /// Print a completion script: tealight completions bash > /etc/bash_completion.d/tealight
+    Completions {
+        /// The shell to print it for
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// Token ids to normalised vectors: random ids, no padding
+    Embed(bench::BenchArgs),
+}
+
+/// Which model, on how many threads.
+#[derive(Debug, Args)]
+struct ModelArgs {
+    /// A GGUF file, a model folder, or a name [default: $TEALIGHT_MODEL or all-MiniLM-L6-v2]
+    #[arg(long, short, value_name = "MODEL")]
+    model: Option<String>,
+    /// Threads of a forward pass [default: $TEALIGHT_THREADS or the cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+}
+
+impl ModelArgs {
+    fn engine(&self) -> Result<Engine> {
+        let mut config = Config::from_env()?;
+        if let Some(model) = &self.model {
+            config.model = model.clone();
+        }
+        if let Some(threads) = self.threads {
+            config.threads = threads.into();
+        }
+        Engine::new(config)
+    }
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// The address to listen on
+    #[arg(long, default_value = "127.0.0.1")]
+    host: IpAddr,
+    /// The port to listen on; 0 takes a free one
+    #[arg(long, short, default_value_t = 9000)]
+    port: u16,
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+#[derive(Debug, Args)]
+struct PackArgs {
+    /// A folder with config.json, model.safetensors and tokenizer.json
+    source: PathBuf,
+    /// The GGUF file to write
+    #[arg(long, short, value_name = "FILE")]
+    output: PathBuf,
+    /// The model's name
+    #[arg(long)]
+    name: Option<String>,
+    /// Its licence, as an SPDX name
+    #[arg(long)]
+    license: Option<String>,
+    /// Where it comes from: a URL
+    #[arg(long, value_name = "URL")]
+    source_url: Option<String>,
+}
+
+/// Runs the command line of this process.
+pub fn run() -> ExitCode {
+    match execute(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "tealight: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(command: Command) -> Result<()> {
+    match command {
+        Command::Embed(args) => embed::run(&args),
+        Command::Serve(args) => serve(&args),
+        Command::Pack(args) => pack_model(&args),
+        Command::Pull { model } => pull::run(&model),
+        Command::Models { json } => show::models(json),
+        Command::Info { model, json } => show::info(&model.engine()?, json),
+        Command::Bench { what: Bench::Embed(args) } => bench::embed(&args),
+        Command::Completions { shell } => completions(shell),
+    }
+}
+
+fn serve(args: &ServeArgs) -> Result<()> {
+    event::log_to_stderr();
+    let engine = Arc::new(args.model.engine()?);
+    let api = Arc::new(Api::new(engine));
+    server::run(api, SocketAddr::new(args.host, args.port), |address| {
+        let _ = writeln!(std::io::stderr(), "tealight: listening on http://{address}");
+    })
+}
+
+fn pack_model(args: &PackArgs) -> Result<()> {
+    let labels = Labels { name: args.name.clone(), license: args.license.clone(), source: args.source_url.clone() };
+    pack(&args.source, &labels, &args.output)?;
+    print(|out| writeln!(out, "{}", args.output.display()))
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<()> {
+    let mut script = vec![];
+    clap_complete::generate(shell, &mut Cli::command(), "tealight", &mut script);
+    print(|out| out.write_all(&script))
+}
+
+/// Writes to stdout; that nobody reads on (`| head`) is no error.
+fn print(write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    match write(&mut out).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::new(Kind::Io, format!("cannot write to stdout: {e}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn json_line(value: &impl serde::Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(|e| Error::internal(format!("a result is not JSON: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,34 @@
+//! `tealight pull`: a model from the hub, with a progress bar on a terminal.
+
+use super::print;
+use crate::engine::catalog;
+use crate::engine::hub::{self, Listener};
+use crate::error::Result;
+use indicatif::{ProgressBar, ProgressStyle};
+
+struct Bar(ProgressBar);
+
+impl Listener for Bar {
+    fn begin(&mut self, file: &str, bytes: u64) {
+        self.0.reset();
+        self.0.set_length(bytes);
+        self.0.set_message(file.to_string());
+    }
+    fn advance(&mut self, bytes: u64) {
+        self.0.inc(bytes);
+    }
+    fn end(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+pub(super) fn run(model: &str) -> Result<()> {
+    let repository = catalog::find(model).map_or(model, |e| e.repository);
+    let bar = ProgressBar::new(0);
+    let template = "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    let path = hub::pull(repository, &mut Bar(bar))?;
+    print(|out| writeln!(out, "{}", path.display()))
+}

@@ -1,0 +1,167 @@
+//! Every environment variable, read once, with unit and default.
+
+use crate::error::{Error, Result};
+use crate::kernels::Isa;
+use std::path::PathBuf;
+
+/// Memory that buys one virtual CPU in AWS Lambda, in MB.
+/// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html>
+const MB_PER_VCPU: f64 = 1769.0;
+
+/// A text that never appears in a log or an error.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// What the environment says.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `TEALIGHT_MODEL`: the model used where a request names none; a name or a path. Default `all-MiniLM-L6-v2`.
+    pub model: String,
+    /// `TEALIGHT_SERVED_NAMES`: further names, with commas between them, for the default model.
+    pub served_names: Vec<String>,
+    /// `TEALIGHT_MODEL_DIR`: a folder of models, looked through first.
+    pub model_dir: Option<PathBuf>,
+    /// `LAMBDA_TASK_ROOT`: the folder of the function's package.
+    pub task_root: Option<PathBuf>,
+    /// `TEALIGHT_DOWNLOAD`: 1 lets the function get its model from the hub. Default 0.
+    pub download: bool,
+    /// `TEALIGHT_THREADS`: threads of a forward pass. Default: in Lambda one for each 1769 MB, elsewhere the cores.
+    pub threads: usize,
+    /// `TEALIGHT_ISA`: a lower instruction set than the CPU's best.
+    pub isa: Isa,
+    /// `TEALIGHT_API_KEY`: the key that requests must carry. Default: none is asked for.
+    pub api_key: Option<Secret>,
+    /// `TEALIGHT_API_KEY_SECRET`: the ARN of a secret in AWS Secrets Manager that holds that key.
+    pub api_key_secret: Option<String>,
+    /// `TEALIGHT_PAYLOAD_LIMIT`: the largest body in bytes. Default: each route's own, 2,000,000 or 6,291,456.
+    pub payload_limit: Option<usize>,
+    /// `TEALIGHT_MAX_CLIENT_BATCH_SIZE`: inputs of one request on TEI's routes. Default 32.
+    pub max_client_batch: usize,
+    /// `TEALIGHT_MAX_CONCURRENT_REQUESTS`: requests that the local server holds at once. Default 512.
+    pub max_concurrent: usize,
+    /// `TEALIGHT_AUTO_TRUNCATE`: whether TEI's routes cut long texts unless asked not to. Default 1.
+    pub auto_truncate: bool,
+    /// `TEALIGHT_RESPONSE_STREAM`: 1 where the function URL's invoke mode is RESPONSE_STREAM. Default 0.
+    pub response_stream: bool,
+    /// `TEALIGHT_CORS_ALLOW_ORIGIN`: the origin that browsers may call from, or `*`. Default: none.
+    pub cors_origin: Option<String>,
+}
+
+/// The default model, which the package carries.
+pub const DEFAULT_MODEL: &str = "all-MiniLM-L6-v2";
+
+impl Config {
+    /// Reads the process's environment.
+    pub fn from_env() -> Result<Self> {
+        Self::read(|name| std::env::var(name).ok().filter(|v| !v.is_empty()))
+    }
+
+    /// Reads variables by a function.
+    ///
+    /// # Errors
+    /// A variable has a value outside its range: the error names it, the value and the range.
+    pub fn read(get: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        let number = |name: &str, default: usize, limit: usize| match get(name) {
+            None => Ok(default),
+            Some(text) => match text.parse() {
+                Ok(n) if (1..=limit).contains(&n) => Ok(n),
+                _ => {
+                    Err(Error::value(name, format!("{name} is {text:?}, it must be a whole number from 1 to {limit}")))
+                }
+            },
+        };
+        let flag = |name: &str, default: bool| match get(name).as_deref() {
+            None => Ok(default),
+            Some("1" | "true") => Ok(true),
+            Some("0" | "false") => Ok(false),
+            Some(text) => Err(Error::value(name, format!("{name} is {text:?}, it must be 1 or 0"))),
+        };
+        let threads = default_threads(get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE").as_deref());
+        let payload_limit = match get("TEALIGHT_PAYLOAD_LIMIT") {
+            None => None,
+            Some(_) => Some(number("TEALIGHT_PAYLOAD_LIMIT", 1, 1 << 30)?),
+        };
+        Ok(Self {
+            model: get("TEALIGHT_MODEL").unwrap_or_else(|| DEFAULT_MODEL.into()),
+            served_names: get("TEALIGHT_SERVED_NAMES").map_or_else(Vec::new, |names| list(&names)),
+            model_dir: get("TEALIGHT_MODEL_DIR").map(PathBuf::from),
+            task_root: get("LAMBDA_TASK_ROOT").map(PathBuf::from),
+            download: flag("TEALIGHT_DOWNLOAD", false)?,
+            threads: number("TEALIGHT_THREADS", threads, 1024)?,
+            isa: get("TEALIGHT_ISA").map_or_else(|| Ok(Isa::best()), |name| Isa::named(&name))?,
+            api_key: get("TEALIGHT_API_KEY").map(Secret),
+            api_key_secret: get("TEALIGHT_API_KEY_SECRET"),
+            payload_limit,
+            max_client_batch: number("TEALIGHT_MAX_CLIENT_BATCH_SIZE", 32, 1 << 20)?,
+            max_concurrent: number("TEALIGHT_MAX_CONCURRENT_REQUESTS", 512, 1 << 20)?,
+            auto_truncate: flag("TEALIGHT_AUTO_TRUNCATE", true)?,
+            response_stream: flag("TEALIGHT_RESPONSE_STREAM", false)?,
+            cors_origin: get("TEALIGHT_CORS_ALLOW_ORIGIN"),
+        })
+    }
+}
+
+fn list(names: &str) -> Vec<String> {
+    names.split(',').map(str::trim).filter(|n| !n.is_empty()).map(str::to_string).collect()
+}
+
+fn default_threads(lambda_memory_mb: Option<&str>) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    match lambda_memory_mb.and_then(|mb| mb.parse::<f64>().ok()) {
+        // Lambda shows two cores to the smallest function, and gives it a fraction of one.
+        Some(mb) => ((mb / MB_PER_VCPU).round() as usize).clamp(1, cores),
+        None => cores,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(vars: &[(&str, &str)]) -> Result<Config> {
+        Config::read(|name| vars.iter().find(|(n, _)| *n == name).map(|(_, v)| v.to_string()))
+    }
+
+    #[test]
+    fn an_empty_environment_has_defaults() {
+        let config = read(&[]).unwrap();
+        assert_eq!(config.model, "all-MiniLM-L6-v2");
+        assert_eq!(config.max_client_batch, 32);
+        assert!(config.auto_truncate && !config.download);
+    }
+
+    #[test]
+    fn lambda_memory_decides_the_threads() {
+        let cores = std::thread::available_parallelism().unwrap().get();
+        for (mb, threads) in [("128", 1), ("1769", 1), ("2653", 1), ("2654", 2), ("10240", 6)] {
+            let config = read(&[("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", mb)]).unwrap();
+            assert_eq!(config.threads, threads.min(cores), "{mb} MB");
+        }
+    }
+
+    #[test]
+    fn a_bad_value_is_named() {
+        for (name, value) in [
+            ("TEALIGHT_THREADS", "0"),
+            ("TEALIGHT_THREADS", "many"),
+            ("TEALIGHT_DOWNLOAD", "yes"),
+            ("TEALIGHT_PAYLOAD_LIMIT", "-1"),
+            ("TEALIGHT_ISA", "mmx"),
+        ] {
+            let error = read(&[(name, value)]).unwrap_err();
+            assert!(error.message.contains(name) && error.message.contains(value), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_not_printed() {
+        let config = read(&[("TEALIGHT_API_KEY", "hunter2")]).unwrap();
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,132 @@
+//! The Hugging Face hub: its cache on this machine, and downloads into it.
+//!
+//! `hf-hub` reads `HF_HOME` and `HF_ENDPOINT` and its token as everyone's tools do.
+
+use crate::error::{Error, Kind, Result};
+use crate::models::pack::sha256;
+use hf_hub::api::Progress;
+use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
+use hf_hub::{Cache, Repo};
+use std::path::{Path, PathBuf};
+
+/// What a folder needs to be a model, weights last, so that a model with weights is whole.
+const WANTED: [&str; 9] = [
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "1_Pooling/config.json",
+    "model.safetensors",
+];
+
+/// The snapshot of a repository in the hub's cache, if it has weights.
+pub fn cached(repository: &str) -> Option<PathBuf> {
+    let weights = Cache::from_env().model(repository.to_string()).get("model.safetensors")?;
+    weights.parent().map(Path::to_path_buf)
+}
+
+/// Hears how a download goes.
+pub trait Listener {
+    /// A file of `bytes` bytes begins.
+    fn begin(&mut self, file: &str, bytes: u64);
+    /// So many more bytes have come.
+    fn advance(&mut self, bytes: u64);
+    /// The file is there.
+    fn end(&mut self);
+}
+
+/// Hears nothing.
+#[derive(Debug)]
+pub struct Quiet;
+
+impl Listener for Quiet {
+    fn begin(&mut self, _: &str, _: u64) {}
+    fn advance(&mut self, _: u64) {}
+    fn end(&mut self) {}
+}
+
+struct Forward<'a>(&'a mut dyn Listener);
+
+impl Progress for Forward<'_> {
+    fn init(&mut self, size: usize, filename: &str) {
+        self.0.begin(filename, size as u64);
+    }
+    fn update(&mut self, size: usize) {
+        self.0.advance(size as u64);
+    }
+    fn finish(&mut self) {
+        self.0.end();
+    }
+}
+
+/// Downloads what is missing of a repository, checks it, and returns its snapshot.
+///
+/// # Errors
+/// [`Kind::ModelNotFound`] where the hub has no such repository or it has no safetensors; [`Kind::Upstream`] where the
+/// hub cannot be reached or a file does not have the sha256 that the hub gives for it.
+pub fn pull(repository: &str, listener: &mut dyn Listener) -> Result<PathBuf> {
+    let api = ApiBuilder::from_env().build().map_err(|e| failed(repository, &e))?;
+    let repo = api.repo(Repo::model(repository.to_string()));
+    let there: Vec<String> = files(&repo, repository)?;
+    if !there.iter().any(|f| f == "model.safetensors") {
+        let message = format!("the repository {repository:?} has no model.safetensors");
+        return Err(Error::new(Kind::ModelNotFound, message).param("model"));
+    }
+    let dense = |f: &&String| f.split('/').next().is_some_and(|d| d.ends_with("_Dense")) && is_dense_part(f);
+    let first: Vec<&str> = there.iter().filter(dense).map(String::as_str).collect();
+    let wanted = WANTED.into_iter().filter(|w| there.iter().any(|f| f == w));
+    let mut weights = PathBuf::new();
+    for file in first.into_iter().chain(wanted) {
+        weights = fetch(&repo, repository, file, listener)?;
+    }
+    Ok(weights.parent().map(Path::to_path_buf).unwrap_or_default())
+}
+
+fn is_dense_part(file: &str) -> bool {
+    file.ends_with("/config.json") || file.ends_with("/model.safetensors")
+}
+
+fn files(repo: &ApiRepo, repository: &str) -> Result<Vec<String>> {
+    let info = repo.info().map_err(|e| failed(repository, &e))?;
+    Ok(info.siblings.into_iter().map(|s| s.rfilename).collect())
+}
+
+fn fetch(repo: &ApiRepo, repository: &str, file: &str, listener: &mut dyn Listener) -> Result<PathBuf> {
+    if let Some(path) = Cache::from_env().model(repository.to_string()).get(file) {
+        return Ok(path);
+    }
+    let path = repo
+        .download_with_progress(file, Forward(listener))
+        .map_err(|e| failed(&format!("{repository}/{file}"), &e))?;
+    verify(&path)?;
+    Ok(path)
+}
+
+/// Checks a large file against its name in the cache, which is the sha256 that the hub gave for it.
+fn verify(path: &Path) -> Result<()> {
+    let blob = path.canonicalize().map_err(|e| Error::io("find", path, e))?;
+    let name = blob.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+    let is_sha256 = name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit());
+    if !is_sha256 {
+        return Ok(());
+    }
+    let found = sha256(&blob)?;
+    if found == name {
+        return Ok(());
+    }
+    let _ = std::fs::remove_file(path);
+    let _ = std::fs::remove_file(&blob);
+    Err(Error::new(
+        Kind::Upstream,
+        format!("{} arrived damaged: its sha256 is {found}, the hub says {name}", path.display()),
+    ))
+}
+
+fn failed(what: &str, error: &ApiError) -> Error {
+    let text = error.to_string();
+    let kind = if text.contains("404") || text.contains("401") { Kind::ModelNotFound } else { Kind::Upstream };
+    Error::new(kind, format!("cannot get {what} from the hub: {text}")).param("model")
+}

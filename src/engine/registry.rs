@@ -1,0 +1,109 @@
+//! Models in memory: each loaded once, when first asked for, and tried again after a failure.
+
+use super::{catalog, source};
+use crate::config::Config;
+use crate::error::Result;
+use crate::models::Embedder;
+use crate::nn::Cpu;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A model in memory.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The name it is served by.
+    pub name: String,
+    /// The model.
+    pub model: Embedder,
+    /// Where it was.
+    pub path: PathBuf,
+    /// How long loading took.
+    pub load_time: Duration,
+}
+
+/// One model's place: the lock is held while it loads, so that others wait for that load.
+#[derive(Debug, Default)]
+struct Slot(Mutex<Option<Arc<Loaded>>>);
+
+/// The models of a process.
+#[derive(Debug)]
+pub struct Registry {
+    config: Arc<Config>,
+    cpu: Cpu,
+    slots: Mutex<BTreeMap<String, Arc<Slot>>>,
+}
+
+/// A lock that a panic elsewhere cannot close for good: what it guards is replaced whole, never half.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Registry {
+    /// An empty registry; nothing is loaded.
+    pub fn new(config: Arc<Config>, cpu: Cpu) -> Self {
+        Self { config, cpu, slots: Mutex::default() }
+    }
+
+    /// The name by which the default model is served.
+    pub fn default_name(&self) -> String {
+        let path = std::path::Path::new(&self.config.model);
+        let stem = if path.exists() { path.file_stem().and_then(|s| s.to_str()) } else { None };
+        stem.unwrap_or_else(|| catalog::short_name(&self.config.model)).to_string()
+    }
+
+    fn is_default(&self, name: &str) -> bool {
+        name == self.config.model
+            || catalog::short_name(name) == self.default_name()
+            || self.config.served_names.iter().any(|n| n == name)
+    }
+
+    /// The model that a request names, or the default one; loads it if need be, waiting for a load under way.
+    pub fn get(&self, name: Option<&str>) -> Result<Arc<Loaded>> {
+        match name.filter(|n| !self.is_default(n)) {
+            None => self.load(self.default_name(), || source::for_operator(&self.config, &self.config.model)),
+            Some(name) => {
+                let path = source::for_request(&self.config, name)?;
+                self.load(catalog::short_name(name).to_string(), || Ok(path))
+            }
+        }
+    }
+
+    fn load(&self, name: String, path: impl FnOnce() -> Result<PathBuf>) -> Result<Arc<Loaded>> {
+        let slot = lock(&self.slots).entry(name.clone()).or_default().clone();
+        let mut place = lock(&slot.0);
+        if let Some(loaded) = place.as_ref() {
+            return Ok(loaded.clone());
+        }
+        let start = Instant::now();
+        let path = path()?;
+        let model = Embedder::load(&self.cpu, &path)?;
+        let load_time = start.elapsed();
+        tracing::info!(model = name, load_ms = load_time.as_millis() as u64, "model loaded");
+        let loaded = Arc::new(Loaded { name, model, path, load_time });
+        *place = Some(loaded.clone());
+        Ok(loaded)
+    }
+
+    /// The default model if it is in memory already; never waits.
+    pub fn default_if_loaded(&self) -> Option<Arc<Loaded>> {
+        let slot = lock(&self.slots).get(&self.default_name())?.clone();
+        slot.0.try_lock().ok()?.clone()
+    }
+
+    /// The names that requests can use: the default first, then what is installed.
+    pub fn names(&self) -> Vec<String> {
+        let default = self.default_name();
+        let others = source::list(&self.config).into_iter().filter(|n| *n != default);
+        std::iter::once(default.clone()).chain(others).collect()
+    }
+
+    /// The name by which a model that a request names is served, without loading it.
+    pub fn resolve(&self, name: &str) -> Result<String> {
+        if self.is_default(name) {
+            return Ok(self.default_name());
+        }
+        source::for_request(&self.config, name).map(|_| catalog::short_name(name).to_string())
+    }
+}

@@ -1,0 +1,95 @@
+//! Direct invocations: the JSON body of an HTTP request, and nothing around it.
+//!
+//! The route follows from the fields: `input` is OpenAI's, `inputs` is text-embeddings-inference's `/embed` (or
+//! `/similarity`, where it has a `source_sentence`), `ids` is `/decode`. A field `path` names any other route, and
+//! `method` its method.
+
+use crate::api::routes::{Found, find};
+use crate::error::{Error, Kind, Result};
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+#[derive(Deserialize)]
+struct Fields<'a> {
+    path: Option<String>,
+    method: Option<String>,
+    input: Option<serde::de::IgnoredAny>,
+    #[serde(borrow)]
+    inputs: Option<&'a RawValue>,
+    ids: Option<serde::de::IgnoredAny>,
+}
+
+/// The request of a payload.
+pub fn request(payload: &str) -> Result<Request<Bytes>> {
+    let fields: Fields = serde_json::from_str(payload)
+        .map_err(|e| Error::new(Kind::InvalidShape, format!("the event is not a JSON object of a request: {e}")))?;
+    let path = path_of(&fields)?;
+    let method = method_of(&fields, &path)?;
+    Request::builder()
+        .method(method)
+        .uri(&path)
+        .body(Bytes::copy_from_slice(payload.as_bytes()))
+        .map_err(|_| Error::value("path", format!("path is {path:?}, which is not the path of a URL")))
+}
+
+fn path_of(fields: &Fields) -> Result<String> {
+    if let Some(path) = &fields.path {
+        return Ok(path.clone());
+    }
+    let is_similarity = |inputs: &RawValue| inputs.get().starts_with('{');
+    let path = match (&fields.input, fields.inputs, &fields.ids) {
+        (Some(_), _, _) => "/v1/embeddings",
+        (_, Some(inputs), _) if is_similarity(inputs) => "/similarity",
+        (_, Some(_), _) => "/embed",
+        (_, _, Some(_)) => "/decode",
+        _ => {
+            let message = "the event has neither input, inputs, ids nor path, so that its route is not known";
+            return Err(Error::new(Kind::UnsupportedEvent, message));
+        }
+    };
+    Ok(path.into())
+}
+
+fn method_of(fields: &Fields, path: &str) -> Result<Method> {
+    if let Some(name) = &fields.method {
+        return Method::from_bytes(name.as_bytes())
+            .map_err(|_| Error::value("method", format!("method is {name:?}, which is not a method of HTTP")));
+    }
+    match find(&Method::POST, path) {
+        Ok(Found::Route(..)) => Ok(Method::POST),
+        _ => Ok(Method::GET),
+    }
+}
+
+/// The JSON value `null`.
+pub fn null() -> Box<RawValue> {
+    RawValue::NULL.to_owned()
+}
+
+/// The reply of a direct invocation: the body of a reply, or an error that fails the invocation.
+pub fn reply(response: &Response<Bytes>) -> Result<Box<RawValue>> {
+    let text = String::from_utf8_lossy(response.body());
+    if !response.status().is_success() {
+        return Err(error_of(&text));
+    }
+    if text.is_empty() {
+        return Ok(null());
+    }
+    // What is not JSON, such as /metrics, goes as a string.
+    RawValue::from_string(text.to_string())
+        .or_else(|_| serde_json::value::to_raw_value(&text))
+        .map_err(|e| Error::internal(format!("a reply is not JSON: {e}")))
+}
+
+/// The error in the body of either family of routes.
+fn error_of(body: &str) -> Error {
+    let body: Value = serde_json::from_str(body).unwrap_or_default();
+    let openai = &body["error"];
+    let message = openai["message"].as_str().or(openai.as_str()).unwrap_or("the request failed");
+    let code = openai["code"].as_str().or(body["error_type"].as_str()).unwrap_or("internal_error");
+    let kind = Kind::ALL.into_iter().find(|k| k.code() == code || k.tei_type() == code).unwrap_or(Kind::Internal);
+    Error::new(kind, message)
+}

@@ -1,0 +1,182 @@
+//! The AWS Lambda function: one handler for direct invocations and for every HTTP front door.
+//!
+//! An event becomes the same request that the local server would get; the reply goes back in the event's own form.
+
+mod direct;
+mod http_event;
+
+use crate::api::{Api, Trust, refuse, routes::Family};
+use crate::config::Config;
+use crate::engine::{Deadline, Engine};
+use crate::error::{Error, Kind};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_event::HttpEvent;
+use lambda_runtime::streaming::Body;
+use lambda_runtime::{Diagnostic, FunctionResponse, LambdaEvent, MetadataPrelude, Runtime, StreamResponse, service_fn};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+/// Lambda stops an Init after 10 seconds and begins it again: a load that takes longer goes on while the first request
+/// waits for it.
+const INIT_LIMIT: Duration = Duration::from_secs(9);
+/// What is left of an invocation's time for sending the reply: a tenth, but no more than this.
+const MAX_MARGIN: Duration = Duration::from_millis(500);
+
+type Outcome = FunctionResponse<Box<RawValue>, Body>;
+
+/// Serves invocations until the environment ends.
+///
+/// # Errors
+/// The configuration is wrong, or the Runtime API fails.
+pub fn run() -> Result<(), lambda_runtime::Error> {
+    lambda_runtime::tracing::init_default_subscriber();
+    let config = Config::from_env().inspect_err(|e| tracing::error!("{e}"))?;
+    let api = Arc::new(Api::new(Arc::new(Engine::new(config)?)));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async move {
+        preload(&api.engine).await;
+        Runtime::new(service_fn(move |event| handle(api.clone(), event))).run().await
+    })
+}
+
+/// Logs of the local server, in the same form and by the same variables as the function's.
+pub fn log_to_stderr() {
+    lambda_runtime::tracing::init_default_subscriber_with_writer(std::io::stderr);
+}
+
+/// Loads the default model during Init. A failure is no end: the first request tries again and reports it.
+async fn preload(engine: &Arc<Engine>) {
+    let engine = engine.clone();
+    let load = tokio::task::spawn_blocking(move || {
+        if let Err(error) = engine.preload() {
+            tracing::error!(code = error.kind.code(), "{error}");
+        }
+    });
+    let _ = tokio::time::timeout(INIT_LIMIT, load).await;
+}
+
+/// What an event is, told by the fields that only its kind has.
+#[derive(Deserialize)]
+struct Marks<'a> {
+    #[serde(borrow, rename = "requestContext")]
+    request_context: Option<&'a RawValue>,
+    #[serde(borrow, rename = "Records")]
+    records: Option<&'a RawValue>,
+    source: Option<serde_json::Value>,
+    detail: Option<serde::de::IgnoredAny>,
+    #[serde(rename = "Event")]
+    event: Option<serde_json::Value>,
+}
+
+enum Kinds {
+    Http,
+    Direct,
+    S3Test,
+    Other(&'static str),
+}
+
+fn kind_of(payload: &str) -> Kinds {
+    // Fails for what is no JSON object; a direct invocation then says what is wrong with it.
+    let Ok(marks) = serde_json::from_str::<Marks>(payload) else { return Kinds::Direct };
+    if marks.request_context.is_some() {
+        Kinds::Http
+    } else if marks.records.is_some() {
+        Kinds::Other("Records (SQS, S3 or SNS)")
+    } else if marks.source.is_some() && marks.detail.is_some() {
+        Kinds::Other("EventBridge")
+    } else if marks.event.is_some_and(|e| e == "s3:TestEvent") {
+        Kinds::S3Test
+    } else {
+        Kinds::Direct
+    }
+}
+
+async fn handle(api: Arc<Api>, event: LambdaEvent<Box<RawValue>>) -> Result<Outcome, Diagnostic> {
+    let limit = time_limit(event.context.deadline(), SystemTime::now());
+    let payload = event.payload.get();
+    match kind_of(payload) {
+        Kinds::Http => http(api, payload, limit).await.map_err(diagnostic),
+        Kinds::Direct => direct(api, payload, limit).await.map_err(diagnostic),
+        Kinds::S3Test => Ok(FunctionResponse::BufferedResponse(direct::null())),
+        // An error keeps the records in their queue.
+        Kinds::Other(name) => Err(diagnostic(Error::new(
+            Kind::UnsupportedEvent,
+            format!("events of the kind {name} are not served by this version"),
+        ))),
+    }
+}
+
+fn diagnostic(error: Error) -> Diagnostic {
+    Diagnostic { error_type: error.kind.code().into(), error_message: error.message }
+}
+
+/// How long an invocation may work. A deadline in the past is none: the emulator sends 1970.
+fn time_limit(deadline: SystemTime, now: SystemTime) -> Option<Duration> {
+    let left = deadline.duration_since(now).ok().filter(|left| !left.is_zero())?;
+    Some(left - (left / 10).min(MAX_MARGIN))
+}
+
+async fn http(api: Arc<Api>, payload: &str, limit: Option<Duration>) -> Result<Outcome, Error> {
+    let event = HttpEvent::parse(payload)?;
+    let response = match event.request() {
+        Ok(request) => answer(api.clone(), request, Trust::Key, limit).await,
+        Err(error) => refuse(Family::OpenAi, &error),
+    };
+    if api.engine.config.response_stream && event.is_function_url() {
+        return Ok(stream(response));
+    }
+    event.reply(&response).map(FunctionResponse::BufferedResponse)
+}
+
+/// A reply as the function URL wants it in RESPONSE_STREAM mode.
+fn stream(response: Response<Bytes>) -> Outcome {
+    let (parts, body) = response.into_parts();
+    FunctionResponse::StreamingResponse(StreamResponse {
+        metadata_prelude: MetadataPrelude { status_code: parts.status, headers: parts.headers, cookies: vec![] },
+        stream: Body::from(body),
+    })
+}
+
+async fn direct(api: Arc<Api>, payload: &str, limit: Option<Duration>) -> Result<Outcome, Error> {
+    let request = direct::request(payload)?;
+    let response = answer(api, request, Trust::Iam, limit).await;
+    direct::reply(&response).map(FunctionResponse::BufferedResponse)
+}
+
+/// Runs a request beside the event loop, and stops waiting for it when its time is over.
+async fn answer(api: Arc<Api>, request: Request<Bytes>, trust: Trust, limit: Option<Duration>) -> Response<Bytes> {
+    let deadline = Deadline(limit.map(|l| Instant::now() + l));
+    let family = match crate::api::routes::find(request.method(), request.uri().path()) {
+        Ok(crate::api::routes::Found::Route(route, _)) => route.family,
+        _ => Family::OpenAi,
+    };
+    let work = tokio::task::spawn_blocking(move || api.handle(&request, trust, deadline));
+    let done = match limit {
+        Some(limit) => tokio::time::timeout(limit, work).await,
+        None => Ok(work.await),
+    };
+    let error = match done {
+        Ok(Ok(response)) => return response,
+        Ok(Err(_)) => Error::internal("the request's task ended early"),
+        Err(_) => Error::new(Kind::Timeout, "the time for this invocation ran out before the reply was ready"),
+    };
+    refuse(family, &error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_in_the_past_is_none() {
+        let now = SystemTime::now();
+        let at = |ms| now + Duration::from_millis(ms);
+        assert_eq!(time_limit(SystemTime::UNIX_EPOCH + Duration::from_secs(600), now), None);
+        assert_eq!(time_limit(now, now), None);
+        assert_eq!(time_limit(at(1000), now), Some(Duration::from_millis(900)));
+        assert_eq!(time_limit(at(60_000), now), Some(Duration::from_millis(59_500)));
+    }
+}

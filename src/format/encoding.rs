@@ -1,0 +1,116 @@
+//! Encodings of a vector, by the names that Cohere, OpenAI and sentence-transformers give them.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How a vector is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Encoding {
+    /// A list of numbers.
+    #[default]
+    Float,
+    /// Little-endian f32 in base64.
+    Base64,
+    /// `round(127 v / max|v|)`, -127 to 127: each vector has its own scale, so cosines are kept.
+    Int8,
+    /// The same plus 128, 1 to 255.
+    Uint8,
+    /// A bit for each value, 1 where it is positive, first value highest; bytes minus 128, as signed numbers.
+    Binary,
+    /// The same bytes as unsigned numbers.
+    Ubinary,
+}
+
+impl Encoding {
+    /// All of them.
+    pub const ALL: [Encoding; 6] =
+        [Encoding::Float, Encoding::Base64, Encoding::Int8, Encoding::Uint8, Encoding::Binary, Encoding::Ubinary];
+
+    /// Its name in requests.
+    pub fn name(self) -> &'static str {
+        match self {
+            Encoding::Float => "float",
+            Encoding::Base64 => "base64",
+            Encoding::Int8 => "int8",
+            Encoding::Uint8 => "uint8",
+            Encoding::Binary => "binary",
+            Encoding::Ubinary => "ubinary",
+        }
+    }
+}
+
+/// An encoded vector.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Encoded {
+    /// `float`.
+    Floats(Vec<f32>),
+    /// `base64`.
+    Base64(String),
+    /// `int8`, `uint8`, `binary`, `ubinary`.
+    Integers(Vec<i16>),
+}
+
+/// Encodes a vector; for int8 and uint8 also gives the scale by which codes become values again:
+/// `v = scale * code`, or `scale * (code - 128)` for uint8.
+pub fn encode(vector: Vec<f32>, encoding: Encoding) -> (Encoded, Option<f32>) {
+    match encoding {
+        Encoding::Float => (Encoded::Floats(vector), None),
+        Encoding::Base64 => {
+            let bytes: Vec<u8> = vector.iter().flat_map(|v| v.to_le_bytes()).collect();
+            (Encoded::Base64(STANDARD.encode(bytes)), None)
+        }
+        Encoding::Int8 => int8(&vector, 0),
+        Encoding::Uint8 => int8(&vector, 128),
+        Encoding::Binary => (bits(&vector, -128), None),
+        Encoding::Ubinary => (bits(&vector, 0), None),
+    }
+}
+
+fn int8(vector: &[f32], offset: i16) -> (Encoded, Option<f32>) {
+    let scale = vector.iter().fold(0.0f32, |m, v| m.max(v.abs())) / 127.0;
+    let code = |v: &f32| if scale == 0.0 { 0 } else { (v / scale).round() as i16 };
+    let codes = vector.iter().map(|v| code(v) + offset).collect();
+    (Encoded::Integers(codes), Some(scale))
+}
+
+/// As numpy's `packbits(v > 0)`: the last byte is filled with zero bits.
+fn bits(vector: &[f32], offset: i16) -> Encoded {
+    let byte = |values: &[f32]| {
+        let set = |(i, v): (usize, &f32)| if *v > 0.0 { 0x80 >> i } else { 0 };
+        values.iter().enumerate().map(set).sum::<i16>()
+    };
+    Encoded::Integers(vector.chunks(8).map(|c| byte(c) + offset).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VECTOR: [f32; 9] = [0.5, -1.0, 0.25, 0.0, 1e-9, -0.1, 0.3, 0.9, 0.2];
+
+    #[test]
+    fn int8_keeps_the_largest_value_and_gives_the_scale() {
+        let (codes, scale) = encode(VECTOR.to_vec(), Encoding::Int8);
+        assert_eq!(codes, Encoded::Integers(vec![64, -127, 32, 0, 0, -13, 38, 114, 25]));
+        assert_eq!(scale, Some(1.0 / 127.0));
+        let (codes, _) = encode(VECTOR.to_vec(), Encoding::Uint8);
+        assert_eq!(codes, Encoded::Integers(vec![192, 1, 160, 128, 128, 115, 166, 242, 153]));
+        assert_eq!(encode(vec![0.0; 2], Encoding::Int8).0, Encoded::Integers(vec![0, 0]));
+    }
+
+    /// Made by numpy: `packbits(v > 0)` and `packbits(v > 0) - 128`.
+    #[test]
+    fn bits_are_numpys() {
+        assert_eq!(encode(VECTOR.to_vec(), Encoding::Ubinary).0, Encoded::Integers(vec![0b1010_1011, 0b1000_0000]));
+        assert_eq!(encode(VECTOR.to_vec(), Encoding::Binary).0, Encoded::Integers(vec![43, 0]));
+    }
+
+    #[test]
+    fn base64_is_little_endian_f32() {
+        assert_eq!(encode(vec![1.0, -2.5], Encoding::Base64).0, Encoded::Base64("AACAPwAAIMA=".into()));
+    }
+}

@@ -1,0 +1,32 @@
+//! NumPy's `.npy` files: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>.
+
+use super::{Encoded, Encoding};
+use std::io::Write;
+
+/// NumPy's name for the values of an encoding; base64 is written as the floats it stands for.
+fn descriptor(encoding: Encoding) -> &'static str {
+    match encoding {
+        Encoding::Float | Encoding::Base64 => "<f4",
+        Encoding::Int8 | Encoding::Binary => "|i1",
+        Encoding::Uint8 | Encoding::Ubinary => "|u1",
+    }
+}
+
+/// Writes a matrix of vectors, one a row, all of `columns` values.
+pub fn write(out: &mut dyn Write, rows: &[Encoded], columns: usize, encoding: Encoding) -> std::io::Result<()> {
+    let shape = format!("({}, {columns})", rows.len());
+    let text = format!("{{'descr': '{}', 'fortran_order': False, 'shape': {shape}, }}", descriptor(encoding));
+    // Magic, version, length and text fill a multiple of 64 bytes; the text ends in a newline.
+    let length = (10 + text.len() + 1).next_multiple_of(64) - 10;
+    out.write_all(b"\x93NUMPY\x01\x00")?;
+    out.write_all(&(length as u16).to_le_bytes())?;
+    out.write_all(format!("{text:<width$}\n", width = length - 1).as_bytes())?;
+    for row in rows {
+        match row {
+            Encoded::Floats(values) => values.iter().try_for_each(|v| out.write_all(&v.to_le_bytes()))?,
+            Encoded::Integers(values) => values.iter().try_for_each(|v| out.write_all(&[*v as u8]))?,
+            Encoded::Base64(_) => return Err(std::io::Error::other("base64 rows have no place in a matrix")),
+        }
+    }
+    Ok(())
+}

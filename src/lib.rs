@@ -1,0 +1,67 @@
+//! A serverless inference function: text in, vectors out, from one small binary.
+//!
+//! The same binary is the AWS Lambda function, the local server and the command line. It loads a quantised model at
+//! cold start, runs it on the CPU, and answers in JSON that a vector index takes as it is.
+//!
+//! # From an event to a vector
+//!
+//! ```text
+//! Lambda event ─► event ─┐
+//! HTTP ─────────► server ─┼─► api: body → Job ─► engine ─► tokenizer ─► models ─► format ─► reply
+//! command line ─► cli ────┘                      (lazy registry)       (nn on kernels)
+//! ```
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`event`] | Lambda: direct invocations, API Gateway, function URL, load balancer |
+//! | [`server`] | HTTP on a local socket |
+//! | [`cli`] | commands |
+//! | [`api`] | routes of OpenAI and text-embeddings-inference: a request in, a reply out, no sockets |
+//! | [`engine`] | what can be asked: jobs, the registry of loaded models, where models come from. Read this first |
+//! | [`models`] | files to networks: GGUF, safetensors, tokenizers, BERT, sentence-transformers' pipelines |
+//! | [`nn`] | operations of a network on candle tensors |
+//! | [`kernels`] | arithmetic on slices, one file an idea; the only unsafe code but for mapping a file |
+//! | [`format`] | what vectors look like outside |
+//! | [`config`], [`error`] | every environment variable; every error and its status |
+//!
+//! Dependencies point one way: `main → {event, server, cli} → api → engine → models → nn → kernels`.
+//!
+//! # Shapes
+//!
+//! `B` texts, `T` tokens of all texts of a batch, `H` heads, `D` values of a row or vector, `K` inner dimension of a
+//! product, `N` its outputs. A *model* is a row of the catalog or a file; a *job* is a validated request; a *document*
+//! has an id, a text and metadata.
+//!
+//! # Example
+//!
+//! ```
+//! use tealight::config::Config;
+//! use tealight::engine::{Deadline, Embed, Engine, Input, Long, Texts};
+//!
+//! let engine = Engine::new(Config::from_env()?)?;
+//! let texts = Texts {
+//!     model: None,
+//!     inputs: vec![Input::Text("hello world".into())],
+//!     prompt: None,
+//!     long: Long::Refuse,
+//!     field: "input",
+//! };
+//! let job = Embed { texts, normalize: true, dimensions: None };
+//! let output = engine.run(job, Deadline::NONE)?;
+//! assert_eq!(output.vectors[0].len(), 384);
+//! # Ok::<(), tealight::Error>(())
+//! ```
+
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod engine;
+pub mod error;
+pub mod event;
+pub mod format;
+pub mod kernels;
+pub mod models;
+pub mod nn;
+pub mod server;
+
+pub use error::{Error, Kind, Result};

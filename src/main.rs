@@ -1,0 +1,16 @@
+//! In Lambda, where AWS_LAMBDA_RUNTIME_API is set, the function; elsewhere the command line.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_none() {
+        return tealight::cli::run();
+    }
+    match tealight::event::run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tealight: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

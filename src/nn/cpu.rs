@@ -1,0 +1,62 @@
+//! What a forward pass runs on: an instruction set and a pool of threads.
+
+use crate::error::{Error, Result};
+use crate::kernels::Isa;
+use rayon::prelude::*;
+use std::sync::Arc;
+
+/// An instruction set and a number of threads. Neither changes a result on one kind of CPU.
+#[derive(Clone)]
+pub struct Cpu {
+    /// What the kernels use.
+    pub isa: Isa,
+    pool: Option<Arc<rayon::ThreadPool>>,
+}
+
+impl std::fmt::Debug for Cpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} x{}", self.isa.name(), self.threads())
+    }
+}
+
+impl Cpu {
+    /// A CPU of `threads` threads; one thread needs no pool and starts none.
+    pub fn new(isa: Isa, threads: usize) -> Result<Self> {
+        if threads <= 1 {
+            return Ok(Self { isa, pool: None });
+        }
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|i| format!("tealight-{i}"))
+            .build()
+            .map_err(|e| Error::internal(format!("cannot start {threads} threads: {e}")))?;
+        Ok(Self { isa, pool: Some(Arc::new(pool)) })
+    }
+
+    /// How many threads a forward pass uses.
+    pub fn threads(&self) -> usize {
+        self.pool.as_ref().map_or(1, |p| p.current_num_threads())
+    }
+
+    /// Calls `f(first_row, rows)` for pieces of `out`, which has rows of `width` values; pieces have whole rows and
+    /// are worked on by several threads.
+    pub fn for_rows(&self, out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+        let rows = out.len() / width;
+        // Three pieces a thread even out the threads; below four rows a kernel has too little to share.
+        let piece = rows.div_ceil(3 * self.threads()).max(4);
+        match &self.pool {
+            Some(pool) if rows > piece => pool.install(|| {
+                out.par_chunks_mut(piece * width).enumerate().for_each(|(i, out)| f(i * piece, out));
+            }),
+            _ => f(0, out),
+        }
+    }
+
+    /// Maps items by several threads, keeping their order.
+    pub fn map<T: Sync, R: Send>(&self, items: &[T], f: impl Fn(&T) -> R + Sync + Send) -> Vec<R> {
+        match &self.pool {
+            Some(pool) if items.len() > 1 => pool.install(|| items.par_iter().map(f).collect()),
+            _ => items.iter().map(f).collect(),
+        }
+    }
+}

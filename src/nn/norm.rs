@@ -1,0 +1,41 @@
+//! Layer normalisation.
+
+use super::{Cpu, rows, with_values};
+use crate::error::Result;
+use crate::kernels::rowwise;
+use candle_core::Tensor;
+
+/// LayerNorm with weight and bias.
+#[derive(Debug, Clone)]
+pub struct LayerNorm {
+    /// `[D]`.
+    pub weight: Vec<f32>,
+    /// `[D]`.
+    pub bias: Vec<f32>,
+    /// Added to the variance.
+    pub eps: f32,
+}
+
+impl LayerNorm {
+    /// The norm of `x + residual`, both `[T, D]`.
+    pub fn forward_residual(&self, cpu: &Cpu, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        with_values(residual, |residual| self.normalised(cpu, x, Some(residual)))
+    }
+
+    /// The norm of `x [T, D]`.
+    pub fn forward(&self, cpu: &Cpu, x: &Tensor) -> Result<Tensor> {
+        self.normalised(cpu, x, None)
+    }
+
+    fn normalised(&self, cpu: &Cpu, x: &Tensor, residual: Option<&[f32]>) -> Result<Tensor> {
+        let d = self.weight.len();
+        let mut out = with_values(x, |x| Ok(x.to_vec()))?;
+        cpu.for_rows(&mut out, d, |first, out| {
+            if let Some(residual) = residual {
+                rowwise::add(cpu.isa, out, &residual[first * d..][..out.len()]);
+            }
+            rowwise::layer_norm(cpu.isa, out, &self.weight, &self.bias, self.eps);
+        });
+        rows(out, d)
+    }
+}

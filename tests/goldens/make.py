@@ -1,0 +1,71 @@
+#!/usr/bin/env python3
+"""Write texts.json, tokens.json and vectors.npy: what all-MiniLM-L6-v2 makes of many awkward texts.
+
+    python3 -m venv target/fixtures && target/fixtures/bin/pip install -r tests/fixtures/requirements.txt
+    target/fixtures/bin/python tests/goldens/make.py "$(models/fetch)" [--reference minilm_ref.py]
+
+--reference names a second implementation with a class MiniLM(folder) and a method embed(text); the
+run fails where its vectors differ.
+"""
+
+import argparse
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from bert_reference import POOLING, Bert, load_tokenizer, normalise
+from texts import LENGTHS, TOO_LONG, all_texts
+
+LIMIT = 256
+TOLERANCE = 2e-6  # float32 arithmetic against float64
+
+
+def check_lengths(folder, texts):
+    """The texts made for a length must have it, or a length goes untested without anyone noticing."""
+    tokenizer = load_tokenizer(folder / "tokenizer.json", max(TOO_LONG))
+    made = [len(tokenizer.encode(text).ids) for text in texts[-len(LENGTHS + TOO_LONG):]]
+    assert made == LENGTHS + TOO_LONG, made
+
+
+def check_second_opinion(path, folder, texts, vectors):
+    spec = importlib.util.spec_from_file_location("second", path)
+    second = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(second)
+    model = second.MiniLM(folder)
+    worst = max(float(np.abs(model.embed(text) - vector).max()) for text, vector in zip(texts, vectors))
+    print(f"largest difference to {path}: {worst:.2e}", file=sys.stderr)
+    if worst > TOLERANCE:
+        sys.exit("the two references disagree")
+
+
+def write_json(name, value):
+    # escapes only: control and bidi characters in a committed file would mislead a reader's editor
+    text = ",\n".join(json.dumps(item, separators=(",", ":")) for item in value)
+    (HERE / name).write_text(f"[\n{text}\n]\n")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="all-MiniLM-L6-v2's files")
+    parser.add_argument("--reference", type=Path, help="a second implementation to compare with")
+    options = parser.parse_args()
+    texts, tokenizer, model = all_texts(), load_tokenizer(options.folder / "tokenizer.json", LIMIT), Bert.load(options.folder)
+    check_lengths(options.folder, texts)
+    tokens = [tokenizer.encode(text).ids for text in texts]
+    vectors = np.array([normalise(POOLING["mean"](model.hidden(ids))) for ids in tokens], dtype="<f4")
+    if options.reference:
+        check_second_opinion(options.reference, options.folder, texts, vectors)
+    write_json("texts.json", texts)
+    write_json("tokens.json", tokens)
+    np.save(HERE / "vectors.npy", vectors)
+    print(f"{len(texts)} texts, {sum(map(len, tokens))} tokens", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
