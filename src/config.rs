@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::kernels::Isa;
+use crate::models::weights::Precision;
 use std::path::PathBuf;
 
 /// Memory that buys one virtual CPU in AWS Lambda, in MB.
@@ -35,6 +36,8 @@ pub struct Config {
     pub threads: usize,
     /// `TEALIGHT_ISA`: a lower instruction set than the CPU's best.
     pub isa: Isa,
+    /// `TEALIGHT_PRECISION`: `q8_0`, or `f32` to measure what quantisation costs. Default `q8_0`.
+    pub precision: Precision,
     /// `TEALIGHT_API_KEY`: the key that requests must carry. Default: none is asked for.
     pub api_key: Option<Secret>,
     /// `TEALIGHT_API_KEY_SECRET`: the ARN of a secret in AWS Secrets Manager that holds that key.
@@ -95,6 +98,7 @@ impl Config {
             download: flag("TEALIGHT_DOWNLOAD", false)?,
             threads: number("TEALIGHT_THREADS", threads, 1024)?,
             isa: get("TEALIGHT_ISA").map_or_else(|| Ok(Isa::best()), |name| Isa::named(&name))?,
+            precision: precision(get("TEALIGHT_PRECISION").as_deref())?,
             api_key: get("TEALIGHT_API_KEY").map(Secret),
             api_key_secret: get("TEALIGHT_API_KEY_SECRET"),
             payload_limit,
@@ -104,6 +108,16 @@ impl Config {
             response_stream: flag("TEALIGHT_RESPONSE_STREAM", false)?,
             cors_origin: get("TEALIGHT_CORS_ALLOW_ORIGIN"),
         })
+    }
+}
+
+fn precision(name: Option<&str>) -> Result<Precision> {
+    match name {
+        None | Some("q8_0") => Ok(Precision::Q8_0),
+        Some("f32") => Ok(Precision::F32),
+        Some(other) => {
+            Err(Error::value("TEALIGHT_PRECISION", format!("TEALIGHT_PRECISION is {other:?}, it must be q8_0 or f32")))
+        }
     }
 }
 
@@ -153,6 +167,7 @@ mod tests {
             ("TEALIGHT_DOWNLOAD", "yes"),
             ("TEALIGHT_PAYLOAD_LIMIT", "-1"),
             ("TEALIGHT_ISA", "mmx"),
+            ("TEALIGHT_PRECISION", "f16"),
         ] {
             let error = read(&[(name, value)]).unwrap_err();
             assert!(error.message.contains(name) && error.message.contains(value), "{error}");

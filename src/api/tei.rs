@@ -1,7 +1,7 @@
 //! The routes of text-embeddings-inference: <https://huggingface.github.io/text-embeddings-inference>.
 
 use super::routes::{Call, Reply};
-use super::wire::{Inputs, check_count, parse};
+use super::wire::{Inputs, check_count, check_none_empty, parse};
 use crate::engine::{Decode, Embed, EmbedTokens, Input, Long, Similarity, Texts, Tokenize};
 use crate::error::{Error, Result};
 use crate::format::{Encoded, Encoding, encode};
@@ -256,6 +256,7 @@ pub fn tokenize(call: &Call) -> Result<Reply> {
     let request: TokenizeRequest = parse(call.body)?;
     let texts = request.inputs.into_vec();
     check_count("inputs", texts.len(), call.engine.config.max_client_batch)?;
+    check_none_empty("inputs", &texts, String::is_empty)?;
     let job = Tokenize { model: None, texts, special: request.add_special_tokens, prompt: request.prompt_name };
     let tokens = call.engine.run(job, call.deadline)?;
     let simple = |t: Vec<Token>| t.into_iter().map(SimpleToken::from).collect();
@@ -279,7 +280,7 @@ pub fn info(call: &Call) -> Result<Reply> {
     Reply::json(&Info {
         model_id: engine.config.model.clone(),
         model_sha: None,
-        model_dtype: "q8_0",
+        model_dtype: engine.config.precision.name(),
         served_model_name: loaded.name.clone(),
         model_type: ModelType::Embedding { pooling: loaded.model.pipeline.pooling.name() },
         max_concurrent_requests: engine.config.max_concurrent,

@@ -14,33 +14,28 @@ use std::fmt;
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
     let text = std::str::from_utf8(body)
         .map_err(|e| Error::new(Kind::InvalidJson, format!("the body is not UTF-8 at byte {}", e.valid_up_to())))?;
-    let mut deserializer = serde_json::Deserializer::from_str(text);
+    fields(text).map_err(|error| match serde_json::from_str::<de::IgnoredAny>(text) {
+        Ok(_) => error,
+        Err(e) => Error::new(Kind::InvalidJson, format!("the body is not JSON: {e}")),
+    })
+}
+
+/// The fields of an object; an error of what is no JSON at all still has to be told apart.
+fn fields<T: DeserializeOwned>(text: &str) -> Result<T> {
     // serde would read a list as the fields of a request in their order.
     if text.trim_start().starts_with('[') {
-        let valid = serde_json::from_str::<de::IgnoredAny>(text).map_err(not_json);
-        return Err(valid
-            .err()
-            .unwrap_or_else(|| Error::new(Kind::InvalidShape, "the body is a list, it must be an object")));
+        return Err(Error::new(Kind::InvalidShape, "the body is a list, it must be an object"));
     }
-    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(shape_error)?;
-    deserializer.end().map_err(not_json)?;
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|e| {
+        let (path, inner) = (e.path().to_string(), e.into_inner());
+        match path.as_str() {
+            "." => Error::new(Kind::InvalidShape, inner.to_string()),
+            _ => Error::new(Kind::InvalidShape, format!("{path}: {inner}")).param(path),
+        }
+    })?;
+    deserializer.end().map_err(|e| Error::new(Kind::InvalidJson, e.to_string()))?;
     Ok(value)
-}
-
-fn not_json(error: serde_json::Error) -> Error {
-    Error::new(Kind::InvalidJson, format!("the body is not JSON: {error}"))
-}
-
-fn shape_error(error: serde_path_to_error::Error<serde_json::Error>) -> Error {
-    let path = error.path().to_string();
-    let inner = error.into_inner();
-    if !inner.is_data() {
-        return not_json(inner);
-    }
-    if path == "." {
-        return Error::new(Kind::InvalidShape, inner.to_string());
-    }
-    Error::new(Kind::InvalidShape, format!("{path}: {inner}")).param(path)
 }
 
 /// `"text"`, `[1, 2]` (one input of token ids), or a list of texts and lists of ids.
@@ -145,14 +140,19 @@ impl Inputs {
     /// The inputs, checked: at least one, at most `limit`, none empty.
     pub fn checked(self, field: &str, limit: usize) -> Result<Vec<Input>> {
         check_count(field, self.0.len(), limit)?;
-        let is_empty = |input: &Input| match input {
+        check_none_empty(field, &self.0, |input| match input {
             Input::Text(text) => text.is_empty(),
             Input::Ids(ids) => ids.is_empty(),
-        };
-        match self.0.iter().position(is_empty) {
-            None => Ok(self.0),
-            Some(i) => Err(Error::new(Kind::Empty, format!("{field}[{i}] is empty")).param(field)),
-        }
+        })?;
+        Ok(self.0)
+    }
+}
+
+/// Checks that no item of a list in a request is empty.
+pub fn check_none_empty<T>(field: &str, items: &[T], is_empty: impl Fn(&T) -> bool) -> Result<()> {
+    match items.iter().position(is_empty) {
+        None => Ok(()),
+        Some(i) => Err(Error::new(Kind::Empty, format!("{field}[{i}] is empty")).param(field)),
     }
 }
 
@@ -206,6 +206,7 @@ mod tests {
             (r#"["a"#, Kind::InvalidJson, "EOF"),
             (r#"{"input":"a"#, Kind::InvalidJson, "EOF"),
             (r#"{"input":"a"} x"#, Kind::InvalidJson, "trailing"),
+            (r#"{"input":5} x"#, Kind::InvalidJson, "trailing"),
             ("", Kind::InvalidJson, "EOF"),
         ] {
             let error = inputs(json).unwrap_err();

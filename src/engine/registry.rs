@@ -78,7 +78,7 @@ impl Registry {
         }
         let start = Instant::now();
         let path = path()?;
-        let model = Embedder::load(&self.cpu, &path)?;
+        let model = Embedder::load(&self.cpu, &path, self.config.precision)?;
         let load_time = start.elapsed();
         tracing::info!(model = name, load_ms = load_time.as_millis() as u64, "model loaded");
         let loaded = Arc::new(Loaded { name, model, path, load_time });

@@ -62,6 +62,17 @@ kernel! {
     }
 }
 
+kernel! {
+    /// `out[r, c] = x[r] . w[c]` in f32, for rows of `k` values.
+    pub fn matmul(x: &[f32], w: &[f32], k: usize, out: &mut [f32]) {
+        for (x, out) in x.chunks_exact(k).zip(out.chunks_exact_mut(w.len() / k)) {
+            for (value, w) in out.iter_mut().zip(w.chunks_exact(k)) {
+                *value = dot_lanes(x, w);
+            }
+        }
+    }
+}
+
 /// GELU with the exact error function, `x * (1 + erf(x / sqrt 2)) / 2` (Hendrycks and Gimpel 2016, arXiv 1606.08415).
 pub fn gelu_erf(rows: &mut [f32]) {
     for v in rows {

@@ -3,13 +3,11 @@
 //! Tensors go by llama.cpp's names for them; the names of Hugging Face are translated when a folder is opened.
 
 use super::gguf::{Entry, Gguf, TensorData, missing};
-use super::pipeline::f32_bytes;
 use super::weights::Weights;
 use super::{Batch, Encoder};
 use crate::error::{Error, Result};
-use crate::nn::{Activation, Cpu, Embedding, LayerNorm, Linear, attention, rows};
+use crate::nn::{Activation, Cpu, LayerNorm, Linear, Matrix, attention, rows};
 use candle_core::Tensor;
-use candle_core::quantized::GgmlDType;
 use serde_json::Value;
 
 /// The numbers of a model.
@@ -178,7 +176,7 @@ pub fn canonical(name: &str) -> Option<String> {
 #[derive(Debug)]
 pub struct Bert {
     config: Config,
-    tokens: Embedding,
+    tokens: Matrix,
     /// `[positions, D]`, with the one segment in use already added.
     positions: Vec<f32>,
     norm: LayerNorm,
@@ -209,7 +207,7 @@ impl Bert {
         let indices: Vec<_> = (0..config.layers).collect();
         let blocks = cpu.map(&indices, |i| Block::new(*i, &config, weights));
         Ok(Self {
-            tokens: Embedding::new(weights.q8_0("token_embd.weight", config.vocab, d)?, d)?,
+            tokens: weights.matrix("token_embd.weight", config.vocab, d)?,
             positions,
             norm: norm(weights, "token_embd_norm", d, config.eps)?,
             blocks: blocks.into_iter().collect::<Result<_>>()?,
@@ -225,7 +223,7 @@ impl Bert {
             let own = &mut out[text[0] * d..text[1] * d];
             let ids = &batch.ids[text[0]..text[1]];
             for ((id, row), position) in ids.iter().zip(own.chunks_exact_mut(d)).zip(self.positions.chunks_exact(d)) {
-                self.tokens.row(*id, row)?;
+                self.tokens.row(*id as usize, row)?;
                 row.iter_mut().zip(position).for_each(|(v, p)| *v += p);
             }
         }
@@ -246,8 +244,8 @@ impl Block {
         let (d, inner) = (config.hidden, config.intermediate);
         let linear = |name: &str, n: usize, k: usize| {
             let name = format!("blk.{index}.{name}");
-            let weight = weights.q8_0(&format!("{name}.weight"), n, k)?;
-            Linear::new(weight, k, weights.floats(&format!("{name}.bias"), &[n])?)
+            let weight = weights.matrix(&format!("{name}.weight"), n, k)?;
+            Linear::new(weight, weights.floats(&format!("{name}.bias"), &[n])?)
         };
         let norm = |name: &str| norm(weights, &format!("blk.{index}.{name}"), d, config.eps);
         Ok(Self {
@@ -282,7 +280,7 @@ impl Encoder for Bert {
     }
 
     fn vocabulary(&self) -> usize {
-        self.tokens.len()
+        self.tokens.rows()
     }
 
     fn operations(&self, tokens: usize) -> u64 {
@@ -305,19 +303,14 @@ impl Encoder for Bert {
 pub fn tensors(config: &Config, weights: &Weights) -> Result<Vec<(String, TensorData)>> {
     let (d, inner) = (config.hidden, config.intermediate);
     let mut tensors = vec![];
-    let float = |name: String, shape: Vec<usize>| {
-        let data = f32_bytes(&weights.floats(&name, &shape)?);
-        Ok::<_, Error>((name, TensorData { shape, dtype: GgmlDType::F32, data }))
-    };
-    let quantised = |name: String, n: usize, k: usize| {
-        let data = weights.q8_0(&name, n, k)?;
-        Ok::<_, Error>((name, TensorData { shape: vec![n, k], dtype: GgmlDType::Q8_0, data }))
-    };
-    tensors.push(quantised("token_embd.weight".into(), config.vocab, d)?);
-    tensors.push(float("position_embd.weight".into(), vec![config.positions, d])?);
-    tensors.push(float("token_types.weight".into(), vec![config.types, d])?);
-    tensors.push(float("token_embd_norm.weight".into(), vec![d])?);
-    tensors.push(float("token_embd_norm.bias".into(), vec![d])?);
+    let mut add = |(name, tensor): (String, Result<TensorData>)| Ok::<_, Error>(tensors.push((name, tensor?)));
+    let floats = |name: &str, shape: &[usize]| (name.to_string(), weights.packed_floats(name, shape));
+    let matrix = |name: &str, n: usize, k: usize| (name.to_string(), weights.packed_matrix(name, n, k));
+    add(matrix("token_embd.weight", config.vocab, d))?;
+    add(floats("position_embd.weight", &[config.positions, d]))?;
+    add(floats("token_types.weight", &[config.types, d]))?;
+    add(floats("token_embd_norm.weight", &[d]))?;
+    add(floats("token_embd_norm.bias", &[d]))?;
     for i in 0..config.layers {
         for (_, name) in INSIDE {
             let (n, k) = match name {
@@ -326,8 +319,8 @@ pub fn tensors(config: &Config, weights: &Weights) -> Result<Vec<(String, Tensor
                 _ => (d, d),
             };
             let (weight, bias) = (format!("blk.{i}.{name}.weight"), format!("blk.{i}.{name}.bias"));
-            tensors.push(if name.ends_with("norm") { float(weight, vec![d])? } else { quantised(weight, n, k)? });
-            tensors.push(float(bias, vec![n])?);
+            add(if name.ends_with("norm") { floats(&weight, &[d]) } else { matrix(&weight, n, k) })?;
+            add(floats(&bias, &[n]))?;
         }
     }
     Ok(tensors)

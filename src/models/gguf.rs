@@ -50,6 +50,14 @@ pub struct TensorData {
     pub data: Bytes,
 }
 
+impl TensorData {
+    /// A tensor of f32 values.
+    pub fn f32(shape: Vec<usize>, values: &[f32]) -> Self {
+        let data = values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>().into();
+        Self { shape, dtype: GgmlDType::F32, data }
+    }
+}
+
 /// The header of a file, and its tensors.
 #[derive(Debug)]
 pub struct Gguf {

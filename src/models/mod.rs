@@ -18,7 +18,7 @@ use gguf::Gguf;
 use pipeline::{Pipeline, output_dimension};
 use std::path::Path;
 use tokenizer::{Source, Tokenizer};
-use weights::Weights;
+use weights::{Precision, Weights};
 
 /// Texts as token ids, one after another, with no padding.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -89,14 +89,17 @@ impl Embedder {
     ///
     /// # Errors
     /// [`Kind::ModelLoad`] and [`Kind::Io`], which name the file and what in it is wrong.
-    pub fn load(cpu: &Cpu, path: &Path) -> Result<Self> {
-        let loaded = if path.is_dir() { Self::from_folder(cpu, path) } else { Self::from_gguf(cpu, path) };
+    pub fn load(cpu: &Cpu, path: &Path, precision: Precision) -> Result<Self> {
+        let loaded = match path.is_dir() {
+            true => Self::from_folder(cpu, path, precision),
+            false => Self::from_gguf(cpu, path, precision),
+        };
         loaded.map_err(|e| e.context(format_args!("model {}", path.display())))
     }
 
-    fn from_gguf(cpu: &Cpu, path: &Path) -> Result<Self> {
+    fn from_gguf(cpu: &Cpu, path: &Path, precision: Precision) -> Result<Self> {
         let mut file = Gguf::parse(map::map(path)?)?;
-        let weights = Weights::from_gguf(std::mem::take(&mut file.tensors));
+        let weights = Weights::from_gguf(std::mem::take(&mut file.tensors), precision);
         let key = "general.architecture";
         let architecture = file.string(key)?.ok_or_else(|| gguf::missing(key))?.to_string();
         let encoder = open_encoder(cpu, &architecture, Header::Gguf(&file), &weights)?;
@@ -113,8 +116,8 @@ impl Embedder {
         Self::assemble(encoder, tokenizer, pipeline, about)
     }
 
-    fn from_folder(cpu: &Cpu, folder: &Path) -> Result<Self> {
-        let parts = Folder::open(folder)?;
+    fn from_folder(cpu: &Cpu, folder: &Path, precision: Precision) -> Result<Self> {
+        let parts = Folder::open(folder, precision)?;
         let encoder = open_encoder(cpu, &parts.architecture, Header::Json(&parts.config), &parts.weights)?;
         let about = About { architecture: parts.architecture, format: "safetensors", ..About::default() };
         Self::assemble(encoder, parts.tokenizer, parts.pipeline, about)
@@ -218,7 +221,7 @@ struct Folder {
 }
 
 impl Folder {
-    fn open(folder: &Path) -> Result<Self> {
+    fn open(folder: &Path, precision: Precision) -> Result<Self> {
         let config =
             pipeline::json(&folder.join("config.json"))?.ok_or_else(|| Error::model("config.json is missing"))?;
         let architecture = config["model_type"].as_str().unwrap_or_default().to_string();
@@ -226,7 +229,7 @@ impl Folder {
         if !file.exists() {
             return Err(Error::model("model.safetensors is missing; other weight files are not read"));
         }
-        let weights = Weights::from_safetensors(&map::map(&file)?, canonical_names(&architecture)?)?;
+        let weights = Weights::from_safetensors(&map::map(&file)?, precision, canonical_names(&architecture)?)?;
         let (tokenizer, source) = Tokenizer::from_folder(folder)?;
         let pipeline = Pipeline::from_folder(folder)?;
         Ok(Self { config, architecture, weights, tokenizer, source, pipeline })

@@ -1,6 +1,7 @@
 //! Writes a model folder as one quantised GGUF file, with everything that is needed to use it.
 
 use super::gguf::{self, Entry};
+use super::weights::Precision;
 use super::{Folder, bert, unsupported};
 use crate::error::{Error, Result};
 use sha2::{Digest, Sha256};
@@ -28,7 +29,8 @@ const FILE_TYPE_Q8_0: u32 = 7;
 /// # Errors
 /// The folder cannot be loaded, or the file not written.
 pub fn pack(folder: &Path, labels: &Labels, output: &Path) -> Result<()> {
-    let parts = Folder::open(folder).map_err(|e| e.context(format_args!("model {}", folder.display())))?;
+    let parts =
+        Folder::open(folder, Precision::Q8_0).map_err(|e| e.context(format_args!("model {}", folder.display())))?;
     if parts.architecture != bert::ARCHITECTURE {
         return Err(unsupported(&parts.architecture));
     }

@@ -2,11 +2,9 @@
 
 use super::gguf::{Entry, Gguf, TensorData};
 use super::map::map;
-use super::weights::Weights;
+use super::weights::{Precision, Weights};
 use crate::error::{Error, Result};
 use crate::nn::{Activation, Dense, Pooling};
-use bytes::Bytes;
-use candle_core::quantized::GgmlDType;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -153,16 +151,14 @@ impl Pipeline {
 
     /// The tensors of its dense layers.
     pub fn tensors(&self) -> Vec<(String, TensorData)> {
-        let float =
-            |shape: Vec<usize>, values: &[f32]| TensorData { shape, dtype: GgmlDType::F32, data: f32_bytes(values) };
         self.dense
             .iter()
             .enumerate()
             .flat_map(|(i, d)| {
                 let shape = vec![d.bias.len(), d.inputs()];
                 [
-                    (format!("dense.{i}.weight"), float(shape, &d.weight)),
-                    (format!("dense.{i}.bias"), float(vec![d.bias.len()], &d.bias)),
+                    (format!("dense.{i}.weight"), TensorData::f32(shape, &d.weight)),
+                    (format!("dense.{i}.bias"), TensorData::f32(vec![d.bias.len()], &d.bias)),
                 ]
             })
             .collect()
@@ -209,7 +205,7 @@ fn read_dense(folder: &Path) -> Result<Dense> {
     };
     let (k, n) = (size("in_features")?, size("out_features")?);
     let file = map(&folder.join("model.safetensors"))?;
-    let weights = Weights::from_safetensors(&file, |name| Some(name.to_string()))?;
+    let weights = Weights::from_safetensors(&file, Precision::F32, |name| Some(name.to_string()))?;
     let bias = config["bias"] != false;
     Ok(Dense {
         weight: weights.floats("linear.weight", &[n, k])?,
@@ -289,9 +285,4 @@ pub fn output_dimension(dense: &[Dense], d: usize) -> Result<usize> {
         }
         Ok(layer.bias.len())
     })
-}
-
-/// Bytes of values, for a GGUF tensor.
-pub(super) fn f32_bytes(values: &[f32]) -> Bytes {
-    values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>().into()
 }

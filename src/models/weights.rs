@@ -3,29 +3,55 @@
 use super::gguf::TensorData;
 use crate::error::{Error, Result};
 use crate::kernels::q8_0;
+use crate::nn::Matrix;
 use bytes::Bytes;
 use candle_core::Device;
 use candle_core::quantized::{GgmlDType, ggml_file};
 use safetensors::{Dtype, SafeTensors};
 use std::collections::HashMap;
 
+/// How matrices are kept in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Precision {
+    /// 8 bits a weight in blocks of 32, and activations quantised alike.
+    #[default]
+    Q8_0,
+    /// As the file has them, for measuring what quantisation costs.
+    F32,
+}
+
+impl Precision {
+    /// Its name: `q8_0` or `f32`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::Q8_0 => "q8_0",
+            Precision::F32 => "f32",
+        }
+    }
+}
+
 /// The tensors of a model file, still in the file's formats.
 #[derive(Debug, Default)]
 pub struct Weights {
     tensors: HashMap<String, TensorData>,
+    precision: Precision,
 }
 
 impl Weights {
     /// The tensors of a GGUF file.
-    pub fn from_gguf(tensors: HashMap<String, TensorData>) -> Self {
-        Self { tensors }
+    pub fn from_gguf(tensors: HashMap<String, TensorData>, precision: Precision) -> Self {
+        Self { tensors, precision }
     }
 
     /// The tensors of a mapped safetensors file, under names that `rename` gives them; `None` leaves one out.
     ///
     /// # Errors
     /// The header does not fit the file, or a tensor is of a type other than F32, F16 and BF16.
-    pub fn from_safetensors(file: &Bytes, rename: impl Fn(&str) -> Option<String>) -> Result<Self> {
+    pub fn from_safetensors(
+        file: &Bytes,
+        precision: Precision,
+        rename: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self> {
         let parsed =
             SafeTensors::deserialize(file).map_err(|e| Error::model(format!("not a safetensors file: {e}")))?;
         let mut tensors = HashMap::new();
@@ -40,7 +66,7 @@ impl Weights {
             let (shape, data) = (view.shape().to_vec(), file.slice_ref(view.data()));
             tensors.insert(renamed, TensorData { shape, dtype, data });
         }
-        Ok(Self { tensors })
+        Ok(Self { tensors, precision })
     }
 
     /// Whether there is a tensor of this name.
@@ -77,22 +103,38 @@ impl Weights {
         }
     }
 
-    /// A matrix `[n, k]` in Q8_0: the file's own bytes where it is stored so, else quantised here.
-    pub fn q8_0(&self, name: &str, n: usize, k: usize) -> Result<Bytes> {
+    /// A matrix `[n, k]`: the file's own bytes where it is stored in Q8_0, else quantised to it here; in f32 where that
+    /// is asked for, or where rows are not whole blocks.
+    pub fn matrix(&self, name: &str, n: usize, k: usize) -> Result<Matrix> {
         let tensor = self.checked(name, &[n, k])?;
-        if tensor.dtype == GgmlDType::Q8_0 {
-            return Ok(tensor.data.clone());
+        if self.precision == Precision::F32 || !k.is_multiple_of(q8_0::BLOCK) {
+            return Matrix::f32(self.floats(name, &[n, k])?, n, k);
         }
-        if !k.is_multiple_of(q8_0::BLOCK) {
-            return Err(Error::model(format!(
-                "tensor {name:?} has rows of {k} values, which is not a multiple of {}",
-                q8_0::BLOCK
-            )));
-        }
+        let blocks = match tensor.dtype {
+            GgmlDType::Q8_0 => tensor.data.clone(),
+            _ => self.quantised(name, n, k)?,
+        };
+        Matrix::q8_0(blocks, n, k)
+    }
+
+    fn quantised(&self, name: &str, n: usize, k: usize) -> Result<Bytes> {
         let values = self.floats(name, &[n, k])?;
         let mut out = Vec::with_capacity(values.len() / q8_0::BLOCK * q8_0::BLOCK_BYTES);
         q8_0::quantise_row(&values, &mut out);
         Ok(out.into())
+    }
+
+    /// A matrix `[n, k]` for a packed file: in Q8_0, or in f32 where rows are not whole blocks.
+    pub fn packed_matrix(&self, name: &str, n: usize, k: usize) -> Result<TensorData> {
+        if !k.is_multiple_of(q8_0::BLOCK) {
+            return self.packed_floats(name, &[n, k]);
+        }
+        Ok(TensorData { shape: vec![n, k], dtype: GgmlDType::Q8_0, data: self.quantised(name, n, k)? })
+    }
+
+    /// A tensor for a packed file, in f32.
+    pub fn packed_floats(&self, name: &str, shape: &[usize]) -> Result<TensorData> {
+        Ok(TensorData::f32(shape.to_vec(), &self.floats(name, shape)?))
     }
 }
 

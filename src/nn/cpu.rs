@@ -40,14 +40,18 @@ impl Cpu {
 
     /// Calls `f(first_row, rows)` for pieces of `out`, which has rows of `width` values; pieces have whole rows and
     /// are worked on by several threads.
-    pub fn for_rows(&self, out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+    pub fn for_rows(
+        &self,
+        out: &mut [f32],
+        width: usize,
+        f: impl Fn(usize, &mut [f32]) -> Result<()> + Sync,
+    ) -> Result<()> {
         let rows = out.len() / width;
         // Three pieces a thread even out the threads; below four rows a kernel has too little to share.
         let piece = rows.div_ceil(3 * self.threads()).max(4);
         match &self.pool {
-            Some(pool) if rows > piece => pool.install(|| {
-                out.par_chunks_mut(piece * width).enumerate().for_each(|(i, out)| f(i * piece, out));
-            }),
+            Some(pool) if rows > piece => pool
+                .install(|| out.par_chunks_mut(piece * width).enumerate().try_for_each(|(i, out)| f(i * piece, out))),
             _ => f(0, out),
         }
     }

@@ -1,10 +1,8 @@
 //! Matrix products.
 
-use super::{Cpu, rows, with_values};
+use super::{Cpu, Matrix, rows, with_values};
 use crate::error::{Error, Result};
-use crate::kernels::q8_0::{self, Activations, BLOCK, BlockBytes};
 use crate::kernels::rowwise;
-use bytes::Bytes;
 use candle_core::Tensor;
 
 /// What follows a matrix product.
@@ -34,42 +32,37 @@ impl Activation {
     }
 }
 
-/// `y = activation(x W^T + b)` with `W [N, K]` in Q8_0 and activations quantised by 32 on the way.
+/// `y = activation(x W^T + b)`.
 #[derive(Debug, Clone)]
 pub struct Linear {
-    weight: Bytes,
+    weight: Matrix,
     bias: Vec<f32>,
-    k: usize,
-    n: usize,
 }
 
 impl Linear {
-    /// A layer of `weight [N, K]` in Q8_0 bytes and `bias [N]`.
+    /// A layer of `weight [N, K]` and `bias [N]`.
     ///
     /// # Errors
-    /// K is not a multiple of 32, or the bytes are not N rows of K weights.
-    pub fn new(weight: Bytes, k: usize, bias: Vec<f32>) -> Result<Self> {
-        let n = bias.len();
-        let blocks = q8_0::blocks(&weight)?.len();
-        if k == 0 || !k.is_multiple_of(BLOCK) || blocks != n * (k / BLOCK) {
-            return Err(Error::model(format!("a Q8_0 matrix of {blocks} blocks is not [{n}, {k}]")));
+    /// The two have not the same N.
+    pub fn new(weight: Matrix, bias: Vec<f32>) -> Result<Self> {
+        if weight.rows() != bias.len() {
+            return Err(Error::model(format!("a matrix of {} rows has {} biases", weight.rows(), bias.len())));
         }
-        Ok(Self { weight, bias, k, n })
+        Ok(Self { weight, bias })
     }
 
     /// `x [T, K]` to `[T, N]`.
     pub fn forward(&self, cpu: &Cpu, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        let (n, k) = (self.weight.rows(), self.weight.columns());
         with_values(x, |x| {
-            let weight: &[BlockBytes] = q8_0::blocks(&self.weight)?;
-            let mut out = vec![0.0; x.len() / self.k * self.n];
-            cpu.for_rows(&mut out, self.n, |first, out| {
-                let own = &x[first * self.k..][..out.len() / self.n * self.k];
-                let own = Activations::quantise(cpu.isa, own, self.k);
-                q8_0::matmul(cpu.isa, &own, weight, out);
+            let mut out = vec![0.0; x.len() / k * n];
+            cpu.for_rows(&mut out, n, |first, out| {
+                self.weight.multiply(cpu, &x[first * k..][..out.len() / n * k], out)?;
                 rowwise::add_bias(cpu.isa, out, &self.bias);
                 activation.apply(out);
-            });
-            rows(out, self.n)
+                Ok(())
+            })?;
+            rows(out, n)
         })
     }
 }

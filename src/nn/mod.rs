@@ -6,15 +6,15 @@
 
 mod attention;
 mod cpu;
-mod embedding;
 mod linear;
+mod matrix;
 mod norm;
 mod pool;
 
 pub use attention::attention;
 pub use cpu::Cpu;
-pub use embedding::Embedding;
 pub use linear::{Activation, Dense, Linear};
+pub use matrix::Matrix;
 pub use norm::LayerNorm;
 pub use pool::{Pooling, pool};
 

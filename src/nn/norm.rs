@@ -35,7 +35,8 @@ impl LayerNorm {
                 rowwise::add(cpu.isa, out, &residual[first * d..][..out.len()]);
             }
             rowwise::layer_norm(cpu.isa, out, &self.weight, &self.bias, self.eps);
-        });
+            Ok(())
+        })?;
         rows(out, d)
     }
 }

@@ -1,0 +1,123 @@
+//! The committed model against float32 vectors and tokens of an independent implementation (tests/goldens/make.py).
+
+use std::path::Path;
+use tealight::config::Config;
+use tealight::engine::{Deadline, Embed, Engine, Input, Long, Texts};
+use tealight::kernels::Isa;
+use tealight::models::tokenizer::Direction;
+use tealight::models::weights::Precision;
+use tealight::models::{Batch, Embedder};
+use tealight::nn::Cpu;
+
+/// Mean cosine to float32 that 8-bit weights by blocks of 32 must reach.
+const MEAN_COSINE: f64 = 0.999;
+/// And the worst of all texts.
+const MIN_COSINE: f64 = 0.997;
+const D: usize = 384;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn json<T: serde::de::DeserializeOwned>(name: &str) -> T {
+    serde_json::from_slice(&std::fs::read(root().join("tests/goldens").join(name)).unwrap()).unwrap()
+}
+
+/// The rows of the golden matrix: a version-1 `.npy` of float32.
+fn vectors() -> Vec<Vec<f32>> {
+    let bytes = std::fs::read(root().join("tests/goldens/vectors.npy")).unwrap();
+    let header = u16::from_le_bytes([bytes[8], bytes[9]]) as usize;
+    let values: Vec<f32> = bytes[10 + header..].as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    values.chunks_exact(D).map(<[f32]>::to_vec).collect()
+}
+
+fn config() -> Config {
+    let model = root().join("models/all-MiniLM-L6-v2.gguf").display().to_string();
+    Config::read(|name| (name == "TEALIGHT_MODEL").then(|| model.clone())).unwrap()
+}
+
+fn engine(isa: Isa, threads: usize) -> Engine {
+    Engine::new(Config { isa, threads, ..config() }).unwrap()
+}
+
+fn embed(engine: &Engine, texts: &[String]) -> Vec<Vec<f32>> {
+    let inputs = texts.iter().cloned().map(Input::Text).collect();
+    let long = Long::Cut(Direction::Right);
+    let texts = Texts { model: None, inputs, prompt: None, long, field: "input" };
+    engine.run(Embed { texts, normalize: true, dimensions: None }, Deadline::NONE).unwrap().vectors
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(a, b)| *a as f64 * *b as f64).sum::<f64>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+#[test]
+fn vectors_are_those_of_float32() {
+    let (texts, expected): (Vec<String>, _) = (json("texts.json"), vectors());
+    assert!(texts.len() >= 200 && texts.len() == expected.len());
+    let found = embed(&engine(Isa::best(), 2), &texts);
+    let cosines: Vec<f64> = found.iter().zip(&expected).map(|(a, b)| cosine(a, b)).collect();
+    let mean = cosines.iter().sum::<f64>() / cosines.len() as f64;
+    let (worst, min) = cosines.iter().enumerate().min_by(|a, b| a.1.total_cmp(b.1)).unwrap();
+    println!("cosine: mean {mean:.6}, min {min:.6} at text {worst}");
+    assert!(mean >= MEAN_COSINE, "mean cosine {mean}");
+    assert!(*min >= MIN_COSINE, "cosine {min} of {:?}", texts[worst]);
+    for vector in &found {
+        assert!((cosine(vector, vector) - 1.0).abs() < 1e-6);
+        assert!((vector.iter().map(|v| v * v).sum::<f32>() - 1.0).abs() < 1e-5);
+    }
+}
+
+#[test]
+fn tokens_are_those_of_the_python_package() {
+    let (texts, expected): (Vec<String>, Vec<Vec<u32>>) = (json("texts.json"), json("tokens.json"));
+    let cpu = Cpu::new(Isa::best(), 1).unwrap();
+    let model = Embedder::load(&cpu, &root().join("models/all-MiniLM-L6-v2.gguf"), Precision::Q8_0).unwrap();
+    for (text, expected) in texts.iter().zip(expected) {
+        let ids = model.tokenizer.surround(&model.tokenizer.ids(text).unwrap());
+        assert_eq!(model.tokenizer.cut(&ids, 256, Direction::Right), expected, "{text:?}");
+    }
+}
+
+/// A text alone, between others, in another order, in several forward passes, on 1 and 2 threads, by every
+/// instruction set: one vector.
+#[test]
+fn a_text_has_one_vector_whatever_its_company() {
+    let texts: Vec<String> = json::<Vec<String>>("texts.json").into_iter().step_by(3).collect();
+    let whole = embed(&engine(Isa::best(), 1), &texts);
+    let two = engine(Isa::best(), 2);
+    assert_eq!(embed(&two, &texts), whole, "2 threads");
+    for (text, vector) in texts.iter().zip(&whole) {
+        assert_eq!(&embed(&two, std::slice::from_ref(text))[0], vector, "alone: {text:?}");
+    }
+    let reversed: Vec<String> = texts.iter().rev().cloned().collect();
+    assert!(embed(&two, &reversed).iter().rev().eq(&whole), "reversed");
+    let repeated: Vec<String> = texts.iter().flat_map(|t| vec![t.clone(); 3]).collect();
+    for (three, vector) in embed(&two, &repeated).chunks(3).zip(&whole) {
+        assert!(three.iter().all(|v| v == vector), "repeated");
+    }
+    let short: Vec<String> = texts.iter().filter(|t| t.len() < 60).take(12).cloned().collect();
+    let scalar = embed(&engine(Isa::Scalar, 1), &short);
+    assert_eq!(embed(&two, &short), scalar, "scalar");
+}
+
+#[test]
+fn token_ids_give_the_vector_of_their_text() {
+    let engine = engine(Isa::best(), 1);
+    let loaded = engine.preload().unwrap();
+    let ids = loaded.model.tokenizer.ids("hello world").unwrap();
+    let complete = loaded.model.tokenizer.surround(&ids);
+    let run = |inputs| {
+        let texts = Texts { model: None, inputs, prompt: None, long: Long::Refuse, field: "input" };
+        engine.run(Embed { texts, normalize: true, dimensions: None }, Deadline::NONE).unwrap().vectors
+    };
+    let vectors = run(vec![Input::Text("hello world".into()), Input::Ids(ids), Input::Ids(complete)]);
+    assert!(vectors.iter().all(|v| *v == vectors[0]));
+}
+
+#[test]
+fn a_batch_is_ragged() {
+    let batch = Batch::new([&[1u32, 2, 3][..], &[4][..]]);
+    assert_eq!((batch.ids, batch.starts), (vec![1, 2, 3, 4], vec![0, 3, 4]));
+}
