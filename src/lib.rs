@@ -21,7 +21,7 @@
 //! | [`models`] | files to networks: GGUF, safetensors, tokenizers, BERT, sentence-transformers' pipelines |
 //! | [`nn`] | operations of a network on candle tensors |
 //! | [`kernels`] | arithmetic on slices, one file an idea; the only unsafe code but for mapping a file |
-//! | [`format`] | what vectors look like outside |
+//! | [`mod@format`] | what vectors look like outside |
 //! | [`config`], [`error`] | every environment variable; every error and its status |
 //!
 //! Dependencies point one way: `main → {event, server, cli} → api → engine → models → nn → kernels`.

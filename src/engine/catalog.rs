@@ -13,7 +13,18 @@ pub struct Entry {
     pub max_tokens: usize,
     /// SPDX name of its licence.
     pub license: &'static str,
+    /// Texts that the model was trained to see before an input, by name, where its files do not have them.
+    pub prompts: Prompts,
 }
+
+/// Names and texts of prompts.
+pub type Prompts = &'static [(&'static str, &'static str)];
+
+const NONE: Prompts = &[];
+/// <https://huggingface.co/intfloat/e5-small-v2>
+const E5: Prompts = &[("query", "query: "), ("passage", "passage: ")];
+/// <https://huggingface.co/BAAI/bge-small-en-v1.5>
+const BGE: Prompts = &[("query", "Represent this sentence for searching relevant passages: ")];
 
 const fn row(
     name: &'static str,
@@ -21,22 +32,23 @@ const fn row(
     dimension: usize,
     max_tokens: usize,
     license: &'static str,
+    prompts: Prompts,
 ) -> Entry {
-    Entry { name, repository, dimension, max_tokens, license }
+    Entry { name, repository, dimension, max_tokens, license, prompts }
 }
 
 /// The known models. Any other BERT on the hub works by its repository's name.
 #[rustfmt::skip]
 pub const CATALOG: &[Entry] = &[
-    row("all-MiniLM-L6-v2",  "sentence-transformers/all-MiniLM-L6-v2",  384, 256, "Apache-2.0"),
-    row("all-MiniLM-L12-v2", "sentence-transformers/all-MiniLM-L12-v2", 384, 128, "Apache-2.0"),
-    row("bge-small-en-v1.5", "BAAI/bge-small-en-v1.5",                  384, 512, "MIT"),
-    row("bge-base-en-v1.5",  "BAAI/bge-base-en-v1.5",                   768, 512, "MIT"),
-    row("bge-large-en-v1.5", "BAAI/bge-large-en-v1.5",                 1024, 512, "MIT"),
-    row("e5-small-v2",       "intfloat/e5-small-v2",                    384, 512, "MIT"),
-    row("e5-base-v2",        "intfloat/e5-base-v2",                     768, 512, "MIT"),
-    row("gte-small",         "thenlper/gte-small",                      384, 512, "MIT"),
-    row("gte-base",          "thenlper/gte-base",                       768, 512, "MIT"),
+    row("all-MiniLM-L6-v2",  "sentence-transformers/all-MiniLM-L6-v2",  384, 256, "Apache-2.0", NONE),
+    row("all-MiniLM-L12-v2", "sentence-transformers/all-MiniLM-L12-v2", 384, 128, "Apache-2.0", NONE),
+    row("bge-small-en-v1.5", "BAAI/bge-small-en-v1.5",                  384, 512, "MIT", BGE),
+    row("bge-base-en-v1.5",  "BAAI/bge-base-en-v1.5",                   768, 512, "MIT", BGE),
+    row("bge-large-en-v1.5", "BAAI/bge-large-en-v1.5",                 1024, 512, "MIT", BGE),
+    row("e5-small-v2",       "intfloat/e5-small-v2",                    384, 512, "MIT", E5),
+    row("e5-base-v2",        "intfloat/e5-base-v2",                     768, 512, "MIT", E5),
+    row("gte-small",         "thenlper/gte-small",                      384, 512, "MIT", NONE),
+    row("gte-base",          "thenlper/gte-base",                       768, 512, "MIT", NONE),
 ];
 
 /// The known model of a short name or of a repository.

@@ -78,7 +78,11 @@ impl Registry {
         }
         let start = Instant::now();
         let path = path()?;
-        let model = Embedder::load(&self.cpu, &path, self.config.precision)?;
+        let mut model = Embedder::load(&self.cpu, &path, self.config.precision)?;
+        if model.pipeline.prompts.is_empty() {
+            let known = catalog::find(&name).map_or(&[][..], |e| e.prompts);
+            model.pipeline.prompts = known.iter().map(|(name, text)| (name.to_string(), text.to_string())).collect();
+        }
         let load_time = start.elapsed();
         tracing::info!(model = name, load_ms = load_time.as_millis() as u64, "model loaded");
         let loaded = Arc::new(Loaded { name, model, path, load_time });

@@ -303,7 +303,10 @@ impl Encoder for Bert {
 pub fn tensors(config: &Config, weights: &Weights) -> Result<Vec<(String, TensorData)>> {
     let (d, inner) = (config.hidden, config.intermediate);
     let mut tensors = vec![];
-    let mut add = |(name, tensor): (String, Result<TensorData>)| Ok::<_, Error>(tensors.push((name, tensor?)));
+    let mut add = |(name, tensor): (String, Result<TensorData>)| -> Result<()> {
+        tensors.push((name, tensor?));
+        Ok(())
+    };
     let floats = |name: &str, shape: &[usize]| (name.to_string(), weights.packed_floats(name, shape));
     let matrix = |name: &str, n: usize, k: usize| (name.to_string(), weights.packed_matrix(name, n, k));
     add(matrix("token_embd.weight", config.vocab, d))?;

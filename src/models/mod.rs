@@ -1,6 +1,6 @@
 //! Models: from a file to an [`Embedder`].
 //!
-//! To add an architecture: implement [`Encoder`] in a file of its own, and add its name to [`open_encoder`].
+//! To add an architecture: implement [`Encoder`] in a file of its own, and add its name to `open_encoder` and `canonical_names`.
 
 pub mod bert;
 pub mod gguf;
