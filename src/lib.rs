@@ -45,6 +45,7 @@
 //!     prompt: None,
 //!     long: Long::Refuse,
 //!     field: "input",
+//!     first: 0,
 //! };
 //! let job = Embed { texts, normalize: true, dimensions: None };
 //! let output = engine.run(job, Deadline::NONE)?;

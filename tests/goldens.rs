@@ -1,4 +1,5 @@
 //! The committed model against float32 vectors and tokens of an independent implementation (tests/goldens/make.py).
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::path::Path;
 use tealight::config::Config;
@@ -43,7 +44,7 @@ fn engine(isa: Isa, threads: usize) -> Engine {
 fn embed(engine: &Engine, texts: &[String]) -> Vec<Vec<f32>> {
     let inputs = texts.iter().cloned().map(Input::Text).collect();
     let long = Long::Cut(Direction::Right);
-    let texts = Texts { model: None, inputs, prompt: None, long, field: "input" };
+    let texts = Texts { model: None, inputs, prompt: None, long, field: "input", first: 0 };
     engine.run(Embed { texts, normalize: true, dimensions: None }, Deadline::NONE).unwrap().vectors
 }
 
@@ -109,7 +110,7 @@ fn token_ids_give_the_vector_of_their_text() {
     let ids = loaded.model.tokenizer.ids("hello world").unwrap();
     let complete = loaded.model.tokenizer.surround(&ids);
     let run = |inputs| {
-        let texts = Texts { model: None, inputs, prompt: None, long: Long::Refuse, field: "input" };
+        let texts = Texts { model: None, inputs, prompt: None, long: Long::Refuse, field: "input", first: 0 };
         engine.run(Embed { texts, normalize: true, dimensions: None }, Deadline::NONE).unwrap().vectors
     };
     let vectors = run(vec![Input::Text("hello world".into()), Input::Ids(ids), Input::Ids(complete)]);

@@ -1,4 +1,5 @@
 //! Every kernel of every instruction set that this CPU has against the portable one, and that one against float64.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use tealight::kernels::attention::{Head, attend};
 use tealight::kernels::q8_0::{self, Activations, BLOCK};

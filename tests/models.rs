@@ -1,4 +1,5 @@
 //! Every kind of model file against an independent float reference (tests/fixtures/make_models.py), and damaged files.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -53,7 +54,7 @@ fn embed(path: &Path, precision: Precision, texts: &[String], prompt: Option<&st
     let engine = Engine::new(Config { precision, ..config }).unwrap();
     let inputs = texts.iter().cloned().map(Input::Text).collect();
     let long = Long::Cut(Direction::Right);
-    let texts = Texts { model: None, inputs, prompt: prompt.map(str::to_string), long, field: "input" };
+    let texts = Texts { model: None, inputs, prompt: prompt.map(str::to_string), long, field: "input", first: 0 };
     engine.run(Embed { texts, normalize: true, dimensions: None }, Deadline::NONE).unwrap().vectors
 }
 

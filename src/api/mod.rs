@@ -96,6 +96,15 @@ impl Api {
         if route.request.is_some() { check_type(request.headers()) } else { Ok(()) }
     }
 
+    /// An error outside [`Api::handle`] as a reply.
+    pub fn refuse(&self, family: Family, error: &Error) -> Response<Bytes> {
+        let mut response = refuse(family, error);
+        if let Some(origin) = &self.engine.config.cors_origin {
+            allow_origin(response.headers_mut(), origin);
+        }
+        response
+    }
+
     /// The largest body of a route of this family, in bytes.
     pub fn payload_limit(&self, family: Family) -> usize {
         self.engine.config.payload_limit.unwrap_or(family.payload_limit())
@@ -165,7 +174,7 @@ fn other_method(family: Family, method: &Method, allowed: &[&str]) -> Response<B
 }
 
 /// An error as a reply, in the form of the route's family.
-pub fn refuse(family: Family, error: &Error) -> Response<Bytes> {
+fn refuse(family: Family, error: &Error) -> Response<Bytes> {
     if !error.kind.retryable() && error.kind.status().is_server_error() {
         tracing::error!(code = error.kind.code(), "{error}");
     }
@@ -174,6 +183,8 @@ pub fn refuse(family: Family, error: &Error) -> Response<Bytes> {
         Family::Tei => (error.kind.tei_status(), serde_json::to_vec(&tei::ErrorBody::from(error))),
     };
     let mut response = respond(status.as_u16(), body.unwrap_or_default().into());
+    // For a direct invocation, whose errors are finer than the words of TEI's bodies.
+    response.extensions_mut().insert(error.clone());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if error.kind == Kind::InvalidApiKey {
         response.headers_mut().insert(http::header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

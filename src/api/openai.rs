@@ -135,6 +135,7 @@ pub fn embeddings(call: &Call) -> Result<Reply> {
             prompt: request.prompt_name,
             long: if request.truncate == Some(true) { Long::Cut(Direction::Right) } else { Long::Refuse },
             field: "input",
+            first: 0,
         },
         normalize: true,
         dimensions: request.dimensions,

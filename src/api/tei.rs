@@ -211,7 +211,14 @@ fn texts(
         TruncationDirection::Right => Direction::Right,
     };
     let cut = truncate.unwrap_or(call.engine.config.auto_truncate);
-    Texts { model: None, inputs, prompt, long: if cut { Long::Cut(direction) } else { Long::Refuse }, field: "inputs" }
+    Texts {
+        model: None,
+        inputs,
+        prompt,
+        long: if cut { Long::Cut(direction) } else { Long::Refuse },
+        field: "inputs",
+        first: 0,
+    }
 }
 
 /// Answers `POST /embed`.

@@ -227,7 +227,7 @@ fn document(line: String) -> Result<Document> {
 
 fn embed(args: &EmbedArgs, engine: &Engine, chunk: Vec<Document>, first: usize) -> Result<Vec<Row>> {
     if let Some(i) = chunk.iter().position(|d| d.text.is_empty()) {
-        return Err(Error::new(Kind::Empty, format!("text {} is empty", first + i + 1)));
+        return Err(Error::new(Kind::Empty, format!("text[{}] is empty", first + i + 1)));
     }
     let job = Embed {
         texts: Texts {
@@ -235,7 +235,9 @@ fn embed(args: &EmbedArgs, engine: &Engine, chunk: Vec<Document>, first: usize) 
             inputs: chunk.iter().map(|d| Input::Text(d.text.clone())).collect(),
             prompt: args.prompt.clone(),
             long: if args.truncate { Long::Cut(Direction::Right) } else { Long::Refuse },
+            // Counted as lines are: from 1, through all chunks.
             field: "text",
+            first: first + 1,
         },
         normalize: !args.no_normalize,
         dimensions: args.dimensions,

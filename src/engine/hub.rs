@@ -6,7 +6,7 @@ use crate::error::{Error, Kind, Result};
 use crate::models::pack::sha256;
 use hf_hub::api::Progress;
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
-use hf_hub::{Cache, Repo};
+use hf_hub::{Cache, Repo, RepoType};
 use std::path::{Path, PathBuf};
 
 /// What a folder needs to be a model, weights last, so that a model with weights is whole.
@@ -22,10 +22,28 @@ const WANTED: [&str; 9] = [
     "model.safetensors",
 ];
 
-/// The snapshot of a repository in the hub's cache, if it has weights.
+/// In a snapshot that [`pull`] has completed.
+const WHOLE: &str = ".tealight-whole";
+
+/// The snapshot of a repository in the hub's cache, if it is whole.
 pub fn cached(repository: &str) -> Option<PathBuf> {
     let weights = Cache::from_env().model(repository.to_string()).get("model.safetensors")?;
-    weights.parent().map(Path::to_path_buf)
+    weights.parent().filter(|folder| is_whole(folder)).map(Path::to_path_buf)
+}
+
+/// Other tools fetch only what they need. Without the parts that `modules.json` names a model gives other vectors, and
+/// without `modules.json` only who has seen the repository knows whether it has one.
+fn is_whole(folder: &Path) -> bool {
+    if folder.join(WHOLE).is_file() {
+        return true;
+    }
+    let modules = std::fs::read(folder.join("modules.json")).ok();
+    let modules: Option<Vec<serde_json::Value>> = modules.and_then(|text| serde_json::from_slice(&text).ok());
+    let is_there = |module: &serde_json::Value| {
+        let (kind, path) = (module["type"].as_str().unwrap_or_default(), module["path"].as_str().unwrap_or_default());
+        kind.ends_with("Normalize") || folder.join(path).join("config.json").is_file()
+    };
+    modules.is_some_and(|m| m.iter().all(is_there))
 }
 
 /// Hears how a download goes.
@@ -69,40 +87,43 @@ impl Progress for Forward<'_> {
 /// hub cannot be reached or a file does not have the sha256 that the hub gives for it.
 pub fn pull(repository: &str, listener: &mut dyn Listener) -> Result<PathBuf> {
     let api = ApiBuilder::from_env().build().map_err(|e| failed(repository, &e))?;
-    let repo = api.repo(Repo::model(repository.to_string()));
-    let there: Vec<String> = files(&repo, repository)?;
+    let info = api.model(repository.to_string()).info().map_err(|e| failed(repository, &e))?;
+    let there: Vec<String> = info.siblings.into_iter().map(|s| s.rfilename).collect();
     if !there.iter().any(|f| f == "model.safetensors") {
         let message = format!("the repository {repository:?} has no model.safetensors");
         return Err(Error::new(Kind::ModelNotFound, message).param("model"));
     }
-    let dense = |f: &&String| f.split('/').next().is_some_and(|d| d.ends_with("_Dense")) && is_dense_part(f);
+    // One commit for all files, whatever the hub is given meanwhile; `main` is set when all are there.
+    let repo = api.repo(Repo::with_revision(repository.to_string(), RepoType::Model, info.sha.clone()));
+    let cache = Cache::from_env().model(repository.to_string());
+    let folder = cache.pointer_path(&info.sha);
+    let dense = |f: &&String| is_dense_part(f);
     let first: Vec<&str> = there.iter().filter(dense).map(String::as_str).collect();
     let wanted = WANTED.into_iter().filter(|w| there.iter().any(|f| f == w));
-    let mut weights = PathBuf::new();
     for file in first.into_iter().chain(wanted) {
-        weights = fetch(&repo, repository, file, listener)?;
+        fetch(&repo, &folder, repository, file, listener)?;
     }
-    Ok(weights.parent().map(Path::to_path_buf).unwrap_or_default())
+    std::fs::write(folder.join(WHOLE), "").map_err(|e| Error::io("write", &folder, e))?;
+    cache.create_ref(&info.sha).map_err(|e| Error::io("write", &folder, e))?;
+    Ok(folder)
 }
 
 fn is_dense_part(file: &str) -> bool {
-    file.ends_with("/config.json") || file.ends_with("/model.safetensors")
+    // Exactly one folder deep: the list is the server's, and must not lead out of the cache.
+    match file.split_once('/') {
+        Some((folder, "config.json" | "model.safetensors")) => folder.ends_with("_Dense"),
+        _ => false,
+    }
 }
 
-fn files(repo: &ApiRepo, repository: &str) -> Result<Vec<String>> {
-    let info = repo.info().map_err(|e| failed(repository, &e))?;
-    Ok(info.siblings.into_iter().map(|s| s.rfilename).collect())
-}
-
-fn fetch(repo: &ApiRepo, repository: &str, file: &str, listener: &mut dyn Listener) -> Result<PathBuf> {
-    if let Some(path) = Cache::from_env().model(repository.to_string()).get(file) {
-        return Ok(path);
+fn fetch(repo: &ApiRepo, folder: &Path, repository: &str, file: &str, listener: &mut dyn Listener) -> Result<()> {
+    if folder.join(file).is_file() {
+        return Ok(());
     }
     let path = repo
         .download_with_progress(file, Forward(listener))
         .map_err(|e| failed(&format!("{repository}/{file}"), &e))?;
-    verify(&path)?;
-    Ok(path)
+    verify(&path)
 }
 
 /// Checks a large file against its name in the cache, which is the sha256 that the hub gave for it.

@@ -113,6 +113,8 @@ pub struct Texts {
     pub long: Long,
     /// The request field that the inputs came in, for errors.
     pub field: &'static str,
+    /// The number of the first input, for errors.
+    pub first: usize,
 }
 
 /// What a job took.
@@ -237,7 +239,7 @@ impl Job for Tokenize {
         let prompt = prompt(&loaded.model, self.prompt.as_deref())?;
         let tokens = |text: &String| {
             let text = format!("{prompt}{text}");
-            check_characters(&text, loaded.model.max_tokens(), "inputs")?;
+            check_characters(&text, loaded.model.max_tokens(), "inputs").map_err(|e| e.param("inputs"))?;
             loaded.model.tokenizer.tokens(&text, self.special)
         };
         engine.cpu.map(&self.texts, tokens).into_iter().collect()
@@ -293,7 +295,7 @@ fn forward<R>(
     let prompt = prompt(model, texts.prompt.as_deref())?;
     deadline.check()?;
     let indexed: Vec<_> = texts.inputs.iter().enumerate().collect();
-    let ids = engine.cpu.map(&indexed, |(i, input)| token_ids(model, input, prompt, texts, *i));
+    let ids = engine.cpu.map(&indexed, |(i, input)| token_ids(model, input, prompt, texts, texts.first + *i));
     let ids = ids.into_iter().collect::<Result<Vec<_>>>()?;
     let tokenized = Instant::now();
     let mut results = Vec::with_capacity(ids.len());
@@ -341,7 +343,8 @@ fn token_ids(model: &Embedder, input: &Input, prompt: &str, texts: &Texts, index
             let text = format!("{prompt}{text}");
             let text = match texts.long {
                 Long::Refuse => {
-                    check_characters(&text, limit, texts.field)?;
+                    check_characters(&text, limit, &format!("{}[{index}]", texts.field))
+                        .map_err(|e| e.param(texts.field))?;
                     &text
                 }
                 Long::Cut(direction) => cut_characters(&text, limit, direction),
@@ -375,14 +378,14 @@ fn check_ids(model: &Embedder, ids: &[u32], field: &str) -> Result<()> {
     }
 }
 
-fn check_characters(text: &str, max_tokens: usize, field: &str) -> Result<()> {
+fn check_characters(text: &str, max_tokens: usize, what: &str) -> Result<()> {
     let limit = MAX_CHARS_PER_TOKEN * max_tokens;
     // The byte length is known without counting and bounds the characters.
     if text.len() <= limit || text.chars().count() <= limit {
         return Ok(());
     }
-    let message = format!("{field} has a text of more than {limit} characters, the model reads {max_tokens} tokens");
-    Err(Error::new(Kind::TooLong, message).param(field))
+    let message = format!("{what} has more than {limit} characters, the model reads {max_tokens} tokens");
+    Err(Error::new(Kind::TooLong, message))
 }
 
 fn cut_characters(text: &str, max_tokens: usize, direction: Direction) -> &str {

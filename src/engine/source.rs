@@ -79,7 +79,9 @@ pub fn for_operator(config: &Config, name: &str) -> Result<PathBuf> {
     if path.is_file() || path.is_dir() {
         return Ok(path.to_path_buf());
     }
-    if let Some(path) = installed(config, name) {
+    // Another organisation's model of the same name is another model, and a path is that file or nothing.
+    let is_own_name = !name.contains('/') || catalog::find(name).is_some();
+    if let Some(path) = installed(config, name).filter(|_| is_own_name) {
         return Ok(path);
     }
     let repository = catalog::find(name).map_or(name, |e| e.repository);

@@ -9,7 +9,6 @@ use crate::error::{Error, Kind, Result};
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 #[derive(Deserialize)]
@@ -24,7 +23,8 @@ struct Fields<'a> {
 
 /// The request of a payload.
 pub fn request(payload: &str) -> Result<Request<Bytes>> {
-    let fields: Fields = serde_json::from_str(payload)
+    let mut deserializer = serde_json::Deserializer::from_str(payload);
+    let fields: Fields = serde_path_to_error::deserialize(&mut deserializer)
         .map_err(|e| Error::new(Kind::InvalidShape, format!("the event is not a JSON object of a request: {e}")))?;
     let path = path_of(&fields)?;
     let method = method_of(&fields, &path)?;
@@ -36,8 +36,10 @@ pub fn request(payload: &str) -> Result<Request<Bytes>> {
 }
 
 fn path_of(fields: &Fields) -> Result<String> {
-    if let Some(path) = &fields.path {
-        return Ok(path.clone());
+    match &fields.path {
+        Some(path) if path.starts_with('/') => return Ok(path.clone()),
+        Some(path) => return Err(Error::value("path", format!("path is {path:?}, it must begin with a slash"))),
+        None => {}
     }
     let is_similarity = |inputs: &RawValue| inputs.get().starts_with('{');
     let path = match (&fields.input, fields.inputs, &fields.ids) {
@@ -71,10 +73,10 @@ pub fn null() -> Box<RawValue> {
 
 /// The reply of a direct invocation: the body of a reply, or an error that fails the invocation.
 pub fn reply(response: &Response<Bytes>) -> Result<Box<RawValue>> {
-    let text = String::from_utf8_lossy(response.body());
-    if !response.status().is_success() {
-        return Err(error_of(&text));
+    if let Some(error) = response.extensions().get::<Error>() {
+        return Err(error.clone());
     }
+    let text = String::from_utf8_lossy(response.body());
     if text.is_empty() {
         return Ok(null());
     }
@@ -82,14 +84,4 @@ pub fn reply(response: &Response<Bytes>) -> Result<Box<RawValue>> {
     RawValue::from_string(text.to_string())
         .or_else(|_| serde_json::value::to_raw_value(&text))
         .map_err(|e| Error::internal(format!("a reply is not JSON: {e}")))
-}
-
-/// The error in the body of either family of routes.
-fn error_of(body: &str) -> Error {
-    let body: Value = serde_json::from_str(body).unwrap_or_default();
-    let openai = &body["error"];
-    let message = openai["message"].as_str().or(openai.as_str()).unwrap_or("the request failed");
-    let code = openai["code"].as_str().or(body["error_type"].as_str()).unwrap_or("internal_error");
-    let kind = Kind::ALL.into_iter().find(|k| k.code() == code || k.tei_type() == code).unwrap_or(Kind::Internal);
-    Error::new(kind, message)
 }

@@ -5,7 +5,7 @@
 mod direct;
 mod http_event;
 
-use crate::api::{Api, Trust, refuse, routes::Family};
+use crate::api::{Api, Trust, routes::Family};
 use crate::config::Config;
 use crate::engine::{Deadline, Engine};
 use crate::error::{Error, Kind};
@@ -123,7 +123,7 @@ async fn http(api: Arc<Api>, payload: &str, limit: Option<Duration>) -> Result<O
     let event = HttpEvent::parse(payload)?;
     let response = match event.request() {
         Ok(request) => answer(api.clone(), request, Trust::Key, limit).await,
-        Err(error) => refuse(Family::OpenAi, &error),
+        Err(error) => api.refuse(Family::OpenAi, &error),
     };
     if api.engine.config.response_stream && event.is_function_url() {
         return Ok(stream(response));
@@ -153,7 +153,8 @@ async fn answer(api: Arc<Api>, request: Request<Bytes>, trust: Trust, limit: Opt
         Ok(crate::api::routes::Found::Route(route, _)) => route.family,
         _ => Family::OpenAi,
     };
-    let work = tokio::task::spawn_blocking(move || api.handle(&request, trust, deadline));
+    let worker = api.clone();
+    let work = tokio::task::spawn_blocking(move || worker.handle(&request, trust, deadline));
     let done = match limit {
         Some(limit) => tokio::time::timeout(limit, work).await,
         None => Ok(work.await),
@@ -163,7 +164,7 @@ async fn answer(api: Arc<Api>, request: Request<Bytes>, trust: Trust, limit: Opt
         Ok(Err(_)) => Error::internal("the request's task ended early"),
         Err(_) => Error::new(Kind::Timeout, "the time for this invocation ran out before the reply was ready"),
     };
-    refuse(family, &error)
+    api.refuse(family, &error)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The local server: HTTP/1.1 over the same interface that the function has.
 
-use crate::api::routes::{Family, Found, find};
-use crate::api::{Api, Trust, refuse, too_large};
+use crate::api::routes::{Access, Family, Found, find};
+use crate::api::{Api, Trust, too_large};
 use crate::engine::Deadline;
 use crate::error::{Error, Kind, Result};
 use bytes::{Bytes, BytesMut};
@@ -94,10 +94,10 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let family = family_of(&request);
-    let response = match admitted(api, places, request, family).await {
+    let response = match admitted(api.clone(), places, request, family).await {
         Ok(response) => response,
         Err(error) => {
-            let mut response = refuse(family, &error);
+            let mut response = api.refuse(family, &error);
             // What is left of the body is not read, so the connection cannot be used again.
             response.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
             response
@@ -114,6 +114,11 @@ fn family_of<B>(request: &Request<B>) -> Family {
     }
 }
 
+/// Whether a request is for a route that is open to everyone; all of these only look at what is there.
+fn is_open(parts: &http::request::Parts) -> bool {
+    matches!(find(&parts.method, parts.uri.path()), Ok(Found::Route(route, _)) if route.access == Access::Open)
+}
+
 async fn admitted(
     api: Arc<Api>,
     places: Arc<Semaphore>,
@@ -122,6 +127,10 @@ async fn admitted(
 ) -> Result<Response<Bytes>> {
     let (parts, body) = request.into_parts();
     let body = read(body, &parts.headers, api.payload_limit(family)).await?;
+    if is_open(&parts) {
+        // Busy is not ill: probes need no place and no worker.
+        return Ok(api.handle(&Request::from_parts(parts, body), Trust::Key, Deadline::NONE));
+    }
     let place = places
         .try_acquire_owned()
         .map_err(|_| Error::new(Kind::Overloaded, "every place in the queue is taken; try again in a second"))?;

@@ -1,0 +1,378 @@
+//! Models from the Hugging Face hub: a mock of it on this machine, and the real binary.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use support::http::{Message, Mock, Reply, nowhere};
+use support::process::{Done, run, tealight};
+use support::runtime::Function;
+use support::server::Server;
+use support::{TINY, floats, path};
+use tempfile::TempDir;
+
+const REPOSITORY: &str = "org/tiny";
+const WEIGHTS: &str = "model.safetensors";
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+const NEXT_COMMIT: &str = "89abcdef0123456789abcdef0123456789abcdef";
+
+fn hex(bytes: impl AsRef<[u8]>) -> String {
+    bytes.as_ref().iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    hex(Sha256::digest(bytes))
+}
+
+/// What the hub has, and what is wrong with it.
+#[derive(Clone, Default)]
+struct Contents {
+    commit: &'static str,
+    files: BTreeMap<String, Vec<u8>>,
+    /// Sends other bytes than those it gives the hash of.
+    damage: Option<&'static str>,
+    /// Hangs up after half of this file.
+    cut: Option<&'static str>,
+}
+
+impl Contents {
+    /// The files of the tiny model.
+    fn tiny() -> Self {
+        let mut this = Self { commit: COMMIT, ..Self::default() };
+        this.add(&path(TINY), "");
+        this
+    }
+
+    fn add(&mut self, folder: &Path, prefix: &str) {
+        for entry in folder.read_dir().unwrap() {
+            let entry = entry.unwrap().path();
+            let name = format!("{prefix}{}", entry.file_name().unwrap().to_str().unwrap());
+            match entry.is_dir() {
+                true => self.add(&entry, &format!("{name}/")),
+                false => drop(self.files.insert(name, std::fs::read(&entry).unwrap())),
+            }
+        }
+    }
+
+    fn without(mut self, file: &str) -> Self {
+        self.files.remove(file).unwrap();
+        self
+    }
+
+    fn answer(&self, request: &Message) -> Reply {
+        let path = request.path().trim_start_matches('/');
+        let known = |prefix: String| path.strip_prefix(&prefix).and_then(|f| self.files.get_key_value(f));
+        // A commit may be asked for by its branch or by its hash.
+        for revision in ["main", self.commit] {
+            if path == format!("api/models/{REPOSITORY}/revision/{revision}") {
+                return self.listing();
+            }
+            if let Some((name, bytes)) = known(format!("{REPOSITORY}/resolve/{revision}/")) {
+                return self.resolve(request, name, bytes);
+            }
+        }
+        match known("cdn/".into()) {
+            Some((name, bytes)) => self.content(request, name, bytes),
+            None => Reply::new(404, r#"{"error":"Repository not found"}"#).header("x-error-code", "RepoNotFound"),
+        }
+    }
+
+    fn listing(&self) -> Reply {
+        let siblings: Vec<_> = self.files.keys().map(|f| json!({"rfilename": f})).collect();
+        let body = json!({"id": REPOSITORY, "sha": self.commit, "private": false, "siblings": siblings});
+        Reply::new(200, body.to_string()).header("content-type", "application/json")
+    }
+
+    /// Large files are elsewhere; what is known about them comes with the redirection. Small ones come at once.
+    fn resolve(&self, request: &Message, name: &str, bytes: &[u8]) -> Reply {
+        if !name.ends_with(".safetensors") {
+            // The hub gives git's hash of a small file; any 40 digits do here.
+            let etag = &sha256(bytes)[..40];
+            return self.content(request, name, bytes).header("etag", format!("\"{etag}\""));
+        }
+        let host = request.header("host").unwrap();
+        Reply::new(302, "")
+            .header("location", format!("http://{host}/cdn/{name}"))
+            .header("x-repo-commit", self.commit)
+            .header("x-linked-size", bytes.len())
+            .header("x-linked-etag", format!("\"{}\"", sha256(bytes)))
+            .header("etag", "\"of the redirection\"")
+    }
+
+    fn content(&self, request: &Message, name: &str, bytes: &[u8]) -> Reply {
+        let mut bytes = bytes.to_vec();
+        if self.damage == Some(name) {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+        }
+        let (first, last) = range(request, bytes.len());
+        let mut reply = Reply::new(206, &bytes[first..last])
+            .header("x-repo-commit", self.commit)
+            .header("accept-ranges", "bytes")
+            .header("content-range", format!("bytes {first}-{}/{}", last.saturating_sub(1), bytes.len()));
+        // Not what only asks for the size.
+        if self.cut == Some(name) && reply.body.len() > 1 {
+            reply.cut = Some(reply.body.len() / 2);
+        }
+        reply
+    }
+}
+
+/// The range of a request, the end excluded.
+fn range(request: &Message, length: usize) -> (usize, usize) {
+    let Some((first, last)) = request.header("range").and_then(|r| r.strip_prefix("bytes=")?.split_once('-')) else {
+        return (0, length);
+    };
+    let last = last.parse::<usize>().map_or(length, |n| length.min(n + 1));
+    (first.parse::<usize>().unwrap().min(last), last)
+}
+
+/// A hub, and a home with a cache for one client of it.
+struct Hub {
+    mock: Mock,
+    contents: Arc<Mutex<Contents>>,
+    home: TempDir,
+}
+
+impl Hub {
+    fn new(contents: Contents) -> Self {
+        let contents = Arc::new(Mutex::new(contents));
+        let shown = contents.clone();
+        let mock = Mock::start(move |request| shown.lock().unwrap().clone().answer(request));
+        Self { mock, contents, home: tempfile::tempdir().unwrap() }
+    }
+
+    fn becomes(&self, contents: Contents) {
+        *self.contents.lock().unwrap() = contents;
+    }
+
+    fn home(&self) -> &str {
+        self.home.path().to_str().unwrap()
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = tealight(args.iter().copied());
+        command.env("HF_HOME", self.home()).env("HF_ENDPOINT", self.mock.url());
+        command
+    }
+
+    fn pull(&self) -> Done {
+        run(&mut self.command(&["pull", REPOSITORY]))
+    }
+
+    /// Embeds with a model of the cache, and no hub to ask.
+    fn embed(&self) -> Done {
+        run(self.command(&["embed", "--model", REPOSITORY, "hi"]).env("HF_ENDPOINT", format!("http://{}", nowhere())))
+    }
+
+    /// The paths of requests for more of a file than its size, but for redirections.
+    fn downloads(&self) -> Vec<String> {
+        let is_download = |m: &Message| {
+            let path = m.path();
+            let is_file = path.contains("/cdn/") || path.contains("/resolve/") && !path.ends_with(".safetensors");
+            is_file && m.header("range") != Some("bytes=0-0")
+        };
+        self.mock.seen().iter().filter(|m| is_download(m)).map(|m| m.path().to_string()).collect()
+    }
+
+    /// Checks that nothing in the cache is a model.
+    #[track_caller]
+    fn has_nothing(&self) {
+        let message = self.embed().failure();
+        assert!(message.contains("hub cache") && message.contains("pull"), "{message}");
+    }
+
+    /// Checks that the model of the cache is the tiny one.
+    #[track_caller]
+    fn has_the_model(&self) {
+        assert_eq!(self.embed().good_text(), expected());
+    }
+}
+
+/// What the tiny model's folder gives.
+fn expected() -> String {
+    run(&mut tealight(["embed", "--model", TINY, "hi"])).good_text()
+}
+
+#[test]
+fn a_model_is_pulled_and_used_offline() {
+    let hub = Hub::new(Contents::tiny());
+    hub.has_nothing();
+    let folder = hub.pull().good_text();
+    let folder = Path::new(folder.trim_end());
+    assert!(folder.starts_with(hub.home.path()) && folder.join(WEIGHTS).is_file(), "{folder:?}");
+    hub.has_the_model();
+    let downloads = hub.downloads();
+    for file in ["/cdn/model.safetensors", "/cdn/2_Dense/model.safetensors"] {
+        assert_eq!(downloads.iter().filter(|d| *d == file).count(), 1, "{downloads:?}");
+    }
+}
+
+#[test]
+fn what_is_there_is_not_downloaded_again() {
+    let hub = Hub::new(Contents::tiny());
+    let first = hub.pull().good_text();
+    let downloads = hub.downloads();
+    assert_eq!(hub.pull().good_text(), first);
+    assert_eq!(hub.downloads(), downloads);
+}
+
+#[test]
+fn a_model_that_may_be_downloaded_is_where_it_is_needed() {
+    let hub = Hub::new(Contents::tiny());
+    let message = run(&mut hub.command(&["embed", "--model", REPOSITORY, "hi"])).failure();
+    assert!(message.contains("tealight pull") && message.contains("TEALIGHT_DOWNLOAD=1"), "{message}");
+    assert_eq!(hub.mock.seen().len(), 0, "nothing is asked for without leave");
+
+    let done = run(hub.command(&["embed", "--model", REPOSITORY, "hi"]).env("TEALIGHT_DOWNLOAD", "1"));
+    assert_eq!(done.good_text(), expected());
+    hub.has_the_model();
+}
+
+#[test]
+fn the_function_downloads_its_model_where_it_may() {
+    let hub = Hub::new(Contents::tiny());
+    let endpoint = hub.mock.url();
+    let may = [("TEALIGHT_MODEL", REPOSITORY), ("TEALIGHT_DOWNLOAD", "1"), ("HF_HOME", hub.home())];
+    let function = Function::start(&[&may[..], &[("HF_ENDPOINT", &endpoint)]].concat());
+    let reply = function.good(r#"{"input":"hi"}"#);
+    assert_eq!(floats(&reply["data"][0]["embedding"]), serde_json::from_str::<Vec<f32>>(&expected()).unwrap());
+}
+
+/// Naming a model in a request must not make the function fetch it.
+#[test]
+fn a_request_cannot_cause_a_download() {
+    let hub = Hub::new(Contents::tiny());
+    let endpoint = hub.mock.url();
+    let server =
+        Server::start(&[("TEALIGHT_DOWNLOAD", "1"), ("HF_HOME", hub.home()), ("HF_ENDPOINT", endpoint.as_str())]);
+    let reply = server.post("/v1/embeddings", format!(r#"{{"input":"a","model":"{REPOSITORY}"}}"#));
+    assert_eq!(reply.status(), 404, "{}", reply.text());
+    assert_eq!(hub.mock.seen().len(), 0);
+}
+
+#[test]
+fn damaged_weights_are_refused_and_thrown_away() {
+    for file in [WEIGHTS, "2_Dense/model.safetensors"] {
+        let damaged = Contents { damage: Some(file), ..Contents::tiny() };
+        let good = &damaged.files[file];
+        let mut bad = good.clone();
+        bad[good.len() / 2] ^= 1;
+        let (expected, found) = (sha256(good), sha256(&bad));
+
+        let hub = Hub::new(damaged.clone());
+        let message = hub.pull().failure();
+        assert!(message.contains(&expected) && message.contains(&found), "{message}");
+        hub.has_nothing();
+        hub.becomes(Contents::tiny());
+        hub.pull().good();
+        hub.has_the_model();
+    }
+}
+
+#[test]
+fn a_download_that_was_interrupted_can_be_taken_up_again() {
+    for file in [WEIGHTS, "2_Dense/model.safetensors", "tokenizer.json", "config.json"] {
+        let hub = Hub::new(Contents { cut: Some(file), ..Contents::tiny() });
+        let message = hub.pull().failure();
+        assert!(message.contains(file), "{message}");
+        hub.has_nothing();
+        // It breaks off again, further on.
+        hub.pull().failure();
+        hub.has_nothing();
+        hub.becomes(Contents::tiny());
+        hub.pull().good();
+        hub.has_the_model();
+    }
+}
+
+/// The first half of a model is of one commit, and the rest would come from the next.
+#[test]
+fn a_model_that_changes_between_two_attempts_is_whole_in_the_end() {
+    let hub = Hub::new(Contents { cut: Some(WEIGHTS), ..Contents::tiny() });
+    hub.pull().failure();
+    hub.becomes(Contents { commit: NEXT_COMMIT, ..Contents::tiny() });
+    hub.pull().good();
+    hub.has_the_model();
+}
+
+/// Tools that know nothing of sentence-transformers leave away its files, without which vectors come out different.
+#[test]
+fn a_cache_that_other_tools_have_half_filled_is_not_taken_for_whole() {
+    let hub = Hub::new(Contents::tiny());
+    let snapshot = hub.pull().good_text();
+    let snapshot = Path::new(snapshot.trim_end());
+    for entry in snapshot.read_dir().unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        if ["config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", WEIGHTS].contains(&name.as_str()) {
+            continue;
+        }
+        match entry.file_type().unwrap().is_dir() {
+            true => std::fs::remove_dir_all(entry.path()).unwrap(),
+            false => std::fs::remove_file(entry.path()).unwrap(),
+        }
+    }
+    let message = hub.embed().failure();
+    assert!(message.contains("tealight pull"), "{message}");
+    hub.pull().good();
+    hub.has_the_model();
+}
+
+/// Killed after the last byte and before the file got its name: there is nothing more to ask for.
+#[test]
+fn a_download_that_lacks_only_its_name_is_taken_up_again() {
+    let contents = Contents::tiny();
+    let weights = &contents.files[WEIGHTS];
+    let hub = Hub::new(contents.clone());
+    let blobs = hub.home.path().join("hub/models--org--tiny/blobs");
+    std::fs::create_dir_all(&blobs).unwrap();
+    std::fs::write(blobs.join(format!("{}.part", sha256(weights))), weights).unwrap();
+    hub.pull().good();
+    hub.has_the_model();
+}
+
+#[test]
+fn a_repository_without_safetensors_is_refused() {
+    let mut contents = Contents::tiny().without(WEIGHTS);
+    contents.files.insert("pytorch_model.bin".into(), vec![0; 100]);
+    let hub = Hub::new(contents);
+    let message = hub.pull().failure();
+    assert!(message.contains(REPOSITORY) && message.contains(WEIGHTS), "{message}");
+    assert_eq!(hub.downloads(), [""; 0]);
+    hub.has_nothing();
+}
+
+#[test]
+fn a_repository_that_does_not_exist_is_named() {
+    let hub = Hub::new(Contents::tiny());
+    let message = run(&mut hub.command(&["pull", "org/other"])).failure();
+    assert!(message.contains("org/other") && message.contains("404"), "{message}");
+}
+
+#[test]
+fn a_hub_that_is_down_is_an_error() {
+    let hub = Hub::new(Contents::tiny());
+    let mut pull = hub.command(&["pull", REPOSITORY]);
+    let message = run(pull.env("HF_ENDPOINT", format!("http://{}", nowhere()))).failure();
+    assert!(message.contains(REPOSITORY) && message.contains("hub"), "{message}");
+    hub.has_nothing();
+}
+
+/// A server's list of files decides what is asked for, and must not decide where it is written.
+#[test]
+fn no_file_is_written_outside_the_cache() {
+    let mut contents = Contents::tiny();
+    let outside = "2_Dense/../../../../../escaped/config.json";
+    contents.files.insert(outside.into(), b"{}".to_vec());
+    let hub = Hub::new(contents);
+    let _ = hub.pull();
+    assert!(!hub.home.path().join("escaped").exists(), "{outside} was written");
+    let downloads = hub.downloads();
+    assert!(!downloads.iter().any(|d| d.contains("escaped")), "{downloads:?}");
+}

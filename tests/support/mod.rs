@@ -1,0 +1,41 @@
+//! What the tests of the binary share: HTTP from both sides, processes, and fixtures.
+
+// Every test file compiles its own copy and uses a part of it.
+#![allow(dead_code)]
+
+pub mod http;
+pub mod process;
+pub mod runtime;
+pub mod server;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long anything may take before a test fails. Only a hang takes so long, on any machine.
+pub const PATIENCE: Duration = Duration::from_secs(300);
+
+/// A small sentence-transformers model, 16 values a vector, with prompts.
+pub const TINY: &str = "tests/fixtures/models/tiny-st-old";
+
+/// A path in the repository.
+pub fn path(relative: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(relative)
+}
+
+/// A vector in JSON, or its part.
+pub fn floats(value: &serde_json::Value) -> Vec<f32> {
+    let number = |v: &serde_json::Value| v.as_f64().unwrap_or_else(|| panic!("not a number: {v}")) as f32;
+    value.as_array().unwrap_or_else(|| panic!("not a vector: {value}")).iter().map(number).collect()
+}
+
+/// Calls a function until it gives something.
+pub fn wait_for<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
+    let start = std::time::Instant::now();
+    loop {
+        if let Some(value) = ready() {
+            return value;
+        }
+        assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

@@ -1,0 +1,74 @@
+//! `tealight serve` on a free port.
+
+use super::http::{Client, Message};
+use super::process::{Process, tealight};
+use super::wait_for;
+use serde_json::Value;
+use std::net::SocketAddr;
+
+/// A running server.
+pub struct Server {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its process.
+    pub process: Process,
+}
+
+impl Server {
+    /// Starts one with these environment variables.
+    pub fn start(variables: &[(&str, &str)]) -> Self {
+        let mut command = tealight(["serve", "--port", "0"]);
+        command.envs(variables.iter().copied());
+        let mut process = Process::start(command);
+        let address = wait_for("the server's address", || {
+            assert!(process.is_alive(), "the server ended: {}", process.stderr());
+            let log = process.stderr();
+            log.split_once("listening on http://")?.1.split_once('\n')?.0.parse().ok()
+        });
+        Self { address, process }
+    }
+
+    /// A new connection.
+    pub fn connect(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    /// A POST on a new connection.
+    pub fn post(&self, path: &str, body: impl AsRef<[u8]>) -> Message {
+        self.post_with(path, &[("content-type", "application/json")], body)
+    }
+
+    /// A POST with headers on a new connection.
+    pub fn post_with(&self, path: &str, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Message {
+        self.connect().call("POST", path, headers, body)
+    }
+
+    /// A GET on a new connection.
+    pub fn get(&self, path: &str) -> Message {
+        self.connect().call("GET", path, &[], "")
+    }
+
+    /// A good JSON reply to a POST.
+    #[track_caller]
+    pub fn good(&self, path: &str, body: impl ToString) -> Value {
+        let reply = self.post(path, body.to_string());
+        assert_eq!(reply.status(), 200, "{}", reply.text());
+        reply.json()
+    }
+
+    /// Checks that it serves.
+    #[track_caller]
+    pub fn serves(&self) {
+        let reply = self.good("/v1/embeddings", r#"{"input":"still there?"}"#);
+        assert!(reply["data"][0]["embedding"].is_array());
+    }
+
+    /// Stops it as an operator does; returns all that it logged.
+    pub fn stop(mut self) -> String {
+        self.process.terminate();
+        let status = self.process.wait();
+        assert_eq!(status.code(), Some(0), "{}", self.process.stderr());
+        assert_eq!(self.process.stdout(), "", "logs belong on stderr");
+        self.process.stderr()
+    }
+}
