@@ -14,6 +14,10 @@ use tealight::nn::Cpu;
 const MEAN_COSINE: f64 = 0.999;
 /// And the worst of all texts.
 const MIN_COSINE: f64 = 0.997;
+/// Mean cosine of the int8 precision, on AVX2 with 7-bit activations.
+const INT8_MEAN_COSINE: f64 = 0.992;
+/// Cosine of the vectors of two instruction sets: a different last digit may round to another 8-bit code.
+const SETS_COSINE: f64 = 0.9995;
 const D: usize = 384;
 
 fn root() -> &'static Path {
@@ -81,8 +85,7 @@ fn tokens_are_those_of_the_python_package() {
     }
 }
 
-/// A text alone, between others, in another order, in several forward passes, on 1 and 2 threads, by every
-/// instruction set: one vector.
+/// A text alone, between others, in another order, in several forward passes, on 1 and 2 threads: one vector.
 #[test]
 fn a_text_has_one_vector_whatever_its_company() {
     let texts: Vec<String> = json::<Vec<String>>("texts.json").into_iter().step_by(3).collect();
@@ -98,9 +101,38 @@ fn a_text_has_one_vector_whatever_its_company() {
     for (three, vector) in embed(&two, &repeated).chunks(3).zip(&whole) {
         assert!(three.iter().all(|v| v == vector), "repeated");
     }
-    let short: Vec<String> = texts.iter().filter(|t| t.len() < 60).take(12).cloned().collect();
-    let scalar = embed(&engine(Isa::Scalar, 1), &short);
-    assert_eq!(embed(&two, &short), scalar, "scalar");
+}
+
+/// Sets round floats differently, and nothing else.
+#[test]
+fn instruction_sets_agree() {
+    let texts: Vec<String> = json::<Vec<String>>("texts.json").into_iter().filter(|t| t.len() < 60).take(12).collect();
+    let best = embed(&engine(Isa::best(), 1), &texts);
+    for isa in Isa::available() {
+        for (a, b) in embed(&engine(isa, 1), &texts).iter().zip(&best) {
+            assert!(cosine(a, b) > SETS_COSINE, "{}: {}", isa.name(), cosine(a, b));
+        }
+    }
+}
+
+/// The fast precision, which packs the committed model once more in memory.
+#[test]
+fn int8_is_near_float32_and_has_one_vector_for_a_text() {
+    let (texts, expected): (Vec<String>, _) = (json("texts.json"), vectors());
+    for isa in Isa::available().into_iter().filter(|i| *i != Isa::Scalar) {
+        let engine = |threads| Engine::new(Config { isa, threads, precision: Precision::Int8, ..config() }).unwrap();
+        let (one, two) = (engine(1), engine(2));
+        let found = embed(&two, &texts);
+        let mean = found.iter().zip(&expected).map(|(a, b)| cosine(a, b)).sum::<f64>() / texts.len() as f64;
+        println!("int8 {}: mean cosine {mean:.5}", isa.name());
+        assert!(mean >= INT8_MEAN_COSINE, "{}: {mean}", isa.name());
+        assert_eq!(embed(&one, &texts), found, "1 thread");
+        for (text, vector) in texts.iter().zip(&found).step_by(7) {
+            assert_eq!(&embed(&two, std::slice::from_ref(text))[0], vector, "alone: {text:?}");
+        }
+        let reversed: Vec<String> = texts.iter().rev().cloned().collect();
+        assert!(embed(&one, &reversed).iter().rev().eq(&found), "reversed");
+    }
 }
 
 #[test]

@@ -1,81 +1,228 @@
-//! Scaled dot-product attention over one sequence.
+//! Scaled dot-product attention over one sequence, a few rows of scores at a time.
+#![allow(clippy::needless_range_loop)] // Indices are rows and columns of tiles.
 
-use super::{LANES, dot_lanes, kernel};
+use super::simd::Simd;
+use super::{Isa, dispatch};
+use std::ops::Range;
 
-/// `exp(x)` for `x <= 0`, within 2 units in the last place of the correctly rounded value for `x >= -87`, and 0 below.
-///
-/// Cephes' `expf`: `2^n * p(r)` with `r` in `[-ln 2 / 2, ln 2 / 2]` and a polynomial of degree 6.
-#[inline(always)]
-pub(crate) fn exp_negative(x: f32) -> f32 {
-    const LN2_HIGH: f32 = 0.693_359_4;
-    const LN2_LOW: f32 = -2.121_944_4e-4;
-    const ROUND: f32 = 12_582_912.0;
-    let clamped = x.max(-87.0);
-    let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
-    let n = shifted - ROUND;
-    let r = clamped - n * LN2_HIGH - n * LN2_LOW;
-    let mut p = 1.987_569_1e-4;
-    p = p * r + 1.398_2e-3;
-    p = p * r + 8.333_452e-3;
-    p = p * r + 4.166_579_6e-2;
-    p = p * r + 1.666_666_5e-1;
-    p = p * r + 0.5;
-    let value = p * r * r + r + 1.0;
-    let power = f32::from_bits(((n as i32 + 127) as u32) << 23);
-    if x < -87.0 { 0.0 } else { value * power }
-}
+/// Query rows that share one pass over the keys.
+const ROWS: usize = 4;
 
-/// Softmax of a row, in place; a row with NaN becomes NaN.
-#[inline(always)]
-fn softmax(row: &mut [f32]) {
-    let largest = row.iter().fold(f32::NEG_INFINITY, |m, v| m.max(*v));
-    let mut lanes = [0.0; LANES];
-    for (i, v) in row.iter_mut().enumerate() {
-        *v = if v.is_nan() { f32::NAN } else { exp_negative(*v - largest) };
-        lanes[i % LANES] += *v;
-    }
-    let inverse = 1.0 / super::sum_lanes(lanes);
-    for v in row.iter_mut() {
-        *v *= inverse;
-    }
-}
-
-/// Where one head stands in rows of q, k and v.
+/// Queries, keys and values of a batch: row `i` of each begins at `i * stride`. They may lie in one another, as the
+/// outputs of one product do.
 #[derive(Debug, Clone, Copy)]
-pub struct Head {
-    /// Width of a row: heads times head width.
-    pub hidden: usize,
-    /// Values of a head.
-    pub width: usize,
-    /// Which head, from 0.
-    pub index: usize,
+pub struct Rows<'a> {
+    /// Queries.
+    pub q: &'a [f32],
+    /// Keys.
+    pub k: &'a [f32],
+    /// Values.
+    pub v: &'a [f32],
+    /// From one row to the next.
+    pub stride: usize,
 }
 
-impl Head {
-    #[inline(always)]
-    fn of<'a>(&self, row: &'a [f32]) -> &'a [f32] {
-        &row[self.index * self.width..][..self.width]
+/// One head of one sequence.
+#[derive(Debug, Clone)]
+pub struct Head {
+    /// The rows of the sequence.
+    pub sequence: Range<usize>,
+    /// The query rows to compute, of the sequence.
+    pub queries: Range<usize>,
+    /// Where the head begins in a row.
+    pub at: usize,
+    /// Values of a head, a multiple of 16.
+    pub width: usize,
+}
+
+/// Memory that calls share.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// `[width, T padded]`: keys by column.
+    keys: Vec<f32>,
+    /// `[ROWS, T padded]`.
+    scores: Vec<f32>,
+}
+
+/// `softmax(q k^T / sqrt(width)) v` (Vaswani et al. 2017, arXiv 1706.03762), without a mask, since a sequence holds no
+/// padding. Row `i` of the queries goes to `out[i * out_stride..][..width]`.
+///
+/// # Panics
+/// If rows, columns or `out` are not inside their slices, or `width` is not a multiple of 16.
+pub fn attend(isa: Isa, x: Rows, head: &Head, scratch: &mut Scratch, out: &mut [f32], out_stride: usize) {
+    let Head { sequence, queries, at, width } = head;
+    assert!(width.is_multiple_of(16) && *width > 0 && at + width <= x.stride && *width <= out_stride);
+    assert!(sequence.start <= queries.start && queries.start < queries.end && queries.end <= sequence.end);
+    let end = (sequence.end - 1) * x.stride + at + width;
+    assert!(end <= x.q.len() && end <= x.k.len() && end <= x.v.len());
+    assert!((queries.len() - 1) * out_stride + width <= out.len());
+    let padded = sequence.len().next_multiple_of(64);
+    scratch.scores.resize(ROWS * padded, 0.0);
+    transpose(x, head, &mut scratch.keys, padded);
+    dispatch!(isa, attend_of(x: Rows, head: &Head, scratch: &mut Scratch, out: &mut [f32], out_stride: usize));
+}
+
+fn transpose(x: Rows, head: &Head, keys: &mut Vec<f32>, padded: usize) {
+    keys.clear();
+    keys.resize(head.width * padded, 0.0);
+    for (t, row) in head.sequence.clone().enumerate() {
+        let k = &x.k[row * x.stride + head.at..][..head.width];
+        for (d, v) in k.iter().enumerate() {
+            keys[d * padded + t] = *v;
+        }
     }
 }
 
-kernel! {
-    /// Attention of one head over one sequence: `softmax(q k^T / sqrt(width)) v` (Vaswani et al. 2017, arXiv
-    /// 1706.03762), without a mask, since a sequence holds no padding.
-    ///
-    /// `q`, `k` and `v` are `[T, hidden]`; `out` is `[T, width]`. Only one row of scores exists at a time.
-    pub fn attend(q: &[f32], k: &[f32], v: &[f32], head: Head, out: &mut [f32]) {
-        let scale = 1.0 / (head.width as f32).sqrt();
-        let mut scores = vec![0.0f32; k.len() / head.hidden];
-        for (q, out) in q.chunks_exact(head.hidden).zip(out.chunks_exact_mut(head.width)) {
-            for (score, k) in scores.iter_mut().zip(k.chunks_exact(head.hidden)) {
-                *score = scale * dot_lanes(head.of(q), head.of(k));
+#[inline(always)]
+unsafe fn attend_of<S: Simd>(x: Rows, head: &Head, scratch: &mut Scratch, out: &mut [f32], out_stride: usize) {
+    let mut row = head.queries.start;
+    // SAFETY: `attend` checked that all rows and columns are inside `x` and `out`, and sized the scratch; a group of
+    // rows is only made where as many are left.
+    unsafe {
+        while row < head.queries.end {
+            let out = out.as_mut_ptr().add((row - head.queries.start) * out_stride);
+            if row + ROWS <= head.queries.end {
+                group::<S, ROWS>(x, head, scratch, row, out, out_stride);
+                row += ROWS;
+            } else {
+                group::<S, 1>(x, head, scratch, row, out, out_stride);
+                row += 1;
             }
-            softmax(&mut scores);
-            out.fill(0.0);
-            for (p, v) in scores.iter().zip(v.chunks_exact(head.hidden)) {
-                for (o, v) in out.iter_mut().zip(head.of(v)) {
-                    *o += p * v;
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn group<S: Simd, const M: usize>(
+    x: Rows,
+    head: &Head,
+    scratch: &mut Scratch,
+    row: usize,
+    out: *mut f32,
+    out_stride: usize,
+) {
+    let (tokens, width) = (head.sequence.len(), head.width);
+    let padded = tokens.next_multiple_of(64);
+    // SAFETY: as in `attend_of`; keys are `[width, padded]`, scores `[ROWS, padded]`, and `padded` is whole groups of
+    // four vectors; `width` is whole vectors.
+    unsafe {
+        let q: [*const f32; M] = std::array::from_fn(|r| x.q.as_ptr().add((row + r) * x.stride + head.at));
+        let (keys, scores) = (scratch.keys.as_ptr(), scratch.scores.as_mut_ptr());
+        let vectors = 4 * S::LANES;
+        for t in (0..tokens.next_multiple_of(vectors)).step_by(vectors) {
+            let mut sums = [[S::splat(0.0); 4]; M];
+            for d in 0..width {
+                let mut k = [S::splat(0.0); 4];
+                for (j, k) in k.iter_mut().enumerate() {
+                    *k = S::load(keys.add(d * padded + t + j * S::LANES));
                 }
+                for r in 0..M {
+                    let q = S::splat(*q[r].add(d));
+                    for j in 0..4 {
+                        sums[r][j] = q.mul_add(k[j], sums[r][j]);
+                    }
+                }
+            }
+            for r in 0..M {
+                for j in 0..4 {
+                    sums[r][j].store(scores.add(r * padded + t + j * S::LANES));
+                }
+            }
+        }
+        let mut totals = [0.0; M];
+        for (r, total) in totals.iter_mut().enumerate() {
+            *total = exponentials::<S>(scores.add(r * padded), tokens, width);
+        }
+        let v = x.v.as_ptr().add(head.sequence.start * x.stride + head.at);
+        let mut c = 0;
+        while c < width {
+            // Two vectors a pass, or the one that is left.
+            if c + 2 * S::LANES <= width {
+                weighted::<S, M, 2>(v.add(c), x.stride, scores, padded, tokens, &totals, out.add(c), out_stride);
+                c += 2 * S::LANES;
+            } else {
+                weighted::<S, M, 1>(v.add(c), x.stride, scores, padded, tokens, &totals, out.add(c), out_stride);
+                c += S::LANES;
+            }
+        }
+    }
+}
+
+/// Scores to `exp((score - largest) / sqrt(width))`, in place; returns their sum.
+#[inline(always)]
+unsafe fn exponentials<S: Simd>(scores: *mut f32, tokens: usize, width: usize) -> f32 {
+    // SAFETY: the row has room for whole vectors; the caller vouches for the instruction set.
+    unsafe {
+        let whole = tokens.next_multiple_of(S::LANES);
+        for t in tokens..whole {
+            *scores.add(t) = f32::NEG_INFINITY;
+        }
+        let mut largest = S::splat(f32::NEG_INFINITY);
+        for t in (0..whole).step_by(S::LANES) {
+            largest = S::load(scores.add(t)).max(largest);
+        }
+        let largest = S::splat(largest.largest());
+        let scale = S::splat(std::f32::consts::LOG2_E / (width as f32).sqrt());
+        let mut sum = S::splat(0.0);
+        for t in (0..whole).step_by(S::LANES) {
+            let e = power(S::load(scores.add(t)).sub(largest).mul(scale));
+            e.store(scores.add(t));
+            sum = sum.add(e);
+        }
+        sum.sum()
+    }
+}
+
+/// `2^x` for `x <= 0`, to 2 units in the last place, and 2^-126 below -126: the Taylor series of `2^f` on
+/// [-1/2, 1/2], times `2^n`.
+#[inline(always)]
+unsafe fn power<S: Simd>(x: S) -> S {
+    const SERIES: [f32; 8] =
+        [1.525_273_4e-5, 1.540_353e-4, 1.333_355_8e-3, 9.618_129e-3, 5.550_411e-2, 2.402_265e-1, 6.931_472e-1, 1.0];
+    /// Adding it leaves the nearest whole number in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    // SAFETY: the caller vouches for the instruction set.
+    unsafe {
+        // NaN, as the second operand, stays.
+        let x = S::splat(-126.0).max(x);
+        let n = x.add(S::splat(ROUND)).sub(S::splat(ROUND));
+        let f = x.sub(n);
+        super::rowwise::polynomial(f, &SERIES).mul(S::power_of_two(n))
+    }
+}
+
+/// Rows of `sum p v / total`, for `NV` vectors of columns.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)] // Pointers and strides of three matrices.
+unsafe fn weighted<S: Simd, const M: usize, const NV: usize>(
+    v: *const f32,
+    stride: usize,
+    p: *const f32,
+    padded: usize,
+    tokens: usize,
+    totals: &[f32; M],
+    out: *mut f32,
+    out_stride: usize,
+) {
+    // SAFETY: the caller has `tokens` rows of `v`, M rows of `p` and of `out`, and `NV` vectors of columns in each.
+    unsafe {
+        let mut sums = [[S::splat(0.0); NV]; M];
+        for t in 0..tokens {
+            let mut row = [S::splat(0.0); NV];
+            for (j, row) in row.iter_mut().enumerate() {
+                *row = S::load(v.add(t * stride + j * S::LANES));
+            }
+            for r in 0..M {
+                let p = S::splat(*p.add(r * padded + t));
+                for j in 0..NV {
+                    sums[r][j] = p.mul_add(row[j], sums[r][j]);
+                }
+            }
+        }
+        for r in 0..M {
+            let inverse = S::splat(1.0 / totals[r]);
+            for j in 0..NV {
+                sums[r][j].mul(inverse).store(out.add(r * out_stride + j * S::LANES));
             }
         }
     }

@@ -1,65 +1,55 @@
 //! Arithmetic on slices: no tensors, no models, no threads.
 //!
-//! Each kernel is written once, portably, with a fixed order of additions, and compiled again with AVX2
-//! enabled. The two give the same bits, because Rust neither reorders nor contracts float operations; so the
-//! portable build of a kernel is its specification, and [`Isa`] chooses speed only.
-//!
-//! `unsafe` is used for one thing here: to call the AVX2 build after the CPU was seen to have AVX2.
+//! Each kernel is written once, generic over the vector type of an instruction set (`simd.rs`), and compiled for each of
+//! them; [`Isa`] chooses at run time. Integer sums are exact and so equal on every set, but for AVX2, whose activations
+//! have 7 bits; floats are rounded differently by different sets, and always alike by one.
 #![allow(unsafe_code)]
 
 pub mod attention;
+pub mod int8;
 pub mod isa;
 pub mod q8_0;
 pub mod rowwise;
+pub(crate) mod simd;
 
 pub use isa::Isa;
 
-/// Lanes of the partial sums that every float reduction keeps, whatever the instruction set.
-pub const LANES: usize = 8;
-
 /// Adds eight partial sums in a fixed order.
 #[inline(always)]
-pub(crate) fn sum_lanes(lanes: [f32; LANES]) -> f32 {
+pub(crate) fn sum_lanes(lanes: [f32; 8]) -> f32 {
     let [a, b, c, d, e, f, g, h] = lanes;
     ((a + e) + (c + g)) + ((b + f) + (d + h))
 }
 
-/// Dot product of two rows of equal length, in eight partial sums.
-#[inline(always)]
-pub(crate) fn dot_lanes(x: &[f32], y: &[f32]) -> f32 {
-    let (x8, x_tail) = x.as_chunks::<LANES>();
-    let (y8, y_tail) = y.as_chunks::<LANES>();
-    let mut lanes = [0.0; LANES];
-    for (a, b) in x8.iter().zip(y8) {
-        for l in 0..LANES {
-            lanes[l] += a[l] * b[l];
+/// Calls a kernel, generic over its vector type, with the features of an instruction set enabled.
+///
+/// `dispatch!(isa, kernel(a: A, b: B) -> R)`: the kernel must be `#[inline(always)] unsafe fn kernel<S: Simd>(a: A, b: B)`,
+/// and need for safety nothing but the instruction set. Inside, loops take the place of iterators with closures: a closure
+/// that is not inlined has no features, and calls a function for every instruction.
+macro_rules! dispatch {
+    ($isa:expr, $kernel:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?) => {{
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma")]
+        fn avx2($($arg: $ty),*) $(-> $ret)? {
+            // SAFETY: this function has the features of the type.
+            unsafe { $kernel::<$crate::kernels::simd::Avx2>($($arg),*) }
         }
-    }
-    for (l, (a, b)) in x_tail.iter().zip(y_tail).enumerate() {
-        lanes[l] += a * b;
-    }
-    sum_lanes(lanes)
-}
-
-/// Defines a kernel once and compiles it for each instruction set; the public function takes the [`Isa`] first.
-macro_rules! kernel {
-    ($(#[$doc:meta])* pub fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
-        $(#[$doc])*
-        pub fn $name(isa: $crate::kernels::Isa, $($arg: $ty),*) $(-> $ret)? {
-            #[inline(always)]
-            fn portable($($arg: $ty),*) $(-> $ret)? $body
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+        fn avx512($($arg: $ty),*) $(-> $ret)? {
+            // SAFETY: this function has the features of the type.
+            unsafe { $kernel::<$crate::kernels::simd::Avx512>($($arg),*) }
+        }
+        match $isa {
+            // SAFETY: the portable type needs nothing of the CPU.
+            $crate::kernels::Isa::Scalar => unsafe { $kernel::<$crate::kernels::simd::Portable>($($arg),*) },
+            // SAFETY: the proof is only made after the CPU reported these features.
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,f16c")]
-            fn avx2($($arg: $ty),*) $(-> $ret)? {
-                portable($($arg),*)
-            }
-            match isa {
-                $crate::kernels::Isa::Scalar => portable($($arg),*),
-                #[cfg(target_arch = "x86_64")]
-                // SAFETY: `Isa::Avx2` is only made by `Isa::best`, after the CPU reported AVX2 and F16C.
-                $crate::kernels::Isa::Avx2(_) => unsafe { avx2($($arg),*) },
-            }
+            $crate::kernels::Isa::Avx2(_) => unsafe { avx2($($arg),*) },
+            // SAFETY: the proof is only made after the CPU reported these features.
+            #[cfg(target_arch = "x86_64")]
+            $crate::kernels::Isa::Avx512Vnni(_) => unsafe { avx512($($arg),*) },
         }
-    };
+    }};
 }
-pub(crate) use kernel;
+pub(crate) use dispatch;

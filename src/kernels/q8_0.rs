@@ -2,7 +2,7 @@
 //!
 //! Layout as in ggml's `block_q8_0`: two bytes of little-endian f16 scale, then 32 signed bytes.
 
-use super::{Isa, LANES, kernel, sum_lanes};
+use super::{Isa, sum_lanes};
 use crate::error::{Error, Result};
 use half::f16;
 
@@ -70,9 +70,9 @@ impl Activations {
     /// Quantises rows of `columns` values each (a multiple of [`BLOCK`]); a row depends on no other.
     ///
     /// A block with a value that is not finite gets the scale NaN, so that what was wrong stays visible.
-    pub fn quantise(isa: Isa, rows: &[f32], columns: usize) -> Self {
+    pub fn quantise(rows: &[f32], columns: usize) -> Self {
         let mut this = Self { codes: vec![0; rows.len()], scales: vec![0.0; rows.len() / BLOCK], columns };
-        quantise_blocks(isa, rows, &mut this.codes, &mut this.scales);
+        quantise_blocks(rows, &mut this.codes, &mut this.scales);
         this
     }
 
@@ -89,27 +89,21 @@ impl Activations {
     }
 }
 
-kernel! {
-    /// Quantises blocks of 32 floats: `scale = max|x| / 127`, `code = round half to even (x / scale)`.
-    pub fn quantise_blocks(rows: &[f32], codes: &mut [i16], scales: &mut [f32]) {
-        let blocks = rows.as_chunks::<BLOCK>().0;
-        let codes = codes.as_chunks_mut::<BLOCK>().0;
-        for ((x, codes), scale) in blocks.iter().zip(codes).zip(scales) {
-            // Bits of a magnitude order like the magnitude, NaN highest: one integer maximum finds both.
-            let largest = x.iter().fold(0u32, |m, v| m.max(v.to_bits() & 0x7fff_ffff));
-            let d = if largest >= 0x7f80_0000 {
-                f32::NAN
-            } else {
-                f32::from_bits(largest) / 127.0
-            };
-            let inverse = if d > 0.0 { 127.0 / f32::from_bits(largest) } else { 0.0 };
-            for (code, v) in codes.iter_mut().zip(x) {
-                // Adding 1.5 * 2^23 leaves the integer nearest to the value in the low bits of the sum.
-                let shifted = v * inverse + 12_582_912.0;
-                *code = shifted.to_bits() as i8 as i16;
-            }
-            *scale = d;
+/// Quantises blocks of 32 floats: `scale = max|x| / 127`, `code = round half to even (x / scale)`.
+fn quantise_blocks(rows: &[f32], codes: &mut [i16], scales: &mut [f32]) {
+    let blocks = rows.as_chunks::<BLOCK>().0;
+    let codes = codes.as_chunks_mut::<BLOCK>().0;
+    for ((x, codes), scale) in blocks.iter().zip(codes).zip(scales) {
+        // Bits of a magnitude order like the magnitude, NaN highest: one integer maximum finds both.
+        let largest = x.iter().fold(0u32, |m, v| m.max(v.to_bits() & 0x7fff_ffff));
+        let d = if largest >= 0x7f80_0000 { f32::NAN } else { f32::from_bits(largest) / 127.0 };
+        let inverse = if d > 0.0 { 127.0 / f32::from_bits(largest) } else { 0.0 };
+        for (code, v) in codes.iter_mut().zip(x) {
+            // Adding 1.5 * 2^23 leaves the integer nearest to the value in the low bits of the sum.
+            let shifted = v * inverse + 12_582_912.0;
+            *code = shifted.to_bits() as i8 as i16;
         }
+        *scale = d;
     }
 }
 
@@ -129,8 +123,8 @@ pub fn matmul(isa: Isa, x: &Activations, weights: &[BlockBytes], out: &mut [f32]
     match isa {
         Isa::Scalar => matmul_scalar(x, weights, out),
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: `Isa::Avx2` is only made by `Isa::best`, after the CPU reported AVX2 and F16C.
-        Isa::Avx2(_) => unsafe { avx2::matmul(x, weights, out) },
+        // SAFETY: both proofs are only made after the CPU reported AVX2 and F16C.
+        Isa::Avx2(_) | Isa::Avx512Vnni(_) => unsafe { avx2::matmul(x, weights, out) },
     }
 }
 
@@ -141,7 +135,7 @@ fn matmul_scalar(x: &Activations, weights: &[BlockBytes], out: &mut [f32]) {
     for (r, out) in out.chunks_exact_mut(columns).enumerate() {
         let (codes, scales) = x.row(r);
         for (value, w) in out.iter_mut().zip(weights.chunks_exact(k_blocks)) {
-            let mut lanes = [0.0f32; LANES];
+            let mut lanes = [0.0f32; 8];
             for ((x, w), s) in codes.iter().zip(w).zip(scales) {
                 let d = s * scale(w);
                 let product = |i: usize| x[i] as i32 * (w[2 + i] as i8) as i32;

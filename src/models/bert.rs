@@ -3,12 +3,14 @@
 //! Tensors go by llama.cpp's names for them; the names of Hugging Face are translated when a folder is opened.
 
 use super::gguf::{Entry, Gguf, TensorData, missing};
-use super::weights::Weights;
+use super::weights::{Precision, Weights};
 use super::{Batch, Encoder};
 use crate::error::{Error, Result};
-use crate::nn::{Activation, Cpu, LayerNorm, Linear, Matrix, attention, rows};
+use crate::kernels::int8::Packed;
+use crate::nn::{self, Activation, Cpu, LayerNorm, Linear, Matrix, attention, rows};
 use candle_core::Tensor;
 use serde_json::Value;
+use std::sync::{Mutex, PoisonError};
 
 /// The numbers of a model.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,6 +39,8 @@ pub struct Config {
 pub const ARCHITECTURE: &str = "bert";
 
 const MAX_LAYERS: usize = 1000;
+/// The attention kernel reads whole vectors of a head.
+const HEAD_STEP: usize = 16;
 
 impl Config {
     /// From `config.json`.
@@ -95,6 +99,10 @@ impl Config {
         }
         if self.layers == 0 || self.layers > MAX_LAYERS {
             return fail(format!("the number of layers is {}, it must be 1 to {MAX_LAYERS}", self.layers));
+        }
+        let width = self.hidden / self.heads;
+        if !width.is_multiple_of(HEAD_STEP) {
+            return fail(format!("a head is {width} wide, it must be a multiple of {HEAD_STEP}"));
         }
         if self.positions == 0 || self.types == 0 || self.vocab == 0 || self.intermediate == 0 {
             return fail(format!("a size is 0 in {self:?}"));
@@ -180,7 +188,15 @@ pub struct Bert {
     /// `[positions, D]`, with the one segment in use already added.
     positions: Vec<f32>,
     norm: LayerNorm,
-    blocks: Vec<Block>,
+    network: Network,
+}
+
+#[derive(Debug)]
+enum Network {
+    /// Operations on tensors, with matrices in Q8_0 or f32.
+    Operations(Vec<Block>),
+    /// Fused blocks in int8, with the memory of passes that are not under way.
+    Fused(Vec<nn::Block>, Mutex<Vec<nn::Arena>>),
 }
 
 #[derive(Debug)]
@@ -204,19 +220,17 @@ impl Bert {
         for row in positions.chunks_exact_mut(d) {
             row.iter_mut().zip(&segment[..d]).for_each(|(p, s)| *p += s);
         }
-        let indices: Vec<_> = (0..config.layers).collect();
-        let blocks = cpu.map(&indices, |i| Block::new(*i, &config, weights));
         Ok(Self {
             tokens: weights.matrix("token_embd.weight", config.vocab, d)?,
             positions,
             norm: norm(weights, "token_embd_norm", d, config.eps)?,
-            blocks: blocks.into_iter().collect::<Result<_>>()?,
+            network: Network::new(cpu, &config, weights)?,
             config,
         })
     }
 
     /// `[T, D]`: token, position and segment rows added and normalised.
-    fn embed(&self, cpu: &Cpu, batch: &Batch) -> Result<Tensor> {
+    fn embed(&self, cpu: &Cpu, batch: &Batch) -> Result<Vec<f32>> {
         let d = self.config.hidden;
         let mut out = vec![0.0; batch.ids.len() * d];
         for text in batch.starts.windows(2) {
@@ -227,7 +241,8 @@ impl Bert {
                 row.iter_mut().zip(position).for_each(|(v, p)| *v += p);
             }
         }
-        self.norm.forward(cpu, &rows(out, d)?)
+        self.norm.apply(cpu.isa, &mut out);
+        Ok(out)
     }
 }
 
@@ -236,6 +251,43 @@ fn norm(weights: &Weights, name: &str, d: usize, eps: f32) -> Result<LayerNorm> 
         weight: weights.floats(&format!("{name}.weight"), &[d])?,
         bias: weights.floats(&format!("{name}.bias"), &[d])?,
         eps,
+    })
+}
+
+impl Network {
+    fn new(cpu: &Cpu, config: &Config, weights: &Weights) -> Result<Self> {
+        let indices: Vec<_> = (0..config.layers).collect();
+        if weights.precision() == Precision::Int8 {
+            let blocks = cpu.map(&indices, |i| fused_block(*i, config, weights));
+            return Ok(Network::Fused(blocks.into_iter().collect::<Result<_>>()?, Mutex::default()));
+        }
+        let blocks = cpu.map(&indices, |i| Block::new(*i, config, weights));
+        Ok(Network::Operations(blocks.into_iter().collect::<Result<_>>()?))
+    }
+}
+
+/// A block with its matrices packed in int8, from whatever the file has.
+fn fused_block(index: usize, config: &Config, weights: &Weights) -> Result<nn::Block> {
+    let (d, inner) = (config.hidden, config.intermediate);
+    if config.activation != Activation::Gelu {
+        return Err(Error::model("models with another activation than gelu do not run in int8"));
+    }
+    let packed = |names: &[&str], n: usize, k: usize| {
+        let (mut matrix, mut bias) = (vec![], vec![]);
+        for name in names {
+            matrix.extend(weights.floats(&format!("blk.{index}.{name}.weight"), &[n, k])?);
+            bias.extend(weights.floats(&format!("blk.{index}.{name}.bias"), &[n])?);
+        }
+        Packed::of(&matrix, &bias, &vec![1.0; k])
+    };
+    let norm = |name: &str| norm(weights, &format!("blk.{index}.{name}"), d, config.eps);
+    Ok(nn::Block {
+        qkv: packed(&["attn_q", "attn_k", "attn_v"], d, d)?,
+        output: packed(&["attn_output"], d, d)?,
+        attention_norm: norm("attn_output_norm")?,
+        up: packed(&["ffn_up"], inner, d)?,
+        down: packed(&["ffn_down"], d, inner)?,
+        output_norm: norm("layer_output_norm")?,
     })
 }
 
@@ -292,10 +344,22 @@ impl Encoder for Bert {
 
     fn encode(&self, cpu: &Cpu, batch: &Batch) -> Result<Tensor> {
         let mut x = self.embed(cpu, batch)?;
-        for block in &self.blocks {
-            x = block.forward(cpu, &x, &batch.starts, &self.config)?;
+        match &self.network {
+            Network::Fused(blocks, arenas) => {
+                let arenas = || arenas.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut arena = arenas().pop().unwrap_or_default();
+                nn::encode(cpu, blocks, self.config.heads, &mut x, &batch.starts, &mut arena);
+                arenas().push(arena);
+                rows(x, self.config.hidden)
+            }
+            Network::Operations(blocks) => {
+                let mut x = rows(x, self.config.hidden)?;
+                for block in blocks {
+                    x = block.forward(cpu, &x, &batch.starts, &self.config)?;
+                }
+                Ok(x)
+            }
         }
-        Ok(x)
     }
 }
 

@@ -1,45 +1,30 @@
-//! Attention over a ragged batch.
+//! Attention over a ragged batch, as one operation on tensors.
 
 use super::{Cpu, rows, with_values};
 use crate::error::Result;
-use crate::kernels::attention::{Head, attend};
+use crate::kernels::attention::{Head, Rows, Scratch, attend};
 use candle_core::Tensor;
 
-/// Self-attention of every text over itself: `q`, `k`, `v` are `[T, D]`, text `i` has the rows `starts[i]..starts[i + 1]`.
+/// Self-attention of every text over itself: `q`, `k`, `v` are `[T, D]`, text `i` has the rows `starts[i]..starts[i + 1]`;
+/// the width of a head must be a multiple of 16.
 pub fn attention(cpu: &Cpu, q: &Tensor, k: &Tensor, v: &Tensor, starts: &[usize], heads: usize) -> Result<Tensor> {
-    let hidden = q.dim(1)?;
+    let d = q.dim(1)?;
     with_values(q, |q| {
         with_values(k, |k| {
             with_values(v, |v| {
-                let width = hidden / heads;
-                let work: Vec<_> =
-                    starts.windows(2).flat_map(|w| (0..heads).map(|index| (w[0]..w[1], index))).collect();
-                let outs = cpu.map(&work, |(rows, index)| {
-                    let of = |x| -> &[f32] { &<[f32]>::as_ref(x)[rows.start * hidden..rows.end * hidden] };
-                    let head = Head { hidden, width, index: *index };
-                    let mut out = vec![0.0; rows.len() * width];
-                    attend(cpu.isa, of(q), of(k), of(v), head, &mut out);
+                let x = Rows { q, k, v, stride: d };
+                let texts: Vec<_> = starts.windows(2).map(|w| w[0]..w[1]).collect();
+                let texts = cpu.map(&texts, |text| {
+                    let (mut out, mut scratch) = (vec![0.0; text.len() * d], Scratch::default());
+                    for h in 0..heads {
+                        let (at, width) = (h * d / heads, d / heads);
+                        let head = Head { sequence: text.clone(), queries: text.clone(), at, width };
+                        attend(cpu.isa, x, &head, &mut scratch, &mut out[at..], d);
+                    }
                     out
                 });
-                rows(interleave(&work, &outs, hidden, width, q.len()), hidden)
+                rows(texts.concat(), d)
             })
         })
     })
-}
-
-/// Puts the outputs of heads, each `[T of its text, width]`, side by side into `[T, D]`.
-fn interleave(
-    work: &[(std::ops::Range<usize>, usize)],
-    outs: &[Vec<f32>],
-    hidden: usize,
-    width: usize,
-    len: usize,
-) -> Vec<f32> {
-    let mut all = vec![0.0; len];
-    for ((rows, index), out) in work.iter().zip(outs) {
-        for (row, out) in rows.clone().zip(out.chunks_exact(width)) {
-            all[row * hidden + index * width..][..width].copy_from_slice(out);
-        }
-    }
-    all
 }

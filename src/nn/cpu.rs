@@ -56,6 +56,14 @@ impl Cpu {
         }
     }
 
+    /// Calls `f` for every item, each by a thread of its own as far as there are threads.
+    pub fn each<T: Send>(&self, items: Vec<T>, f: impl Fn(T) + Sync + Send) {
+        match &self.pool {
+            Some(pool) if items.len() > 1 => pool.install(|| items.into_par_iter().with_max_len(1).for_each(f)),
+            _ => items.into_iter().for_each(f),
+        }
+    }
+
     /// Maps items by several threads, keeping their order.
     pub fn map<T: Sync, R: Send>(&self, items: &[T], f: impl Fn(&T) -> R + Sync + Send) -> Vec<R> {
         match &self.pool {

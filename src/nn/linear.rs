@@ -21,10 +21,10 @@ pub enum Activation {
 }
 
 impl Activation {
-    fn apply(self, values: &mut [f32]) {
+    fn apply(self, cpu: &Cpu, values: &mut [f32]) {
         match self {
             Activation::Identity => {}
-            Activation::Gelu => rowwise::gelu_erf(values),
+            Activation::Gelu => rowwise::gelu_erf(cpu.isa, values),
             Activation::GeluTanh => rowwise::gelu_tanh(values),
             Activation::Tanh => values.iter_mut().for_each(|v| *v = libm::tanhf(*v)),
             Activation::Relu => values.iter_mut().for_each(|v| *v = v.max(0.0)),
@@ -58,8 +58,8 @@ impl Linear {
             let mut out = vec![0.0; x.len() / k * n];
             cpu.for_rows(&mut out, n, |first, out| {
                 self.weight.multiply(cpu, &x[first * k..][..out.len() / n * k], out)?;
-                rowwise::add_bias(cpu.isa, out, &self.bias);
-                activation.apply(out);
+                rowwise::add_bias(out, &self.bias);
+                activation.apply(cpu, out);
                 Ok(())
             })?;
             rows(out, n)
@@ -92,7 +92,7 @@ impl Dense {
             .zip(&self.bias)
             .map(|(row, b)| rowwise::dot(cpu.isa, row, x) + b)
             .collect();
-        self.activation.apply(&mut out);
+        self.activation.apply(cpu, &mut out);
         out
     }
 }

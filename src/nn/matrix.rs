@@ -60,7 +60,7 @@ impl Matrix {
     pub fn multiply(&self, cpu: &Cpu, x: &[f32], out: &mut [f32]) -> Result<()> {
         match &self.values {
             Values::Q8_0(blocks) => {
-                let x = Activations::quantise(cpu.isa, x, self.k);
+                let x = Activations::quantise(x, self.k);
                 q8_0::matmul(cpu.isa, &x, q8_0::blocks(blocks)?, out);
             }
             Values::F32(weights) => rowwise::matmul(cpu.isa, x, weights, self.k, out),

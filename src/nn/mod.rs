@@ -5,6 +5,7 @@
 //! result depends neither on its batch nor on the number of threads.
 
 mod attention;
+mod block;
 mod cpu;
 mod linear;
 mod matrix;
@@ -12,6 +13,7 @@ mod norm;
 mod pool;
 
 pub use attention::attention;
+pub use block::{Arena, Block, encode};
 pub use cpu::Cpu;
 pub use linear::{Activation, Dense, Linear};
 pub use matrix::Matrix;

@@ -2,7 +2,7 @@
 
 use super::{Cpu, rows, with_values};
 use crate::error::Result;
-use crate::kernels::rowwise;
+use crate::kernels::{Isa, rowwise};
 use candle_core::Tensor;
 
 /// LayerNorm with weight and bias.
@@ -17,6 +17,11 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
+    /// Normalises rows `[D]`, in place.
+    pub fn apply(&self, isa: Isa, rows: &mut [f32]) {
+        rowwise::layer_norm(isa, rows, &self.weight, &self.bias, self.eps);
+    }
+
     /// The norm of `x + residual`, both `[T, D]`.
     pub fn forward_residual(&self, cpu: &Cpu, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
         with_values(residual, |residual| self.normalised(cpu, x, Some(residual)))
@@ -32,9 +37,9 @@ impl LayerNorm {
         let mut out = with_values(x, |x| Ok(x.to_vec()))?;
         cpu.for_rows(&mut out, d, |first, out| {
             if let Some(residual) = residual {
-                rowwise::add(cpu.isa, out, &residual[first * d..][..out.len()]);
+                rowwise::add(out, &residual[first * d..][..out.len()]);
             }
-            rowwise::layer_norm(cpu.isa, out, &self.weight, &self.bias, self.eps);
+            self.apply(cpu.isa, out);
             Ok(())
         })?;
         rows(out, d)
