@@ -60,10 +60,25 @@ pub struct Config {
 /// The default model, which the package carries.
 pub const DEFAULT_MODEL: &str = "all-MiniLM-L6-v2";
 
+/// Variables whose value must not go unread because it is not UTF-8.
+const TEXTS: [&str; 6] = [
+    "TEALIGHT_API_KEY",
+    "TEALIGHT_API_KEY_SECRET",
+    "TEALIGHT_MODEL",
+    "TEALIGHT_MODEL_DIR",
+    "TEALIGHT_SERVED_NAMES",
+    "TEALIGHT_CORS_ALLOW_ORIGIN",
+];
+
 impl Config {
     /// Reads the process's environment.
     pub fn from_env() -> Result<Self> {
-        Self::read(|name| std::env::var(name).ok().filter(|v| !v.is_empty()))
+        for name in TEXTS {
+            if let Err(std::env::VarError::NotUnicode(_)) = std::env::var(name) {
+                return Err(Error::value(name, format!("{name} is not UTF-8")));
+            }
+        }
+        Self::read(|name| std::env::var(name).ok())
     }
 
     /// Reads variables by a function.
@@ -71,6 +86,13 @@ impl Config {
     /// # Errors
     /// A variable has a value outside its range: the error names it, the value and the range.
     pub fn read(get: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        for name in ["TEALIGHT_API_KEY", "TEALIGHT_API_KEY_SECRET"] {
+            // Set to nothing by mistake, it must not let everyone in.
+            if get(name).is_some_and(|key| key.trim().is_empty()) {
+                return Err(Error::value(name, format!("{name} is set and empty; unset it to ask for no key")));
+            }
+        }
+        let get = |name: &str| get(name).filter(|v| !v.is_empty());
         let number = |name: &str, default: usize, limit: usize| match get(name) {
             None => Ok(default),
             Some(text) => match text.parse() {
@@ -100,7 +122,7 @@ impl Config {
             threads: number("TEALIGHT_THREADS", threads, 1024)?,
             isa: get("TEALIGHT_ISA").map_or_else(|| Ok(Isa::best()), |name| Isa::named(&name))?,
             precision: precision(get("TEALIGHT_PRECISION").as_deref())?,
-            api_key: get("TEALIGHT_API_KEY").map(Secret),
+            api_key: get("TEALIGHT_API_KEY").map(|key| Secret(key.trim().to_string())),
             api_key_secret: get("TEALIGHT_API_KEY_SECRET"),
             payload_limit,
             max_client_batch: number("TEALIGHT_MAX_CLIENT_BATCH_SIZE", 32, 1 << 20)?,
@@ -175,6 +197,15 @@ mod tests {
             let error = read(&[(name, value)]).unwrap_err();
             assert!(error.message.contains(name) && error.message.contains(value), "{error}");
         }
+    }
+
+    #[test]
+    fn an_empty_key_is_a_mistake_and_spaces_around_a_key_are_none_of_it() {
+        for (name, value) in [("TEALIGHT_API_KEY", ""), ("TEALIGHT_API_KEY", " "), ("TEALIGHT_API_KEY_SECRET", "")] {
+            assert!(read(&[(name, value)]).unwrap_err().message.contains(name));
+        }
+        let config = read(&[("TEALIGHT_API_KEY", " key\n")]).unwrap();
+        assert_eq!(config.api_key, Some(Secret("key".into())));
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub enum Kind {
     TooLong,
     /// The body is larger than the route takes.
     BodyTooLarge,
+    /// The reply is larger than Lambda takes.
+    ReplyTooLarge,
     /// The body is neither JSON nor of unstated type.
     MediaType,
     /// The key is missing or wrong.
@@ -35,6 +37,8 @@ pub enum Kind {
     Overloaded,
     /// The invocation's time ran out.
     Timeout,
+    /// The body took too long to arrive.
+    SlowBody,
     /// An event of a kind that the function does not serve.
     UnsupportedEvent,
     /// A local file could not be read or written.
@@ -75,13 +79,14 @@ const SERVER: &str = "server_error";
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 18] = [
+    pub const ALL: [Kind; 20] = [
         Kind::Empty,
         Kind::InvalidJson,
         Kind::InvalidShape,
         Kind::InvalidValue,
         Kind::TooLong,
         Kind::BodyTooLarge,
+        Kind::ReplyTooLarge,
         Kind::MediaType,
         Kind::InvalidApiKey,
         Kind::UnknownPath,
@@ -91,6 +96,7 @@ impl Kind {
         Kind::Upstream,
         Kind::Overloaded,
         Kind::Timeout,
+        Kind::SlowBody,
         Kind::UnsupportedEvent,
         Kind::Io,
         Kind::Internal,
@@ -105,6 +111,7 @@ impl Kind {
             Kind::InvalidValue     => row(400, 422, "Validation", BAD, "invalid_value", false),
             Kind::TooLong          => row(400, 422, "Validation", BAD, "context_length_exceeded", false),
             Kind::BodyTooLarge     => row(413, 413, "Validation", BAD, "body_too_large", false),
+            Kind::ReplyTooLarge    => row(413, 413, "Validation", BAD, "reply_too_large", false),
             Kind::MediaType        => row(415, 415, "Validation", BAD, "unsupported_media_type", false),
             Kind::InvalidApiKey    => row(401, 401, "Unauthorized", BAD, "invalid_api_key", false),
             Kind::UnknownPath      => row(404, 404, "Validation", BAD, "unknown_url", false),
@@ -114,6 +121,7 @@ impl Kind {
             Kind::Upstream         => row(502, 424, "Backend", SERVER, "upstream_error", true),
             Kind::Overloaded       => row(429, 429, "Overloaded", "rate_limit_error", "overloaded", true),
             Kind::Timeout          => row(504, 504, "Overloaded", SERVER, "timeout", true),
+            Kind::SlowBody         => row(408, 408, "Validation", BAD, "body_timeout", true),
             Kind::UnsupportedEvent => row(400, 422, "Validation", BAD, "unsupported_event", false),
             Kind::Io               => row(500, 424, "Backend", SERVER, "io_error", false),
             Kind::Internal         => row(500, 424, "Backend", SERVER, "internal_error", false),
@@ -162,6 +170,14 @@ pub struct Error {
     pub param: Option<String>,
 }
 
+/// Characters of a text that repeats what a request has said.
+const MAX_MESSAGE: usize = 300;
+
+/// A value as errors show it: its first hundred characters.
+pub fn shown(value: &str) -> String {
+    value.chars().take(100).collect()
+}
+
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -195,6 +211,15 @@ impl Error {
     /// A file operation failed.
     pub fn io(what: &str, path: &std::path::Path, error: std::io::Error) -> Self {
         Self::new(Kind::Io, format!("cannot {what} {}: {error}", path.display()))
+    }
+
+    /// Cuts the text where a request's own value makes it long.
+    pub fn cut(mut self) -> Self {
+        if let Some((at, _)) = self.message.char_indices().nth(MAX_MESSAGE) {
+            self.message.truncate(at);
+            self.message.push_str(" ...");
+        }
+        self
     }
 
     /// Puts `what: ` before the text, for instance the file that was being read.

@@ -22,7 +22,7 @@
 //! | [`nn`] | operations of a network on candle tensors |
 //! | [`kernels`] | arithmetic on slices, one file an idea; the only unsafe code but for mapping a file |
 //! | [`mod@format`] | what vectors look like outside |
-//! | [`config`], [`error`] | every environment variable; every error and its status |
+//! | [`config`], [`error`], [`log`] | every environment variable; every error and its status; log lines |
 //!
 //! Dependencies point one way: `main → {event, server, cli} → api → engine → models → nn → kernels`.
 //!
@@ -61,6 +61,7 @@ pub mod error;
 pub mod event;
 pub mod format;
 pub mod kernels;
+pub mod log;
 pub mod models;
 pub mod nn;
 pub mod server;

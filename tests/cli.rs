@@ -486,3 +486,64 @@ fn serve_says_when_its_port_is_taken() {
     assert_eq!(process.wait().code(), Some(1));
     assert!(process.stderr().contains(&address.to_string()), "{}", process.stderr());
 }
+
+#[test]
+fn output_goes_into_a_pipe_through_a_link_and_keeps_a_mode() {
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let embed = |output: &str| run(&mut tealight(["embed", "a", "-o", output])).good();
+
+    assert!(std::process::Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
+    let pipe = at("pipe");
+    let reader = std::thread::spawn(move || std::fs::read_to_string(pipe).unwrap());
+    embed(&at("pipe"));
+    assert!(reader.join().unwrap().starts_with('['));
+    assert!(std::fs::metadata(at("pipe")).unwrap().file_type().is_fifo(), "the pipe is still one");
+
+    std::fs::write(at("target"), "old").unwrap();
+    std::fs::set_permissions(at("target"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    symlink(at("target"), at("link")).unwrap();
+    embed(&at("link"));
+    assert!(std::fs::symlink_metadata(at("link")).unwrap().is_symlink(), "the link is still one");
+    assert!(std::fs::read_to_string(at("target")).unwrap().starts_with('['));
+    assert_eq!(std::fs::metadata(at("target")).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn ids_and_metadata_keep_every_digit() {
+    let line = r#"{"id":12345678901234567890123,"text":"a","metadata":{"price":1.10}}"#;
+    let text = embed_lines(&["--format", "jsonl"], line).good_text();
+    assert!(
+        text.contains(r#""id":12345678901234567890123,"#) && text.contains(r#""metadata":{"price":1.10}"#),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_a_document() {
+    let plain = embed_lines(&["--format", "jsonl"], r#"{"id":1,"text":"a"}"#).good_text();
+    assert_eq!(embed_lines(&["--format", "jsonl"], "\u{feff}{\"id\":1,\"text\":\"a\"}").good_text(), plain);
+}
+
+#[test]
+fn a_document_that_is_cut_is_said_to_be_taken_as_a_text() {
+    let done = embed_lines(&["--format", "jsonl"], r#"{"text":"a","#);
+    assert!(done.stderr.contains("taken as a text"), "{}", done.stderr);
+}
+
+#[test]
+fn options_are_checked_before_the_first_line() {
+    for args in [["--dimensions", "99999999"], ["--dimensions", "0"], ["--prompt", "nope"]] {
+        let message = embed_lines(&args, "").failure();
+        assert!(message.contains(args[0].trim_start_matches("--")), "{message}");
+    }
+}
+
+#[test]
+fn a_name_that_is_none_of_the_hub_is_not_asked_for() {
+    for name in ["nope", "a/b/c", "../../etc/passwd", "a/../b", "/etc/passwd"] {
+        let message = run(&mut tealight(["pull", name])).failure();
+        assert!(message.contains("ORGANISATION/NAME"), "{name}: {message}");
+    }
+}

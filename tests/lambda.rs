@@ -461,3 +461,42 @@ fn sigterm_ends_the_function() {
     function.process.terminate();
     function.process.wait();
 }
+
+#[test]
+fn a_reply_that_lambda_would_not_take_is_an_error_that_says_what_to_do() {
+    let function = Function::start(&[]);
+    let inputs = vec!["a"; 2048];
+    let (kind, message) = function.invoke(json!({"input": inputs})).error();
+    assert_eq!(kind, "reply_too_large");
+    assert!(message.contains("base64") && message.contains("6291556"), "{message}");
+    let event = json!({"requestContext": {"http": {"method": "POST"}}, "rawPath": "/v1/embeddings",
+        "body": json!({"input": inputs}).to_string()});
+    assert_eq!(function.good(&event)["statusCode"], 413);
+    let smaller = function.good(json!({"input": inputs, "encoding_format": "int8"}));
+    assert_eq!(smaller["data"].as_array().unwrap().len(), 2048);
+}
+
+#[test]
+fn what_a_request_says_is_not_logged() {
+    let function = Function::start(&[("AWS_LAMBDA_LOG_LEVEL", "TRACE"), ("TEALIGHT_API_KEY", "sesame")]);
+    let secret = "SECRETTEXT";
+    function.good(json!({"input": secret}));
+    function.invoke(json!(secret)).error();
+    function.invoke(json!({"input": "a", "dimensions": secret})).error();
+    function.invoke(json!({"input": "a", "model": secret})).error();
+    let event = json!({"requestContext": {"http": {"method": "POST"}}, "rawPath": "/v1/embeddings",
+        "headers": {"authorization": "Bearer sesame"}, "body": json!({"input": secret}).to_string()});
+    assert_eq!(function.good(&event)["statusCode"], 200);
+    let (out, err) = (function.process.stdout(), function.process.stderr());
+    for log in [&out, &err] {
+        assert!(!log.contains(secret) && !log.contains("sesame"), "{log}");
+    }
+    assert!(out.contains("model loaded") && out.contains("invalid_type"), "{out}");
+}
+
+#[test]
+fn direct_invocations_may_write_a_method_small_and_a_path_with_a_query() {
+    let function = Function::start(&[]);
+    assert!(function.good(json!({"path": "/v1/models", "method": "get"}))["data"].is_array());
+    assert!(function.good(json!({"path": "/embed?x=1", "inputs": "a"}))[0].is_array());
+}

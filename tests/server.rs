@@ -528,3 +528,64 @@ fn probes_are_answered_while_every_place_is_taken() {
     }
     assert_eq!(client.reply().status(), 200);
 }
+
+#[test]
+fn a_stated_body_that_is_too_long_is_not_asked_for() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    client.send("POST /embed HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 9999999\r\n\r\n");
+    assert_eq!(client.reply().status(), 413);
+    server.serves();
+}
+
+#[test]
+fn a_wrong_key_is_refused_before_the_body_comes() {
+    let server = Server::start(&[("TEALIGHT_API_KEY", "sesame")]);
+    let mut client = server.connect();
+    client.send("POST /embed HTTP/1.1\r\nhost: x\r\nauthorization: Bearer wrong\r\ncontent-length: 1000000\r\n\r\n");
+    assert_eq!(client.reply().status(), 401);
+}
+
+#[test]
+fn head_is_get_without_its_body() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    client.send("HEAD /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    assert_eq!(client.reply().status(), 200);
+}
+
+#[test]
+fn another_models_name_is_another_model() {
+    let server = Server::start(&[("TEALIGHT_SERVED_NAMES", "text-embedding-3-small, mine")]);
+    let with = |model: &str| server.post("/v1/embeddings", json!({"input": "a", "model": model}).to_string());
+    for model in ["all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2", "text-embedding-3-small", "mine"] {
+        assert_eq!(with(model).status(), 200, "{model}");
+    }
+    for model in ["evil/all-MiniLM-L6-v2", "all-MiniLM-L6-v2.gguf", "../all-MiniLM-L6-v2", "README.md", "fetch", ""] {
+        assert_eq!(with(model).status(), 404, "{model}");
+    }
+}
+
+#[test]
+fn errors_are_short_and_in_plain_words() {
+    let server = Server::start(&[]);
+    let long = "x".repeat(1_000_000);
+    for body in [
+        json!({"input": "a", "dimensions": long}),
+        json!({"input": "a", "encoding_format": long}),
+        json!({"input": "a", "prompt_name": long}),
+        json!({"input": "a", "model": long}),
+        json!([long]),
+    ] {
+        let reply = server.post("/v1/embeddings", body.to_string());
+        assert!(reply.status() >= 400 && reply.body.len() < 1000, "{}", reply.body.len());
+        for word in ["usize", "u32", "struct"] {
+            assert!(!reply.text().contains(word), "{}", reply.text());
+        }
+    }
+    for text in [r#"{"input":"\ud800"}"#, r#"{"input":1e999}"#] {
+        assert_eq!(server.post("/v1/embeddings", text).json()["error"]["code"], "invalid_json", "{text}");
+    }
+    let reply = server.post("/similarity", r#"{"inputs":{"source_sentence":"a","sentences":["b",""]}}"#);
+    assert!(reply.text().contains("inputs.sentences[1] is empty"), "{}", reply.text());
+}

@@ -105,6 +105,11 @@ impl Api {
         response
     }
 
+    /// Refuses a wrong key as soon as the headers are there, where the right one is at hand.
+    pub fn precheck(&self, headers: &HeaderMap) -> Result<()> {
+        self.auth.precheck(headers)
+    }
+
     /// The largest body of a route of this family, in bytes.
     pub fn payload_limit(&self, family: Family) -> usize {
         self.engine.config.payload_limit.unwrap_or(family.payload_limit())

@@ -2,7 +2,7 @@
 
 use super::{metrics, openai, openapi, tei};
 use crate::engine::{Deadline, Engine, Usage};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, shown};
 use bytes::Bytes;
 use http::Method;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -17,6 +17,15 @@ pub enum Family {
 }
 
 impl Family {
+    /// Whose conventions a request's path follows.
+    pub fn of<B>(request: &http::Request<B>) -> Self {
+        match find(request.method(), request.uri().path()) {
+            Ok(Found::Route(route, _)) => route.family,
+            Ok(Found::OtherMethods(family, _)) => family,
+            Err(_) => Family::OpenAi,
+        }
+    }
+
     /// The largest body, in bytes: TEI's default, or what Lambda takes in one invocation.
     pub fn payload_limit(self) -> usize {
         match self {
@@ -203,14 +212,16 @@ pub fn find(method: &Method, path: &str) -> Result<Found> {
     let path = if path.len() > 1 { path.trim_end_matches('/') } else { path };
     let path = if path.is_empty() { "/" } else { path };
     let here: Vec<_> = ROUTES.iter().filter_map(|r| Some((r, matches(r.path, path)?))).collect();
-    if let Some((route, tail)) = here.iter().find(|(r, _)| r.method.name() == method.as_str()) {
+    // HEAD is GET without the body, which who sends the reply leaves away.
+    let wanted = if method == Method::HEAD { "GET" } else { method.as_str() };
+    if let Some((route, tail)) = here.iter().find(|(r, _)| r.method.name() == wanted) {
         return Ok(Found::Route(route, tail.clone()));
     }
     match here.first() {
         Some((route, _)) => Ok(Found::OtherMethods(route.family, here.iter().map(|(r, _)| r.method.name()).collect())),
         None => {
-            let shown: String = path.chars().take(100).collect();
-            Err(Error::new(Kind::UnknownPath, format!("there is nothing at {shown:?}; /openapi.json lists the routes")))
+            let path = shown(path);
+            Err(Error::new(Kind::UnknownPath, format!("there is nothing at {path:?}; /openapi.json lists the routes")))
         }
     }
 }

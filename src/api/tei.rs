@@ -3,7 +3,7 @@
 use super::routes::{Call, Reply};
 use super::wire::{Inputs, check_count, check_none_empty, parse};
 use crate::engine::{Decode, Embed, EmbedTokens, Input, Long, Similarity, Texts, Tokenize};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::format::{Encoded, Encoding, encode};
 use crate::models::tokenizer::{Direction, Token};
 use schemars::JsonSchema;
@@ -250,8 +250,12 @@ pub fn similarity(call: &Call) -> Result<Reply> {
     let request: SimilarityRequest = parse(call.body)?;
     let SimilarityInputs { source_sentence, sentences } = request.inputs;
     check_count("inputs.sentences", sentences.len(), call.engine.config.max_client_batch.saturating_sub(1).max(1))?;
+    check_none_empty("inputs.sentences", &sentences, String::is_empty)?;
+    if source_sentence.is_empty() {
+        let field = "inputs.source_sentence";
+        return Err(Error::new(Kind::Empty, format!("{field} is empty")).param(field));
+    }
     let inputs = std::iter::once(source_sentence).chain(sentences).map(Input::Text).collect();
-    let inputs = Inputs(inputs).checked("inputs", usize::MAX)?;
     let p = request.parameters.unwrap_or_default();
     let job = Similarity(texts(call, inputs, p.truncate, p.truncation_direction, p.prompt_name));
     let (scores, usage) = call.engine.run(job, call.deadline)?;

@@ -14,8 +14,9 @@ use std::fmt;
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
     let text = std::str::from_utf8(body)
         .map_err(|e| Error::new(Kind::InvalidJson, format!("the body is not UTF-8 at byte {}", e.valid_up_to())))?;
-    fields(text).map_err(|error| match serde_json::from_str::<de::IgnoredAny>(text) {
-        Ok(_) => error,
+    // A value decodes what the fields do not name: a lone half of a pair, a number beyond any float.
+    fields(text).map_err(|error| match serde_json::from_str::<serde_json::Value>(text) {
+        Ok(_) => error.cut(),
         Err(e) => Error::new(Kind::InvalidJson, format!("the body is not JSON: {e}")),
     })
 }
@@ -30,12 +31,22 @@ fn fields<T: DeserializeOwned>(text: &str) -> Result<T> {
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|e| {
         let (path, inner) = (e.path().to_string(), e.into_inner());
         match path.as_str() {
-            "." => Error::new(Kind::InvalidShape, inner.to_string()),
-            _ => Error::new(Kind::InvalidShape, format!("{path}: {inner}")).param(path),
+            "." => Error::new(Kind::InvalidShape, in_words(&inner)),
+            _ => Error::new(Kind::InvalidShape, format!("{path}: {}", in_words(&inner))).param(path),
         }
     })?;
     deserializer.end().map_err(|e| Error::new(Kind::InvalidJson, e.to_string()))?;
     Ok(value)
+}
+
+/// serde's text without Rust's names for types.
+fn in_words(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let text = text.replace("expected usize", "expected a whole number").replace("expected u32", "expected a token id");
+    match text.split_once("expected struct ") {
+        Some((before, _)) => format!("{before}expected an object"),
+        None => text,
+    }
 }
 
 /// `"text"`, `[1, 2]` (one input of token ids), or a list of texts and lists of ids.

@@ -10,6 +10,8 @@ use std::str::FromStr;
 use std::time::Instant;
 
 const WARM_UPS: usize = 3;
+/// Tokens of one forward pass, which memory has to hold.
+const MAX_TOKENS: usize = 1 << 16;
 
 #[derive(Debug, Args)]
 pub(super) struct BenchArgs {
@@ -34,8 +36,11 @@ impl FromStr for Shape {
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         let number = |t: &str| t.parse().ok().filter(|n| (1..=1 << 16).contains(n));
+        let bounded = |s: &Shape| s.batch * s.tokens <= MAX_TOKENS;
         let shape = text.split_once('x').and_then(|(b, t)| Some(Shape { batch: number(b)?, tokens: number(t)? }));
-        shape.ok_or_else(|| "a shape is two whole numbers, such as 32x128".into())
+        shape
+            .filter(bounded)
+            .ok_or_else(|| format!("a shape is two whole numbers, such as 32x128, of no more than {MAX_TOKENS} tokens"))
     }
 }
 

@@ -1,17 +1,19 @@
 //! `tealight embed`: texts or documents in, vectors out.
 
 use super::{ModelArgs, json_line, print};
-use crate::engine::{Deadline, Embed, Engine, Input, Long, Texts};
+use crate::engine::{Check, Deadline, Embed, Engine, Input, Long, Texts};
 use crate::error::{Error, Kind, Result};
 use crate::format::{Encoded, Encoding, encode, npy};
 use crate::models::pack::replace;
 use crate::models::tokenizer::Direction;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 
+/// Some editors put it before a text.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 /// Documents of one call of the engine.
 const CHUNK: usize = 256;
 
@@ -74,25 +76,26 @@ impl ValueEnum for EncodingArg {
 /// A document of the input.
 #[derive(Debug, Clone, Deserialize)]
 struct Document {
-    id: Option<Value>,
+    /// As it stands in the input: numbers keep their digits.
+    id: Option<Box<RawValue>>,
     text: String,
-    metadata: Option<Value>,
+    metadata: Option<Box<RawValue>>,
 }
 
 /// A document of the output.
 #[derive(Debug, Serialize)]
 struct Record<'a> {
-    id: &'a Value,
+    id: &'a RawValue,
     text: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    metadata: Option<&'a Value>,
+    metadata: Option<&'a RawValue>,
     embedding: &'a Encoded,
     #[serde(skip_serializing_if = "Option::is_none")]
     scale: Option<f32>,
 }
 
 struct Row {
-    id: Value,
+    id: Box<RawValue>,
     document: Document,
     embedding: Encoded,
     scale: Option<f32>,
@@ -103,7 +106,7 @@ impl Row {
         json_line(&Record {
             id: &self.id,
             text: &self.document.text,
-            metadata: self.document.metadata.as_ref(),
+            metadata: self.document.metadata.as_deref(),
             embedding: &self.embedding,
             scale: self.scale,
         })
@@ -115,6 +118,8 @@ pub(super) fn run(args: &EmbedArgs) -> Result<()> {
         return Err(Error::value("encoding", "base64 has no place in a NumPy matrix; float is the same values"));
     }
     let engine = args.model.engine()?;
+    // What is wrong is said before the first line comes, if one comes.
+    engine.run(Check { dimensions: args.dimensions, prompt: args.prompt.clone() }, Deadline::NONE)?;
     match &args.output {
         None => print_to(|out| convert(args, &engine, out)),
         Some(path) => {
@@ -208,7 +213,10 @@ fn documents(args: &EmbedArgs) -> Result<Box<dyn Iterator<Item = Result<Document
         _ => Box::new(std::io::stdin().lock()),
     };
     Ok(Box::new(reader.lines().enumerate().map(|(i, line)| {
-        let line = line.map_err(|e| Error::new(Kind::Io, format!("line {}: {e}", i + 1)))?;
+        let mut line = line.map_err(|e| Error::new(Kind::Io, format!("line {}: {e}", i + 1)))?;
+        if i == 0 && line.starts_with(BYTE_ORDER_MARK) {
+            line.remove(0);
+        }
         document(line).map_err(|e| e.context(format_args!("line {}", i + 1)))
     })))
 }
@@ -218,11 +226,14 @@ fn document(line: String) -> Result<Document> {
         return Ok(Document { id: None, text: line, metadata: None });
     }
     // A line that begins like an object and is none is a text, for instance of code.
-    match serde_json::from_str::<Value>(&line) {
-        Err(_) => Ok(Document { id: None, text: line, metadata: None }),
-        Ok(value) => serde_json::from_value(value)
-            .map_err(|e| Error::new(Kind::InvalidShape, format!("not a document with a text: {e}"))),
+    if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(&line) {
+        if line.trim_start().starts_with("{\"") {
+            let _ =
+                writeln!(std::io::stderr(), "tealight: a line that looks like a document is taken as a text: {error}");
+        }
+        return Ok(Document { id: None, text: line, metadata: None });
     }
+    serde_json::from_str(&line).map_err(|e| Error::new(Kind::InvalidShape, format!("not a document with a text: {e}")))
 }
 
 fn embed(args: &EmbedArgs, engine: &Engine, chunk: Vec<Document>, first: usize) -> Result<Vec<Row>> {
@@ -245,7 +256,8 @@ fn embed(args: &EmbedArgs, engine: &Engine, chunk: Vec<Document>, first: usize) 
     let vectors = engine.run(job, Deadline::NONE)?.vectors;
     let row = |(i, (document, vector)): (usize, (Document, Vec<f32>))| {
         let (embedding, scale) = encode(vector, args.encoding.0);
-        let id = document.id.clone().unwrap_or_else(|| (first + i).into());
+        let number = || to_raw_value(&(first + i)).unwrap_or_default();
+        let id = document.id.clone().unwrap_or_else(number);
         Row { id, document, embedding, scale }
     };
     Ok(chunk.into_iter().zip(vectors).enumerate().map(row).collect())

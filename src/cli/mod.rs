@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
 use crate::models::pack::{Labels, pack};
-use crate::{event, server};
+use crate::server;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -153,7 +153,7 @@ fn execute(command: Command) -> Result<()> {
 }
 
 fn serve(args: &ServeArgs) -> Result<()> {
-    event::log_to_stderr();
+    crate::log::init(std::io::stderr);
     let engine = Arc::new(args.model.engine()?);
     let api = Arc::new(Api::new(engine));
     server::run(api, SocketAddr::new(args.host, args.port), |address| {

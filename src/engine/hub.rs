@@ -22,6 +22,16 @@ const WANTED: [&str; 9] = [
     "model.safetensors",
 ];
 
+/// Whether a name can be one of the hub: `ORGANISATION/NAME`.
+pub fn is_repository(name: &str) -> bool {
+    let plain = |part: &str| {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        !part.is_empty() && !part.starts_with('.') && part.chars().all(allowed)
+    };
+    name.split_once('/').is_some_and(|(organisation, name)| plain(organisation) && plain(name))
+        && !name.ends_with(".gguf")
+}
+
 /// In a snapshot that [`pull`] has completed.
 const WHOLE: &str = ".tealight-whole";
 
@@ -86,6 +96,10 @@ impl Progress for Forward<'_> {
 /// [`Kind::ModelNotFound`] where the hub has no such repository or it has no safetensors; [`Kind::Upstream`] where the
 /// hub cannot be reached or a file does not have the sha256 that the hub gives for it.
 pub fn pull(repository: &str, listener: &mut dyn Listener) -> Result<PathBuf> {
+    if !is_repository(repository) {
+        let message = format!("{repository:?} is neither in the catalog nor a repository: ORGANISATION/NAME");
+        return Err(Error::new(Kind::ModelNotFound, message).param("model"));
+    }
     let api = ApiBuilder::from_env().build().map_err(|e| failed(repository, &e))?;
     let info = api.model(repository.to_string()).info().map_err(|e| failed(repository, &e))?;
     let there: Vec<String> = info.siblings.into_iter().map(|s| s.rfilename).collect();
@@ -147,7 +161,8 @@ fn verify(path: &Path) -> Result<()> {
 }
 
 fn failed(what: &str, error: &ApiError) -> Error {
-    let text = error.to_string();
-    let kind = if text.contains("404") || text.contains("401") { Kind::ModelNotFound } else { Kind::Upstream };
-    Error::new(kind, format!("cannot get {what} from the hub: {text}")).param("model")
+    // The hub says 401 for what does not exist as well as for what is private.
+    let missing = matches!(error, ApiError::RequestError(e) if matches!(**e, ureq::Error::StatusCode(401 | 404)));
+    let kind = if missing { Kind::ModelNotFound } else { Kind::Upstream };
+    Error::new(kind, format!("cannot get {what} from the hub: {error}")).param("model")
 }

@@ -9,7 +9,7 @@ pub mod registry;
 pub mod source;
 
 use crate::config::Config;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, shown};
 use crate::kernels::rowwise;
 use crate::models::tokenizer::{Direction, MAX_CHARS_PER_TOKEN, Token};
 use crate::models::{Batch, Embedder, shorten};
@@ -141,6 +141,25 @@ pub struct Embed {
     pub dimensions: Option<usize>,
 }
 
+/// Job: whether the default model takes these options, before there is a text.
+#[derive(Debug, Clone)]
+pub struct Check {
+    /// How many values to keep of each vector.
+    pub dimensions: Option<usize>,
+    /// The name of a prompt.
+    pub prompt: Option<String>,
+}
+
+impl Job for Check {
+    type Output = ();
+
+    fn run(self, engine: &Engine, _: Deadline) -> Result<()> {
+        let loaded = engine.registry.get(None)?;
+        check_dimensions(self.dimensions, loaded.model.dimension())?;
+        prompt(&loaded.model, self.prompt.as_deref()).map(drop)
+    }
+}
+
 /// Vectors of texts.
 #[derive(Debug, Clone)]
 pub struct Vectors {
@@ -214,7 +233,8 @@ impl Job for Similarity {
             return Ok((vec![], usage));
         };
         let isa = engine.cpu.isa;
-        Ok((others.iter().map(|v| rowwise::dot(isa, source, v)).collect(), usage))
+        // Rounding may put the cosine of equal vectors above 1.
+        Ok((others.iter().map(|v| rowwise::dot(isa, source, v).clamp(-1.0, 1.0)).collect(), usage))
     }
 }
 
@@ -279,7 +299,7 @@ fn prompt<'a>(model: &'a Embedder, name: Option<&'a str>) -> Result<&'a str> {
     prompts.get(name).map(String::as_str).ok_or_else(|| {
         let known: Vec<_> = prompts.keys().map(String::as_str).collect();
         let known = if known.is_empty() { "none".to_string() } else { known.join(", ") };
-        Error::value("prompt_name", format!("prompt_name is {name:?}; this model's prompts: {known}"))
+        Error::value("prompt_name", format!("prompt_name is {:?}; this model's prompts: {known}", shown(name)))
     })
 }
 

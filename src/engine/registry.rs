@@ -54,9 +54,9 @@ impl Registry {
     }
 
     fn is_default(&self, name: &str) -> bool {
-        name == self.config.model
-            || catalog::short_name(name) == self.default_name()
-            || self.config.served_names.iter().any(|n| n == name)
+        let default = self.default_name();
+        let known = catalog::find(name).map_or(name, |e| e.name);
+        name == self.config.model || known == default || self.config.served_names.iter().any(|n| n == name)
     }
 
     /// The model that a request names, or the default one; loads it if need be, waiting for a load under way.

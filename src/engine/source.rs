@@ -6,7 +6,7 @@
 
 use super::{catalog, hub};
 use crate::config::Config;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, shown};
 use std::path::{Path, PathBuf};
 
 /// The folder that a Lambda layer unpacks to.
@@ -28,24 +28,21 @@ pub fn folders(config: &Config) -> Vec<PathBuf> {
 
 /// A model of this name in one of the folders: `NAME.gguf`, or a folder `NAME` with a `config.json`.
 fn installed(config: &Config, name: &str) -> Option<PathBuf> {
-    let short = catalog::short_name(name);
+    // Another organisation's model of the same name is another model.
+    let short = catalog::find(name).map_or(name, |e| e.name);
     if !is_plain(short) {
         return None;
     }
-    folders(config)
-        .iter()
-        .flat_map(|folder| [folder.join(format!("{short}.gguf")), folder.join(short)])
-        .find(|path| is_model(path))
+    folders(config).iter().find_map(|folder| {
+        let (file, sub) = (folder.join(format!("{short}.gguf")), folder.join(short));
+        if file.is_file() { Some(file) } else { sub.join("config.json").is_file().then_some(sub) }
+    })
 }
 
 /// Whether a name cannot lead out of a folder.
 fn is_plain(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     !name.is_empty() && !name.starts_with('.') && name.chars().all(allowed)
-}
-
-fn is_model(path: &Path) -> bool {
-    path.is_file() || path.join("config.json").is_file()
 }
 
 /// The names of all models in the folders, sorted.
@@ -65,7 +62,8 @@ fn model_name(path: &Path) -> Option<String> {
     let is_gguf = path.is_file() && path.extension().is_some_and(|e| e == "gguf");
     let name = if is_gguf { path.file_stem() } else { path.file_name() }?;
     let found = is_gguf || path.join("config.json").is_file();
-    found.then(|| name.to_str().map(str::to_string)).flatten()
+    let name = name.to_str().filter(|name| is_plain(name))?;
+    found.then(|| name.to_string())
 }
 
 /// The path of a model that a request names: one of the installed, and nothing else.
@@ -79,13 +77,11 @@ pub fn for_operator(config: &Config, name: &str) -> Result<PathBuf> {
     if path.is_file() || path.is_dir() {
         return Ok(path.to_path_buf());
     }
-    // Another organisation's model of the same name is another model, and a path is that file or nothing.
-    let is_own_name = !name.contains('/') || catalog::find(name).is_some();
-    if let Some(path) = installed(config, name).filter(|_| is_own_name) {
+    if let Some(path) = installed(config, name) {
         return Ok(path);
     }
     let repository = catalog::find(name).map_or(name, |e| e.repository);
-    if !repository.contains('/') || repository.starts_with(['/', '.']) || repository.ends_with(".gguf") {
+    if !hub::is_repository(repository) {
         return Err(not_found(name, "no such file, installed model or model of the catalog"));
     }
     if let Some(path) = hub::cached(repository) {
@@ -101,8 +97,7 @@ pub fn for_operator(config: &Config, name: &str) -> Result<PathBuf> {
 }
 
 fn not_found(name: &str, why: &str) -> Error {
-    let shown: String = name.chars().take(100).collect();
-    Error::new(Kind::ModelNotFound, format!("the model {shown:?} does not exist here: {why}")).param("model")
+    Error::new(Kind::ModelNotFound, format!("the model {:?} does not exist here: {why}", shown(name))).param("model")
 }
 
 #[cfg(test)]

@@ -57,10 +57,10 @@ fn path_of(fields: &Fields) -> Result<String> {
 
 fn method_of(fields: &Fields, path: &str) -> Result<Method> {
     if let Some(name) = &fields.method {
-        return Method::from_bytes(name.as_bytes())
+        return Method::from_bytes(name.to_ascii_uppercase().as_bytes())
             .map_err(|_| Error::value("method", format!("method is {name:?}, which is not a method of HTTP")));
     }
-    match find(&Method::POST, path) {
+    match find(&Method::POST, path.split('?').next().unwrap_or_default()) {
         Ok(Found::Route(..)) => Ok(Method::POST),
         _ => Ok(Method::GET),
     }

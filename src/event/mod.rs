@@ -32,7 +32,7 @@ type Outcome = FunctionResponse<Box<RawValue>, Body>;
 /// # Errors
 /// The configuration is wrong, or the Runtime API fails.
 pub fn run() -> Result<(), lambda_runtime::Error> {
-    lambda_runtime::tracing::init_default_subscriber();
+    crate::log::init(std::io::stdout);
     let config = Config::from_env().inspect_err(|e| tracing::error!("{e}"))?;
     let api = Arc::new(Api::new(Arc::new(Engine::new(config)?)));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -40,11 +40,6 @@ pub fn run() -> Result<(), lambda_runtime::Error> {
         preload(&api.engine).await;
         Runtime::new(service_fn(move |event| handle(api.clone(), event))).run().await
     })
-}
-
-/// Logs of the local server, in the same form and by the same variables as the function's.
-pub fn log_to_stderr() {
-    lambda_runtime::tracing::init_default_subscriber_with_writer(std::io::stderr);
 }
 
 /// Loads the default model during Init. A failure is no end: the first request tries again and reports it.
@@ -110,7 +105,26 @@ async fn handle(api: Arc<Api>, event: LambdaEvent<Box<RawValue>>) -> Result<Outc
 }
 
 fn diagnostic(error: Error) -> Diagnostic {
+    // What the text says may be the request's own words.
+    tracing::warn!(code = error.kind.code(), param = error.param, "invocation failed");
     Diagnostic { error_type: error.kind.code().into(), error_message: error.message }
+}
+
+/// The largest buffered reply that Lambda takes, in bytes.
+/// <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>
+const MAX_REPLY: usize = 6_291_556;
+
+/// A reply, or the error that Lambda would otherwise answer in words of its own.
+fn bounded(reply: Box<RawValue>) -> Result<Box<RawValue>, Error> {
+    match reply.get().len() {
+        length if length <= MAX_REPLY => Ok(reply),
+        length => Err(Error::new(
+            Kind::ReplyTooLarge,
+            format!(
+                "the reply has {length} bytes, Lambda takes {MAX_REPLY}: send fewer inputs, or encoding_format base64"
+            ),
+        )),
+    }
 }
 
 /// How long an invocation may work. A deadline in the past is none: the emulator sends 1970.
@@ -128,7 +142,8 @@ async fn http(api: Arc<Api>, payload: &str, limit: Option<Duration>) -> Result<O
     if api.engine.config.response_stream && event.is_function_url() {
         return Ok(stream(response));
     }
-    event.reply(&response).map(FunctionResponse::BufferedResponse)
+    let reply = event.reply(&response).and_then(bounded);
+    reply.or_else(|error| event.reply(&api.refuse(Family::OpenAi, &error))).map(FunctionResponse::BufferedResponse)
 }
 
 /// A reply as the function URL wants it in RESPONSE_STREAM mode.
@@ -143,16 +158,13 @@ fn stream(response: Response<Bytes>) -> Outcome {
 async fn direct(api: Arc<Api>, payload: &str, limit: Option<Duration>) -> Result<Outcome, Error> {
     let request = direct::request(payload)?;
     let response = answer(api, request, Trust::Iam, limit).await;
-    direct::reply(&response).map(FunctionResponse::BufferedResponse)
+    direct::reply(&response).and_then(bounded).map(FunctionResponse::BufferedResponse)
 }
 
 /// Runs a request beside the event loop, and stops waiting for it when its time is over.
 async fn answer(api: Arc<Api>, request: Request<Bytes>, trust: Trust, limit: Option<Duration>) -> Response<Bytes> {
     let deadline = Deadline(limit.map(|l| Instant::now() + l));
-    let family = match crate::api::routes::find(request.method(), request.uri().path()) {
-        Ok(crate::api::routes::Found::Route(route, _)) => route.family,
-        _ => Family::OpenAi,
-    };
+    let family = Family::of(&request);
     let worker = api.clone();
     let work = tokio::task::spawn_blocking(move || worker.handle(&request, trust, deadline));
     let done = match limit {

@@ -93,7 +93,7 @@ async fn answer(
     places: Arc<Semaphore>,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
-    let family = family_of(&request);
+    let family = Family::of(&request);
     let response = match admitted(api.clone(), places, request, family).await {
         Ok(response) => response,
         Err(error) => {
@@ -106,17 +106,12 @@ async fn answer(
     Ok(response.map(Full::new))
 }
 
-fn family_of<B>(request: &Request<B>) -> Family {
-    match find(request.method(), request.uri().path()) {
-        Ok(Found::Route(route, _)) => route.family,
-        Ok(Found::OtherMethods(family, _)) => family,
-        Err(_) => Family::OpenAi,
+/// Who may use the route of a request, if it has one.
+fn access(parts: &http::request::Parts) -> Option<Access> {
+    match find(&parts.method, parts.uri.path()) {
+        Ok(Found::Route(route, _)) => Some(route.access),
+        _ => None,
     }
-}
-
-/// Whether a request is for a route that is open to everyone; all of these only look at what is there.
-fn is_open(parts: &http::request::Parts) -> bool {
-    matches!(find(&parts.method, parts.uri.path()), Ok(Found::Route(route, _)) if route.access == Access::Open)
 }
 
 async fn admitted(
@@ -126,14 +121,19 @@ async fn admitted(
     family: Family,
 ) -> Result<Response<Bytes>> {
     let (parts, body) = request.into_parts();
-    let body = read(body, &parts.headers, api.payload_limit(family)).await?;
-    if is_open(&parts) {
-        // Busy is not ill: probes need no place and no worker.
+    if access(&parts) == Some(Access::Open) {
+        // These only look at what is there. Busy is not ill: probes need no place and no worker.
+        let body = read(body, &parts.headers, api.payload_limit(family)).await?;
         return Ok(api.handle(&Request::from_parts(parts, body), Trust::Key, Deadline::NONE));
+    }
+    // Before the body, so that neither strangers nor a crowd fill the memory.
+    if access(&parts).is_some() {
+        api.precheck(&parts.headers)?;
     }
     let place = places
         .try_acquire_owned()
         .map_err(|_| Error::new(Kind::Overloaded, "every place in the queue is taken; try again in a second"))?;
+    let body = read(body, &parts.headers, api.payload_limit(family)).await?;
     let request = Request::from_parts(parts, body);
     let work = tokio::task::spawn_blocking(move || {
         let response = api.handle(&request, Trust::Key, Deadline::NONE);
@@ -147,6 +147,9 @@ async fn admitted(
 async fn read(mut body: Incoming, headers: &HeaderMap, limit: usize) -> Result<Bytes> {
     let stated = headers.get(http::header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
     let stated = stated.filter(|length| *length > limit);
+    if let Some(length) = stated.filter(|_| headers.contains_key(http::header::EXPECT)) {
+        return Err(too_large(length, limit));
+    }
     let reading = async {
         let (mut bytes, mut length) = (BytesMut::new(), 0);
         while let Some(frame) = body.frame().await {
@@ -163,6 +166,9 @@ async fn read(mut body: Incoming, headers: &HeaderMap, limit: usize) -> Result<B
         let length = stated.unwrap_or(length);
         if length > limit { Err(too_large(length, limit)) } else { Ok(bytes.freeze()) }
     };
-    let late = |_| Error::new(Kind::Timeout, format!("the body did not arrive within {} s", BODY_TIME.as_secs()));
+    let late = |_| match stated {
+        Some(length) => too_large(length, limit),
+        None => Error::new(Kind::SlowBody, format!("the body did not arrive within {} s", BODY_TIME.as_secs())),
+    };
     tokio::time::timeout(BODY_TIME, reading).await.map_err(late)?
 }
