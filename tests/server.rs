@@ -451,7 +451,7 @@ fn browsers_may_call_where_an_origin_is_allowed() {
         (401, server.post("/v1/embeddings", HELLO)),
         (404, server.get("/nothing")),
         // A browser shows the page no reply without this header, and so not what is wrong.
-        (413, server.post("/v1/embeddings", vec![b' '; LIMIT + 1])),
+        (413, server.post_with("/v1/embeddings", &[JSON, key], vec![b' '; LIMIT + 1])),
     ];
     for (status, reply) in replies {
         assert_eq!(reply.status(), status);
