@@ -78,30 +78,6 @@ const BAD: &str = "invalid_request_error";
 const SERVER: &str = "server_error";
 
 impl Kind {
-    /// All of them.
-    pub const ALL: [Kind; 20] = [
-        Kind::Empty,
-        Kind::InvalidJson,
-        Kind::InvalidShape,
-        Kind::InvalidValue,
-        Kind::TooLong,
-        Kind::BodyTooLarge,
-        Kind::ReplyTooLarge,
-        Kind::MediaType,
-        Kind::InvalidApiKey,
-        Kind::UnknownPath,
-        Kind::MethodNotAllowed,
-        Kind::ModelNotFound,
-        Kind::ModelLoad,
-        Kind::Upstream,
-        Kind::Overloaded,
-        Kind::Timeout,
-        Kind::SlowBody,
-        Kind::UnsupportedEvent,
-        Kind::Io,
-        Kind::Internal,
-    ];
-
     #[rustfmt::skip]
     const fn row(self) -> Row {
         match self {
