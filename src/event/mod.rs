@@ -45,12 +45,17 @@ pub fn run() -> Result<(), lambda_runtime::Error> {
 /// Loads the default model during Init. A failure is no end: the first request tries again and reports it.
 async fn preload(engine: &Arc<Engine>) {
     let engine = engine.clone();
-    let load = tokio::task::spawn_blocking(move || {
+    let load = move || {
         if let Err(error) = engine.preload() {
             tracing::error!(code = error.kind.code(), "{error}");
         }
-    });
-    let _ = tokio::time::timeout(INIT_LIMIT, load).await;
+    };
+    begin(load, INIT_LIMIT).await;
+}
+
+/// Begins work beside the event loop and waits for it, but no longer than `limit`; the work goes on.
+async fn begin(work: impl FnOnce() + Send + 'static, limit: Duration) {
+    let _ = tokio::time::timeout(limit, tokio::task::spawn_blocking(work)).await;
 }
 
 /// What an event is, told by the fields that only its kind has.
@@ -182,6 +187,21 @@ async fn answer(api: Arc<Api>, request: Request<Bytes>, trust: Trust, limit: Opt
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn work_that_outlasts_init_goes_on() {
+        let (release, gate) = std::sync::mpsc::channel::<()>();
+        let (done, outcome) = std::sync::mpsc::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let load = move || {
+            gate.recv().unwrap();
+            done.send("loaded").unwrap();
+        };
+        // Returns although the work waits for what only happens afterwards.
+        runtime.block_on(begin(load, Duration::from_millis(1)));
+        release.send(()).unwrap();
+        assert_eq!(outcome.recv().unwrap(), "loaded");
+    }
 
     #[test]
     fn a_deadline_in_the_past_is_none() {
