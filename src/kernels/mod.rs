@@ -1,7 +1,7 @@
 //! Arithmetic on slices: no tensors, no models, no threads.
 //!
-//! Each kernel is written once, generic over the vector type of an instruction set (`simd.rs`), and compiled for each of
-//! them; [`Isa`] chooses at run time. Integer sums are exact and so equal on every set, but for AVX2, whose activations
+//! Each kernel but [`q8_0`] is written once, generic over the vector type of an instruction set (`simd.rs`), and compiled
+//! for each of them; [`Isa`] chooses at run time. Integer sums are exact and so equal on every set, but for AVX2, whose activations
 //! have 7 bits; floats are rounded differently by different sets, and always alike by one.
 #![allow(unsafe_code)]
 
