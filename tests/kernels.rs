@@ -305,3 +305,15 @@ fn a_normalised_vector_has_length_1() {
     rowwise::normalise(&mut zero);
     assert_eq!(zero, [0.0; 4]);
 }
+
+/// AVX2 would saturate on codes of 8 bits, so it takes none.
+#[test]
+fn codes_of_a_finer_set_are_refused() {
+    let packed = Packed::of(&vec![1.0; 16 * 16], &[0.0; 16], &vec![1.0; 16]).unwrap();
+    let mut codes = Codes::default();
+    codes.quantise(Isa::Scalar, &values(16, 31), &packed);
+    for isa in Isa::available() {
+        let product = || gemm(isa, &codes, &packed, Then::Store, &mut [0.0; 16]);
+        assert_eq!(std::panic::catch_unwind(product).is_err(), isa.name() == "avx2", "{}", isa.name());
+    }
+}

@@ -46,9 +46,8 @@ impl Auth {
     /// [`Kind::InvalidApiKey`]; [`Kind::Upstream`] where the key cannot be read from Secrets Manager.
     pub fn check(&self, headers: &HeaderMap) -> Result<()> {
         match &self.source {
-            Source::Open => Ok(()),
-            Source::Fixed(expected) => compare(headers, expected),
             Source::SecretsManager(arn) => compare(headers, &self.current(arn)?),
+            Source::Open | Source::Fixed(_) => self.precheck(headers),
         }
     }
 

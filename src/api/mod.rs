@@ -49,12 +49,7 @@ impl Api {
 
     /// Answers a request. Every reply, of an error too, is complete; a panic becomes an error.
     pub fn handle(&self, request: &Request<Bytes>, trust: Trust, deadline: Deadline) -> Response<Bytes> {
-        let start = Instant::now();
-        let mut response = self.routed(request, trust, deadline, start);
-        if let Some(origin) = &self.engine.config.cors_origin {
-            allow_origin(response.headers_mut(), origin);
-        }
-        response
+        self.shared(self.routed(request, trust, deadline, Instant::now()))
     }
 
     fn routed(&self, request: &Request<Bytes>, trust: Trust, deadline: Deadline, start: Instant) -> Response<Bytes> {
@@ -98,7 +93,11 @@ impl Api {
 
     /// An error outside [`Api::handle`] as a reply.
     pub fn refuse(&self, family: Family, error: &Error) -> Response<Bytes> {
-        let mut response = refuse(family, error);
+        self.shared(refuse(family, error))
+    }
+
+    /// Lets browsers of the configured origin see a reply.
+    fn shared(&self, mut response: Response<Bytes>) -> Response<Bytes> {
         if let Some(origin) = &self.engine.config.cors_origin {
             allow_origin(response.headers_mut(), origin);
         }

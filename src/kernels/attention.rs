@@ -8,6 +8,11 @@ use std::ops::Range;
 /// Query rows that share one pass over the keys.
 const ROWS: usize = 4;
 
+/// Columns of keys and scores for so many tokens: whole groups of four vectors of any set.
+fn padded(tokens: usize) -> usize {
+    tokens.next_multiple_of(64)
+}
+
 /// Queries, keys and values of a batch: row `i` of each begins at `i * stride`. They may lie in one another, as the
 /// outputs of one product do.
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +61,7 @@ pub fn attend(isa: Isa, x: Rows, head: &Head, scratch: &mut Scratch, out: &mut [
     let end = (sequence.end - 1) * x.stride + at + width;
     assert!(end <= x.q.len() && end <= x.k.len() && end <= x.v.len());
     assert!((queries.len() - 1) * out_stride + width <= out.len());
-    let padded = sequence.len().next_multiple_of(64);
+    let padded = padded(sequence.len());
     scratch.scores.resize(ROWS * padded, 0.0);
     transpose(x, head, &mut scratch.keys, padded);
     dispatch!(isa, attend_of(x: Rows, head: &Head, scratch: &mut Scratch, out: &mut [f32], out_stride: usize));
@@ -102,7 +107,7 @@ unsafe fn group<S: Simd, const M: usize>(
     out_stride: usize,
 ) {
     let (tokens, width) = (head.sequence.len(), head.width);
-    let padded = tokens.next_multiple_of(64);
+    let padded = padded(tokens);
     // SAFETY: as in `attend_of`; keys are `[width, padded]`, scores `[ROWS, padded]`, and `padded` is whole groups of
     // four vectors; `width` is whole vectors.
     unsafe {

@@ -110,6 +110,8 @@ pub struct Codes {
     scale: Vec<f32>,
     zero: Vec<i32>,
     width: usize,
+    /// The highest code, by the set that quantised.
+    levels: i32,
 }
 
 impl Codes {
@@ -135,6 +137,7 @@ impl Codes {
 
 #[inline(always)]
 unsafe fn quantise<S: Simd>(rows: &[f32], w: &Packed, out: &mut Codes) {
+    out.levels = S::LEVELS;
     let inverse = w.bytes.as_ptr().cast::<f32>();
     for (r, row) in rows.chunks_exact(w.k).enumerate() {
         // SAFETY: `row` and the file's `1 / smooth` have K values, a multiple of 16 and so of the lanes, and the row of
@@ -180,7 +183,7 @@ pub enum Then {
 /// `out [rows, N] = x W^T + bias`, or what [`Then`] makes of it.
 ///
 /// # Panics
-/// If `x` was quantised for another K, or `out` has another size.
+/// If `x` was quantised for another K or by a set of more levels, or `out` has another size.
 pub fn gemm(isa: Isa, x: &Codes, w: &Packed, then: Then, out: &mut [f32]) {
     assert_eq!(x.width, w.padded());
     assert_eq!(out.len(), x.rows() * w.n);
@@ -189,6 +192,7 @@ pub fn gemm(isa: Isa, x: &Codes, w: &Packed, then: Then, out: &mut [f32]) {
 
 #[inline(always)]
 unsafe fn product<S: Simd>(x: &Codes, w: &Packed, then: Then, out: &mut [f32]) {
+    assert!(x.levels <= S::LEVELS, "codes up to {} on a set that is exact up to {}", x.levels, S::LEVELS);
     // SAFETY: columns and rows stay below N and the rows of `x`, whose sizes `gemm` checked; the caller vouches for the
     // instruction set.
     unsafe {

@@ -24,23 +24,14 @@ impl LayerNorm {
 
     /// The norm of `x + residual`, both `[T, D]`.
     pub fn forward_residual(&self, cpu: &Cpu, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        with_values(residual, |residual| self.normalised(cpu, x, Some(residual)))
-    }
-
-    /// The norm of `x [T, D]`.
-    pub fn forward(&self, cpu: &Cpu, x: &Tensor) -> Result<Tensor> {
-        self.normalised(cpu, x, None)
-    }
-
-    fn normalised(&self, cpu: &Cpu, x: &Tensor, residual: Option<&[f32]>) -> Result<Tensor> {
         let d = self.weight.len();
         let mut out = with_values(x, |x| Ok(x.to_vec()))?;
-        cpu.for_rows(&mut out, d, |first, out| {
-            if let Some(residual) = residual {
+        with_values(residual, |residual| {
+            cpu.for_rows(&mut out, d, |first, out| {
                 rowwise::add(out, &residual[first * d..][..out.len()]);
-            }
-            self.apply(cpu.isa, out);
-            Ok(())
+                self.apply(cpu.isa, out);
+                Ok(())
+            })
         })?;
         rows(out, d)
     }

@@ -121,13 +121,14 @@ async fn admitted(
     family: Family,
 ) -> Result<Response<Bytes>> {
     let (parts, body) = request.into_parts();
-    if access(&parts) == Some(Access::Open) {
+    let access = access(&parts);
+    if access == Some(Access::Open) {
         // These only look at what is there. Busy is not ill: probes need no place and no worker.
         let body = read(body, &parts.headers, api.payload_limit(family)).await?;
         return Ok(api.handle(&Request::from_parts(parts, body), Trust::Key, Deadline::NONE));
     }
     // Before the body, so that neither strangers nor a crowd fill the memory.
-    if access(&parts).is_some() {
+    if access.is_some() {
         api.precheck(&parts.headers)?;
     }
     let place = places
