@@ -309,7 +309,7 @@ fn a_normalised_vector_has_length_1() {
 /// AVX2 would saturate on codes of 8 bits, so it takes none.
 #[test]
 fn codes_of_a_finer_set_are_refused() {
-    let packed = Packed::of(&vec![1.0; 16 * 16], &[0.0; 16], &vec![1.0; 16]).unwrap();
+    let packed = Packed::of(&vec![1.0; 16 * 16], &[0.0; 16], &[1.0; 16]).unwrap();
     let mut codes = Codes::default();
     codes.quantise(Isa::Scalar, &values(16, 31), &packed);
     for isa in Isa::available() {
