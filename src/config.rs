@@ -36,8 +36,7 @@ pub struct Config {
     pub threads: usize,
     /// `TEALIGHT_ISA`: a lower instruction set than the CPU's best.
     pub isa: Isa,
-    /// `TEALIGHT_PRECISION`: `q8_0`; `int8`, much faster and less exact; or `f32`, to measure what quantisation costs.
-    /// Default `q8_0`.
+    /// `TEALIGHT_PRECISION`: `int8`, or `f32`, to measure what quantisation costs. Default `int8`.
     pub precision: Precision,
     /// `TEALIGHT_API_KEY`: the key that requests must carry. Default: none is asked for.
     pub api_key: Option<Secret>,
@@ -136,13 +135,11 @@ impl Config {
 
 fn precision(name: Option<&str>) -> Result<Precision> {
     match name {
-        None | Some("q8_0") => Ok(Precision::Q8_0),
-        Some("int8") => Ok(Precision::Int8),
+        None | Some("int8") => Ok(Precision::Int8),
         Some("f32") => Ok(Precision::F32),
-        Some(other) => Err(Error::value(
-            "TEALIGHT_PRECISION",
-            format!("TEALIGHT_PRECISION is {other:?}, it must be q8_0, int8 or f32"),
-        )),
+        Some(other) => {
+            Err(Error::value("TEALIGHT_PRECISION", format!("TEALIGHT_PRECISION is {other:?}, it must be int8 or f32")))
+        }
     }
 }
 

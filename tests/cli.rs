@@ -441,7 +441,7 @@ fn has_help(command: &[&str]) {
 }
 
 #[test]
-fn packing_twice_gives_equal_bytes_and_the_folders_vectors() {
+fn packing_twice_gives_equal_bytes_and_the_vectors_are_near_the_folders() {
     let folder = tempfile::tempdir().unwrap();
     let pack = |name: &str| {
         let file = folder.path().join(name).display().to_string();
@@ -456,12 +456,16 @@ fn packing_twice_gives_equal_bytes_and_the_folders_vectors() {
 
     let texts = ["hello world", "The candle burns.", "中 and 🕯 and я", "a"];
     let with = |model: &str, more: &[&str]| {
-        let args = [&["embed", "--model", model, "--encoding", "base64"], more, &texts].concat();
-        run(&mut tealight(args)).good_text()
+        let args = [&["embed", "--model", model], more, &texts].concat();
+        let vectors = run(&mut tealight(args)).good_json();
+        vectors.as_array().unwrap().iter().map(floats).collect::<Vec<_>>()
     };
-    // Base64 is of the bits, so that equal text is equal bits.
     for more in [&[][..], &["--prompt", "query"], &["--no-normalize"], &["--dimensions", "7"]] {
-        assert_eq!(with(TINY, more), with(&first, more), "{more:?}");
+        for (a, b) in with(TINY, more).iter().zip(&with(&first, more)) {
+            let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f32>();
+            // Rows of 32 values, so that roundings average out less than in a real model.
+            assert!(dot(a, b) / (dot(a, a) * dot(b, b)).sqrt() > 0.99, "{more:?}: {a:?} {b:?}");
+        }
     }
     let info = run(&mut tealight(["info", "--json", "--model", &first])).good_json();
     assert_eq!((&info["license"], &info["source"]), (&json!("MIT"), &json!("https://example.org/tiny")));

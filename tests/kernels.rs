@@ -1,15 +1,39 @@
-//! Every kernel of every instruction set that this CPU has, against float64 or against exact integers.
+//! Every kernel of every instruction set that this CPU has, against the scalar one, float64 and exact integers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
-use tealight::kernels::attention::{Head, Rows, Scratch, attend};
-use tealight::kernels::int8::{Codes, Packed, Then, gemm};
-use tealight::kernels::q8_0::{self, Activations, BLOCK};
+#[cfg(target_arch = "x86_64")]
+#[path = "support/amx.rs"]
+mod amx;
+
+use tealight::kernels::attention::{Head, Rows, float, int8 as attention8};
+use tealight::kernels::codes::Codes;
+use tealight::kernels::int4::{self, Block};
+use tealight::kernels::int8::{Packed, Then, gemm};
+use tealight::kernels::rowwise::{EXP_ERROR, GELU_ERROR};
 use tealight::kernels::{Isa, rowwise};
 
-/// The largest error of the exact GELU, relative to the larger of its value and 1.
-const GELU_ERROR: f64 = 1e-6;
 /// The largest error of attention and normalisation, on values around 1.
 const FLOAT_ERROR: f64 = 2e-6;
+/// What attention in int8 is off by at most, on values from -1 to 1: steps of 1/127 in keys, queries, values and weights,
+/// and of 1/63 in queries on AVX2.
+const ATTENTION_ERROR: f64 = 0.02;
+
+/// Every set, AMX emulated where the CPU has none.
+fn sets() -> Vec<Isa> {
+    let mut sets = Isa::available();
+    #[cfg(target_arch = "x86_64")]
+    if let Some(amx) = amx::amx()
+        && !sets.contains(&amx)
+    {
+        sets.push(amx);
+    }
+    sets
+}
+
+/// Whether a set quantises activations to 7 bits.
+fn coarse(isa: Isa) -> bool {
+    isa.name() == "avx2"
+}
 
 /// Values in [-1, 1) by a fixed linear congruence.
 fn values(count: usize, seed: u64) -> Vec<f32> {
@@ -21,210 +45,131 @@ fn values(count: usize, seed: u64) -> Vec<f32> {
     (0..count).map(|_| next()).collect()
 }
 
-fn quantised(values: &[f32]) -> Vec<u8> {
-    let mut bytes = vec![];
-    q8_0::quantise_row(values, &mut bytes);
-    bytes
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|v| v.to_bits()).collect()
 }
 
-fn product(isa: Isa, x: &[f32], w: &[u8], k: usize) -> Vec<f32> {
-    let w = q8_0::blocks(w).unwrap();
-    let mut out = vec![f32::NAN; x.len() / k * (w.len() / (k / BLOCK))];
-    q8_0::matmul(isa, &Activations::quantise(x, k), w, &mut out);
-    out
-}
-
-#[test]
-fn q8_0_products_are_equal_to_the_bit() {
-    for isa in Isa::available() {
-        for k in [32, 64, 96, 384] {
-            for (m, n) in [(1, 1), (2, 3), (3, 1), (4, 5), (5, 8), (7, 2), (9, 33)] {
-                let (x, w) = (values(m * k, 1), quantised(&values(n * k, 2)));
-                assert_eq!(product(isa, &x, &w, k), product(Isa::Scalar, &x, &w, k), "{} {m}x{k}x{n}", isa.name());
-            }
-        }
-    }
-}
-
-#[test]
-fn q8_0_products_are_near_the_float_ones() {
-    let (m, k, n) = (5, 384, 7);
-    let (x, w) = (values(m * k, 3), values(n * k, 4));
-    let found = product(Isa::best(), &x, &quantised(&w), k);
-    for (i, found) in found.iter().enumerate() {
-        let (x, w) = (&x[i / n * k..][..k], &w[i % n * k..][..k]);
-        let exact: f64 = x.iter().zip(w).map(|(a, b)| *a as f64 * *b as f64).sum();
-        // Each factor is off by at most half a step of 1/127, 384 times at random.
-        assert!((*found as f64 - exact).abs() < 0.2, "{found} {exact}");
-    }
-}
-
-#[test]
-fn q8_0_extremes() {
-    let k = 64;
-    let mut outlier = vec![1e-3; k];
-    outlier[5] = 1e4;
-    for x in [vec![0.0; k], vec![1.0; k], vec![-1.0; k], vec![f32::MIN_POSITIVE / 2.0; k], outlier] {
-        let w = quantised(&vec![-1.0; k]);
-        let expected = product(Isa::Scalar, &x, &w, k);
-        assert!(expected[0].is_finite());
-        for isa in Isa::available() {
-            assert_eq!(product(isa, &x, &w, k), expected);
-        }
-    }
-    // What is no number stays visible instead of becoming an integer.
-    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        let mut x = vec![1.0; k];
-        x[40] = bad;
-        for isa in Isa::available() {
-            assert!(product(isa, &x, &quantised(&vec![1.0; k]), k)[0].is_nan());
-        }
-    }
-}
-
-#[test]
-fn q8_0_codes_reach_both_ends() {
-    let mut row: Vec<f32> = (0..BLOCK).map(|i| i as f32).collect();
-    row[0] = -31.0;
-    let bytes = quantised(&row);
-    let codes: Vec<i8> = bytes[2..].iter().map(|b| *b as i8).collect();
-    assert_eq!((codes[0], codes[31]), (-127, 127));
-    let mut back = vec![0.0; BLOCK];
-    q8_0::dequantise_row(q8_0::blocks(&bytes).unwrap(), &mut back);
-    for (a, b) in row.iter().zip(&back) {
-        assert!((a - b).abs() <= 31.0 / 127.0, "{a} {b}");
-    }
-    assert!(q8_0::blocks(&bytes[1..]).is_err());
-}
-
-#[test]
-fn gelu_is_the_exact_one() {
-    for isa in Isa::available() {
-        let inputs: Vec<f32> = (-80_000..80_003).map(|i| i as f32 / 10_000.0).collect();
-        let mut found = inputs.clone();
-        rowwise::gelu_erf(isa, &mut found);
-        for (x, found) in inputs.iter().map(|x| *x as f64).zip(found) {
-            let exact = 0.5 * x * (1.0 + libm::erf(x / std::f64::consts::SQRT_2));
-            let error = (found as f64 - exact).abs() / exact.abs().max(1.0);
-            assert!(error <= GELU_ERROR, "{} {x}: {found} {exact}", isa.name());
-        }
-        let mut ends = [f32::NAN, 1e30, -1e30, f32::INFINITY, 0.0, -0.0];
-        rowwise::gelu_erf(isa, &mut ends);
-        assert!(ends[0].is_nan() && ends[1] == 1e30 && ends[3] == f32::INFINITY, "{ends:?}");
-        assert!(ends[2] == 0.0 && ends[4] == 0.0 && ends[5] == 0.0, "{ends:?}");
-    }
-}
-
-#[test]
-fn layer_norm_has_mean_0_and_variance_1() {
-    for d in [1, 7, 8, 16, 31, 384] {
-        let rows = values(3 * d, 5);
-        let (weight, bias) = (values(d, 6), values(d, 7));
-        for isa in Isa::available() {
-            let mut found = rows.clone();
-            rowwise::layer_norm(isa, &mut found, &weight, &bias, 1e-12);
-            for (row, found) in rows.chunks(d).zip(found.chunks(d)).filter(|_| d > 1) {
-                let mean = row.iter().map(|v| *v as f64).sum::<f64>() / d as f64;
-                let variance = row.iter().map(|v| (*v as f64 - mean).powi(2)).sum::<f64>() / d as f64;
-                for ((v, f), (w, b)) in row.iter().zip(found).zip(weight.iter().zip(&bias)) {
-                    let exact = (*v as f64 - mean) / variance.sqrt() * *w as f64 + *b as f64;
-                    assert!((*f as f64 - exact).abs() < 4.0 * FLOAT_ERROR, "{} {d}: {f} {exact}", isa.name());
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn dot_products_of_every_length() {
-    for n in [0, 1, 7, 8, 15, 16, 17, 33, 384] {
-        let (x, y) = (values(n, 12), values(n, 13));
-        let exact: f64 = x.iter().zip(&y).map(|(x, y)| *x as f64 * *y as f64).sum();
-        for isa in Isa::available() {
-            assert!((rowwise::dot(isa, &x, &y) as f64 - exact).abs() < 10.0 * FLOAT_ERROR, "{} {n}", isa.name());
-        }
-    }
-}
-
-#[test]
-fn attention_is_the_weighted_mean_of_values() {
-    let stride = 3 * 64;
-    for (tokens, width) in [(1, 16), (2, 32), (5, 16), (17, 32), (64, 16), (65, 32), (130, 64)] {
-        let x = values(tokens * stride, 8);
-        let rows = Rows { q: &x, k: &x[64..], v: &x[128..], stride };
-        for at in (0..64).step_by(width) {
-            let run = |isa, queries: std::ops::Range<usize>| {
-                let head = Head { sequence: 0..tokens, queries: queries.clone(), at, width };
-                let mut out = vec![f32::NAN; queries.len() * width];
-                attend(isa, rows, &head, &mut Scratch::default(), &mut out, width);
-                out
-            };
-            let of = |t: usize, part: usize, i: usize| x[t * stride + part * 64 + at + i] as f64;
-            for isa in Isa::available() {
-                let found = run(isa, 0..tokens);
-                for t in 0..tokens {
-                    assert_eq!(run(isa, t..t + 1), found[t * width..(t + 1) * width], "a row alone");
-                    let score = |s| (0..width).map(|i| of(t, 0, i) * of(s, 1, i)).sum::<f64>() / (width as f64).sqrt();
-                    let weights: Vec<f64> = (0..tokens).map(|s| score(s).exp()).collect();
-                    let total: f64 = weights.iter().sum();
-                    for i in 0..width {
-                        let exact = (0..tokens).map(|s| weights[s] * of(s, 2, i)).sum::<f64>() / total;
-                        let found = found[t * width + i] as f64;
-                        assert!((found - exact).abs() < FLOAT_ERROR, "{} {tokens}: {found} {exact}", isa.name());
-                    }
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn attention_with_large_scores_neither_overflows_nor_vanishes() {
-    let (tokens, width) = (20, 16);
-    for scale in [0.0, 1e3, 1e15] {
-        let x: Vec<f32> = values(tokens * width, 14).iter().map(|v| v * scale).collect();
-        for isa in Isa::available() {
-            let rows = Rows { q: &x, k: &x, v: &x, stride: width };
-            let head = Head { sequence: 0..tokens, queries: 0..tokens, at: 0, width };
-            let mut out = vec![f32::NAN; tokens * width];
-            attend(isa, rows, &head, &mut Scratch::default(), &mut out, width);
-            assert!(out.iter().all(|v| v.is_finite() && v.abs() <= scale), "{} {scale}", isa.name());
-        }
-    }
-}
-
-fn int8_product(isa: Isa, x: &[f32], w: &Packed, then: Then, start: f32) -> Vec<f32> {
+fn codes(isa: Isa, x: &[f32], w: &Packed) -> Codes {
     let mut codes = Codes::default();
-    codes.quantise(isa, x, w);
+    codes.of(isa, x, w);
+    codes
+}
+
+fn product(isa: Isa, x: &[f32], w: &Packed, then: Then, start: f32) -> Vec<f32> {
+    let codes = codes(isa, x, w);
     let mut out = vec![start; codes.rows() * w.rows()];
-    gemm(isa, &codes, w, then, &mut out);
+    gemm(isa, &codes, w, 0..w.rows(), then, &mut out);
     out
 }
 
-/// The largest step of a weight and of an activation, over all that a sum may add up.
-fn int8_bound(k: usize) -> f64 {
-    // AVX2 has 127 steps over a range of 2, weights 127 over 1; errors add at random, so four deviations are enough.
-    let step = 2.0 / 127.0;
-    4.0 * (k as f64).sqrt() * (step / 12f64.sqrt()) + 1e-3
+/// Quantisation as its documentation has it, one value after the other.
+fn reference_codes(x: &[f32], smooth: &[f32], group: usize, levels: f32) -> (Vec<u8>, Vec<f32>) {
+    let (mut codes, mut steps) = (vec![], vec![]);
+    for (x, smooth) in x.chunks(group).zip(smooth.chunks(group)) {
+        let x: Vec<f32> = x.iter().zip(smooth).map(|(x, s)| x * (1.0 / s)).collect();
+        let (low, high) = x.iter().fold((0.0f32, 0.0f32), |(l, h), v| (l.min(*v), h.max(*v)));
+        let range = (high - low).max(1e-30);
+        let zero = (-low * (levels / range)).round_ties_even();
+        codes.extend(x.iter().map(|v| v.mul_add(levels / range, zero).clamp(0.0, levels).round_ties_even() as u8));
+        steps.push(range * (1.0 / levels));
+    }
+    (codes, steps)
 }
 
 #[test]
-fn int8_products_are_near_the_float_ones() {
-    for (m, k, n) in [(1, 16, 16), (2, 64, 32), (3, 96, 48), (4, 384, 64), (7, 80, 112), (8, 32, 96), (17, 1536, 48)] {
+fn codes_are_those_of_the_formula() {
+    for (rows, k, group) in [(1, 16, 64), (3, 64, 64), (4, 80, 64), (5, 192, 64), (7, 384, 192), (9, 208, 128)] {
+        let mut x = values(rows * k, 1);
+        // Rows of zeros, of one value, of denormals, and one huge outlier.
+        x[..16].fill(0.0);
+        x[k / 2] = 1e4;
+        x[(rows - 1) * k..].iter_mut().step_by(2).for_each(|v| *v = f32::MIN_POSITIVE / 8.0);
+        let smooth: Vec<f32> = values(k, 2).iter().map(|v| 1.5 + v).collect();
+        let packed = Packed::of(&values(16 * k, 3), &values(16, 4), &smooth, group).unwrap();
+        for isa in sets() {
+            let found = codes(isa, &x, &packed);
+            for (r, x) in x.chunks(k).enumerate() {
+                let (expected, steps) = reference_codes(x, &smooth, group, if coarse(isa) { 127.0 } else { 255.0 });
+                let row: Vec<u8> = (0..k).map(|c| found.code(r, c)).collect();
+                assert_eq!(row, expected, "{} {rows}x{k} row {r}", isa.name());
+                let found: Vec<f32> = (0..steps.len()).map(|g| found.step(r, g)).collect();
+                assert_eq!(bits(&found), bits(&steps), "{} {rows}x{k} row {r}", isa.name());
+            }
+        }
+    }
+}
+
+/// Around every edge of blocks: of 4 and 6 rows, of 16 and 32 rows and columns, of 48 columns, of 64 along K.
+const SHAPES: [(usize, usize, usize, usize); 14] = [
+    (1, 16, 16, 64),
+    (2, 64, 32, 64),
+    (3, 96, 48, 64),
+    (4, 128, 64, 128),
+    (5, 192, 80, 64),
+    (6, 384, 96, 192),
+    (7, 80, 112, 64),
+    (8, 208, 128, 128),
+    (15, 64, 48, 64),
+    (16, 128, 32, 64),
+    (17, 384, 48, 384),
+    (31, 64, 16, 64),
+    (33, 192, 96, 128),
+    (65, 576, 32, 192),
+];
+
+#[test]
+fn products_are_equal_to_the_bit() {
+    for (m, k, n, group) in SHAPES {
+        let smooth: Vec<f32> = values(k, 23).iter().map(|v| 1.5 + v).collect();
+        let packed = Packed::of(&values(n * k, 21), &values(n, 22), &smooth, group).unwrap();
+        let x = values(m * k, 20);
+        for then in [Then::Store, Then::Gelu, Then::Add] {
+            let expected = product(Isa::Scalar, &x, &packed, then, 0.5);
+            for isa in sets().into_iter().filter(|isa| !coarse(*isa)) {
+                let found = product(isa, &x, &packed, then, 0.5);
+                assert_eq!(bits(&found), bits(&expected), "{} {m}x{k}x{n} {then:?}", isa.name());
+            }
+            // AVX2's codes are coarser; the scalar kernel multiplies them too.
+            for isa in sets().into_iter().filter(|isa| coarse(*isa)) {
+                let codes = codes(isa, &x, &packed);
+                let run = |isa| {
+                    let mut out = vec![0.5; m * n];
+                    gemm(isa, &codes, &packed, 0..n, then, &mut out);
+                    out
+                };
+                assert_eq!(bits(&run(isa)), bits(&run(Isa::Scalar)), "{} {m}x{k}x{n} {then:?}", isa.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn products_are_near_the_float_ones_and_rows_independent() {
+    for (m, k, n, group) in SHAPES {
         let (x, w, bias) = (values(m * k, 20), values(n * k, 21), values(n, 22));
         let smooth: Vec<f32> = values(k, 23).iter().map(|v| 1.5 + v).collect();
-        let packed = Packed::of(&w, &bias, &smooth).unwrap();
-        for isa in Isa::available() {
-            let found = int8_product(isa, &x, &packed, Then::Store, f32::NAN);
+        let packed = Packed::of(&w, &bias, &smooth, group).unwrap();
+        for isa in sets() {
+            let found = product(isa, &x, &packed, Then::Store, f32::NAN);
+            // A smoothed channel ranges over 4; errors add up at random, so that five deviations are enough.
+            let step = 4.0 / if coarse(isa) { 127.0 } else { 255.0 };
+            let bound = 5.0 * (k as f64).sqrt() * step / 12f64.sqrt();
             for (i, found) in found.iter().enumerate() {
                 let (x, w) = (&x[i / n * k..][..k], &w[i % n * k..][..k]);
                 let exact = x.iter().zip(w).map(|(x, w)| *x as f64 * *w as f64).sum::<f64>() + bias[i % n] as f64;
-                let bound = 5.0 * int8_bound(k);
                 assert!((*found as f64 - exact).abs() < bound, "{} {m}x{k}x{n}: {found} {exact}", isa.name());
             }
             for r in 0..m {
-                let alone = int8_product(isa, &x[r * k..(r + 1) * k], &packed, Then::Store, f32::NAN);
-                assert_eq!(alone, found[r * n..(r + 1) * n], "a row alone");
+                let alone = product(isa, &x[r * k..(r + 1) * k], &packed, Then::Store, f32::NAN);
+                assert_eq!(bits(&alone), bits(&found[r * n..(r + 1) * n]), "{} row {r} alone", isa.name());
+            }
+            // Some outputs alone, as the feed-forward network asks for them.
+            let codes = codes(isa, &x, &packed);
+            let columns = n / 32 * 16..n;
+            let mut part = vec![0.0; m * columns.len()];
+            gemm(isa, &codes, &packed, columns.clone(), Then::Store, &mut part);
+            for (part, whole) in part.chunks(columns.len()).zip(found.chunks(n)) {
+                assert_eq!(bits(part), bits(&whole[columns.clone()]), "{} columns {columns:?}", isa.name());
             }
         }
     }
@@ -232,66 +177,228 @@ fn int8_products_are_near_the_float_ones() {
 
 /// Whole numbers that fit the codes come out exactly, so nothing saturates, not even at both ends of the range.
 #[test]
-fn int8_sums_are_exact() {
-    let (k, n) = (1536, 16);
+fn sums_are_exact_at_the_ends_of_the_range() {
+    let (k, n) = (1536, 32);
     for weight in [-127.0, 127.0] {
-        let packed = Packed::of(&vec![weight; n * k], &vec![0.0; n], &vec![1.0; k]).unwrap();
-        for isa in Isa::available() {
+        let packed = Packed::of(&vec![weight; n * k], &vec![0.0; n], &vec![1.0; k], k).unwrap();
+        for isa in sets() {
             // One zero puts the zero point at an end, so that the others have the highest code.
-            let mut x = vec![127.0; k];
-            x[0] = 0.0;
-            let found = int8_product(isa, &x, &packed, Then::Store, 0.0);
-            let exact = weight as f64 * 127.0 * (k - 1) as f64;
-            assert!(found.iter().all(|v| (*v as f64 / exact - 1.0).abs() < 1e-6), "{} {}", isa.name(), found[0]);
+            for (value, rows) in [(127.0f32, 1), (-127.0, 5), (127.0, 33)] {
+                let mut x = vec![value; rows * k];
+                x.iter_mut().step_by(k).for_each(|v| *v = 0.0);
+                let found = product(isa, &x, &packed, Then::Store, 0.0);
+                let exact = weight as f64 * value as f64 * (k - 1) as f64;
+                assert!(found.iter().all(|v| (*v as f64 / exact - 1.0).abs() < 1e-6), "{} {}", isa.name(), found[0]);
+            }
         }
     }
 }
 
 #[test]
-fn int8_sets_of_equal_codes_are_equal() {
-    let (m, k, n) = (9, 384, 48);
-    let packed = Packed::of(&values(n * k, 24), &values(n, 25), &vec![1.0; k]).unwrap();
-    let x = values(m * k, 26);
-    let full: Vec<_> = Isa::available().into_iter().filter(|i| i.name() != "avx2").collect();
-    let expected = int8_product(full[0], &x, &packed, Then::Store, 0.0);
-    for isa in full {
-        for (a, b) in int8_product(isa, &x, &packed, Then::Store, 0.0).iter().zip(&expected) {
-            assert!((a - b).abs() < 1e-4, "{}: {a} {b}", isa.name());
-        }
-    }
-}
-
-#[test]
-fn int8_products_can_be_added_or_go_through_gelu() {
-    let (m, k, n) = (5, 64, 32);
-    let packed = Packed::of(&values(n * k, 27), &values(n, 28), &vec![1.0; k]).unwrap();
-    let x = values(m * k, 29);
-    for isa in Isa::available() {
-        let stored = int8_product(isa, &x, &packed, Then::Store, 0.0);
-        let added = int8_product(isa, &x, &packed, Then::Add, 0.5);
-        assert!(stored.iter().zip(&added).all(|(s, a)| *a == 0.5 + s));
-        let mut gelu = stored.clone();
-        rowwise::gelu_erf(isa, &mut gelu);
-        assert_eq!(int8_product(isa, &x, &packed, Then::Gelu, 0.0), gelu);
-    }
-}
-
-#[test]
-fn int8_shows_what_is_no_number_and_takes_zeros() {
-    let k = 32;
-    let packed = Packed::of(&vec![1.0; 16 * k], &[0.25; 16], &vec![1.0; k]).unwrap();
-    for isa in Isa::available() {
-        assert_eq!(int8_product(isa, &vec![0.0; k], &packed, Then::Store, 1.0), [0.25; 16]);
+fn what_is_no_number_stays_visible_in_its_row() {
+    let k = 192;
+    let packed = Packed::of(&vec![1.0; 32 * k], &[0.25; 32], &vec![1.0; k], 64).unwrap();
+    for isa in sets() {
+        assert_eq!(product(isa, &vec![0.0; k], &packed, Then::Store, 1.0), [0.25; 32]);
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            let mut x = values(2 * k, 30);
-            x[k + 7] = bad;
-            let found = int8_product(isa, &x, &packed, Then::Store, 0.0);
-            assert!(found[..16].iter().all(|v| v.is_finite()), "the row beside");
-            assert!(found[16..].iter().all(|v| v.is_nan()), "{} {bad}", isa.name());
+            for rows in [2, 6, 20] {
+                let mut x = values(rows * k, 30);
+                x[k + 70] = bad;
+                let found = product(isa, &x, &packed, Then::Store, 0.0);
+                for (r, row) in found.chunks(32).enumerate() {
+                    assert!(row.iter().all(|v| v.is_nan() == (r == 1)), "{} {bad} row {r}", isa.name());
+                }
+            }
         }
     }
-    assert!(Packed::of(&[1.0; 15 * 16], &[0.0; 15], &[1.0; 16]).is_err());
-    assert!(Packed::of(&[1.0; 16 * 17], &[0.0; 16], &[1.0; 17]).is_err());
+}
+
+#[test]
+fn no_rows_give_no_products() {
+    let packed = Packed::of(&[1.0; 16 * 16], &[0.0; 16], &[1.0; 16], 64).unwrap();
+    for isa in sets() {
+        assert!(product(isa, &[], &packed, Then::Store, 0.0).is_empty());
+    }
+}
+
+#[test]
+fn sizes_that_cannot_be_packed_are_errors() {
+    for (n, k, group) in [(15, 16, 64), (16, 17, 64), (0, 16, 64), (16, 0, 64), (16, 16, 0), (16, 16, 32), (16, 64, 96)]
+    {
+        assert!(Packed::of(&vec![1.0; n * k], &vec![0.0; n], &vec![1.0; k], group).is_err(), "{n} {k} {group}");
+    }
+    assert!(Packed::of(&[1.0; 255], &[0.0; 16], &[1.0; 16], 64).is_err());
+}
+
+#[test]
+fn a_packed_matrix_comes_back_from_its_bytes() {
+    for (n, k, group) in [(16, 16, 64), (32, 80, 64), (48, 384, 192), (16, 208, 128)] {
+        let (w, bias) = (values(n * k, 1), values(n, 2));
+        let smooth: Vec<f32> = values(k, 3).iter().map(|v| 1.5 + v).collect();
+        let packed = Packed::of(&w, &bias, &smooth, group).unwrap();
+        let read = Packed::from_bytes(packed.bytes().clone(), n, k).unwrap();
+        let x = values(3 * k, 4);
+        let run = |p| bits(&product(Isa::best(), &x, p, Then::Store, 0.0));
+        assert_eq!(run(&read), run(&packed));
+        let (weights, biases) = read.unpacked();
+        assert_eq!(biases, bias);
+        for (i, (found, w)) in weights.iter().zip(&w).enumerate() {
+            // A smoothed weight is below 2.5, rounded to 127 steps, and divided by at least 0.5.
+            assert!((found - w).abs() <= 2.5 / 127.0 / 2.0 / 0.5 + 1e-6, "{i}: {found} {w}");
+        }
+    }
+}
+
+#[test]
+fn damaged_packed_bytes_are_errors() {
+    let packed = Packed::of(&values(32 * 80, 1), &values(32, 2), &[1.0; 80], 64).unwrap();
+    let good = packed.bytes().to_vec();
+    let error = |bytes: Vec<u8>, n, k| Packed::from_bytes(bytes.into(), n, k).unwrap_err().message;
+    for length in [0, 1, 63, 64, 65, 383, good.len() - 1] {
+        let message = error(good[..length].to_vec(), 32, 80);
+        assert!(message.contains(&length.to_string()), "{message}");
+    }
+    assert!(error([&good[..], &[0]].concat(), 32, 80).contains("expected"));
+    assert!(error(good.clone(), 16, 80).contains("[32, 80]"));
+    for (at, value) in [(0, b'X'), (4, 33), (8, 81), (12, 65), (12, 0), (15, 255)] {
+        let mut bytes = good.clone();
+        bytes[at] = value;
+        assert!(!error(bytes, 32, 80).is_empty(), "byte {at} set to {value}");
+    }
+}
+
+/// AVX2 would saturate on codes of 8 bits, so it takes none.
+#[test]
+fn codes_of_a_finer_set_are_refused() {
+    let packed = Packed::of(&[1.0; 16 * 16], &[0.0; 16], &[1.0; 16], 64).unwrap();
+    let codes = codes(Isa::Scalar, &values(16, 31), &packed);
+    for isa in sets() {
+        let product = || gemm(isa, &codes, &packed, 0..16, Then::Store, &mut [0.0; 16]);
+        let refused = matches!(isa.name(), "avx2" | "neon");
+        assert_eq!(std::panic::catch_unwind(product).is_err(), refused, "{}", isa.name());
+    }
+}
+
+#[test]
+fn wrong_sizes_are_refused_before_memory_is_touched() {
+    let (small, large) = (
+        Packed::of(&[1.0; 16 * 16], &[0.0; 16], &[1.0; 16], 64).unwrap(),
+        Packed::of(&[1.0; 16 * 128], &[0.0; 16], &[1.0; 128], 64).unwrap(),
+    );
+    let isa = Isa::best();
+    let codes = codes(isa, &values(32, 1), &small);
+    let refused = |f: &dyn Fn()| std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).is_err();
+    assert!(refused(&|| gemm(isa, &codes, &large, 0..16, Then::Store, &mut [0.0; 32])), "another K");
+    assert!(refused(&|| gemm(isa, &codes, &small, 0..16, Then::Store, &mut [0.0; 31])), "a short output");
+    assert!(refused(&|| gemm(isa, &codes, &small, 0..32, Then::Store, &mut [0.0; 64])), "columns past the end");
+    assert!(refused(&|| gemm(isa, &codes, &small, 8..16, Then::Store, &mut [0.0; 16])), "half a panel");
+    assert!(refused(&|| Codes::default().of(isa, &values(17, 1), &small)), "half a row");
+}
+
+fn each_set_as_scalar(what: &str, run: impl Fn(Isa) -> Vec<f32>) -> Vec<f32> {
+    let expected = run(Isa::Scalar);
+    for isa in sets() {
+        assert_eq!(bits(&run(isa)), bits(&expected), "{what} on {}", isa.name());
+    }
+    expected
+}
+
+fn in_place(x: &[f32], f: impl FnOnce(&mut [f32])) -> Vec<f32> {
+    let mut x = x.to_vec();
+    f(&mut x);
+    x
+}
+
+#[test]
+fn gelu_is_the_exact_one() {
+    let inputs: Vec<f32> = (-80_000..80_003).map(|i| i as f32 / 10_000.0).collect();
+    let found = each_set_as_scalar("gelu", |isa| in_place(&inputs, |x| rowwise::gelu_erf(isa, x)));
+    for (x, found) in inputs.iter().map(|x| *x as f64).zip(found) {
+        let exact = 0.5 * x * (1.0 + libm::erf(x / std::f64::consts::SQRT_2));
+        let error = (found as f64 - exact).abs() / x.abs().max(1.0);
+        assert!(error <= GELU_ERROR, "{x}: {found} {exact}");
+    }
+    for isa in sets() {
+        let ends = in_place(&[f32::NAN, 1e30, -1e30, f32::INFINITY, 0.0, -0.0], |x| rowwise::gelu_erf(isa, x));
+        assert!(ends[0].is_nan() && ends[1] == 1e30 && ends[3] == f32::INFINITY, "{ends:?}");
+        assert!(ends[2] == 0.0 && ends[4] == 0.0 && ends[5] == 0.0, "{ends:?}");
+    }
+}
+
+#[test]
+fn silu_is_x_times_its_sigmoid() {
+    let inputs: Vec<f32> = (-40_000..40_003).map(|i| i as f32 / 400.0).collect();
+    let found = each_set_as_scalar("silu", |isa| in_place(&inputs, |x| rowwise::silu(isa, x)));
+    for (x, found) in inputs.iter().map(|x| *x as f64).zip(found) {
+        let exact = x / (1.0 + (-x).exp());
+        // The power of two is rounded to 24 bits before it is one, and is never below 2^-126.
+        let bound = (EXP_ERROR + x.abs() * 2e-7) * exact.abs() + 2e-36;
+        assert!((found as f64 - exact).abs() <= bound, "{x}: {found} {exact}");
+    }
+    let ends = in_place(&[f32::NAN, 1e30, -1e30, f32::INFINITY], |x| rowwise::silu(Isa::best(), x));
+    assert!(ends[0].is_nan() && ends[1] == 1e30 && ends[2].abs() < 1e-6 && ends[3] == f32::INFINITY, "{ends:?}");
+}
+
+#[test]
+fn softmax_sums_to_1() {
+    for n in [1, 2, 15, 16, 17, 31, 33, 100] {
+        let x: Vec<f32> = values(n, 40).iter().map(|v| v * 20.0).collect();
+        let found = each_set_as_scalar("softmax", |isa| in_place(&x, |x| rowwise::softmax(isa, x)));
+        let largest = x.iter().fold(f64::MIN, |m, v| m.max(*v as f64));
+        let total: f64 = x.iter().map(|v| (*v as f64 - largest).exp()).sum();
+        for (x, found) in x.iter().zip(found) {
+            let exact = (*x as f64 - largest).exp() / total;
+            assert!((found as f64 - exact).abs() <= 1e-5 * exact + 1e-30, "{n}: {found} {exact}");
+        }
+    }
+    let row = in_place(&[0.0, f32::NAN], |x| rowwise::softmax(Isa::best(), x));
+    assert!(row.iter().all(|v| v.is_nan()));
+}
+
+#[test]
+fn layer_norm_has_mean_0_and_variance_1() {
+    for d in [1, 7, 8, 16, 31, 32, 48, 384] {
+        for count in [1, 3, 4, 5] {
+            let rows = values(count * d, 5);
+            let (weight, bias) = (values(d, 6), values(d, 7));
+            let found = each_set_as_scalar("layer_norm", |isa| {
+                in_place(&rows, |x| rowwise::layer_norm(isa, x, &weight, &bias, 1e-12))
+            });
+            for (row, found) in rows.chunks(d).zip(found.chunks(d)).filter(|_| d > 1) {
+                let mean = row.iter().map(|v| *v as f64).sum::<f64>() / d as f64;
+                let variance = row.iter().map(|v| (*v as f64 - mean).powi(2)).sum::<f64>() / d as f64;
+                for ((v, f), (w, b)) in row.iter().zip(found).zip(weight.iter().zip(&bias)) {
+                    let exact = (*v as f64 - mean) / variance.sqrt() * *w as f64 + *b as f64;
+                    assert!((*f as f64 - exact).abs() < 4.0 * FLOAT_ERROR, "{d}: {f} {exact}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rms_norm_has_mean_square_1() {
+    for d in [1, 7, 16, 33, 576] {
+        let (rows, weight) = (values(3 * d, 8), values(d, 9));
+        let found = each_set_as_scalar("rms_norm", |isa| in_place(&rows, |x| rowwise::rms_norm(isa, x, &weight, 1e-6)));
+        for (row, found) in rows.chunks(d).zip(found.chunks(d)) {
+            let square = row.iter().map(|v| (*v as f64).powi(2)).sum::<f64>() / d as f64;
+            for ((v, f), w) in row.iter().zip(found).zip(&weight) {
+                let exact = *v as f64 / (square + 1e-6).sqrt() * *w as f64;
+                assert!((*f as f64 - exact).abs() < FLOAT_ERROR, "{d}: {f} {exact}");
+            }
+        }
+    }
+}
+
+#[test]
+fn dot_products_of_every_length() {
+    for n in [0, 1, 7, 8, 15, 16, 17, 31, 32, 33, 48, 63, 384] {
+        let (x, y) = (values(n, 12), values(n, 13));
+        let exact: f64 = x.iter().zip(&y).map(|(x, y)| *x as f64 * *y as f64).sum();
+        let found = each_set_as_scalar("dot", |isa| vec![rowwise::dot(isa, &x, &y)]);
+        assert!((found[0] as f64 - exact).abs() < 10.0 * FLOAT_ERROR, "{n}");
+    }
 }
 
 #[test]
@@ -306,14 +413,221 @@ fn a_normalised_vector_has_length_1() {
     assert_eq!(zero, [0.0; 4]);
 }
 
-/// AVX2 would saturate on codes of 8 bits, so it takes none.
-#[test]
-fn codes_of_a_finer_set_are_refused() {
-    let packed = Packed::of(&vec![1.0; 16 * 16], &[0.0; 16], &[1.0; 16]).unwrap();
-    let mut codes = Codes::default();
-    codes.quantise(Isa::Scalar, &values(16, 31), &packed);
-    for isa in Isa::available() {
-        let product = || gemm(isa, &codes, &packed, Then::Store, &mut [0.0; 16]);
-        assert_eq!(std::panic::catch_unwind(product).is_err(), isa.name() == "avx2", "{}", isa.name());
+const STRIDE: usize = 3 * 64;
+
+fn rows(x: &[f32]) -> Rows<'_> {
+    Rows { q: x, k: &x[64..], v: &x[128..], stride: STRIDE }
+}
+
+type Attend = fn(Isa, Rows, &Head, &mut [f32]);
+
+fn attend_float(isa: Isa, x: Rows, head: &Head, out: &mut [f32]) {
+    float::attend(isa, x, head, &mut float::Scratch::default(), out, head.width);
+}
+
+fn attend_int8(isa: Isa, x: Rows, head: &Head, out: &mut [f32]) {
+    attention8::attend(isa, x, head, &mut attention8::Scratch::default(), out, head.width);
+}
+
+fn attention_is_the_weighted_mean(attend: Attend, bound: f64) {
+    for (tokens, width) in
+        [(1, 16), (2, 32), (3, 16), (5, 64), (8, 32), (13, 32), (16, 16), (17, 32), (64, 16), (130, 64)]
+    {
+        let x = values(tokens * STRIDE, 8);
+        for at in (0..64).step_by(width) {
+            let run = |isa, queries: std::ops::Range<usize>| {
+                let head = Head { sequence: 0..tokens, queries: queries.clone(), at, width };
+                let mut out = vec![f32::NAN; queries.len() * width];
+                attend(isa, rows(&x), &head, &mut out);
+                out
+            };
+            let of = |t: usize, part: usize, i: usize| x[t * STRIDE + part * 64 + at + i] as f64;
+            for isa in sets() {
+                let found = run(isa, 0..tokens);
+                if !coarse(isa) || bound == FLOAT_ERROR {
+                    assert_eq!(bits(&found), bits(&run(Isa::Scalar, 0..tokens)), "{} {tokens}x{width}", isa.name());
+                }
+                for t in 0..tokens {
+                    assert_eq!(run(isa, t..t + 1), found[t * width..(t + 1) * width], "a row alone");
+                    let score = |s| (0..width).map(|i| of(t, 0, i) * of(s, 1, i)).sum::<f64>() / (width as f64).sqrt();
+                    let weights: Vec<f64> = (0..tokens).map(|s| score(s).exp()).collect();
+                    let total: f64 = weights.iter().sum();
+                    for i in 0..width {
+                        let exact = (0..tokens).map(|s| weights[s] * of(s, 2, i)).sum::<f64>() / total;
+                        let found = found[t * width + i] as f64;
+                        assert!((found - exact).abs() < bound, "{} {tokens}: {found} {exact}", isa.name());
+                    }
+                }
+            }
+        }
     }
+}
+
+#[test]
+fn attention_in_float_is_the_weighted_mean_of_values() {
+    attention_is_the_weighted_mean(attend_float, FLOAT_ERROR);
+}
+
+#[test]
+fn attention_in_int8_is_near_the_weighted_mean_of_values() {
+    attention_is_the_weighted_mean(attend_int8, ATTENTION_ERROR);
+}
+
+#[test]
+fn attention_with_large_scores_neither_overflows_nor_vanishes() {
+    let tokens = 20;
+    for scale in [0.0, 1e-20, 1e3, 1e15] {
+        let x: Vec<f32> = values(tokens * STRIDE, 14).iter().map(|v| v * scale).collect();
+        for (isa, attend) in sets().into_iter().flat_map(|isa| [(isa, attend_float as Attend), (isa, attend_int8)]) {
+            let head = Head { sequence: 0..tokens, queries: 0..tokens, at: 0, width: 16 };
+            let mut out = vec![f32::NAN; tokens * 16];
+            attend(isa, rows(&x), &head, &mut out);
+            assert!(out.iter().all(|v| v.is_finite() && v.abs() <= scale * 1.01), "{} {scale}", isa.name());
+        }
+    }
+}
+
+#[test]
+fn attention_to_what_is_no_number_is_none() {
+    let tokens = 18;
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for part in 0..3 {
+            let mut x = values(tokens * STRIDE, 15);
+            x[5 * STRIDE + part * 64 + 3] = bad;
+            for isa in sets() {
+                let head = Head { sequence: 0..tokens, queries: 0..tokens, at: 0, width: 32 };
+                let mut out = vec![0.0; tokens * 32];
+                attend_int8(isa, rows(&x), &head, &mut out);
+                for (t, row) in out.chunks(32).enumerate() {
+                    let hit = part > 0 || t == 5;
+                    assert!(row.iter().all(|v| v.is_nan() == hit), "{} {bad} in {part}, row {t}: {row:?}", isa.name());
+                }
+            }
+        }
+    }
+}
+
+/// A token on which attention rests, with a value of next to nothing, must not take the codes from the others.
+#[test]
+fn attention_keeps_small_weights_of_large_values() {
+    let (tokens, width) = (256, 16);
+    let mut x = values(tokens * STRIDE, 16);
+    for t in 0..tokens {
+        x[t * STRIDE..][..width].fill(1.0);
+        let sink = t == 0;
+        x[t * STRIDE + 64..][..width].fill(if sink { 1.5 } else { 0.0 });
+        if sink {
+            x[t * STRIDE + 128..][..width].fill(1e-4);
+        }
+    }
+    let head = Head { sequence: 0..tokens, queries: 0..1, at: 0, width };
+    let run = |attend: Attend| {
+        let mut out = vec![0.0; width];
+        attend(Isa::best(), rows(&x), &head, &mut out);
+        out
+    };
+    for (a, b) in run(attend_int8).iter().zip(run(attend_float)) {
+        assert!((a - b).abs() < 1e-3, "{a} {b}");
+    }
+}
+
+fn blocks(weights: &[f32]) -> Vec<Block> {
+    weights.as_chunks().0.iter().map(Block::of).collect()
+}
+
+fn product4(isa: Isa, x: &[f32], w: &int4::Packed, then: Then) -> Vec<f32> {
+    let mut codes = Codes::default();
+    codes.signed(isa, x, w);
+    let mut out = vec![0.5; codes.rows() * w.rows()];
+    int4::gemm(isa, &codes, w, 0..w.rows(), then, &mut out);
+    out
+}
+
+#[test]
+fn products_of_4_bits_are_equal_to_the_bit_and_near_the_float_ones() {
+    for (m, k, n) in [(1, 32, 16), (2, 64, 48), (3, 96, 64), (4, 576, 80), (5, 32, 96), (7, 160, 48), (33, 64, 112)] {
+        let (x, bias) = (values(m * k, 50), values(n, 51));
+        let blocks = blocks(&values(n * k, 52));
+        let packed = int4::Packed::of(&blocks, &bias).unwrap();
+        for then in [Then::Store, Then::Add, Then::Gelu] {
+            each_set_as_scalar("int4", |isa| product4(isa, &x, &packed, then));
+        }
+        let weights: Vec<f32> = blocks.iter().flat_map(Block::weights).collect();
+        for (i, found) in product4(Isa::best(), &x, &packed, Then::Store).iter().enumerate() {
+            let (x, w) = (&x[i / n * k..][..k], &weights[i % n * k..][..k]);
+            let exact = x.iter().zip(w).map(|(x, w)| *x as f64 * *w as f64).sum::<f64>() + bias[i % n] as f64;
+            let bound = 5.0 * (k as f64).sqrt() / 127.0 / 12f64.sqrt();
+            assert!((*found as f64 - exact).abs() < bound, "{m}x{k}x{n}: {found} {exact}");
+        }
+    }
+}
+
+#[test]
+fn weights_of_4_bits_are_within_half_a_step() {
+    for weights in [values(32, 53), vec![0.0; 32], vec![3.0; 32], (0..32).map(|i| i as f32 * 100.0).collect()] {
+        let weights: &[f32; 32] = weights[..].try_into().unwrap();
+        let block = Block::of(weights);
+        let range = weights.iter().fold(0.0f32, |m, v| m.max((v - weights[0]).abs() * 2.0)) + weights[0].abs();
+        for (found, w) in block.weights().iter().zip(weights) {
+            // Half a step of a fifteenth, and what half floats round.
+            assert!((found - w).abs() <= range * (0.5 / 15.0 + 2e-3), "{found} {w}");
+        }
+    }
+}
+
+#[test]
+fn sums_of_4_bits_are_exact_at_the_ends_of_the_range() {
+    let (n, k) = (48, 64);
+    for code in [0, 15] {
+        let block = Block { scale: half::f16::ONE, offset: half::f16::ZERO, codes: [code; 32] };
+        let packed = int4::Packed::of(&vec![block; n * k / 32], &vec![0.0; n]).unwrap();
+        for (isa, value) in sets().into_iter().flat_map(|isa| [(isa, 127.0), (isa, -127.0)]) {
+            let found = product4(isa, &vec![value; 5 * k], &packed, Then::Store);
+            assert!(found.iter().all(|v| *v == value * code as f32 * k as f32), "{} {}", isa.name(), found[0]);
+        }
+    }
+}
+
+#[test]
+fn what_is_no_number_stays_visible_in_products_of_4_bits() {
+    let packed = int4::Packed::of(&blocks(&values(16 * 96, 54)), &[0.0; 16]).unwrap();
+    for (isa, bad) in sets().into_iter().flat_map(|isa| [(isa, f32::NAN), (isa, f32::INFINITY)]) {
+        let mut x = values(3 * 96, 55);
+        x[96 + 40] = bad;
+        for (r, row) in product4(isa, &x, &packed, Then::Store).chunks(16).enumerate() {
+            assert!(row.iter().all(|v| v.is_nan() == (r == 1)), "{} {bad}", isa.name());
+        }
+    }
+}
+
+#[test]
+fn a_matrix_of_4_bits_comes_back_from_its_bytes_and_damage_is_an_error() {
+    let packed = int4::Packed::of(&blocks(&values(32 * 96, 56)), &values(32, 57)).unwrap();
+    let read = int4::Packed::from_bytes(packed.bytes().clone(), 32, 96).unwrap();
+    let run = |p| product4(Isa::best(), &values(2 * 96, 58), p, Then::Store);
+    assert_eq!(bits(&run(&read)), bits(&run(&packed)));
+    let good = packed.bytes().to_vec();
+    let error = |bytes: Vec<u8>, n, k| int4::Packed::from_bytes(bytes.into(), n, k).unwrap_err().message;
+    for length in [0, 63, 64, good.len() - 1] {
+        assert!(error(good[..length].to_vec(), 32, 96).contains(&length.to_string()));
+    }
+    assert!(error(good.clone(), 32, 64).contains("[32, 96]") && error(good.clone(), 16, 96).contains("[32, 96]"));
+    assert!(error([b"TLI8", &good[4..]].concat(), 32, 96).contains("expected"));
+    assert!(int4::Packed::of(&blocks(&values(15 * 32, 1)), &[0.0; 15]).is_err());
+    assert!(int4::Packed::of(&blocks(&values(17 * 32, 1)), &[0.0; 16]).is_err());
+    assert!(int4::Packed::of(&[], &[0.0; 16]).is_err() && int4::Packed::of(&[], &[]).is_err());
+}
+
+/// Codes with a zero point and signed ones are for weights of their own.
+#[test]
+fn codes_for_other_weights_are_refused() {
+    let isa = Isa::best();
+    let eight = Packed::of(&[1.0; 16 * 64], &[0.0; 16], &[1.0; 64], 64).unwrap();
+    let four = int4::Packed::of(&blocks(&values(16 * 32, 1)), &[0.0; 16]).unwrap();
+    let mut signed = Codes::default();
+    signed.signed(isa, &values(32, 2), &four);
+    let refused = |f: &dyn Fn()| std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).is_err();
+    assert!(refused(&|| gemm(isa, &signed, &eight, 0..16, Then::Store, &mut [0.0; 16])));
+    let codes = codes(isa, &values(64, 2), &eight);
+    assert!(refused(&|| int4::gemm(isa, &codes, &four, 0..16, Then::Store, &mut [0.0; 16])));
 }

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
 use crate::models::pack::{Labels, pack};
+use crate::nn::Cpu;
 use crate::server;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::io::Write;
@@ -35,7 +36,7 @@ enum Command {
     Embed(embed::EmbedArgs),
     /// Serve the HTTP interface locally: OpenAI's /v1/embeddings, text-embeddings-inference's /embed, and others
     Serve(ServeArgs),
-    /// Write a model folder (safetensors) as one quantised GGUF file
+    /// Write a model folder (safetensors) or GGUF file as one file that is quantised and laid out for the kernels
     Pack(PackArgs),
     /// Download a model from the Hugging Face hub into its cache
     Pull {
@@ -112,7 +113,7 @@ struct ServeArgs {
 
 #[derive(Debug, Args)]
 struct PackArgs {
-    /// A folder with config.json, model.safetensors and tokenizer.json
+    /// A folder with config.json, model.safetensors and tokenizer.json, or a GGUF file
     source: PathBuf,
     /// The GGUF file to write
     #[arg(long, short, value_name = "FILE")]
@@ -126,6 +127,9 @@ struct PackArgs {
     /// Where it comes from: a URL
     #[arg(long, value_name = "URL")]
     source_url: Option<String>,
+    /// Texts, one a line, that show which channels are large [default: built-in ones, in English]
+    #[arg(long, value_name = "FILE")]
+    calibration: Option<PathBuf>,
 }
 
 /// Runs the command line of this process.
@@ -163,7 +167,11 @@ fn serve(args: &ServeArgs) -> Result<()> {
 
 fn pack_model(args: &PackArgs) -> Result<()> {
     let labels = Labels { name: args.name.clone(), license: args.license.clone(), source: args.source_url.clone() };
-    pack(&args.source, &labels, &args.output)?;
+    let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e));
+    let calibration = args.calibration.as_ref().map(read).transpose()?;
+    let config = Config::from_env()?;
+    let cpu = Cpu::new(config.isa, config.threads)?;
+    pack(&cpu, &args.source, &labels, calibration.as_deref(), &args.output)?;
     print(|out| writeln!(out, "{}", args.output.display()))
 }
 

@@ -1,49 +1,117 @@
 //! Products of int8 weights, packed for the kernels, with activations quantised on the way.
 //!
-//! Weights have one scale an output row and are symmetric, `w = t q` with `q` in -127..=127. Activations have one scale
-//! and one zero point a row, `x / smooth = s (u - z)` with `u` in 0..=255 (0..=127 on AVX2). So
-//! `y = s t (sum u q - z sum q) + bias`: the sums are exact integers, and nothing is scaled inside the loop over K.
+//! Weights are symmetric with one scale an output and group along K, `w = t q` with `q` in -127..=127; activations have
+//! one step and one zero point a row and group, `x / smooth = s (u - z)` (see [`codes`](super::codes)). So
+//! `y = bias + sum over groups of s t (sum u q - z sum q)`: sums inside a group are exact integers.
 //! Dividing each input channel by `smooth`, and multiplying the weights by it, evens out channels of different size
 //! (SmoothQuant, Xiao et al. 2022, arXiv 2211.10438).
 #![allow(clippy::needless_range_loop)] // Indices are rows and columns of tiles.
 
+pub use super::gemm::Then;
+
+use super::codes::{Codes, Form};
+use super::gemm::{self, Ahead, PANEL, Weights};
 use super::simd::Simd;
 use super::{Isa, dispatch};
 use crate::error::{Error, Result};
 use bytes::Bytes;
+use std::ops::Range;
 
-/// Outputs of a panel.
-pub const PANEL: usize = 16;
-/// K is filled with zero weights to a multiple of this.
+/// K is filled with zero weights to a multiple of this, and groups are multiples of it: what one instruction of AMX takes.
 pub const STEP: usize = 64;
-/// Scale, sum and bias of a panel's outputs, in bytes.
-const META: usize = 3 * PANEL * 4;
+const MAGIC: &[u8; 4] = b"TLI8";
+const HEADER: usize = 64;
+/// Scales and sums of a group, or the bias, of a panel's outputs: bytes of one of them.
+const ROW: usize = 4 * PANEL;
 
 /// A matrix `[N, K]` with its bias, as the kernels read it, in a mapped file or in memory.
 ///
-/// Layout: `1 / smooth` `[K padded]` f32; then for each 16 outputs a panel: weights `[K padded / 4][16][4]` i8, scale
-/// `[16]` f32, sum of weights `[16]` i32, bias `[16]` f32. Little-endian, without gaps.
+/// Layout: a header of 64 bytes, `TLI8`, N, K and the group as u32, and zeros; `1 / smooth` `[K]` f32; then for each 16
+/// outputs a panel: for each group along K its weights `[group / 4][16][4]` i8, scale `[16]` f32 and sum of weights `[16]`
+/// i32; and behind them the bias `[16]` f32. Little-endian, without gaps.
 #[derive(Debug, Clone)]
 pub struct Packed {
     bytes: Bytes,
+    inverse: Vec<f32>,
     n: usize,
     k: usize,
+    group: usize,
 }
 
 impl Packed {
-    /// Packs `weights [N, K]` and `bias [N]`; `smooth [K]` is what input channels are divided by.
+    /// Packs `weights [N, K]` and `bias [N]`; `smooth [K]` is what input channels are divided by, `group` the values along
+    /// K that share a scale.
     ///
     /// # Errors
-    /// The shape cannot be packed: N and K must be multiples of 16.
-    pub fn of(weights: &[f32], bias: &[f32], smooth: &[f32]) -> Result<Self> {
+    /// The shape cannot be packed: N and K must be multiples of 16, the group one of 64.
+    pub fn of(weights: &[f32], bias: &[f32], smooth: &[f32], group: usize) -> Result<Self> {
         let (n, k) = (bias.len(), smooth.len());
-        let fits = n > 0 && k > 0 && n.is_multiple_of(PANEL) && k.is_multiple_of(PANEL);
-        if !fits || weights.len() != n * k {
+        check_shape(n, k, group)?;
+        if weights.len() != n * k {
+            return Err(Error::model(format!("a matrix of {} weights is not [{n}, {k}]", weights.len())));
+        }
+        let inverse = smooth.iter().map(|s| 1.0 / s).collect();
+        Ok(Self { bytes: pack(weights, bias, smooth, group).into(), inverse, n, k, group })
+    }
+
+    /// Whether a size can be N or K.
+    pub fn fits(size: usize) -> bool {
+        size > 0 && size.is_multiple_of(PANEL)
+    }
+
+    /// A matrix `[n, k]` that [`Packed::bytes`] wrote.
+    ///
+    /// # Errors
+    /// The header is another, or the bytes are not as many as it needs.
+    pub fn from_bytes(bytes: Bytes, n: usize, k: usize) -> Result<Self> {
+        let Some((header, _)) = bytes.split_first_chunk::<HEADER>() else {
+            return Err(Error::model(format!("a packed matrix has {} bytes, its header {HEADER}", bytes.len())));
+        };
+        let number = |i: usize| u32::from_le_bytes([header[i], header[i + 1], header[i + 2], header[i + 3]]) as usize;
+        let found = (number(4), number(8));
+        if header[..4] != *MAGIC || found != (n, k) {
+            return Err(Error::model(format!("a packed matrix is [{}, {}], expected [{n}, {k}]", found.0, found.1)));
+        }
+        let group = number(12);
+        check_shape(n, k, group)?;
+        let shape = Self { bytes: Bytes::new(), inverse: vec![], n, k, group };
+        let expected = n / PANEL * shape.panel_bytes() + HEADER + 4 * k;
+        if bytes.len() != expected {
             return Err(Error::model(format!(
-                "a matrix [{n}, {k}] cannot be packed: both must be multiples of {PANEL}"
+                "a packed matrix [{n}, {k}] in groups of {group} has {} bytes, expected {expected}",
+                bytes.len()
             )));
         }
-        Ok(Self { bytes: pack(weights, bias, smooth).into(), n, k })
+        let inverse = bytes[HEADER..][..4 * k].as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        Ok(Self { bytes, inverse, ..shape })
+    }
+
+    /// The weights `[N, K]` and the bias `[N]` that it stands for.
+    pub fn unpacked(&self) -> (Vec<f32>, Vec<f32>) {
+        let (mut weights, mut biases) = (vec![0.0; self.n * self.k], vec![]);
+        let float = |at: usize| f32::from_le_bytes(*self.bytes[at..].first_chunk().unwrap_or(&[0; 4]));
+        for (p, rows) in weights.chunks_exact_mut(PANEL * self.k).enumerate() {
+            let mut at = HEADER + 4 * self.k + p * self.panel_bytes();
+            for g in 0..self.groups() {
+                let range = self.group_range(g);
+                let scales = at + PANEL * range.len();
+                for k in range.start..range.end.min(self.k) {
+                    for c in 0..PANEL {
+                        let i = k - range.start;
+                        let code = self.bytes[at + i / 4 * 4 * PANEL + c * 4 + i % 4] as i8;
+                        rows[c * self.k + k] = float(scales + 4 * c) * code as f32 * self.inverse[k];
+                    }
+                }
+                at = scales + 2 * ROW;
+            }
+            biases.extend((0..PANEL).map(|c| float(at + 4 * c)));
+        }
+        (weights, biases)
+    }
+
+    /// The layout, to be written to a file.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
     }
 
     /// N.
@@ -56,43 +124,155 @@ impl Packed {
         self.k
     }
 
-    fn padded(&self) -> usize {
-        self.k.next_multiple_of(STEP)
+    /// Values along K that share a scale.
+    pub fn group(&self) -> usize {
+        self.group
     }
 
-    fn panel_bytes(&self) -> usize {
-        PANEL * self.padded() + META
+    pub(crate) fn form(&self) -> Form<'_> {
+        Form { k: self.k, width: self.width(), group: self.group, inverse: Some(&self.inverse) }
+    }
+
+    /// The weights of group `g` of a panel.
+    ///
+    /// # Safety
+    /// There is such a group.
+    #[inline(always)]
+    pub(super) unsafe fn weights(&self, panel: *const u8, g: usize) -> *const u8 {
+        // SAFETY: groups before it are whole.
+        unsafe { panel.add(g * (PANEL * self.group + 2 * ROW)) }
+    }
+
+    /// The groups along K, as ranges of columns.
+    #[inline(always)]
+    pub(super) fn group_range(&self, g: usize) -> Range<usize> {
+        g * self.group..((g + 1) * self.group).min(self.width())
     }
 }
 
-fn pack(weights: &[f32], bias: &[f32], smooth: &[f32]) -> Vec<u8> {
-    let (n, k) = (bias.len(), smooth.len());
-    let padded = k.next_multiple_of(STEP);
-    let mut out = Vec::with_capacity(4 * padded + n / PANEL * (PANEL * padded + META));
-    let inverse = smooth.iter().map(|s| 1.0 / s).chain(std::iter::repeat(0.0));
-    inverse.take(padded).for_each(|v| out.extend_from_slice(&v.to_le_bytes()));
-    let rows: Vec<Row> = weights.chunks_exact(k).map(|row| Row::quantise(row, smooth)).collect();
-    for (rows, bias) in rows.chunks_exact(PANEL).zip(bias.chunks_exact(PANEL)) {
-        for group in 0..padded / 4 {
-            for row in rows {
-                out.extend((4 * group..4 * group + 4).map(|i| row.codes.get(i).copied().unwrap_or(0) as u8));
-            }
+fn check_shape(n: usize, k: usize, group: usize) -> Result<()> {
+    if !Packed::fits(n) || !Packed::fits(k) {
+        return Err(Error::model(format!("a matrix [{n}, {k}] cannot be packed: both must be multiples of {PANEL}")));
+    }
+    if group == 0 || !group.is_multiple_of(STEP) {
+        return Err(Error::model(format!("groups of {group} cannot be packed: they must be multiples of {STEP}")));
+    }
+    Ok(())
+}
+
+// SAFETY: the constructors checked that the bytes are those of all panels; the methods read what the layout says.
+unsafe impl Weights for Packed {
+    fn width(&self) -> usize {
+        self.k.next_multiple_of(STEP)
+    }
+
+    fn groups(&self) -> usize {
+        self.width().div_ceil(self.group)
+    }
+
+    fn panel_bytes(&self) -> usize {
+        PANEL * self.width() + self.groups() * 2 * ROW + ROW
+    }
+
+    #[inline(always)]
+    fn panel(&self, column: usize) -> *const u8 {
+        self.bytes.as_ptr().wrapping_add(HEADER + 4 * self.k + column / PANEL * self.panel_bytes())
+    }
+
+    #[inline(always)]
+    unsafe fn bias<S: Simd>(&self, panel: *const u8) -> S {
+        // SAFETY: it stands behind all groups.
+        unsafe { S::load(panel.add(self.panel_bytes() - ROW).cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn constants<S: Simd>(&self, panel: *const u8, g: usize) -> (S, S) {
+        // SAFETY: the scales stand behind the weights of the group, and the sums behind them.
+        unsafe {
+            let scales = self.weights(panel, g).add(PANEL * self.group_range(g).len());
+            let scale = S::load(scales.cast());
+            (scale, S::to_float(S::int_load(scales.add(ROW).cast())).mul(scale))
         }
-        rows.iter().for_each(|r| out.extend_from_slice(&r.scale.to_le_bytes()));
-        rows.iter().for_each(|r| out.extend_from_slice(&r.sum().to_le_bytes()));
+    }
+
+    #[inline(always)]
+    unsafe fn sums<S: Simd, const MR: usize, const NV: usize>(
+        &self,
+        codes: *const u8,
+        panels: [*const u8; NV],
+        g: usize,
+        ahead: &mut Ahead,
+    ) -> [[S::Int; NV]; MR] {
+        let (width, range) = (self.width(), self.group_range(g));
+        // SAFETY: the caller has `MR` rows of codes and such panels.
+        unsafe {
+            let codes = codes.add(range.start);
+            let mut sums = [[S::int_splat(0); NV]; MR];
+            let mut weights = panels;
+            for j in 0..NV {
+                weights[j] = self.weights(panels[j], g);
+                let start = S::start(S::int_load(weights[j].add(PANEL * range.len() + ROW).cast()));
+                for r in 0..MR {
+                    sums[r][j] = start;
+                }
+            }
+            for k in (0..range.len()).step_by(4) {
+                ahead.step::<S>();
+                let mut b = [S::int_splat(0); NV];
+                for j in 0..NV {
+                    b[j] = S::load_bytes(weights[j].add(k * PANEL).cast());
+                }
+                for r in 0..MR {
+                    let a = S::broadcast4(codes.add(r * width + k));
+                    for j in 0..NV {
+                        sums[r][j] = S::dot_codes(sums[r][j], a, b[j]);
+                    }
+                }
+            }
+            sums
+        }
+    }
+}
+
+fn pack(weights: &[f32], bias: &[f32], smooth: &[f32], group: usize) -> Vec<u8> {
+    let (n, k) = (bias.len(), smooth.len());
+    let width = k.next_multiple_of(STEP);
+    let panels = n / PANEL * (PANEL * width + width.div_ceil(group) * 2 * ROW + ROW);
+    let mut out = Vec::with_capacity(HEADER + 4 * k + panels);
+    out.extend_from_slice(MAGIC);
+    [n, k, group].iter().for_each(|v| out.extend_from_slice(&(*v as u32).to_le_bytes()));
+    out.resize(HEADER, 0);
+    smooth.iter().for_each(|s| out.extend_from_slice(&(1.0 / s).to_le_bytes()));
+    let rows: Vec<Vec<f32>> = weights.chunks_exact(k).map(|row| smoothed(row, smooth, width)).collect();
+    for (rows, bias) in rows.chunks_exact(PANEL).zip(bias.chunks_exact(PANEL)) {
+        for start in (0..width).step_by(group) {
+            let part = start..(start + group).min(width);
+            let rows: Vec<Row> = rows.iter().map(|row| Row::quantise(&row[part.clone()])).collect();
+            for four in 0..part.len() / 4 {
+                rows.iter().for_each(|r| out.extend(r.codes[4 * four..4 * four + 4].iter().map(|c| *c as u8)));
+            }
+            rows.iter().for_each(|r| out.extend_from_slice(&r.scale.to_le_bytes()));
+            rows.iter().for_each(|r| out.extend_from_slice(&r.sum().to_le_bytes()));
+        }
         bias.iter().for_each(|b| out.extend_from_slice(&b.to_le_bytes()));
     }
     out
 }
 
+fn smoothed(row: &[f32], smooth: &[f32], width: usize) -> Vec<f32> {
+    let mut row: Vec<f32> = row.iter().zip(smooth).map(|(w, s)| w * s).collect();
+    row.resize(width, 0.0);
+    row
+}
+
+/// A group of weights of one output.
 struct Row {
     codes: Vec<i8>,
     scale: f32,
 }
 
 impl Row {
-    fn quantise(row: &[f32], smooth: &[f32]) -> Self {
-        let row: Vec<f32> = row.iter().zip(smooth).map(|(w, s)| w * s).collect();
+    fn quantise(row: &[f32]) -> Self {
         let largest = row.iter().fold(0.0f32, |m, v| m.max(v.abs()));
         let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
         Self { codes: row.iter().map(|v| (v / scale).round() as i8).collect(), scale }
@@ -103,194 +283,47 @@ impl Row {
     }
 }
 
-/// Rows of activations, quantised for one matrix. Kept between calls, so that nothing is allocated on the way.
-#[derive(Debug, Default)]
-pub struct Codes {
-    codes: Vec<u8>,
-    scale: Vec<f32>,
-    zero: Vec<i32>,
-    width: usize,
-    /// The highest code, by the set that quantised.
-    levels: i32,
-}
-
 impl Codes {
     /// Quantises rows of K values for products with `w`; a row depends on no other.
     ///
-    /// A row with a value that is not finite gets the scale NaN, so that what was wrong stays visible.
-    pub fn quantise(&mut self, isa: Isa, rows: &[f32], w: &Packed) {
-        assert!(rows.len().is_multiple_of(w.k), "rows of {} values", w.k);
-        let count = rows.len() / w.k;
-        self.width = w.padded();
-        self.codes.resize(count * self.width, 0);
-        self.scale.resize(count, 0.0);
-        self.zero.resize(count, 0);
-        let codes = self;
-        dispatch!(isa, quantise(rows: &[f32], w: &Packed, codes: &mut Codes));
-    }
-
-    /// How many rows there are.
-    pub fn rows(&self) -> usize {
-        self.scale.len()
+    /// A group with a value that is not finite gets the step NaN, so that what was wrong stays visible.
+    ///
+    /// # Panics
+    /// If `rows` is not whole rows.
+    pub fn of(&mut self, isa: Isa, rows: &[f32], w: &Packed) {
+        self.quantise(isa, rows, &w.form());
     }
 }
 
-#[inline(always)]
-unsafe fn quantise<S: Simd>(rows: &[f32], w: &Packed, out: &mut Codes) {
-    out.levels = S::LEVELS;
-    let inverse = w.bytes.as_ptr().cast::<f32>();
-    for (r, row) in rows.chunks_exact(w.k).enumerate() {
-        // SAFETY: `row` and the file's `1 / smooth` have K values, a multiple of 16 and so of the lanes, and the row of
-        // codes as many bytes; the caller vouches for the instruction set.
-        unsafe {
-            let nothing = S::splat(0.0);
-            let (mut low, mut high, mut check) = (nothing, nothing, nothing);
-            for i in (0..w.k).step_by(S::LANES) {
-                let v = S::load(row.as_ptr().add(i)).mul(S::load(inverse.add(i)));
-                low = v.min(low);
-                high = v.max(high);
-                check = v.mul_add(nothing, check);
-            }
-            let (low, high) = (-S::splat(0.0).sub(low).largest(), high.largest());
-            let step = (high - low) / S::LEVELS as f32;
-            let step = if step > 0.0 { step } else { 1.0 };
-            let zero = (-low / step).round_ties_even();
-            let (scale, offset) = (S::splat(1.0 / step), S::splat(zero));
-            let codes = out.codes.as_mut_ptr().add(r * out.width);
-            for i in (0..w.k).step_by(S::LANES) {
-                let code = S::load(row.as_ptr().add(i)).mul(S::load(inverse.add(i))).mul_add(scale, offset);
-                code.max(nothing).min(S::splat(S::LEVELS as f32)).store_codes(codes.add(i));
-            }
-            // Zero, or NaN where a value was not finite.
-            out.scale[r] = step + check.sum();
-            out.zero[r] = zero as i32;
-        }
-        out.codes[r * out.width + w.k..(r + 1) * out.width].fill(0);
-    }
-}
-
-/// What a product becomes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Then {
-    /// The output.
-    Store,
-    /// The output, through the exact GELU.
-    Gelu,
-    /// Added to the output.
-    Add,
-}
-
-/// `out [rows, N] = x W^T + bias`, or what [`Then`] makes of it.
+/// `out [rows, columns] = x W^T + bias` for some outputs of `w`, or what [`Then`] makes of it.
 ///
 /// # Panics
-/// If `x` was quantised for another K or by a set of more levels, or `out` has another size.
-pub fn gemm(isa: Isa, x: &Codes, w: &Packed, then: Then, out: &mut [f32]) {
-    assert_eq!(x.width, w.padded());
-    assert_eq!(out.len(), x.rows() * w.n);
-    dispatch!(isa, product(x: &Codes, w: &Packed, then: Then, out: &mut [f32]));
+/// If `x` was quantised for another K, by a set of more levels or of another bias, `columns` are not whole panels of
+/// `w`, or `out` has another size.
+pub fn gemm(isa: Isa, x: &Codes, w: &Packed, columns: Range<usize>, then: Then, out: &mut [f32]) {
+    gemm::check(x, w, w.n, &columns, out);
+    #[cfg(target_arch = "x86_64")]
+    if let Isa::Amx(_) = isa
+        && x.rows() > super::amx::FEWEST_ROWS
+    {
+        return super::amx::gemm(isa, x, w, columns, then, out);
+    }
+    dispatch!(isa, product(x: &Codes, w: &Packed, columns: Range<usize>, then: Then, out: &mut [f32]));
+}
+
+/// Panics where codes of another set would not be exact.
+pub(super) fn check_codes<S: Simd>(x: &Codes) {
+    assert!(
+        (1..=S::LEVELS).contains(&x.levels) && x.bias == S::BIAS,
+        "codes up to {} on a set that is exact up to {}",
+        x.levels,
+        S::LEVELS
+    );
 }
 
 #[inline(always)]
-unsafe fn product<S: Simd>(x: &Codes, w: &Packed, then: Then, out: &mut [f32]) {
-    assert!(x.levels <= S::LEVELS, "codes up to {} on a set that is exact up to {}", x.levels, S::LEVELS);
-    // SAFETY: columns and rows stay below N and the rows of `x`, whose sizes `gemm` checked; the caller vouches for the
-    // instruction set.
-    unsafe {
-        // 24 sums of 16 lanes and 8 of 8 fill the registers of either set.
-        if S::LANES == 16 {
-            let wide = w.n / (3 * PANEL) * (3 * PANEL);
-            for c in (0..wide).step_by(3 * PANEL) {
-                column::<S, 8, 3>(x, w, c, then, out);
-            }
-            for c in (wide..w.n).step_by(PANEL) {
-                column::<S, 8, 1>(x, w, c, then, out);
-            }
-        } else {
-            for c in (0..w.n).step_by(PANEL) {
-                column::<S, 4, 2>(x, w, c, then, out);
-            }
-        }
-    }
-}
-
-/// All rows of `NV` vectors of columns, `MR` at a time and then fewer.
-#[inline(always)]
-unsafe fn column<S: Simd, const MR: usize, const NV: usize>(
-    x: &Codes,
-    w: &Packed,
-    c: usize,
-    then: Then,
-    out: &mut [f32],
-) {
-    let rows = x.rows();
-    let mut r = 0;
-    // SAFETY: a tile of m rows is only made where m rows are left.
-    unsafe {
-        while r + MR <= rows {
-            tile::<S, MR, NV>(x, w, r, c, then, out);
-            r += MR;
-        }
-        if MR > 4 && r + 4 <= rows {
-            tile::<S, 4, NV>(x, w, r, c, then, out);
-            r += 4;
-        }
-        if r + 2 <= rows {
-            tile::<S, 2, NV>(x, w, r, c, then, out);
-            r += 2;
-        }
-        if r < rows {
-            tile::<S, 1, NV>(x, w, r, c, then, out);
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn tile<S: Simd, const MR: usize, const NV: usize>(
-    x: &Codes,
-    w: &Packed,
-    row: usize,
-    column: usize,
-    then: Then,
-    out: &mut [f32],
-) {
-    let (depth, panel) = (x.width, w.panel_bytes());
-    // SAFETY: the caller has `row + MR` rows of `x` and `column + NV * LANES` columns of `w`, and `out` has room for
-    // them; a panel holds `depth * 16` weights and behind them scale, sum and bias.
-    unsafe {
-        let first = w.bytes.as_ptr().add(4 * depth);
-        let of = |j: usize| {
-            let c = column + j * S::LANES;
-            (first.add(c / PANEL * panel), c % PANEL * 4)
-        };
-        let weights: [*const i8; NV] = std::array::from_fn(|j| of(j).0.add(of(j).1).cast());
-        let codes = x.codes.as_ptr().add(row * depth);
-        let mut sums = [[S::int_zero(); NV]; MR];
-        for k in (0..depth).step_by(4) {
-            let mut b = [S::int_zero(); NV];
-            for j in 0..NV {
-                b[j] = S::load_weights(weights[j].add(k * PANEL));
-            }
-            for (r, sums) in sums.iter_mut().enumerate() {
-                let a = S::broadcast4(codes.add(r * depth + k));
-                for j in 0..NV {
-                    sums[j] = S::dot4(sums[j], a, b[j]);
-                }
-            }
-        }
-        for j in 0..NV {
-            let meta = of(j).0.add(PANEL * depth + of(j).1);
-            let (scale, bias) = (S::load(meta.cast()), S::load(meta.add(8 * PANEL).cast()));
-            let sum = S::int_load(meta.add(4 * PANEL).cast());
-            for (r, sums) in sums.iter().enumerate() {
-                let exact = S::int_sub(sums[j], S::int_mul(S::int_splat(x.zero[row + r]), sum));
-                let y = S::to_float(exact).mul(S::splat(x.scale[row + r])).mul_add(scale, bias);
-                let at = out.as_mut_ptr().add((row + r) * w.n + column + j * S::LANES);
-                match then {
-                    Then::Store => y.store(at),
-                    Then::Gelu => super::rowwise::gelu(y).store(at),
-                    Then::Add => S::load(at).add(y).store(at),
-                }
-            }
-        }
-    }
+unsafe fn product<S: Simd>(x: &Codes, w: &Packed, columns: Range<usize>, then: Then, out: &mut [f32]) {
+    check_codes::<S>(x);
+    // SAFETY: `gemm` checked the sizes; the caller vouches for the instruction set.
+    unsafe { gemm::product::<S, Packed>(x, w, columns, then, out) };
 }

@@ -9,14 +9,23 @@ pub struct Proof(());
 /// An instruction set that this CPU has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isa {
-    /// What every CPU of the target has (SSE2 on x86-64, NEON on arm64).
+    /// What every CPU of the target has (SSE2 on x86-64, NEON without dot products on arm64).
     Scalar,
     /// AVX2 with FMA and F16C.
     #[cfg(target_arch = "x86_64")]
     Avx2(Proof),
+    /// AVX-VNNI, and what AVX2 has.
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni(Proof),
     /// AVX-512 F, BW and VL with VNNI, and what AVX2 has.
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni(Proof),
+    /// AMX with int8 tiles, by the kernel's permission, and AVX-512 VNNI.
+    #[cfg(target_arch = "x86_64")]
+    Amx(Proof),
+    /// NEON with dot products.
+    #[cfg(target_arch = "aarch64")]
+    Neon(Proof),
 }
 
 impl Isa {
@@ -36,31 +45,61 @@ impl Isa {
     }
 
     /// Every set that this CPU has, slowest first.
-    #[allow(unused_mut)] // On other targets nothing is added.
+    #[cfg(target_arch = "x86_64")]
     pub fn available() -> Vec<Self> {
-        let mut sets = vec![Isa::Scalar];
-        #[cfg(target_arch = "x86_64")]
-        {
-            use std::is_x86_feature_detected as has;
-            let avx2 = has!("avx2") && has!("fma") && has!("f16c");
-            if avx2 {
-                sets.push(Isa::Avx2(Proof(())));
-            }
-            if avx2 && has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512vnni") {
-                sets.push(Isa::Avx512Vnni(Proof(())));
-            }
-        }
-        sets
+        use std::is_x86_feature_detected as has;
+        let proof = Proof(());
+        let avx2 = has!("avx2") && has!("fma") && has!("f16c");
+        let avx512 = avx2 && has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512vnni");
+        let sets = [
+            (true, Isa::Scalar),
+            (avx2, Isa::Avx2(proof)),
+            (avx2 && has!("avxvnni"), Isa::AvxVnni(proof)),
+            (avx512, Isa::Avx512Vnni(proof)),
+            (avx512 && super::amx::permitted(), Isa::Amx(proof)),
+        ];
+        sets.into_iter().filter(|(has, _)| *has).map(|(_, isa)| isa).collect()
     }
 
-    /// Its name: `scalar`, `avx2` or `avx512vnni`.
+    /// Every set that this CPU has, slowest first.
+    #[cfg(target_arch = "aarch64")]
+    pub fn available() -> Vec<Self> {
+        match std::arch::is_aarch64_feature_detected!("dotprod") {
+            true => vec![Isa::Scalar, Isa::Neon(Proof(()))],
+            false => vec![Isa::Scalar],
+        }
+    }
+
+    /// Every set that this CPU has.
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    pub fn available() -> Vec<Self> {
+        vec![Isa::Scalar]
+    }
+
+    /// AMX on a CPU that does not report it: for tests that emulate its instructions.
+    ///
+    /// # Safety
+    /// The CPU has what [`Isa::Avx512Vnni`] needs, and the instructions of AMX are emulated where it has not those.
+    #[cfg(target_arch = "x86_64")]
+    #[doc(hidden)]
+    pub unsafe fn emulated_amx() -> Self {
+        Isa::Amx(Proof(()))
+    }
+
+    /// Its name: `scalar`, `avx2`, `avxvnni`, `avx512vnni`, `amx` or `neon`.
     pub fn name(self) -> &'static str {
         match self {
             Isa::Scalar => "scalar",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni(_) => "avxvnni",
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni(_) => "avx512vnni",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx(_) => "amx",
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon(_) => "neon",
         }
     }
 }

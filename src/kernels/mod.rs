@@ -1,25 +1,22 @@
 //! Arithmetic on slices: no tensors, no models, no threads.
 //!
-//! Each kernel but [`q8_0`] is written once, generic over the vector type of an instruction set (`simd.rs`), and compiled
-//! for each of them; [`Isa`] chooses at run time. Integer sums are exact and so equal on every set, but for AVX2, whose activations
-//! have 7 bits; floats are rounded differently by different sets, and always alike by one.
+//! Each kernel is written once, generic over the vector type of an instruction set (`simd`), and compiled for each of
+//! them; [`Isa`] chooses at run time. A kernel gives the same bits on every set, with one exception: AVX2 without VNNI
+//! quantises activations to 7 bits, since products of 8 would overflow there; the same codes give the same bits on it too.
 #![allow(unsafe_code)]
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub mod attention;
+pub mod codes;
+pub(crate) mod gemm;
+pub mod int4;
 pub mod int8;
 pub mod isa;
-pub mod q8_0;
 pub mod rowwise;
 pub(crate) mod simd;
 
 pub use isa::Isa;
-
-/// Adds eight partial sums in a fixed order.
-#[inline(always)]
-pub(crate) fn sum_lanes(lanes: [f32; 8]) -> f32 {
-    let [a, b, c, d, e, f, g, h] = lanes;
-    ((a + e) + (c + g)) + ((b + f) + (d + h))
-}
 
 /// Calls a kernel, generic over its vector type, with the features of an instruction set enabled.
 ///
@@ -29,10 +26,16 @@ pub(crate) fn sum_lanes(lanes: [f32; 8]) -> f32 {
 macro_rules! dispatch {
     ($isa:expr, $kernel:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?) => {{
         #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx2,fma")]
+        #[target_feature(enable = "avx2,fma,f16c")]
         fn avx2($($arg: $ty),*) $(-> $ret)? {
             // SAFETY: this function has the features of the type.
-            unsafe { $kernel::<$crate::kernels::simd::Avx2>($($arg),*) }
+            unsafe { $kernel::<$crate::kernels::simd::Avx2<false>>($($arg),*) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+        fn avxvnni($($arg: $ty),*) $(-> $ret)? {
+            // SAFETY: this function has the features of the type.
+            unsafe { $kernel::<$crate::kernels::simd::Avx2<true>>($($arg),*) }
         }
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
@@ -40,15 +43,27 @@ macro_rules! dispatch {
             // SAFETY: this function has the features of the type.
             unsafe { $kernel::<$crate::kernels::simd::Avx512>($($arg),*) }
         }
+        #[cfg(target_arch = "aarch64")]
+        #[target_feature(enable = "neon,dotprod")]
+        fn neon($($arg: $ty),*) $(-> $ret)? {
+            // SAFETY: this function has the features of the type.
+            unsafe { $kernel::<$crate::kernels::simd::Neon>($($arg),*) }
+        }
         match $isa {
             // SAFETY: the portable type needs nothing of the CPU.
-            $crate::kernels::Isa::Scalar => unsafe { $kernel::<$crate::kernels::simd::Portable>($($arg),*) },
+            $crate::kernels::Isa::Scalar => unsafe { $kernel::<$crate::kernels::simd::Portable<255>>($($arg),*) },
             // SAFETY: the proof is only made after the CPU reported these features.
             #[cfg(target_arch = "x86_64")]
             $crate::kernels::Isa::Avx2(_) => unsafe { avx2($($arg),*) },
-            // SAFETY: the proof is only made after the CPU reported these features.
+            // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            $crate::kernels::Isa::Avx512Vnni(_) => unsafe { avx512($($arg),*) },
+            $crate::kernels::Isa::AvxVnni(_) => unsafe { avxvnni($($arg),*) },
+            // SAFETY: as above; AMX includes them.
+            #[cfg(target_arch = "x86_64")]
+            $crate::kernels::Isa::Avx512Vnni(_) | $crate::kernels::Isa::Amx(_) => unsafe { avx512($($arg),*) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            $crate::kernels::Isa::Neon(_) => unsafe { neon($($arg),*) },
         }
     }};
 }

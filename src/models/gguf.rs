@@ -45,16 +45,66 @@ pub struct TensorData {
     /// Row-major: the last dimension is contiguous.
     pub shape: Vec<usize>,
     /// The format of `data`.
-    pub dtype: GgmlDType,
+    pub dtype: Dtype,
     /// The values.
     pub data: Bytes,
 }
 
+/// The format of a tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dtype {
+    /// Numbers, in a format that candle decodes.
+    Ggml(GgmlDType),
+    /// Bytes, in a layout of ours.
+    I8,
+}
+
+impl Dtype {
+    fn of_kind(kind: u32) -> Option<Self> {
+        KINDS.iter().find(|(k, _)| *k == kind).map(|(_, dtype)| *dtype)
+    }
+
+    fn kind(self) -> u32 {
+        KINDS.iter().find(|(_, dtype)| *dtype == self).map_or(u32::MAX, |(kind, _)| *kind)
+    }
+
+    /// Values of a block, and its bytes.
+    fn block(self) -> (usize, usize) {
+        match self {
+            Dtype::Ggml(dtype) => (dtype.block_size(), dtype.type_size()),
+            Dtype::I8 => (1, 1),
+        }
+    }
+}
+
+/// GGUF's numbers for the formats that are read here.
+const KINDS: [(u32, Dtype); 14] = [
+    (0, Dtype::Ggml(GgmlDType::F32)),
+    (1, Dtype::Ggml(GgmlDType::F16)),
+    (2, Dtype::Ggml(GgmlDType::Q4_0)),
+    (3, Dtype::Ggml(GgmlDType::Q4_1)),
+    (6, Dtype::Ggml(GgmlDType::Q5_0)),
+    (7, Dtype::Ggml(GgmlDType::Q5_1)),
+    (8, Dtype::Ggml(GgmlDType::Q8_0)),
+    (10, Dtype::Ggml(GgmlDType::Q2K)),
+    (11, Dtype::Ggml(GgmlDType::Q3K)),
+    (12, Dtype::Ggml(GgmlDType::Q4K)),
+    (13, Dtype::Ggml(GgmlDType::Q5K)),
+    (14, Dtype::Ggml(GgmlDType::Q6K)),
+    (24, Dtype::I8),
+    (30, Dtype::Ggml(GgmlDType::BF16)),
+];
+
 impl TensorData {
+    /// A tensor of bytes in a layout of ours.
+    pub fn bytes(data: Bytes) -> Self {
+        Self { shape: vec![data.len()], dtype: Dtype::I8, data }
+    }
+
     /// A tensor of f32 values.
     pub fn f32(shape: Vec<usize>, values: &[f32]) -> Self {
         let data = values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>().into();
-        Self { shape, dtype: GgmlDType::F32, data }
+        Self { shape, dtype: Dtype::Ggml(GgmlDType::F32), data }
     }
 }
 
@@ -330,7 +380,7 @@ fn alignment(metadata: &HashMap<String, Value>) -> Result<usize> {
 struct TensorInfo {
     name: String,
     shape: Vec<usize>,
-    dtype: GgmlDType,
+    dtype: Dtype,
     offset: u64,
 }
 
@@ -348,7 +398,7 @@ impl TensorInfo {
             (0..dimensions).map(|_| Ok(cursor.length("dimension")? as usize)).collect::<Result<Vec<_>>>()?;
         shape.reverse();
         let kind = cursor.u32("tensor type")?;
-        let dtype = dtype(kind)
+        let dtype = Dtype::of_kind(kind)
             .ok_or_else(|| Error::model(format!("GGUF tensor {name:?} has the type {kind}, which is not read here")))?;
         let offset = cursor.u64("tensor offset")?;
         Ok(Self { name, shape, dtype, offset })
@@ -374,33 +424,12 @@ impl TensorInfo {
     }
 }
 
-fn dtype(kind: u32) -> Option<GgmlDType> {
-    Some(match kind {
-        0 => GgmlDType::F32,
-        1 => GgmlDType::F16,
-        2 => GgmlDType::Q4_0,
-        3 => GgmlDType::Q4_1,
-        6 => GgmlDType::Q5_0,
-        7 => GgmlDType::Q5_1,
-        8 => GgmlDType::Q8_0,
-        10 => GgmlDType::Q2K,
-        11 => GgmlDType::Q3K,
-        12 => GgmlDType::Q4K,
-        13 => GgmlDType::Q5K,
-        14 => GgmlDType::Q6K,
-        30 => GgmlDType::BF16,
-        _ => return None,
-    })
-}
-
 /// Bytes of a tensor, or `None` where they overflow or a row is not whole blocks.
-pub fn size(shape: &[usize], dtype: GgmlDType) -> Option<usize> {
+pub fn size(shape: &[usize], dtype: Dtype) -> Option<usize> {
     let elements = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d))?;
     let row = shape.last().copied().unwrap_or(1);
-    if !row.is_multiple_of(dtype.block_size()) {
-        return None;
-    }
-    (elements / dtype.block_size()).checked_mul(dtype.type_size())
+    let (values, bytes) = dtype.block();
+    if row.is_multiple_of(values) { (elements / values).checked_mul(bytes) } else { None }
 }
 
 /// A value to write.
@@ -420,6 +449,9 @@ pub enum Entry {
     Ints(Vec<i32>),
 }
 
+/// What tensors are aligned to in files written here: a line of the cache.
+const ALIGNMENT: usize = 64;
+
 /// Writes a GGUF file, version 3: metadata and tensors in the order given, so that equal input gives equal bytes.
 pub fn write(
     out: &mut dyn Write,
@@ -430,8 +462,9 @@ pub fn write(
     header.extend_from_slice(MAGIC);
     put_u32(&mut header, 3);
     put_u64(&mut header, tensors.len());
-    put_u64(&mut header, metadata.len());
-    for (key, entry) in metadata {
+    put_u64(&mut header, metadata.len() + 1);
+    let alignment = ("general.alignment".to_string(), Entry::Uint(ALIGNMENT as u32));
+    for (key, entry) in metadata.iter().chain([&alignment]) {
         put_string(&mut header, key);
         put_entry(&mut header, entry);
     }
@@ -442,9 +475,9 @@ pub fn write(
         for d in tensor.shape.iter().rev() {
             put_u64(&mut header, *d);
         }
-        put_u32(&mut header, kind(tensor.dtype));
+        put_u32(&mut header, tensor.dtype.kind());
         put_u64(&mut header, offset);
-        offset += tensor.data.len().next_multiple_of(DEFAULT_ALIGNMENT);
+        offset += tensor.data.len().next_multiple_of(ALIGNMENT);
     }
     out.write_all(&header)?;
     pad(out, header.len())?;
@@ -455,12 +488,8 @@ pub fn write(
     Ok(())
 }
 
-fn kind(dtype: GgmlDType) -> u32 {
-    (0..=30).find(|k| self::dtype(*k) == Some(dtype)).unwrap_or(u32::MAX)
-}
-
 fn pad(out: &mut dyn Write, written: usize) -> std::io::Result<()> {
-    out.write_all(&[0; DEFAULT_ALIGNMENT][..written.next_multiple_of(DEFAULT_ALIGNMENT) - written])
+    out.write_all(&[0; ALIGNMENT][..written.next_multiple_of(ALIGNMENT) - written])
 }
 
 fn put_u32(out: &mut Vec<u8>, v: u32) {

@@ -1,6 +1,6 @@
 //! Models: from a file to an [`Embedder`].
 //!
-//! To add an architecture: implement [`Encoder`] in a file of its own, and add its name to `open_encoder` and `canonical_names`.
+//! To add an architecture: implement [`Encoder`] in a file of its own, and choose it by its name in `Parts` and `Embedder::load`.
 
 pub mod bert;
 pub mod gguf;
@@ -90,37 +90,11 @@ impl Embedder {
     /// # Errors
     /// [`Kind::ModelLoad`] and [`Kind::Io`], which name the file and what in it is wrong.
     pub fn load(cpu: &Cpu, path: &Path, precision: Precision) -> Result<Self> {
-        let loaded = match path.is_dir() {
-            true => Self::from_folder(cpu, path, precision),
-            false => Self::from_gguf(cpu, path, precision),
-        };
+        let loaded = Parts::open(path, precision).and_then(|parts| {
+            let encoder = bert::Bert::new(cpu, parts.config, &parts.weights)?;
+            Self::assemble(Box::new(encoder), parts.tokenizer, parts.pipeline, parts.about)
+        });
         loaded.map_err(|e| e.context(format_args!("model {}", path.display())))
-    }
-
-    fn from_gguf(cpu: &Cpu, path: &Path, precision: Precision) -> Result<Self> {
-        let mut file = Gguf::parse(map::map(path)?)?;
-        let weights = Weights::from_gguf(std::mem::take(&mut file.tensors), precision);
-        let key = "general.architecture";
-        let architecture = file.string(key)?.ok_or_else(|| gguf::missing(key))?.to_string();
-        let encoder = open_encoder(cpu, &architecture, Header::Gguf(&file), &weights)?;
-        let text = |key: &str| Ok::<_, Error>(file.string(key)?.map(str::to_string));
-        let about = About {
-            name: text("general.name")?,
-            license: text("general.license")?,
-            source: text("general.source.url")?,
-            architecture: architecture.clone(),
-            format: "gguf",
-        };
-        let (tokenizer, _) = Tokenizer::from_gguf(&file)?;
-        let pipeline = Pipeline::from_gguf(&file, &architecture, &weights)?;
-        Self::assemble(encoder, tokenizer, pipeline, about)
-    }
-
-    fn from_folder(cpu: &Cpu, folder: &Path, precision: Precision) -> Result<Self> {
-        let parts = Folder::open(folder, precision)?;
-        let encoder = open_encoder(cpu, &parts.architecture, Header::Json(&parts.config), &parts.weights)?;
-        let about = About { architecture: parts.architecture, format: "safetensors", ..About::default() };
-        Self::assemble(encoder, parts.tokenizer, parts.pipeline, about)
     }
 
     fn assemble(encoder: Box<dyn Encoder>, tokenizer: Tokenizer, pipeline: Pipeline, about: About) -> Result<Self> {
@@ -210,58 +184,63 @@ fn finite(values: &[f32]) -> Result<()> {
     Err(Error::new(Kind::ModelLoad, "the model gave a value that is not a number: its weights are damaged"))
 }
 
-/// A model folder, opened but not yet a network.
-struct Folder {
-    config: serde_json::Value,
-    architecture: String,
+/// A model file or folder, opened but not yet a network.
+struct Parts {
+    config: bert::Config,
     weights: Weights,
     tokenizer: Tokenizer,
     source: Source,
     pipeline: Pipeline,
+    about: About,
 }
 
-impl Folder {
-    fn open(folder: &Path, precision: Precision) -> Result<Self> {
+impl Parts {
+    fn open(path: &Path, precision: Precision) -> Result<Self> {
+        if path.is_dir() { Self::of_folder(path, precision) } else { Self::of_gguf(path, precision) }
+    }
+
+    fn of_gguf(path: &Path, precision: Precision) -> Result<Self> {
+        let mut file = Gguf::parse(map::map(path)?)?;
+        let weights = Weights::from_gguf(std::mem::take(&mut file.tensors), precision);
+        let key = "general.architecture";
+        let architecture = file.string(key)?.ok_or_else(|| gguf::missing(key))?.to_string();
+        check_architecture(&architecture)?;
+        let text = |key: &str| Ok::<_, Error>(file.string(key)?.map(str::to_string));
+        let about = About {
+            name: text("general.name")?,
+            license: text("general.license")?,
+            source: text("general.source.url")?,
+            architecture: architecture.clone(),
+            format: "gguf",
+        };
+        let (tokenizer, source) = Tokenizer::from_gguf(&file)?;
+        let pipeline = Pipeline::from_gguf(&file, &architecture, &weights)?;
+        let config = bert::Config::from_gguf(&file, &weights)?;
+        Ok(Self { config, weights, tokenizer, source, pipeline, about })
+    }
+
+    fn of_folder(folder: &Path, precision: Precision) -> Result<Self> {
         let config =
             pipeline::json(&folder.join("config.json"))?.ok_or_else(|| Error::model("config.json is missing"))?;
         let architecture = config["model_type"].as_str().unwrap_or_default().to_string();
-        let file = folder.join("model.safetensors");
+        check_architecture(&architecture)?;
+        let file = folder.join(WEIGHTS_OF_FOLDER);
         if !file.exists() {
-            return Err(Error::model("model.safetensors is missing; other weight files are not read"));
+            return Err(Error::model(format!("{WEIGHTS_OF_FOLDER} is missing; other weight files are not read")));
         }
-        let weights = Weights::from_safetensors(&map::map(&file)?, precision, canonical_names(&architecture)?)?;
+        let weights = Weights::from_safetensors(&map::map(&file)?, precision, bert::canonical)?;
         let (tokenizer, source) = Tokenizer::from_folder(folder)?;
         let pipeline = Pipeline::from_folder(folder)?;
-        Ok(Self { config, architecture, weights, tokenizer, source, pipeline })
+        let about = About { architecture, format: "safetensors", ..About::default() };
+        Ok(Self { config: bert::Config::from_json(&config)?, weights, tokenizer, source, pipeline, about })
     }
 }
 
-/// Where the numbers of a model stand.
-enum Header<'a> {
-    Gguf(&'a Gguf),
-    Json(&'a serde_json::Value),
-}
+const WEIGHTS_OF_FOLDER: &str = "model.safetensors";
 
-fn unsupported(architecture: &str) -> Error {
-    Error::model(format!("the architecture is {architecture:?}; \"bert\" is supported"))
-}
-
-fn open_encoder(cpu: &Cpu, architecture: &str, header: Header, weights: &Weights) -> Result<Box<dyn Encoder>> {
-    match architecture {
-        bert::ARCHITECTURE => {
-            let config = match header {
-                Header::Gguf(file) => bert::Config::from_gguf(file, weights)?,
-                Header::Json(config) => bert::Config::from_json(config)?,
-            };
-            Ok(Box::new(bert::Bert::new(cpu, config, weights)?))
-        }
-        other => Err(unsupported(other)),
+fn check_architecture(architecture: &str) -> Result<()> {
+    if architecture == bert::ARCHITECTURE {
+        return Ok(());
     }
-}
-
-fn canonical_names(architecture: &str) -> Result<fn(&str) -> Option<String>> {
-    match architecture {
-        bert::ARCHITECTURE => Ok(bert::canonical),
-        other => Err(unsupported(other)),
-    }
+    Err(Error::model(format!("the architecture is {architecture:?}; {:?} is supported", bert::ARCHITECTURE)))
 }

@@ -1,9 +1,11 @@
-//! Writes a model folder as one quantised GGUF file, with everything that is needed to use it.
+//! Writes a model as one GGUF file, quantised and laid out for the kernels, with everything that is needed to use it.
 
-use super::gguf::{self, Entry};
+use super::gguf::{self, Entry, TensorData};
+use super::tokenizer::Direction;
 use super::weights::Precision;
-use super::{Folder, bert, unsupported};
+use super::{Batch, Parts, WEIGHTS_OF_FOLDER, bert};
 use crate::error::{Error, Result};
+use crate::nn::Cpu;
 use sha2::{Digest, Sha256};
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -19,29 +21,59 @@ pub struct Labels {
     pub source: Option<String>,
 }
 
-/// GGUF's number for "mostly Q8_0".
-const FILE_TYPE_Q8_0: u32 = 7;
+/// The texts that show which channels are large: English prose of many kinds, one a line.
+const CALIBRATION: &str = include_str!("calibration.txt");
 
-/// Packs the model of a folder into `output`: matrices in Q8_0, the rest in f32, tensors in the order of use.
+/// Packs a model folder or a GGUF file into `output`: matrices and the token table in int8, as the kernels read them, the
+/// rest in f32, tensors in the order of use. Channels are evened out by what `calibration` texts show, or the built-in ones.
 ///
 /// Equal input gives equal bytes. The file is written under a temporary name and renamed.
 ///
 /// # Errors
-/// The folder cannot be loaded, or the file not written.
-pub fn pack(folder: &Path, labels: &Labels, output: &Path) -> Result<()> {
-    let parts =
-        Folder::open(folder, Precision::Q8_0).map_err(|e| e.context(format_args!("model {}", folder.display())))?;
-    if parts.architecture != bert::ARCHITECTURE {
-        return Err(unsupported(&parts.architecture));
-    }
-    let config = bert::Config::from_json(&parts.config)?;
-    let mut metadata = general(&parts.architecture, labels, &sha256(&folder.join("model.safetensors"))?);
-    metadata.extend(config.entries());
-    metadata.extend(parts.pipeline.entries(&parts.architecture));
-    metadata.extend(parts.source.entries());
-    let mut tensors = bert::tensors(&config, &parts.weights)?;
-    tensors.extend(parts.pipeline.tensors());
+/// The model cannot be loaded, is packed already, has a size that cannot be packed, or the file cannot be written.
+pub fn pack(cpu: &Cpu, source: &Path, labels: &Labels, calibration: Option<&str>, output: &Path) -> Result<()> {
+    let packed = Packing::of(cpu, source, labels, calibration.unwrap_or(CALIBRATION));
+    let Packing { metadata, tensors } = packed.map_err(|e| e.context(format_args!("model {}", source.display())))?;
     replace(output, |out| gguf::write(out, &metadata, &tensors))
+}
+
+/// What goes into a packed file.
+struct Packing {
+    metadata: Vec<(String, Entry)>,
+    tensors: Vec<(String, TensorData)>,
+}
+
+impl Packing {
+    fn of(cpu: &Cpu, source: &Path, labels: &Labels, calibration: &str) -> Result<Self> {
+        let Parts { config, weights, tokenizer, source: tokens, pipeline, about } =
+            Parts::open(source, Precision::F32)?;
+        if weights.packed("token_embd.weight").is_some() {
+            return Err(Error::model("is packed already; pack what it was made from"));
+        }
+        let labels = Labels {
+            name: labels.name.clone().or(about.name),
+            license: labels.license.clone().or(about.license),
+            source: labels.source.clone().or(about.source),
+        };
+        let bert = bert::Bert::new(cpu, config.clone(), &weights)?;
+        let texts = calibration.lines().filter(|line| !line.trim().is_empty());
+        let limit = pipeline.max_tokens.unwrap_or(config.positions).min(config.positions);
+        let ids =
+            texts.map(|text| Ok(tokenizer.cut(&tokenizer.surround(&tokenizer.ids(text)?), limit, Direction::Right)));
+        let ids = ids.collect::<Result<Vec<_>>>()?;
+        if ids.is_empty() {
+            return Err(Error::value("calibration", "calibration has no texts"));
+        }
+        let ranges = bert.ranges(cpu, &Batch::new(ids.iter().map(Vec::as_slice)))?;
+        let mut tensors = bert::tensors(&config, &weights, &ranges)?;
+        tensors.extend(pipeline.tensors());
+        let file = if source.is_dir() { source.join(WEIGHTS_OF_FOLDER) } else { source.to_path_buf() };
+        let mut metadata = general(&about.architecture, &labels, &sha256(&file)?);
+        metadata.extend(config.entries());
+        metadata.extend(pipeline.entries(&about.architecture));
+        metadata.extend(tokens.entries());
+        Ok(Self { metadata, tensors })
+    }
 }
 
 fn general(architecture: &str, labels: &Labels, weights_sha256: &str) -> Vec<(String, Entry)> {
@@ -52,8 +84,6 @@ fn general(architecture: &str, labels: &Labels, weights_sha256: &str) -> Vec<(St
             entries.push((format!("general.{key}"), Entry::String(value.clone())));
         }
     }
-    entries.push(("general.quantization_version".into(), Entry::Uint(2)));
-    entries.push(("general.file_type".into(), Entry::Uint(FILE_TYPE_Q8_0)));
     entries.push(("tealight.source.sha256".into(), Entry::String(weights_sha256.into())));
     entries
 }

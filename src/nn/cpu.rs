@@ -33,6 +33,11 @@ impl Cpu {
         Ok(Self { isa, pool: Some(Arc::new(pool)) })
     }
 
+    /// The same set on one thread: the one that calls.
+    pub fn alone(&self) -> Self {
+        Self { isa: self.isa, pool: None }
+    }
+
     /// How many threads a forward pass uses.
     pub fn threads(&self) -> usize {
         self.pool.as_ref().map_or(1, |p| p.current_num_threads())
@@ -40,18 +45,14 @@ impl Cpu {
 
     /// Calls `f(first_row, rows)` for pieces of `out`, which has rows of `width` values; pieces have whole rows and
     /// are worked on by several threads.
-    pub fn for_rows(
-        &self,
-        out: &mut [f32],
-        width: usize,
-        f: impl Fn(usize, &mut [f32]) -> Result<()> + Sync,
-    ) -> Result<()> {
+    pub fn for_rows(&self, out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
         let rows = out.len() / width;
         // Three pieces a thread even out the threads; below four rows a kernel has too little to share.
         let piece = rows.div_ceil(3 * self.threads()).max(4);
         match &self.pool {
-            Some(pool) if rows > piece => pool
-                .install(|| out.par_chunks_mut(piece * width).enumerate().try_for_each(|(i, out)| f(i * piece, out))),
+            Some(pool) if rows > piece => {
+                pool.install(|| out.par_chunks_mut(piece * width).enumerate().for_each(|(i, out)| f(i * piece, out)));
+            }
             _ => f(0, out),
         }
     }
@@ -61,6 +62,14 @@ impl Cpu {
         match &self.pool {
             Some(pool) if items.len() > 1 => pool.install(|| items.into_par_iter().with_max_len(1).for_each(f)),
             _ => items.into_iter().for_each(f),
+        }
+    }
+
+    /// Calls `f` on a thread of the pool: what it shares out is taken up at once, since no thread goes to sleep in between.
+    pub fn inside<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
+        match &self.pool {
+            Some(pool) => pool.install(f),
+            None => f(),
         }
     }
 

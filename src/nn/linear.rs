@@ -1,9 +1,11 @@
 //! Matrix products.
 
-use super::{Cpu, Matrix, rows, with_values};
+use super::{Cpu, output, values};
 use crate::error::{Error, Result};
-use crate::kernels::rowwise;
-use candle_core::Tensor;
+use crate::kernels::codes::Codes;
+use crate::kernels::int8::{Packed, Then, gemm};
+use crate::kernels::{Isa, rowwise};
+use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
 /// What follows a matrix product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,10 +23,11 @@ pub enum Activation {
 }
 
 impl Activation {
-    fn apply(self, cpu: &Cpu, values: &mut [f32]) {
+    /// Applies it to each value.
+    pub fn apply(self, isa: Isa, values: &mut [f32]) {
         match self {
             Activation::Identity => {}
-            Activation::Gelu => rowwise::gelu_erf(cpu.isa, values),
+            Activation::Gelu => rowwise::gelu_erf(isa, values),
             Activation::GeluTanh => rowwise::gelu_tanh(values),
             Activation::Tanh => values.iter_mut().for_each(|v| *v = libm::tanhf(*v)),
             Activation::Relu => values.iter_mut().for_each(|v| *v = v.max(0.0)),
@@ -32,38 +35,83 @@ impl Activation {
     }
 }
 
-/// `y = activation(x W^T + b)`.
+/// `y = activation(x W^T + b)`, as an operation on tensors.
 #[derive(Debug, Clone)]
-pub struct Linear {
-    weight: Matrix,
-    bias: Vec<f32>,
+pub enum Linear {
+    /// In f32.
+    Float {
+        /// `[N, K]`, row by row.
+        weight: Vec<f32>,
+        /// `[N]`.
+        bias: Vec<f32>,
+    },
+    /// In int8.
+    Int8(Packed),
 }
 
 impl Linear {
-    /// A layer of `weight [N, K]` and `bias [N]`.
+    /// A layer of `weight [N, K]` and `bias [N]` in f32.
     ///
     /// # Errors
-    /// The two have not the same N.
-    pub fn new(weight: Matrix, bias: Vec<f32>) -> Result<Self> {
-        if weight.rows() != bias.len() {
-            return Err(Error::model(format!("a matrix of {} rows has {} biases", weight.rows(), bias.len())));
+    /// The weights are not whole rows for the biases.
+    pub fn float(weight: Vec<f32>, bias: Vec<f32>) -> Result<Self> {
+        if bias.is_empty() || weight.is_empty() || !weight.len().is_multiple_of(bias.len()) {
+            return Err(Error::model(format!("a matrix of {} weights has {} biases", weight.len(), bias.len())));
         }
-        Ok(Self { weight, bias })
+        Ok(Linear::Float { weight, bias })
     }
 
-    /// `x [T, K]` to `[T, N]`.
+    /// N and K.
+    pub fn shape(&self) -> (usize, usize) {
+        match self {
+            Linear::Float { weight, bias } => (bias.len(), weight.len() / bias.len()),
+            Linear::Int8(packed) => (packed.rows(), packed.columns()),
+        }
+    }
+
+    /// `x [T, K]` to `[T, N]`; each value is computed in one order, whatever T is.
     pub fn forward(&self, cpu: &Cpu, x: &Tensor, activation: Activation) -> Result<Tensor> {
-        let (n, k) = (self.weight.rows(), self.weight.columns());
-        with_values(x, |x| {
-            let mut out = vec![0.0; x.len() / k * n];
-            cpu.for_rows(&mut out, n, |first, out| {
-                self.weight.multiply(cpu, &x[first * k..][..out.len() / n * k], out)?;
-                rowwise::add_bias(out, &self.bias);
-                activation.apply(cpu, out);
-                Ok(())
-            })?;
-            rows(out, n)
-        })
+        Ok(x.apply_op1_no_bwd(&Product { layer: self, cpu, activation })?)
+    }
+
+    /// `out [T, N]` for some rows `x [T, K]`.
+    fn multiply(&self, isa: Isa, x: &[f32], out: &mut [f32]) {
+        match self {
+            Linear::Float { weight, bias } => {
+                rowwise::matmul(isa, x, weight, weight.len() / bias.len(), out);
+                rowwise::add_bias(out, bias);
+            }
+            Linear::Int8(packed) => {
+                let mut codes = Codes::default();
+                codes.of(isa, x, packed);
+                gemm(isa, &codes, packed, 0..packed.rows(), Then::Store, out);
+            }
+        }
+    }
+}
+
+struct Product<'a> {
+    layer: &'a Linear,
+    cpu: &'a Cpu,
+    activation: Activation,
+}
+
+impl CustomOp1 for Product<'_> {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let ((n, k), x, isa) = (self.layer.shape(), values(storage, layout)?, self.cpu.isa);
+        if layout.dims().last() != Some(&k) {
+            candle_core::bail!("a layer of {k} inputs got a tensor {:?}", layout.dims());
+        }
+        let mut out = vec![0.0; x.len() / k * n];
+        self.cpu.for_rows(&mut out, n, |first, out| {
+            self.layer.multiply(isa, &x[first * k..][..out.len() / n * k], out);
+            self.activation.apply(isa, out);
+        });
+        output(out, n)
     }
 }
 
@@ -92,7 +140,7 @@ impl Dense {
             .zip(&self.bias)
             .map(|(row, b)| rowwise::dot(cpu.isa, row, x) + b)
             .collect();
-        self.activation.apply(cpu, &mut out);
+        self.activation.apply(cpu.isa, &mut out);
         out
     }
 }

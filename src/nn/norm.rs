@@ -1,9 +1,9 @@
 //! Layer normalisation.
 
-use super::{Cpu, rows, with_values};
+use super::{Cpu, output, values};
 use crate::error::Result;
 use crate::kernels::{Isa, rowwise};
-use candle_core::Tensor;
+use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
 
 /// LayerNorm with weight and bias.
 #[derive(Debug, Clone)]
@@ -24,15 +24,36 @@ impl LayerNorm {
 
     /// The norm of `x + residual`, both `[T, D]`.
     pub fn forward_residual(&self, cpu: &Cpu, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        let d = self.weight.len();
-        let mut out = with_values(x, |x| Ok(x.to_vec()))?;
-        with_values(residual, |residual| {
-            cpu.for_rows(&mut out, d, |first, out| {
-                rowwise::add(out, &residual[first * d..][..out.len()]);
-                self.apply(cpu.isa, out);
-                Ok(())
-            })
-        })?;
-        rows(out, d)
+        Ok(x.apply_op2_no_bwd(residual, &NormOfSum { norm: self, cpu })?)
+    }
+}
+
+struct NormOfSum<'a> {
+    norm: &'a LayerNorm,
+    cpu: &'a Cpu,
+}
+
+impl CustomOp2 for NormOfSum<'_> {
+    fn name(&self) -> &'static str {
+        "layer-norm-of-sum"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        residual: &CpuStorage,
+        residual_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let d = self.norm.weight.len();
+        let (mut out, residual) = (values(x, x_layout)?.to_vec(), values(residual, residual_layout)?);
+        if x_layout.dims().last() != Some(&d) || out.len() != residual.len() {
+            candle_core::bail!("a norm of {d} got tensors {:?} and {:?}", x_layout.dims(), residual_layout.dims());
+        }
+        self.cpu.for_rows(&mut out, d, |first, out| {
+            rowwise::add(out, &residual[first * d..][..out.len()]);
+            self.norm.apply(self.cpu.isa, out);
+        });
+        output(out, d)
     }
 }

@@ -1,43 +1,17 @@
-//! Scaled dot-product attention over one sequence, a few rows of scores at a time.
+//! Attention in float: what the int8 one is measured against.
 #![allow(clippy::needless_range_loop)] // Indices are rows and columns of tiles.
 
-use super::simd::Simd;
-use super::{Isa, dispatch};
-use std::ops::Range;
+use super::{Head, Rows};
+use crate::kernels::rowwise::exp2;
+use crate::kernels::simd::{LANES, Simd, Tile};
+use crate::kernels::{Isa, dispatch};
 
 /// Query rows that share one pass over the keys.
 const ROWS: usize = 4;
 
-/// Columns of keys and scores for so many tokens: whole groups of four vectors of any set.
+/// Columns of keys and scores for so many tokens: whole groups of four vectors.
 fn padded(tokens: usize) -> usize {
     tokens.next_multiple_of(64)
-}
-
-/// Queries, keys and values of a batch: row `i` of each begins at `i * stride`. They may lie in one another, as the
-/// outputs of one product do.
-#[derive(Debug, Clone, Copy)]
-pub struct Rows<'a> {
-    /// Queries.
-    pub q: &'a [f32],
-    /// Keys.
-    pub k: &'a [f32],
-    /// Values.
-    pub v: &'a [f32],
-    /// From one row to the next.
-    pub stride: usize,
-}
-
-/// One head of one sequence.
-#[derive(Debug, Clone)]
-pub struct Head {
-    /// The rows of the sequence.
-    pub sequence: Range<usize>,
-    /// The query rows to compute, of the sequence.
-    pub queries: Range<usize>,
-    /// Where the head begins in a row.
-    pub at: usize,
-    /// Values of a head, a multiple of 16.
-    pub width: usize,
 }
 
 /// Memory that calls share.
@@ -55,13 +29,8 @@ pub struct Scratch {
 /// # Panics
 /// If rows, columns or `out` are not inside their slices, or `width` is not a multiple of 16.
 pub fn attend(isa: Isa, x: Rows, head: &Head, scratch: &mut Scratch, out: &mut [f32], out_stride: usize) {
-    let Head { sequence, queries, at, width } = head;
-    assert!(width.is_multiple_of(16) && *width > 0 && at + width <= x.stride && *width <= out_stride);
-    assert!(sequence.start <= queries.start && queries.start < queries.end && queries.end <= sequence.end);
-    let end = (sequence.end - 1) * x.stride + at + width;
-    assert!(end <= x.q.len() && end <= x.k.len() && end <= x.v.len());
-    assert!((queries.len() - 1) * out_stride + width <= out.len());
-    let padded = padded(sequence.len());
+    head.check(x, out.len(), out_stride);
+    let padded = padded(head.sequence.len());
     scratch.scores.resize(ROWS * padded, 0.0);
     transpose(x, head, &mut scratch.keys, padded);
     dispatch!(isa, attend_of(x: Rows, head: &Head, scratch: &mut Scratch, out: &mut [f32], out_stride: usize));
@@ -87,10 +56,13 @@ unsafe fn attend_of<S: Simd>(x: Rows, head: &Head, scratch: &mut Scratch, out: &
         while row < head.queries.end {
             let out = out.as_mut_ptr().add((row - head.queries.start) * out_stride);
             if row + ROWS <= head.queries.end {
-                group::<S, ROWS>(x, head, scratch, row, out, out_stride);
+                match S::TILE {
+                    Tile::R4x3 => group::<S, ROWS, 4>(x, head, scratch, row, out, out_stride),
+                    Tile::R4x1 | Tile::R6x1 => group::<S, ROWS, 1>(x, head, scratch, row, out, out_stride),
+                }
                 row += ROWS;
             } else {
-                group::<S, 1>(x, head, scratch, row, out, out_stride);
+                group::<S, 1, 4>(x, head, scratch, row, out, out_stride);
                 row += 1;
             }
         }
@@ -98,7 +70,7 @@ unsafe fn attend_of<S: Simd>(x: Rows, head: &Head, scratch: &mut Scratch, out: &
 }
 
 #[inline(always)]
-unsafe fn group<S: Simd, const M: usize>(
+unsafe fn group<S: Simd, const M: usize, const NV: usize>(
     x: Rows,
     head: &Head,
     scratch: &mut Scratch,
@@ -113,24 +85,23 @@ unsafe fn group<S: Simd, const M: usize>(
     unsafe {
         let q: [*const f32; M] = std::array::from_fn(|r| x.q.as_ptr().add((row + r) * x.stride + head.at));
         let (keys, scores) = (scratch.keys.as_ptr(), scratch.scores.as_mut_ptr());
-        let vectors = 4 * S::LANES;
-        for t in (0..tokens.next_multiple_of(vectors)).step_by(vectors) {
-            let mut sums = [[S::splat(0.0); 4]; M];
+        for t in (0..tokens.next_multiple_of(NV * LANES)).step_by(NV * LANES) {
+            let mut sums = [[S::splat(0.0); NV]; M];
             for d in 0..width {
-                let mut k = [S::splat(0.0); 4];
-                for (j, k) in k.iter_mut().enumerate() {
-                    *k = S::load(keys.add(d * padded + t + j * S::LANES));
+                let mut k = [S::splat(0.0); NV];
+                for j in 0..NV {
+                    k[j] = S::load(keys.add(d * padded + t + j * LANES));
                 }
                 for r in 0..M {
                     let q = S::splat(*q[r].add(d));
-                    for j in 0..4 {
+                    for j in 0..NV {
                         sums[r][j] = q.mul_add(k[j], sums[r][j]);
                     }
                 }
             }
             for r in 0..M {
-                for j in 0..4 {
-                    sums[r][j].store(scores.add(r * padded + t + j * S::LANES));
+                for j in 0..NV {
+                    sums[r][j].store(scores.add(r * padded + t + j * LANES));
                 }
             }
         }
@@ -142,12 +113,12 @@ unsafe fn group<S: Simd, const M: usize>(
         let mut c = 0;
         while c < width {
             // Two vectors a pass, or the one that is left.
-            if c + 2 * S::LANES <= width {
+            if c + 2 * LANES <= width {
                 weighted::<S, M, 2>(v.add(c), x.stride, scores, padded, tokens, &totals, out.add(c), out_stride);
-                c += 2 * S::LANES;
+                c += 2 * LANES;
             } else {
                 weighted::<S, M, 1>(v.add(c), x.stride, scores, padded, tokens, &totals, out.add(c), out_stride);
-                c += S::LANES;
+                c += LANES;
             }
         }
     }
@@ -158,41 +129,23 @@ unsafe fn group<S: Simd, const M: usize>(
 unsafe fn exponentials<S: Simd>(scores: *mut f32, tokens: usize, width: usize) -> f32 {
     // SAFETY: the row has room for whole vectors; the caller vouches for the instruction set.
     unsafe {
-        let whole = tokens.next_multiple_of(S::LANES);
+        let whole = tokens.next_multiple_of(LANES);
         for t in tokens..whole {
             *scores.add(t) = f32::NEG_INFINITY;
         }
         let mut largest = S::splat(f32::NEG_INFINITY);
-        for t in (0..whole).step_by(S::LANES) {
+        for t in (0..whole).step_by(LANES) {
             largest = S::load(scores.add(t)).max(largest);
         }
         let largest = S::splat(largest.largest());
         let scale = S::splat(std::f32::consts::LOG2_E / (width as f32).sqrt());
         let mut sum = S::splat(0.0);
-        for t in (0..whole).step_by(S::LANES) {
-            let e = power(S::load(scores.add(t)).sub(largest).mul(scale));
+        for t in (0..whole).step_by(LANES) {
+            let e = exp2(S::load(scores.add(t)).sub(largest).mul(scale));
             e.store(scores.add(t));
             sum = sum.add(e);
         }
         sum.sum()
-    }
-}
-
-/// `2^x` for `x <= 0`, to 2 units in the last place, and 2^-126 below -126: the Taylor series of `2^f` on
-/// [-1/2, 1/2], times `2^n`.
-#[inline(always)]
-unsafe fn power<S: Simd>(x: S) -> S {
-    const SERIES: [f32; 8] =
-        [1.525_273_4e-5, 1.540_353e-4, 1.333_355_8e-3, 9.618_129e-3, 5.550_411e-2, 2.402_265e-1, 6.931_472e-1, 1.0];
-    /// Adding it leaves the nearest whole number in the low bits.
-    const ROUND: f32 = 12_582_912.0;
-    // SAFETY: the caller vouches for the instruction set.
-    unsafe {
-        // NaN, as the second operand, stays.
-        let x = S::splat(-126.0).max(x);
-        let n = x.add(S::splat(ROUND)).sub(S::splat(ROUND));
-        let f = x.sub(n);
-        super::rowwise::polynomial(f, &SERIES).mul(S::power_of_two(n))
     }
 }
 
@@ -215,7 +168,7 @@ unsafe fn weighted<S: Simd, const M: usize, const NV: usize>(
         for t in 0..tokens {
             let mut row = [S::splat(0.0); NV];
             for (j, row) in row.iter_mut().enumerate() {
-                *row = S::load(v.add(t * stride + j * S::LANES));
+                *row = S::load(v.add(t * stride + j * LANES));
             }
             for r in 0..M {
                 let p = S::splat(*p.add(r * padded + t));
@@ -227,7 +180,7 @@ unsafe fn weighted<S: Simd, const M: usize, const NV: usize>(
         for r in 0..M {
             let inverse = S::splat(1.0 / totals[r]);
             for j in 0..NV {
-                sums[r][j].mul(inverse).store(out.add(r * out_stride + j * S::LANES));
+                sums[r][j].mul(inverse).store(out.add(r * out_stride + j * LANES));
             }
         }
     }
