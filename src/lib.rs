@@ -38,7 +38,8 @@
 //! use tealight::config::Config;
 //! use tealight::engine::{Deadline, Embed, Engine, Input, Long, Texts};
 //!
-//! let engine = Engine::new(Config::from_env()?)?;
+//! let model = concat!(env!("CARGO_MANIFEST_DIR"), "/models/all-MiniLM-L6-v2.gguf");
+//! let engine = Engine::new(Config { model: model.into(), ..Config::from_env()? })?;
 //! let texts = Texts {
 //!     model: None,
 //!     inputs: vec![Input::Text("hello world".into())],

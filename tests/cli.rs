@@ -378,8 +378,9 @@ fn bench_prints_what_is_documented() {
     let shapes = ["bench", "embed", "--model", TINY, "--threads", "1", "--shape", "1x8", "--shape", "2x16"];
     let rows = json_lines(&run(&mut tealight([&shapes[..], &["--json"]].concat())).good_text());
     let keys: BTreeSet<&str> = rows[0].as_object().unwrap().keys().map(String::as_str).collect();
-    let documented = ["batch", "gops", "isa", "ms_median", "ms_min", "threads", "tokens", "tokens_per_s"];
-    assert_eq!(keys, BTreeSet::from(documented));
+    let counts = ["batch", "isa", "shape", "threads", "tokens"];
+    let measures = ["gops", "ms_median", "ms_min", "of_peak", "peak_gops", "tokens_per_s"];
+    assert_eq!(keys, BTreeSet::from_iter([&counts[..], &measures[..]].concat()));
     assert_eq!(rows.len(), 2);
     assert_eq!((&rows[1]["batch"], &rows[1]["tokens"], &rows[1]["threads"]), (&json!(2), &json!(16), &json!(1)));
     for row in &rows {
@@ -387,6 +388,7 @@ fn bench_prints_what_is_documented() {
         assert!(number("ms_min") > 0.0 && number("ms_median") >= number("ms_min"), "{row}");
         let tokens = number("batch") * number("tokens") / (number("ms_median") / 1e3);
         assert!((number("tokens_per_s") / tokens - 1.0).abs() < 1e-6, "{row}");
+        assert!((number("of_peak") * number("peak_gops") / number("gops") - 1.0).abs() < 1e-6, "{row}");
     }
     let text = run(&mut tealight(shapes)).good_text();
     assert!(text.lines().count() == 2 && text.contains("2x16"), "{text}");

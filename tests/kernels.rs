@@ -1,10 +1,10 @@
 //! Every kernel of every instruction set that this CPU has, against the scalar one, float64 and exact integers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
-#[cfg(target_arch = "x86_64")]
-#[path = "support/amx.rs"]
-mod amx;
+#[path = "support/sets.rs"]
+mod sets;
 
+use sets::sets;
 use tealight::kernels::attention::{Head, Rows, float, int8 as attention8};
 use tealight::kernels::codes::Codes;
 use tealight::kernels::int4::{self, Block};
@@ -17,18 +17,6 @@ const FLOAT_ERROR: f64 = 2e-6;
 /// What attention in int8 is off by at most, on values from -1 to 1: steps of 1/127 in keys, queries, values and weights,
 /// and of 1/63 in queries on AVX2.
 const ATTENTION_ERROR: f64 = 0.02;
-
-/// Every set, AMX emulated where the CPU has none.
-fn sets() -> Vec<Isa> {
-    let mut sets = Isa::available();
-    #[cfg(target_arch = "x86_64")]
-    if let Some(amx) = amx::amx()
-        && !sets.contains(&amx)
-    {
-        sets.push(amx);
-    }
-    sets
-}
 
 /// Whether a set quantises activations to 7 bits.
 fn coarse(isa: Isa) -> bool {

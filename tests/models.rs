@@ -41,7 +41,7 @@ fn expected() -> BTreeMap<String, Expected> {
 }
 
 fn cpu() -> Cpu {
-    Cpu::new(Isa::best(), 2).unwrap()
+    Cpu::new(Isa::best(), 2)
 }
 
 fn load(path: &Path, precision: Precision) -> Result<Embedder, Error> {

@@ -4,11 +4,14 @@
 //     cc -O2 -shared -fPIC -o avx2only.so avx2only.c && LD_PRELOAD=./avx2only.so COMMAND
 //
 // The kernel is asked to make CPUID fault; the handler executes it, clears the feature bits and steps over it.
-// Ends the process with 99 where the CPU cannot do that (CPUID faulting; AMD's often cannot, nor can many guests).
+// Where the CPU cannot do that (CPUID faulting; AMD's often cannot, nor can many guests), a program or library whose
+// CPUID instructions trap_cpuid.py has replaced by breakpoints does as well: AVX2ONLY_TRAPS=1 says that it is one. Without
+// that the process ends with 99.
 #define _GNU_SOURCE
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -24,7 +27,7 @@ static long allow_cpuid(long allowed) { return syscall(SYS_arch_prctl, ARCH_CPUI
 
 static struct registers cpuid(uint32_t leaf, uint32_t subleaf) {
     struct registers r;
-    allow_cpuid(1);
+    allow_cpuid(1);  // fails where nothing was forbidden, which is as well
     __asm__ volatile("cpuid" : "=a"(r.a), "=b"(r.b), "=c"(r.c), "=d"(r.d) : "a"(leaf), "c"(subleaf));
     allow_cpuid(0);
     return r;
@@ -51,6 +54,13 @@ static struct registers masked(uint32_t leaf, uint32_t subleaf) {
     return r;
 }
 
+// Puts what CPUID would say into the registers and steps over `length` bytes.
+static void answer(greg_t *at, int length) {
+    struct registers r = masked((uint32_t)at[REG_RAX], (uint32_t)at[REG_RCX]);
+    at[REG_RAX] = r.a, at[REG_RBX] = r.b, at[REG_RCX] = r.c, at[REG_RDX] = r.d;
+    at[REG_RIP] += length;
+}
+
 static void on_fault(int signal, siginfo_t *info, void *context) {
     (void)signal, (void)info;
     greg_t *at = ((ucontext_t *)context)->uc_mcontext.gregs;
@@ -60,15 +70,24 @@ static void on_fault(int signal, siginfo_t *info, void *context) {
         sigaction(SIGSEGV, &previous, NULL);
         return;
     }
-    struct registers r = masked((uint32_t)at[REG_RAX], (uint32_t)at[REG_RCX]);
-    at[REG_RAX] = r.a, at[REG_RBX] = r.b, at[REG_RCX] = r.c, at[REG_RDX] = r.d;
-    at[REG_RIP] += 2;
+    answer(at, 2);
+}
+
+// Behind the breakpoint, which takes the first of CPUID's two bytes, is a byte of its own.
+static void on_trap(int signal, siginfo_t *info, void *context) {
+    (void)signal, (void)info;
+    greg_t *at = ((ucontext_t *)context)->uc_mcontext.gregs;
+    const uint8_t *code = (const uint8_t *)at[REG_RIP];
+    if (code[-1] != 0xcc || code[0] != 0xa2) abort();
+    answer(at, 1);
 }
 
 __attribute__((constructor)) static void start(void) {
-    struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_NODEFER};
-    sigaction(SIGSEGV, &action, &previous);
-    if (allow_cpuid(0) != 0) {
+    struct sigaction fault = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_NODEFER};
+    struct sigaction trap = {.sa_sigaction = on_trap, .sa_flags = SA_SIGINFO | SA_NODEFER};
+    sigaction(SIGSEGV, &fault, &previous);
+    sigaction(SIGTRAP, &trap, NULL);
+    if (allow_cpuid(0) != 0 && !getenv("AVX2ONLY_TRAPS")) {
         perror("avx2only: CPUID faulting");
         _exit(99);
     }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Run a graph of minilm_onnx.py in ONNX Runtime.
 
-    ort.py MODEL.onnx THREADS bench 1x16 32x128   prints an object a shape: milliseconds from token ids to hidden states
+    ort.py MODEL.onnx THREADS bench 1x16 64x8-256   prints an object a shape: milliseconds from token ids to hidden states
     ort.py MODEL.onnx THREADS embed TOKENS.json   prints a normalised vector a line, each from a list of token ids
 """
 
@@ -22,34 +22,47 @@ def open_session(model, threads):
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def feed(ids):
-    return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+def feed(texts):
+    """Ids filled up to the longest text, and the mask."""
+    longest = max(map(len, texts))
+    ids, mask = np.zeros((len(texts), longest), np.int64), np.zeros((len(texts), longest), np.int64)
+    for row, text in enumerate(texts):
+        ids[row, :len(text)], mask[row, :len(text)] = text, 1
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
 
 
-def random_ids(batch, tokens):
-    """Ordinary words between [CLS] and [SEP], the same in every run."""
-    ids = np.random.default_rng(0).integers(1000, 30000, (batch, tokens))
-    ids[:, 0], ids[:, -1] = 101, 102
-    return ids
+def random_texts(shape):
+    """Lengths and ids of ordinary words by Knuth's MMIX congruence, lengths as `tealight bench embed` has them."""
+    batch, tokens = shape.split("x")
+    least, most = map(int, (tokens.split("-") * 2)[:2])
+    state = 1
+
+    def below(limit):
+        nonlocal state
+        state = (state * 6364136223846793005 + 1442695040888963407) % 2**64
+        return (state >> 33) % limit
+
+    lengths = [least + below(most - least + 1) for _ in range(int(batch))]
+    return [[1000 + below(29000) for _ in range(length)] for length in lengths]
 
 
 def bench(session, shape):
-    batch, tokens = map(int, shape.split("x"))
-    inputs, times = feed(random_ids(batch, tokens)), []
+    texts = random_texts(shape)
+    inputs, times = feed(texts), []
     for _ in range(WARM_UPS):
         session.run(None, inputs)
     # as many runs as `tealight bench embed` makes
-    for _ in range(min(100, max(5, 20000 // (batch * tokens)))):
+    for _ in range(min(100, max(5, 20000 // sum(map(len, texts))))):
         start = time.perf_counter()
         session.run(None, inputs)
         times.append((time.perf_counter() - start) * 1e3)
     times.sort()
-    print(json.dumps({"batch": batch, "tokens": tokens, "ms_median": times[len(times) // 2], "ms_min": times[0]}))
+    print(json.dumps({"shape": shape, "ms_median": times[len(times) // 2], "ms_min": times[0]}))
 
 
 def embed(session, tokens):
     for ids in json.loads(Path(tokens).read_text()):
-        mean = session.run(None, feed(np.array([ids])))[0][0].mean(0)
+        mean = session.run(None, feed([ids]))[0][0].mean(0)
         print(json.dumps((mean / np.linalg.norm(mean)).tolist()))
 
 

@@ -3,9 +3,11 @@
 use super::{ModelArgs, json_line, print};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::kernels::peak;
 use crate::models::{Batch, Embedder, shorten};
 use clap::Args;
 use serde::Serialize;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Instant;
 
@@ -17,7 +19,7 @@ const MAX_TOKENS: usize = 1 << 16;
 pub(super) struct BenchArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Texts by tokens of each, such as 32x128; may be given several times
+    /// Texts by tokens of each, such as 32x128, or 64x8-256 for texts of different lengths; may be given several times
     #[arg(long = "shape", value_name = "BxT", default_values = ["1x16", "1x128", "32x128"])]
     shapes: Vec<Shape>,
     /// Print an object a shape
@@ -25,10 +27,11 @@ pub(super) struct BenchArgs {
     json: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// So many texts of so many tokens each.
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Shape {
     batch: usize,
-    tokens: usize,
+    tokens: RangeInclusive<usize>,
 }
 
 impl FromStr for Shape {
@@ -36,17 +39,32 @@ impl FromStr for Shape {
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         let number = |t: &str| t.parse().ok().filter(|n| (1..=1 << 16).contains(n));
-        let bounded = |s: &Shape| s.batch * s.tokens <= MAX_TOKENS;
-        let shape = text.split_once('x').and_then(|(b, t)| Some(Shape { batch: number(b)?, tokens: number(t)? }));
-        shape
-            .filter(bounded)
-            .ok_or_else(|| format!("a shape is two whole numbers, such as 32x128, of no more than {MAX_TOKENS} tokens"))
+        let range = |t: &str| match t.split_once('-') {
+            Some((least, most)) => Some(number(least)?..=number(most)?),
+            None => number(t).map(|n| n..=n),
+        };
+        let shape = text.split_once('x').and_then(|(b, t)| Some(Shape { batch: number(b)?, tokens: range(t)? }));
+        let bounded = |s: &Shape| !s.tokens.is_empty() && s.batch * s.tokens.end() <= MAX_TOKENS;
+        shape.filter(bounded).ok_or_else(|| {
+            format!("a shape is texts by tokens, such as 32x128 or 64x8-256, of no more than {MAX_TOKENS} tokens")
+        })
+    }
+}
+
+impl std::fmt::Display for Shape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.tokens.start(), self.tokens.end()) {
+            (least, most) if least == most => write!(f, "{}x{least}", self.batch),
+            (least, most) => write!(f, "{}x{least}-{most}", self.batch),
+        }
     }
 }
 
 #[derive(Debug, Serialize)]
 struct Row {
+    shape: String,
     batch: usize,
+    /// Of the longest text.
     tokens: usize,
     threads: usize,
     isa: &'static str,
@@ -54,18 +72,33 @@ struct Row {
     ms_min: f64,
     tokens_per_s: f64,
     gops: f64,
+    /// What these threads can do in products of int8 registers.
+    peak_gops: f64,
+    of_peak: f64,
 }
 
 pub(super) fn embed(args: &BenchArgs) -> Result<()> {
     let engine = args.model.engine()?;
     let loaded = engine.preload()?;
+    let threads = vec![(); engine.cpu.threads()];
     for shape in &args.shapes {
-        let row = measure(&engine, &loaded.model, *shape)?;
+        // Before each shape: other users of the machine come and go.
+        let peak_gops = engine.cpu.map(&threads, |()| peak::gops(engine.cpu.isa)).into_iter().sum();
+        let row = measure(&engine, &loaded.model, shape, peak_gops)?;
         let text = match args.json {
             true => json_line(&row)?,
             false => format!(
-                "{}x{}: {:.3} ms median, {:.3} ms minimum, {:.0} tokens/s, {:.1} GOP/s ({}, {} threads)",
-                row.batch, row.tokens, row.ms_median, row.ms_min, row.tokens_per_s, row.gops, row.isa, row.threads
+                "{}: {:.3} ms median, {:.3} ms minimum, {:.0} tokens/s, {:.1} GOP/s, {:.0} % of the {:.0} of this machine \
+                 ({}, threads: {})",
+                row.shape,
+                row.ms_median,
+                row.ms_min,
+                row.tokens_per_s,
+                row.gops,
+                100.0 * row.of_peak,
+                row.peak_gops,
+                row.isa,
+                row.threads
             ),
         };
         print(|out| writeln!(out, "{text}"))?;
@@ -73,60 +106,87 @@ pub(super) fn embed(args: &BenchArgs) -> Result<()> {
     Ok(())
 }
 
-fn measure(engine: &Engine, model: &Embedder, shape: Shape) -> Result<Row> {
-    let Shape { batch, tokens } = shape;
-    if tokens > model.max_tokens() {
-        return Err(Error::value("shape", format!("{tokens} tokens are more than the model's {}", model.max_tokens())));
+fn measure(engine: &Engine, model: &Embedder, shape: &Shape, peak_gops: f64) -> Result<Row> {
+    if *shape.tokens.end() > model.max_tokens() {
+        let message = format!("{} tokens are more than the model's {}", shape.tokens.end(), model.max_tokens());
+        return Err(Error::value("shape", message));
     }
-    let ids = random_ids(model, batch * tokens);
-    let texts = Batch::new(ids.chunks(tokens));
-    let run = || -> Result<Vec<Vec<f32>>> {
-        let mut vectors = model.vectors(&engine.cpu, &texts)?;
+    let texts = random_texts(model, shape);
+    let batch = Batch::new(texts.iter().map(Vec::as_slice));
+    let run = |batch: &Batch| -> Result<Vec<Vec<f32>>> {
+        let mut vectors = model.vectors(&engine.cpu, batch)?;
         vectors.iter_mut().for_each(|v| shorten(v, None, true));
         Ok(vectors)
     };
-    let expected = run()?;
-    check(&expected)?;
+    let expected = run(&batch)?;
+    check(&expected, &run(&Batch::new([&texts[texts.len() - 1][..]]))?)?;
     for _ in 1..WARM_UPS {
-        run()?;
+        run(&batch)?;
     }
+    let tokens: usize = texts.iter().map(Vec::len).sum();
     let mut times = vec![];
-    for _ in 0..(20_000 / (batch * tokens)).clamp(5, 100) {
+    for _ in 0..(20_000 / tokens).clamp(5, 100) {
         let start = Instant::now();
-        let vectors = run()?;
+        let vectors = run(&batch)?;
         times.push(start.elapsed().as_secs_f64());
         if vectors != expected {
             return Err(Error::internal("two equal runs gave different vectors"));
         }
     }
     times.sort_by(f64::total_cmp);
-    let (median, operations) = (times[times.len() / 2], batch as f64 * model.operations(tokens) as f64);
+    let operations: u64 = texts.iter().map(|t| model.operations(t.len())).sum();
+    let (median, least) = (times[times.len() / 2], times[0]);
+    let gops = operations as f64 / median / 1e9;
     Ok(Row {
-        batch,
-        tokens,
+        shape: shape.to_string(),
+        batch: shape.batch,
+        tokens: *shape.tokens.end(),
         threads: engine.cpu.threads(),
         isa: engine.cpu.isa.name(),
         ms_median: median * 1e3,
-        ms_min: times[0] * 1e3,
-        tokens_per_s: (batch * tokens) as f64 / median,
-        gops: operations / median / 1e9,
+        ms_min: least * 1e3,
+        tokens_per_s: tokens as f64 / median,
+        gops,
+        peak_gops,
+        of_peak: gops / peak_gops,
     })
 }
 
-fn check(vectors: &[Vec<f32>]) -> Result<()> {
+/// That every vector has length 1, and that the last is the one that its text has alone, bit for bit.
+fn check(vectors: &[Vec<f32>], last_alone: &[Vec<f32>]) -> Result<()> {
     let norm = |v: &Vec<f32>| v.iter().map(|x| x * x).sum::<f32>().sqrt();
-    match vectors.iter().find(|v| (norm(v) - 1.0).abs() > 1e-4) {
-        None => Ok(()),
-        Some(v) => Err(Error::internal(format!("a vector has the length {}, not 1", norm(v)))),
+    if let Some(v) = vectors.iter().find(|v| (norm(v) - 1.0).abs() > 1e-4) {
+        return Err(Error::internal(format!("a vector has the length {}, not 1", norm(v))));
+    }
+    match vectors.last() == last_alone.last() {
+        true => Ok(()),
+        false => Err(Error::internal("a text has another vector alone than in its batch")),
     }
 }
 
-/// Ids by a fixed linear congruence (Knuth, MMIX), so that every run measures the same.
-fn random_ids(model: &Embedder, count: usize) -> Vec<u32> {
+/// Lengths and ids by a fixed linear congruence (Knuth, MMIX), so that every run measures the same.
+fn random_texts(model: &Embedder, shape: &Shape) -> Vec<Vec<u32>> {
     let mut state = 1u64;
-    let mut next = || {
+    let mut below = |limit: usize| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((state >> 33) % model.vocabulary() as u64) as u32
+        (state >> 33) as usize % limit
     };
-    (0..count).map(|_| next()).collect()
+    let span = shape.tokens.end() - shape.tokens.start() + 1;
+    let lengths: Vec<usize> = (0..shape.batch).map(|_| shape.tokens.start() + below(span)).collect();
+    lengths.into_iter().map(|n| (0..n).map(|_| below(model.vocabulary()) as u32).collect()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_are_texts_by_tokens() {
+        assert_eq!("32x128".parse(), Ok(Shape { batch: 32, tokens: 128..=128 }));
+        let ragged: Shape = "64x8-256".parse().unwrap();
+        assert_eq!((ragged.batch, ragged.tokens.clone(), ragged.to_string().as_str()), (64, 8..=256, "64x8-256"));
+        for wrong in ["", "1", "x", "1x", "0x1", "1x0", "2x9-8", "1x2-", "1x-2", "65536x2", "1x70000", "ax1", "1x1x1"] {
+            assert!(wrong.parse::<Shape>().unwrap_err().contains("32x128"), "{wrong}");
+        }
+    }
 }

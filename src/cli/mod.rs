@@ -4,6 +4,7 @@ mod bench;
 mod embed;
 mod pull;
 mod show;
+mod timing;
 
 use crate::api::Api;
 use crate::config::Config;
@@ -18,6 +19,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// Text in, vectors out: a serverless inference function, a local server and a command line in one binary.
 ///
@@ -53,6 +55,9 @@ enum Command {
     Info {
         #[command(flatten)]
         model: ModelArgs,
+        /// Start 21 processes and show what a cold start is made of, in milliseconds
+        #[arg(long)]
+        timing: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -134,7 +139,8 @@ struct PackArgs {
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
-    match execute(Cli::parse().command) {
+    let main = SystemTime::now();
+    match execute(Cli::parse().command, main) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "tealight: {error}");
@@ -143,14 +149,18 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn execute(command: Command) -> Result<()> {
+fn execute(command: Command, main: SystemTime) -> Result<()> {
     match command {
         Command::Embed(args) => embed::run(&args),
         Command::Serve(args) => serve(&args),
         Command::Pack(args) => pack_model(&args),
         Command::Pull { model } => pull::run(&model),
         Command::Models { json } => show::models(json),
-        Command::Info { model, json } => show::info(&model.engine()?, json),
+        Command::Info { model, timing: true, json } => match timing::started() {
+            Some(started) => timing::measure(&model, started, main),
+            None => timing::run(&model, json),
+        },
+        Command::Info { model, json, .. } => show::info(&model.engine()?, json),
         Command::Bench { what: Bench::Embed(args) } => bench::embed(&args),
         Command::Completions { shell } => completions(shell),
     }
@@ -170,7 +180,7 @@ fn pack_model(args: &PackArgs) -> Result<()> {
     let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e));
     let calibration = args.calibration.as_ref().map(read).transpose()?;
     let config = Config::from_env()?;
-    let cpu = Cpu::new(config.isa, config.threads)?;
+    let cpu = Cpu::new(config.isa, config.threads);
     pack(&cpu, &args.source, &labels, calibration.as_deref(), &args.output)?;
     print(|out| writeln!(out, "{}", args.output.display()))
 }

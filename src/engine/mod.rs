@@ -63,7 +63,7 @@ impl Engine {
     /// An engine for this configuration; loads nothing.
     pub fn new(config: Config) -> Result<Self> {
         let config = Arc::new(config);
-        let cpu = Cpu::new(config.isa, config.threads)?;
+        let cpu = Cpu::new(config.isa, config.threads);
         let registry = Registry::new(config.clone(), cpu.clone());
         Ok(Self { config, cpu, registry })
     }

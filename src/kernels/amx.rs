@@ -258,3 +258,29 @@ unsafe fn add(x: &Codes, w: &Packed, place: Place, sums: &Sums, partial: &mut Pa
         }
     }
 }
+
+/// Multiplies tiles of zeros; returns how many operations that were.
+pub(super) fn peak(isa: Isa, repeats: usize) -> usize {
+    const TILES: usize = 4;
+    assert!(matches!(isa, Isa::Amx(_)));
+    // SAFETY: the set vouches for AMX; tiles are configured whole, and nothing in memory is touched.
+    unsafe {
+        asm!(
+            "ldtilecfg [{configuration}]",
+            "2:",
+            "tdpbusd tmm0, tmm4, tmm6",
+            "tdpbusd tmm1, tmm4, tmm7",
+            "tdpbusd tmm2, tmm5, tmm6",
+            "tdpbusd tmm3, tmm5, tmm7",
+            "dec {repeats}",
+            "jnz 2b",
+            "tilerelease",
+            configuration = in(reg) &WHOLE_TILES,
+            repeats = inout(reg) repeats.max(1) => _,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        );
+    }
+    repeats * TILES * 2 * TILE_ROWS * PANEL * STEP
+}

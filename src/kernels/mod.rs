@@ -13,6 +13,7 @@ pub(crate) mod gemm;
 pub mod int4;
 pub mod int8;
 pub mod isa;
+pub mod peak;
 pub mod rowwise;
 pub(crate) mod simd;
 

@@ -36,6 +36,7 @@ pub enum Value {
 pub struct Array {
     kind: u32,
     count: usize,
+    wide: bool,
     data: Bytes,
 }
 
@@ -117,27 +118,34 @@ pub struct Gguf {
     pub tensors: HashMap<String, TensorData>,
 }
 
-struct Cursor {
-    data: Bytes,
+/// A place in a file that is being read.
+struct Cursor<'a> {
+    file: &'a Bytes,
     at: usize,
     wide: bool,
 }
 
-impl Cursor {
-    fn take(&mut self, what: &str, n: usize) -> Result<Bytes> {
-        let left = self.data.len() - self.at;
-        if n > left {
-            return Err(Error::model(format!("GGUF {what} at byte {} needs {n} bytes, {left} are left", self.at)));
+impl<'a> Cursor<'a> {
+    fn left(&self) -> usize {
+        self.file.len() - self.at
+    }
+
+    fn take(&mut self, what: &str, n: usize) -> Result<&'a [u8]> {
+        if n > self.left() {
+            return Err(Error::model(format!(
+                "GGUF {what} at byte {} needs {n} bytes, {} are left",
+                self.at,
+                self.left()
+            )));
         }
-        let bytes = self.data.slice(self.at..self.at + n);
+        let bytes = &self.file[self.at..self.at + n];
         self.at += n;
         Ok(bytes)
     }
 
     fn array<const N: usize>(&mut self, what: &str) -> Result<[u8; N]> {
-        let bytes = self.take(what, N)?;
         let mut array = [0; N];
-        array.copy_from_slice(&bytes);
+        array.copy_from_slice(self.take(what, N)?);
         Ok(array)
     }
 
@@ -162,14 +170,13 @@ impl Cursor {
         Ok(n as usize)
     }
 
-    fn bytes(&mut self, what: &str) -> Result<Bytes> {
-        let left = (self.data.len() - self.at) as u64;
-        let n = self.bounded(what, left)?;
+    fn bytes(&mut self, what: &str) -> Result<&'a [u8]> {
+        let n = self.bounded(what, self.left() as u64)?;
         self.take(what, n)
     }
 
     fn name(&mut self, what: &str) -> Result<String> {
-        utf8(&self.bytes(what)?, what).map(str::to_string)
+        utf8(self.bytes(what)?, what).map(str::to_string)
     }
 
     fn value(&mut self, key: &str) -> Result<Value> {
@@ -187,7 +194,7 @@ impl Cursor {
             5 => Value::Int(self.u32(key)? as i32 as i64),
             6 => Value::Float(f32::from_bits(self.u32(key)?) as f64),
             7 => Value::Bool(self.array::<1>(key)?[0] != 0),
-            STRING => Value::String(self.bytes(key)?),
+            STRING => Value::String(self.file.slice_ref(self.bytes(key)?)),
             10 => Value::Uint(self.u64(key)?),
             11 => Value::Int(self.u64(key)? as i64),
             12 => Value::Float(f64::from_bits(self.u64(key)?)),
@@ -197,9 +204,8 @@ impl Cursor {
 
     fn array_value(&mut self, key: &str) -> Result<Value> {
         let kind = self.u32("element type")?;
-        let left = (self.data.len() - self.at) as u64;
-        let count = self.bounded(key, left)?;
-        let start = self.at;
+        let count = self.bounded(key, self.left() as u64)?;
+        let (start, wide) = (self.at, self.wide);
         match width(kind) {
             Some(width) => drop(self.take(key, count * width)?),
             None if kind == STRING => {
@@ -211,8 +217,8 @@ impl Cursor {
                 return Err(Error::model(format!("GGUF key {key:?} is an array of the unknown type {kind}")));
             }
         }
-        let data = self.data.slice(start..self.at);
-        Ok(Value::Array(Array { kind, count, data }))
+        let data = self.file.slice(start..self.at);
+        Ok(Value::Array(Array { kind, count, wide, data }))
     }
 }
 
@@ -244,32 +250,40 @@ impl Array {
         self.count == 0
     }
 
-    fn values(&self) -> Result<Vec<Value>> {
-        let mut cursor = Cursor { data: self.data.clone(), at: 0, wide: true };
-        (0..self.count).map(|_| cursor.scalar(self.kind, "array")).collect()
+    /// Its bytes, still encoded.
+    pub fn data(&self) -> &Bytes {
+        &self.data
     }
 
-    /// Its strings.
-    pub fn strings(&self) -> Result<Vec<String>> {
-        self.values()?
-            .into_iter()
-            .map(|v| match v {
-                Value::String(bytes) => utf8(&bytes, "string").map(str::to_string),
-                _ => Err(Error::model("GGUF array does not hold strings")),
-            })
-            .collect()
+    /// Its strings, parts of [`Array::data`].
+    ///
+    /// # Errors
+    /// It holds something else, or a string is not UTF-8.
+    pub fn strings(&self) -> Result<Vec<&str>> {
+        if self.kind != STRING {
+            return Err(Error::model("GGUF array does not hold strings"));
+        }
+        let mut cursor = Cursor { file: &self.data, at: 0, wide: self.wide };
+        (0..self.count).map(|_| utf8(cursor.bytes("string")?, "string")).collect()
     }
 
     /// Its integers.
+    ///
+    /// # Errors
+    /// It holds something else.
     pub fn integers(&self) -> Result<Vec<i64>> {
-        self.values()?
-            .into_iter()
-            .map(|v| match v {
-                Value::Int(i) => Ok(i),
-                Value::Uint(u) => Ok(u as i64),
-                _ => Err(Error::model("GGUF array does not hold integers")),
+        if !matches!(self.kind, 0..=5 | 10 | 11) {
+            return Err(Error::model("GGUF array does not hold integers"));
+        }
+        let mut cursor = Cursor { file: &self.data, at: 0, wide: self.wide };
+        let integer = |_| {
+            Ok(match cursor.scalar(self.kind, "array")? {
+                Value::Int(i) => i,
+                Value::Uint(u) => u as i64,
+                _ => 0,
             })
-            .collect()
+        };
+        (0..self.count).map(integer).collect()
     }
 }
 
@@ -279,7 +293,7 @@ impl Gguf {
     /// # Errors
     /// Anything in the header that the file cannot hold: each error names the entry, its value and the limit.
     pub fn parse(data: Bytes) -> Result<Self> {
-        let mut cursor = Cursor { data: data.clone(), at: 0, wide: true };
+        let mut cursor = Cursor { file: &data, at: 0, wide: true };
         if &cursor.array::<4>("magic")? != MAGIC {
             return Err(Error::model("not a GGUF file: it does not begin with \"GGUF\""));
         }

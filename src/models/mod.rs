@@ -18,6 +18,7 @@ use gguf::Gguf;
 use pipeline::{Pipeline, output_dimension};
 use std::path::Path;
 use tokenizer::{Source, Tokenizer};
+use tracing::trace_span;
 use weights::{Precision, Weights};
 
 /// Texts as token ids, one after another, with no padding.
@@ -91,6 +92,7 @@ impl Embedder {
     /// [`Kind::ModelLoad`] and [`Kind::Io`], which name the file and what in it is wrong.
     pub fn load(cpu: &Cpu, path: &Path, precision: Precision) -> Result<Self> {
         let loaded = Parts::open(path, precision).and_then(|parts| {
+            let _network = trace_span!("network").entered();
             let encoder = bert::Bert::new(cpu, parts.config, &parts.weights)?;
             Self::assemble(Box::new(encoder), parts.tokenizer, parts.pipeline, parts.about)
         });
@@ -200,7 +202,9 @@ impl Parts {
     }
 
     fn of_gguf(path: &Path, precision: Precision) -> Result<Self> {
+        let header = trace_span!("file and header").entered();
         let mut file = Gguf::parse(map::map(path)?)?;
+        header.exit();
         let weights = Weights::from_gguf(std::mem::take(&mut file.tensors), precision);
         let key = "general.architecture";
         let architecture = file.string(key)?.ok_or_else(|| gguf::missing(key))?.to_string();
@@ -213,7 +217,7 @@ impl Parts {
             architecture: architecture.clone(),
             format: "gguf",
         };
-        let (tokenizer, source) = Tokenizer::from_gguf(&file)?;
+        let (tokenizer, source) = trace_span!("tokenizer").in_scope(|| Tokenizer::from_gguf(&file))?;
         let pipeline = Pipeline::from_gguf(&file, &architecture, &weights)?;
         let config = bert::Config::from_gguf(&file, &weights)?;
         Ok(Self { config, weights, tokenizer, source, pipeline, about })

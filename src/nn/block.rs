@@ -16,6 +16,9 @@ const ROWS: usize = 64;
 /// Texts go through all blocks together up to so many rows: their queries, keys and values then stay in the cache.
 const UNIT: usize = 128;
 
+/// Rows that attention computes at once: fewer are not worth sharing.
+const TOGETHER: usize = 8;
+
 /// The weights of a block.
 #[derive(Debug)]
 pub struct Block {
@@ -72,6 +75,7 @@ impl Arenas {
 pub fn encode(cpu: &Cpu, blocks: &[Block], heads: usize, x: &mut [f32], starts: &[usize], arenas: &Arenas) {
     let Some(first) = blocks.first() else { return };
     let d = first.output.rows();
+    let rows = x.len() / d;
     let units = units(starts, cpu.threads());
     let mut parts = vec![];
     let mut rest = x;
@@ -80,9 +84,11 @@ pub fn encode(cpu: &Cpu, blocks: &[Block], heads: usize, x: &mut [f32], starts: 
         parts.push((own, &starts[unit.start..=unit.end]));
         rest = behind;
     }
-    // Each unit by a thread of its own; where there are too few, each by all threads.
-    if units.len() >= cpu.threads() {
-        let alone = cpu.alone();
+    let alone = cpu.alone();
+    if rows <= TOGETHER {
+        parts.into_iter().for_each(|(x, starts)| arenas.with(|a| encode_unit(&alone, blocks, heads, x, starts, a)));
+    } else if units.len() >= cpu.threads() {
+        // Each unit by a thread of its own; where there are too few, each by all threads.
         cpu.each(parts, |(x, starts)| arenas.with(|arena| encode_unit(&alone, blocks, heads, x, starts, arena)));
     } else {
         cpu.inside(|| {
@@ -113,8 +119,7 @@ fn units(starts: &[usize], threads: usize) -> Vec<Range<usize>> {
 fn encode_unit(cpu: &Cpu, blocks: &[Block], heads: usize, x: &mut [f32], starts: &[usize], arena: &mut Arena) {
     let d = blocks[0].output.rows();
     let rows = x.len() / d;
-    // Whole groups of eight rows, which is what attention computes at once.
-    let share = rows.div_ceil(cpu.threads()).next_multiple_of(8);
+    let share = rows.div_ceil(cpu.threads()).next_multiple_of(TOGETHER);
     let Arena { qkv, attended, threads } = arena;
     qkv.resize(3 * x.len(), 0.0);
     attended.resize(x.len(), 0.0);

@@ -77,6 +77,10 @@ impl Table {
                 let scale = f32::from_le_bytes([scale[0], scale[1], scale[2], scale[3]]);
                 out.iter_mut().zip(codes).for_each(|(v, c)| *v = scale * (*c as i8) as f32);
             }
+            Format::Ggml(GgmlDType::F32) => {
+                let values = bytes.as_chunks().0.iter();
+                out.iter_mut().zip(values).for_each(|(v, b)| *v = f32::from_le_bytes(*b));
+            }
             Format::Ggml(dtype) => out.copy_from_slice(&decode(dtype, bytes, self.width)?),
         }
         Ok(())

@@ -22,14 +22,10 @@ thread_local! {
     };
 }
 
-/// AMX, real where the CPU has it, else emulated; `None` without AVX-512 VNNI, which its kernels need too.
-pub fn amx() -> Option<Isa> {
+/// AMX, emulated; `None` without AVX-512 VNNI, which its kernels need too.
+pub fn emulated() -> Option<Isa> {
     static HANDLER: Once = Once::new();
-    let sets = Isa::available();
-    if let Some(amx) = sets.iter().find(|isa| isa.name() == "amx") {
-        return Some(*amx);
-    }
-    sets.iter().find(|isa| isa.name() == "avx512vnni")?;
+    Isa::named("avx512vnni").ok()?;
     HANDLER.call_once(install);
     // SAFETY: AVX-512 VNNI is there, and the handler stands in for AMX.
     Some(unsafe { Isa::emulated_amx() })

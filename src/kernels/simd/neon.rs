@@ -50,7 +50,7 @@ unsafe fn to_bytes(v: [float32x4_t; 4]) -> int8x16_t {
 impl Simd for Neon {
     const LEVELS: i32 = 255;
     const BIAS: u8 = 128;
-    const TILE: Tile = Tile::R4x1;
+    const TILE: Tile = Tile::R6x1;
     type Int = Int;
 
     #[inline(always)] unsafe fn splat(v: f32) -> Self { Self([unsafe { vdupq_n_f32(v) }; 4]) }

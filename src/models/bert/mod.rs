@@ -12,6 +12,7 @@ use super::weights::{Precision, Weights};
 use super::{Batch, Encoder};
 use crate::error::Result;
 use crate::kernels::int8::Packed;
+use crate::kernels::rowwise;
 use crate::nn::{self, Activation, Cpu, LayerNorm, Linear, Table, attention, rows};
 use candle_core::Tensor;
 
@@ -138,8 +139,9 @@ impl Site {
 pub struct Bert {
     config: Config,
     tokens: Table,
-    /// `[positions, D]`, with the one segment in use already added.
-    positions: Vec<f32>,
+    positions: Table,
+    /// `[D]`: of the one segment in use.
+    segment: Vec<f32>,
     norm: LayerNorm,
     network: Network,
 }
@@ -166,14 +168,12 @@ impl Bert {
     /// Takes the tensors of a model of this configuration, packing those that are not packed in the file.
     pub fn new(cpu: &Cpu, config: Config, weights: &Weights) -> Result<Self> {
         let d = config.hidden;
-        let segment = weights.floats("token_types.weight", &[config.types, d])?;
-        let mut positions = weights.floats("position_embd.weight", &[config.positions, d])?;
-        for row in positions.chunks_exact_mut(d) {
-            row.iter_mut().zip(&segment[..d]).for_each(|(p, s)| *p += s);
-        }
+        let mut segment = weights.floats("token_types.weight", &[config.types, d])?;
+        segment.truncate(d);
         Ok(Self {
             tokens: weights.table("token_embd.weight", config.vocab, d)?,
-            positions,
+            positions: weights.table("position_embd.weight", config.positions, d)?,
+            segment,
             norm: norm(weights, "token_embd_norm", d, config.eps)?,
             network: Network::new(cpu, &config, weights)?,
             config,
@@ -183,13 +183,14 @@ impl Bert {
     /// `[T, D]`: token, position and segment rows added and normalised.
     fn embed(&self, cpu: &Cpu, batch: &Batch) -> Result<Vec<f32>> {
         let d = self.config.hidden;
-        let mut out = vec![0.0; batch.ids.len() * d];
+        let (mut out, mut position) = (vec![0.0; batch.ids.len() * d], vec![0.0; d]);
         for text in batch.starts.windows(2) {
-            let own = &mut out[text[0] * d..text[1] * d];
-            let ids = &batch.ids[text[0]..text[1]];
-            for ((id, row), position) in ids.iter().zip(own.chunks_exact_mut(d)).zip(self.positions.chunks_exact(d)) {
+            let own = out[text[0] * d..text[1] * d].chunks_exact_mut(d);
+            for (i, (row, id)) in own.zip(&batch.ids[text[0]..text[1]]).enumerate() {
                 self.tokens.row(*id as usize, row)?;
-                row.iter_mut().zip(position).for_each(|(v, p)| *v += p);
+                self.positions.row(i, &mut position)?;
+                rowwise::add(&mut position, &self.segment);
+                rowwise::add(row, &position);
             }
         }
         self.norm.apply(cpu.isa, &mut out);
@@ -227,6 +228,9 @@ impl Network {
             let blocks = cpu.map(&indices, |i| Block::new(*i, config, weights));
             return Ok(Network::Operations(blocks.into_iter().collect::<Result<_>>()?));
         }
+        // What is packed in the file is only looked at.
+        let packed = weights.packed(&Site::Qkv.tensor(0)).is_some();
+        let cpu = if packed { &cpu.alone() } else { cpu };
         let blocks = cpu.map(&indices, |i| fused_block(*i, config, weights));
         Ok(Network::Fused(blocks.into_iter().collect::<Result<_>>()?, nn::Arenas::default()))
     }
