@@ -395,6 +395,22 @@ fn bench_prints_what_is_documented() {
 }
 
 #[test]
+fn bench_takes_texts_of_different_lengths() {
+    let row = run(&mut tealight(["bench", "embed", "--model", TINY, "--shape", "5x3-40", "--json"])).good_json();
+    assert_eq!((&row["shape"], &row["batch"], &row["tokens"]), (&json!("5x3-40"), &json!(5), &json!(40)));
+}
+
+#[test]
+fn the_phases_of_a_start_make_up_the_whole() {
+    let phases = run(&mut tealight(["info", "--model", TINY, "--timing", "--json"])).good_json();
+    let phases = phases.as_object().unwrap();
+    for name in ["exec_to_main_ms", "network_ms", "tokens_ms", "forward_pass_ms", "json_ms", "whole_process_ms"] {
+        assert!(phases.contains_key(name), "no {name} in {phases:?}");
+    }
+    assert!(phases.values().all(|ms| ms.as_f64().is_some_and(|ms| (0.0..10_000.0).contains(&ms))), "{phases:?}");
+}
+
+#[test]
 fn completions_know_every_command() {
     for shell in ["bash", "zsh", "fish"] {
         let script = run(&mut tealight(["completions", shell])).good_text();

@@ -4,6 +4,7 @@
 #[path = "support/sets.rs"]
 mod sets;
 
+use bytes::Bytes;
 use sets::sets;
 use tealight::kernels::attention::{Head, Rows, float, int8 as attention8};
 use tealight::kernels::codes::Codes;
@@ -182,6 +183,41 @@ fn sums_are_exact_at_the_ends_of_the_range() {
     }
 }
 
+/// A file may have the weight -128, which `pack` never writes.
+#[test]
+fn sums_are_exact_with_the_lowest_weight() {
+    let (k, n) = (128, 16);
+    let mut bytes = Packed::of(&vec![-127.0; n * k], &vec![0.0; n], &vec![1.0; k], k).unwrap().bytes().to_vec();
+    let weights = 64 + 4 * k;
+    bytes[weights..weights + n * k].fill(-128i8 as u8);
+    bytes[weights + n * k + 4 * n..][..4 * n].copy_from_slice(&(-128i32 * k as i32).to_le_bytes().repeat(n));
+    let packed = Packed::from_bytes(bytes.into(), n, k).unwrap();
+    for (isa, value) in sets().into_iter().flat_map(|isa| [(isa, 127.0f32), (isa, -127.0)]) {
+        let mut x = vec![value; 5 * k];
+        x.iter_mut().step_by(k).for_each(|v| *v = 0.0);
+        let exact = -128.0 * value as f64 * (k - 1) as f64;
+        for found in product(isa, &x, &packed, Then::Store, 0.0) {
+            assert!((found as f64 / exact - 1.0).abs() < 1e-6, "{} {found} {exact}", isa.name());
+        }
+    }
+}
+
+/// A mapped file promises no alignment.
+#[test]
+fn packed_bytes_may_begin_anywhere() {
+    let shifted = |bytes: &[u8]| Bytes::from([&[0; 3], bytes].concat()).slice(3..);
+    let (x, eight) = (values(5 * 64, 1), Packed::of(&values(48 * 64, 2), &values(48, 3), &[1.0; 64], 64).unwrap());
+    let four = int4::Packed::of(&blocks(&values(48 * 64, 4)), &values(48, 5)).unwrap();
+    let moved = Packed::from_bytes(shifted(eight.bytes()), 48, 64).unwrap();
+    let moved4 = int4::Packed::from_bytes(shifted(four.bytes()), 48, 64).unwrap();
+    for isa in sets() {
+        let run = |w| bits(&product(isa, &x, w, Then::Store, 0.0));
+        assert_eq!(run(&moved), run(&eight), "{}", isa.name());
+        let run = |w| bits(&product4(isa, &x, w, Then::Store));
+        assert_eq!(run(&moved4), run(&four), "{}", isa.name());
+    }
+}
+
 #[test]
 fn what_is_no_number_stays_visible_in_its_row() {
     let k = 192;
@@ -216,6 +252,13 @@ fn sizes_that_cannot_be_packed_are_errors() {
         assert!(Packed::of(&vec![1.0; n * k], &vec![0.0; n], &vec![1.0; k], group).is_err(), "{n} {k} {group}");
     }
     assert!(Packed::of(&[1.0; 255], &[0.0; 16], &[1.0; 16], 64).is_err());
+    assert!(Packed::of(&[1.0; 256], &[0.0; 16], &[1.0; 16], 1 << 17).is_err());
+    for bad in [f32::NAN, f32::INFINITY] {
+        assert!(Packed::of(&[bad; 256], &[0.0; 16], &[1.0; 16], 64).unwrap_err().message.contains(&bad.to_string()));
+        assert!(Packed::of(&[1.0; 256], &[bad; 16], &[1.0; 16], 64).is_err());
+        assert!(Packed::of(&[1.0; 256], &[0.0; 16], &[bad; 16], 64).is_err());
+    }
+    assert!(Packed::of(&[1.0; 256], &[0.0; 16], &[0.0; 16], 64).is_err());
 }
 
 #[test]
@@ -281,6 +324,40 @@ fn wrong_sizes_are_refused_before_memory_is_touched() {
     assert!(refused(&|| gemm(isa, &codes, &small, 0..32, Then::Store, &mut [0.0; 64])), "columns past the end");
     assert!(refused(&|| gemm(isa, &codes, &small, 8..16, Then::Store, &mut [0.0; 16])), "half a panel");
     assert!(refused(&|| Codes::default().of(isa, &values(17, 1), &small)), "half a row");
+    let four = int4::Packed::of(&blocks(&values(16 * 64, 1)), &[0.0; 16]).unwrap();
+    let mut signed = Codes::default();
+    signed.signed(isa, &values(2 * 64, 2), &four);
+    assert!(refused(&|| int4::gemm(isa, &signed, &four, 0..16, Then::Store, &mut [0.0; 31])), "a short output");
+    assert!(refused(&|| int4::gemm(isa, &signed, &four, 0..32, Then::Store, &mut [0.0; 64])), "columns past the end");
+    assert!(refused(&|| rowwise::layer_norm(isa, &mut [0.0; 5], &[1.0; 4], &[1.0; 4], 0.0)), "half a row");
+    assert!(refused(&|| rowwise::rms_norm(isa, &mut [0.0; 5], &[1.0; 4], 0.0)), "half a row");
+    assert!(refused(&|| assert!(rowwise::dot(isa, &[0.0; 5], &[1.0; 4]).is_nan())), "another length");
+    assert!(refused(&|| rowwise::matmul(isa, &[0.0; 8], &[1.0; 8], 4, &mut [0.0; 3])), "a short output");
+}
+
+#[test]
+fn heads_outside_their_rows_are_refused() {
+    let (x, isa) = (values(4 * STRIDE, 1), Isa::best());
+    let good = Head { sequence: 0..4, queries: 0..4, at: 16, width: 16 };
+    let refused = |head: Head, out: usize, stride: usize| {
+        let run = |attend: &dyn Fn(&mut [f32])| {
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| attend(&mut vec![0.0; out]))).is_err()
+        };
+        let float = run(&|out| float::attend(isa, rows(&x), &head, &mut float::Scratch::default(), out, stride));
+        let int8 =
+            run(&|out| attention8::attend(isa, rows(&x), &head, &mut attention8::Scratch::default(), out, stride));
+        assert_eq!(float, int8);
+        float
+    };
+    assert!(!refused(good.clone(), 64, 16));
+    assert!(refused(good.clone(), 63, 16), "a short output");
+    assert!(refused(good.clone(), 0, usize::MAX - 15), "a product that wraps around");
+    assert!(refused(Head { at: usize::MAX - 15, ..good.clone() }, 64, 16), "a sum that wraps around");
+    assert!(refused(Head { sequence: 0..5, ..good.clone() }, 64, 16), "a row past the end");
+    assert!(refused(Head { queries: 2..5, ..good.clone() }, 64, 16), "a query past the sequence");
+    assert!(refused(Head { queries: 1..1, ..good.clone() }, 64, 16), "no query");
+    assert!(refused(Head { width: 8, ..good.clone() }, 64, 16), "half a vector");
+    assert!(refused(Head { width: 0, ..good }, 64, 16), "no width");
 }
 
 fn each_set_as_scalar(what: &str, run: impl Fn(Isa) -> Vec<f32>) -> Vec<f32> {
@@ -379,6 +456,43 @@ fn rms_norm_has_mean_square_1() {
     }
 }
 
+type Operation<'a> = &'a dyn Fn(Isa, &mut [f32]);
+
+/// Zeros, denormals, outliers and what is no number: every set does with them what the portable one does.
+#[test]
+fn rows_of_any_values_are_alike_on_every_set() {
+    let special = [0.0, -0.0, 1e-45, -1e-40, 3.4e38, -3.4e38, f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+    let (weight, bias) = (values(33, 60), values(33, 61));
+    for (i, value) in special.into_iter().enumerate() {
+        let mut x = values(33, 62 + i as u64);
+        (x[i], x[16 + i]) = (value, value);
+        for row in [x, vec![value; 33]] {
+            let operations: [(&str, Operation); 5] = [
+                ("layer_norm", &|isa, x| rowwise::layer_norm(isa, x, &weight, &bias, 1e-12)),
+                ("rms_norm", &|isa, x| rowwise::rms_norm(isa, x, &weight, 1e-6)),
+                ("softmax", &|isa, x| rowwise::softmax(isa, x)),
+                ("gelu", &|isa, x| rowwise::gelu_erf(isa, x)),
+                ("silu", &|isa, x| rowwise::silu(isa, x)),
+            ];
+            for (name, operation) in operations {
+                // Which NaN it is does not matter.
+                let run = |isa| {
+                    in_place(&row, |x| operation(isa, x))
+                        .iter()
+                        .map(|v| if v.is_nan() { f32::NAN } else { *v })
+                        .collect::<Vec<_>>()
+                };
+                let expected = run(Isa::Scalar);
+                sets()
+                    .into_iter()
+                    .for_each(|isa| assert_eq!(bits(&run(isa)), bits(&expected), "{name} of {value}, {}", isa.name()));
+            }
+        }
+    }
+    let ends = in_place(&[f32::NEG_INFINITY, -3.4e38], |x| rowwise::silu(Isa::best(), x));
+    assert!(ends.iter().all(|v| v.abs() < 2e-36), "{ends:?}");
+}
+
 #[test]
 fn dot_products_of_every_length() {
     for n in [0, 1, 7, 8, 15, 16, 17, 31, 32, 33, 48, 63, 384] {
@@ -419,10 +533,10 @@ fn attend_int8(isa: Isa, x: Rows, head: &Head, out: &mut [f32]) {
 
 fn attention_is_the_weighted_mean(attend: Attend, bound: f64) {
     for (tokens, width) in
-        [(1, 16), (2, 32), (3, 16), (5, 64), (8, 32), (13, 32), (16, 16), (17, 32), (64, 16), (130, 64)]
+        [(1, 16), (2, 32), (3, 16), (5, 64), (8, 48), (13, 32), (16, 16), (17, 32), (64, 16), (130, 64)]
     {
         let x = values(tokens * STRIDE, 8);
-        for at in (0..64).step_by(width) {
+        for at in (0..=64 - width).step_by(width) {
             let run = |isa, queries: std::ops::Range<usize>| {
                 let head = Head { sequence: 0..tokens, queries: queries.clone(), at, width };
                 let mut out = vec![f32::NAN; queries.len() * width];
@@ -435,6 +549,10 @@ fn attention_is_the_weighted_mean(attend: Attend, bound: f64) {
                 if !coarse(isa) || bound == FLOAT_ERROR {
                     assert_eq!(bits(&found), bits(&run(Isa::Scalar, 0..tokens)), "{} {tokens}x{width}", isa.name());
                 }
+                let mut behind = vec![f32::NAN; tokens * width];
+                let head = Head { sequence: 3..3 + tokens, queries: 3..3 + tokens, at, width };
+                attend(isa, rows(&[&vec![1e3; 3 * STRIDE], &x[..]].concat()), &head, &mut behind);
+                assert_eq!(bits(&behind), bits(&found), "behind another text");
                 for t in 0..tokens {
                     assert_eq!(run(isa, t..t + 1), found[t * width..(t + 1) * width], "a row alone");
                     let score = |s| (0..width).map(|i| of(t, 0, i) * of(s, 1, i)).sum::<f64>() / (width as f64).sqrt();

@@ -407,6 +407,28 @@ fn a_folder_with_only_a_vocabulary_loads() {
     assert!(difference(&found, &expected.embedding) < F32_TOLERANCE);
 }
 
+/// A tokenizer that puts nothing around a text makes nothing of white space.
+#[test]
+fn a_text_without_tokens_is_refused() {
+    let folder = copy("tiny-st-old");
+    let file = folder.path().join("tokenizer.json");
+    let mut json: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    json["post_processor"] = Value::Null;
+    std::fs::write(&file, json.to_string()).unwrap();
+    for precision in [Precision::Int8, Precision::F32] {
+        let config =
+            Config { model: folder.path().display().to_string(), precision, ..Config::read(|_| None).unwrap() };
+        let engine = Engine::new(config).unwrap();
+        for texts in [vec![" "], vec!["hello", " \n ", "world"]] {
+            let index = texts.len() / 2;
+            let inputs = texts.into_iter().map(|t| Input::Text(t.into())).collect();
+            let texts = Texts { model: None, inputs, prompt: None, long: Long::Refuse, field: "input", first: 0 };
+            let error = engine.run(Embed { texts, normalize: true, dimensions: None }, Deadline::NONE).unwrap_err();
+            assert!(error.kind == Kind::Empty && error.message.contains(&format!("input[{index}]")), "{error:?}");
+        }
+    }
+}
+
 #[test]
 fn a_header_survives_writing_and_reading() {
     let metadata = [

@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::engine::catalog::CATALOG;
 use crate::engine::{Engine, hub, source};
 use crate::error::Result;
+use crate::kernels::Isa;
 use serde_json::json;
 
 pub(super) fn models(as_json: bool) -> Result<()> {
@@ -47,9 +48,10 @@ pub(super) fn models(as_json: bool) -> Result<()> {
 pub(super) fn info(engine: &Engine, as_json: bool) -> Result<()> {
     let loaded = engine.preload()?;
     let (model, about) = (&loaded.model, &loaded.model.about);
-    let facts: [(&str, serde_json::Value); 14] = [
+    let facts: [(&str, serde_json::Value); 15] = [
         ("version", json!(env!("CARGO_PKG_VERSION"))),
         ("isa", json!(engine.cpu.isa.name())),
+        ("isas", json!(Isa::available().iter().map(|isa| isa.name()).collect::<Vec<_>>())),
         ("threads", json!(engine.cpu.threads())),
         ("model", json!(loaded.name)),
         ("path", json!(loaded.path)),

@@ -40,7 +40,7 @@ pub(super) fn run(model: &ModelArgs, as_json: bool) -> Result<()> {
     };
     let rows: Vec<(&str, f64)> = names.iter().enumerate().map(|(i, name)| (*name, median(i))).collect();
     let object: serde_json::Map<String, serde_json::Value> =
-        rows.iter().map(|(name, ms)| (format!("{}_ms", name.replace(' ', "_")), (*ms).into())).collect();
+        rows.iter().map(|(name, ms)| (format!("{}_ms", name.replace(' ', "_").to_lowercase()), (*ms).into())).collect();
     let json = json_line(&object)?;
     print(|out| match as_json {
         true => writeln!(out, "{json}"),

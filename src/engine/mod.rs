@@ -377,6 +377,11 @@ fn token_ids(model: &Embedder, input: &Input, prompt: &str, texts: &Texts, index
         }
     };
     let ids = tokenizer.surround(&content);
+    if ids.is_empty() {
+        let message =
+            format!("{}[{index}] has no tokens: white space, for a model that puts nothing around a text", texts.field);
+        return Err(Error::new(Kind::Empty, message).param(texts.field));
+    }
     match texts.long {
         Long::Cut(direction) => Ok(tokenizer.cut(&ids, limit, direction)),
         Long::Refuse if ids.len() <= limit => Ok(ids),

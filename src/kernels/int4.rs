@@ -106,11 +106,12 @@ impl Packed {
         }
         check_shape(n, k)?;
         let shape = Self { bytes: Bytes::new(), n, k };
-        let expected = HEADER + n / PANEL * shape.panel_bytes();
-        if bytes.len() != expected {
+        let expected = (n / PANEL).checked_mul(shape.panel_bytes()).and_then(|b| b.checked_add(HEADER));
+        if expected != Some(bytes.len()) {
             return Err(Error::model(format!(
-                "a packed matrix [{n}, {k}] of 4 bits has {} bytes, expected {expected}",
-                bytes.len()
+                "a packed matrix [{n}, {k}] of 4 bits has {} bytes, expected {}",
+                bytes.len(),
+                expected.unwrap_or(usize::MAX)
             )));
         }
         Ok(Self { bytes, ..shape })

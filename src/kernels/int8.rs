@@ -19,6 +19,8 @@ use std::ops::Range;
 
 /// K is filled with zero weights to a multiple of this, and groups are multiples of it: what one instruction of AMX takes.
 pub const STEP: usize = 64;
+/// A larger group's sum of products of codes could leave 32 bits.
+pub const MAX_GROUP: usize = 1 << 16;
 const MAGIC: &[u8; 4] = b"TLI8";
 const HEADER: usize = 64;
 /// Scales and sums of a group, or the bias, of a panel's outputs: bytes of one of them.
@@ -43,12 +45,19 @@ impl Packed {
     /// K that share a scale.
     ///
     /// # Errors
-    /// The shape cannot be packed: N and K must be multiples of 16, the group one of 64.
+    /// The shape cannot be packed: N and K must be multiples of 16, the group one of 64, up to [`MAX_GROUP`]; or a number is
+    /// not finite, or `smooth` not positive.
     pub fn of(weights: &[f32], bias: &[f32], smooth: &[f32], group: usize) -> Result<Self> {
         let (n, k) = (bias.len(), smooth.len());
         check_shape(n, k, group)?;
         if weights.len() != n * k {
             return Err(Error::model(format!("a matrix of {} weights is not [{n}, {k}]", weights.len())));
+        }
+        if let Some(bad) = weights.iter().chain(bias).find(|v| !v.is_finite()) {
+            return Err(Error::model(format!("a matrix with the value {bad} cannot be packed")));
+        }
+        if let Some(bad) = smooth.iter().find(|s| !(s.is_finite() && **s > 0.0)) {
+            return Err(Error::model(format!("an input channel cannot be divided by {bad}")));
         }
         let inverse = smooth.iter().map(|s| 1.0 / s).collect();
         Ok(Self { bytes: pack(weights, bias, smooth, group).into(), inverse, n, k, group })
@@ -75,11 +84,12 @@ impl Packed {
         let group = number(12);
         check_shape(n, k, group)?;
         let shape = Self { bytes: Bytes::new(), inverse: vec![], n, k, group };
-        let expected = n / PANEL * shape.panel_bytes() + HEADER + 4 * k;
-        if bytes.len() != expected {
+        let expected = (n / PANEL).checked_mul(shape.panel_bytes()).and_then(|b| b.checked_add(HEADER + 4 * k));
+        if expected != Some(bytes.len()) {
             return Err(Error::model(format!(
-                "a packed matrix [{n}, {k}] in groups of {group} has {} bytes, expected {expected}",
-                bytes.len()
+                "a packed matrix [{n}, {k}] in groups of {group} has {} bytes, expected {}",
+                bytes.len(),
+                expected.unwrap_or(usize::MAX)
             )));
         }
         let inverse = bytes[HEADER..][..4 * k].as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
@@ -154,8 +164,10 @@ fn check_shape(n: usize, k: usize, group: usize) -> Result<()> {
     if !Packed::fits(n) || !Packed::fits(k) {
         return Err(Error::model(format!("a matrix [{n}, {k}] cannot be packed: both must be multiples of {PANEL}")));
     }
-    if group == 0 || !group.is_multiple_of(STEP) {
-        return Err(Error::model(format!("groups of {group} cannot be packed: they must be multiples of {STEP}")));
+    if !(1..=MAX_GROUP).contains(&group) || !group.is_multiple_of(STEP) {
+        return Err(Error::model(format!(
+            "groups of {group} cannot be packed: they must be multiples of {STEP} up to {MAX_GROUP}"
+        )));
     }
     Ok(())
 }
@@ -286,7 +298,7 @@ impl Row {
 impl Codes {
     /// Quantises rows of K values for products with `w`; a row depends on no other.
     ///
-    /// A group with a value that is not finite gets the step NaN, so that what was wrong stays visible.
+    /// A group with a value that is not finite, or whose sum is not, gets the step NaN, so that what was wrong stays visible.
     ///
     /// # Panics
     /// If `rows` is not whole rows.

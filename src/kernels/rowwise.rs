@@ -55,8 +55,11 @@ unsafe fn sum<S: Simd>(length: usize, f: impl Fn(usize, S) -> S, g: impl Fn(usiz
 
 /// LayerNorm over each row of `weight.len()` values, in place: `(x - mean) / sqrt(variance + eps) * weight + bias` with
 /// the biased variance (Ba, Kiros, Hinton 2016, arXiv 1607.06450).
+///
+/// # Panics
+/// If `weight` and `bias` differ in length or are empty, or `rows` is not whole rows.
 pub fn layer_norm(isa: Isa, rows: &mut [f32], weight: &[f32], bias: &[f32], eps: f32) {
-    assert_eq!(weight.len(), bias.len());
+    assert!(weight.len() == bias.len() && !weight.is_empty() && rows.len().is_multiple_of(weight.len()));
     dispatch!(isa, layer_norm_of(rows: &mut [f32], weight: &[f32], bias: &[f32], eps: f32));
 }
 
@@ -111,7 +114,11 @@ unsafe fn layer_norm_of<S: Simd>(rows: &mut [f32], weight: &[f32], bias: &[f32],
 
 /// RMSNorm over each row of `weight.len()` values, in place: `x / sqrt(mean of squares + eps) * weight` (Zhang and Sennrich
 /// 2019, arXiv 1910.07467).
+///
+/// # Panics
+/// If `weight` is empty, or `rows` is not whole rows.
 pub fn rms_norm(isa: Isa, rows: &mut [f32], weight: &[f32], eps: f32) {
+    assert!(!weight.is_empty() && rows.len().is_multiple_of(weight.len()));
     dispatch!(isa, rms_norm_of(rows: &mut [f32], weight: &[f32], eps: f32));
 }
 
@@ -134,16 +141,27 @@ unsafe fn rms_norm_of<S: Simd>(rows: &mut [f32], weight: &[f32], eps: f32) {
 }
 
 /// Adds `bias` to each row of `bias.len()` values.
+///
+/// # Panics
+/// If `bias` is empty, or `rows` is not whole rows.
 pub fn add_bias(rows: &mut [f32], bias: &[f32]) {
+    assert!(!bias.is_empty() && rows.len().is_multiple_of(bias.len()));
     rows.chunks_exact_mut(bias.len()).for_each(|row| add(row, bias));
 }
 
 /// `x += y`, value by value.
+///
+/// # Panics
+/// If they differ in length.
 pub fn add(x: &mut [f32], y: &[f32]) {
+    assert_eq!(x.len(), y.len());
     x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
 }
 
-/// The dot product of two rows of equal length.
+/// The dot product of two rows.
+///
+/// # Panics
+/// If they differ in length.
 pub fn dot(isa: Isa, x: &[f32], y: &[f32]) -> f32 {
     assert_eq!(x.len(), y.len());
     dispatch!(isa, dot_of(x: &[f32], y: &[f32]) -> f32)
@@ -163,8 +181,12 @@ unsafe fn dot_of<S: Simd>(x: &[f32], y: &[f32]) -> f32 {
     }
 }
 
-/// `out[r, c] = x[r] . w[c]` in f32, for rows of `k` values.
+/// `out [M, N] = x W^T` in f32, for `x [M, k]` and `w [N, k]`.
+///
+/// # Panics
+/// If `k` is 0, or the sizes do not fit each other.
 pub fn matmul(isa: Isa, x: &[f32], w: &[f32], k: usize, out: &mut [f32]) {
+    assert!(k > 0 && x.len().is_multiple_of(k) && w.len().is_multiple_of(k));
     assert_eq!(out.len(), x.len() / k * (w.len() / k));
     dispatch!(isa, matmul_of(x: &[f32], w: &[f32], k: usize, out: &mut [f32]));
 }
@@ -183,7 +205,7 @@ unsafe fn matmul_of<S: Simd>(x: &[f32], w: &[f32], k: usize, out: &mut [f32]) {
 pub const GELU_ERROR: f64 = 5e-7;
 
 /// GELU with the exact error function, `x * (1 + erf(x / sqrt 2)) / 2` (Hendrycks and Gimpel 2016, arXiv 1606.08415), for
-/// each value, to [`GELU_ERROR`].
+/// each value, to [`GELU_ERROR`]. NaN and minus infinity become NaN.
 pub fn gelu_erf(isa: Isa, rows: &mut [f32]) {
     dispatch!(isa, gelu_of(rows: &mut [f32]));
 }
@@ -256,7 +278,7 @@ pub fn gelu_tanh(rows: &mut [f32]) {
 }
 
 /// `2^x` on [-1/2, 1/2] to 1e-4, where 8-bit codes follow.
-const EXP2_COARSE: [f32; 4] = [5.500_874_3e-2, 2.422_110_4e-1, 6.932_83e-1, 1.0];
+const EXP2_COARSE: [f32; 4] = [5.500_869e-2, 2.422_109_7e-1, 6.932_83e-1, 1.0];
 
 /// The largest relative error of [`softmax`]'s and [`silu`]'s exponentials, but for arguments of large magnitude, whose own
 /// rounding counts.
@@ -305,8 +327,9 @@ unsafe fn silu_of<S: Simd>(rows: &mut [f32]) {
             rows,
             #[inline(always)]
             |v: S| {
-                let power = S::splat(126.0).min(v.mul(S::splat(-std::f32::consts::LOG2_E)));
-                v.div(exp2(power).add(S::splat(1.0)))
+                // Below, the result is next to nothing, and the exponential too large for a float. NaN stays.
+                let v = S::splat(-88.0).max(v);
+                v.div(exp2(v.mul(S::splat(-std::f32::consts::LOG2_E))).add(S::splat(1.0)))
             },
         );
     }

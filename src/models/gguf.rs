@@ -10,7 +10,7 @@ use std::io::Write;
 
 const MAGIC: &[u8; 4] = b"GGUF";
 const DEFAULT_ALIGNMENT: usize = 32;
-/// Names and counts beyond these are damage, not models.
+/// Counts beyond these are damage, not models.
 const MAX_ENTRIES: u64 = 1 << 20;
 const MAX_DIMENSIONS: u32 = 4;
 
@@ -315,6 +315,9 @@ impl Gguf {
         let mut tensors = HashMap::new();
         for info in infos {
             let (name, tensor) = info.locate(&data, start)?;
+            if tensors.contains_key(&name) {
+                return Err(Error::model(format!("GGUF tensor {name:?} is there twice")));
+            }
             tensors.insert(name, tensor);
         }
         Ok(Self { metadata, tensors })
@@ -426,7 +429,10 @@ impl TensorInfo {
         let begin = usize::try_from(offset).ok().and_then(|o| o.checked_add(start));
         let end = begin.and_then(|b| b.checked_add(bytes));
         match (begin, end) {
-            (Some(begin), Some(end)) if end <= data.len() && begin.is_multiple_of(8) => {
+            (Some(begin), _) if !begin.is_multiple_of(8) => Err(Error::model(format!(
+                "GGUF tensor {name:?} at offset {offset} is at byte {begin} of the file, which is no multiple of 8"
+            ))),
+            (Some(begin), Some(end)) if end <= data.len() => {
                 let data = data.slice(begin..end);
                 Ok((name, TensorData { shape, dtype, data }))
             }

@@ -24,6 +24,9 @@ pub struct Labels {
 /// The texts that show which channels are large: English prose of many kinds, one a line.
 const CALIBRATION: &str = include_str!("calibration.txt");
 
+/// Calibration texts of a forward pass.
+const TEXTS: usize = 64;
+
 /// Packs a model folder or a GGUF file into `output`: matrices and the token table in int8, as the kernels read them, the
 /// rest in f32, tensors in the order of use. Channels are evened out by what `calibration` texts show, or the built-in ones.
 ///
@@ -64,7 +67,9 @@ impl Packing {
         if ids.is_empty() {
             return Err(Error::value("calibration", "calibration has no texts"));
         }
-        let ranges = bert.ranges(cpu, &Batch::new(ids.iter().map(Vec::as_slice)))?;
+        // A few texts at a time: memory must not grow with the calibration.
+        let batches: Vec<_> = ids.chunks(TEXTS).map(|ids| Batch::new(ids.iter().map(Vec::as_slice))).collect();
+        let ranges = bert.ranges(cpu, &batches)?;
         let mut tensors = bert::tensors(&config, &weights, &ranges)?;
         tensors.extend(pipeline.tensors());
         let file = if source.is_dir() { source.join(WEIGHTS_OF_FOLDER) } else { source.to_path_buf() };

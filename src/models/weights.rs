@@ -131,7 +131,7 @@ impl Weights {
 
     /// The bytes of a tensor in a layout of ours, if the file has it.
     pub fn packed(&self, name: &str) -> Option<&Bytes> {
-        self.tensors.get(&packed_name(name)).map(|t| &t.data)
+        self.tensors.get(&packed_name(name)).filter(|t| t.dtype == Dtype::I8).map(|t| &t.data)
     }
 
     /// A tensor for a packed file, in f32.

@@ -2,8 +2,6 @@
 
 use super::{Cpu, output, values};
 use crate::error::{Error, Result};
-use crate::kernels::codes::Codes;
-use crate::kernels::int8::{Packed, Then, gemm};
 use crate::kernels::{Isa, rowwise};
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
@@ -30,63 +28,43 @@ impl Activation {
             Activation::Gelu => rowwise::gelu_erf(isa, values),
             Activation::GeluTanh => rowwise::gelu_tanh(values),
             Activation::Tanh => values.iter_mut().for_each(|v| *v = libm::tanhf(*v)),
-            Activation::Relu => values.iter_mut().for_each(|v| *v = v.max(0.0)),
+            Activation::Relu => values.iter_mut().for_each(|v| *v = if *v < 0.0 { 0.0 } else { *v }),
         }
     }
 }
 
-/// `y = activation(x W^T + b)`, as an operation on tensors.
+/// `y = activation(x W^T + b)` in f32, as an operation on tensors.
 #[derive(Debug, Clone)]
-pub enum Linear {
-    /// In f32.
-    Float {
-        /// `[N, K]`, row by row.
-        weight: Vec<f32>,
-        /// `[N]`.
-        bias: Vec<f32>,
-    },
-    /// In int8.
-    Int8(Packed),
+pub struct Linear {
+    /// `[N, K]`, row by row.
+    weight: Vec<f32>,
+    /// `[N]`.
+    bias: Vec<f32>,
 }
 
 impl Linear {
-    /// A layer of `weight [N, K]` and `bias [N]` in f32.
+    /// A layer of `weight [N, K]` and `bias [N]`.
     ///
     /// # Errors
     /// The weights are not whole rows for the biases.
-    pub fn float(weight: Vec<f32>, bias: Vec<f32>) -> Result<Self> {
+    pub fn new(weight: Vec<f32>, bias: Vec<f32>) -> Result<Self> {
         if bias.is_empty() || weight.is_empty() || !weight.len().is_multiple_of(bias.len()) {
             return Err(Error::model(format!("a matrix of {} weights has {} biases", weight.len(), bias.len())));
         }
-        Ok(Linear::Float { weight, bias })
+        Ok(Self { weight, bias })
     }
 
     /// N and K.
     pub fn shape(&self) -> (usize, usize) {
-        match self {
-            Linear::Float { weight, bias } => (bias.len(), weight.len() / bias.len()),
-            Linear::Int8(packed) => (packed.rows(), packed.columns()),
-        }
+        (self.bias.len(), self.weight.len() / self.bias.len())
     }
 
     /// `x [T, K]` to `[T, N]`; each value is computed in one order, whatever T is.
+    ///
+    /// # Errors
+    /// `x` has rows of another width.
     pub fn forward(&self, cpu: &Cpu, x: &Tensor, activation: Activation) -> Result<Tensor> {
         Ok(x.apply_op1_no_bwd(&Product { layer: self, cpu, activation })?)
-    }
-
-    /// `out [T, N]` for some rows `x [T, K]`.
-    fn multiply(&self, isa: Isa, x: &[f32], out: &mut [f32]) {
-        match self {
-            Linear::Float { weight, bias } => {
-                rowwise::matmul(isa, x, weight, weight.len() / bias.len(), out);
-                rowwise::add_bias(out, bias);
-            }
-            Linear::Int8(packed) => {
-                let mut codes = Codes::default();
-                codes.of(isa, x, packed);
-                gemm(isa, &codes, packed, 0..packed.rows(), Then::Store, out);
-            }
-        }
     }
 }
 
@@ -108,7 +86,8 @@ impl CustomOp1 for Product<'_> {
         }
         let mut out = vec![0.0; x.len() / k * n];
         self.cpu.for_rows(&mut out, n, |first, out| {
-            self.layer.multiply(isa, &x[first * k..][..out.len() / n * k], out);
+            rowwise::matmul(isa, &x[first * k..][..out.len() / n * k], &self.layer.weight, k, out);
+            rowwise::add_bias(out, &self.layer.bias);
             self.activation.apply(isa, out);
         });
         output(out, n)
@@ -133,7 +112,11 @@ impl Dense {
     }
 
     /// `x [K]` to `[N]`.
+    ///
+    /// # Panics
+    /// If `x` has another length.
     pub fn forward(&self, cpu: &Cpu, x: &[f32]) -> Vec<f32> {
+        assert_eq!(x.len(), self.inputs());
         let mut out: Vec<f32> = self
             .weight
             .chunks_exact(x.len())

@@ -102,8 +102,20 @@ impl Table {
 /// `count` values of one of ggml's formats, in f32.
 ///
 /// # Errors
-/// candle cannot decode the format.
+/// candle cannot decode the format, or the bytes are not as many as the values need, or begin at an odd address.
 pub(crate) fn decode(dtype: GgmlDType, bytes: &[u8], count: usize) -> Result<Vec<f32>> {
+    // candle takes both for granted.
+    let expected = (count / dtype.block_size()).checked_mul(dtype.type_size());
+    if expected != Some(bytes.len())
+        || !count.is_multiple_of(dtype.block_size())
+        || !bytes.as_ptr().addr().is_multiple_of(2)
+    {
+        return Err(Error::model(format!(
+            "{} bytes at {:p} are not {count} values in {dtype:?} at an even address",
+            bytes.len(),
+            bytes.as_ptr()
+        )));
+    }
     Ok(match dtype {
         GgmlDType::F32 => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
         GgmlDType::F16 => bytes.as_chunks().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),

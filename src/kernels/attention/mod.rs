@@ -6,6 +6,9 @@ pub mod int8;
 
 use std::ops::Range;
 
+/// The widest head: sums of products of its codes are exact.
+const MAX_WIDTH: usize = 1 << 16;
+
 /// Queries, keys and values of a batch: row `i` of each begins at `i * stride`. They may lie in one another, as the
 /// outputs of one product do.
 #[derive(Debug, Clone, Copy)]
@@ -37,10 +40,15 @@ impl Head {
     /// Panics if rows, columns or the output are not inside their slices, or the width is not a multiple of 16.
     fn check(&self, x: Rows, out: usize, out_stride: usize) {
         let Head { sequence, queries, at, width } = self;
-        assert!(width.is_multiple_of(16) && *width > 0 && at + width <= x.stride && *width <= out_stride);
+        assert!(width.is_multiple_of(16) && (1..=MAX_WIDTH).contains(width) && *width <= out_stride);
         assert!(sequence.start <= queries.start && queries.start < queries.end && queries.end <= sequence.end);
-        let end = (sequence.end - 1) * x.stride + at + width;
-        assert!(end <= x.q.len() && end <= x.k.len() && end <= x.v.len());
-        assert!((queries.len() - 1) * out_stride + width <= out);
+        // Sums that wrap around would let anything pass.
+        let end = |rows: usize, stride: usize, at: usize| {
+            (rows - 1).checked_mul(stride)?.checked_add(at)?.checked_add(*width)
+        };
+        assert!(at.checked_add(*width).is_some_and(|end| end <= x.stride));
+        let shortest = x.q.len().min(x.k.len()).min(x.v.len());
+        assert!(end(sequence.end, x.stride, *at).is_some_and(|end| end <= shortest));
+        assert!(end(queries.len(), out_stride, 0).is_some_and(|end| end <= out));
     }
 }

@@ -224,7 +224,12 @@ fn norm(weights: &Weights, name: &str, d: usize, eps: f32) -> Result<LayerNorm> 
 impl Network {
     fn new(cpu: &Cpu, config: &Config, weights: &Weights) -> Result<Self> {
         let indices: Vec<_> = (0..config.layers).collect();
-        if weights.precision() == Precision::F32 || !Packed::fits(config.hidden) || !Packed::fits(config.intermediate) {
+        let fits = Packed::fits(config.hidden) && Packed::fits(config.intermediate);
+        if !fits && weights.precision() == Precision::Int8 {
+            let (d, inner) = (config.hidden, config.intermediate);
+            tracing::warn!("rows of {d} and {inner} values are no multiples of 16: the model runs in f32, and slowly");
+        }
+        if !fits || weights.precision() == Precision::F32 {
             let blocks = cpu.map(&indices, |i| Block::new(*i, config, weights));
             return Ok(Network::Operations(blocks.into_iter().collect::<Result<_>>()?));
         }
@@ -255,11 +260,10 @@ impl Block {
         let d = config.hidden;
         let linear = |site: Site| {
             let (weight, bias) = site.floats(index, config, weights)?;
-            Linear::float(weight, bias)
+            Linear::new(weight, bias)
         };
         let (qkv, bias) = Site::Qkv.floats(index, config, weights)?;
-        let part =
-            |i: usize| Linear::float(qkv[i * d * d..(i + 1) * d * d].to_vec(), bias[i * d..(i + 1) * d].to_vec());
+        let part = |i: usize| Linear::new(qkv[i * d * d..(i + 1) * d * d].to_vec(), bias[i * d..(i + 1) * d].to_vec());
         let norm = |name: &str| norm(weights, &format!("blk.{index}.{name}"), d, config.eps);
         Ok(Self {
             qkv: [part(0)?, part(1)?, part(2)?],

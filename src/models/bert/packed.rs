@@ -11,6 +11,7 @@ use crate::models::Batch;
 use crate::models::gguf::{Dtype, TensorData};
 use crate::models::weights::{Weights, packed_name};
 use crate::nn::{Cpu, Table, with_values};
+use candle_core::Tensor;
 
 /// Smaller magnitudes count as this: a channel without values or without weights.
 const SMALLEST: f32 = 1e-5;
@@ -32,25 +33,33 @@ impl Site {
 }
 
 impl Bert {
-    /// Runs texts through the network, which must be in f32.
+    /// Runs batches of texts through the network, which must be in f32.
     ///
     /// # Errors
     /// The network is not in f32, or has values that are not finite.
-    pub fn ranges(&self, cpu: &Cpu, batch: &Batch) -> Result<Ranges> {
+    pub fn ranges(&self, cpu: &Cpu, batches: &[Batch]) -> Result<Ranges> {
         let Network::Operations(blocks) = &self.network else {
             return Err(Error::internal("ranges of a network that is not in f32"));
         };
         let sites = || Site::ALL.map(|site| vec![SMALLEST; site.shape(&self.config).1]);
         let mut ranges: Vec<_> = blocks.iter().map(|_| sites()).collect();
-        self.operate(cpu, blocks, batch, &mut |block, site, x| {
+        let mut observe = |block: usize, site: Site, x: &Tensor| {
             let range = &mut ranges[block][site as usize];
             with_values(x, |x| {
                 for row in x.chunks_exact(range.len()) {
-                    range.iter_mut().zip(row).for_each(|(r, v)| *r = r.max(v.abs()));
+                    // A NaN would be lost here, and is infinity's equal.
+                    let magnitude = |v: &f32| if v.is_nan() { f32::INFINITY } else { v.abs() };
+                    range.iter_mut().zip(row).for_each(|(r, v)| *r = r.max(magnitude(v)));
                 }
                 Ok(())
             })
-        })?;
+        };
+        for batch in batches {
+            self.operate(cpu, blocks, batch, &mut observe)?;
+        }
+        if ranges.iter().flatten().flatten().any(|r| !r.is_finite()) {
+            return Err(Error::model("a value of the network is not finite: its weights are damaged"));
+        }
         Ok(Ranges(ranges))
     }
 }

@@ -166,9 +166,12 @@ impl Tokenizer {
         inner!(self.inner, decode(ids, skip_special)).map_err(tokenizer_error)
     }
 
-    /// How many ids the vocabulary has.
+    /// One more than the highest id.
     pub fn vocabulary(&self) -> usize {
-        inner!(self.inner, get_vocab_size(true))
+        match &self.inner {
+            Inner::Bert(bert) => bert.get_vocab_size(true),
+            Inner::Any(any) => any.get_vocab(true).values().max().map_or(0, |id| *id as usize + 1),
+        }
     }
 }
 
