@@ -24,6 +24,8 @@ impl std::fmt::Debug for Secret {
 pub struct Config {
     /// `TEALIGHT_MODEL`: the model used where a request names none; a name or a path. Default `all-MiniLM-L6-v2`.
     pub model: String,
+    /// `TEALIGHT_SPEECH_MODEL`: the model that hears where a request names none, or `whisper-1`. Default `whisper-base`.
+    pub speech_model: String,
     /// `TEALIGHT_SERVED_NAMES`: further names, with commas between them, for the default model.
     pub served_names: Vec<String>,
     /// `TEALIGHT_MODEL_DIR`: a folder of models, looked through first.
@@ -59,8 +61,12 @@ pub struct Config {
 /// The default model, which the package carries.
 pub const DEFAULT_MODEL: &str = "all-MiniLM-L6-v2";
 
+/// The default model that hears.
+pub const DEFAULT_SPEECH_MODEL: &str = "whisper-base";
+
 /// Variables whose value must not go unread because it is not UTF-8.
-const TEXTS: [&str; 6] = [
+const TEXTS: [&str; 7] = [
+    "TEALIGHT_SPEECH_MODEL",
     "TEALIGHT_API_KEY",
     "TEALIGHT_API_KEY_SECRET",
     "TEALIGHT_MODEL",
@@ -114,6 +120,7 @@ impl Config {
         };
         Ok(Self {
             model: get("TEALIGHT_MODEL").unwrap_or_else(|| DEFAULT_MODEL.into()),
+            speech_model: get("TEALIGHT_SPEECH_MODEL").unwrap_or_else(|| DEFAULT_SPEECH_MODEL.into()),
             served_names: get("TEALIGHT_SERVED_NAMES").map_or_else(Vec::new, |names| list(&names)),
             model_dir: get("TEALIGHT_MODEL_DIR").map(PathBuf::from),
             task_root: get("LAMBDA_TASK_ROOT").map(PathBuf::from),

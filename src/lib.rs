@@ -18,6 +18,7 @@
 //! | [`cli`] | commands |
 //! | [`api`] | routes of OpenAI and text-embeddings-inference: a request in, a reply out, no sockets |
 //! | [`engine`] | what can be asked: jobs, the registry of loaded models, where models come from. Read this first |
+//! | [`mod@audio`] | recordings: any file to samples at 16 kHz |
 //! | [`models`] | files to networks: GGUF, safetensors, tokenizers, BERT, sentence-transformers' pipelines |
 //! | [`nn`] | operations of a network on candle tensors |
 //! | [`kernels`] | arithmetic on slices, one file an idea; the only unsafe code but for mapping a file |
@@ -55,6 +56,7 @@
 //! ```
 
 pub mod api;
+pub mod audio;
 pub mod cli;
 pub mod config;
 pub mod engine;

@@ -1,6 +1,8 @@
 //! The HTTP interface, without sockets: the same in Lambda and in `tealight serve`.
 
+pub mod audio;
 mod auth;
+mod form;
 mod metrics;
 pub mod openai;
 pub mod openapi;
@@ -66,6 +68,7 @@ impl Api {
                 engine: &self.engine,
                 metrics: &self.metrics,
                 body: request.body(),
+                content_type: request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()),
                 tail,
                 deadline,
                 started: self.started,
@@ -88,7 +91,8 @@ impl Api {
         if request.body().len() > limit {
             return Err(too_large(request.body().len(), limit));
         }
-        if route.request.is_some() { check_type(request.headers()) } else { Ok(()) }
+        let takes_forms = route.family == Family::Audio;
+        if route.request.is_some() { check_type(request.headers(), takes_forms) } else { Ok(()) }
     }
 
     /// An error outside [`Api::handle`] as a reply.
@@ -157,13 +161,15 @@ fn panicked() -> Error {
 }
 
 /// JSON, or what clients send that do not think about it: nothing, or curl's default.
-fn check_type(headers: &HeaderMap) -> Result<()> {
+fn check_type(headers: &HeaderMap, forms_too: bool) -> Result<()> {
     let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(()) };
     let value = value.to_str().unwrap_or_default().to_ascii_lowercase();
-    if value.contains("json") || value.starts_with("application/x-www-form-urlencoded") {
+    let is_form = forms_too && value.starts_with("multipart/form-data");
+    if is_form || value.contains("json") || value.starts_with("application/x-www-form-urlencoded") {
         return Ok(());
     }
-    Err(Error::new(Kind::MediaType, format!("the content type is {value:?}, it must be application/json")))
+    let wanted = if forms_too { "multipart/form-data or application/json" } else { "application/json" };
+    Err(Error::new(Kind::MediaType, format!("the content type is {value:?}, it must be {wanted}")))
 }
 
 fn other_method(family: Family, method: &Method, allowed: &[&str]) -> Response<Bytes> {
@@ -183,7 +189,7 @@ fn refuse(family: Family, error: &Error) -> Response<Bytes> {
         tracing::error!(code = error.kind.code(), "{error}");
     }
     let (status, body) = match family {
-        Family::OpenAi => (error.kind.status(), serde_json::to_vec(&openai::ErrorBody::from(error))),
+        Family::OpenAi | Family::Audio => (error.kind.status(), serde_json::to_vec(&openai::ErrorBody::from(error))),
         Family::Tei => (error.kind.tei_status(), serde_json::to_vec(&tei::ErrorBody::from(error))),
     };
     let mut response = respond(status.as_u16(), body.unwrap_or_default().into());

@@ -44,13 +44,16 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
     let mut operation = json!({
         "operationId": format!("{}_{name}", route.method.name().to_lowercase()),
         "summary": route.summary,
-        "tags": [match route.family { Family::OpenAi => "OpenAI", Family::Tei => "text-embeddings-inference" }],
+        "tags": [match route.family { Family::OpenAi | Family::Audio => "OpenAI", Family::Tei => "text-embeddings-inference" }],
         "responses": responses(route, generator),
         // A function without a key asks for none.
         "security": match route.access { Access::Open => json!([]), Access::Key => json!([{"key": []}, {}]) },
     });
     if let Some(schema) = route.request {
-        let content = content(json!(schema(generator)));
+        let mut content = content(json!(schema(generator)));
+        if route.family == Family::Audio {
+            content["multipart/form-data"] = content["application/json"].clone();
+        }
         operation["requestBody"] = json!({"required": true, "content": content});
     }
     if route.path.ends_with("{model}") {
@@ -66,7 +69,7 @@ fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
         ok["content"] = content(json!(schema(generator)));
     }
     let error = match route.family {
-        Family::OpenAi => json!(generator.subschema_for::<openai::ErrorBody>()),
+        Family::OpenAi | Family::Audio => json!(generator.subschema_for::<openai::ErrorBody>()),
         Family::Tei => json!(generator.subschema_for::<tei::ErrorBody>()),
     };
     json!({"200": ok, "default": {"description": "An error", "content": content(error)}})

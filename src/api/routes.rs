@@ -1,6 +1,6 @@
 //! The table of routes: everything that the function answers, in Lambda and locally.
 
-use super::{metrics, openai, openapi, tei};
+use super::{audio, metrics, openai, openapi, tei};
 use crate::engine::{Deadline, Engine, Usage};
 use crate::error::{Error, Kind, Result, shown};
 use bytes::Bytes;
@@ -12,6 +12,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 pub enum Family {
     /// OpenAI's, and our own routes.
     OpenAi,
+    /// OpenAI's for recordings, which are larger.
+    Audio,
     /// text-embeddings-inference's.
     Tei,
 }
@@ -26,11 +28,12 @@ impl Family {
         }
     }
 
-    /// The largest body, in bytes: TEI's default, or what Lambda takes in one invocation.
+    /// The largest body, in bytes: TEI's default, what OpenAI takes of a recording, or what Lambda takes in one invocation.
     pub fn payload_limit(self) -> usize {
         match self {
             Family::Tei => 2_000_000,
             Family::OpenAi => 6_291_456,
+            Family::Audio => 26_214_400,
         }
     }
 }
@@ -94,7 +97,9 @@ pub struct Call<'a> {
     /// Counters.
     pub metrics: &'a metrics::Metrics,
     /// The body.
-    pub body: &'a [u8],
+    pub body: &'a Bytes,
+    /// Its type.
+    pub content_type: Option<&'a str>,
     /// What the path has in place of `{model}`, decoded.
     pub tail: Option<String>,
     /// When the reply must be ready.
@@ -166,7 +171,7 @@ const fn post(
 }
 
 use Access::{Key, Open};
-use Family::{OpenAi, Tei};
+use Family::{Audio, OpenAi, Tei};
 
 const EMBEDDINGS: &str = "Vectors of texts, as OpenAI gives them";
 const EMBED: &str = "Vectors of texts";
@@ -177,6 +182,8 @@ const HEALTH: &str = "Whether the process answers";
 pub const ROUTES: &[Route] = &[
     post("/v1/embeddings", OpenAi, EMBEDDINGS, schema::<openai::EmbeddingsRequest>, schema::<openai::EmbeddingsResponse>, openai::embeddings),
     post("/embeddings",    OpenAi, EMBEDDINGS, schema::<openai::EmbeddingsRequest>, schema::<openai::EmbeddingsResponse>, openai::embeddings),
+    post("/v1/audio/transcriptions", Audio, "What is said in a recording",       schema::<audio::AudioRequest>, schema::<crate::format::transcript::Verbose>, audio::transcriptions),
+    post("/v1/audio/translations",   Audio, "The same in English", schema::<audio::AudioRequest>, schema::<crate::format::transcript::Verbose>, audio::translations),
     get("/v1/models",         OpenAi, Key, "The models that requests can name", Some(schema::<openai::ModelList>), openai::models),
     get("/v1/models/{model}", OpenAi, Key, "One model",                         Some(schema::<openai::Model>),     openai::model),
     post("/embed",       Tei, EMBED, schema::<tei::EmbedRequest>, schema::<Vec<crate::format::Encoded>>, tei::embed),

@@ -5,6 +5,7 @@ mod embed;
 mod pull;
 mod show;
 mod timing;
+mod transcribe;
 
 use crate::api::Api;
 use crate::config::Config;
@@ -36,6 +37,8 @@ struct Cli {
 enum Command {
     /// Turn texts into vectors
     Embed(embed::EmbedArgs),
+    /// Turn recordings into text or subtitles
+    Transcribe(transcribe::TranscribeArgs),
     /// Serve the HTTP interface locally: OpenAI's /v1/embeddings, text-embeddings-inference's /embed, and others
     Serve(ServeArgs),
     /// Write a model folder (safetensors) or GGUF file as one file that is quantised and laid out for the kernels
@@ -152,6 +155,7 @@ pub fn run() -> ExitCode {
 fn execute(command: Command, main: SystemTime) -> Result<()> {
     match command {
         Command::Embed(args) => embed::run(&args),
+        Command::Transcribe(args) => transcribe::run(&args),
         Command::Serve(args) => serve(&args),
         Command::Pack(args) => pack_model(&args),
         Command::Pull { model } => pull::run(&model),

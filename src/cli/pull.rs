@@ -23,7 +23,7 @@ impl Listener for Bar {
 }
 
 pub(super) fn run(model: &str) -> Result<()> {
-    let repository = catalog::find(model).map_or(model, |e| e.repository);
+    let repository = catalog::known(model).map_or(model, |(_, repository)| repository);
     let bar = ProgressBar::new(0);
     let template = "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
     if let Ok(style) = ProgressStyle::with_template(template) {

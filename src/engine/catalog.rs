@@ -51,12 +51,43 @@ pub const CATALOG: &[Entry] = &[
     row("gte-base",          "thenlper/gte-base",                       768, 512, "MIT", NONE),
 ];
 
+/// A known model that hears.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Speech {
+    /// Its short name.
+    pub name: &'static str,
+    /// Where it is on the Hugging Face hub.
+    pub repository: &'static str,
+    /// SPDX name of its licence.
+    pub license: &'static str,
+}
+
+const fn speech(name: &'static str, repository: &'static str) -> Speech {
+    Speech { name, repository, license: "MIT" }
+}
+
+/// The known models that hear. Any other Whisper on the hub works by its repository's name.
+pub const SPEECH: &[Speech] = &[
+    speech("whisper-tiny.en", "Systran/faster-whisper-tiny.en"),
+    speech("whisper-tiny", "Systran/faster-whisper-tiny"),
+    speech("whisper-base.en", "Systran/faster-whisper-base.en"),
+    speech("whisper-base", "Systran/faster-whisper-base"),
+    speech("whisper-small.en", "Systran/faster-whisper-small.en"),
+    speech("whisper-small", "Systran/faster-whisper-small"),
+];
+
 /// The known model of a short name or of a repository.
 pub fn find(name: &str) -> Option<&'static Entry> {
     CATALOG.iter().find(|e| e.name == name || e.repository == name)
 }
 
+/// The short name and the repository of a known model of either kind.
+pub fn known(name: &str) -> Option<(&'static str, &'static str)> {
+    let speech = || SPEECH.iter().find(|s| s.name == name || s.repository == name);
+    find(name).map(|e| (e.name, e.repository)).or_else(|| speech().map(|s| (s.name, s.repository)))
+}
+
 /// The short name of a model: of the catalog, or the last part of the repository.
 pub fn short_name(name: &str) -> &str {
-    find(name).map_or_else(|| name.rsplit('/').next().unwrap_or(name), |e| e.name)
+    known(name).map_or_else(|| name.rsplit('/').next().unwrap_or(name), |(short, _)| short)
 }

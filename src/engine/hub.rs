@@ -10,8 +10,9 @@ use hf_hub::{Cache, Repo, RepoType};
 use std::path::{Path, PathBuf};
 
 /// What a folder needs to be a model, weights last, so that a model with weights is whole.
-const WANTED: [&str; 9] = [
+const WANTED: [&str; 11] = [
     "config.json",
+    "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "vocab.txt",
@@ -20,7 +21,11 @@ const WANTED: [&str; 9] = [
     "config_sentence_transformers.json",
     "1_Pooling/config.json",
     "model.safetensors",
+    CTRANSLATE2,
 ];
+
+/// Weights in CTranslate2's format: of faster-whisper's models.
+const CTRANSLATE2: &str = "model.bin";
 
 /// Whether a name can be one of the hub: `ORGANISATION/NAME`.
 pub fn is_repository(name: &str) -> bool {
@@ -37,14 +42,16 @@ const WHOLE: &str = ".tealight-whole";
 
 /// The snapshot of a repository in the hub's cache, if it is whole.
 pub fn cached(repository: &str) -> Option<PathBuf> {
-    let weights = Cache::from_env().model(repository.to_string()).get("model.safetensors")?;
+    let cache = Cache::from_env().model(repository.to_string());
+    let weights = cache.get("model.safetensors").or_else(|| cache.get(CTRANSLATE2))?;
     weights.parent().filter(|folder| is_whole(folder)).map(Path::to_path_buf)
 }
 
 /// Other tools fetch only what they need. Without the parts that `modules.json` names a model gives other vectors, and
 /// without `modules.json` only who has seen the repository knows whether it has one.
 fn is_whole(folder: &Path) -> bool {
-    if folder.join(WHOLE).is_file() {
+    let is_speech = folder.join(CTRANSLATE2).is_file();
+    if folder.join(WHOLE).is_file() || is_speech && folder.join("tokenizer.json").is_file() {
         return true;
     }
     let modules = std::fs::read(folder.join("modules.json")).ok();
@@ -103,8 +110,9 @@ pub fn pull(repository: &str, listener: &mut dyn Listener) -> Result<PathBuf> {
     let api = ApiBuilder::from_env().build().map_err(|e| failed(repository, &e))?;
     let info = api.model(repository.to_string()).info().map_err(|e| failed(repository, &e))?;
     let there: Vec<String> = info.siblings.into_iter().map(|s| s.rfilename).collect();
-    if !there.iter().any(|f| f == "model.safetensors") {
-        let message = format!("the repository {repository:?} has no model.safetensors");
+    let has = |file: &str| there.iter().any(|f| f == file);
+    if !has("model.safetensors") && !has(CTRANSLATE2) {
+        let message = format!("the repository {repository:?} has neither model.safetensors nor {CTRANSLATE2}");
         return Err(Error::new(Kind::ModelNotFound, message).param("model"));
     }
     // One commit for all files, whatever the hub is given meanwhile; `main` is set when all are there.
@@ -113,7 +121,7 @@ pub fn pull(repository: &str, listener: &mut dyn Listener) -> Result<PathBuf> {
     let folder = cache.pointer_path(&info.sha);
     let dense = |f: &&String| is_dense_part(f);
     let first: Vec<&str> = there.iter().filter(dense).map(String::as_str).collect();
-    let wanted = WANTED.into_iter().filter(|w| there.iter().any(|f| f == w));
+    let wanted = WANTED.into_iter().filter(|w| has(w) && (*w != CTRANSLATE2 || !has("model.safetensors")));
     for file in first.into_iter().chain(wanted) {
         fetch(&repo, &folder, repository, file, listener)?;
     }

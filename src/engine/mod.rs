@@ -7,6 +7,7 @@ pub mod catalog;
 pub mod hub;
 pub mod registry;
 pub mod source;
+pub mod speech;
 
 use crate::config::Config;
 use crate::error::{Error, Kind, Result, shown};

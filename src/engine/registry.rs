@@ -4,19 +4,20 @@ use super::{catalog, source};
 use crate::config::Config;
 use crate::error::Result;
 use crate::models::Embedder;
+use crate::models::whisper::Whisper;
 use crate::nn::Cpu;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A model in memory.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct Loaded<M = Embedder> {
     /// The name it is served by.
     pub name: String,
     /// The model.
-    pub model: Embedder,
+    pub model: M,
     /// Where it was.
     pub path: PathBuf,
     /// How long loading took.
@@ -24,15 +25,19 @@ pub struct Loaded {
 }
 
 /// One model's place: the lock is held while it loads, so that others wait for that load.
-#[derive(Debug, Default)]
-struct Slot(Mutex<Option<Arc<Loaded>>>);
+type Slot<M> = Arc<Mutex<Option<Arc<Loaded<M>>>>>;
+
+/// Models of one kind by their names.
+#[derive(Debug)]
+struct Slots<M>(Mutex<BTreeMap<String, Slot<M>>>);
 
 /// The models of a process.
 #[derive(Debug)]
 pub struct Registry {
     config: Arc<Config>,
     cpu: Cpu,
-    slots: Mutex<BTreeMap<String, Arc<Slot>>>,
+    embedders: Slots<Embedder>,
+    speech: Slots<Whisper>,
 }
 
 /// A lock that a panic elsewhere cannot close for good: what it guards is replaced whole, never half.
@@ -40,15 +45,47 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl<M> Default for Slots<M> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<M> Slots<M> {
+    fn get(
+        &self,
+        name: String,
+        path: impl FnOnce() -> Result<PathBuf>,
+        load: impl FnOnce(&Path) -> Result<M>,
+    ) -> Result<Arc<Loaded<M>>> {
+        let slot = lock(&self.0).entry(name.clone()).or_default().clone();
+        let mut place = lock(&slot);
+        if let Some(loaded) = place.as_ref() {
+            return Ok(loaded.clone());
+        }
+        let start = Instant::now();
+        let path = path()?;
+        let model = load(&path)?;
+        let load_time = start.elapsed();
+        tracing::info!(model = name, load_ms = load_time.as_millis() as u64, "model loaded");
+        let loaded = Arc::new(Loaded { name, model, path, load_time });
+        *place = Some(loaded.clone());
+        Ok(loaded)
+    }
+}
+
+/// The name by which OpenAI's clients ask for speech to text.
+pub const OPENAI_SPEECH: &str = "whisper-1";
+
 impl Registry {
     /// An empty registry; nothing is loaded.
     pub fn new(config: Arc<Config>, cpu: Cpu) -> Self {
-        Self { config, cpu, slots: Mutex::default() }
+        Self { config, cpu, embedders: Slots::default(), speech: Slots::default() }
     }
 
     /// The name by which the default model is served.
     pub fn default_name(&self) -> String {
-        let path = std::path::Path::new(&self.config.model);
+        let path = Path::new(&self.config.model);
         let stem = if path.exists() { path.file_stem().and_then(|s| s.to_str()) } else { None };
         stem.unwrap_or_else(|| catalog::short_name(&self.config.model)).to_string()
     }
@@ -71,29 +108,41 @@ impl Registry {
     }
 
     fn load(&self, name: String, path: impl FnOnce() -> Result<PathBuf>) -> Result<Arc<Loaded>> {
-        let slot = lock(&self.slots).entry(name.clone()).or_default().clone();
-        let mut place = lock(&slot.0);
-        if let Some(loaded) = place.as_ref() {
-            return Ok(loaded.clone());
+        let prompts = catalog::find(&name).map_or(&[][..], |e| e.prompts);
+        self.embedders.get(name, path, |path| {
+            let mut model = Embedder::load(&self.cpu, path, self.config.precision)?;
+            if model.pipeline.prompts.is_empty() {
+                model.pipeline.prompts =
+                    prompts.iter().map(|(name, text)| (name.to_string(), text.to_string())).collect();
+            }
+            Ok(model)
+        })
+    }
+
+    /// The name by which the default speech model is served, besides [`OPENAI_SPEECH`].
+    pub fn speech_name(&self) -> String {
+        catalog::short_name(&self.config.speech_model).to_string()
+    }
+
+    /// The speech model that a request names, or the default one; loads it if need be.
+    pub fn speech(&self, name: Option<&str>) -> Result<Arc<Loaded<Whisper>>> {
+        let default = self.speech_name();
+        let is_default =
+            |n: &&str| *n == OPENAI_SPEECH || *n == self.config.speech_model || catalog::short_name(n) == default;
+        let load = |path: &Path| Whisper::load(&self.cpu, path);
+        match name.filter(|n| !is_default(n)) {
+            None => self.speech.get(default, || source::for_operator(&self.config, &self.config.speech_model), load),
+            Some(name) => {
+                let path = source::for_request(&self.config, name)?;
+                self.speech.get(catalog::short_name(name).to_string(), || Ok(path), load)
+            }
         }
-        let start = Instant::now();
-        let path = path()?;
-        let mut model = Embedder::load(&self.cpu, &path, self.config.precision)?;
-        if model.pipeline.prompts.is_empty() {
-            let known = catalog::find(&name).map_or(&[][..], |e| e.prompts);
-            model.pipeline.prompts = known.iter().map(|(name, text)| (name.to_string(), text.to_string())).collect();
-        }
-        let load_time = start.elapsed();
-        tracing::info!(model = name, load_ms = load_time.as_millis() as u64, "model loaded");
-        let loaded = Arc::new(Loaded { name, model, path, load_time });
-        *place = Some(loaded.clone());
-        Ok(loaded)
     }
 
     /// The default model if it is in memory already; never waits.
     pub fn default_if_loaded(&self) -> Option<Arc<Loaded>> {
-        let slot = lock(&self.slots).get(&self.default_name())?.clone();
-        slot.0.try_lock().ok()?.clone()
+        let slot = lock(&self.embedders.0).get(&self.default_name())?.clone();
+        slot.try_lock().ok()?.clone()
     }
 
     /// The names that requests can use: the default first, then what is installed.

@@ -29,7 +29,7 @@ pub fn folders(config: &Config) -> Vec<PathBuf> {
 /// A model of this name in one of the folders: `NAME.gguf`, or a folder `NAME` with a `config.json`.
 fn installed(config: &Config, name: &str) -> Option<PathBuf> {
     // Another organisation's model of the same name is another model.
-    let short = catalog::find(name).map_or(name, |e| e.name);
+    let short = catalog::known(name).map_or(name, |(short, _)| short);
     if !is_plain(short) {
         return None;
     }
@@ -80,7 +80,7 @@ pub fn for_operator(config: &Config, name: &str) -> Result<PathBuf> {
     if let Some(path) = installed(config, name) {
         return Ok(path);
     }
-    let repository = catalog::find(name).map_or(name, |e| e.repository);
+    let repository = catalog::known(name).map_or(name, |(_, repository)| repository);
     if !hub::is_repository(repository) {
         return Err(not_found(name, "no such file, installed model or model of the catalog"));
     }

@@ -98,25 +98,35 @@ impl Packed {
 
     /// The weights `[N, K]` and the bias `[N]` that it stands for.
     pub fn unpacked(&self) -> (Vec<f32>, Vec<f32>) {
-        let (mut weights, mut biases) = (vec![0.0; self.n * self.k], vec![]);
+        let mut weights = vec![0.0; self.n * self.k];
+        weights.chunks_exact_mut(self.k).enumerate().for_each(|(n, row)| self.row(n, row));
+        let bias = |n: usize| {
+            let end = HEADER + 4 * self.k + (n / PANEL + 1) * self.panel_bytes();
+            f32::from_le_bytes(*self.bytes[end - ROW + n % PANEL * 4..].first_chunk().unwrap_or(&[0; 4]))
+        };
+        (weights, (0..self.n).map(bias).collect())
+    }
+
+    /// The weights of one output, to `out [K]`.
+    ///
+    /// # Panics
+    /// If there is no such output, or `out` has another length.
+    pub fn row(&self, n: usize, out: &mut [f32]) {
+        assert!(n < self.n && out.len() == self.k);
         let float = |at: usize| f32::from_le_bytes(*self.bytes[at..].first_chunk().unwrap_or(&[0; 4]));
-        for (p, rows) in weights.chunks_exact_mut(PANEL * self.k).enumerate() {
-            let mut at = HEADER + 4 * self.k + p * self.panel_bytes();
-            for g in 0..self.groups() {
-                let range = self.group_range(g);
-                let scales = at + PANEL * range.len();
-                for k in range.start..range.end.min(self.k) {
-                    for c in 0..PANEL {
-                        let i = k - range.start;
-                        let code = self.bytes[at + i / 4 * 4 * PANEL + c * 4 + i % 4] as i8;
-                        rows[c * self.k + k] = float(scales + 4 * c) * code as f32 * self.inverse[k];
-                    }
-                }
-                at = scales + 2 * ROW;
+        let mut at = HEADER + 4 * self.k + n / PANEL * self.panel_bytes();
+        let c = n % PANEL;
+        for g in 0..self.groups() {
+            let range = self.group_range(g);
+            let scales = at + PANEL * range.len();
+            let scale = float(scales + 4 * c);
+            for k in range.start..range.end.min(self.k) {
+                let i = k - range.start;
+                let code = self.bytes[at + i / 4 * 4 * PANEL + c * 4 + i % 4] as i8;
+                out[k] = scale * code as f32 * self.inverse[k];
             }
-            biases.extend((0..PANEL).map(|c| float(at + 4 * c)));
+            at = scales + 2 * ROW;
         }
-        (weights, biases)
     }
 
     /// The layout, to be written to a file.

@@ -9,6 +9,7 @@ pub mod pack;
 pub mod pipeline;
 pub mod tokenizer;
 pub mod weights;
+pub mod whisper;
 
 use crate::error::{Error, Kind, Result};
 use crate::kernels::rowwise;

@@ -1,4 +1,4 @@
-//! The blocks of a post-norm encoder, each as one function: what BERT is made of.
+//! The blocks of an encoder, each as one function: what BERT and the encoder of Whisper are made of.
 //!
 //! Rows go through the rest of a block, and the first product of the next one, while they are in the cache. Only
 //! attention looks at other rows, those of its own text. Nothing is padded, and a row is computed alike wherever it stands.
@@ -19,14 +19,25 @@ const UNIT: usize = 128;
 /// Rows that attention computes at once: fewer are not worth sharing.
 const TOGETHER: usize = 8;
 
+/// Where a block normalises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Norms {
+    /// The sum of a residual and what is added to it (Vaswani et al. 2017): BERT.
+    After,
+    /// What attention and the feed-forward network read (Xiong et al. 2020, arXiv 2002.04745): Whisper.
+    Before,
+}
+
 /// The weights of a block.
 #[derive(Debug)]
 pub struct Block {
+    /// Where both norms stand.
+    pub norms: Norms,
     /// `[3 D, D]`: query, key and value.
     pub qkv: Packed,
     /// `[D, D]`: from attended values to the residual.
     pub output: Packed,
-    /// After attention.
+    /// Of attention.
     pub attention_norm: LayerNorm,
     /// `[inner, D]`.
     pub up: Packed,
@@ -34,7 +45,7 @@ pub struct Block {
     pub activation: Activation,
     /// `[D, inner]`.
     pub down: Packed,
-    /// After the feed-forward network.
+    /// Of the feed-forward network.
     pub output_norm: LayerNorm,
 }
 
@@ -58,6 +69,8 @@ struct Scratch {
     attention: attention::Scratch,
     codes: Codes,
     inner_codes: Codes,
+    /// `[ROWS, D]`: normalised rows, where norms stand before.
+    normed: Vec<f32>,
     /// `[ROWS, a group of the inner width]`.
     inner: Vec<f32>,
 }
@@ -145,11 +158,24 @@ fn encode_unit(cpu: &Cpu, blocks: &[Block], heads: usize, x: &mut [f32], starts:
 }
 
 impl Scratch {
+    /// Quantises rows for a product that reads the residual.
+    fn read(&mut self, cpu: &Cpu, block: &Block, norm: &LayerNorm, x: &[f32], product: &Packed) {
+        match block.norms {
+            Norms::After => self.codes.of(cpu.isa, x, product),
+            Norms::Before => {
+                self.normed.clear();
+                self.normed.extend_from_slice(x);
+                norm.apply(cpu.isa, &mut self.normed);
+                self.codes.of(cpu.isa, &self.normed, product);
+            }
+        }
+    }
+
     /// Query, key and value of rows.
     fn project(&mut self, cpu: &Cpu, block: &Block, x: &[f32], qkv: &mut [f32]) {
         let (d, n) = (block.qkv.columns(), block.qkv.rows());
         for (x, qkv) in x.chunks(ROWS * d).zip(qkv.chunks_mut(ROWS * n)) {
-            self.codes.of(cpu.isa, x, &block.qkv);
+            self.read(cpu, block, &block.attention_norm, x, &block.qkv);
             gemm(cpu.isa, &self.codes, &block.qkv, 0..n, Then::Store, qkv);
         }
     }
@@ -184,8 +210,10 @@ impl Scratch {
         let rows = x.len() / d;
         self.codes.of(isa, attended, &block.output);
         gemm(isa, &self.codes, &block.output, 0..d, Then::Add, x);
-        block.attention_norm.apply(isa, x);
-        self.codes.of(isa, x, &block.up);
+        if block.norms == Norms::After {
+            block.attention_norm.apply(isa, x);
+        }
+        self.read(cpu, block, &block.output_norm, x, &block.up);
         // A group of inner values at a time, which is quantised while it is in the nearest cache.
         self.inner_codes.begin(rows, &block.down.form());
         for (g, start) in (0..inner).step_by(block.down.group()).enumerate() {
@@ -201,7 +229,9 @@ impl Scratch {
             self.inner_codes.fill(isa, g, &self.inner, &block.down.form());
         }
         gemm(isa, &self.inner_codes, &block.down, 0..d, Then::Add, x);
-        block.output_norm.apply(isa, x);
+        if block.norms == Norms::After {
+            block.output_norm.apply(isa, x);
+        }
     }
 }
 

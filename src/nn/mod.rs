@@ -13,7 +13,7 @@ mod pool;
 mod table;
 
 pub use attention::attention;
-pub use block::{Arenas, Block, encode};
+pub use block::{Arenas, Block, Norms, encode};
 pub use cpu::Cpu;
 pub use linear::{Activation, Dense, Linear};
 pub use norm::LayerNorm;

@@ -29,7 +29,7 @@ pub struct Scratch {
 /// # Panics
 /// If rows, columns or `out` are not inside their slices, or `width` is not a multiple of 16.
 pub fn attend(isa: Isa, x: Rows, head: &Head, scratch: &mut Scratch, out: &mut [f32], out_stride: usize) {
-    head.check(x, out.len(), out_stride);
+    head.check_queries(x, out.len(), out_stride);
     let padded = padded(head.sequence.len());
     scratch.scores.resize(ROWS * padded, 0.0);
     transpose(x, head, &mut scratch.keys, padded);

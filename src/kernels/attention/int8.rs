@@ -6,7 +6,7 @@
 //! integer sum, too. The largest of `p` itself would be a poor measure: the tokens that attention rests on have small values.
 #![allow(clippy::needless_range_loop)] // Indices are rows and columns of tiles.
 
-use super::{Head, Rows};
+use super::{Head, Rows, fits};
 use crate::kernels::codes::SMALLEST_RANGE;
 use crate::kernels::rowwise::exp2_coarse;
 use crate::kernels::simd::{LANES, Simd, Tile};
@@ -22,9 +22,11 @@ fn padded(tokens: usize) -> usize {
     tokens.next_multiple_of(2 * LANES)
 }
 
-/// Memory that calls share.
-#[derive(Debug, Default)]
-pub struct Scratch {
+/// Keys and values of one head of a sequence, quantised: made once, attended to by as many queries as there are.
+#[derive(Debug, Default, Clone)]
+pub struct Sequence {
+    tokens: usize,
+    width: usize,
     /// Codes of keys, `[T padded / 16][width / 4][16][4]`.
     keys: Vec<i8>,
     /// `[T padded]`.
@@ -41,17 +43,43 @@ pub struct Scratch {
     poison: f32,
     /// `[width]`: sums of codes of values, where the set needs them.
     value_sums: Vec<f32>,
-    /// `[ROWS, width]`.
-    queries: Vec<u8>,
+    /// The highest code of queries, and what is added to codes in memory, by the set that quantised.
+    form: (i32, u8),
+}
+
+/// Memory of a group of queries.
+#[derive(Debug, Default)]
+pub struct Queries {
+    /// Codes, `[ROWS, width]`.
+    codes: Vec<u8>,
     /// `[ROWS, T padded]`.
     scores: Vec<f32>,
     /// `[ROWS, T padded]`.
     weights: Vec<u8>,
 }
 
-impl Scratch {
+/// Memory that calls of [`attend`] share.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    sequence: Sequence,
+    queries: Queries,
+}
+
+impl Sequence {
+    /// Quantises keys and values of a head of `x`; what was there before is gone.
+    ///
+    /// # Panics
+    /// If rows or columns are not inside their slices, or the width is not a multiple of 16.
+    pub fn fill(&mut self, isa: Isa, x: Rows, head: &Head) {
+        head.check_rows(x);
+        self.make_room(head.sequence.len(), head.width);
+        let sequence = self;
+        dispatch!(isa, fill(x: Rows, head: &Head, sequence: &mut Sequence));
+    }
+
     fn make_room(&mut self, tokens: usize, width: usize) {
         let padded = padded(tokens);
+        (self.tokens, self.width) = (tokens, width);
         // Keys of tokens past the end may be anything; values must be finite, and codes always are.
         self.keys.resize(padded * width, 0);
         self.values.resize(tokens.next_multiple_of(4) * width, 0);
@@ -61,7 +89,13 @@ impl Scratch {
         self.per_unit.resize(padded, 0.0);
         self.value_sums.clear();
         self.value_sums.resize(width, 0.0);
-        self.queries.resize(ROWS * width, 0);
+    }
+}
+
+impl Queries {
+    fn make_room(&mut self, sequence: &Sequence) {
+        let padded = padded(sequence.tokens);
+        self.codes.resize(ROWS * sequence.width, 0);
         self.scores.resize(ROWS * padded, 0.0);
         self.weights.resize(ROWS * padded, 0);
     }
@@ -74,28 +108,76 @@ impl Scratch {
 /// # Panics
 /// If rows, columns or `out` are not inside their slices, or `width` is not a multiple of 16.
 pub fn attend(isa: Isa, x: Rows, head: &Head, scratch: &mut Scratch, out: &mut [f32], out_stride: usize) {
-    head.check(x, out.len(), out_stride);
-    scratch.make_room(head.sequence.len(), head.width);
-    dispatch!(isa, attend_of(x: Rows, head: &Head, scratch: &mut Scratch, out: &mut [f32], out_stride: usize));
+    head.check_queries(x, out.len(), out_stride);
+    let Scratch { sequence, queries } = scratch;
+    sequence.fill(isa, x, head);
+    let rows = Strided { at: &x.q[head.queries.start * x.stride + head.at..], stride: x.stride };
+    attend_to(isa, sequence, rows, head.queries.len(), queries, out, out_stride);
+}
+
+/// Rows of queries: row `i` begins at `i * stride`.
+#[derive(Debug, Clone, Copy)]
+pub struct Strided<'a> {
+    /// The first row, and what follows.
+    pub at: &'a [f32],
+    /// From one row to the next.
+    pub stride: usize,
+}
+
+/// Attention of `count` rows `q` to a sequence; row `i` goes to `out[i * out_stride..][..width]`.
+///
+/// # Panics
+/// If rows are not inside their slices, the sequence is empty, or another set quantised it.
+pub fn attend_to(
+    isa: Isa,
+    sequence: &Sequence,
+    q: Strided,
+    count: usize,
+    scratch: &mut Queries,
+    out: &mut [f32],
+    out_stride: usize,
+) {
+    assert!(sequence.tokens > 0 && sequence.width <= out_stride && sequence.width <= q.stride);
+    assert!(fits(count, q.stride, sequence.width, q.at.len()) && fits(count, out_stride, sequence.width, out.len()));
+    scratch.make_room(sequence);
+    dispatch!(isa, attend_of(sequence: &Sequence, q: Strided, count: usize, scratch: &mut Queries, out: &mut [f32], out_stride: usize));
 }
 
 #[inline(always)]
-unsafe fn attend_of<S: Simd>(x: Rows, head: &Head, scratch: &mut Scratch, out: &mut [f32], out_stride: usize) {
-    let mut row = head.queries.start;
-    // SAFETY: `attend` checked that all rows and columns are inside `x` and `out`, and sized the scratch; a group of
-    // rows is only made where as many are left.
+unsafe fn fill<S: Simd>(x: Rows, head: &Head, sequence: &mut Sequence) {
+    sequence.form = (S::LEVELS, S::BIAS);
+    // SAFETY: `Sequence::fill` checked that all rows and columns are inside `x`, and made room; the caller vouches for the
+    // instruction set.
     unsafe {
-        keys::<S>(x, head, scratch);
-        values::<S>(x, head, scratch);
-        while row < head.queries.end {
-            let out = out.as_mut_ptr().add((row - head.queries.start) * out_stride);
-            row += match head.queries.end - row {
+        keys::<S>(x, head, sequence);
+        values::<S>(x, head, sequence);
+    }
+}
+
+#[inline(always)]
+unsafe fn attend_of<S: Simd>(
+    sequence: &Sequence,
+    q: Strided,
+    count: usize,
+    scratch: &mut Queries,
+    out: &mut [f32],
+    out_stride: usize,
+) {
+    assert_eq!(sequence.form, (S::LEVELS, S::BIAS), "another set's sequence");
+    let mut row = 0;
+    // SAFETY: `attend_to` checked that all rows are inside `q` and `out`, and sized the scratch; a group of rows is only made
+    // where as many are left.
+    unsafe {
+        while row < count {
+            let q = Strided { at: &q.at[row * q.stride..], stride: q.stride };
+            let out = out.as_mut_ptr().add(row * out_stride);
+            row += match count - row {
                 left if left >= ROWS && S::TILE == Tile::R4x3 => {
-                    group::<S, ROWS, 2>(x, head, scratch, row, out, out_stride)
+                    group::<S, ROWS, 2>(sequence, q, scratch, out, out_stride)
                 }
-                left if left >= 4 => group::<S, 4, 1>(x, head, scratch, row, out, out_stride),
-                left if left >= 2 => group::<S, 2, 1>(x, head, scratch, row, out, out_stride),
-                _ => group::<S, 1, 1>(x, head, scratch, row, out, out_stride),
+                left if left >= 4 => group::<S, 4, 1>(sequence, q, scratch, out, out_stride),
+                left if left >= 2 => group::<S, 2, 1>(sequence, q, scratch, out, out_stride),
+                _ => group::<S, 1, 1>(sequence, q, scratch, out, out_stride),
             };
         }
     }
@@ -132,20 +214,20 @@ unsafe fn steps<S: Simd>(magnitudes: &mut [f32], per_unit: &mut [f32], levels: f
 
 /// Quantises the keys of a head.
 #[inline(always)]
-unsafe fn keys<S: Simd>(x: Rows, head: &Head, scratch: &mut Scratch) {
+unsafe fn keys<S: Simd>(x: Rows, head: &Head, sequence: &mut Sequence) {
     let (width, tokens) = (head.width, head.sequence.len());
-    // SAFETY: keys have `width` values, whole vectors, and the scratch room for their codes, whole vectors of tokens; the
+    // SAFETY: keys have `width` values, whole vectors, and the sequence room for their codes, whole vectors of tokens; the
     // caller vouches for the instruction set.
     unsafe {
         let key = |t: usize| x.k[(head.sequence.start + t) * x.stride + head.at..][..width].as_ptr();
         for t in 0..tokens {
-            scratch.key_steps[t] = magnitude::<S>(key(t), width);
+            sequence.key_steps[t] = magnitude::<S>(key(t), width);
         }
         let whole = tokens.next_multiple_of(LANES);
-        steps::<S>(&mut scratch.key_steps[..whole], &mut scratch.per_unit[..whole], KEY_LEVELS);
+        steps::<S>(&mut sequence.key_steps[..whole], &mut sequence.per_unit[..whole], KEY_LEVELS);
         for t in 0..tokens {
-            let (key, scale) = (key(t), S::splat(scratch.per_unit[t]));
-            let codes = scratch.keys.as_mut_ptr().add(t / LANES * LANES * width + t % LANES * 4);
+            let (key, scale) = (key(t), S::splat(sequence.per_unit[t]));
+            let codes = sequence.keys.as_mut_ptr().add(t / LANES * LANES * width + t % LANES * 4);
             for i in (0..width).step_by(LANES) {
                 let mut bytes = [0i8; LANES];
                 S::load(key.add(i)).mul(scale).store_signed(bytes.as_mut_ptr());
@@ -160,43 +242,43 @@ unsafe fn keys<S: Simd>(x: Rows, head: &Head, scratch: &mut Scratch) {
         for t in (0..tokens).step_by(LANES) {
             let mut sums = S::int_splat(0);
             for d in (0..width).step_by(4) {
-                let keys = S::load_bytes(scratch.keys.as_ptr().add(t * width + d * LANES));
+                let keys = S::load_bytes(sequence.keys.as_ptr().add(t * width + d * LANES));
                 sums = S::dot_codes(sums, S::broadcast4(zero.as_ptr()), keys);
             }
-            S::int_store(S::int_sub(S::int_splat(0), sums), scratch.key_starts.as_mut_ptr().add(t));
+            S::int_store(S::int_sub(S::int_splat(0), sums), sequence.key_starts.as_mut_ptr().add(t));
         }
     }
 }
 
 /// Quantises the values of a head.
 #[inline(always)]
-unsafe fn values<S: Simd>(x: Rows, head: &Head, scratch: &mut Scratch) {
+unsafe fn values<S: Simd>(x: Rows, head: &Head, sequence: &mut Sequence) {
     let (width, tokens) = (head.width, head.sequence.len());
-    // SAFETY: values have `width` numbers, whole vectors, and the scratch room for their codes; the caller vouches for the
+    // SAFETY: values have `width` numbers, whole vectors, and the sequence room for their codes; the caller vouches for the
     // instruction set.
     unsafe {
         let value = |t: usize| x.v[(head.sequence.start + t) * x.stride + head.at..][..width].as_ptr();
         for t in 0..tokens {
-            scratch.value_steps[t] = magnitude::<S>(value(t), width);
+            sequence.value_steps[t] = magnitude::<S>(value(t), width);
         }
         let whole = tokens.next_multiple_of(LANES);
-        steps::<S>(&mut scratch.value_steps[..whole], &mut scratch.per_unit[..whole], KEY_LEVELS);
+        steps::<S>(&mut sequence.value_steps[..whole], &mut sequence.per_unit[..whole], KEY_LEVELS);
         // Zero, or NaN where a value was not finite: codes would hide it.
-        scratch.poison = scratch.value_steps[..tokens].iter().map(|s| s * 0.0).sum();
+        sequence.poison = sequence.value_steps[..tokens].iter().map(|s| s * 0.0).sum();
         // Past the end stands a weight that is next to nothing; so that it is nothing.
-        scratch.value_steps[tokens..].fill(0.0);
+        sequence.value_steps[tokens..].fill(0.0);
         for four in (0..tokens).step_by(4) {
-            let codes = scratch.values.as_mut_ptr().add(four * width);
+            let codes = sequence.values.as_mut_ptr().add(four * width);
             for d in (0..width).step_by(LANES) {
                 let mut code = [S::splat(0.0); 4];
                 for i in 0..4 {
                     // Behind the last token, the last again: its weight there is zero.
                     let t = (four + i).min(tokens - 1);
-                    code[i] = S::load(value(t).add(d)).mul(S::splat(scratch.per_unit[t]));
+                    code[i] = S::load(value(t).add(d)).mul(S::splat(sequence.per_unit[t]));
                 }
                 S::store_fours(code, codes.add(4 * d));
                 if S::BIAS != 0 {
-                    let sums = scratch.value_sums[d..][..LANES].as_mut_ptr();
+                    let sums = sequence.value_sums[d..][..LANES].as_mut_ptr();
                     let total = code[0].rounded().add(code[1].rounded()).add(code[2].rounded().add(code[3].rounded()));
                     S::load(sums).add(total).store(sums);
                 }
@@ -205,29 +287,28 @@ unsafe fn values<S: Simd>(x: Rows, head: &Head, scratch: &mut Scratch) {
     }
 }
 
-/// `M` rows of queries from `row` on; returns `M`.
+/// The first `M` rows of queries; returns `M`.
 #[inline(always)]
 unsafe fn group<S: Simd, const M: usize, const NV: usize>(
-    x: Rows,
-    head: &Head,
-    scratch: &mut Scratch,
-    row: usize,
+    sequence: &Sequence,
+    q: Strided,
+    scratch: &mut Queries,
     out: *mut f32,
     out_stride: usize,
 ) -> usize {
     // SAFETY: as in `attend_of`.
     unsafe {
-        let factors = queries::<S, M>(x, head, scratch, row);
-        scores::<S, M, NV>(head, scratch);
-        let units = weights::<S, M>(head, scratch, &factors);
+        let factors = queries::<S, M>(q, sequence.width, scratch);
+        scores::<S, M, NV>(sequence, scratch);
+        let units = weights::<S, M>(sequence, scratch, &factors);
         let mut d = 0;
-        while d < head.width {
+        while d < sequence.width {
             // Two vectors a pass, or the one that is left.
-            if d + 2 * LANES <= head.width {
-                weighted::<S, M, 2>(head, scratch, d, &units, out, out_stride);
+            if d + 2 * LANES <= sequence.width {
+                weighted::<S, M, 2>(sequence, scratch, d, &units, out, out_stride);
                 d += 2 * LANES;
             } else {
-                weighted::<S, M, 1>(head, scratch, d, &units, out, out_stride);
+                weighted::<S, M, 1>(sequence, scratch, d, &units, out, out_stride);
                 d += LANES;
             }
         }
@@ -237,19 +318,19 @@ unsafe fn group<S: Simd, const M: usize, const NV: usize>(
 
 /// Quantises rows of queries; returns the factor of each that makes scores powers of two.
 #[inline(always)]
-unsafe fn queries<S: Simd, const M: usize>(x: Rows, head: &Head, scratch: &mut Scratch, row: usize) -> [f32; LANES] {
-    let (width, zero) = (head.width, ((S::LEVELS + 1) / 2) as f32);
+unsafe fn queries<S: Simd, const M: usize>(q: Strided, width: usize, scratch: &mut Queries) -> [f32; LANES] {
+    let zero = ((S::LEVELS + 1) / 2) as f32;
     let (mut factors, mut per_unit) = ([0.0; LANES], [0.0; LANES]);
     // SAFETY: queries have `width` values, whole vectors, and the scratch room for their codes; the caller vouches for the
     // instruction set.
     unsafe {
-        let query = |r: usize| x.q[(row + r) * x.stride + head.at..][..width].as_ptr();
+        let query = |r: usize| q.at[r * q.stride..][..width].as_ptr();
         for r in 0..M {
             factors[r] = magnitude::<S>(query(r), width);
         }
         steps::<S>(&mut factors, &mut per_unit, zero - 1.0);
         for r in 0..M {
-            let codes = scratch.queries.as_mut_ptr().add(r * width);
+            let codes = scratch.codes.as_mut_ptr().add(r * width);
             for i in (0..width).step_by(LANES) {
                 S::load(query(r).add(i)).mul_add(S::splat(per_unit[r]), S::splat(zero)).store_codes(codes.add(i));
             }
@@ -262,21 +343,21 @@ unsafe fn queries<S: Simd, const M: usize>(x: Rows, head: &Head, scratch: &mut S
 
 /// Scores of `M` rows, but for the factor of the row.
 #[inline(always)]
-unsafe fn scores<S: Simd, const M: usize, const NV: usize>(head: &Head, scratch: &mut Scratch) {
-    let (tokens, width) = (head.sequence.len(), head.width);
+unsafe fn scores<S: Simd, const M: usize, const NV: usize>(sequence: &Sequence, scratch: &mut Queries) {
+    let (tokens, width) = (sequence.tokens, sequence.width);
     let padded = padded(tokens);
     // SAFETY: as in `attend_of`; tokens come in whole groups of `NV` vectors, for which the scratch has room.
     unsafe {
-        let (queries, scores) = (scratch.queries.as_ptr(), scratch.scores.as_mut_ptr());
+        let (queries, scores) = (scratch.codes.as_ptr(), scratch.scores.as_mut_ptr());
         for t in (0..tokens).step_by(NV * LANES) {
             let mut sums = [[S::int_splat(0); NV]; M];
             for j in 0..NV {
-                let start = S::int_load(scratch.key_starts.as_ptr().add(t + j * LANES));
+                let start = S::int_load(sequence.key_starts.as_ptr().add(t + j * LANES));
                 for r in 0..M {
                     sums[r][j] = start;
                 }
             }
-            let keys = scratch.keys.as_ptr().add(t * width);
+            let keys = sequence.keys.as_ptr().add(t * width);
             for d in (0..width).step_by(4) {
                 let mut k = [S::int_splat(0); NV];
                 for j in 0..NV {
@@ -290,7 +371,7 @@ unsafe fn scores<S: Simd, const M: usize, const NV: usize>(head: &Head, scratch:
                 }
             }
             for j in 0..NV {
-                let steps = S::load(scratch.key_steps.as_ptr().add(t + j * LANES));
+                let steps = S::load(sequence.key_steps.as_ptr().add(t + j * LANES));
                 for r in 0..M {
                     S::to_float(sums[r][j]).mul(steps).store(scores.add(r * padded + t + j * LANES));
                 }
@@ -303,13 +384,17 @@ unsafe fn scores<S: Simd, const M: usize, const NV: usize>(head: &Head, scratch:
 ///
 /// Each step is done for all rows, so that the reductions of one wait together with those of the others.
 #[inline(always)]
-unsafe fn weights<S: Simd, const M: usize>(head: &Head, scratch: &mut Scratch, factors: &[f32; LANES]) -> [f32; LANES] {
-    let tokens = head.sequence.len();
+unsafe fn weights<S: Simd, const M: usize>(
+    sequence: &Sequence,
+    scratch: &mut Queries,
+    factors: &[f32; LANES],
+) -> [f32; LANES] {
+    let tokens = sequence.tokens;
     let padded = padded(tokens);
     let (mut largest, mut highest, mut sums, mut per_unit) = ([0.0; M], [0.0; LANES], [1.0; LANES], [0.0; LANES]);
     // SAFETY: the scratch has room for whole vectors of the rows; the caller vouches for the instruction set.
     unsafe {
-        let value_steps = scratch.value_steps.as_ptr();
+        let value_steps = sequence.value_steps.as_ptr();
         for r in 0..M {
             let scores = scratch.scores.as_mut_ptr().add(r * padded);
             for t in tokens..tokens.next_multiple_of(LANES) {
@@ -342,7 +427,7 @@ unsafe fn weights<S: Simd, const M: usize>(head: &Head, scratch: &mut Scratch, f
                 S::load(scores.add(t)).mul(S::splat(per_unit[r])).store_codes(codes.add(t));
             }
         }
-        let units = S::load(highest.as_ptr()).div(S::load(sums.as_ptr())).add(S::splat(scratch.poison));
+        let units = S::load(highest.as_ptr()).div(S::load(sums.as_ptr())).add(S::splat(sequence.poison));
         units.store(highest.as_mut_ptr());
     }
     highest
@@ -351,21 +436,21 @@ unsafe fn weights<S: Simd, const M: usize>(head: &Head, scratch: &mut Scratch, f
 /// Rows of `sum p v`, for `NV` vectors of columns from `d` on; a code of a weight is worth `units[r]`.
 #[inline(always)]
 unsafe fn weighted<S: Simd, const M: usize, const NV: usize>(
-    head: &Head,
-    scratch: &Scratch,
+    sequence: &Sequence,
+    scratch: &Queries,
     d: usize,
     units: &[f32; LANES],
     out: *mut f32,
     out_stride: usize,
 ) {
-    let (tokens, width) = (head.sequence.len(), head.width);
+    let (tokens, width) = (sequence.tokens, sequence.width);
     let padded = padded(tokens);
     // SAFETY: as in `attend_of`.
     unsafe {
-        let (weights, values) = (scratch.weights.as_ptr(), scratch.values.as_ptr().add(4 * d));
+        let (weights, values) = (scratch.weights.as_ptr(), sequence.values.as_ptr().add(4 * d));
         let mut sums = [[S::int_splat(0); NV]; M];
         for j in 0..NV {
-            let start = S::start(S::to_int(S::load(scratch.value_sums.as_ptr().add(d + j * LANES))));
+            let start = S::start(S::to_int(S::load(sequence.value_sums.as_ptr().add(d + j * LANES))));
             for r in 0..M {
                 sums[r][j] = start;
             }
@@ -406,10 +491,15 @@ mod tests {
         let head = Head { sequence: 0..tokens, queries: 0..tokens, at: 0, width };
         let (mut found, mut expected) = (vec![0.0; tokens * width], vec![0.0; tokens * width]);
         attend(avx2, rows, &head, &mut Scratch::default(), &mut found, width);
-        let mut scratch = Scratch::default();
-        scratch.make_room(tokens, width);
+        let Scratch { mut sequence, mut queries } = Scratch::default();
+        sequence.make_room(tokens, width);
+        queries.make_room(&sequence);
+        let q = Strided { at: &x, stride: rows.stride };
         // SAFETY: the portable type needs nothing of the CPU; sizes are those that `attend` accepted.
-        unsafe { attend_of::<Portable<127>>(rows, &head, &mut scratch, &mut expected, width) };
+        unsafe {
+            fill::<Portable<127>>(rows, &head, &mut sequence);
+            attend_of::<Portable<127>>(&sequence, q, tokens, &mut queries, &mut expected, width);
+        }
         assert_eq!(found, expected);
     }
 }

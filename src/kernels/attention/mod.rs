@@ -1,6 +1,7 @@
 //! Scaled dot-product attention over one text, a few rows of scores at a time: `softmax(q k^T / sqrt(width)) v` (Vaswani et
 //! al. 2017, arXiv 1706.03762), without a mask, since a text holds no padding.
 
+pub mod cached;
 pub mod float;
 pub mod int8;
 
@@ -37,18 +38,29 @@ pub struct Head {
 }
 
 impl Head {
-    /// Panics if rows, columns or the output are not inside their slices, or the width is not a multiple of 16.
-    fn check(&self, x: Rows, out: usize, out_stride: usize) {
-        let Head { sequence, queries, at, width } = self;
-        assert!(width.is_multiple_of(16) && (1..=MAX_WIDTH).contains(width) && *width <= out_stride);
-        assert!(sequence.start <= queries.start && queries.start < queries.end && queries.end <= sequence.end);
-        // Sums that wrap around would let anything pass.
-        let end = |rows: usize, stride: usize, at: usize| {
-            (rows - 1).checked_mul(stride)?.checked_add(at)?.checked_add(*width)
-        };
-        assert!(at.checked_add(*width).is_some_and(|end| end <= x.stride));
-        let shortest = x.q.len().min(x.k.len()).min(x.v.len());
-        assert!(end(sequence.end, x.stride, *at).is_some_and(|end| end <= shortest));
-        assert!(end(queries.len(), out_stride, 0).is_some_and(|end| end <= out));
+    /// Panics if rows or columns of keys and values are not inside their slices, or the width is not a multiple of 16.
+    fn check_rows(&self, x: Rows) {
+        let Head { sequence, at, width, .. } = self;
+        assert!(width.is_multiple_of(16) && (1..=MAX_WIDTH).contains(width) && !sequence.is_empty());
+        let columns = at.checked_add(*width);
+        assert!(
+            columns.is_some_and(|end| end <= x.stride && fits(sequence.end, x.stride, end, x.k.len().min(x.v.len())))
+        );
     }
+
+    /// Panics if queries or the output are not inside their slices or the sequence.
+    fn check_queries(&self, x: Rows, out: usize, out_stride: usize) {
+        self.check_rows(x);
+        let Head { sequence, queries, at, width } = self;
+        assert!(sequence.start <= queries.start && queries.start < queries.end && queries.end <= sequence.end);
+        assert!(fits(queries.end, x.stride, at + width, x.q.len()));
+        assert!(*width <= out_stride && fits(queries.len(), out_stride, *width, out));
+    }
+}
+
+/// Whether so many rows, of which the last ends `width` behind its beginning, are inside a slice of this length.
+fn fits(rows: usize, stride: usize, width: usize, length: usize) -> bool {
+    let last = rows.checked_sub(1).and_then(|before| before.checked_mul(stride));
+    // Sums that wrap around would let anything pass.
+    rows == 0 || last.and_then(|at| at.checked_add(width)).is_some_and(|end| end <= length)
 }

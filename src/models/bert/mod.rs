@@ -245,6 +245,7 @@ fn fused_block(index: usize, config: &Config, weights: &Weights) -> Result<nn::B
     let packed = |site: Site| site.packed(index, config, weights);
     let norm = |name: &str| norm(weights, &format!("blk.{index}.{name}"), config.hidden, config.eps);
     Ok(nn::Block {
+        norms: nn::Norms::After,
         qkv: packed(Site::Qkv)?,
         output: packed(Site::Output)?,
         attention_norm: norm("attn_output_norm")?,

@@ -1,0 +1,95 @@
+//! Recordings: from the bytes of a file to samples at 16 kHz in one channel, piece by piece.
+
+mod decode;
+mod opus;
+mod resample;
+
+use crate::error::{Error, Kind, Result};
+use bytes::Bytes;
+use decode::Decoder;
+use resample::Resampler;
+
+/// Samples a second, of everything that is listened to.
+pub const RATE: usize = 16_000;
+/// The field that a recording comes in, for errors.
+const FIELD: &str = "file";
+
+/// A file that holds a recording: WAV, MP3, FLAC, Ogg (Vorbis, Opus), MP4 and M4A (AAC), Matroska and WebM (Vorbis, Opus).
+#[derive(Debug, Clone)]
+pub struct Recording {
+    bytes: Bytes,
+}
+
+impl Recording {
+    /// Looks at the file, and finds its audio and a decoder for it.
+    ///
+    /// # Errors
+    /// The file is empty, of an unknown kind, without audio, or in a codec that is not decoded here, which is named.
+    pub fn open(bytes: Bytes) -> Result<Self> {
+        if bytes.is_empty() {
+            return Err(Error::new(Kind::Empty, "file has 0 bytes").param(FIELD));
+        }
+        Decoder::open(bytes.clone())?;
+        Ok(Self { bytes })
+    }
+
+    /// The samples from the beginning, in pieces, at [`RATE`]; channels become their mean. May be called again.
+    pub fn samples(&self) -> Result<Samples> {
+        Ok(Samples { decoder: Decoder::open(self.bytes.clone())?, resampler: None, rate: 0, some: false, ended: false })
+    }
+}
+
+/// Pieces of samples, in order.
+#[derive(Debug)]
+pub struct Samples {
+    decoder: Decoder,
+    /// None where the recording has the right rate.
+    resampler: Option<Resampler>,
+    /// Of the recording, once it is known.
+    rate: usize,
+    /// Whether anything could be decoded.
+    some: bool,
+    ended: bool,
+}
+
+impl Samples {
+    /// The next piece; `None` at the end.
+    fn piece(&mut self) -> Result<Option<Vec<f32>>> {
+        if self.ended {
+            return Ok(None);
+        }
+        let Some((rate, piece)) = self.decoder.next_piece()? else {
+            self.ended = true;
+            if !self.some {
+                return Err(invalid("holds no audio that can be decoded"));
+            }
+            return self.resampler.take().map(Resampler::finish).transpose();
+        };
+        self.some = true;
+        if self.rate == 0 {
+            self.rate = rate;
+            self.resampler = if rate == RATE { None } else { Some(Resampler::new(rate)?) };
+        } else if self.rate != rate {
+            return Err(invalid(format!("changes its rate from {} to {rate} samples a second", self.rate)));
+        }
+        match &mut self.resampler {
+            None => Ok(Some(piece)),
+            Some(resampler) => resampler.push(&piece).map(Some),
+        }
+    }
+}
+
+impl Iterator for Samples {
+    type Item = Result<Vec<f32>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let piece = self.piece().transpose();
+        self.ended |= matches!(piece, Some(Err(_)));
+        piece
+    }
+}
+
+/// An error about the recording.
+fn invalid(what: impl std::fmt::Display) -> Error {
+    Error::value(FIELD, format!("file {what}"))
+}

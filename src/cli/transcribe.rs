@@ -1,0 +1,95 @@
+//! `tealight transcribe`: recordings in, text or subtitles out.
+
+use super::print;
+use crate::config::Config;
+use crate::engine::speech::{Said, Transcribe};
+use crate::engine::{Deadline, Engine};
+use crate::error::{Error, Result};
+use crate::format::transcript::{Form, render};
+use crate::models::map::map;
+use crate::models::whisper::{Options, Task, language_code};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, Args)]
+pub(super) struct TranscribeArgs {
+    /// Recordings: WAV, MP3, FLAC, Ogg, M4A, MP4, Matroska, WebM
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// A model folder, or a name [default: $TEALIGHT_SPEECH_MODEL or whisper-base]
+    #[arg(long, short, value_name = "MODEL")]
+    model: Option<String>,
+    /// Threads [default: $TEALIGHT_THREADS or the cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// The language that is spoken, such as en or german [default: what is heard]
+    #[arg(long, short)]
+    language: Option<String>,
+    /// Write in English what is spoken in another language
+    #[arg(long)]
+    translate: bool,
+    /// json: {"text": ...}; verbose_json: segments and their figures; srt, vtt: subtitles
+    #[arg(long, short, default_value = "text", value_parser = ["json", "text", "srt", "vtt", "verbose_json"])]
+    format: String,
+    /// What was said before, or words that are said
+    #[arg(long)]
+    prompt: Option<String>,
+    /// Texts that are followed at once: 1 is fastest
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
+    beams: u8,
+    /// Do without trying again at higher temperatures where a text is unlikely
+    #[arg(long)]
+    no_fallback: bool,
+}
+
+pub(super) fn run(args: &TranscribeArgs) -> Result<()> {
+    let mut config = Config::from_env()?;
+    config.threads = args.threads.map_or(config.threads, usize::from);
+    config.speech_model = args.model.clone().unwrap_or(config.speech_model);
+    let engine = Engine::new(config)?;
+    let form = Form::named(&args.format).unwrap_or_default();
+    for file in &args.files {
+        let said = transcribe(&engine, args, file).map_err(|e| e.context(file.display()))?;
+        let text = render(&said.transcript, task(args), form)
+            .map_err(|e| Error::internal(format!("a transcript is not JSON: {e}")))?;
+        print(|out| writeln!(out, "{}", text.trim_end()))?;
+    }
+    Ok(())
+}
+
+fn task(args: &TranscribeArgs) -> Task {
+    if args.translate { Task::Translate } else { Task::Transcribe }
+}
+
+fn transcribe(engine: &Engine, args: &TranscribeArgs, file: &Path) -> Result<Said> {
+    let mut options = Options {
+        language: args.language.as_deref().map(language_code),
+        task: task(args),
+        beams: args.beams.into(),
+        ..Options::default()
+    };
+    if args.no_fallback {
+        options.temperatures.truncate(1);
+    }
+    // Drawn on a terminal only.
+    let bar = ProgressBar::new(0);
+    if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:30}] {pos}/{len} s, {eta} left") {
+        bar.set_style(style);
+    }
+    bar.set_message(file.display().to_string());
+    let job = Transcribe {
+        model: None,
+        audio: map(file)?,
+        prompt: args.prompt.clone(),
+        options,
+        progress: &mut |_, done, seconds| {
+            bar.set_length(seconds as u64);
+            bar.set_position(done as u64);
+            Ok(())
+        },
+    };
+    let said = engine.run(job, Deadline::NONE);
+    bar.finish_and_clear();
+    said
+}

@@ -1,0 +1,61 @@
+//! Job: what is said in a recording.
+
+use super::{Deadline, Engine, Job};
+use crate::audio::Recording;
+use crate::error::Result;
+use crate::models::whisper::{Listener, Options, Pieces, Segment, Transcript};
+use bytes::Bytes;
+
+/// Hears how far a transcription is: new segments, seconds done, and seconds of the recording.
+pub type Progress<'a> = &'a mut dyn FnMut(&[Segment], f32, f32) -> Result<()>;
+
+/// Job: what is said in a recording.
+pub struct Transcribe<'a> {
+    /// A model's name; the default speech model where it is missing.
+    pub model: Option<String>,
+    /// The file.
+    pub audio: Bytes,
+    /// What was said before the recording, or words that it has.
+    pub prompt: Option<String>,
+    /// How.
+    pub options: Options,
+    /// Hears how far it is; an error from it ends the job.
+    pub progress: Progress<'a>,
+}
+
+impl std::fmt::Debug for Transcribe<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Transcribe {} bytes", self.audio.len())
+    }
+}
+
+/// What was said, and by which model it was heard.
+#[derive(Debug, Clone)]
+pub struct Said {
+    /// The name of the model.
+    pub model: String,
+    /// The text with its times.
+    pub transcript: Transcript,
+}
+
+impl Job for Transcribe<'_> {
+    type Output = Said;
+
+    fn run(self, engine: &Engine, deadline: Deadline) -> Result<Said> {
+        // What is no recording is refused before a model is loaded for it.
+        let recording = Recording::open(self.audio)?;
+        let loaded = engine.registry.speech(self.model.as_deref())?;
+        let model = &loaded.model;
+        let mut options = self.options;
+        if let Some(prompt) = self.prompt.filter(|p| !p.trim().is_empty()) {
+            options.prompt = model.prompt(&prompt)?;
+        }
+        let mut listener = Listener::new(model.config.bands, || Ok(Box::new(recording.samples()?) as Pieces))?;
+        let seconds = listener.seconds();
+        let transcript = model.transcribe(&engine.cpu, &mut listener, &options, |segments, done| {
+            deadline.check()?;
+            (self.progress)(segments, done, seconds)
+        })?;
+        Ok(Said { model: loaded.name.clone(), transcript })
+    }
+}

@@ -1,0 +1,273 @@
+//! A recording to segments: windows of 30 s that follow one another by the moments that the model writes.
+//!
+//! The steps and thresholds are openai/whisper's (`transcribe.py`).
+
+use super::decode::{Decoded, Decoding, Prompt, Search};
+use super::decoder::Heard;
+use super::listen::Listener;
+use super::{FRAMES, Task, Whisper};
+use crate::error::{Error, Result};
+use crate::nn::Cpu;
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
+use std::io::Write;
+
+/// Frames a second.
+const FRAMES_A_SECOND: f32 = 100.0;
+/// Frames of a step of timestamps.
+const FRAMES_A_STEP: usize = 2;
+/// Above it, the text before is no prompt for the next window.
+const HOT: f32 = 0.5;
+
+/// How a recording is transcribed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// The code of the language, such as `en`; heard from the recording where it is missing.
+    pub language: Option<String>,
+    /// What to write.
+    pub task: Task,
+    /// Temperatures to try, until one gives a text that is likely and does not repeat itself.
+    pub temperatures: Vec<f32>,
+    /// Texts that are followed at once at temperature 0; 1 is greedy.
+    pub beams: usize,
+    /// Texts that are drawn at others.
+    pub draws: usize,
+    /// Tokens of a text that came before the recording.
+    pub prompt: Vec<u32>,
+    /// Whether the text of a window is the prompt of the next.
+    pub condition: bool,
+    /// A text that compresses better than this repeats itself.
+    pub most_compression: f32,
+    /// A text that is less likely than this, as the mean logarithm of its tokens, is tried again.
+    pub least_log_probability: f32,
+    /// Where it is likelier than this that nobody speaks, and the text is not likely, there is none.
+    pub most_no_speech: f32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            language: None,
+            task: Task::Transcribe,
+            temperatures: vec![0.0, 0.2, 0.4, 0.6, 0.8, 1.0],
+            beams: 5,
+            draws: 5,
+            prompt: vec![],
+            condition: true,
+            most_compression: 2.4,
+            least_log_probability: -1.0,
+            most_no_speech: 0.6,
+        }
+    }
+}
+
+/// A part of the text with its time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Segment {
+    /// Frame at which its window begins, hundredths of a second.
+    pub seek: usize,
+    /// Seconds.
+    pub start: f32,
+    /// Seconds.
+    pub end: f32,
+    /// With the space before the first word.
+    pub text: String,
+    /// Text and moments.
+    pub tokens: Vec<u32>,
+    /// At which it was decoded.
+    pub temperature: f32,
+    /// Mean natural logarithm of the probabilities of the window's tokens.
+    pub log_probability: f32,
+    /// How much better the window's text compresses than noise.
+    pub compression: f32,
+    /// How likely it is that nobody speaks in the window.
+    pub no_speech: f32,
+}
+
+/// What was said in a recording.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Transcript {
+    /// The code of the language.
+    pub language: String,
+    /// Seconds of the recording.
+    pub duration: f32,
+    /// In order.
+    pub segments: Vec<Segment>,
+}
+
+impl Transcript {
+    /// The whole text.
+    pub fn text(&self) -> String {
+        self.segments.iter().map(|s| s.text.as_str()).collect()
+    }
+}
+
+/// A window's tokens and how good they are.
+struct Tried {
+    decoded: Decoded,
+    temperature: f32,
+    compression: f32,
+}
+
+impl Whisper {
+    /// Transcribes a recording; `on_segments` gets the segments of each window as it is done, and how far that is, in seconds.
+    ///
+    /// # Errors
+    /// The recording cannot be read, the language is not one of the model's, or `on_segments` gives up.
+    pub fn transcribe(
+        &self,
+        cpu: &Cpu,
+        recording: &mut Listener,
+        options: &Options,
+        mut on_segments: impl FnMut(&[Segment], f32) -> Result<()>,
+    ) -> Result<Transcript> {
+        let frames = recording.frames();
+        let mut heard = Heard::default();
+        let mut language = self.language_token(options)?;
+        let mut segments: Vec<Segment> = vec![];
+        let mut text = options.prompt.clone();
+        let (mut seek, mut prompt_from) = (0, 0);
+        while seek < frames {
+            let size = FRAMES.min(frames - seek);
+            let window = recording.window(seek)?;
+            if window.is_silent {
+                seek += size;
+                on_segments(&[], seek as f32 / FRAMES_A_SECOND)?;
+                continue;
+            }
+            let rows = cpu.inside(|| self.encoder.encode(cpu, &window.frames));
+            self.decoder.hear(cpu, &rows, &mut heard);
+            if language.is_none() && self.vocabulary.is_multilingual() {
+                language = Some(self.detect(cpu, &heard));
+            }
+            let prompt = Prompt { previous: &text[prompt_from..], language, task: options.task, timestamps: true };
+            let tried = cpu.inside(|| self.decode(cpu, &heard, &prompt, options, seek as u64));
+            let decoded = &tried.decoded;
+            if decoded.no_speech > options.most_no_speech && decoded.log_probability <= options.least_log_probability {
+                seek += size;
+                on_segments(&[], seek as f32 / FRAMES_A_SECOND)?;
+                continue;
+            }
+            let (new, advance) = self.split(&tried, seek, size);
+            text.extend(new.iter().flat_map(|s| &s.tokens));
+            if !options.condition || tried.temperature > HOT {
+                prompt_from = text.len();
+            }
+            seek += advance;
+            on_segments(&new, seek.min(frames) as f32 / FRAMES_A_SECOND)?;
+            segments.extend(new);
+        }
+        let code = language.map_or("en", |id| {
+            let index = id - self.vocabulary.special.start - 1;
+            self.vocabulary.languages.get(index as usize).map_or("en", String::as_str)
+        });
+        Ok(Transcript { language: code.into(), duration: recording.seconds(), segments })
+    }
+
+    /// The token of the language that is asked for.
+    fn language_token(&self, options: &Options) -> Result<Option<u32>> {
+        let Some(code) = &options.language else { return Ok(None) };
+        if !self.vocabulary.is_multilingual() {
+            return match code.as_str() {
+                "en" => Ok(None),
+                other => Err(Error::value("language", format!("language is {other:?}, this model knows en only"))),
+            };
+        }
+        self.vocabulary.language(code).map(Some).ok_or_else(|| {
+            let known = self.vocabulary.languages.join(", ");
+            Error::value("language", format!("language is {code:?}, this model knows {known}"))
+        })
+    }
+
+    /// The language's token that is likeliest for a window.
+    fn detect(&self, cpu: &Cpu, heard: &Heard) -> u32 {
+        let probabilities = self.languages(cpu, heard);
+        let likelier = |best: (usize, f32), (i, p): (usize, &f32)| if *p > best.1 { (i, *p) } else { best };
+        let (index, _) = probabilities.iter().enumerate().fold((0, 0.0), likelier);
+        self.vocabulary.special.start + 1 + index as u32
+    }
+
+    fn decode(&self, cpu: &Cpu, heard: &Heard, prompt: &Prompt, options: &Options, seed: u64) -> Tried {
+        let mut decoding = Decoding::new(self, cpu, heard, prompt);
+        let mut attempt = |temperature: f32| {
+            let search = match (temperature, options.beams) {
+                (0.0, 0..=1) => Search::Greedy,
+                (0.0, beams) => Search::Beam(beams),
+                _ => Search::Draw(options.draws.max(1), temperature),
+            };
+            let decoded = decoding.run(search, seed);
+            let compression = compression(&self.vocabulary.text(&decoded.tokens));
+            Tried { decoded, temperature, compression }
+        };
+        let mut tried = attempt(options.temperatures.first().copied().unwrap_or(0.0));
+        for temperature in options.temperatures.iter().skip(1) {
+            let Decoded { log_probability, no_speech, .. } = tried.decoded;
+            let unlikely = log_probability < options.least_log_probability;
+            let silent = no_speech > options.most_no_speech && unlikely;
+            if silent || !(unlikely || tried.compression > options.most_compression) {
+                break;
+            }
+            tried = attempt(*temperature);
+        }
+        tried
+    }
+
+    /// The segments of a window of `size` frames from `seek` on, and by how many frames the next is later.
+    fn split(&self, tried: &Tried, seek: usize, size: usize) -> (Vec<Segment>, usize) {
+        let first = self.vocabulary.special.first_timestamp();
+        let tokens = &tried.decoded.tokens;
+        let is_moment = |id: &u32| *id >= first;
+        let moment = |id: u32| (id - first) as usize;
+        let count = tokens.len();
+        // A text that ends with one moment ends in silence: there is nothing more in the window.
+        let ends_silent = count > 0 && is_moment(&tokens[count - 1]) && (count < 2 || !is_moment(&tokens[count - 2]));
+        let mut cuts: Vec<usize> = (1..count).filter(|i| is_moment(&tokens[i - 1]) && is_moment(&tokens[*i])).collect();
+        // From whole frames, so that one moment is one number, whichever window it is in.
+        let seconds = |frame: usize| frame as f32 / FRAMES_A_SECOND;
+        let time = |id: u32| seconds(seek + moment(id) * FRAMES_A_STEP);
+        if cuts.is_empty() {
+            let last = tokens.iter().rev().find(|id| is_moment(id)).filter(|id| **id != first);
+            let end = last.map_or(seconds(seek + size), |id| time(*id));
+            return (self.segment(tried, seek, seconds(seek), end, tokens).into_iter().collect(), size);
+        }
+        if ends_silent {
+            cuts.push(count);
+        }
+        let (mut segments, mut from) = (vec![], 0);
+        for cut in cuts {
+            let part = &tokens[from..cut];
+            segments.extend(self.segment(tried, seek, time(part[0]), time(part[part.len() - 1]), part));
+            from = cut;
+        }
+        let advance = if ends_silent { size } else { moment(tokens[from - 1]) * FRAMES_A_STEP };
+        // A window that ends where it begins would never end.
+        (segments, if advance == 0 { size } else { advance })
+    }
+
+    /// A segment, unless it has no letter or digit (dots are what is often heard in noise), or no length.
+    fn segment(&self, tried: &Tried, seek: usize, start: f32, end: f32, tokens: &[u32]) -> Option<Segment> {
+        let text = self.vocabulary.text(tokens);
+        if !text.contains(char::is_alphanumeric) || start >= end {
+            return None;
+        }
+        Some(Segment {
+            seek,
+            start,
+            end,
+            text,
+            tokens: tokens.to_vec(),
+            temperature: tried.temperature,
+            log_probability: tried.decoded.log_probability,
+            compression: tried.compression,
+            no_speech: tried.decoded.no_speech,
+        })
+    }
+}
+
+/// Bytes of a text for each byte that zlib makes of it.
+fn compression(text: &str) -> f32 {
+    let mut encoder = ZlibEncoder::new(vec![], Compression::default());
+    // Writing to memory does not fail.
+    let written = encoder.write_all(text.as_bytes()).and_then(|()| encoder.finish());
+    text.len() as f32 / written.map_or(1, |w| w.len().max(1)) as f32
+}

@@ -1,0 +1,162 @@
+//! What token ids stand for: bytes of text, languages, moments and commands.
+
+use crate::error::{Error, Result};
+use serde::Deserialize;
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+/// The ids with a meaning of their own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Special {
+    /// `<|endoftext|>`.
+    pub end: u32,
+    /// `<|startoftranscript|>`.
+    pub start: u32,
+    /// `<|translate|>`.
+    pub translate: u32,
+    /// `<|transcribe|>`.
+    pub transcribe: u32,
+    /// `<|startoflm|>`.
+    pub language_model: u32,
+    /// `<|startofprev|>`.
+    pub previous: u32,
+    /// `<|nospeech|>`, of old `<|nocaptions|>`.
+    pub no_speech: u32,
+    /// `<|notimestamps|>`.
+    pub no_timestamps: u32,
+}
+
+impl Special {
+    /// `<|0.00|>`; each of the ids behind it is 0.02 s later.
+    pub fn first_timestamp(&self) -> u32 {
+        self.no_timestamps + 1
+    }
+}
+
+/// All tokens of a model.
+#[derive(Debug)]
+pub struct Vocabulary {
+    bytes: Vec<u8>,
+    /// Where the bytes of each text token begin, and the end.
+    starts: Vec<u32>,
+    /// Commands.
+    pub special: Special,
+    /// Codes such as `en`, in the order of their ids.
+    pub languages: Vec<String>,
+    /// The id of each text token.
+    ids: HashMap<Vec<u8>, u32>,
+}
+
+#[derive(Deserialize)]
+struct File<'a> {
+    #[serde(borrow)]
+    model: Model<'a>,
+    #[serde(borrow)]
+    added_tokens: Vec<Added<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Model<'a> {
+    #[serde(borrow)]
+    vocab: HashMap<Cow<'a, str>, u32>,
+}
+
+#[derive(Deserialize)]
+struct Added<'a> {
+    id: u32,
+    #[serde(borrow)]
+    content: Cow<'a, str>,
+}
+
+impl Vocabulary {
+    /// From the text of a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// It is no such file, ids have gaps, or a command is missing.
+    pub fn from_json(json: &[u8]) -> Result<Self> {
+        let file: File =
+            serde_json::from_slice(json).map_err(|e| Error::model(format!("tokenizer.json cannot be read: {e}")))?;
+        let added: HashMap<&str, u32> = file.added_tokens.iter().map(|a| (&*a.content, a.id)).collect();
+        let find =
+            |name: &str| added.get(name).copied().ok_or_else(|| Error::model(format!("there is no token {name}")));
+        let special = Special {
+            end: find("<|endoftext|>")?,
+            start: find("<|startoftranscript|>")?,
+            translate: find("<|translate|>")?,
+            transcribe: find("<|transcribe|>")?,
+            language_model: find("<|startoflm|>")?,
+            previous: find("<|startofprev|>")?,
+            no_speech: find("<|nospeech|>").or_else(|_| find("<|nocaptions|>"))?,
+            no_timestamps: find("<|notimestamps|>")?,
+        };
+        let by_id: HashMap<u32, &str> = added.iter().map(|(name, id)| (*id, *name)).collect();
+        let code = |id: u32| Some(by_id.get(&id)?.strip_prefix("<|")?.strip_suffix("|>")?.to_string());
+        let languages = (special.start + 1..special.translate.min(special.transcribe)).map_while(code).collect();
+        let mut tokens = vec![None; special.end as usize];
+        for (token, id) in &file.model.vocab {
+            if let Some(slot) = tokens.get_mut(*id as usize) {
+                *slot = Some(bytes_of(token)?);
+            }
+        }
+        Self::new(tokens, special, languages)
+    }
+
+    fn new(tokens: Vec<Option<Vec<u8>>>, special: Special, languages: Vec<String>) -> Result<Self> {
+        let (mut bytes, mut starts, mut ids) = (vec![], vec![0], HashMap::new());
+        for (id, token) in tokens.into_iter().enumerate() {
+            let token = token.ok_or_else(|| Error::model(format!("there is no token of id {id}")))?;
+            bytes.extend_from_slice(&token);
+            starts.push(bytes.len() as u32);
+            ids.entry(token).or_insert(id as u32);
+        }
+        Ok(Self { bytes, starts, special, languages, ids })
+    }
+
+    /// The bytes of a text token; none for any other.
+    pub fn bytes(&self, id: u32) -> &[u8] {
+        match self.starts.get(id as usize..id as usize + 2) {
+            Some([start, end]) => &self.bytes[*start as usize..*end as usize],
+            _ => &[],
+        }
+    }
+
+    /// The text of ids: those that are no text are left out, bytes that are no UTF-8 become U+FFFD.
+    pub fn text(&self, ids: &[u32]) -> String {
+        let bytes: Vec<u8> = ids.iter().flat_map(|id| self.bytes(*id)).copied().collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// The token of exactly these bytes.
+    pub fn id(&self, bytes: &[u8]) -> Option<u32> {
+        self.ids.get(bytes).copied()
+    }
+
+    /// Whether the model knows more than English.
+    pub fn is_multilingual(&self) -> bool {
+        // English models have one text token fewer, so that all commands stand one lower.
+        self.special.end == 50_257
+    }
+
+    /// The id of a language.
+    pub fn language(&self, code: &str) -> Option<u32> {
+        let index = self.languages.iter().position(|l| l == code)?;
+        Some(self.special.start + 1 + index as u32)
+    }
+}
+
+/// The bytes that a token of GPT-2's vocabulary spells: <https://github.com/openai/gpt-2/blob/master/src/encoder.py>.
+fn bytes_of(token: &str) -> Result<Vec<u8>> {
+    // Bytes that are no visible Latin-1 characters stand behind U+0100, in order.
+    let hidden = |c: u32| (0u32..256).filter(|b| !is_visible(*b)).nth((c - 256) as usize);
+    let byte = |c: char| match c as u32 {
+        c @ 0..256 if is_visible(c) => Some(c as u8),
+        c @ 256..324 => hidden(c).map(|b| b as u8),
+        _ => None,
+    };
+    let bytes: Option<Vec<u8>> = token.chars().map(byte).collect();
+    bytes.ok_or_else(|| Error::model(format!("the token {token:?} does not spell bytes")))
+}
+
+fn is_visible(byte: u32) -> bool {
+    matches!(byte, 33..=126 | 161..=172 | 174..=255)
+}

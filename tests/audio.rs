@@ -1,0 +1,211 @@
+//! Recordings of every kind against the same speech without loss (tests/fixtures/make_audio.py), and damaged ones.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+use bytes::Bytes;
+use std::f64::consts::TAU;
+use std::path::Path;
+use tealight::audio::{RATE, Recording};
+use tealight::{Error, Kind};
+
+/// The least correlation of speech in a lossy codec with the speech that went in.
+const LOSSY: f64 = 0.97;
+/// Seconds that a codec may add or take away at the ends.
+const ENDS: f64 = 0.08;
+
+fn fixture(name: &str) -> Bytes {
+    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/audio").join(name)).unwrap().into()
+}
+
+fn samples(bytes: impl Into<Bytes>) -> Result<Vec<f32>, Error> {
+    Ok(Recording::open(bytes.into())?.samples()?.collect::<Result<Vec<_>, _>>()?.concat())
+}
+
+fn correlation(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(a, b)| *a as f64 * *b as f64).sum::<f64>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+/// A WAV file: format 1 is whole numbers, 3 floats, 6 A-law, 7 mu-law.
+fn wav(format: u16, bits: u16, channels: u16, rate: u32, data: &[u8]) -> Vec<u8> {
+    let frame = channels * bits / 8;
+    let mut out = b"RIFF".to_vec();
+    out.extend((38 + data.len() as u32).to_le_bytes());
+    out.extend(b"WAVEfmt ");
+    out.extend(18u32.to_le_bytes());
+    [format, channels].iter().for_each(|v| out.extend(v.to_le_bytes()));
+    [rate, rate.wrapping_mul(frame as u32)].iter().for_each(|v| out.extend(v.to_le_bytes()));
+    [frame, bits, 0].iter().for_each(|v| out.extend(v.to_le_bytes()));
+    out.extend(b"data");
+    out.extend((data.len() as u32).to_le_bytes());
+    out.extend(data);
+    out
+}
+
+fn tone(hertz: f64, rate: u32, seconds: f64) -> Vec<f32> {
+    let count = (rate as f64 * seconds) as usize;
+    (0..count).map(|i| 0.5 * (TAU * hertz * i as f64 / rate as f64).sin() as f32).collect()
+}
+
+fn floats(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+#[test]
+fn every_codec_gives_the_speech_at_its_place() {
+    let speech = samples(fixture("speech.flac")).unwrap();
+    assert_eq!(speech.len(), 24_000);
+    for name in ["speech.mp3", "speech.ogg", "speech.opus.ogg", "speech.opus.webm", "speech.m4a"] {
+        let found = samples(fixture(name)).unwrap();
+        let seconds = (found.len() as f64 - 24_000.0) / RATE as f64;
+        assert!(seconds.abs() < ENDS, "{name} is {seconds} s longer");
+        // AAC in MP4 says in a list of edits, which Symphonia does not apply, that it begins with 1024 samples of nothing.
+        let delay = if name.ends_with("m4a") { 1024 * RATE / 44_100 } else { 0 };
+        // Decoders round their own delays to samples of their own rates: a quarter of a millisecond.
+        let shifts = (0..=8)
+            .map(|s| correlation(&found[(delay + s).saturating_sub(4)..], &speech[4usize.saturating_sub(delay + s)..]));
+        let best = shifts.fold(0.0, f64::max);
+        println!("{name}: {} samples, correlation {best:.4}", found.len());
+        assert!(best > LOSSY, "{name}: correlation {best}");
+    }
+}
+
+#[test]
+fn every_width_of_wav_gives_the_tone() {
+    let expected = tone(440.0, 16_000, 0.5);
+    let whole = |bits: u32| -> Vec<u8> {
+        let scale = (1i64 << (bits - 1)) as f64;
+        let bytes = |v: &f32| ((*v as f64 * scale) as i64).to_le_bytes()[..bits as usize / 8].to_vec();
+        expected.iter().flat_map(bytes).collect()
+    };
+    let unsigned: Vec<u8> = expected.iter().map(|v| (v * 128.0 + 128.0) as u8).collect();
+    let doubles: Vec<u8> = expected.iter().flat_map(|v| (*v as f64).to_le_bytes()).collect();
+    let files = [
+        (wav(1, 8, 1, 16_000, &unsigned), 1.0 / 64.0),
+        (wav(1, 16, 1, 16_000, &whole(16)), 1e-4),
+        (wav(1, 24, 1, 16_000, &whole(24)), 1e-6),
+        (wav(1, 32, 1, 16_000, &whole(32)), 1e-6),
+        (wav(3, 32, 1, 16_000, &floats(&expected)), 0.0),
+        (wav(3, 64, 1, 16_000, &doubles), 1e-7),
+    ];
+    for (i, (file, tolerance)) in files.into_iter().enumerate() {
+        let found = samples(file).unwrap();
+        assert_eq!(found.len(), expected.len(), "file {i}");
+        let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst <= tolerance, "file {i}: off by {worst}");
+    }
+    // G.711: the loudest and the quietest codes of each sign.
+    let law = |format, codes: &[u8]| samples(wav(format, 8, 1, 16_000, &codes.repeat(100))).unwrap()[..4].to_vec();
+    let near = |found: Vec<f32>, expected: [f32; 4]| {
+        found.iter().zip(expected).for_each(|(a, b)| assert!((a - b).abs() < 1e-3, "{found:?} {expected:?}"));
+    };
+    near(law(6, &[0xaa, 0x2a, 0xd5, 0x55]), [0.984, -0.984, 0.0002, -0.0002]);
+    near(law(7, &[0x80, 0x00, 0xff, 0x7f]), [0.980, -0.980, 0.0, 0.0]);
+}
+
+#[test]
+fn channels_become_their_mean() {
+    let (left, right) = (tone(300.0, 16_000, 0.2), tone(500.0, 16_000, 0.2));
+    let both: Vec<f32> = left.iter().zip(&right).flat_map(|(l, r)| [*l, *r]).collect();
+    let found = samples(wav(3, 32, 2, 16_000, &floats(&both))).unwrap();
+    assert_eq!(found.len(), left.len());
+    for ((found, l), r) in found.iter().zip(&left).zip(&right) {
+        assert!((found - (l + r) / 2.0).abs() < 1e-6);
+    }
+}
+
+#[test]
+fn every_rate_keeps_what_is_heard_and_nothing_else() {
+    for rate in [8_000, 11_025, 22_050, 32_000, 44_100, 48_000, 96_000] {
+        let found = samples(wav(3, 32, 1, rate, &floats(&tone(1000.0, rate, 1.0)))).unwrap();
+        assert!(found.len().abs_diff(RATE) <= 1, "{rate}: {} samples", found.len());
+        let expected = tone(1000.0, RATE as u32, 1.0);
+        // At the ends the tone begins and ends at once, which no filter can follow.
+        for (a, b) in found.iter().zip(&expected).skip(1000).take(14_000) {
+            assert!((a - b).abs() < 1e-3 * 0.5, "{rate}: {a} {b}");
+        }
+    }
+    for (rate, hertz) in [(44_100, 10_000.0), (48_000, 9_000.0), (96_000, 30_000.0)] {
+        let found = samples(wav(3, 32, 1, rate, &floats(&tone(hertz, rate, 1.0)))).unwrap();
+        let loudest = found[1000..15_000].iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        assert!(loudest < 0.5e-3, "{hertz} Hz at {rate}: {loudest}");
+    }
+}
+
+#[test]
+fn samples_come_in_small_pieces_and_can_be_had_again() {
+    // Ten minutes, of which no more than a piece is in memory.
+    let recording = Recording::open(wav(1, 8, 1, 11_025, &vec![128; 600 * 11_025]).into()).unwrap();
+    let mut total = 0;
+    for piece in recording.samples().unwrap() {
+        let piece = piece.unwrap();
+        assert!(piece.len() <= 1 << 16 && piece.iter().all(|v| v.abs() < 1e-6));
+        total += piece.len();
+    }
+    assert_eq!(total, 600 * RATE);
+    let speech = Recording::open(fixture("speech.mp3")).unwrap();
+    let all = || speech.samples().unwrap().collect::<Result<Vec<_>, _>>().unwrap().concat();
+    assert_eq!(all(), all());
+}
+
+fn refused(bytes: impl Into<Bytes>, words: &[&str]) {
+    let error = samples(bytes).unwrap_err();
+    assert!(
+        matches!(error.kind, Kind::InvalidValue | Kind::Empty) && error.param.as_deref() == Some("file"),
+        "{error:?}"
+    );
+    for word in words {
+        assert!(error.message.contains(word), "{error:?} does not say {word:?}");
+    }
+}
+
+#[test]
+fn what_is_no_recording_is_refused() {
+    refused("", &["0 bytes"]);
+    refused("this is a text, whatever its file is called", &["no audio that is known"]);
+    refused(vec![0; 5000], &["no audio that is known"]);
+    refused(fixture("silent.mp4"), &["no audio track"]);
+    refused(fixture("speech.ac3.mkv"), &["AC-3", "not decoded"]);
+    refused(wav(1, 16, 1, 16_000, &[]), &["no audio"]);
+    refused(wav(1, 16, 1, 10, &[0; 2000]), &["10 samples a second"]);
+    refused(wav(3, 32, 1, 4_000_000_000, &[0; 2000]), &["samples a second"]);
+}
+
+#[test]
+fn a_header_that_lies_about_its_length_costs_nothing() {
+    let tone = tone(440.0, 16_000, 0.5);
+    for length in [0u32, 7, 1 << 20, u32::MAX] {
+        let mut file = wav(3, 32, 1, 16_000, &floats(&tone));
+        file[42..46].copy_from_slice(&length.to_le_bytes());
+        // There may be less than there is, and never more.
+        assert!(samples(file).map_or(0, |s| s.len()) <= tone.len(), "{length}");
+    }
+    let file = wav(3, 32, 1, 16_000, &floats(&tone));
+    let half = samples(file[..file.len() / 2].to_vec()).unwrap();
+    assert!(half.len() > tone.len() / 3 && tone.starts_with(&half));
+}
+
+#[test]
+fn a_recording_that_is_cut_short_gives_what_it_has() {
+    for name in ["speech.mp3", "speech.flac", "speech.opus.ogg"] {
+        let whole = fixture(name);
+        let all = samples(whole.clone()).unwrap();
+        let part = samples(whole.slice(..whole.len() * 2 / 3)).unwrap_or_else(|e| panic!("{name}: {e:?}"));
+        assert!(part.len() > all.len() / 3 && part.len() < all.len(), "{name}: {} of {}", part.len(), all.len());
+    }
+}
+
+#[test]
+fn no_byte_of_a_recording_makes_a_panic() {
+    let names = ["speech.mp3", "speech.ogg", "speech.opus.ogg", "speech.opus.webm", "speech.m4a", "silent.mp4"];
+    for name in names {
+        let whole = fixture(name);
+        let headers = (0..300).step_by(7).chain((300..whole.len()).step_by(whole.len() / 40 + 1));
+        for at in headers.filter(|at| *at < whole.len()) {
+            let mut bytes = whole.to_vec();
+            bytes[at] = !bytes[at];
+            let limit = 200 * whole.len();
+            assert!(samples(bytes).map_or(0, |s| s.len()) < limit, "{name}: byte {at}");
+            let _ = samples(whole.slice(..at));
+        }
+    }
+}

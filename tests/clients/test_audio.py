@@ -1,0 +1,75 @@
+"""OpenAI's own client: recordings to text in every form, with the weights that tests/run gets."""
+
+import base64
+import pathlib
+
+import openai
+import pytest
+
+AUDIO = pathlib.Path(__file__).resolve().parents[1] / "fixtures" / "audio"
+SAID = "what your country can do for you"
+
+
+def transcribe(client, **options):
+    with open(AUDIO / "jfk.flac", "rb") as file:
+        return client.audio.transcriptions.create(**{"model": "whisper-1", "file": file} | options)
+
+
+def test_json_is_the_text(client):
+    reply = transcribe(client)
+    assert SAID in reply.text
+    assert (reply.usage.type, reply.usage.seconds) == ("duration", 11)
+
+
+def test_text_and_subtitles_are_strings(client):
+    assert SAID in transcribe(client, response_format="text")
+    assert transcribe(client, response_format="srt").startswith("1\n00:00:00,")
+    assert transcribe(client, response_format="vtt").startswith("WEBVTT\n\n00:00.")
+
+
+def test_verbose_json_has_segments(client):
+    reply = transcribe(client, response_format="verbose_json", timestamp_granularities=["segment"], language="en", temperature=0)
+    assert reply.language == "english" and abs(reply.duration - 11) < 0.1
+    assert "".join(s.text for s in reply.segments).strip() == reply.text
+    assert all(s.start < s.end <= 11.02 and s.avg_logprob < 0 and 0 <= s.no_speech_prob <= 1 for s in reply.segments)
+    assert [s.id for s in reply.segments] == list(range(len(reply.segments)))
+
+
+def test_a_stream_has_the_text_in_parts(client):
+    events = list(transcribe(client, stream=True))
+    assert [e.type for e in events[:-1]] == ["transcript.text.delta"] * (len(events) - 1)
+    assert events[-1].type == "transcript.text.done" and SAID in events[-1].text
+    assert "".join(e.delta for e in events[:-1]).strip() == events[-1].text
+
+
+def test_translations_are_english(client):
+    with open(AUDIO / "speech.mp3", "rb") as file:
+        reply = client.audio.translations.create(model="whisper-base", file=file, response_format="verbose_json")
+    assert reply.language == "english" and reply.text
+
+
+@pytest.mark.parametrize("name", ["speech.ogg", "speech.opus.ogg", "speech.opus.webm", "speech.m4a", "speech.flac"])
+def test_every_kind_of_file_is_heard(client, name):
+    reply = client.audio.transcriptions.create(model="whisper-1", file=(name, (AUDIO / name).read_bytes()), language="en")
+    assert "fellow" in reply.text.lower(), reply.text
+
+
+def test_a_direct_body_carries_base64(url, session):
+    body = {"file": base64.b64encode((AUDIO / "speech.mp3").read_bytes()).decode(), "model": "whisper-1", "language": "en"}
+    reply = session.post(f"{url}/v1/audio/transcriptions", json=body)
+    assert reply.status_code == 200 and "fellow" in reply.json()["text"].lower(), reply.text
+
+
+@pytest.mark.parametrize("options, param", [
+    ({"file": ("a.wav", b"this is a text")}, "file"),
+    ({"file": ("a.wav", b"")}, "file"),
+    ({"file": ("a.mkv", (AUDIO / "speech.ac3.mkv").read_bytes())}, "file"),
+    ({"response_format": "docx"}, "response_format"),
+    ({"language": "xx"}, "language"),
+    ({"temperature": 2}, "temperature"),
+    ({"model": "whisper-giant"}, "model"),
+])
+def test_mistakes_are_named(client, options, param):
+    with pytest.raises(openai.APIStatusError) as caught:
+        transcribe(client, **options)
+    assert caught.value.status_code in (400, 404, 422) and caught.value.body["param"] == param, caught.value

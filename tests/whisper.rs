@@ -1,0 +1,232 @@
+//! Whisper against what independent implementations make of the same recordings (tests/goldens/whisper/make.py).
+//!
+//! What needs weights is left out by `cargo test`; `tests/run` gets them and asks for it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use tealight::audio::Recording;
+use tealight::config::Config;
+use tealight::engine::speech::{Said, Transcribe};
+use tealight::engine::{Deadline, Engine};
+use tealight::kernels::Isa;
+use tealight::models::whisper::{Listener, Options, Pieces, Task};
+use tealight::{Error, Kind};
+
+/// The largest difference of a log-mel value to the reference in float64.
+const MEL_ERROR: f32 = 1e-4;
+/// How far the mean logarithm of a text's probability may be from that in float32.
+const LOG_PROBABILITY_ERROR: f64 = 0.1;
+/// How far a moment may be from that of float32, in seconds: where one segment ends is often a matter of taste.
+const MOMENT_ERROR: f64 = 0.6;
+
+fn tests() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")
+}
+
+fn audio(name: &str) -> Vec<u8> {
+    std::fs::read(tests().join("fixtures/audio").join(name)).unwrap()
+}
+
+fn listener(bytes: Vec<u8>) -> Listener {
+    let recording = Recording::open(bytes.into()).unwrap();
+    Listener::new(80, || Ok(Box::new(recording.samples()?) as Pieces)).unwrap()
+}
+
+/// The rows of a version-1 `.npy` of float32.
+fn matrix(name: &str, width: usize) -> Vec<Vec<f32>> {
+    let bytes = std::fs::read(tests().join("goldens/whisper").join(name)).unwrap();
+    let header = u16::from_le_bytes([bytes[8], bytes[9]]) as usize;
+    let values: Vec<f32> = bytes[10 + header..].as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    values.chunks_exact(width).map(<[f32]>::to_vec).collect()
+}
+
+#[test]
+fn the_spectrogram_is_that_of_the_equations() {
+    let mut recording = listener(audio("speech.flac"));
+    assert_eq!((recording.frames(), recording.seconds()), (150, 1.5));
+    let window = recording.window(0).unwrap().frames;
+    let expected = matrix("mel.npy", 80);
+    for (i, expected) in expected.iter().enumerate() {
+        for (found, expected) in window[800 * i..].iter().zip(expected) {
+            assert!((found - expected).abs() < MEL_ERROR, "frame {}: {found} {expected}", 10 * i);
+        }
+    }
+    assert!(window[150 * 80..].iter().all(|v| *v == 0.0));
+}
+
+/// Windows may begin anywhere, and what they hold does not depend on those before.
+#[test]
+fn windows_are_parts_of_one_spectrogram() {
+    let whole = listener(audio("jfk.flac")).window(0).unwrap().frames;
+    let mut recording = listener(audio("jfk.flac"));
+    for seek in [0, 7, 500, 1099] {
+        let window = recording.window(seek).unwrap().frames;
+        let left = (1100 - seek) * 80;
+        assert_eq!(window[..left], whole[seek * 80..][..left], "from {seek}");
+        assert!(window[left..].iter().all(|v| *v == 0.0));
+    }
+    assert!(recording.window(3).is_err());
+}
+
+fn engine(model: &str, isa: Isa, threads: usize) -> Engine {
+    let config = Config::read(|_| None).unwrap();
+    Engine::new(Config { isa, threads, speech_model: model.into(), ..config }).unwrap()
+}
+
+fn transcribe(engine: &Engine, audio: Vec<u8>, options: Options) -> Result<Said, Error> {
+    let progress = &mut |_: &[_], _, _| Ok(());
+    let job = Transcribe { model: None, audio: audio.into(), prompt: None, options, progress };
+    engine.run(job, Deadline::NONE)
+}
+
+fn greedy() -> Options {
+    Options { beams: 1, ..Options::default() }
+}
+
+#[test]
+fn what_is_no_recording_is_refused_before_a_model_is_looked_for() {
+    let engine = engine("no-such-model", Isa::best(), 1);
+    let error = |bytes: &[u8]| transcribe(&engine, bytes.to_vec(), greedy()).unwrap_err();
+    assert_eq!(error(b"").kind, Kind::Empty);
+    assert_eq!(error(b"a text").kind, Kind::InvalidValue);
+    assert_eq!(error(&audio("speech.flac")).kind, Kind::ModelNotFound);
+}
+
+fn words(text: &str) -> Vec<String> {
+    let plain = |w: &str| w.chars().filter(|c| c.is_alphanumeric()).collect::<String>().to_lowercase();
+    text.split_whitespace().map(plain).filter(|w| !w.is_empty()).collect()
+}
+
+fn sets() -> Vec<Isa> {
+    Isa::available().into_iter().filter(|isa| isa.name() != "scalar").collect()
+}
+
+#[test]
+#[ignore = "needs the weights that tests/run gets"]
+fn the_text_is_that_of_float32() {
+    let goldens: Value =
+        serde_json::from_slice(&std::fs::read(tests().join("goldens/whisper/transcripts.json")).unwrap()).unwrap();
+    for (model, expected) in goldens.as_object().unwrap() {
+        for isa in sets() {
+            let found = transcribe(&engine(model, isa, 2), audio("jfk.flac"), greedy()).unwrap().transcript;
+            let segments = expected["segments"].as_array().unwrap();
+            let text: String = segments.iter().map(|s| s["text"].as_str().unwrap()).collect();
+            let what = format!("{model} on {}", isa.name());
+            println!("{what}: {:?}", found.text());
+            assert_eq!(words(&found.text()), words(&text), "{what}");
+            assert_eq!(found.language, expected["language"].as_str().unwrap(), "{what}");
+            assert_eq!(found.segments.len(), segments.len(), "{what}");
+            for (found, expected) in found.segments.iter().zip(segments) {
+                let off = |found: f32, name: &str| (found as f64 - expected[name].as_f64().unwrap()).abs();
+                assert!(off(found.log_probability, "avg_logprob") < LOG_PROBABILITY_ERROR, "{what}: {found:?}");
+                assert!(off(found.no_speech, "no_speech_prob") < 0.05, "{what}: {found:?}");
+                assert!(off(found.start, "start") < MOMENT_ERROR && off(found.end, "end") < MOMENT_ERROR, "{found:?}");
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs the weights that tests/run gets"]
+fn threads_and_sets_give_the_same_transcript() {
+    let run = |isa, threads| {
+        transcribe(&engine("whisper-tiny.en", isa, threads), audio("jfk.flac"), greedy()).unwrap().transcript
+    };
+    let expected = run(Isa::best(), 1);
+    for isa in sets().into_iter().filter(|isa| isa.name() != "avx2") {
+        assert_eq!(run(isa, 2), expected, "{}", isa.name());
+    }
+}
+
+/// 16-bit mono WAV at 16 kHz.
+fn wav(samples: impl Iterator<Item = f32>) -> Vec<u8> {
+    let data: Vec<u8> = samples.flat_map(|v| ((v * 32767.0) as i16).to_le_bytes()).collect();
+    let mut out = b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0\x80\x3e\0\0\0\x7d\0\0\x02\0\x10\0data".to_vec();
+    out[4..8].copy_from_slice(&(36 + data.len() as u32).to_le_bytes());
+    out.extend((data.len() as u32).to_le_bytes());
+    out.extend(data);
+    out
+}
+
+fn noise(count: usize, loudness: f32) -> impl Iterator<Item = f32> {
+    let mut state = 1u64;
+    (0..count).map(move |_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 40) as f32 / (1u64 << 23) as f32 - 1.0) * loudness
+    })
+}
+
+#[test]
+#[ignore = "needs the weights that tests/run gets"]
+fn silence_has_no_text_and_nothing_loops() {
+    let engine = engine("whisper-tiny.en", Isa::best(), 2);
+    let tone =
+        |hertz: f32| (0..8 * 16_000).map(move |i| 0.3 * (i as f32 * hertz * std::f32::consts::TAU / 16_000.0).sin());
+    let sounds: [(&str, Vec<u8>, usize); 5] = [
+        ("silence", wav(std::iter::repeat_n(0.0, 45 * 16_000)), 0),
+        ("50 ms", wav(noise(800, 0.1)), 40),
+        ("faint noise", wav(noise(20 * 16_000, 1e-3)), 40),
+        ("noise", wav(noise(20 * 16_000, 0.3)), 200),
+        ("a tone", wav(tone(440.0)), 200),
+    ];
+    for (what, bytes, longest) in sounds {
+        let found = transcribe(&engine, bytes, greedy()).unwrap().transcript;
+        println!("{what}: {:?}", found.text());
+        assert!(found.text().len() <= longest, "{what}: {:?}", found.text());
+        assert!(found.segments.iter().all(|s| s.start < s.end && s.end <= found.duration + 0.02), "{what}: {found:?}");
+    }
+}
+
+/// Three minutes: windows follow one another, moments grow and stay inside the recording.
+#[test]
+#[ignore = "needs the weights that tests/run gets"]
+fn a_long_recording_is_transcribed_window_by_window() {
+    let speech = Recording::open(audio("jfk.flac").into()).unwrap();
+    let speech = speech.samples().unwrap().collect::<Result<Vec<_>, _>>().unwrap().concat();
+    let length = 16.0 * speech.len() as f32 / 16_000.0;
+    let repeated = wav(std::iter::repeat_n(speech, 16).flatten());
+    let engine = engine("whisper-tiny.en", Isa::best(), 2);
+    let (mut heard, mut last) = (vec![], 0.0);
+    let job = Transcribe {
+        model: None,
+        audio: repeated.into(),
+        prompt: Some("A speech.".into()),
+        options: greedy(),
+        progress: &mut |segments, done, seconds| {
+            assert!(done > last && done <= seconds);
+            last = done;
+            heard.extend_from_slice(segments);
+            Ok(())
+        },
+    };
+    let said = engine.run(job, Deadline::NONE).unwrap();
+    assert_eq!(said.transcript.segments, heard);
+    assert!((said.transcript.duration - length).abs() < 0.001, "{}", said.transcript.duration);
+    assert!((last - length).abs() < 0.01, "{last}");
+    let moments: Vec<f32> = heard.iter().flat_map(|s| [s.start, s.end]).collect();
+    assert!(moments.is_sorted() && moments.iter().all(|m| *m <= length + 0.02), "{moments:?}");
+    let count = words(&said.transcript.text()).iter().filter(|w| *w == "americans").count();
+    assert!((14..=18).contains(&count), "{count} of 16: {}", said.transcript.text());
+}
+
+#[test]
+#[ignore = "needs the weights that tests/run gets"]
+fn languages_tasks_and_beams() {
+    let base = engine("whisper-base", Isa::best(), 2);
+    let run = |options: Options| transcribe(&base, audio("jfk.flac"), options);
+    let wrong = run(Options { language: Some("xx".into()), ..greedy() }).unwrap_err();
+    assert!(wrong.param.as_deref() == Some("language") && wrong.message.contains("de"), "{wrong:?}");
+    let german = run(Options { language: Some("de".into()), ..greedy() }).unwrap().transcript;
+    assert!(german.language == "de" && german.text() != run(greedy()).unwrap().transcript.text());
+    let english = run(Options { task: Task::Translate, ..greedy() }).unwrap().transcript;
+    assert!(words(&english.text()).contains(&"country".to_string()));
+    let beams = run(Options { beams: 5, ..greedy() }).unwrap().transcript;
+    let plain = run(greedy()).unwrap().transcript;
+    let set = |t: &str| words(t).into_iter().collect::<BTreeSet<_>>();
+    assert_eq!(set(&beams.text()), set(&plain.text()));
+    let english_only = engine("whisper-tiny.en", Isa::best(), 1);
+    let error = transcribe(&english_only, audio("jfk.flac"), Options { language: Some("de".into()), ..greedy() });
+    assert!(error.unwrap_err().message.contains("en only"));
+}
