@@ -11,7 +11,9 @@ use tealight::config::Config;
 use tealight::engine::speech::{Said, Transcribe};
 use tealight::engine::{Deadline, Engine};
 use tealight::kernels::Isa;
-use tealight::models::whisper::{Listener, Options, Pieces, Task};
+use tealight::models::pack::Labels;
+use tealight::models::whisper::{self, Listener, Options, Pieces, Task, Whisper};
+use tealight::nn::Cpu;
 use tealight::{Error, Kind};
 
 /// The largest difference of a log-mel value to the reference in float64.
@@ -138,6 +140,77 @@ fn threads_and_sets_give_the_same_transcript() {
     for isa in sets().into_iter().filter(|isa| isa.name() != "avx2") {
         assert_eq!(run(isa, 2), expected, "{}", isa.name());
     }
+}
+
+fn hub_folder(name: &str) -> PathBuf {
+    tealight::engine::source::for_operator(&Config::read(|_| None).unwrap(), name).unwrap()
+}
+
+#[test]
+#[ignore = "needs the weights that tests/run gets"]
+fn a_packed_model_hears_the_same_and_a_damaged_one_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, again) = (folder.path().join("tiny.gguf"), folder.path().join("again.gguf"));
+    let source = hub_folder("whisper-tiny.en");
+    let labels = Labels { name: Some("tiny".into()), ..Labels::default() };
+    for path in [&path, &again] {
+        whisper::pack(&Cpu::new(Isa::best(), 2), &source, &labels, path).unwrap();
+    }
+    let bytes = std::fs::read(&path).unwrap();
+    assert!(bytes == std::fs::read(&again).unwrap(), "equal input, equal bytes");
+    assert!(whisper::is_whisper(&path) && whisper::is_whisper(&source) && !whisper::is_whisper(folder.path()));
+    let run = |model: &str| {
+        let progress = &mut |_: &[_], _, _| Ok(());
+        let prompt = Some("Ask not.".to_string());
+        let job = Transcribe { model: None, audio: audio("jfk.flac").into(), prompt, options: greedy(), progress };
+        engine(model, Isa::best(), 2).run(job, Deadline::NONE).unwrap().transcript
+    };
+    assert_eq!(run(&path.display().to_string()), run("whisper-tiny.en"));
+    assert!(whisper::pack(&Cpu::new(Isa::best(), 1), &path, &labels, &again).is_err());
+    let damaged = folder.path().join("damaged.gguf");
+    let refused = |bytes: &[u8]| {
+        std::fs::write(&damaged, bytes).unwrap();
+        let error = Whisper::load(&Cpu::new(Isa::best(), 1), &damaged).unwrap_err();
+        assert!(error.kind == Kind::ModelLoad && error.message.contains("damaged.gguf"), "{error:?}");
+    };
+    for length in [1, 100, 5_000, bytes.len() / 2, bytes.len() - 200] {
+        refused(&bytes[..length]);
+    }
+    let find = |text: &str| bytes.windows(text.len()).position(|w| w == text.as_bytes()).unwrap();
+    for (text, instead) in
+        [("\"width\":384", "\"width\":385"), ("\"heads\":6", "\"heads\":0"), ("\"end\":50256", "\"end\":99999")]
+    {
+        let mut bytes = bytes.clone();
+        let at = find(text);
+        bytes[at..at + text.len()].copy_from_slice(instead.as_bytes());
+        refused(&bytes);
+    }
+}
+
+#[test]
+#[ignore = "needs the weights that tests/run gets"]
+fn a_damaged_folder_is_refused() {
+    let source = hub_folder("whisper-tiny.en");
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |what: &str, word: &str| {
+        let error = Whisper::load(&Cpu::new(Isa::best(), 1), folder.path()).unwrap_err();
+        assert!(error.message.contains(word), "{what}: {error:?}");
+    };
+    refused("an empty folder", "config.json");
+    std::fs::copy(source.join("config.json"), folder.path().join("config.json")).unwrap();
+    refused("no weights", "model.bin");
+    let weights = std::fs::read(source.join("model.bin")).unwrap();
+    let write = |bytes: &[u8]| std::fs::write(folder.path().join("model.bin"), bytes).unwrap();
+    for length in [3, 11, 30, 1000, weights.len() / 2] {
+        write(&weights[..length]);
+        refused("a part of the weights", "needs");
+    }
+    write(&[&7u32.to_le_bytes(), &weights[4..]].concat());
+    refused("another version", "version 7");
+    write(&weights);
+    refused("no tokenizer", "tokenizer.json");
+    std::fs::write(folder.path().join("tokenizer.json"), "{}").unwrap();
+    refused("no vocabulary", "tokenizer.json");
 }
 
 /// 16-bit mono WAV at 16 kHz.

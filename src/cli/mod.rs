@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
 use crate::models::pack::{Labels, pack};
+use crate::models::whisper;
 use crate::nn::Cpu;
 use crate::server;
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -185,7 +186,11 @@ fn pack_model(args: &PackArgs) -> Result<()> {
     let calibration = args.calibration.as_ref().map(read).transpose()?;
     let config = Config::from_env()?;
     let cpu = Cpu::new(config.isa, config.threads);
-    pack(&cpu, &args.source, &labels, calibration.as_deref(), &args.output)?;
+    if whisper::is_whisper(&args.source) {
+        whisper::pack(&cpu, &args.source, &labels, &args.output)?;
+    } else {
+        pack(&cpu, &args.source, &labels, calibration.as_deref(), &args.output)?;
+    }
     print(|out| writeln!(out, "{}", args.output.display()))
 }
 

@@ -206,7 +206,7 @@ impl Parts {
         let header = trace_span!("file and header").entered();
         let mut file = Gguf::parse(map::map(path)?)?;
         header.exit();
-        let weights = Weights::from_gguf(std::mem::take(&mut file.tensors), precision);
+        let weights = Weights::new(std::mem::take(&mut file.tensors), precision);
         let key = "general.architecture";
         let architecture = file.string(key)?.ok_or_else(|| gguf::missing(key))?.to_string();
         check_architecture(&architecture)?;

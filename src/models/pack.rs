@@ -81,7 +81,8 @@ impl Packing {
     }
 }
 
-fn general(architecture: &str, labels: &Labels, weights_sha256: &str) -> Vec<(String, Entry)> {
+/// Keys that every packed file has.
+pub(super) fn general(architecture: &str, labels: &Labels, weights_sha256: &str) -> Vec<(String, Entry)> {
     let mut entries = vec![("general.architecture".to_string(), Entry::String(architecture.into()))];
     let texts = [("name", &labels.name), ("license", &labels.license), ("source.url", &labels.source)];
     for (key, value) in texts {

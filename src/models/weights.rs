@@ -36,8 +36,8 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// The tensors of a GGUF file.
-    pub fn from_gguf(tensors: HashMap<String, TensorData>, precision: Precision) -> Self {
+    /// Tensors by their names.
+    pub fn new(tensors: HashMap<String, TensorData>, precision: Precision) -> Self {
         Self { tensors, precision }
     }
 

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::kernels::int8::Packed;
 use crate::models::weights::Weights;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// Frames of a window of 30 s.
@@ -11,7 +12,7 @@ pub const FRAMES: usize = 3000;
 const HEAD: usize = 64;
 
 /// Sizes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     /// Width of a row, D.
     pub width: usize,
@@ -65,7 +66,8 @@ impl Config {
         this.checked()
     }
 
-    fn checked(self) -> Result<Self> {
+    /// Refuses sizes that do not fit each other or the kernels.
+    pub(super) fn checked(self) -> Result<Self> {
         let Self { width, heads, inner, .. } = self;
         if !Packed::fits(width) || !Packed::fits(inner) || heads == 0 || !width.is_multiple_of(16 * heads) {
             return Err(Error::model(format!(

@@ -1,7 +1,7 @@
 //! The decoder: tokens so far to the logits of the next, with everything cached that does not change.
 
 use super::config::Config;
-use super::{matrix, norm};
+use super::tensors::Tensors;
 use crate::error::Result;
 use crate::kernels::attention::cached::{self, Cache as Keys};
 use crate::kernels::attention::int8::{Queries, Sequence, Strided, attend_to};
@@ -9,7 +9,6 @@ use crate::kernels::attention::{Head, Rows};
 use crate::kernels::codes::Codes;
 use crate::kernels::int8::{Packed, Then, gemm};
 use crate::kernels::rowwise;
-use crate::models::weights::Weights;
 use crate::nn::{Cpu, LayerNorm};
 use std::ops::Range;
 
@@ -77,17 +76,20 @@ pub(super) struct Scratch {
 }
 
 impl Decoder {
-    pub(super) fn new(cpu: &Cpu, config: &Config, weights: &Weights) -> Result<Self> {
+    pub(super) fn new(cpu: &Cpu, config: &Config, tensors: &Tensors) -> Result<Self> {
         let d = config.width;
-        let layers = cpu.map(&(0..config.decoder_layers).collect::<Vec<_>>(), |i| Layer::new(*i, config, weights));
-        let mut tokens = weights.floats("decoder.embed_tokens.weight", &[config.vocabulary, d])?;
-        let padded = config.vocabulary.next_multiple_of(16);
-        tokens.resize(padded * d, 0.0);
+        let layers = cpu.map(&(0..config.decoder_layers).collect::<Vec<_>>(), |i| Layer::new(*i, config, tensors));
+        let (vocabulary, padded) = (config.vocabulary, config.vocabulary.next_multiple_of(16));
+        let tokens = tensors.packed("decoder.embed_tokens", (padded, d), |weights| {
+            let mut tokens = weights.floats("decoder.embed_tokens.weight", &[vocabulary, d])?;
+            tokens.resize(padded * d, 0.0);
+            Ok((tokens, vec![0.0; padded]))
+        })?;
         Ok(Self {
-            tokens: Packed::of(&tokens, &vec![0.0; padded], &vec![1.0; d], super::GROUP)?,
-            positions: weights.floats("decoder.embed_positions.weight", &[config.text_tokens, d])?,
+            tokens,
+            positions: tensors.floats("decoder.embed_positions.weight", &[config.text_tokens, d])?,
             layers: layers.into_iter().collect::<Result<_>>()?,
-            norm: norm(weights, "decoder.layer_norm", d)?,
+            norm: tensors.norm("decoder.layer_norm", d)?,
             heads: config.heads,
         })
     }
@@ -171,22 +173,22 @@ impl Decoder {
 }
 
 impl Layer {
-    fn new(index: usize, config: &Config, weights: &Weights) -> Result<Self> {
+    fn new(index: usize, config: &Config, tensors: &Tensors) -> Result<Self> {
         let (d, inner) = (config.width, config.inner);
         let name = |part: &str| format!("decoder.layers.{index}.{part}");
         let own = |part: &str| name(&format!("self_attn.{part}_proj"));
         let cross = |part: &str| name(&format!("encoder_attn.{part}_proj"));
         Ok(Self {
-            attention_norm: norm(weights, &name("self_attn_layer_norm"), d)?,
-            qkv: matrix(weights, &[&own("q"), &own("k"), &own("v")], d, d)?,
-            output: matrix(weights, &[&own("out")], d, d)?,
-            cross_norm: norm(weights, &name("encoder_attn_layer_norm"), d)?,
-            cross_query: matrix(weights, &[&cross("q")], d, d)?,
-            cross_rows: matrix(weights, &[&cross("k"), &cross("v")], d, d)?,
-            cross_output: matrix(weights, &[&cross("out")], d, d)?,
-            inner_norm: norm(weights, &name("final_layer_norm"), d)?,
-            up: matrix(weights, &[&name("fc1")], inner, d)?,
-            down: matrix(weights, &[&name("fc2")], d, inner)?,
+            attention_norm: tensors.norm(&name("self_attn_layer_norm"), d)?,
+            qkv: tensors.matrix(&[&own("q"), &own("k"), &own("v")], d, d)?,
+            output: tensors.matrix(&[&own("out")], d, d)?,
+            cross_norm: tensors.norm(&name("encoder_attn_layer_norm"), d)?,
+            cross_query: tensors.matrix(&[&cross("q")], d, d)?,
+            cross_rows: tensors.matrix(&[&cross("k"), &cross("v")], d, d)?,
+            cross_output: tensors.matrix(&[&cross("out")], d, d)?,
+            inner_norm: tensors.norm(&name("final_layer_norm"), d)?,
+            up: tensors.matrix(&[&name("fc1")], inner, d)?,
+            down: tensors.matrix(&[&name("fc2")], d, inner)?,
         })
     }
 

@@ -1,12 +1,11 @@
 //! The encoder: two convolutions and pre-norm blocks over a window of 30 s.
 
 use super::config::{Config, FRAMES};
-use super::{matrix, norm};
+use super::tensors::Tensors;
 use crate::error::Result;
 use crate::kernels::codes::Codes;
 use crate::kernels::int8::{Packed, Then, gemm};
 use crate::kernels::rowwise;
-use crate::models::weights::Weights;
 use crate::nn::{self, Activation, Cpu, LayerNorm};
 
 /// Samples of a kernel of both convolutions.
@@ -28,15 +27,15 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    pub(super) fn new(cpu: &Cpu, config: &Config, weights: &Weights) -> Result<Self> {
+    pub(super) fn new(cpu: &Cpu, config: &Config, tensors: &Tensors) -> Result<Self> {
         let d = config.width;
-        let blocks = cpu.map(&(0..config.encoder_layers).collect::<Vec<_>>(), |i| block(*i, config, weights));
+        let blocks = cpu.map(&(0..config.encoder_layers).collect::<Vec<_>>(), |i| block(*i, config, tensors));
         Ok(Self {
-            first: convolution(weights, "encoder.conv1", d, config.bands)?,
-            second: convolution(weights, "encoder.conv2", d, d)?,
-            positions: weights.floats("encoder.embed_positions.weight", &[config.audio_rows, d])?,
+            first: convolution(tensors, "encoder.conv1", d, config.bands)?,
+            second: convolution(tensors, "encoder.conv2", d, d)?,
+            positions: tensors.floats("encoder.embed_positions.weight", &[config.audio_rows, d])?,
             blocks: blocks.into_iter().collect::<Result<_>>()?,
-            norm: norm(weights, "encoder.layer_norm", d)?,
+            norm: tensors.norm("encoder.layer_norm", d)?,
             heads: config.heads,
             arenas: nn::Arenas::default(),
         })
@@ -54,31 +53,32 @@ impl Encoder {
     }
 }
 
-fn block(index: usize, config: &Config, weights: &Weights) -> Result<nn::Block> {
+fn block(index: usize, config: &Config, tensors: &Tensors) -> Result<nn::Block> {
     let (d, inner) = (config.width, config.inner);
     let name = |part: &str| format!("encoder.layers.{index}.{part}");
     let attention = |part: &str| name(&format!("self_attn.{part}_proj"));
     Ok(nn::Block {
         norms: nn::Norms::Before,
-        qkv: matrix(weights, &[&attention("q"), &attention("k"), &attention("v")], d, d)?,
-        output: matrix(weights, &[&attention("out")], d, d)?,
-        attention_norm: norm(weights, &name("self_attn_layer_norm"), d)?,
-        up: matrix(weights, &[&name("fc1")], inner, d)?,
+        qkv: tensors.matrix(&[&attention("q"), &attention("k"), &attention("v")], d, d)?,
+        output: tensors.matrix(&[&attention("out")], d, d)?,
+        attention_norm: tensors.norm(&name("self_attn_layer_norm"), d)?,
+        up: tensors.matrix(&[&name("fc1")], inner, d)?,
         activation: Activation::Gelu,
-        down: matrix(weights, &[&name("fc2")], d, inner)?,
-        output_norm: norm(weights, &name("final_layer_norm"), d)?,
+        down: tensors.matrix(&[&name("fc2")], d, inner)?,
+        output_norm: tensors.norm(&name("final_layer_norm"), d)?,
     })
 }
 
 /// `weight [outputs, inputs, TAPS]` as a matrix `[outputs, TAPS x inputs]`: its rows then read neighbouring rows of the input.
-fn convolution(weights: &Weights, name: &str, outputs: usize, inputs: usize) -> Result<Packed> {
-    let weight = weights.floats(&format!("{name}.weight"), &[outputs, inputs, TAPS])?;
-    let bias = weights.floats(&format!("{name}.bias"), &[outputs])?;
-    let mut matrix = Vec::with_capacity(weight.len());
-    for row in weight.chunks_exact(inputs * TAPS) {
-        (0..TAPS).for_each(|tap| matrix.extend(row.iter().skip(tap).step_by(TAPS)));
-    }
-    Packed::of(&matrix, &bias, &vec![1.0; inputs * TAPS], super::GROUP)
+fn convolution(tensors: &Tensors, name: &str, outputs: usize, inputs: usize) -> Result<Packed> {
+    tensors.packed(name, (outputs, TAPS * inputs), |weights| {
+        let weight = weights.floats(&format!("{name}.weight"), &[outputs, inputs, TAPS])?;
+        let mut matrix = Vec::with_capacity(weight.len());
+        for row in weight.chunks_exact(inputs * TAPS) {
+            (0..TAPS).for_each(|tap| matrix.extend(row.iter().skip(tap).step_by(TAPS)));
+        }
+        Ok((matrix, weights.floats(&format!("{name}.bias"), &[outputs])?))
+    })
 }
 
 /// `x [T, inputs]`, with a row of zeros at both ends, to `[T / stride, outputs]`, through GELU.

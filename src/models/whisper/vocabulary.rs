@@ -1,12 +1,13 @@
 //! What token ids stand for: bytes of text, languages, moments and commands.
 
 use crate::error::{Error, Result};
-use serde::Deserialize;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// The ids with a meaning of their own.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Special {
     /// `<|endoftext|>`.
     pub end: u32,
@@ -34,18 +35,24 @@ impl Special {
 }
 
 /// All tokens of a model.
-#[derive(Debug)]
 pub struct Vocabulary {
-    bytes: Vec<u8>,
+    bytes: Bytes,
     /// Where the bytes of each text token begin, and the end.
     starts: Vec<u32>,
     /// Commands.
     pub special: Special,
     /// Codes such as `en`, in the order of their ids.
     pub languages: Vec<String>,
-    /// The id of each text token.
-    ids: HashMap<Vec<u8>, u32>,
 }
+
+impl std::fmt::Debug for Vocabulary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Vocabulary of {} texts and {} languages", self.special.end, self.languages.len())
+    }
+}
+
+/// Moments of a window, from 0.00 s to 30.00 s.
+const MOMENTS: usize = 1501;
 
 #[derive(Deserialize)]
 struct File<'a> {
@@ -72,8 +79,8 @@ impl Vocabulary {
     /// From the text of a `tokenizer.json`.
     ///
     /// # Errors
-    /// It is no such file, ids have gaps, or a command is missing.
-    pub fn from_json(json: &[u8]) -> Result<Self> {
+    /// It is no such file, ids have gaps or are beyond `ids`, or a command is missing.
+    pub fn from_json(json: &[u8], ids: usize) -> Result<Self> {
         let file: File =
             serde_json::from_slice(json).map_err(|e| Error::model(format!("tokenizer.json cannot be read: {e}")))?;
         let added: HashMap<&str, u32> = file.added_tokens.iter().map(|a| (&*a.content, a.id)).collect();
@@ -98,18 +105,46 @@ impl Vocabulary {
                 *slot = Some(bytes_of(token)?);
             }
         }
-        Self::new(tokens, special, languages)
+        let (mut bytes, mut starts) = (vec![], 0u32.to_le_bytes().to_vec());
+        for (id, token) in tokens.into_iter().enumerate() {
+            bytes.extend_from_slice(&token.ok_or_else(|| Error::model(format!("there is no token of id {id}")))?);
+            starts.extend((bytes.len() as u32).to_le_bytes());
+        }
+        Self::new(bytes.into(), &starts, special, languages, ids)
     }
 
-    fn new(tokens: Vec<Option<Vec<u8>>>, special: Special, languages: Vec<String>) -> Result<Self> {
-        let (mut bytes, mut starts, mut ids) = (vec![], vec![0], HashMap::new());
-        for (id, token) in tokens.into_iter().enumerate() {
-            let token = token.ok_or_else(|| Error::model(format!("there is no token of id {id}")))?;
-            bytes.extend_from_slice(&token);
-            starts.push(bytes.len() as u32);
-            ids.entry(token).or_insert(id as u32);
+    /// From the bytes of all text tokens, and where each begins, as little-endian u32, and the end.
+    pub(super) fn new(
+        bytes: Bytes,
+        starts: &[u8],
+        special: Special,
+        languages: Vec<String>,
+        ids: usize,
+    ) -> Result<Self> {
+        let starts: Vec<u32> = starts.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b)).collect();
+        if starts.len() != special.end as usize + 1
+            || !starts.is_sorted()
+            || starts.last() != Some(&(bytes.len() as u32))
+        {
+            return Err(Error::model(format!(
+                "{} bytes of tokens do not begin at {} places",
+                bytes.len(),
+                starts.len()
+            )));
         }
-        Ok(Self { bytes, starts, special, languages, ids })
+        let Special { end, start, translate, transcribe, language_model, previous, no_speech, no_timestamps } = special;
+        let commands = [end, start, translate, transcribe, language_model, previous, no_speech, no_timestamps];
+        let last = special.no_timestamps as usize + MOMENTS;
+        let spoken = special.start as usize + languages.len();
+        if commands.iter().any(|id| *id as usize >= ids) || last >= ids || spoken >= ids {
+            return Err(Error::model(format!("commands, languages or moments are beyond the {ids} ids of the model")));
+        }
+        Ok(Self { bytes, starts, special, languages })
+    }
+
+    /// What [`Vocabulary::new`] takes: bytes and places.
+    pub(super) fn parts(&self) -> (Bytes, Bytes) {
+        (self.bytes.clone(), self.starts.iter().flat_map(|s| s.to_le_bytes()).collect::<Vec<_>>().into())
     }
 
     /// The bytes of a text token; none for any other.
@@ -128,7 +163,7 @@ impl Vocabulary {
 
     /// The token of exactly these bytes.
     pub fn id(&self, bytes: &[u8]) -> Option<u32> {
-        self.ids.get(bytes).copied()
+        (0..self.special.end).find(|id| self.bytes(*id) == bytes)
     }
 
     /// Whether the model knows more than English.
