@@ -1,13 +1,17 @@
-//! `tealight bench embed`: from token ids to normalised vectors.
+//! `tealight bench`: from token ids to normalised vectors, and from a recording to its text.
 
 use super::{ModelArgs, json_line, print};
-use crate::engine::Engine;
+use crate::engine::speech::Transcribe;
+use crate::engine::{Deadline, Engine};
 use crate::error::{Error, Result};
 use crate::kernels::peak;
+use crate::models::map::map;
+use crate::models::whisper::Options;
 use crate::models::{Batch, Embedder, shorten};
 use clap::Args;
 use serde::Serialize;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Instant;
 
@@ -174,6 +178,68 @@ fn random_texts(model: &Embedder, shape: &Shape) -> Vec<Vec<u32>> {
     let span = shape.tokens.end() - shape.tokens.start() + 1;
     let lengths: Vec<usize> = (0..shape.batch).map(|_| shape.tokens.start() + below(span)).collect();
     lengths.into_iter().map(|n| (0..n).map(|_| below(model.vocabulary()) as u32).collect()).collect()
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TranscribeBenchArgs {
+    #[command(flatten)]
+    model: super::transcribe::SpeechArgs,
+    /// The recording
+    #[arg(long, short, value_name = "FILE")]
+    input: PathBuf,
+    /// Runs that are timed, after one that is not
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
+    runs: u8,
+    /// Print an object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct TranscribeRow {
+    threads: usize,
+    isa: &'static str,
+    seconds: f32,
+    s_median: f64,
+    text: String,
+}
+
+/// Times whole transcriptions, greedy, from the bytes of the file to the text.
+pub(super) fn transcribe(args: &TranscribeBenchArgs) -> Result<()> {
+    let engine = args.model.engine()?;
+    let audio = map(&args.input)?;
+    let run = || {
+        let options = Options { beams: 1, language: args.model.language(), ..Options::default() };
+        let progress = &mut |_: &[_], _, _| Ok(());
+        let job = Transcribe { model: None, audio: audio.clone(), prompt: None, options, progress };
+        engine.run(job, Deadline::NONE)
+    };
+    let expected = run()?.transcript;
+    let mut times = vec![];
+    for _ in 0..args.runs {
+        let start = Instant::now();
+        let said = run()?;
+        times.push(start.elapsed().as_secs_f64());
+        if said.transcript != expected {
+            return Err(Error::internal("two equal runs gave different transcripts"));
+        }
+    }
+    times.sort_by(f64::total_cmp);
+    let row = TranscribeRow {
+        threads: engine.cpu.threads(),
+        isa: engine.cpu.isa.name(),
+        seconds: expected.duration,
+        s_median: times[times.len() / 2],
+        text: expected.text().trim().into(),
+    };
+    let line = match args.json {
+        true => json_line(&row)?,
+        false => format!(
+            "{:.3} s median for {:.1} s of audio ({}, threads: {}): {}",
+            row.s_median, row.seconds, row.isa, row.threads, row.text
+        ),
+    };
+    print(|out| writeln!(out, "{line}"))
 }
 
 #[cfg(test)]

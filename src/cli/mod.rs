@@ -82,6 +82,8 @@ enum Command {
 enum Bench {
     /// Token ids to normalised vectors: random ids, no padding
     Embed(bench::BenchArgs),
+    /// A recording to its text
+    Transcribe(bench::TranscribeBenchArgs),
 }
 
 /// Which model, on how many threads.
@@ -167,6 +169,7 @@ fn execute(command: Command, main: SystemTime) -> Result<()> {
         },
         Command::Info { model, json, .. } => show::info(&model.engine()?, json),
         Command::Bench { what: Bench::Embed(args) } => bench::embed(&args),
+        Command::Bench { what: Bench::Transcribe(args) } => bench::transcribe(&args),
         Command::Completions { shell } => completions(shell),
     }
 }

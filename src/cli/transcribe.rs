@@ -12,12 +12,10 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
 
+/// Which speech model, on how many threads, and what it hears.
 #[derive(Debug, Args)]
-pub(super) struct TranscribeArgs {
-    /// Recordings: WAV, MP3, FLAC, Ogg, M4A, MP4, Matroska, WebM
-    #[arg(required = true)]
-    files: Vec<PathBuf>,
-    /// A model folder, or a name [default: $TEALIGHT_SPEECH_MODEL or whisper-base]
+pub(super) struct SpeechArgs {
+    /// A model folder or packed file, or a name [default: $TEALIGHT_SPEECH_MODEL or whisper-base]
     #[arg(long, short, value_name = "MODEL")]
     model: Option<String>,
     /// Threads [default: $TEALIGHT_THREADS or the cores]
@@ -26,6 +24,28 @@ pub(super) struct TranscribeArgs {
     /// The language that is spoken, such as en or german [default: what is heard]
     #[arg(long, short)]
     language: Option<String>,
+}
+
+impl SpeechArgs {
+    pub(super) fn engine(&self) -> Result<Engine> {
+        let mut config = Config::from_env()?;
+        config.threads = self.threads.map_or(config.threads, usize::from);
+        config.speech_model = self.model.clone().unwrap_or(config.speech_model);
+        Engine::new(config)
+    }
+
+    pub(super) fn language(&self) -> Option<String> {
+        self.language.as_deref().map(language_code)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TranscribeArgs {
+    /// Recordings: WAV, MP3, FLAC, Ogg, M4A, MP4, Matroska, WebM
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    model: SpeechArgs,
     /// Write in English what is spoken in another language
     #[arg(long)]
     translate: bool,
@@ -44,10 +64,7 @@ pub(super) struct TranscribeArgs {
 }
 
 pub(super) fn run(args: &TranscribeArgs) -> Result<()> {
-    let mut config = Config::from_env()?;
-    config.threads = args.threads.map_or(config.threads, usize::from);
-    config.speech_model = args.model.clone().unwrap_or(config.speech_model);
-    let engine = Engine::new(config)?;
+    let engine = args.model.engine()?;
     let form = Form::named(&args.format).unwrap_or_default();
     for file in &args.files {
         let said = transcribe(&engine, args, file).map_err(|e| e.context(file.display()))?;
@@ -63,12 +80,8 @@ fn task(args: &TranscribeArgs) -> Task {
 }
 
 fn transcribe(engine: &Engine, args: &TranscribeArgs, file: &Path) -> Result<Said> {
-    let mut options = Options {
-        language: args.language.as_deref().map(language_code),
-        task: task(args),
-        beams: args.beams.into(),
-        ..Options::default()
-    };
+    let mut options =
+        Options { language: args.model.language(), task: task(args), beams: args.beams.into(), ..Options::default() };
     if args.no_fallback {
         options.temperatures.truncate(1);
     }

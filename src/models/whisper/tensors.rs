@@ -8,7 +8,7 @@ use crate::nn::LayerNorm;
 use std::sync::{Mutex, PoisonError};
 
 /// Values along K that share a scale.
-const GROUP: usize = 192;
+const GROUP: usize = 64;
 /// Of every layer norm.
 const EPS: f32 = 1e-5;
 

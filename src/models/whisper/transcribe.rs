@@ -16,6 +16,9 @@ use std::io::Write;
 const FRAMES_A_SECOND: f32 = 100.0;
 /// Frames of a step of timestamps.
 const FRAMES_A_STEP: usize = 2;
+/// A text that stays so many times as unlikely as what is tried again was not heard but made up: of tones, for one.
+/// openai/whisper writes it.
+const NOT_HEARD: f32 = 2.0;
 /// Above it, the text before is no prompt for the next window.
 const HOT: f32 = 0.5;
 
@@ -142,8 +145,9 @@ impl Whisper {
             }
             let prompt = Prompt { previous: &text[prompt_from..], language, task: options.task, timestamps: true };
             let tried = cpu.inside(|| self.decode(cpu, &heard, &prompt, options, seek as u64));
-            let decoded = &tried.decoded;
-            if decoded.no_speech > options.most_no_speech && decoded.log_probability <= options.least_log_probability {
+            let (decoded, least) = (&tried.decoded, options.least_log_probability);
+            let nobody = decoded.no_speech > options.most_no_speech && decoded.log_probability <= least;
+            if nobody || decoded.log_probability < NOT_HEARD * least {
                 seek += size;
                 on_segments(&[], seek as f32 / FRAMES_A_SECOND)?;
                 continue;
@@ -224,7 +228,8 @@ impl Whisper {
         let mut cuts: Vec<usize> = (1..count).filter(|i| is_moment(&tokens[i - 1]) && is_moment(&tokens[*i])).collect();
         // From whole frames, so that one moment is one number, whichever window it is in.
         let seconds = |frame: usize| frame as f32 / FRAMES_A_SECOND;
-        let time = |id: u32| seconds(seek + moment(id) * FRAMES_A_STEP);
+        // Behind the recording stands silence, in which a moment may lie.
+        let time = |id: u32| seconds(seek + (moment(id) * FRAMES_A_STEP).min(size));
         if cuts.is_empty() {
             let last = tokens.iter().rev().find(|id| is_moment(id)).filter(|id| **id != first);
             let end = last.map_or(seconds(seek + size), |id| time(*id));
