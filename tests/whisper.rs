@@ -23,6 +23,9 @@ const LOG_PROBABILITY_ERROR: f64 = 0.1;
 /// How far a moment may be from that of float32, in seconds: where one segment ends is often a matter of taste.
 const MOMENT_ERROR: f64 = 0.6;
 
+/// How far a word may begin from where float32 decoding finds it, in seconds.
+const WORD_ERROR: f64 = 0.1;
+
 fn tests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")
 }
@@ -139,6 +142,37 @@ fn threads_and_sets_give_the_same_transcript() {
     let expected = run(Isa::best(), 1);
     for isa in sets().into_iter().filter(|isa| isa.name() != "avx2") {
         assert_eq!(run(isa, 2), expected, "{}", isa.name());
+    }
+}
+
+/// Where words begin and end, by float32 decoding and openai/whisper's way of finding it.
+#[test]
+#[ignore = "needs the weights that tests/run gets"]
+fn words_are_where_float32_finds_them() {
+    let goldens: Value =
+        serde_json::from_slice(&std::fs::read(tests().join("goldens/whisper/transcripts.json")).unwrap()).unwrap();
+    for (model, expected) in goldens.as_object().unwrap() {
+        let run = |options| transcribe(&engine(model, Isa::best(), 2), audio("jfk.flac"), options).unwrap().transcript;
+        let found = run(Options { words: true, ..greedy() });
+        assert_eq!(found.text(), run(greedy()).text());
+        let segments = found.segments.iter().map(|s| (&s.words, s.start, s.end));
+        for (words, start, end) in segments.clone() {
+            assert!(words.first().is_some_and(|w| w.start == start) && words.last().is_some_and(|w| w.end == end));
+        }
+        let words: Vec<_> =
+            segments.flat_map(|(words, ..)| words.iter().enumerate().map(|(i, w)| (w, i + 1 == words.len()))).collect();
+        let expected = expected["words"].as_array().unwrap();
+        assert_eq!(words.len(), expected.len(), "{model}");
+        for ((word, is_last), expected) in words.iter().zip(expected) {
+            let off = |found: f32, name: &str| (found as f64 - expected[name].as_f64().unwrap()).abs();
+            assert!(off(word.start, "start") <= WORD_ERROR, "{model}: {word:?} {expected}");
+            // The last word of a segment ends with it, at a moment that the model writes.
+            assert!(
+                off(word.end, "end") <= if *is_last { MOMENT_ERROR } else { WORD_ERROR },
+                "{model}: {word:?} {expected}"
+            );
+        }
+        assert!(words.windows(2).all(|w| w[0].0.end <= w[1].0.start + 1e-6), "{words:?}");
     }
 }
 

@@ -5,7 +5,7 @@ use super::routes::{Call, Reply};
 use super::wire::parse;
 use crate::engine::speech::{Said, Transcribe};
 use crate::error::{Error, Kind, Result, shown};
-use crate::format::transcript::{Form, Usage, render};
+use crate::format::transcript::{Form, Parts, Usage, render};
 use crate::models::whisper::{Options, Task, language_code};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -28,7 +28,7 @@ pub struct AudioRequest {
     pub response_format: Option<String>,
     /// 0 where it is missing: tries higher ones where a text is unlikely.
     pub temperature: Option<f32>,
-    /// `segment`.
+    /// `segment`, `word` or both; `segment` where it is missing.
     #[serde(alias = "timestamp_granularities[]")]
     pub timestamp_granularities: Option<Vec<String>>,
     /// Whether the reply is a list of server-sent events.
@@ -55,6 +55,7 @@ pub fn translations(call: &Call) -> Result<Reply> {
 fn answer(call: &Call, task: Task) -> Result<Reply> {
     let Request { fields, file, form } = read(call)?;
     let options = options(&fields, task)?;
+    let parts = Parts { segments: !options.words || wants(&fields, "segment"), words: options.words };
     let mut events = String::new();
     let job = Transcribe {
         model: fields.model,
@@ -74,7 +75,7 @@ fn answer(call: &Call, task: Task) -> Result<Reply> {
         event(&mut events, &serde_json::json!({"type": "transcript.text.done", "text": text.trim(), "usage": usage}))?;
         return Ok(Reply::text(events, "text/event-stream"));
     }
-    let body = render(&transcript, task, form).map_err(not_json)?;
+    let body = render(&transcript, task, form, parts).map_err(not_json)?;
     Ok(Reply::text(body, form.content_type()))
 }
 
@@ -157,14 +158,18 @@ fn set(fields: &mut AudioRequest, name: &str, text: String) -> Result<()> {
     Ok(())
 }
 
+fn wants(fields: &AudioRequest, granularity: &str) -> bool {
+    fields.timestamp_granularities.iter().flatten().any(|g| g == granularity)
+}
+
 fn options(fields: &AudioRequest, task: Task) -> Result<Options> {
     for granularity in fields.timestamp_granularities.iter().flatten() {
-        if granularity != "segment" {
-            let message = format!("timestamp_granularities has {:?}; known: segment", shown(granularity));
+        if !matches!(granularity.as_str(), "segment" | "word") {
+            let message = format!("timestamp_granularities has {:?}; known: segment, word", shown(granularity));
             return Err(Error::value("timestamp_granularities", message));
         }
     }
-    let mut options = Options { task, beams: 1, ..Options::default() };
+    let mut options = Options { task, beams: 1, words: wants(fields, "word"), ..Options::default() };
     options.language = fields.language.as_deref().filter(|l| !l.trim().is_empty()).map(language_code);
     if let Some(temperature) = fields.temperature {
         if !(0.0..=1.0).contains(&temperature) {

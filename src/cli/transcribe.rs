@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::engine::speech::{Said, Transcribe};
 use crate::engine::{Deadline, Engine};
 use crate::error::{Error, Result};
-use crate::format::transcript::{Form, render};
+use crate::format::transcript::{Form, Parts, render};
 use crate::models::map::map;
 use crate::models::whisper::{Options, Task, language_code};
 use clap::Args;
@@ -58,6 +58,9 @@ pub(super) struct TranscribeArgs {
     /// Texts that are followed at once: 1 is fastest
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     beams: u8,
+    /// Give words times of their own, in verbose_json
+    #[arg(long)]
+    word_timestamps: bool,
     /// Do without trying again at higher temperatures where a text is unlikely
     #[arg(long)]
     no_fallback: bool,
@@ -66,9 +69,10 @@ pub(super) struct TranscribeArgs {
 pub(super) fn run(args: &TranscribeArgs) -> Result<()> {
     let engine = args.model.engine()?;
     let form = Form::named(&args.format).unwrap_or_default();
+    let parts = Parts { segments: true, words: args.word_timestamps };
     for file in &args.files {
         let said = transcribe(&engine, args, file).map_err(|e| e.context(file.display()))?;
-        let text = render(&said.transcript, task(args), form)
+        let text = render(&said.transcript, task(args), form, parts)
             .map_err(|e| Error::internal(format!("a transcript is not JSON: {e}")))?;
         print(|out| writeln!(out, "{}", text.trim_end()))?;
     }
@@ -80,8 +84,13 @@ fn task(args: &TranscribeArgs) -> Task {
 }
 
 fn transcribe(engine: &Engine, args: &TranscribeArgs, file: &Path) -> Result<Said> {
-    let mut options =
-        Options { language: args.model.language(), task: task(args), beams: args.beams.into(), ..Options::default() };
+    let mut options = Options {
+        language: args.model.language(),
+        task: task(args),
+        beams: args.beams.into(),
+        words: args.word_timestamps,
+        ..Options::default()
+    };
     if args.no_fallback {
         options.temperatures.truncate(1);
     }

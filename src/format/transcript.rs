@@ -1,6 +1,6 @@
 //! What a transcript looks like outside: OpenAI's JSON, text and subtitles.
 
-use crate::models::whisper::{Segment, Task, Transcript, language_name};
+use crate::models::whisper::{Segment, Task, Transcript, Word, language_name};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +52,15 @@ impl Form {
     }
 }
 
+/// What [`Form::VerboseJson`] has besides the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parts {
+    /// Segments and their figures.
+    pub segments: bool,
+    /// Words and their times.
+    pub words: bool,
+}
+
 /// Seconds of audio, as OpenAI counts them.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Usage {
@@ -90,9 +99,24 @@ pub struct Verbose {
     /// The whole text.
     pub text: String,
     /// Parts of the text.
-    pub segments: Vec<VerboseSegment>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub segments: Option<Vec<VerboseSegment>>,
+    /// Words of the text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub words: Option<Vec<VerboseWord>>,
     /// What it cost.
     pub usage: Usage,
+}
+
+/// A word of a text with its time.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct VerboseWord {
+    /// Without spaces around it.
+    pub word: String,
+    /// Seconds.
+    pub start: f32,
+    /// Seconds.
+    pub end: f32,
 }
 
 /// A part of a text with its time.
@@ -124,19 +148,19 @@ pub struct VerboseSegment {
 ///
 /// # Errors
 /// serde_json's, of which there are none.
-pub fn render(transcript: &Transcript, task: Task, form: Form) -> serde_json::Result<String> {
+pub fn render(transcript: &Transcript, task: Task, form: Form, parts: Parts) -> serde_json::Result<String> {
     let usage = Usage::of(transcript.duration);
     match form {
         Form::Json => serde_json::to_string(&Short { text: transcript.text().trim().into(), usage }),
         Form::Text => Ok(format!("{}\n", transcript.text().trim())),
-        Form::VerboseJson => serde_json::to_string(&verbose(transcript, task)),
+        Form::VerboseJson => serde_json::to_string(&verbose(transcript, task, parts)),
         Form::Srt => Ok(transcript.segments.iter().enumerate().map(|(i, s)| srt(i, s)).collect()),
         Form::Vtt => Ok(format!("WEBVTT\n\n{}", transcript.segments.iter().map(vtt).collect::<String>())),
     }
 }
 
 /// All that is known of a transcript.
-pub fn verbose(transcript: &Transcript, task: Task) -> Verbose {
+pub fn verbose(transcript: &Transcript, task: Task, parts: Parts) -> Verbose {
     let segment = |(id, s): (usize, &Segment)| VerboseSegment {
         id,
         seek: s.seek,
@@ -149,6 +173,7 @@ pub fn verbose(transcript: &Transcript, task: Task) -> Verbose {
         compression_ratio: s.compression,
         no_speech_prob: s.no_speech,
     };
+    let word = |w: &Word| VerboseWord { word: w.text.trim().into(), start: rounded(w.start), end: rounded(w.end) };
     let (task, language) = match task {
         Task::Transcribe => ("transcribe", language_name(&transcript.language)),
         // What is written is English, whatever is spoken.
@@ -159,7 +184,8 @@ pub fn verbose(transcript: &Transcript, task: Task) -> Verbose {
         language: language.into(),
         duration: rounded(transcript.duration),
         text: transcript.text().trim().into(),
-        segments: transcript.segments.iter().enumerate().map(segment).collect(),
+        segments: parts.segments.then(|| transcript.segments.iter().enumerate().map(segment).collect()),
+        words: parts.words.then(|| transcript.segments.iter().flat_map(|s| &s.words).map(word).collect()),
         usage: Usage::of(transcript.duration),
     }
 }
@@ -195,6 +221,8 @@ fn clock(seconds: f32, always_hours: bool, point: char) -> String {
 mod tests {
     use super::*;
 
+    const ALL: Parts = Parts { segments: true, words: true };
+
     fn transcript() -> Transcript {
         let segment = |start, end, text: &str| Segment {
             seek: 0,
@@ -206,6 +234,7 @@ mod tests {
             log_probability: -0.25,
             compression: 1.25,
             no_speech: 0.5,
+            words: vec![Word { text: text.into(), start, end }],
         };
         let segments = vec![segment(0.0, 3.32, " The beach"), segment(3661.5, 3662.0, " a --> b")];
         Transcript { language: "de".into(), duration: 3662.004, segments }
@@ -213,26 +242,30 @@ mod tests {
 
     #[test]
     fn subtitles_are_as_players_read_them() {
-        let srt = render(&transcript(), Task::Transcribe, Form::Srt).unwrap();
+        let srt = render(&transcript(), Task::Transcribe, Form::Srt, ALL).unwrap();
         assert_eq!(srt, "1\n00:00:00,000 --> 00:00:03,320\nThe beach\n\n2\n01:01:01,500 --> 01:01:02,000\na -> b\n\n");
-        let vtt = render(&transcript(), Task::Transcribe, Form::Vtt).unwrap();
+        let vtt = render(&transcript(), Task::Transcribe, Form::Vtt, ALL).unwrap();
         assert_eq!(vtt, "WEBVTT\n\n00:00.000 --> 00:03.320\nThe beach\n\n01:01:01.500 --> 01:01:02.000\na -> b\n\n");
     }
 
     #[test]
     fn json_has_openais_fields() {
         let short: serde_json::Value =
-            serde_json::from_str(&render(&transcript(), Task::Transcribe, Form::Json).unwrap()).unwrap();
+            serde_json::from_str(&render(&transcript(), Task::Transcribe, Form::Json, ALL).unwrap()).unwrap();
         assert_eq!(
             short,
             serde_json::json!({"text": "The beach a --> b", "usage": {"type": "duration", "seconds": 3663}})
         );
         let long: serde_json::Value =
-            serde_json::from_str(&render(&transcript(), Task::Translate, Form::VerboseJson).unwrap()).unwrap();
+            serde_json::from_str(&render(&transcript(), Task::Translate, Form::VerboseJson, ALL).unwrap()).unwrap();
         assert_eq!((&long["task"], &long["language"]), (&"translate".into(), &"english".into()));
         assert_eq!((&long["segments"][1]["id"], &long["segments"][1]["avg_logprob"]), (&1.into(), &(-0.25).into()));
         let long: serde_json::Value =
-            serde_json::from_str(&render(&transcript(), Task::Transcribe, Form::VerboseJson).unwrap()).unwrap();
+            serde_json::from_str(&render(&transcript(), Task::Transcribe, Form::VerboseJson, ALL).unwrap()).unwrap();
         assert_eq!(long["language"], "german");
+        assert_eq!(long["words"][0], serde_json::json!({"word": "The beach", "start": 0.0, "end": 3.32f32}));
+        let few = Parts { segments: false, words: false };
+        let bare = serde_json::to_value(verbose(&transcript(), Task::Transcribe, few)).unwrap();
+        assert!(bare.get("segments").is_none() && bare.get("words").is_none());
     }
 }

@@ -41,6 +41,14 @@ def test_verbose_json_has_segments(client):
     assert [s.id for s in reply.segments] == list(range(len(reply.segments)))
 
 
+def test_words_have_times_of_their_own(client):
+    reply = transcribe(client, response_format="verbose_json", timestamp_granularities=["word"])
+    assert reply.segments is None and [w.word for w in reply.words[:4]] == ["And", "so", "my", "fellow"]
+    assert all(a.end <= b.start + 1e-6 and a.start < a.end for a, b in zip(reply.words, reply.words[1:]))
+    both = transcribe(client, response_format="verbose_json", timestamp_granularities=["word", "segment"])
+    assert both.segments and both.words == reply.words
+
+
 def test_a_stream_has_the_text_in_parts(client):
     events = list(transcribe(client, stream=True))
     assert [e.type for e in events[:-1]] == ["transcript.text.delta"] * (len(events) - 1)

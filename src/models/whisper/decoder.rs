@@ -44,6 +44,8 @@ struct Layer {
 pub(super) struct Heard {
     /// `[layers][heads]`.
     sequences: Vec<Vec<Sequence>>,
+    /// `[audio_rows, D]`, for the times of words.
+    rows: Vec<f32>,
 }
 
 /// Keys and values of the tokens of one hypothesis.
@@ -71,6 +73,8 @@ pub(super) struct Scratch {
     codes: Codes,
     queries: Vec<Queries>,
     scores: Vec<f32>,
+    /// `[layers]` of queries to the audio, `[rows, D]`, where they are asked for.
+    asked: Option<Vec<Vec<f32>>>,
     /// Logits of some columns, a list a thread.
     parts: Vec<Vec<f32>>,
 }
@@ -102,6 +106,8 @@ impl Decoder {
     pub(super) fn hear(&self, cpu: &Cpu, rows: &[f32], heard: &mut Heard) {
         let d = self.width();
         let (tokens, width) = (rows.len() / d, d / self.heads);
+        heard.rows.clear();
+        heard.rows.extend_from_slice(rows);
         heard.sequences.resize_with(self.layers.len(), || vec![Sequence::default(); self.heads]);
         let mut both = vec![0.0; tokens * 2 * d];
         for (layer, sequences) in self.layers.iter().zip(&mut heard.sequences) {
@@ -143,6 +149,23 @@ impl Decoder {
         }
         caches.iter_mut().for_each(|cache| cache.tokens += each);
         self.norm.apply(cpu.isa, &mut scratch.x);
+    }
+
+    /// What `tokens` ask of the audio: `[layers]` of `[tokens, D]`.
+    pub(super) fn queries(&self, cpu: &Cpu, heard: &Heard, tokens: &[u32], scratch: &mut Scratch) -> Vec<Vec<f32>> {
+        scratch.asked = Some(vec![]);
+        self.step(cpu, heard, &mut [self.cache()], tokens, scratch);
+        scratch.asked.take().unwrap_or_default()
+    }
+
+    /// The keys `[rows, width]` of a head for the first rows of the audio.
+    pub(super) fn keys(&self, cpu: &Cpu, heard: &Heard, layer: usize, head: usize, rows: usize) -> Vec<f32> {
+        let (d, product) = (self.width(), &self.layers[layer].cross_rows);
+        let (mut codes, mut keys) = (Codes::default(), vec![0.0; rows * d]);
+        codes.of(cpu.isa, &heard.rows[..rows * d], product);
+        gemm(cpu.isa, &codes, product, 0..d, Then::Store, &mut keys);
+        let width = d / self.heads;
+        keys.chunks_exact(d).flat_map(|row| &row[head * width..(head + 1) * width]).copied().collect()
     }
 
     /// The logits of some rows of the last step, `[rows, V padded]`.
@@ -226,6 +249,9 @@ impl Layer {
         let (rows, width) = (scratch.codes.rows(), d / sequences.len());
         scratch.wide.resize(rows * d, 0.0);
         gemm(isa, &scratch.codes, &self.cross_query, 0..d, Then::Store, &mut scratch.wide);
+        if let Some(asked) = &mut scratch.asked {
+            asked.push(scratch.wide.clone());
+        }
         scratch.attended.resize(rows * d, 0.0);
         scratch.queries.resize_with(1, Queries::default);
         for (h, sequence) in sequences.iter().enumerate() {

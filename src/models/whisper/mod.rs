@@ -15,6 +15,7 @@ mod rules;
 mod tensors;
 mod transcribe;
 mod vocabulary;
+mod words;
 
 pub use config::{Config, FRAMES};
 pub use file::{is_whisper, pack};
@@ -22,6 +23,7 @@ pub use languages::{code as language_code, name as language_name};
 pub use listen::{Listener, Pieces, Window};
 pub use transcribe::{Options, Segment, Transcript};
 pub use vocabulary::{Special, Vocabulary};
+pub use words::Word;
 
 use super::tokenizer::Tokenizer;
 use crate::error::Result;

@@ -5,6 +5,7 @@
 use super::decode::{Decoded, Decoding, Prompt, Search};
 use super::decoder::Heard;
 use super::listen::Listener;
+use super::words::{self, Word};
 use super::{FRAMES, Task, Whisper};
 use crate::error::{Error, Result};
 use crate::nn::Cpu;
@@ -35,6 +36,8 @@ pub struct Options {
     pub beams: usize,
     /// Texts that are drawn at others.
     pub draws: usize,
+    /// Whether words get times of their own.
+    pub words: bool,
     /// Tokens of a text that came before the recording.
     pub prompt: Vec<u32>,
     /// Whether the text of a window is the prompt of the next.
@@ -55,6 +58,7 @@ impl Default for Options {
             temperatures: vec![0.0, 0.2, 0.4, 0.6, 0.8, 1.0],
             beams: 5,
             draws: 5,
+            words: false,
             prompt: vec![],
             condition: true,
             most_compression: 2.4,
@@ -85,6 +89,8 @@ pub struct Segment {
     pub compression: f32,
     /// How likely it is that nobody speaks in the window.
     pub no_speech: f32,
+    /// With their times, where they are asked for.
+    pub words: Vec<Word>,
 }
 
 /// What was said in a recording.
@@ -129,7 +135,7 @@ impl Whisper {
         let mut language = self.language_token(options)?;
         let mut segments: Vec<Segment> = vec![];
         let mut text = options.prompt.clone();
-        let (mut seek, mut prompt_from) = (0, 0);
+        let (mut seek, mut prompt_from, mut spoken) = (0, 0, 0.0);
         while seek < frames {
             let size = FRAMES.min(frames - seek);
             let window = recording.window(seek)?;
@@ -152,7 +158,17 @@ impl Whisper {
                 on_segments(&[], seek as f32 / FRAMES_A_SECOND)?;
                 continue;
             }
-            let (new, advance) = self.split(&tried, seek, size);
+            let (mut new, mut advance) = self.split(&tried, seek, size);
+            if options.words && !new.is_empty() {
+                let offset = seek as f32 / FRAMES_A_SECOND;
+                let window = words::Window { heard: &heard, language, task: options.task, frames: size, offset };
+                self.time_words(cpu, &window, &mut new, &mut spoken);
+                // The next window begins where the last word ends.
+                let end = (spoken * FRAMES_A_SECOND).round() as usize;
+                if advance < size && end > seek {
+                    advance = end - seek;
+                }
+            }
             text.extend(new.iter().flat_map(|s| &s.tokens));
             if !options.condition || tried.temperature > HOT {
                 prompt_from = text.len();
@@ -265,6 +281,7 @@ impl Whisper {
             log_probability: tried.decoded.log_probability,
             compression: tried.compression,
             no_speech: tried.decoded.no_speech,
+            words: vec![],
         })
     }
 }
