@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! Lambda event ─► event ─┐
-//! HTTP ─────────► server ─┼─► api: body → Job ─► engine ─► tokenizer ─► models ─► format ─► reply
+//! HTTP ─────────► server ─┼─► api: body → Job ─► engine ─► tokenizer or audio ─► models ─► format ─► reply
 //! command line ─► cli ────┘                      (lazy registry)       (nn on kernels)
 //! ```
 //!
@@ -19,10 +19,10 @@
 //! | [`api`] | routes of OpenAI and text-embeddings-inference: a request in, a reply out, no sockets |
 //! | [`engine`] | what can be asked: jobs, the registry of loaded models, where models come from. Read this first |
 //! | [`mod@audio`] | recordings: any file to samples at 16 kHz |
-//! | [`models`] | files to networks: GGUF, safetensors, tokenizers, BERT, sentence-transformers' pipelines |
+//! | [`models`] | files to networks: GGUF, safetensors, tokenizers, BERT, sentence-transformers' pipelines, Whisper |
 //! | [`nn`] | operations of a network on candle tensors |
 //! | [`kernels`] | arithmetic on slices, one file an idea; the only unsafe code but for mapping a file |
-//! | [`mod@format`] | what vectors look like outside |
+//! | [`mod@format`] | what vectors and transcripts look like outside |
 //! | [`config`], [`error`], [`log`] | every environment variable; every error and its status; log lines |
 //!
 //! Dependencies point one way: `main → {event, server, cli} → api → engine → models → nn → kernels`.

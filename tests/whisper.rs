@@ -157,7 +157,9 @@ fn words_are_where_float32_finds_them() {
         assert_eq!(found.text(), run(greedy()).text());
         let segments = found.segments.iter().map(|s| (&s.words, s.start, s.end));
         for (words, start, end) in segments.clone() {
-            assert!(words.first().is_some_and(|w| w.start == start) && words.last().is_some_and(|w| w.end == end));
+            // A segment's own moments hold against a word at its end that is too long.
+            assert!(words.first().is_some_and(|w| (w.start - start).abs() <= 0.5), "{words:?} {start}");
+            assert!(words.last().is_some_and(|w| (w.end - end).abs() <= 0.5), "{words:?} {end}");
         }
         let words: Vec<_> =
             segments.flat_map(|(words, ..)| words.iter().enumerate().map(|(i, w)| (w, i + 1 == words.len()))).collect();
