@@ -263,7 +263,7 @@ mod tests {
         let long: serde_json::Value =
             serde_json::from_str(&render(&transcript(), Task::Transcribe, Form::VerboseJson, ALL).unwrap()).unwrap();
         assert_eq!(long["language"], "german");
-        assert_eq!(long["words"][0], serde_json::json!({"word": "The beach", "start": 0.0, "end": 3.32f32}));
+        assert_eq!(long["words"][0], serde_json::json!({"word": "The beach", "start": 0.0, "end": 3.32}));
         let few = Parts { segments: false, words: false };
         let bare = serde_json::to_value(verbose(&transcript(), Task::Transcribe, few)).unwrap();
         assert!(bare.get("segments").is_none() && bare.get("words").is_none());

@@ -11,7 +11,7 @@ pub const WINDOW: usize = 400;
 pub const HOP: usize = 160;
 /// Powers below this count as it.
 const SMALLEST: f32 = 1e-10;
-/// What [`SMALLEST`] becomes.
+/// What the smallest power becomes.
 pub const SILENCE: f32 = -10.0;
 /// Nothing is quieter than the loudest by more than this, in powers of ten.
 const RANGE: f32 = 8.0;
