@@ -178,6 +178,24 @@ fn words_are_where_float32_finds_them() {
     }
 }
 
+/// From a recording to what an index takes, in one call.
+#[test]
+#[ignore = "needs the weights that tests/run gets"]
+fn the_command_line_writes_documents_with_vectors() {
+    let file = tests().join("fixtures/audio/jfk.flac").display().to_string();
+    let arguments = ["transcribe", "--model", "whisper-tiny.en", "--embed", &file];
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_tealight")).args(arguments).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    let documents: Vec<Value> =
+        String::from_utf8(output.stdout).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(documents.len(), 2);
+    assert_eq!(documents[1]["id"], format!("{file}#1"));
+    assert!(documents[0]["text"].as_str().unwrap().contains("fellow Americans"));
+    assert!(documents[0]["metadata"]["end"].as_f64() <= documents[1]["metadata"]["start"].as_f64());
+    let vector: Vec<f64> = documents[0]["embedding"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
+    assert!(vector.len() == 384 && (vector.iter().map(|v| v * v).sum::<f64>() - 1.0).abs() < 1e-5);
+}
+
 fn hub_folder(name: &str) -> PathBuf {
     tealight::engine::source::for_operator(&Config::read(|_| None).unwrap(), name).unwrap()
 }

@@ -3,15 +3,17 @@
 use super::form;
 use super::routes::{Call, Reply};
 use super::wire::parse;
-use crate::engine::speech::{Said, Transcribe};
+use crate::engine::Check;
+use crate::engine::speech::{self, Said, Transcribe};
 use crate::error::{Error, Kind, Result, shown};
 use crate::format::transcript::{Form, Parts, Usage, render};
-use crate::models::whisper::{Options, Task, language_code};
+use crate::format::{Encoded, Encoding, encode};
+use crate::models::whisper::{Options, Segment, Task, language_code, language_name};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// `POST /v1/audio/transcriptions` and `/v1/audio/translations`: a form, or JSON with the file in base64.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -33,6 +35,51 @@ pub struct AudioRequest {
     pub timestamp_granularities: Option<Vec<String>>,
     /// Whether the reply is a list of server-sent events.
     pub stream: Option<bool>,
+    /// Of `/v1/audio/embeddings`: the model that makes vectors; the default one where it is missing.
+    pub embedding_model: Option<String>,
+    /// Of `/v1/audio/embeddings`: how many values to keep of each vector, which is then scaled to length 1 again.
+    pub dimensions: Option<usize>,
+    /// Of `/v1/audio/embeddings`: how vectors are written; `float` where it is missing.
+    pub encoding_format: Option<Encoding>,
+}
+
+/// The reply of `/v1/audio/embeddings`, which takes an [`AudioRequest`] and is not OpenAI's.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct AudioEmbeddingsResponse {
+    /// `list`.
+    pub object: &'static str,
+    /// A document for each segment, in order.
+    pub data: Vec<SegmentEmbedding>,
+    /// The model that made the vectors.
+    pub model: String,
+    /// The model that heard.
+    pub speech_model: String,
+    /// The name of the language.
+    pub language: String,
+    /// Seconds.
+    pub duration: f32,
+    /// What it cost.
+    pub usage: Usage,
+}
+
+/// What was said, when, and its vector.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct SegmentEmbedding {
+    /// `embedding`.
+    pub object: &'static str,
+    /// Which segment.
+    pub index: usize,
+    /// What was said.
+    pub text: String,
+    /// Seconds.
+    pub start: f32,
+    /// Seconds.
+    pub end: f32,
+    /// The vector.
+    pub embedding: Encoded,
+    /// For int8 and uint8: value = scale × code, or scale × (code − 128).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scale: Option<f32>,
 }
 
 /// A request with its file.
@@ -50,6 +97,31 @@ pub fn transcriptions(call: &Call) -> Result<Reply> {
 /// Answers `POST /v1/audio/translations`.
 pub fn translations(call: &Call) -> Result<Reply> {
     answer(call, Task::Translate)
+}
+
+/// Answers `POST /v1/audio/embeddings`: what is said, in segments, and their vectors.
+pub fn embeddings(call: &Call) -> Result<Reply> {
+    let Request { fields, file, .. } = read(call)?;
+    let options = options(&fields, Task::Transcribe)?;
+    call.engine.run(Check { dimensions: fields.dimensions, prompt: None }, call.deadline)?;
+    let progress = &mut |_: &[_], _, _| Ok(());
+    let job = Transcribe { model: fields.model, audio: file, prompt: fields.prompt, options, progress };
+    let Said { model: speech_model, transcript } = call.engine.run(job, call.deadline)?;
+    let vectors = speech::embed(call.engine, &transcript, fields.embedding_model, fields.dimensions, call.deadline)?;
+    let document = |(index, (segment, vector)): (usize, (&Segment, Vec<f32>))| {
+        let (embedding, scale) = encode(vector, fields.encoding_format.unwrap_or_default());
+        let (text, start, end) = (segment.text.trim().to_string(), segment.start, segment.end);
+        SegmentEmbedding { object: "embedding", index, text, start, end, embedding, scale }
+    };
+    Reply::json(&AudioEmbeddingsResponse {
+        object: "list",
+        data: transcript.segments.iter().zip(vectors.vectors).enumerate().map(document).collect(),
+        model: vectors.model,
+        speech_model,
+        language: language_name(&transcript.language).into(),
+        duration: transcript.duration,
+        usage: Usage::of(transcript.duration),
+    })
 }
 
 fn answer(call: &Call, task: Task) -> Result<Reply> {
@@ -141,6 +213,18 @@ fn set(fields: &mut AudioRequest, name: &str, text: String) -> Result<()> {
             fields.temperature = Some(
                 number.map_err(|_| Error::value(name, format!("{name} is {:?}, it must be a number", shown(&text))))?,
             );
+        }
+        "embedding_model" => fields.embedding_model = Some(text),
+        "dimensions" => {
+            let number = text.trim().parse();
+            let wrong = |_| Error::value(name, format!("{name} is {:?}, it must be a whole number", shown(&text)));
+            fields.dimensions = Some(number.map_err(wrong)?);
+        }
+        "encoding_format" => {
+            let found = Encoding::ALL.into_iter().find(|e| e.name() == text);
+            let known = Encoding::ALL.map(Encoding::name).join(", ");
+            let wrong = || Error::value(name, format!("{name} is {:?}; known: {known}", shown(&text)));
+            fields.encoding_format = Some(found.ok_or_else(wrong)?);
         }
         "stream" => {
             fields.stream = Some(match text.trim().to_ascii_lowercase().as_str() {

@@ -184,6 +184,7 @@ pub const ROUTES: &[Route] = &[
     post("/embeddings",    OpenAi, EMBEDDINGS, schema::<openai::EmbeddingsRequest>, schema::<openai::EmbeddingsResponse>, openai::embeddings),
     post("/v1/audio/transcriptions", Audio, "What is said in a recording",       schema::<audio::AudioRequest>, schema::<crate::format::transcript::Verbose>, audio::transcriptions),
     post("/v1/audio/translations",   Audio, "The same in English", schema::<audio::AudioRequest>, schema::<crate::format::transcript::Verbose>, audio::translations),
+    post("/v1/audio/embeddings",     Audio, "What is said in a recording, in segments with vectors", schema::<audio::AudioRequest>, schema::<audio::AudioEmbeddingsResponse>, audio::embeddings),
     get("/v1/models",         OpenAi, Key, "The models that requests can name", Some(schema::<openai::ModelList>), openai::models),
     get("/v1/models/{model}", OpenAi, Key, "One model",                         Some(schema::<openai::Model>),     openai::model),
     post("/embed",       Tei, EMBED, schema::<tei::EmbedRequest>, schema::<Vec<crate::format::Encoded>>, tei::embed),

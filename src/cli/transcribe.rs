@@ -1,15 +1,17 @@
 //! `tealight transcribe`: recordings in, text or subtitles out.
 
-use super::print;
+use super::{json_line, print};
 use crate::config::Config;
-use crate::engine::speech::{Said, Transcribe};
+use crate::engine::speech::{self, Said, Transcribe};
 use crate::engine::{Deadline, Engine};
 use crate::error::{Error, Result};
+use crate::format::Encoded;
 use crate::format::transcript::{Form, Parts, render};
 use crate::models::map::map;
 use crate::models::whisper::{Options, Task, language_code};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 use std::path::{Path, PathBuf};
 
 /// Which speech model, on how many threads, and what it hears.
@@ -58,6 +60,9 @@ pub(super) struct TranscribeArgs {
     /// Texts that are followed at once: 1 is fastest
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     beams: u8,
+    /// Write segments as documents with their vectors, one a line: {"id", "text", "metadata", "embedding"}
+    #[arg(long, conflicts_with = "format")]
+    embed: bool,
     /// Give words times of their own, in verbose_json
     #[arg(long)]
     word_timestamps: bool,
@@ -72,9 +77,46 @@ pub(super) fn run(args: &TranscribeArgs) -> Result<()> {
     let parts = Parts { segments: true, words: args.word_timestamps };
     for file in &args.files {
         let said = transcribe(&engine, args, file).map_err(|e| e.context(file.display()))?;
+        if args.embed {
+            print_documents(&engine, &said, file)?;
+            continue;
+        }
         let text = render(&said.transcript, task(args), form, parts)
             .map_err(|e| Error::internal(format!("a transcript is not JSON: {e}")))?;
         print(|out| writeln!(out, "{}", text.trim_end()))?;
+    }
+    Ok(())
+}
+
+/// A segment that an index takes as it is.
+#[derive(Debug, Serialize)]
+struct Document<'a> {
+    id: String,
+    text: &'a str,
+    metadata: Metadata<'a>,
+    embedding: Encoded,
+}
+
+#[derive(Debug, Serialize)]
+struct Metadata<'a> {
+    source: String,
+    start: f32,
+    end: f32,
+    language: &'a str,
+}
+
+fn print_documents(engine: &Engine, said: &Said, file: &Path) -> Result<()> {
+    let vectors = speech::embed(engine, &said.transcript, None, None, Deadline::NONE)?.vectors;
+    for (i, (segment, vector)) in said.transcript.segments.iter().zip(vectors).enumerate() {
+        let source = file.display().to_string();
+        let (start, end, language) = (segment.start, segment.end, said.transcript.language.as_str());
+        let line = json_line(&Document {
+            id: format!("{source}#{i}"),
+            text: segment.text.trim(),
+            metadata: Metadata { source, start, end, language },
+            embedding: Encoded::Floats(vector),
+        })?;
+        print(|out| writeln!(out, "{line}"))?;
     }
     Ok(())
 }

@@ -1,8 +1,9 @@
 //! Job: what is said in a recording.
 
-use super::{Deadline, Engine, Job};
+use super::{Deadline, Embed, Engine, Input, Job, Long, Texts, Vectors};
 use crate::audio::Recording;
 use crate::error::Result;
+use crate::models::tokenizer::Direction;
 use crate::models::whisper::{Listener, Options, Pieces, Segment, Transcript};
 use bytes::Bytes;
 
@@ -58,4 +59,22 @@ impl Job for Transcribe<'_> {
         })?;
         Ok(Said { model: loaded.name.clone(), transcript })
     }
+}
+
+/// A vector of length 1 for each segment of a transcript, by the embedding model `model`, or the default one; texts that are too
+/// long for it are cut.
+///
+/// # Errors
+/// As of [`Embed`].
+pub fn embed(
+    engine: &Engine,
+    transcript: &Transcript,
+    model: Option<String>,
+    dimensions: Option<usize>,
+    deadline: Deadline,
+) -> Result<Vectors> {
+    let inputs = transcript.segments.iter().map(|s| Input::Text(s.text.trim().to_string())).collect();
+    let long = Long::Cut(Direction::Right);
+    let texts = Texts { model, inputs, prompt: None, long, field: "segments", first: 0 };
+    engine.run(Embed { texts, normalize: true, dimensions }, deadline)
 }

@@ -68,6 +68,21 @@ def test_every_kind_of_file_is_heard(client, name):
     assert "fellow" in reply.text.lower(), reply.text
 
 
+def test_speech_becomes_points(client, url, key):
+    headers = {"authorization": f"Bearer {key}"}
+    fields = {"model": "whisper-1", "dimensions": "128", "encoding_format": "float"}
+    with open(AUDIO / "jfk.flac", "rb") as file:
+        reply = requests.post(f"{url}/v1/audio/embeddings", data=fields, files={"file": file}, headers=headers, timeout=60).json()
+    assert (reply["language"], reply["model"], reply["speech_model"]) == ("english", "all-MiniLM-L6-v2", "whisper-base")
+    texts = [row["text"] for row in reply["data"]]
+    assert SAID in " ".join(texts) and all(row["start"] < row["end"] for row in reply["data"])
+    vectors = client.embeddings.create(model=reply["model"], input=texts, dimensions=128, encoding_format="float").data
+    assert [row["embedding"] for row in reply["data"]] == [row.embedding for row in vectors]
+    with open(AUDIO / "jfk.flac", "rb") as file:
+        wrong = requests.post(f"{url}/v1/audio/embeddings", data={"dimensions": "9999"}, files={"file": file}, headers=headers, timeout=60)
+    assert wrong.status_code == 400 and wrong.json()["error"]["param"] == "dimensions"
+
+
 def test_a_json_body_carries_base64(url, key):
     body = {"file": base64.b64encode((AUDIO / "speech.mp3").read_bytes()).decode(), "model": "whisper-1", "language": "en"}
     headers = {"authorization": f"Bearer {key}"}
