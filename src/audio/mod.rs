@@ -1,6 +1,8 @@
 //! Recordings: from the bytes of a file to samples at 16 kHz in one channel, piece by piece.
 
 mod decode;
+mod mp4;
+mod names;
 mod opus;
 mod resample;
 
@@ -11,10 +13,13 @@ use resample::Resampler;
 
 /// Samples a second, of everything that is listened to.
 pub const RATE: usize = 16_000;
+/// Changes of the rate beyond these are damage; each plans a resampler anew.
+const MOST_CHANGES: usize = 100;
 /// The field that a recording comes in, for errors.
 const FIELD: &str = "file";
 
-/// A file that holds a recording: WAV, MP3, FLAC, Ogg (Vorbis, Opus), MP4 and M4A (AAC), Matroska and WebM (Vorbis, Opus).
+/// A file that holds a recording: WAV, MP3, FLAC, Ogg (Vorbis, Opus), MP4 and M4A (AAC, ALAC, Opus),
+/// Matroska and WebM (Vorbis, Opus).
 #[derive(Debug, Clone)]
 pub struct Recording {
     bytes: Bytes,
@@ -35,7 +40,14 @@ impl Recording {
 
     /// The samples from the beginning, in pieces, at [`RATE`]; channels become their mean. May be called again.
     pub fn samples(&self) -> Result<Samples> {
-        Ok(Samples { decoder: Decoder::open(self.bytes.clone())?, resampler: None, rate: 0, some: false, ended: false })
+        Ok(Samples {
+            decoder: Decoder::open(self.bytes.clone())?,
+            resampler: None,
+            rate: 0,
+            changes: 0,
+            some: false,
+            ended: false,
+        })
     }
 }
 
@@ -47,6 +59,7 @@ pub struct Samples {
     resampler: Option<Resampler>,
     /// Of the recording, once it is known.
     rate: usize,
+    changes: usize,
     /// Whether anything could be decoded.
     some: bool,
     ended: bool,
@@ -66,16 +79,23 @@ impl Samples {
             return self.resampler.take().map(Resampler::finish).transpose();
         };
         self.some = true;
-        if self.rate == 0 {
-            self.rate = rate;
-            self.resampler = if rate == RATE { None } else { Some(Resampler::new(rate)?) };
-        } else if self.rate != rate {
-            return Err(invalid(format!("changes its rate from {} to {rate} samples a second", self.rate)));
-        }
+        let mut out = if self.rate == rate { vec![] } else { self.change(rate)? };
         match &mut self.resampler {
-            None => Ok(Some(piece)),
-            Some(resampler) => resampler.push(&piece).map(Some),
+            None => out.extend(piece),
+            Some(resampler) => out.extend(resampler.push(&piece)?),
         }
+        Ok(Some(out))
+    }
+
+    /// Takes up another rate, as the streams of a chain may have, and returns what is left of the last one.
+    fn change(&mut self, rate: usize) -> Result<Vec<f32>> {
+        if self.changes == MOST_CHANGES {
+            return Err(invalid(format!("changes its rate more than {MOST_CHANGES} times")));
+        }
+        let rest = self.resampler.take().map(Resampler::finish).transpose()?;
+        self.resampler = if rate == RATE { None } else { Some(Resampler::new(rate)?) };
+        (self.rate, self.changes) = (rate, self.changes + 1);
+        Ok(rest.unwrap_or_default())
     }
 }
 

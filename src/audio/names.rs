@@ -1,0 +1,64 @@
+//! What files are called that nothing here decodes, so that an error says what to convert.
+
+use symphonia::core::codecs::audio::AudioCodecId;
+use symphonia::core::codecs::audio::well_known::*;
+
+/// Codecs in containers that are read.
+const CODECS: [(AudioCodecId, &str); 20] = [
+    (CODEC_ID_AAC, "AAC of another form than LC in one or two channels"),
+    (CODEC_ID_FLAC, "FLAC"),
+    (CODEC_ID_AC3, "AC-3"),
+    (CODEC_ID_EAC3, "E-AC-3"),
+    (CODEC_ID_AC4, "AC-4"),
+    (CODEC_ID_TRUEHD, "TrueHD"),
+    (CODEC_ID_DCA, "DTS"),
+    (CODEC_ID_WMA, "WMA"),
+    (CODEC_ID_SPEEX, "Speex"),
+    (CODEC_ID_MP1, "MP1"),
+    (CODEC_ID_MP2, "MP2"),
+    (CODEC_ID_WAVPACK, "WavPack"),
+    (CODEC_ID_TTA, "True Audio"),
+    (CODEC_ID_MONKEYS_AUDIO, "Monkey's Audio"),
+    (CODEC_ID_MUSEPACK, "Musepack"),
+    (CODEC_ID_ADPCM_MS, "Microsoft ADPCM"),
+    (CODEC_ID_ADPCM_IMA_WAV, "IMA ADPCM"),
+    (CODEC_ID_ADPCM_IMA_QT, "IMA ADPCM"),
+    (CODEC_ID_ADPCM_G722, "G.722"),
+    (CODEC_ID_ADPCM_G726, "G.726"),
+];
+
+/// Files that are not read at all: where and how they begin.
+const FILES: [(usize, &[u8], &str); 12] = [
+    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "WMA or another file of Windows Media"),
+    (0, b"#!AMR", "AMR"),
+    (0, b"wvpk", "WavPack"),
+    (0, b"TTA1", "True Audio"),
+    (0, b"MAC ", "Monkey's Audio"),
+    (0, b"FORM", "AIFF"),
+    (0, b"caff", "CAF"),
+    (0, b".snd", "AU"),
+    (0, b"riff", "Wave64"),
+    (0, b"RF64", "RF64"),
+    (8, b"AVI ", "AVI"),
+    (0, b"FLV", "Flash Video"),
+];
+
+/// Formats of WAV that Symphonia does not know.
+const WAVES: [(u16, &str); 6] =
+    [(0x31, "GSM 6.10"), (0x42, "G.723"), (0x50, "MP2"), (0x55, "MP3"), (0xff, "AAC"), (0x161, "WMA")];
+
+/// A codec's name, or its number.
+pub(super) fn codec(id: AudioCodecId) -> String {
+    CODECS.iter().find(|(known, _)| *known == id).map_or_else(|| id.to_string(), |(_, name)| name.to_string())
+}
+
+/// What a file is that no container reader takes, if its first bytes say so.
+pub(super) fn file(bytes: &[u8]) -> Option<String> {
+    if bytes.get(8..16) == Some(b"WAVEfmt ") {
+        let format = u16::from_le_bytes([*bytes.get(20)?, *bytes.get(21)?]);
+        let (_, name) = WAVES.iter().find(|(known, _)| *known == format)?;
+        return Some(format!("{name} in WAV"));
+    }
+    let begins = |at: usize, with: &[u8]| bytes.get(at..).is_some_and(|rest| rest.starts_with(with));
+    FILES.iter().find(|(at, with, _)| begins(*at, with)).map(|(_, _, name)| name.to_string())
+}
