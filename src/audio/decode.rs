@@ -19,6 +19,8 @@ use symphonia::core::packet::Packet;
 const RATES: std::ops::RangeInclusive<usize> = 1_000..=384_000;
 /// Channels beyond these are damage.
 const MOST_CHANNELS: usize = 64;
+/// Samples beyond these are damage: 60 dB over full scale.
+const LOUDEST: f32 = 1000.0;
 /// Damaged places in a row after which nothing more is expected.
 const MOST_FAILURES: usize = 100;
 
@@ -29,6 +31,7 @@ pub(super) struct Decoder {
     track: Track,
     interleaved: Vec<f32>,
     failures: usize,
+    lacks: Option<&'static str>,
 }
 
 /// What is being decoded; a chain of Ogg streams has one after the other.
@@ -59,25 +62,30 @@ impl Decoder {
         let probed = guarded(|| symphonia::default::get_probe().probe(&Hint::new(), stream, format, meta));
         let reader = probed.map_err(|e| unknown(&file, &e))?;
         let track = Track::find(&*reader, &file)?;
-        Ok(Self { reader, file, track, interleaved: vec![], failures: 0 })
+        Ok(Self { reader, file, track, interleaved: vec![], failures: 0, lacks: None })
     }
 
     /// The next samples and their rate, channels mixed; `None` at the end. What is damaged is passed over, as players do.
     pub(super) fn next_piece(&mut self) -> Result<Option<(usize, Vec<f32>)>> {
         while let Some(packet) = self.packet() {
-            let Some((rate, channels)) = self.decode(&packet)? else { continue };
+            let Some((rate, channels)) = self.decode(&packet) else { continue };
             check(rate, channels)?;
             let delayed = self.track.pass_over(&packet, &*self.reader, rate, self.interleaved.len() / channels);
             let mean = |frame: &[f32]| frame.iter().sum::<f32>() / channels as f32;
-            // What is no number would spread over everything that is heard with it.
-            let finite = |v: f32| if v.is_finite() { v } else { 0.0 };
+            // What is no number would spread over everything that is heard with it, and so would the largest of floats.
+            let sound = |v: f32| if v.is_nan() { 0.0 } else { v.clamp(-LOUDEST, LOUDEST) };
             let frames = self.interleaved.chunks_exact(channels).skip(delayed);
-            let piece: Vec<f32> = frames.map(|f| finite(mean(f))).collect();
+            let piece: Vec<f32> = frames.map(|f| sound(mean(f))).collect();
             if !piece.is_empty() {
                 return Ok(Some((rate, piece)));
             }
         }
         Ok(None)
+    }
+
+    /// What the codec asks for that is not decoded here, if it did so.
+    pub(super) fn lacks(&self) -> Option<&'static str> {
+        self.lacks
     }
 
     /// The next packet of the track; `None` at the end, and where a file is cut: it has what it has.
@@ -98,16 +106,18 @@ impl Decoder {
     }
 
     /// Decodes to `interleaved`; returns rate and channels, or `None` where the packet is damaged.
-    fn decode(&mut self, packet: &Packet) -> Result<Option<(usize, usize)>> {
+    fn decode(&mut self, packet: &Packet) -> Option<(usize, usize)> {
         let (codec, out) = (&mut self.track.codec, &mut self.interleaved);
         match guarded(|| codec.decode(packet, out)) {
             Ok(form) => {
                 self.failures = 0;
-                Ok(Some(form))
+                return Some(form);
             }
-            Err(Failure::Unsupported(what)) => Err(invalid(format!("needs what is not decoded here: {what}"))),
-            Err(_) => Ok(None),
+            // Damage asks for what is not decoded, too, and then for one packet only.
+            Err(Failure::Unsupported(what)) => self.lacks = Some(what),
+            Err(_) => {}
         }
+        None
     }
 }
 

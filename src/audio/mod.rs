@@ -74,7 +74,7 @@ impl Samples {
         let Some((rate, piece)) = self.decoder.next_piece()? else {
             self.ended = true;
             if !self.some {
-                return Err(invalid("holds no audio that can be decoded"));
+                return Err(self.nothing());
             }
             return self.resampler.take().map(Resampler::finish).transpose();
         };
@@ -85,6 +85,12 @@ impl Samples {
             Some(resampler) => out.extend(resampler.push(&piece)?),
         }
         Ok(Some(out))
+    }
+
+    /// Why there was nothing to hear.
+    fn nothing(&self) -> Error {
+        let none = "holds no audio that can be decoded";
+        invalid(self.decoder.lacks().map_or(none.into(), |what| format!("{none}: it needs {what}")))
     }
 
     /// Takes up another rate, as the streams of a chain may have, and returns what is left of the last one.

@@ -83,3 +83,24 @@ fn process(inner: &mut Fft<f32>, input: &[f32], out: &mut Vec<f32>) -> Result<()
     inner.process_into_buffer(&from, &mut to, None).map_err(|e| failed(&e))?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_of_any_length_give_the_same() {
+        let samples: Vec<f32> = (0..30_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / 1e7).collect();
+        for rate in [8_000, 11_025, 44_100, 48_000, 44_099] {
+            let resampled = |length: usize| {
+                let mut resampler = Resampler::new(rate).unwrap();
+                let mut out: Vec<f32> = samples.chunks(length).flat_map(|s| resampler.push(s).unwrap()).collect();
+                out.extend(resampler.finish().unwrap());
+                out
+            };
+            let whole = resampled(samples.len());
+            assert_eq!(whole.len(), (samples.len() * RATE).div_ceil(rate));
+            assert!(whole == resampled(7) && whole == resampled(4096), "{rate}");
+        }
+    }
+}
