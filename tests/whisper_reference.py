@@ -188,6 +188,7 @@ class Whisper:
 
     def __init__(self, tensors, config, tokens, dtype=np.float32):
         self.weights = dict(dequantised(tensors, dtype))
+        self.weights["decoder/projection/weight"] = self.weights["decoder/embeddings/weight"]  # an alias in the file
         self.config, self.tokens, self.dtype = config, tokens, dtype
         self.heads = {side: int(tensors[f"{side}/num_heads"]) for side in ("encoder", "decoder")}
         self.layers = {side: sum(name.startswith(f"{side}/layer_") and name.endswith("/ffn/linear_0/weight") for name in tensors)
@@ -205,8 +206,13 @@ class Whisper:
         tokens = Tokens(folder / "tokenizer.json", len(tensors["decoder/embeddings/weight"]))
         return cls(tensors, config, tokens, dtype)
 
+    def product(self, x, name):
+        """One row goes by another way through BLAS, ten times as fast."""
+        weight = self.weights[f"{name}/weight"]
+        return (weight @ x[0])[None] if len(x) == 1 else x @ weight.T
+
     def linear(self, x, name):
-        return x @ self.weights[f"{name}/weight"].T + self.weights[f"{name}/bias"]
+        return self.product(x, name) + self.weights[f"{name}/bias"]
 
     def norm(self, x, name):
         return layer_norm(x, self.weights[f"{name}/gamma"], self.weights[f"{name}/beta"])
@@ -269,7 +275,7 @@ class Whisper:
             scores.append(over_audio)
             x = x + self.linear(attended, f"{layer}/attention/linear_2")
             x = x + self.feed_forward(x, layer)
-        return self.norm(x, "decoder/layer_norm") @ self.weights["decoder/projection/weight"].T, scores
+        return self.product(self.norm(x, "decoder/layer_norm"), "decoder/projection"), scores
 
     def alignment_heads(self):
         """[(layer, head)]; without a list, all of the upper half of the layers."""
@@ -294,7 +300,7 @@ UNSPACED = {"zh", "ja", "th", "lo", "my", "yue"}
 class Tokens:
     """Text to tokens and back, and the ids that mean something.
 
-    English models have one token less (no byte 0xA0 of its own... see `end`), and no language or task in what starts a text.
+    English models have one token less before the special ones, and neither language nor task at the start of a text.
     """
 
     def __init__(self, path, vocabulary):
@@ -408,7 +414,7 @@ def decode_window(model, features, beginning, prompt):
             break
         logits, _ = model.step(state, [token])
     text = tokens.decode(sampled).strip()
-    return SimpleNamespace(tokens=sampled, text=text, avg_logprob=total / (len(sampled) + 1), no_speech_prob=float(no_speech),
+    return SimpleNamespace(tokens=sampled, text=text, avg_logprob=float(total / (len(sampled) + 1)), no_speech_prob=float(no_speech),
                            compression_ratio=compression_ratio(text))
 
 
