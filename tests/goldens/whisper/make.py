@@ -1,10 +1,16 @@
 #!/usr/bin/env python3
-"""Write mel.npy and transcripts.json: what independent implementations make of two recordings.
+"""Write what independent implementations make of two recordings.
 
-    make.py TINY_EN_FOLDER BASE_FOLDER    needs faster-whisper 1.2.1, ctranslate2 4.8.5 and NumPy 2
+    make.py TINY_EN_FOLDER BASE_FOLDER    needs requirements.txt beside this file
 
-mel.npy: every tenth frame of the log-mel spectrogram of tests/fixtures/audio/speech.flac, from the equations of
-openai/whisper (audio.py) in float64. transcripts.json: segments and words of jfk.flac by faster-whisper in float32, greedy.
+By tests/whisper_reference.py, in float64:
+    mel.npy                  every tenth frame of the log-mel spectrogram of tests/fixtures/audio/speech.flac, without the padding
+    jfk-mel.npy              every fiftieth of jfk.flac, with the padding of 30 s
+    features-MODEL.npy       every hundredth row of what the encoder makes of jfk.flac's window
+    reference.json           of each model: the tokens that are suppressed; logits of jfk.flac after given tokens, the 20 highest of
+                             each step; transcripts of it: plain, with words, after a prompt, and of it four times over (44 s, two windows)
+By faster-whisper in float32, greedy:
+    transcripts.json         segments and words of jfk.flac
 """
 
 import json
@@ -12,36 +18,72 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from faster_whisper import WhisperModel
-from faster_whisper.audio import decode_audio
 
 HERE = Path(__file__).resolve().parent
 AUDIO = HERE.parents[1] / "fixtures" / "audio"
-RATE, WINDOW, HOP, BANDS = 16000, 400, 160, 80
+sys.path.insert(0, str(HERE.parents[1]))
+
+from whisper_reference import FRAMES, HOP, Whisper, load_audio, log_mel, pad_or_trim, transcribe
+
+HIGHEST, SAID, PROMPT, TIMES = 20, " And so my fellow Americans ask not what", "A speech of 1961.", 4
 
 
-def mel_filters():
-    """Slaney's scale and triangles of equal area."""
-    hertz = lambda m: np.where(m < 15, 200 / 3 * m, 1000 * np.exp(np.log(6.4) / 27 * (m - 15)))
-    edges = hertz(np.linspace(0, 15 + 27 * np.log(8) / np.log(6.4), BANDS + 2))
-    bins = np.arange(WINDOW // 2 + 1) * RATE / WINDOW
-    rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
-    falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
-    return np.maximum(0, np.minimum(rising, falling)) * (2 / (edges[2:] - edges[:-2]))[:, None]
+def save(name, rows):
+    np.save(HERE / name, rows.astype("<f4"))
 
 
-def log_mel(samples):
-    padded = np.pad(np.concatenate([samples, np.zeros(30 * RATE)]), WINDOW // 2, mode="reflect")
-    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)
-    count = (len(samples) + 30 * RATE) // HOP
-    frames = np.stack([padded[i * HOP:i * HOP + WINDOW] * window for i in range(count)])
-    powers = np.abs(np.fft.rfft(frames)) ** 2 @ mel_filters().T
-    logs = np.log10(np.maximum(powers, 1e-10))
-    logs = (np.maximum(logs, logs.max() - 8) + 4) / 4
-    return logs[:len(samples) // HOP]
+def short(value):
+    """Seven digits are more than float32 has."""
+    if isinstance(value, dict):
+        return {key: short(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [short(item) for item in value]
+    return float(f"{value:.7g}") if isinstance(value, float) else value
+
+
+def write_json(name, value):
+    """Lists of numbers on one line."""
+    text = json.dumps(short(value), indent=1)
+    lines, depth = [], 0
+    for line in text.splitlines():
+        plain = line.strip()
+        if depth and plain.rstrip(",").lstrip("-").replace(".", "").replace("e-", "").isdigit():
+            lines[-1] += plain
+        elif depth and plain.startswith("]"):
+            lines[-1] += plain
+        else:
+            lines.append(line)
+        depth = line.endswith("[") or depth and not plain.startswith("]") and not plain.startswith("{")
+    (HERE / name).write_text("\n".join(lines) + "\n")
+
+
+def logits(model, features):
+    """After each of the tokens that begin the recording's text; of an English model one less precedes it."""
+    ids = [*model.tokens.beginning("en", "transcribe"), model.tokens.timestamps, *model.tokens.encode(SAID)]
+    rows, _ = model.step(model.start(features), ids)
+    best = [np.argsort(-row)[:HIGHEST] for row in rows]
+    return {"tokens": ids, "steps": [{"ids": order.tolist(), "values": row[order].tolist()} for row, order in zip(rows, best)]}
+
+
+def reference(name, folder):
+    model, samples = Whisper.load(folder, np.float64), load_audio(AUDIO / "jfk.flac")
+    mel = log_mel(samples, model.bands)
+    features = model.encode(pad_or_trim(mel[:len(mel) - FRAMES]))
+    save("jfk-mel.npy", mel[::50])
+    save(f"features-{name}.npy", features[::100])
+    return {
+        "suppressed": model.tokens.suppressed(),
+        "logits": logits(model, features),
+        "plain": transcribe(model, samples),
+        "words": transcribe(model, samples, "en", words=True),
+        "prompted": transcribe(model, samples, "en", prompt=PROMPT),
+        "repeated": transcribe(model, np.tile(samples, TIMES), "en"),
+    }
 
 
 def transcript(folder, audio):
+    from faster_whisper import WhisperModel
+
     model = WhisperModel(folder, device="cpu", compute_type="float32")
     # words move the ends of segments
     segments, info = model.transcribe(audio, beam_size=1)
@@ -55,9 +97,11 @@ def transcript(folder, audio):
 
 
 def main():
-    (tiny, base), jfk = sys.argv[1:], str(AUDIO / "jfk.flac")
-    np.save(HERE / "mel.npy", log_mel(decode_audio(str(AUDIO / "speech.flac")).astype(np.float64))[::10].astype("<f4"))
-    transcripts = {"whisper-tiny.en": transcript(tiny, jfk), "whisper-base": transcript(base, jfk)}
+    folders, jfk = dict(zip(("tiny.en", "base"), sys.argv[1:], strict=True)), str(AUDIO / "jfk.flac")
+    speech = load_audio(AUDIO / "speech.flac")
+    save("mel.npy", log_mel(speech)[:len(speech) // HOP:10])
+    write_json("reference.json", {f"whisper-{name}": reference(name, folder) for name, folder in folders.items()})
+    transcripts = {f"whisper-{name}": transcript(folder, jfk) for name, folder in folders.items()}
     (HERE / "transcripts.json").write_text(json.dumps(transcripts, indent=1) + "\n")
 
 
