@@ -12,12 +12,19 @@ use tealight::engine::speech::{Said, Transcribe};
 use tealight::engine::{Deadline, Engine};
 use tealight::kernels::Isa;
 use tealight::models::pack::Labels;
+use tealight::models::tokenizer::Tokenizer;
 use tealight::models::whisper::{self, Listener, Options, Pieces, Task, Whisper};
 use tealight::nn::Cpu;
 use tealight::{Error, Kind};
 
 /// The largest difference of a log-mel value to the reference in float64.
 const MEL_ERROR: f32 = 1e-4;
+/// The least cosine of a row of features to that in float64.
+const FEATURES_COSINE: f64 = 0.99;
+/// The largest root mean square difference of logits to those in float64, of the 20 highest at each step, but for their mean.
+const LOGITS_ERROR: f64 = 0.2;
+/// The least cosine of features and logits of random networks.
+const RANDOM_COSINE: f64 = 0.999;
 /// How far the mean logarithm of a text's probability may be from that in float32.
 const LOG_PROBABILITY_ERROR: f64 = 0.1;
 /// How far a moment may be from that of float32, in seconds: where one segment ends is often a matter of taste.
@@ -34,31 +41,64 @@ fn audio(name: &str) -> Vec<u8> {
     std::fs::read(tests().join("fixtures/audio").join(name)).unwrap()
 }
 
+fn samples(name: &str) -> Vec<f32> {
+    let recording = Recording::open(audio(name).into()).unwrap();
+    recording.samples().unwrap().collect::<Result<Vec<_>, _>>().unwrap().concat()
+}
+
 fn listener(bytes: Vec<u8>) -> Listener {
     let recording = Recording::open(bytes.into()).unwrap();
     Listener::new(80, || Ok(Box::new(recording.samples()?) as Pieces)).unwrap()
 }
 
 /// The rows of a version-1 `.npy` of float32.
-fn matrix(name: &str, width: usize) -> Vec<Vec<f32>> {
-    let bytes = std::fs::read(tests().join("goldens/whisper").join(name)).unwrap();
+fn matrix(path: &Path, width: usize) -> Vec<Vec<f32>> {
+    let bytes = std::fs::read(path).unwrap();
     let header = u16::from_le_bytes([bytes[8], bytes[9]]) as usize;
     let values: Vec<f32> = bytes[10 + header..].as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
     values.chunks_exact(width).map(<[f32]>::to_vec).collect()
 }
 
+fn golden(name: &str, width: usize) -> Vec<Vec<f32>> {
+    matrix(&tests().join("goldens/whisper").join(name), width)
+}
+
+fn json(name: &str) -> Value {
+    serde_json::from_slice(&std::fs::read(tests().join("goldens/whisper").join(name)).unwrap()).unwrap()
+}
+
+fn numbers<T: TryFrom<u64>>(value: &Value) -> Vec<T> {
+    value.as_array().unwrap().iter().filter_map(|v| T::try_from(v.as_u64()?).ok()).collect()
+}
+
+/// Models by name, and where they are.
+fn models() -> [(&'static str, PathBuf); 2] {
+    ["tiny.en", "base"].map(|name| (name, hub_folder(&format!("whisper-{name}"))))
+}
+
+/// tiny.en in other files, and a model of another layout: by tests/whisper_formats.py.
+fn formats() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/whisper")
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| *a as f64 * *b as f64).sum::<f64>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
 #[test]
 fn the_spectrogram_is_that_of_the_equations() {
-    let mut recording = listener(audio("speech.flac"));
-    assert_eq!((recording.frames(), recording.seconds()), (150, 1.5));
-    let window = recording.window(0).unwrap().frames;
-    let expected = matrix("mel.npy", 80);
-    for (i, expected) in expected.iter().enumerate() {
-        for (found, expected) in window[800 * i..].iter().zip(expected) {
-            assert!((found - expected).abs() < MEL_ERROR, "frame {}: {found} {expected}", 10 * i);
+    for (name, golden_name, step, frames) in [("speech", "mel.npy", 10, 150), ("jfk", "jfk-mel.npy", 50, 1099)] {
+        let mut recording = listener(audio(&format!("{name}.flac")));
+        assert_eq!(recording.frames(), frames);
+        let window = recording.window(0).unwrap().frames;
+        for (i, expected) in golden(golden_name, 80).iter().enumerate().take(frames / step) {
+            for (found, expected) in window[80 * step * i..].iter().zip(expected) {
+                assert!((found - expected).abs() < MEL_ERROR, "{name}, frame {}: {found} {expected}", step * i);
+            }
         }
+        assert!(window[frames * 80..].iter().all(|v| *v == 0.0));
     }
-    assert!(window[150 * 80..].iter().all(|v| *v == 0.0));
 }
 
 /// Windows may begin anywhere, and what they hold does not depend on those before.
@@ -99,6 +139,164 @@ fn what_is_no_recording_is_refused_before_a_model_is_looked_for() {
     assert_eq!(error(&audio("speech.flac")).kind, Kind::ModelNotFound);
 }
 
+/// The spectrogram with what follows the recording, features and logits of jfk.flac against the equations in float64.
+#[test]
+#[ignore = "needs the weights that tests/run gets"]
+fn features_and_logits_are_those_of_the_equations() {
+    let reference = json("reference.json");
+    for (name, path) in models() {
+        for isa in sets() {
+            let (cpu, what) = (Cpu::new(isa, 2), format!("{name} on {}", isa.name()));
+            let model = Whisper::load(&cpu, &path).unwrap();
+            let frames = listener(audio("jfk.flac")).window(0).unwrap().frames;
+            let features = model.features(&cpu, &frames).unwrap();
+            let width = model.config.width;
+            let expected = golden(&format!("features-{name}.npy"), width);
+            let rows = features.chunks_exact(width).step_by(100);
+            let least = rows.zip(&expected).map(|(row, expected)| cosine(row, expected)).fold(1.0, f64::min);
+            let expected = &reference[format!("whisper-{name}")]["logits"];
+            let logits = model.logits(&cpu, &features, &numbers::<u32>(&expected["tokens"])).unwrap();
+            let (mut squares, mut count, mut firsts) = (0.0, 0, 0);
+            for (row, step) in logits.iter().zip(expected["steps"].as_array().unwrap()) {
+                let (ids, values) = (numbers::<usize>(&step["ids"]), step["values"].as_array().unwrap());
+                // What all have in common makes no difference to any probability.
+                let off = ids.iter().zip(values).map(|(id, v)| row[*id] as f64 - v.as_f64().unwrap());
+                let mean = off.clone().sum::<f64>() / ids.len() as f64;
+                squares += off.map(|v| (v - mean).powi(2)).sum::<f64>();
+                count += ids.len();
+                let best = (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b]));
+                firsts += usize::from(best == ids.first().copied());
+            }
+            let root = (squares / count as f64).sqrt();
+            println!("{what}: features {least:.5}, logits {root:.3}, {firsts} of {} first", logits.len());
+            assert!(least > FEATURES_COSINE, "{what}: {least}");
+            assert!(root < LOGITS_ERROR && firsts + 1 >= logits.len(), "{what}: {root} {firsts}");
+        }
+    }
+}
+
+/// A network of random numbers is the hardest to quantise: nothing in it is used to noise.
+#[test]
+#[ignore = "needs the weights that tests/run gets"]
+fn the_layout_of_large_models_is_read() {
+    let cpu = Cpu::new(Isa::best(), 2);
+    let model = Whisper::load(&cpu, &formats().join("large.bin")).unwrap();
+    let config = &model.config;
+    assert_eq!((config.bands, config.encoder_layers, config.decoder_layers, config.vocabulary), (128, 2, 1, 51_866));
+    let languages = &model.vocabulary.languages;
+    assert_eq!((languages.len(), languages[0].as_str(), languages[99].as_str()), (100, "en", "yue"));
+    let rows = |name: &str, width| matrix(&formats().join(name), width);
+    let features = model.features(&cpu, &rows("large-mel.npy", 128).concat()).unwrap();
+    let expected = rows("large-features.npy", 128);
+    let cosines = features.chunks_exact(128).zip(&expected).map(|(row, expected)| cosine(row, expected));
+    let least = cosines.fold(1.0, f64::min);
+    let tokens = [50_258, 50_358, 50_360, 50_365, 400, 370];
+    let logits = model.logits(&cpu, &features, &tokens).unwrap();
+    let expected = rows("large-logits.npy", 51_866);
+    let worst = logits.iter().zip(&expected).map(|(row, expected)| cosine(row, expected)).fold(1.0, f64::min);
+    println!("random numbers: features {least:.5}, logits {worst:.5}");
+    assert!(least > RANDOM_COSINE && worst > RANDOM_COSINE);
+    assert_eq!(model.logits(&cpu, &features, &[51_866]).unwrap_err().param.as_deref(), Some("tokens"));
+    assert!(model.logits(&cpu, &features, &[]).is_err() && model.features(&cpu, &[0.0; 80]).is_err());
+}
+
+#[test]
+#[ignore = "needs the weights that tests/run gets"]
+fn every_file_of_a_model_gives_its_text() {
+    let cpu = Cpu::new(Isa::best(), 2);
+    let run = |model: &str| transcribe(&engine(model, Isa::best(), 2), audio("jfk.flac"), greedy()).unwrap().transcript;
+    let expected = run("whisper-tiny.en");
+    let reference = json("reference.json");
+    let suppressed: BTreeSet<u32> = numbers(&reference["whisper-tiny.en"]["suppressed"]).into_iter().collect();
+    for name in ["f16.bin", "hf", "candle/model-tiny-en-q80.gguf", "q5_0.bin"] {
+        let path = formats().join(name);
+        assert!(whisper::is_whisper(&path), "{name}");
+        let model = Whisper::load(&cpu, &path).unwrap();
+        assert_eq!(model.vocabulary.languages.len(), 99, "{name}");
+        assert!(suppressed.is_superset(&model.config.suppressed.iter().copied().collect()), "{name}");
+        let found = run(&path.display().to_string());
+        println!("{name}: {:?}", found.text());
+        assert_eq!(words(&found.text()), words(&expected.text()), "{name}");
+        if name == "f16.bin" {
+            // The same weights, so the same numbers; what is never text follows from the vocabulary.
+            assert_eq!(found, expected);
+            let end = model.vocabulary.special.end;
+            let told: BTreeSet<u32> = model.config.suppressed.iter().copied().collect();
+            assert!(suppressed.difference(&told).all(|id| *id > end), "{told:?}");
+        }
+    }
+    let packed = tempfile::tempdir().unwrap();
+    let packed = packed.path().join("tiny.gguf");
+    whisper::pack(&cpu, &formats().join("f16.bin"), &Labels::default(), &packed).unwrap();
+    assert_eq!(run(&packed.display().to_string()), expected);
+}
+
+#[test]
+#[ignore = "needs the weights that tests/run gets"]
+fn a_damaged_file_of_whisper_cpp_is_refused() {
+    let bytes = std::fs::read(formats().join("q5_0.bin")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("damaged.bin");
+    let refused = |bytes: &[u8], word: &str| {
+        std::fs::write(&path, bytes).unwrap();
+        let error = Whisper::load(&Cpu::new(Isa::best(), 1), &path).unwrap_err();
+        assert!(error.kind == Kind::ModelLoad && error.message.contains(word), "{word}: {error:?}");
+    };
+    for length in [4, 20, 60, 5_000, 100_000, 1_000_000, bytes.len() - 7] {
+        refused(&bytes[..length], "");
+    }
+    let with = |at: usize, value: u32| [&bytes[..at], &value.to_le_bytes(), &bytes[at + 4..]].concat();
+    refused(&with(4, 51_863), "ids");
+    refused(&with(16, 7), "heads");
+    refused(&with(48, u32::MAX), "filters");
+    let tokens = 12 * 4 + 8 + 80 * 201 * 4;
+    refused(&with(tokens, u32::MAX), "tokens");
+    refused(&with(tokens + 4, u32::MAX), "token");
+}
+
+/// What goes before a recording is cut into tokens as Hugging Face's tokenizers do it.
+#[test]
+#[ignore = "needs the weights that tests/run gets"]
+fn prompts_have_the_tokens_of_their_tokenizer() {
+    let texts = std::fs::read_to_string(tests().join("../src/models/calibration.txt")).unwrap();
+    let others =
+        ["", "it's we're I'd  THEY'LL", "a\n\n b\t c   ", "Größe 漢字かな 🎙️ café\u{301} ٣٤ ½", "x=1;  y<<=2 // ..."];
+    for (name, path) in models() {
+        let model = Whisper::load(&Cpu::new(Isa::best(), 2), &path).unwrap();
+        let tokenizer = Tokenizer::from_json(&std::fs::read(path.join("tokenizer.json")).unwrap()).unwrap();
+        for text in texts.lines().chain(others) {
+            let expected = tokenizer.ids(&format!(" {}", text.trim())).unwrap();
+            assert_eq!(model.prompt(text).unwrap(), expected, "{name}: {text:?}");
+        }
+        // A word without end is cut, not waited for.
+        assert!(model.prompt(&"a".repeat(1 << 20)).unwrap().len() <= 4096);
+    }
+}
+
+/// Whole transcripts by numpy: of a prompted recording, and of one that goes on behind a window.
+#[test]
+#[ignore = "needs the weights that tests/run gets"]
+fn prompts_and_windows_do_what_the_equations_do() {
+    let reference = json("reference.json");
+    let speech = samples("jfk.flac");
+    let repeated = wav(std::iter::repeat_n(speech, 4).flatten());
+    for name in ["whisper-tiny.en", "whisper-base"] {
+        let engine = engine(name, Isa::best(), 2);
+        let run = |audio: Vec<u8>, prompt: Option<&str>| {
+            let (prompt, progress) = (prompt.map(String::from), &mut |_: &[_], _, _| Ok(()));
+            let options = Options { language: Some("en".into()), temperatures: vec![0.0], ..greedy() };
+            let job = Transcribe { model: None, audio: audio.into(), prompt, options, progress };
+            engine.run(job, Deadline::NONE).unwrap().transcript
+        };
+        let expected = |what: &str| reference[name][what]["text"].as_str().unwrap().to_string();
+        let prompted = run(audio("jfk.flac"), Some("A speech of 1961."));
+        assert_eq!(prompted.text(), expected("prompted"), "{name}");
+        let found = run(repeated.clone(), None);
+        println!("{name}: {}", found.text());
+        assert_eq!(words(&found.text()), words(&expected("repeated")), "{name}");
+    }
+}
+
 fn words(text: &str) -> Vec<String> {
     let plain = |w: &str| w.chars().filter(|c| c.is_alphanumeric()).collect::<String>().to_lowercase();
     text.split_whitespace().map(plain).filter(|w| !w.is_empty()).collect()
@@ -111,8 +309,7 @@ fn sets() -> Vec<Isa> {
 #[test]
 #[ignore = "needs the weights that tests/run gets"]
 fn the_text_is_that_of_float32() {
-    let goldens: Value =
-        serde_json::from_slice(&std::fs::read(tests().join("goldens/whisper/transcripts.json")).unwrap()).unwrap();
+    let goldens = json("transcripts.json");
     for (model, expected) in goldens.as_object().unwrap() {
         for isa in sets() {
             let found = transcribe(&engine(model, isa, 2), audio("jfk.flac"), greedy()).unwrap().transcript;
@@ -149,8 +346,7 @@ fn threads_and_sets_give_the_same_transcript() {
 #[test]
 #[ignore = "needs the weights that tests/run gets"]
 fn words_are_where_float32_finds_them() {
-    let goldens: Value =
-        serde_json::from_slice(&std::fs::read(tests().join("goldens/whisper/transcripts.json")).unwrap()).unwrap();
+    let goldens = json("transcripts.json");
     for (model, expected) in goldens.as_object().unwrap() {
         let run = |options| transcribe(&engine(model, Isa::best(), 2), audio("jfk.flac"), options).unwrap().transcript;
         let found = run(Options { words: true, ..greedy() });
@@ -220,7 +416,12 @@ fn a_packed_model_hears_the_same_and_a_damaged_one_is_refused() {
         engine(model, Isa::best(), 2).run(job, Deadline::NONE).unwrap().transcript
     };
     assert_eq!(run(&path.display().to_string()), run("whisper-tiny.en"));
-    assert!(whisper::pack(&Cpu::new(Isa::best(), 1), &path, &labels, &again).is_err());
+    assert!(
+        whisper::pack(&Cpu::new(Isa::best(), 1), &path, &labels, &again)
+            .unwrap_err()
+            .message
+            .contains("packed already")
+    );
     let damaged = folder.path().join("damaged.gguf");
     let refused = |bytes: &[u8]| {
         std::fs::write(&damaged, bytes).unwrap();
@@ -310,8 +511,7 @@ fn silence_has_no_text_and_nothing_loops() {
 #[test]
 #[ignore = "needs the weights that tests/run gets"]
 fn a_long_recording_is_transcribed_window_by_window() {
-    let speech = Recording::open(audio("jfk.flac").into()).unwrap();
-    let speech = speech.samples().unwrap().collect::<Result<Vec<_>, _>>().unwrap().concat();
+    let speech = samples("jfk.flac");
     let length = 16.0 * speech.len() as f32 / 16_000.0;
     let repeated = wav(std::iter::repeat_n(speech, 16).flatten());
     let engine = engine("whisper-tiny.en", Isa::best(), 2);

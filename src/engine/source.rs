@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 const LAYER: &str = "/opt/models";
 /// `target/lambda/tealight/bootstrap` is four folders below the project.
 const BUILD_TREE_DEPTH: usize = 4;
+/// Of files that are models.
+const EXTENSIONS: [&str; 2] = ["gguf", "bin"];
 
 /// The folders that hold models, in the order of looking.
 pub fn folders(config: &Config) -> Vec<PathBuf> {
@@ -26,7 +28,7 @@ pub fn folders(config: &Config) -> Vec<PathBuf> {
     folders
 }
 
-/// A model of this name in one of the folders: `NAME.gguf`, or a folder `NAME` with a `config.json`.
+/// A model of this name in one of the folders: `NAME.gguf`, whisper.cpp's `NAME.bin`, or a folder `NAME` with a `config.json`.
 fn installed(config: &Config, name: &str) -> Option<PathBuf> {
     // Another organisation's model of the same name is another model.
     let short = catalog::known(name).map_or(name, |(short, _)| short);
@@ -34,8 +36,9 @@ fn installed(config: &Config, name: &str) -> Option<PathBuf> {
         return None;
     }
     folders(config).iter().find_map(|folder| {
-        let (file, sub) = (folder.join(format!("{short}.gguf")), folder.join(short));
-        if file.is_file() { Some(file) } else { sub.join("config.json").is_file().then_some(sub) }
+        let files = EXTENSIONS.map(|extension| folder.join(format!("{short}.{extension}")));
+        let sub = folder.join(short);
+        files.into_iter().find(|file| file.is_file()).or_else(|| sub.join("config.json").is_file().then_some(sub))
     })
 }
 
@@ -59,9 +62,9 @@ pub fn list(config: &Config) -> Vec<String> {
 }
 
 fn model_name(path: &Path) -> Option<String> {
-    let is_gguf = path.is_file() && path.extension().is_some_and(|e| e == "gguf");
-    let name = if is_gguf { path.file_stem() } else { path.file_name() }?;
-    let found = is_gguf || path.join("config.json").is_file();
+    let is_model = path.is_file() && path.extension().is_some_and(|e| EXTENSIONS.iter().any(|known| e == *known));
+    let name = if is_model { path.file_stem() } else { path.file_name() }?;
+    let found = is_model || path.join("config.json").is_file();
     let name = name.to_str().filter(|name| is_plain(name))?;
     found.then(|| name.to_string())
 }

@@ -61,7 +61,8 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    fn of_kind(kind: u32) -> Option<Self> {
+    /// The format of one of GGUF's and GGML's numbers.
+    pub fn of_kind(kind: u32) -> Option<Self> {
         KINDS.iter().find(|(k, _)| *k == kind).map(|(_, dtype)| *dtype)
     }
 

@@ -2,12 +2,14 @@
 //!
 //! Tensors go by Hugging Face's names for them, without `model.` in front; other files' names are translated.
 
+mod bpe;
 mod config;
 mod ct2;
 mod decode;
 mod decoder;
 mod encoder;
 mod file;
+mod ggml;
 mod languages;
 mod listen;
 pub mod mel;
@@ -25,8 +27,7 @@ pub use transcribe::{Options, Segment, Transcript};
 pub use vocabulary::{Special, Vocabulary};
 pub use words::Word;
 
-use super::tokenizer::Tokenizer;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::rowwise;
 use crate::nn::Cpu;
 use std::path::Path;
@@ -50,12 +51,11 @@ pub struct Whisper {
     pub vocabulary: Vocabulary,
     encoder: encoder::Encoder,
     decoder: decoder::Decoder,
-    /// Where prompts find the way from text to tokens.
-    tokenizer: file::TokenizerFile,
 }
 
 impl Whisper {
-    /// Loads a folder of faster-whisper (CTranslate2) or of Hugging Face (safetensors), or a packed file.
+    /// Loads a folder of faster-whisper (CTranslate2) or of Hugging Face (safetensors), or a file: whisper.cpp's `.bin`, candle's
+    /// GGUF with `config.json` and `tokenizer.json` beside it, or a packed one.
     ///
     /// # Errors
     /// [`Kind::ModelLoad`](crate::Kind) and [`Kind::Io`](crate::Kind), which name the file and what in it is wrong.
@@ -64,19 +64,53 @@ impl Whisper {
     }
 
     fn of(cpu: &Cpu, path: &Path) -> Result<Self> {
-        let file::File { config, vocabulary, tensors, tokenizer } = file::File::open(path, false)?;
+        let file::File { config, vocabulary, tensors, .. } = file::File::open(path, false)?;
         let encoder = encoder::Encoder::new(cpu, &config, &tensors)?;
         let decoder = decoder::Decoder::new(cpu, &config, &tensors)?;
-        Ok(Self { config, vocabulary, encoder, decoder, tokenizer })
+        Ok(Self { config, vocabulary, encoder, decoder })
+    }
+
+    /// What the encoder makes of a window: `frames [FRAMES, bands]` to `[audio_rows, D]`.
+    ///
+    /// # Errors
+    /// There are not so many values.
+    pub fn features(&self, cpu: &Cpu, frames: &[f32]) -> Result<Vec<f32>> {
+        count("frames", frames.len(), FRAMES * self.config.bands)?;
+        Ok(cpu.inside(|| self.encoder.encode(cpu, frames)))
+    }
+
+    /// What the decoder expects after each of `tokens`, given the features of a window: logits `[tokens, vocabulary]`.
+    ///
+    /// # Errors
+    /// There are other features than [`Whisper::features`] gives, no tokens or more than the model reads, or one that it has not.
+    pub fn logits(&self, cpu: &Cpu, features: &[f32], tokens: &[u32]) -> Result<Vec<Vec<f32>>> {
+        let Config { audio_rows, width, text_tokens, vocabulary, .. } = self.config;
+        count("features", features.len(), audio_rows * width)?;
+        if tokens.is_empty() || tokens.len() > text_tokens {
+            return Err(Error::value(
+                "tokens",
+                format!("there are {} tokens, from 1 to {text_tokens} are read", tokens.len()),
+            ));
+        }
+        if let Some(id) = tokens.iter().find(|id| **id as usize >= vocabulary) {
+            return Err(Error::value("tokens", format!("the token {id} is beyond the {vocabulary} of the model")));
+        }
+        let (mut heard, mut scratch, mut logits) = (decoder::Heard::default(), decoder::Scratch::default(), vec![]);
+        cpu.inside(|| {
+            self.decoder.hear(cpu, features, &mut heard);
+            self.decoder.step(cpu, &heard, &mut [self.decoder.cache()], tokens, &mut scratch);
+            self.decoder.logits(cpu, 0..tokens.len(), &mut scratch, &mut logits);
+        });
+        let rows = logits.chunks_exact(logits.len() / tokens.len());
+        Ok(rows.map(|row| row[..vocabulary].to_vec()).collect())
     }
 
     /// The tokens of a text that goes before a recording.
     ///
     /// # Errors
-    /// The tokenizer's file is gone or damaged.
+    /// The vocabulary has no token for some byte.
     pub fn prompt(&self, text: &str) -> Result<Vec<u32>> {
-        // Read only now: what is heard needs the way from tokens to text alone, and this takes long.
-        Tokenizer::from_json(&self.tokenizer.read()?)?.ids(&format!(" {}", text.trim()))
+        bpe::Bpe::new(&self.vocabulary)?.encode(&format!(" {}", text.trim()))
     }
 
     /// The probability of each language, in the order of the vocabulary's, by the one step that follows the start.
@@ -90,4 +124,9 @@ impl Whisper {
         rowwise::softmax(cpu.isa, &mut languages);
         languages
     }
+}
+
+fn count(what: &str, found: usize, wanted: usize) -> Result<()> {
+    let message = || format!("there are {found} values of {what}, {wanted} make a window");
+    if found == wanted { Ok(()) } else { Err(Error::value(what, message())) }
 }

@@ -31,6 +31,11 @@ impl Tensors {
         self.made.map_or_else(Vec::new, |made| made.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Whether they are a packed file's.
+    pub(super) fn are_packed(&self) -> bool {
+        self.weights.packed("decoder.embed_tokens").is_some()
+    }
+
     fn keep(&self, name: String, tensor: impl FnOnce() -> TensorData) {
         if let Some(made) = &self.made {
             made.lock().unwrap_or_else(PoisonError::into_inner).push((name, tensor()));

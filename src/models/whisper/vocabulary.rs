@@ -1,5 +1,6 @@
 //! What token ids stand for: bytes of text, languages, moments and commands.
 
+use super::languages;
 use crate::error::{Error, Result};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,12 @@ impl std::fmt::Debug for Vocabulary {
 
 /// Moments of a window, from 0.00 s to 30.00 s.
 const MOMENTS: usize = 1501;
+/// Text tokens of a multilingual model; an English one has one fewer.
+const TEXTS: u32 = 50_257;
+/// Ids of a multilingual model, or more.
+const MULTILINGUAL_IDS: usize = 51_865;
+/// Tokens that are neither text nor languages nor moments.
+const COMMANDS: usize = 8;
 
 #[derive(Deserialize)]
 struct File<'a> {
@@ -113,6 +120,35 @@ impl Vocabulary {
         Self::new(bytes.into(), &starts, special, languages, ids)
     }
 
+    /// From the bytes of the text tokens in order, for a model of so many ids: commands stand where openai/whisper has them.
+    ///
+    /// # Errors
+    /// There are fewer texts than such a model has, or fewer ids.
+    pub(super) fn from_texts(texts: &[Bytes], ids: usize) -> Result<Self> {
+        let is_multilingual = ids >= MULTILINGUAL_IDS;
+        let end = if is_multilingual { TEXTS } else { TEXTS - 1 };
+        let others = end as usize + COMMANDS + MOMENTS;
+        let languages = ids.checked_sub(others).filter(|_| texts.len() >= end as usize);
+        let languages = languages
+            .ok_or_else(|| Error::model(format!("{ids} ids and {} texts of them are not Whisper's", texts.len())))?;
+        let at = |place: u32| end + 1 + languages as u32 + place;
+        let special = Special {
+            end,
+            start: end + 1,
+            translate: at(1),
+            transcribe: at(2),
+            language_model: at(3),
+            previous: at(4),
+            no_speech: at(5),
+            no_timestamps: at(6),
+        };
+        let texts = &texts[..end as usize];
+        let begin = texts.iter().scan(0, |at, text| Some(std::mem::replace(at, *at + text.len() as u32)));
+        let total = texts.iter().map(Bytes::len).sum::<usize>() as u32;
+        let starts: Vec<u8> = begin.chain([total]).flat_map(u32::to_le_bytes).collect();
+        Self::new(texts.concat().into(), &starts, special, languages::first(languages), ids)
+    }
+
     /// From the bytes of all text tokens, and where each begins, as little-endian u32, and the end.
     pub(super) fn new(
         bytes: Bytes,
@@ -169,7 +205,7 @@ impl Vocabulary {
     /// Whether the model knows more than English.
     pub fn is_multilingual(&self) -> bool {
         // English models have one text token fewer, so that all commands stand one lower.
-        self.special.end == 50_257
+        self.special.end == TEXTS
     }
 
     /// The id of a language.
