@@ -5,15 +5,16 @@
 
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::f32::consts::TAU;
 use std::path::{Path, PathBuf};
-use tealight::audio::Recording;
+use tealight::audio::{Recording, Voices};
 use tealight::config::Config;
 use tealight::engine::speech::{Said, Transcribe};
 use tealight::engine::{Deadline, Engine};
 use tealight::kernels::Isa;
 use tealight::models::pack::Labels;
 use tealight::models::tokenizer::Tokenizer;
-use tealight::models::whisper::{self, Listener, Options, Pieces, Task, Whisper};
+use tealight::models::whisper::{self, FRAMES, Listener, Options, Pieces, Task, Whisper};
 use tealight::nn::Cpu;
 use tealight::{Error, Kind};
 
@@ -48,7 +49,7 @@ fn samples(name: &str) -> Vec<f32> {
 
 fn listener(bytes: Vec<u8>) -> Listener {
     let recording = Recording::open(bytes.into()).unwrap();
-    Listener::new(80, || Ok(Box::new(recording.samples()?) as Pieces)).unwrap()
+    Listener::new(80, None, || Ok(Box::new(recording.samples()?) as Pieces)).unwrap()
 }
 
 /// The rows of a version-1 `.npy` of float32.
@@ -91,7 +92,7 @@ fn the_spectrogram_is_that_of_the_equations() {
     for (name, golden_name, step, frames) in [("speech", "mel.npy", 10, 150), ("jfk", "jfk-mel.npy", 50, 1099)] {
         let mut recording = listener(audio(&format!("{name}.flac")));
         assert_eq!(recording.frames(), frames);
-        let window = recording.window(0).unwrap().frames;
+        let window = recording.window(0, FRAMES).unwrap().frames;
         for (i, expected) in golden(golden_name, 80).iter().enumerate().take(frames / step) {
             for (found, expected) in window[80 * step * i..].iter().zip(expected) {
                 assert!((found - expected).abs() < MEL_ERROR, "{name}, frame {}: {found} {expected}", step * i);
@@ -104,15 +105,62 @@ fn the_spectrogram_is_that_of_the_equations() {
 /// Windows may begin anywhere, and what they hold does not depend on those before.
 #[test]
 fn windows_are_parts_of_one_spectrogram() {
-    let whole = listener(audio("jfk.flac")).window(0).unwrap().frames;
+    let whole = listener(audio("jfk.flac")).window(0, FRAMES).unwrap().frames;
     let mut recording = listener(audio("jfk.flac"));
     for seek in [0, 7, 500, 1099] {
-        let window = recording.window(seek).unwrap().frames;
+        let window = recording.window(seek, FRAMES).unwrap().frames;
         let left = (1100 - seek) * 80;
         assert_eq!(window[..left], whole[seek * 80..][..left], "from {seek}");
         assert!(window[left..].iter().all(|v| *v == 0.0));
     }
-    assert!(recording.window(3).is_err());
+    assert!(recording.window(3, FRAMES).is_err());
+}
+
+/// 45 s: noise, speech from 5 s to 16 s, noise, silence, and the speech once more from 34 s.
+fn voices_among_other_sounds() -> Vec<f32> {
+    let speech = samples("jfk.flac");
+    let mut all: Vec<f32> = noise(5 * 16_000, 0.05).collect();
+    all.extend(&speech);
+    all.extend(noise(8 * 16_000, 0.02));
+    all.resize(34 * 16_000, 0.0);
+    all.extend(&speech);
+    all
+}
+
+#[test]
+fn voices_are_told_from_other_sounds() {
+    let all = voices_among_other_sounds();
+    let spans = |voices, samples: &[f32]| {
+        let pieces = || {
+            Ok(Box::new(samples.chunks(777).map(|piece| Ok(piece.to_vec())).collect::<Vec<_>>().into_iter()) as Pieces)
+        };
+        Listener::new(80, voices, pieces).unwrap().parts()
+    };
+    let parts = spans(Some(Voices::default()), &all);
+    println!("{parts:?}");
+    // The network takes its time to forget a voice.
+    let near = |at: usize, seconds: usize| at.abs_diff(seconds * 100) < 250;
+    assert!(
+        matches!(&parts[..], [a, b] if near(a.start, 5) && near(a.end, 16) && near(b.start, 34) && near(b.end, 45))
+    );
+    assert_eq!(spans(None, &all), [0..all.len() / 160]);
+    assert!(spans(Some(Voices::default()), &all[..4 * 16_000]).is_empty());
+    // A part holds the voices of a window.
+    let short = Voices { pause: 0.1, padding: 0.1, ..Voices::default() };
+    assert_eq!(spans(Some(short), &all[..20 * 16_000]).len(), 1);
+    assert!(spans(Some(Voices::default()), &[]).is_empty());
+}
+
+#[test]
+#[ignore = "needs the weights that tests/run gets"]
+fn voices_alone_are_transcribed_where_that_is_asked_for() {
+    let all = wav(voices_among_other_sounds().into_iter());
+    let options = Options { voices: Some(Voices::default()), ..greedy() };
+    let found = transcribe(&engine("whisper-tiny.en", Isa::best(), 2), all, options).unwrap().transcript;
+    println!("{:?}", found.segments.iter().map(|s| (s.start, s.end, &s.text)).collect::<Vec<_>>());
+    assert_eq!(words(&found.text()).iter().filter(|w| *w == "americans").count(), 2, "{}", found.text());
+    let outside = |s: &whisper::Segment| !((4.4..16.6).contains(&s.start) || (33.4..45.1).contains(&s.start));
+    assert!(!found.segments.iter().any(outside), "{:?}", found.segments);
 }
 
 fn engine(model: &str, isa: Isa, threads: usize) -> Engine {
@@ -148,7 +196,7 @@ fn features_and_logits_are_those_of_the_equations() {
         for isa in sets() {
             let (cpu, what) = (Cpu::new(isa, 2), format!("{name} on {}", isa.name()));
             let model = Whisper::load(&cpu, &path).unwrap();
-            let frames = listener(audio("jfk.flac")).window(0).unwrap().frames;
+            let frames = listener(audio("jfk.flac")).window(0, FRAMES).unwrap().frames;
             let features = model.features(&cpu, &frames).unwrap();
             let width = model.config.width;
             let expected = golden(&format!("features-{name}.npy"), width);
@@ -490,8 +538,7 @@ fn noise(count: usize, loudness: f32) -> impl Iterator<Item = f32> {
 #[ignore = "needs the weights that tests/run gets"]
 fn silence_has_no_text_and_nothing_loops() {
     let engine = engine("whisper-tiny.en", Isa::best(), 2);
-    let tone =
-        |hertz: f32| (0..8 * 16_000).map(move |i| 0.3 * (i as f32 * hertz * std::f32::consts::TAU / 16_000.0).sin());
+    let tone = |hertz: f32| (0..8 * 16_000).map(move |i| 0.3 * (i as f32 * hertz * TAU / 16_000.0).sin());
     let sounds: [(&str, Vec<u8>, usize); 5] = [
         ("silence", wav(std::iter::repeat_n(0.0, 45 * 16_000)), 0),
         ("50 ms", wav(noise(800, 0.1)), 40),

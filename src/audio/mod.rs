@@ -5,11 +5,14 @@ mod mp4;
 mod names;
 mod opus;
 mod resample;
+mod voice;
 
 use crate::error::{Error, Kind, Result};
 use bytes::Bytes;
 use decode::Decoder;
 use resample::Resampler;
+pub(crate) use voice::VoiceDetector;
+pub use voice::Voices;
 
 /// Samples a second, of everything that is listened to.
 pub const RATE: usize = 16_000;

@@ -1,6 +1,7 @@
 //! `tealight transcribe`: recordings in, text or subtitles out.
 
 use super::{json_line, print};
+use crate::audio::Voices;
 use crate::config::Config;
 use crate::engine::speech::{self, Said, Transcribe};
 use crate::engine::{Deadline, Engine};
@@ -66,6 +67,9 @@ pub(super) struct TranscribeArgs {
     /// Give words times of their own, in verbose_json
     #[arg(long)]
     word_timestamps: bool,
+    /// Pass over what is no voice
+    #[arg(long)]
+    vad: bool,
     /// Do without trying again at higher temperatures where a text is unlikely
     #[arg(long)]
     no_fallback: bool,
@@ -131,6 +135,7 @@ fn transcribe(engine: &Engine, args: &TranscribeArgs, file: &Path) -> Result<Sai
         task: task(args),
         beams: args.beams.into(),
         words: args.word_timestamps,
+        voices: args.vad.then(Voices::default),
         ..Options::default()
     };
     if args.no_fallback {

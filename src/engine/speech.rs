@@ -51,7 +51,8 @@ impl Job for Transcribe<'_> {
         if let Some(prompt) = self.prompt.filter(|p| !p.trim().is_empty()) {
             options.prompt = model.prompt(&prompt)?;
         }
-        let mut listener = Listener::new(model.config.bands, || Ok(Box::new(recording.samples()?) as Pieces))?;
+        let again = || Ok(Box::new(recording.samples()?) as Pieces);
+        let mut listener = Listener::new(model.config.bands, options.voices, again)?;
         let seconds = listener.seconds();
         let transcript = model.transcribe(&engine.cpu, &mut listener, &options, |segments, done| {
             deadline.check()?;

@@ -3,8 +3,9 @@
 
 use super::config::FRAMES;
 use super::mel::{HOP, SILENCE, Spectrogram, WINDOW, normalise};
-use crate::audio::RATE;
+use crate::audio::{RATE, VoiceDetector, Voices};
 use crate::error::{Error, Result};
+use std::ops::Range;
 
 /// Pieces of samples at [`RATE`], in order.
 pub type Pieces = Box<dyn Iterator<Item = Result<Vec<f32>>> + Send>;
@@ -20,7 +21,7 @@ const DROPPED: usize = 1 << 16;
 /// What the network reads.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Window {
-    /// `[FRAMES, bands]`, with zeros behind the end of the recording.
+    /// `[FRAMES, bands]`, with zeros behind the end.
     pub frames: Vec<f32>,
     /// Whether it is too quiet for any voice: openai/whisper writes words for digital silence, of which it has never heard any.
     pub is_silent: bool,
@@ -33,24 +34,33 @@ pub struct Listener {
     /// Samples of the recording.
     length: usize,
     loudest: f32,
+    /// Frames to listen to; others are taken for silence.
+    voices: Vec<Range<usize>>,
     /// Logarithms of the frames from `first` on.
     ready: Vec<f32>,
     first: usize,
 }
 
 impl Listener {
-    /// For a model of so many mel bands; `again` gives the same pieces each time.
+    /// For a model of so many mel bands; `again` gives the same pieces each time. With `voices` what is none of them is passed over.
     ///
     /// # Errors
     /// The recording cannot be read.
-    pub fn new(bands: usize, again: impl Fn() -> Result<Pieces>) -> Result<Self> {
+    pub fn new(bands: usize, voices: Option<Voices>, again: impl Fn() -> Result<Pieces>) -> Result<Self> {
         let mut frames = Frames::new(bands, again()?);
+        frames.voices = voices.map(VoiceDetector::new);
         let (mut loudest, mut frame) = (SILENCE, vec![0.0; bands]);
         while frames.ended.is_none_or(|length| frames.next < length / HOP + BEHIND) {
             loudest = frames.next(&mut frame)?.max(loudest);
         }
         let length = frames.ended.unwrap_or(0);
-        Ok(Self { frames: Frames::new(bands, again()?), length, loudest, ready: vec![], first: 0 })
+        let whole = length / HOP;
+        let in_frames = |s: Range<usize>| s.start / HOP..s.end.div_ceil(HOP).min(whole);
+        let voices = match frames.voices {
+            Some(voices) => voices.finish().into_iter().map(in_frames).filter(|span| !span.is_empty()).collect(),
+            None => vec![0..whole],
+        };
+        Ok(Self { frames: Frames::new(bands, again()?), length, loudest, voices, ready: vec![], first: 0 })
     }
 
     /// Whole frames of the recording.
@@ -58,16 +68,29 @@ impl Listener {
         self.length / HOP
     }
 
+    /// Parts of the recording that are worth listening to, in frames and in order. Voices that fit into one window are one part,
+    /// since a window takes the same time whatever is in it.
+    pub fn parts(&self) -> Vec<Range<usize>> {
+        let mut parts: Vec<Range<usize>> = vec![];
+        for voice in &self.voices {
+            match parts.last_mut() {
+                Some(part) if voice.end - part.start <= FRAMES => part.end = voice.end,
+                _ => parts.push(voice.clone()),
+            }
+        }
+        parts
+    }
+
     /// Seconds of the recording.
     pub fn seconds(&self) -> f32 {
         self.length as f32 / RATE as f32
     }
 
-    /// The frames from `seek` on.
+    /// The frames from `seek` on, no more than `size` of them.
     ///
     /// # Errors
     /// The recording cannot be read, or `seek` lies before that of an earlier window.
-    pub fn window(&mut self, seek: usize) -> Result<Window> {
+    pub fn window(&mut self, seek: usize, size: usize) -> Result<Window> {
         let bands = self.frames.spectrogram.bands();
         if seek < self.first {
             return Err(Error::internal(format!("a window at {seek} after one at {}", self.first)));
@@ -84,7 +107,13 @@ impl Listener {
             }
         }
         let mut frames = self.ready.clone();
-        frames.truncate(FRAMES * bands);
+        frames.truncate(size.min(FRAMES) * bands);
+        for (i, frame) in frames.chunks_exact_mut(bands).enumerate() {
+            // In order, and few: a recording of an hour has some hundred.
+            if !self.voices.iter().any(|voice| voice.contains(&(seek + i))) {
+                frame.fill(SILENCE);
+            }
+        }
         let is_silent = frames.iter().all(|v| *v < QUIETEST);
         normalise(&mut frames, self.loudest);
         frames.resize(FRAMES * bands, 0.0);
@@ -95,6 +124,7 @@ impl Listener {
 /// Frames of pieces of samples, one after another.
 struct Frames {
     pieces: Pieces,
+    voices: Option<VoiceDetector>,
     spectrogram: Spectrogram,
     /// Samples from `begin` on.
     samples: Vec<f32>,
@@ -114,7 +144,7 @@ impl std::fmt::Debug for Frames {
 impl Frames {
     fn new(bands: usize, pieces: Pieces) -> Self {
         let spectrogram = Spectrogram::new(bands);
-        Self { pieces, spectrogram, samples: vec![], begin: 0, next: 0, ended: None }
+        Self { pieces, voices: None, spectrogram, samples: vec![], begin: 0, next: 0, ended: None }
     }
 
     /// Puts the next frame to `out`; returns its loudest band.
@@ -145,7 +175,13 @@ impl Frames {
         }
         while self.ended.is_none() && self.begin + self.samples.len() < end {
             match self.pieces.next() {
-                Some(piece) => self.samples.extend(piece?),
+                Some(piece) => {
+                    let piece = piece?;
+                    if let Some(voices) = &mut self.voices {
+                        voices.push(&piece);
+                    }
+                    self.samples.extend(piece);
+                }
                 None => self.ended = Some(self.begin + self.samples.len()),
             }
         }

@@ -4,9 +4,10 @@
 
 use super::decode::{Decoded, Decoding, Prompt, Search};
 use super::decoder::Heard;
-use super::listen::Listener;
+use super::listen::{Listener, Window};
 use super::words::{self, Word};
 use super::{FRAMES, Task, Whisper};
+use crate::audio::Voices;
 use crate::error::{Error, Result};
 use crate::nn::Cpu;
 use flate2::Compression;
@@ -38,6 +39,8 @@ pub struct Options {
     pub draws: usize,
     /// Whether words get times of their own.
     pub words: bool,
+    /// What is listened to: voices alone, or everything.
+    pub voices: Option<Voices>,
     /// Tokens of a text that came before the recording.
     pub prompt: Vec<u32>,
     /// Whether the text of a window is the prompt of the next.
@@ -59,6 +62,7 @@ impl Default for Options {
             beams: 5,
             draws: 5,
             words: false,
+            voices: None,
             prompt: vec![],
             condition: true,
             most_compression: 2.4,
@@ -118,6 +122,59 @@ struct Tried {
     compression: f32,
 }
 
+/// A transcription under way.
+struct Transcribing<'a> {
+    model: &'a Whisper,
+    cpu: &'a Cpu,
+    options: &'a Options,
+    heard: Heard,
+    language: Option<u32>,
+    /// Tokens of the prompt and of all segments, and from where on they are the prompt of the next window.
+    text: Vec<u32>,
+    prompt_from: usize,
+    /// Where the last word ends, in seconds.
+    spoken: f32,
+}
+
+impl Transcribing<'_> {
+    /// The segments of a window of `size` frames from `seek` on, and by how many frames the next is later.
+    fn window(&mut self, window: &Window, seek: usize, size: usize) -> (Vec<Segment>, usize) {
+        if window.is_silent {
+            return (vec![], size);
+        }
+        let Self { model, cpu, options, .. } = *self;
+        let rows = cpu.inside(|| model.encoder.encode(cpu, &window.frames));
+        model.decoder.hear(cpu, &rows, &mut self.heard);
+        if self.language.is_none() && model.vocabulary.is_multilingual() {
+            self.language = Some(model.detect(cpu, &self.heard));
+        }
+        let (previous, language) = (&self.text[self.prompt_from..], self.language);
+        let prompt = Prompt { previous, language, task: options.task, timestamps: true };
+        let tried = cpu.inside(|| model.decode(cpu, &self.heard, &prompt, options, seek as u64));
+        let (decoded, least) = (&tried.decoded, options.least_log_probability);
+        let nobody = decoded.no_speech > options.most_no_speech && decoded.log_probability <= least;
+        if nobody || decoded.log_probability < NOT_HEARD * least {
+            return (vec![], size);
+        }
+        let (mut segments, mut advance) = model.split(&tried, seek, size);
+        if options.words && !segments.is_empty() {
+            let offset = seek as f32 / FRAMES_A_SECOND;
+            let window = words::Window { heard: &self.heard, language, task: options.task, frames: size, offset };
+            model.time_words(cpu, &window, &mut segments, &mut self.spoken);
+            // The next window begins where the last word ends.
+            let end = (self.spoken * FRAMES_A_SECOND).round() as usize;
+            if advance < size && end > seek {
+                advance = end - seek;
+            }
+        }
+        self.text.extend(segments.iter().flat_map(|s| &s.tokens));
+        if !options.condition || tried.temperature > HOT {
+            self.prompt_from = self.text.len();
+        }
+        (segments, advance)
+    }
+}
+
 impl Whisper {
     /// Transcribes a recording; `on_segments` gets the segments of each window as it is done, and how far that is, in seconds.
     ///
@@ -130,54 +187,22 @@ impl Whisper {
         options: &Options,
         mut on_segments: impl FnMut(&[Segment], f32) -> Result<()>,
     ) -> Result<Transcript> {
-        let frames = recording.frames();
-        let mut heard = Heard::default();
-        let mut language = self.language_token(options)?;
-        let mut segments: Vec<Segment> = vec![];
-        let mut text = options.prompt.clone();
-        let (mut seek, mut prompt_from, mut spoken) = (0, 0, 0.0);
-        while seek < frames {
-            let size = FRAMES.min(frames - seek);
-            let window = recording.window(seek)?;
-            if window.is_silent {
-                seek += size;
-                on_segments(&[], seek as f32 / FRAMES_A_SECOND)?;
-                continue;
+        let (language, text) = (self.language_token(options)?, options.prompt.clone());
+        let heard = Heard::default();
+        let mut run = Transcribing { model: self, cpu, options, heard, language, text, prompt_from: 0, spoken: 0.0 };
+        let mut segments = vec![];
+        for part in recording.parts() {
+            let mut seek = part.start;
+            while seek < part.end {
+                let size = FRAMES.min(part.end - seek);
+                let window = recording.window(seek, size)?;
+                let (new, advance) = run.window(&window, seek, size);
+                seek += advance;
+                on_segments(&new, seek.min(part.end) as f32 / FRAMES_A_SECOND)?;
+                segments.extend(new);
             }
-            let rows = cpu.inside(|| self.encoder.encode(cpu, &window.frames));
-            self.decoder.hear(cpu, &rows, &mut heard);
-            if language.is_none() && self.vocabulary.is_multilingual() {
-                language = Some(self.detect(cpu, &heard));
-            }
-            let prompt = Prompt { previous: &text[prompt_from..], language, task: options.task, timestamps: true };
-            let tried = cpu.inside(|| self.decode(cpu, &heard, &prompt, options, seek as u64));
-            let (decoded, least) = (&tried.decoded, options.least_log_probability);
-            let nobody = decoded.no_speech > options.most_no_speech && decoded.log_probability <= least;
-            if nobody || decoded.log_probability < NOT_HEARD * least {
-                seek += size;
-                on_segments(&[], seek as f32 / FRAMES_A_SECOND)?;
-                continue;
-            }
-            let (mut new, mut advance) = self.split(&tried, seek, size);
-            if options.words && !new.is_empty() {
-                let offset = seek as f32 / FRAMES_A_SECOND;
-                let window = words::Window { heard: &heard, language, task: options.task, frames: size, offset };
-                self.time_words(cpu, &window, &mut new, &mut spoken);
-                // The next window begins where the last word ends.
-                let end = (spoken * FRAMES_A_SECOND).round() as usize;
-                if advance < size && end > seek {
-                    advance = end - seek;
-                }
-            }
-            text.extend(new.iter().flat_map(|s| &s.tokens));
-            if !options.condition || tried.temperature > HOT {
-                prompt_from = text.len();
-            }
-            seek += advance;
-            on_segments(&new, seek.min(frames) as f32 / FRAMES_A_SECOND)?;
-            segments.extend(new);
         }
-        let code = language.map_or("en", |id| {
+        let code = run.language.map_or("en", |id| {
             let index = id - self.vocabulary.special.start - 1;
             self.vocabulary.languages.get(index as usize).map_or("en", String::as_str)
         });
