@@ -1,5 +1,6 @@
 //! Every environment variable, read once, with unit and default.
 
+use crate::aws::s3::prefixes;
 use crate::error::{Error, Result};
 use crate::kernels::Isa;
 use crate::models::weights::Precision;
@@ -44,6 +45,8 @@ pub struct Config {
     pub api_key: Option<Secret>,
     /// `TEALIGHT_API_KEY_SECRET`: the ARN of a secret in AWS Secrets Manager that holds that key.
     pub api_key_secret: Option<String>,
+    /// `TEALIGHT_S3_PREFIXES`: what requests may name in S3, `s3://BUCKET/PREFIX` with commas between them. Default: nothing.
+    pub s3_prefixes: Vec<String>,
     /// `TEALIGHT_PAYLOAD_LIMIT`: the largest body in bytes. Default: each route's own, 2,000,000 or 6,291,456.
     pub payload_limit: Option<usize>,
     /// `TEALIGHT_MAX_CLIENT_BATCH_SIZE`: inputs of one request on TEI's routes. Default 32.
@@ -65,7 +68,8 @@ pub const DEFAULT_MODEL: &str = "all-MiniLM-L6-v2";
 pub const DEFAULT_SPEECH_MODEL: &str = "whisper-base";
 
 /// Variables whose value must not go unread because it is not UTF-8.
-const TEXTS: [&str; 7] = [
+const TEXTS: [&str; 8] = [
+    "TEALIGHT_S3_PREFIXES",
     "TEALIGHT_SPEECH_MODEL",
     "TEALIGHT_API_KEY",
     "TEALIGHT_API_KEY_SECRET",
@@ -130,6 +134,7 @@ impl Config {
             precision: precision(get("TEALIGHT_PRECISION").as_deref())?,
             api_key: get("TEALIGHT_API_KEY").map(|key| Secret(key.trim().to_string())),
             api_key_secret: get("TEALIGHT_API_KEY_SECRET"),
+            s3_prefixes: s3_prefixes(get("TEALIGHT_S3_PREFIXES"))?,
             payload_limit,
             max_client_batch: number("TEALIGHT_MAX_CLIENT_BATCH_SIZE", 32, 1 << 20)?,
             max_concurrent: number("TEALIGHT_MAX_CONCURRENT_REQUESTS", 512, 1 << 20)?,
@@ -138,6 +143,11 @@ impl Config {
             cors_origin: get("TEALIGHT_CORS_ALLOW_ORIGIN"),
         })
     }
+}
+
+fn s3_prefixes(text: Option<String>) -> Result<Vec<String>> {
+    let name = "TEALIGHT_S3_PREFIXES";
+    prefixes(&text.map_or_else(Vec::new, |text| list(&text))).map_err(|e| Error::value(name, format!("{name}: {e}")))
 }
 
 fn precision(name: Option<&str>) -> Result<Precision> {

@@ -39,6 +39,8 @@ pub enum Kind {
     Timeout,
     /// The body took too long to arrive.
     SlowBody,
+    /// Nobody waits for the reply any more.
+    ClientGone,
     /// An event of a kind that the function does not serve.
     UnsupportedEvent,
     /// A local file could not be read or written.
@@ -98,6 +100,7 @@ impl Kind {
             Kind::Overloaded       => row(429, 429, "Overloaded", "rate_limit_error", "overloaded", true),
             Kind::Timeout          => row(504, 504, "Overloaded", SERVER, "timeout", true),
             Kind::SlowBody         => row(408, 408, "Validation", BAD, "body_timeout", true),
+            Kind::ClientGone       => row(499, 499, "Validation", BAD, "client_gone", true),
             Kind::UnsupportedEvent => row(400, 422, "Validation", BAD, "unsupported_event", false),
             Kind::Io               => row(500, 424, "Backend", SERVER, "io_error", false),
             Kind::Internal         => row(500, 424, "Backend", SERVER, "internal_error", false),

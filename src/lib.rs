@@ -17,6 +17,7 @@
 //! | [`server`] | HTTP on a local socket |
 //! | [`cli`] | commands |
 //! | [`api`] | routes of OpenAI and text-embeddings-inference: a request in, a reply out, no sockets |
+//! | [`aws`] | signed requests: objects of S3, secrets |
 //! | [`engine`] | what can be asked: jobs, the registry of loaded models, where models come from. Read this first |
 //! | [`mod@audio`] | recordings: any file to samples at 16 kHz |
 //! | [`models`] | files to networks: GGUF, safetensors, tokenizers, BERT, sentence-transformers' pipelines, Whisper |
@@ -57,6 +58,7 @@
 
 pub mod api;
 pub mod audio;
+pub mod aws;
 pub mod cli;
 pub mod config;
 pub mod engine;

@@ -4,7 +4,7 @@
 mod support;
 
 use serde_json::json;
-use sha2::{Digest, Sha256};
+use support::aws::{ACCESS_KEY, SECRET_KEY, TOKEN, check_signature};
 use support::http::{Message, Mock, Reply, nowhere};
 use support::runtime::Function;
 use support::server::Server;
@@ -12,9 +12,6 @@ use support::server::Server;
 const ARN: &str = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:x";
 const KEY: &str = "sk-candle-0123456789";
 const HELLO: &str = r#"{"input":"hello world"}"#;
-const ACCESS_KEY: &str = "AKIDEXAMPLE";
-const SECRET_KEY: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
-const TOKEN: &str = "session-token-of-the-function";
 
 /// The variables of a function that has its key in the mock.
 fn variables(endpoint: &str) -> Vec<(&str, &str)> {
@@ -91,7 +88,7 @@ fn the_request_is_one_that_secrets_manager_accepts() {
     assert_eq!(request.header("content-type"), Some("application/x-amz-json-1.1"));
     assert_eq!(request.header("x-amz-security-token"), Some(TOKEN));
     assert_eq!(request.json(), json!({"SecretId": ARN}));
-    check_signature(request);
+    check_signature(request, "eu-west-1", "secretsmanager", &["x-amz-target"]);
 }
 
 #[test]
@@ -103,49 +100,7 @@ fn without_a_session_there_is_no_token() {
     assert_eq!(ask(&server, KEY).status(), 200);
     let seen = mock.seen();
     assert_eq!(seen[0].header("x-amz-security-token"), None);
-    check_signature(&seen[0]);
-}
-
-fn hex(bytes: impl AsRef<[u8]>) -> String {
-    bytes.as_ref().iter().map(|b| format!("{b:02x}")).collect()
-}
-
-/// HMAC-SHA-256, RFC 2104, for keys of at most one block.
-fn hmac(key: &[u8], message: &str) -> Vec<u8> {
-    let pad = |with: u8| {
-        let mut block = [with; 64];
-        block.iter_mut().zip(key).for_each(|(b, k)| *b ^= k);
-        block
-    };
-    let inner = Sha256::new().chain_update(pad(0x36)).chain_update(message).finalize();
-    Sha256::new().chain_update(pad(0x5c)).chain_update(inner).finalize().to_vec()
-}
-
-/// The value of a part of the Authorization header.
-fn part<'a>(authorization: &'a str, name: &str) -> &'a str {
-    let parts = authorization.strip_prefix("AWS4-HMAC-SHA256 ").expect("SigV4").split(',');
-    let mut values = parts.filter_map(|p| p.trim().strip_prefix(name)?.strip_prefix('='));
-    values.next().unwrap_or_else(|| panic!("no {name} in {authorization}"))
-}
-
-/// Signs what arrived again, by the book:
-/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html>.
-fn check_signature(request: &Message) {
-    let authorization = request.header("authorization").unwrap();
-    let date = request.header("x-amz-date").unwrap();
-    let scope = format!("{}/eu-west-1/secretsmanager/aws4_request", &date[..8]);
-    assert_eq!(part(authorization, "Credential"), format!("{ACCESS_KEY}/{scope}"));
-    let names = part(authorization, "SignedHeaders");
-    for name in ["host", "x-amz-date", "x-amz-target"] {
-        assert!(names.split(';').any(|n| n == name), "{name} is not signed: {names}");
-    }
-    let header = |name: &str| format!("{name}:{}\n", request.header(name).unwrap());
-    let headers: String = names.split(';').map(header).collect();
-    let canonical = format!("POST\n/\n\n{headers}\n{names}\n{}", hex(Sha256::digest(&request.body)));
-    let to_sign = format!("AWS4-HMAC-SHA256\n{date}\n{scope}\n{}", hex(Sha256::digest(canonical)));
-    let start = format!("AWS4{SECRET_KEY}").into_bytes();
-    let key = scope.split('/').fold(start, |key, message| hmac(&key, message));
-    assert_eq!(part(authorization, "Signature"), hex(hmac(&key, &to_sign)));
+    check_signature(&seen[0], "eu-west-1", "secretsmanager", &["x-amz-target"]);
 }
 
 #[test]

@@ -143,7 +143,7 @@ fn voices_are_told_from_other_sounds() {
     assert!(
         matches!(&parts[..], [a, b] if near(a.start, 5) && near(a.end, 16) && near(b.start, 34) && near(b.end, 45))
     );
-    assert_eq!(spans(None, &all), [0..all.len() / 160]);
+    assert!(spans(None, &all).into_iter().eq(std::iter::once(0..all.len() / 160)));
     assert!(spans(Some(Voices::default()), &all[..4 * 16_000]).is_empty());
     // A part holds the voices of a window.
     let short = Voices { pause: 0.1, padding: 0.1, ..Voices::default() };

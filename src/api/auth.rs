@@ -1,15 +1,13 @@
 //! The API key that clients send as a Bearer token.
 
+use crate::aws::{self, Call, upstream};
 use crate::config::{Config, Secret};
 use crate::error::{Error, Kind, Result};
-use aws_credential_types::Credentials;
-use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
-use aws_sigv4::sign::v4;
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// How long a key read from Secrets Manager is used before it is read again, so that a rotated key takes effect.
 const KEY_LIFETIME: Duration = Duration::from_secs(300);
@@ -94,37 +92,33 @@ fn equal(a: &[u8; 32], b: &[u8; 32]) -> bool {
     a.iter().zip(b).fold(0, |different, (a, b)| different | (a ^ b)) == 0
 }
 
-fn unavailable(what: impl std::fmt::Display) -> Error {
-    Error::new(Kind::Upstream, format!("the API key cannot be read from Secrets Manager: {what}"))
-}
-
-fn variable(name: &str) -> Result<String> {
-    std::env::var(name).map_err(|_| unavailable(format_args!("{name} is not set")))
+/// What reading the secret lacked.
+fn unavailable(error: Error) -> Error {
+    error.context("the API key cannot be read from Secrets Manager")
 }
 
 /// `GetSecretValue`, signed with the function's own credentials.
 /// <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html>
 fn read_secret(arn: &str) -> Result<Secret> {
+    ask(arn).map_err(unavailable)
+}
+
+fn ask(arn: &str) -> Result<Secret> {
     // arn:partition:secretsmanager:REGION:account:secret:name
-    let region = arn
-        .split(':')
-        .nth(3)
-        .filter(|r| !r.is_empty())
-        .map_or_else(|| variable("AWS_REGION"), |r| Ok(r.to_string()))?;
-    let endpoint = std::env::var("AWS_ENDPOINT_URL_SECRETS_MANAGER")
-        .unwrap_or_else(|_| format!("https://secretsmanager.{region}.amazonaws.com"));
-    let body = json!({"SecretId": arn}).to_string();
-    let request = signed(&endpoint, &region, body.as_bytes())?;
-    let agent: ureq::Agent =
-        ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).build().into();
-    let mut response = agent.run(request.map(|()| body)).map_err(unavailable)?;
+    let region = arn.split(':').nth(3).filter(|r| !r.is_empty()).map_or_else(aws::region, |r| Ok(r.to_string()))?;
+    let (service, body) = ("secretsmanager", json!({"SecretId": arn}).to_string());
+    let headers = [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", "secretsmanager.GetSecretValue")];
+    let url = format!("{}/", aws::endpoint(service, &region));
+    let call =
+        Call { service, region: &region, method: Method::POST, url: &url, headers: &headers, body: body.as_bytes() };
+    let mut response = call.send(TIMEOUT)?;
     let status = response.status();
-    let text = response.body_mut().read_to_string().map_err(unavailable)?;
+    let text = response.body_mut().read_to_string().map_err(upstream)?;
     let reply: Value = serde_json::from_str(&text).unwrap_or_default();
     if !status.is_success() {
-        return Err(unavailable(format_args!("{status} {}", reply["__type"])));
+        return Err(upstream(format_args!("{status} {}", reply["__type"])));
     }
-    let secret = reply["SecretString"].as_str().ok_or_else(|| unavailable("it holds no text"))?;
+    let secret = reply["SecretString"].as_str().ok_or_else(|| upstream("it holds no text"))?;
     Ok(Secret(key_of(secret)))
 }
 
@@ -133,38 +127,6 @@ fn key_of(secret: &str) -> String {
     let parsed: Option<Value> = serde_json::from_str(secret).ok();
     let key = parsed.as_ref().and_then(|v| v["api_key"].as_str());
     key.unwrap_or(secret).trim().to_string()
-}
-
-fn signed(endpoint: &str, region: &str, body: &[u8]) -> Result<http::Request<()>> {
-    let identity = Credentials::new(
-        variable("AWS_ACCESS_KEY_ID")?,
-        variable("AWS_SECRET_ACCESS_KEY")?,
-        std::env::var("AWS_SESSION_TOKEN").ok(),
-        None,
-        "environment",
-    )
-    .into();
-    let parameters = v4::SigningParams::builder()
-        .identity(&identity)
-        .region(region)
-        .name("secretsmanager")
-        .time(SystemTime::now())
-        .settings(SigningSettings::default())
-        .build()
-        .map_err(unavailable)?
-        .into();
-    let url = format!("{}/", endpoint.trim_end_matches('/'));
-    let headers = [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", "secretsmanager.GetSecretValue")];
-    let signable =
-        SignableRequest::new("POST", &url, headers.into_iter(), SignableBody::Bytes(body)).map_err(unavailable)?;
-    let (instructions, _) = sign(signable, &parameters).map_err(unavailable)?.into_parts();
-    let mut builder = http::Request::post(&url);
-    for (name, value) in headers {
-        builder = builder.header(name, value);
-    }
-    let mut request = builder.body(()).map_err(unavailable)?;
-    instructions.apply_to_request_http1x(&mut request);
-    Ok(request)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod metrics;
 pub mod openai;
 pub mod openapi;
 pub mod routes;
+pub mod stream;
 pub mod tei;
 mod wire;
 
@@ -14,13 +15,14 @@ use crate::engine::{Deadline, Engine, Usage};
 use crate::error::{Error, Kind, Result};
 use auth::Auth;
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response};
 use metrics::Metrics;
 use routes::{Access, Call, Family, Found, Reply, Route};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
+use stream::{EVENT_STREAM, Sink};
 
 /// The interface over an engine.
 #[derive(Debug)]
@@ -49,12 +51,35 @@ impl Api {
         Self { engine, auth, metrics: Metrics::default(), started }
     }
 
-    /// Answers a request. Every reply, of an error too, is complete; a panic becomes an error.
-    pub fn handle(&self, request: &Request<Bytes>, trust: Trust, deadline: Deadline) -> Response<Bytes> {
-        self.shared(self.routed(request, trust, deadline, Instant::now()))
+    /// Answers a request. Every reply, of an error too, is complete; a panic becomes an error. Where a reply is a stream, it goes to
+    /// `sink`, if there is one, and what is returned has nothing for the client.
+    pub fn handle(
+        &self,
+        request: &Request<Bytes>,
+        trust: Trust,
+        deadline: Deadline,
+        sink: Option<&Sink>,
+    ) -> Response<Bytes> {
+        self.shared(self.routed(request, trust, deadline, sink))
     }
 
-    fn routed(&self, request: &Request<Bytes>, trust: Trust, deadline: Deadline, start: Instant) -> Response<Bytes> {
+    /// The head of a reply whose body is a stream of events.
+    pub fn stream_head(&self) -> Response<Bytes> {
+        let mut response = respond(200, Bytes::new());
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        self.shared(response)
+    }
+
+    fn routed(
+        &self,
+        request: &Request<Bytes>,
+        trust: Trust,
+        deadline: Deadline,
+        sink: Option<&Sink>,
+    ) -> Response<Bytes> {
+        let start = Instant::now();
         if request.method() == Method::OPTIONS && self.engine.config.cors_origin.is_some() {
             return respond(204, Bytes::new());
         }
@@ -71,6 +96,7 @@ impl Api {
                 content_type: request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()),
                 tail,
                 deadline,
+                sink,
                 started: self.started,
             };
             catch_unwind(AssertUnwindSafe(|| (route.handler)(&call))).unwrap_or_else(|_| Err(panicked()))

@@ -1,5 +1,6 @@
 //! The table of routes: everything that the function answers, in Lambda and locally.
 
+use super::stream::Sink;
 use super::{audio, metrics, openai, openapi, tei};
 use crate::engine::{Deadline, Engine, Usage};
 use crate::error::{Error, Kind, Result, shown};
@@ -104,6 +105,8 @@ pub struct Call<'a> {
     pub tail: Option<String>,
     /// When the reply must be ready.
     pub deadline: Deadline,
+    /// Where the reply goes while it is made, where the transport can do that.
+    pub sink: Option<&'a Sink>,
     /// When this process started, in seconds since 1970.
     pub started: u64,
 }

@@ -42,7 +42,11 @@ impl Deadline {
     /// No limit.
     pub const NONE: Deadline = Deadline(None);
 
-    fn check(self) -> Result<()> {
+    /// Fails once the time is over.
+    ///
+    /// # Errors
+    /// [`Kind::Timeout`].
+    pub fn check(self) -> Result<()> {
         match self.0 {
             Some(at) if Instant::now() >= at => {
                 Err(Error::new(Kind::Timeout, "the time for this request ran out before it was done"))

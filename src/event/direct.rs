@@ -1,8 +1,8 @@
 //! Direct invocations: the JSON body of an HTTP request, and nothing around it.
 //!
 //! The route follows from the fields: `input` is OpenAI's, `inputs` is text-embeddings-inference's `/embed` (or
-//! `/similarity`, where it has a `source_sentence`), `ids` is `/decode`. A field `path` names any other route, and
-//! `method` its method.
+//! `/similarity`, where it has a `source_sentence`), `ids` is `/decode`, `audio` (base64) and `uri` are
+//! `/v1/audio/transcriptions`. A field `path` names any other route, and `method` its method.
 
 use crate::api::routes::{Found, find};
 use crate::error::{Error, Kind, Result};
@@ -19,6 +19,8 @@ struct Fields<'a> {
     #[serde(borrow)]
     inputs: Option<&'a RawValue>,
     ids: Option<serde::de::IgnoredAny>,
+    audio: Option<serde::de::IgnoredAny>,
+    uri: Option<serde::de::IgnoredAny>,
 }
 
 /// The request of a payload.
@@ -47,8 +49,10 @@ fn path_of(fields: &Fields) -> Result<String> {
         (_, Some(inputs), _) if is_similarity(inputs) => "/similarity",
         (_, Some(_), _) => "/embed",
         (_, _, Some(_)) => "/decode",
+        _ if fields.audio.is_some() || fields.uri.is_some() => "/v1/audio/transcriptions",
         _ => {
-            let message = "the event has neither input, inputs, ids nor path, so that its route is not known";
+            let message =
+                "the event has neither input, inputs, ids, audio, uri nor path, so that its route is not known";
             return Err(Error::new(Kind::UnsupportedEvent, message));
         }
     };

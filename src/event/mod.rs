@@ -5,6 +5,7 @@
 mod direct;
 mod http_event;
 
+use crate::api::stream::Sink;
 use crate::api::{Api, Trust, routes::Family};
 use crate::config::Config;
 use crate::engine::{Deadline, Engine};
@@ -18,6 +19,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::mpsc::Receiver;
 
 /// Lambda stops an Init after 10 seconds and begins it again: a load that takes longer goes on while the first request
 /// waits for it.
@@ -140,48 +142,92 @@ fn time_limit(deadline: SystemTime, now: SystemTime) -> Option<Duration> {
 
 async fn http(api: Arc<Api>, payload: &str, limit: Option<Duration>) -> Result<Outcome, Error> {
     let event = HttpEvent::parse(payload)?;
-    let response = match event.request() {
-        Ok(request) => answer(api.clone(), request, Trust::Key, limit).await,
-        Err(error) => api.refuse(Family::OpenAi, &error),
+    let can_stream = api.engine.config.response_stream && event.is_function_url();
+    let answer = match event.request() {
+        Ok(request) => answer(api.clone(), request, Trust::Key, limit, can_stream).await,
+        Err(error) => Answer::Whole(api.refuse(Family::OpenAi, &error)),
     };
-    if api.engine.config.response_stream && event.is_function_url() {
-        return Ok(stream(response));
-    }
+    let response = match answer {
+        Answer::Begun(first, pieces) => return Ok(stream(api.stream_head(), forward(first, pieces))),
+        Answer::Whole(response) if can_stream => {
+            let (parts, body) = response.into_parts();
+            return Ok(stream(Response::from_parts(parts, Bytes::new()), Body::from(body)));
+        }
+        Answer::Whole(response) => response,
+    };
     let reply = event.reply(&response).and_then(bounded);
     reply.or_else(|error| event.reply(&api.refuse(Family::OpenAi, &error))).map(FunctionResponse::BufferedResponse)
 }
 
 /// A reply as the function URL wants it in RESPONSE_STREAM mode.
-fn stream(response: Response<Bytes>) -> Outcome {
-    let (parts, body) = response.into_parts();
+fn stream(head: Response<Bytes>, stream: Body) -> Outcome {
+    let (parts, _) = head.into_parts();
     FunctionResponse::StreamingResponse(StreamResponse {
         metadata_prelude: MetadataPrelude { status_code: parts.status, headers: parts.headers, cookies: vec![] },
-        stream: Body::from(body),
+        stream,
     })
+}
+
+/// Pieces as the body of a reply, as they come. If nobody takes them any more, the work ends at its next one.
+fn forward(first: Bytes, mut pieces: Receiver<Bytes>) -> Body {
+    let (mut sender, body) = lambda_runtime::streaming::channel();
+    tokio::spawn(async move {
+        let mut next = Some(first);
+        while let Some(piece) = next {
+            if sender.send_data(piece).await.is_err() {
+                break;
+            }
+            next = pieces.recv().await;
+        }
+    });
+    body
 }
 
 async fn direct(api: Arc<Api>, payload: &str, limit: Option<Duration>) -> Result<Outcome, Error> {
     let request = direct::request(payload)?;
-    let response = answer(api, request, Trust::Iam, limit).await;
-    direct::reply(&response).and_then(bounded).map(FunctionResponse::BufferedResponse)
+    match answer(api, request, Trust::Iam, limit, false).await {
+        Answer::Whole(response) => direct::reply(&response).and_then(bounded).map(FunctionResponse::BufferedResponse),
+        Answer::Begun(..) => Err(Error::internal("a direct invocation was answered by a stream")),
+    }
+}
+
+enum Answer {
+    Whole(Response<Bytes>),
+    /// A stream: its first piece, and where the others come.
+    Begun(Bytes, Receiver<Bytes>),
 }
 
 /// Runs a request beside the event loop, and stops waiting for it when its time is over.
-async fn answer(api: Arc<Api>, request: Request<Bytes>, trust: Trust, limit: Option<Duration>) -> Response<Bytes> {
+async fn answer(
+    api: Arc<Api>,
+    request: Request<Bytes>,
+    trust: Trust,
+    limit: Option<Duration>,
+    can_stream: bool,
+) -> Answer {
     let deadline = Deadline(limit.map(|l| Instant::now() + l));
     let family = Family::of(&request);
     let worker = api.clone();
-    let work = tokio::task::spawn_blocking(move || worker.handle(&request, trust, deadline));
+    let (sink, mut pieces) = Sink::channel();
+    let sink = can_stream.then_some(sink);
+    let work = tokio::task::spawn_blocking(move || worker.handle(&request, trust, deadline, sink.as_ref()));
+    let answered = async {
+        match pieces.recv().await {
+            Some(first) => Ok(Answer::Begun(first, pieces)),
+            // The sink is gone with the work, or there was none.
+            None => work.await.map(Answer::Whole),
+        }
+    };
     let done = match limit {
-        Some(limit) => tokio::time::timeout(limit, work).await,
-        None => Ok(work.await),
+        Some(limit) => tokio::time::timeout(limit, answered).await,
+        None => Ok(answered.await),
     };
     let error = match done {
-        Ok(Ok(response)) => return response,
+        Ok(Ok(answer)) => return answer,
         Ok(Err(_)) => Error::internal("the request's task ended early"),
         Err(_) => Error::new(Kind::Timeout, "the time for this invocation ran out before the reply was ready"),
     };
-    api.refuse(family, &error)
+    Answer::Whole(api.refuse(family, &error))
 }
 
 #[cfg(test)]

@@ -1,23 +1,27 @@
 //! The local server: HTTP/1.1 over the same interface that the function has.
 
 use crate::api::routes::{Access, Family, Found, find};
+use crate::api::stream::Sink;
 use crate::api::{Api, Trust, too_large};
 use crate::engine::Deadline;
 use crate::error::{Error, Kind, Result};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use http_body_util::BodyExt;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::sync::mpsc::Receiver;
 
 /// How long a client may take to send its headers.
 const HEADER_TIME: Duration = Duration::from_secs(10);
@@ -92,18 +96,18 @@ async fn answer(
     api: Arc<Api>,
     places: Arc<Semaphore>,
     request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+) -> Result<Response<Body>, Infallible> {
     let family = Family::of(&request);
     let response = match admitted(api.clone(), places, request, family).await {
         Ok(response) => response,
         Err(error) => {
-            let mut response = api.refuse(family, &error);
+            let mut response = api.refuse(family, &error).map(Body::from);
             // What is left of the body is not read, so the connection cannot be used again.
             response.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
             response
         }
     };
-    Ok(response.map(Full::new))
+    Ok(response)
 }
 
 /// Who may use the route of a request, if it has one.
@@ -119,13 +123,13 @@ async fn admitted(
     places: Arc<Semaphore>,
     request: Request<Incoming>,
     family: Family,
-) -> Result<Response<Bytes>> {
+) -> Result<Response<Body>> {
     let (parts, body) = request.into_parts();
     let access = access(&parts);
     if access == Some(Access::Open) {
         // These only look at what is there. Busy is not ill: probes need no place and no worker.
         let body = read(body, &parts.headers, api.payload_limit(family)).await?;
-        return Ok(api.handle(&Request::from_parts(parts, body), Trust::Key, Deadline::NONE));
+        return Ok(api.handle(&Request::from_parts(parts, body), Trust::Key, Deadline::NONE, None).map(Body::from));
     }
     // Before the body, so that neither strangers nor a crowd fill the memory.
     if access.is_some() {
@@ -136,12 +140,60 @@ async fn admitted(
         .map_err(|_| Error::new(Kind::Overloaded, "every place in the queue is taken; try again in a second"))?;
     let body = read(body, &parts.headers, api.payload_limit(family)).await?;
     let request = Request::from_parts(parts, body);
+    let (sink, mut pieces) = Sink::channel();
+    let head = api.stream_head();
     let work = tokio::task::spawn_blocking(move || {
-        let response = api.handle(&request, Trust::Key, Deadline::NONE);
+        let response = api.handle(&request, Trust::Key, Deadline::NONE, Some(&sink));
         drop(place);
         response
     });
-    work.await.map_err(|_| Error::internal("the request's task ended early"))
+    match pieces.recv().await {
+        Some(first) => Ok(head.map(|_| Body { next: Some(first), pieces: Some(pieces) })),
+        // The sink is gone with the work: the reply is no stream.
+        None => work.await.map(|r| r.map(Body::from)).map_err(|_| Error::internal("the request's task ended early")),
+    }
+}
+
+/// A body in one piece, or in pieces as they come.
+#[derive(Debug)]
+struct Body {
+    next: Option<Bytes>,
+    pieces: Option<Receiver<Bytes>>,
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        Self { next: Some(bytes).filter(|b| !b.is_empty()), pieces: None }
+    }
+}
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if let Some(next) = self.next.take() {
+            return Poll::Ready(Some(Ok(Frame::data(next))));
+        }
+        match &mut self.pieces {
+            None => Poll::Ready(None),
+            Some(pieces) => pieces.poll_recv(context).map(|piece| piece.map(|bytes| Ok(Frame::data(bytes)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.next.is_none() && self.pieces.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.pieces {
+            None => SizeHint::with_exact(self.next.as_ref().map_or(0, |b| b.len() as u64)),
+            Some(_) => SizeHint::default(),
+        }
+    }
 }
 
 /// Reads a body up to a limit. Of a longer one some is discarded, since many clients read no reply while they send.

@@ -161,7 +161,7 @@ pub fn request(method: &str, path: &str, headers: &[(&str, &str)], body: impl As
 pub struct Reply {
     /// Its status.
     pub status: u16,
-    /// Headers besides the length.
+    /// Headers; the body's length is one of them unless another is given.
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Vec<u8>,
@@ -182,7 +182,10 @@ impl Reply {
     }
 
     fn send(&self, to: &mut impl Write) -> Result<()> {
-        let mut head = format!("HTTP/1.1 {} Mock\r\ncontent-length: {}\r\n", self.status, self.body.len());
+        let mut head = format!("HTTP/1.1 {} Mock\r\n", self.status);
+        if self.headers.iter().all(|(name, _)| name != "content-length") {
+            let _ = write!(head, "content-length: {}\r\n", self.body.len());
+        }
         for (name, value) in &self.headers {
             let _ = write!(head, "{name}: {value}\r\n");
         }

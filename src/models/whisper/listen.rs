@@ -58,7 +58,7 @@ impl Listener {
         let in_frames = |s: Range<usize>| s.start / HOP..s.end.div_ceil(HOP).min(whole);
         let voices = match frames.voices {
             Some(voices) => voices.finish().into_iter().map(in_frames).filter(|span| !span.is_empty()).collect(),
-            None => vec![0..whole],
+            None => std::iter::once(0..whole).collect(),
         };
         Ok(Self { frames: Frames::new(bands, again()?), length, loudest, voices, ready: vec![], first: 0 })
     }

@@ -1,0 +1,136 @@
+//! OpenAI's routes for speech: <https://platform.openai.com/docs/api-reference/audio>.
+
+mod request;
+
+pub use request::{AudioRequest, Chunking, ServerVad};
+
+use super::routes::{Call, Reply};
+use super::stream::Events;
+use crate::engine::Check;
+use crate::engine::speech::{self, Said, Transcribe};
+use crate::error::{Error, Result};
+use crate::format::transcript::{Parts, Usage, render};
+use crate::format::{Encoded, encode};
+use crate::models::whisper::{Segment, Task, language_name};
+use request::Request;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// The reply of `/v1/audio/embeddings`, which takes an [`AudioRequest`] and is not OpenAI's.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct AudioEmbeddingsResponse {
+    /// `list`.
+    pub object: &'static str,
+    /// A document for each segment, in order.
+    pub data: Vec<SegmentEmbedding>,
+    /// The model that made the vectors.
+    pub model: String,
+    /// The model that heard.
+    pub speech_model: String,
+    /// The name of the language.
+    pub language: String,
+    /// Seconds.
+    pub duration: f32,
+    /// What it cost.
+    pub usage: Usage,
+}
+
+/// What was said, when, and its vector.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct SegmentEmbedding {
+    /// `embedding`.
+    pub object: &'static str,
+    /// Which segment.
+    pub index: usize,
+    /// What was said.
+    pub text: String,
+    /// Seconds.
+    pub start: f32,
+    /// Seconds.
+    pub end: f32,
+    /// The vector.
+    pub embedding: Encoded,
+    /// For int8 and uint8: value = scale × code, or scale × (code − 128).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scale: Option<f32>,
+}
+
+/// Answers `POST /v1/audio/transcriptions`.
+pub fn transcriptions(call: &Call) -> Result<Reply> {
+    answer(call, Task::Transcribe)
+}
+
+/// Answers `POST /v1/audio/translations`.
+pub fn translations(call: &Call) -> Result<Reply> {
+    answer(call, Task::Translate)
+}
+
+/// Answers `POST /v1/audio/embeddings`: what is said, in segments, and their vectors.
+pub fn embeddings(call: &Call) -> Result<Reply> {
+    let Request { fields, file, .. } = Request::read(call)?;
+    let options = fields.options(Task::Transcribe)?;
+    call.engine.run(Check { dimensions: fields.dimensions, prompt: None }, call.deadline)?;
+    let progress = &mut |_: &[_], _, _| Ok(());
+    let job = Transcribe { model: fields.model, audio: file, prompt: fields.prompt, options, progress };
+    let Said { model: speech_model, transcript } = call.engine.run(job, call.deadline)?;
+    let vectors = speech::embed(call.engine, &transcript, fields.embedding_model, fields.dimensions, call.deadline)?;
+    let document = |(index, (segment, vector)): (usize, (&Segment, Vec<f32>))| {
+        let (embedding, scale) = encode(vector, fields.encoding_format.unwrap_or_default());
+        let (text, start, end) = (segment.text.trim().to_string(), segment.start, segment.end);
+        SegmentEmbedding { object: "embedding", index, text, start, end, embedding, scale }
+    };
+    Reply::json(&AudioEmbeddingsResponse {
+        object: "list",
+        data: transcript.segments.iter().zip(vectors.vectors).enumerate().map(document).collect(),
+        model: vectors.model,
+        speech_model,
+        language: language_name(&transcript.language).into(),
+        duration: transcript.duration,
+        usage: Usage::of(transcript.duration),
+    })
+}
+
+fn answer(call: &Call, task: Task) -> Result<Reply> {
+    let Request { fields, file, form } = Request::read(call)?;
+    let options = fields.options(task)?;
+    let parts = Parts { segments: !options.words || fields.wants("segment"), words: options.words };
+    let mut events = fields.stream.unwrap_or(false).then(|| Events::new(call.sink));
+    let job = Transcribe {
+        model: fields.model,
+        audio: file,
+        prompt: fields.prompt,
+        options,
+        progress: &mut |segments, _, _| {
+            let Some(events) = &mut events else { return Ok(()) };
+            segments.iter().try_for_each(|s| events.send(&Delta { kind: "transcript.text.delta", delta: &s.text }))
+        },
+    };
+    let outcome = call.engine.run(job, call.deadline);
+    if let Some(mut events) = events {
+        let done = outcome.and_then(|said| {
+            let (text, usage) = (said.transcript.text(), Usage::of(said.transcript.duration));
+            events.send(&Done { kind: "transcript.text.done", text: text.trim(), usage })
+        });
+        return events.end(done);
+    }
+    let body = render(&outcome?.transcript, task, form, parts)
+        .map_err(|e| Error::internal(format!("a reply is not JSON: {e}")))?;
+    Ok(Reply::text(body, form.content_type()))
+}
+
+/// OpenAI's event for a further part of a text.
+#[derive(Serialize)]
+struct Delta<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    delta: &'a str,
+}
+
+/// OpenAI's last event.
+#[derive(Serialize)]
+struct Done<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    text: &'a str,
+    usage: Usage,
+}

@@ -1,0 +1,69 @@
+//! Replies that are sent while they are made: server-sent events
+//! (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
+
+use super::openai::ErrorBody;
+use super::routes::Reply;
+use crate::error::{Error, Kind, Result};
+use bytes::Bytes;
+use serde::Serialize;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+/// The type of such replies.
+pub const EVENT_STREAM: &str = "text/event-stream";
+/// Pieces that wait for a client that reads slowly; then the work waits, too.
+const WAITING: usize = 64;
+
+/// Where a transport takes a reply piece by piece.
+#[derive(Debug, Clone)]
+pub struct Sink(Sender<Bytes>);
+
+impl Sink {
+    /// A sink, and where its pieces come out. The first piece says that the reply is a stream of events.
+    pub fn channel() -> (Self, Receiver<Bytes>) {
+        let (sender, receiver) = channel(WAITING);
+        (Self(sender), receiver)
+    }
+}
+
+/// The events of a reply: sent at once where the transport can, and else kept until the end.
+#[derive(Debug)]
+pub(super) struct Events<'a> {
+    sink: Option<&'a Sink>,
+    begun: bool,
+    kept: String,
+}
+
+impl<'a> Events<'a> {
+    pub(super) fn new(sink: Option<&'a Sink>) -> Self {
+        Self { sink, begun: false, kept: String::new() }
+    }
+
+    /// Sends an event.
+    ///
+    /// # Errors
+    /// [`Kind::ClientGone`], so that the work for it ends.
+    pub(super) fn send(&mut self, value: &impl Serialize) -> Result<()> {
+        let data = serde_json::to_string(value).map_err(|e| Error::internal(format!("an event is not JSON: {e}")))?;
+        let event = format!("data: {data}\n\n");
+        self.begun = true;
+        match self.sink {
+            None => self.kept.push_str(&event),
+            Some(Sink(sender)) => sender
+                .blocking_send(event.into())
+                .map_err(|_| Error::new(Kind::ClientGone, "the client closed the connection before the end"))?,
+        }
+        Ok(())
+    }
+
+    /// The reply, once all events are sent. An error that comes after the first event is one more event: the status is sent.
+    pub(super) fn end(mut self, outcome: Result<()>) -> Result<Reply> {
+        if let Err(error) = outcome {
+            if self.begun && self.sink.is_some() {
+                // Nobody may be there to see it.
+                let _ = self.send(&ErrorBody::from(&error));
+            }
+            return Err(error);
+        }
+        Ok(Reply::text(self.kept, EVENT_STREAM))
+    }
+}

@@ -1,0 +1,166 @@
+//! Recordings in Amazon S3: a mock of it on this machine, and the real binary. tests/clients has a fuller one, with weights.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use serde_json::{Value, json};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use support::aws::{ACCESS_KEY, SECRET_KEY, TOKEN, check_signature};
+use support::http::{Message, Mock, Reply, nowhere};
+use support::runtime::Function;
+use support::server::Server;
+
+const URI: &str = "s3://talks/2026/a b+ü.flac";
+const PATH: &str = "/talks/2026/a%20b%2B%C3%BC.flac";
+
+fn variables(endpoint: &str) -> Vec<(&str, &str)> {
+    vec![
+        ("TEALIGHT_S3_PREFIXES", "s3://other/x/, s3://talks"),
+        // So that what arrives is looked at, and no more.
+        ("TEALIGHT_SPEECH_MODEL", "no-such-model"),
+        ("AWS_ENDPOINT_URL_S3", endpoint),
+        ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
+        ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
+        ("AWS_SESSION_TOKEN", TOKEN),
+        ("AWS_REGION", "eu-west-1"),
+    ]
+}
+
+fn flac() -> Vec<u8> {
+    std::fs::read(support::path("tests/fixtures/audio/speech.flac")).unwrap()
+}
+
+fn ask(server: &Server, uri: &str) -> Message {
+    server.post("/v1/audio/transcriptions", json!({"uri": uri}).to_string())
+}
+
+#[track_caller]
+fn refused(reply: &Message, status: u16, code: &str, words: &[&str]) {
+    assert_eq!(reply.status(), status, "{}", reply.text());
+    let error = &reply.json()["error"];
+    assert_eq!(error["code"], code, "{error}");
+    for word in words {
+        assert!(error["message"].as_str().unwrap().contains(word), "{word}: {error}");
+    }
+}
+
+#[test]
+fn an_object_is_read_by_a_request_that_s3_accepts() {
+    let mock = Mock::start(|_| Reply::new(200, flac()));
+    let url = mock.url();
+    let server = Server::start(&variables(&url));
+    // The recording is one; what is missing is the model.
+    refused(&ask(&server, URI), 404, "model_not_found", &["no-such-model"]);
+    let seen = mock.seen();
+    assert_eq!((seen.len(), seen[0].method(), seen[0].path()), (1, "GET", PATH));
+    assert_eq!(seen[0].header("x-amz-security-token"), Some(TOKEN));
+    check_signature(&seen[0], "eu-west-1", "s3", &["x-amz-content-sha256"]);
+    let log = server.stop();
+    assert!(!log.contains(SECRET_KEY) && !log.contains(TOKEN), "{log}");
+}
+
+#[test]
+fn a_direct_invocation_may_name_an_object_or_carry_a_recording() {
+    let mock = Mock::start(|_| Reply::new(200, "no recording"));
+    let url = mock.url();
+    let function = Function::start(&variables(&url));
+    let (code, message) = function.invoke(json!({"uri": URI})).error();
+    assert!(code == "invalid_value" && message.contains("no audio that is known"), "{code}: {message}");
+    let (code, message) = function.invoke(json!({"audio": "bm8gcmVjb3JkaW5n"})).error();
+    assert!(code == "invalid_value" && message.contains("no audio that is known"), "{code}: {message}");
+    let (code, message) = function.invoke(json!({"audio": "%"})).error();
+    assert!(code == "invalid_value" && message.contains("base64"), "{code}: {message}");
+    let both = function.invoke(json!({"audio": "bm8=", "uri": URI})).error();
+    assert!(both.1.contains("both"), "{both:?}");
+    assert_eq!(mock.seen().len(), 1);
+}
+
+#[test]
+fn what_is_not_allowed_is_not_asked_for() {
+    let mock = Mock::start(|_| Reply::new(200, flac()));
+    let url = mock.url();
+    let server = Server::start(&variables(&url));
+    let uris = [
+        "s3://talks-of-others/x",
+        "s3://other/y",
+        "s3://talks/../other/y",
+        "https://talks/x",
+        "file:///etc/passwd",
+        "s3://talks",
+        "",
+    ];
+    for uri in uris {
+        let reply = ask(&server, uri);
+        refused(&reply, 400, "invalid_value", &["uri is"]);
+        assert_eq!(reply.json()["error"]["param"], "uri");
+    }
+    let closed = Server::start(&[("AWS_ENDPOINT_URL_S3", &url)]);
+    refused(&ask(&closed, URI), 400, "invalid_value", &["TEALIGHT_S3_PREFIXES"]);
+    assert_eq!(mock.seen().len(), 0);
+}
+
+fn error(code: &str) -> String {
+    format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>m</Message></Error>")
+}
+
+#[test]
+fn what_s3_says_is_said() {
+    for (status, code) in [(404, "NoSuchKey"), (403, "AccessDenied")] {
+        let mock = Mock::start(move |_| Reply::new(status, error(code)));
+        let url = mock.url();
+        let reply = ask(&Server::start(&variables(&url)), URI);
+        refused(&reply, 400, "invalid_value", &[code, URI]);
+        assert_eq!((mock.seen().len(), &reply.json()["error"]["param"]), (1, &Value::from("uri")));
+    }
+    let mock = Mock::start(|_| Reply::new(503, error("SlowDown")));
+    let url = mock.url();
+    refused(&ask(&Server::start(&variables(&url)), URI), 502, "upstream_error", &["SlowDown"]);
+    assert_eq!(mock.seen().len(), 4);
+    let nobody = format!("http://{}", nowhere());
+    let reply = ask(&Server::start(&variables(&nobody)), URI);
+    refused(&reply, 502, "upstream_error", &[URI]);
+}
+
+#[test]
+fn what_passes_is_tried_again() {
+    let calls = AtomicUsize::new(0);
+    let mock = Mock::start(move |_| match calls.fetch_add(1, Ordering::SeqCst) {
+        0 => Reply::new(503, error("SlowDown")),
+        1 => Reply { cut: Some(1000), ..Reply::new(200, flac()) },
+        _ => Reply::new(200, flac()),
+    });
+    let url = mock.url();
+    refused(&ask(&Server::start(&variables(&url)), URI), 404, "model_not_found", &[]);
+    assert_eq!(mock.seen().len(), 3);
+}
+
+#[test]
+fn a_bucket_of_another_region_is_asked_there() {
+    let calls = AtomicUsize::new(0);
+    let mock = Mock::start(move |_| match calls.fetch_add(1, Ordering::SeqCst) {
+        0 => Reply::new(301, error("PermanentRedirect")).header("x-amz-bucket-region", "us-west-2"),
+        _ => Reply::new(200, flac()),
+    });
+    let url = mock.url();
+    refused(&ask(&Server::start(&variables(&url)), URI), 404, "model_not_found", &[]);
+    let seen = mock.seen();
+    assert_eq!(seen.len(), 2);
+    check_signature(&seen[1], "us-west-2", "s3", &["x-amz-content-sha256"]);
+}
+
+#[test]
+fn an_object_that_is_too_large_is_not_read() {
+    let mock = Mock::start(|_| {
+        let mut reply = Reply { cut: Some(10), ..Reply::new(200, "0123456789") };
+        reply.headers.push(("content-length".into(), "600000000".into()));
+        reply
+    });
+    let url = mock.url();
+    refused(&ask(&Server::start(&variables(&url)), URI), 413, "body_too_large", &["600000000", "536870912"]);
+}
+
+#[test]
+fn prefixes_that_make_no_sense_are_refused_at_the_start() {
+    let error = tealight::config::Config::read(|name| (name == "TEALIGHT_S3_PREFIXES").then(|| "talks/".into()));
+    assert!(error.unwrap_err().message.contains("s3://BUCKET/PREFIX"));
+}

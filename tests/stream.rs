@@ -1,0 +1,131 @@
+//! Replies that are sent while they are made, with the real binary and real weights: `tests/run` gets them and asks for this.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, SystemTime};
+use support::http::request;
+use support::runtime::Function;
+use support::server::Server;
+use support::{PATIENCE, wait_for};
+use tealight::audio::Recording;
+
+/// The text of `jfk.flac` is said so many times; each window of 30 s has three.
+const TIMES: usize = 40;
+
+fn cache() -> String {
+    std::env::var("HF_HOME").expect("HF_HOME says where the weights are")
+}
+
+fn variables(cache: &str) -> Vec<(&str, &str)> {
+    vec![("HF_HOME", cache), ("HOME", "/"), ("TEALIGHT_SPEECH_MODEL", "whisper-tiny.en"), ("TEALIGHT_THREADS", "1")]
+}
+
+/// A request for a stream of the text of a long recording, and its body.
+fn long_recording() -> String {
+    let bytes = std::fs::read(support::path("tests/fixtures/audio/jfk.flac")).unwrap();
+    let recording = Recording::open(bytes.into()).unwrap();
+    let speech = recording.samples().unwrap().collect::<Result<Vec<_>, _>>().unwrap().concat();
+    let data: Vec<u8> = speech.iter().flat_map(|v| ((v * 127.0) as i8 as u8 ^ 0x80).to_le_bytes()).collect();
+    let data = data.repeat(TIMES);
+    // 8-bit mono WAV at 16 kHz.
+    let mut wav = b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0\x80\x3e\0\0\x80\x3e\0\0\x01\0\x08\0data".to_vec();
+    wav[4..8].copy_from_slice(&(36 + data.len() as u32).to_le_bytes());
+    wav.extend((data.len() as u32).to_le_bytes());
+    wav.extend(data);
+    json!({"file": BASE64_STANDARD.encode(wav), "stream": true}).to_string()
+}
+
+/// The events of a body.
+fn events(body: &str) -> Vec<Value> {
+    let event = |text: &str| serde_json::from_str(text.strip_prefix("data: ").expect("data")).unwrap();
+    body.split_terminator("\n\n").map(event).collect()
+}
+
+fn post(server: &Server, body: &str) -> TcpStream {
+    let mut socket = TcpStream::connect(server.address).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let headers = [("content-type", "application/json"), ("connection", "close")];
+    socket.write_all(&request("POST", "/v1/audio/transcriptions", &headers, body)).unwrap();
+    socket
+}
+
+#[test]
+#[ignore = "needs the weights that tests/run gets"]
+fn the_server_sends_events_while_it_works() {
+    let cache = cache();
+    let server = Server::start(&variables(&cache));
+    let mut reply = String::new();
+    post(&server, &long_recording()).read_to_string(&mut reply).unwrap();
+    let (head, body) = reply.split_once("\r\n\r\n").unwrap();
+    let head = head.to_ascii_lowercase();
+    for line in
+        ["http/1.1 200 ok", "content-type: text/event-stream", "transfer-encoding: chunked", "cache-control: no-cache"]
+    {
+        assert!(head.lines().any(|l| l == line), "{line} is not in {head}");
+    }
+    // A chunk is its length, a line and as many bytes: one for each event.
+    let (mut rest, mut chunks) = (body, vec![]);
+    while let Some((size, more)) = rest.split_once("\r\n") {
+        let (chunk, more) = more.split_at(usize::from_str_radix(size, 16).unwrap());
+        chunks.extend((!chunk.is_empty()).then_some(chunk));
+        rest = more.trim_start_matches("\r\n");
+    }
+    let events = events(&chunks.concat());
+    assert!(events.len() >= TIMES / 3 && chunks.len() == events.len(), "{} {}", events.len(), chunks.len());
+    let (last, deltas) = events.split_last().unwrap();
+    let text: String = deltas.iter().map(|e| e["delta"].as_str().unwrap()).collect();
+    assert_eq!((&last["type"], last["text"].as_str().unwrap()), (&"transcript.text.done".into(), text.trim()));
+    // What cannot be answered is refused by a status: nothing is sent before.
+    let refused = server.post("/v1/audio/transcriptions", json!({"file": "bm8=", "stream": true}).to_string());
+    assert_eq!(refused.status(), 400);
+}
+
+#[test]
+#[ignore = "needs the weights that tests/run gets"]
+fn work_for_a_client_that_is_gone_ends() {
+    let cache = cache();
+    let server = Server::start(&variables(&cache));
+    let mut socket = post(&server, &long_recording());
+    socket.read_exact(&mut [0; 200]).unwrap();
+    drop(socket);
+    let line = "te_request_failure{err=\"client_gone\"} 1\n";
+    wait_for("the end of the work", || server.get("/metrics").text().contains(line).then_some(()));
+}
+
+fn invoke(function: &Function, deadline: SystemTime) -> (Value, Vec<Value>) {
+    let event = json!({"version": "2.0", "rawPath": "/v1/audio/transcriptions", "headers": {"content-type": "application/json"},
+        "requestContext": {"domainName": "x.lambda-url.eu-central-1.on.aws", "http": {"method": "POST"}, "stage": "$default"},
+        "body": long_recording(), "isBase64Encoded": false});
+    let outcome = function.invoke_before(event, deadline);
+    assert_eq!(outcome.report.header("lambda-runtime-function-response-mode"), Some("streaming"));
+    let body = outcome.report.body;
+    let at = body.windows(8).position(|w| w == [0; 8]).unwrap();
+    (serde_json::from_slice(&body[..at]).unwrap(), events(std::str::from_utf8(&body[at + 8..]).unwrap()))
+}
+
+#[test]
+#[ignore = "needs the weights that tests/run gets"]
+fn the_function_streams_and_says_when_its_time_is_over() {
+    let cache = cache();
+    let mut variables = variables(&cache);
+    variables.push(("TEALIGHT_RESPONSE_STREAM", "1"));
+    let function = Function::start(&variables);
+    let (prelude, events) = invoke(&function, SystemTime::now() + PATIENCE);
+    assert_eq!(
+        (&prelude["statusCode"], &prelude["headers"]["content-type"]),
+        (&200.into(), &"text/event-stream".into())
+    );
+    assert_eq!(events.last().unwrap()["type"], "transcript.text.done");
+    // What is left is a part of the time that all takes.
+    let (_, all) = invoke(&function, SystemTime::now() + Duration::from_secs(3));
+    let (last, deltas) = all.split_last().unwrap();
+    assert!(deltas.len() < events.len() - 1, "a machine that does this in 3 s needs a longer recording");
+    assert_eq!(last["error"]["code"], "timeout", "{last}");
+    assert!(deltas.iter().all(|e| e["type"] == "transcript.text.delta"), "{deltas:?}");
+}
