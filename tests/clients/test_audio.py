@@ -1,11 +1,15 @@
 """OpenAI's own client: recordings to text in every form, with the weights that tests/run gets."""
 
 import base64
+import os
 import pathlib
+import urllib.parse
 
+import boto3
 import openai
 import pytest
 import requests
+from moto.server import ThreadedMotoServer
 
 AUDIO = pathlib.Path(__file__).resolve().parents[1] / "fixtures" / "audio"
 SAID = "what your country can do for you"
@@ -56,6 +60,14 @@ def test_a_stream_has_the_text_in_parts(client):
     assert "".join(e.delta for e in events[:-1]).strip() == events[-1].text
 
 
+def test_voices_alone_are_heard_where_that_is_asked_for(client):
+    plain = transcribe(client).text
+    assert transcribe(client, chunking_strategy="auto").text == plain
+    vad = {"type": "server_vad", "threshold": 0.6, "prefix_padding_ms": 500, "silence_duration_ms": 1500}
+    assert transcribe(client, chunking_strategy=vad).text == plain
+    assert transcribe(client, extra_body={"vad_filter": True, "beam_size": 2}).text
+
+
 def test_translations_are_english(client):
     with open(AUDIO / "speech.mp3", "rb") as file:
         reply = client.audio.translations.create(model="whisper-base", file=file, response_format="verbose_json")
@@ -90,7 +102,37 @@ def test_a_json_body_carries_base64(url, key):
     assert reply.status_code == 200 and "fellow" in reply.json()["text"].lower(), reply.text
 
 
+@pytest.fixture(scope="module")
+def bucket():
+    """S3 with a bucket, at the address that the server was told."""
+    server = ThreadedMotoServer(port=urllib.parse.urlparse(os.environ["AWS_ENDPOINT_URL_S3"]).port, verbose=False)
+    server.start()
+    s3 = boto3.client("s3", region_name="us-east-1")
+    s3.create_bucket(Bucket="recordings")
+    yield lambda key, body: s3.put_object(Bucket="recordings", Key=key, Body=body)
+    server.stop()
+
+
+def test_recordings_in_s3_are_heard(client, url, key, bucket):
+    bucket("talks/1961 in/jfk ü+.flac", (AUDIO / "jfk.flac").read_bytes())
+    bucket("others/jfk.flac", (AUDIO / "jfk.flac").read_bytes())
+    headers = {"authorization": f"Bearer {key}"}
+
+    def ask(uri):
+        body = {"uri": uri, "response_format": "verbose_json"}
+        return requests.post(f"{url}/v1/audio/transcriptions", json=body, headers=headers, timeout=60)
+
+    reply = ask("s3://recordings/talks/1961 in/jfk ü+.flac")
+    assert reply.status_code == 200 and reply.json()["text"] == transcribe(client).text, reply.text
+    missing, foreign = ask("s3://recordings/talks/none.flac"), ask("s3://recordings/others/jfk.flac")
+    assert missing.status_code == 400 and "NoSuchKey" in missing.text, missing.text
+    assert foreign.status_code == 400 and foreign.json()["error"]["param"] == "uri", foreign.text
+
+
 @pytest.mark.parametrize("options, param", [
+    ({"chunking_strategy": "sometimes"}, "chunking_strategy"),
+    ({"chunking_strategy": {"type": "server_vad", "threshold": 2}}, "chunking_strategy.threshold"),
+    ({"extra_body": {"beam_size": 99}}, "beam_size"),
     ({"file": ("a.wav", b"this is a text")}, "file"),
     ({"file": ("a.wav", b"")}, "file"),
     ({"file": ("a.mkv", (AUDIO / "speech.ac3.mkv").read_bytes())}, "file"),
