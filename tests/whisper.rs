@@ -427,17 +427,42 @@ fn words_are_where_float32_finds_them() {
 #[ignore = "needs the weights that tests/run gets"]
 fn the_command_line_writes_documents_with_vectors() {
     let file = tests().join("fixtures/audio/jfk.flac").display().to_string();
-    let arguments = ["transcribe", "--model", "whisper-tiny.en", "--embed", &file];
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_tealight")).args(arguments).output().unwrap();
-    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
-    let documents: Vec<Value> =
-        String::from_utf8(output.stdout).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let run = |more: &[&str]| {
+        let arguments = ["transcribe", "--model", "whisper-tiny.en", "--embed", &file];
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tealight"));
+        command.args(arguments).args(more).output().unwrap()
+    };
+    let good = |more: &[&str]| {
+        let output = run(more);
+        assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    let lines = String::from_utf8(good(&[])).unwrap();
+    let documents: Vec<Value> = lines.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     assert_eq!(documents.len(), 2);
     assert_eq!(documents[1]["id"], format!("{file}#1"));
     assert!(documents[0]["text"].as_str().unwrap().contains("fellow Americans"));
     assert!(documents[0]["metadata"]["end"].as_f64() <= documents[1]["metadata"]["start"].as_f64());
     let vector: Vec<f64> = documents[0]["embedding"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
     assert!(vector.len() == 384 && (vector.iter().map(|v| v * v).sum::<f64>() - 1.0).abs() < 1e-5);
+    assert_eq!(serde_json::from_slice::<Vec<Value>>(&good(&["--format", "json"])).unwrap(), documents);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vectors.npy").display().to_string();
+    good(&["--format", "npy", "--encoding", "int8", "--dimensions", "64", "--output", &path]);
+    let bytes = std::fs::read(&path).unwrap();
+    assert!(
+        String::from_utf8_lossy(&bytes[..128]).contains("'descr': '|i1', 'fortran_order': False, 'shape': (2, 64)")
+    );
+    for (more, word) in [
+        (&["--format", "srt"][..], "--embed"),
+        (&["--dimensions", "999"], "dimensions"),
+        (&["--format", "npy", "--encoding", "base64"], "base64"),
+        (&["--embedding-model", "none"], "none"),
+    ] {
+        let output = run(more);
+        assert!(!output.status.success() && output.stdout.is_empty(), "{more:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains(word), "{output:?}");
+    }
 }
 
 fn hub_folder(name: &str) -> PathBuf {

@@ -3,11 +3,12 @@
 use super::{ModelArgs, json_line, print};
 use crate::engine::{Check, Deadline, Embed, Engine, Input, Long, Texts};
 use crate::error::{Error, Kind, Result};
-use crate::format::{Encoded, Encoding, encode, npy};
+use crate::format::document::{Format, Point, Writer, line};
+use crate::format::{Encoding, encode};
 use crate::models::pack::replace;
 use crate::models::tokenizer::Direction;
 use clap::{Args, ValueEnum};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
@@ -27,8 +28,8 @@ pub(super) struct EmbedArgs {
     #[arg(long, short, value_name = "FILE", conflicts_with = "texts")]
     input: Option<PathBuf>,
     /// json: a list (of TEXTs the vectors alone, of one TEXT its vector); jsonl: a record a line; npy: a NumPy matrix
-    #[arg(long, short, value_enum, default_value_t = Format::Json)]
-    format: Format,
+    #[arg(long, short, default_value = "json", value_parser = FORMATS)]
+    format: String,
     /// Where to write, instead of stdout
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -49,15 +50,11 @@ pub(super) struct EmbedArgs {
     truncate: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Json,
-    Jsonl,
-    Npy,
-}
+/// The names of formats.
+pub(super) const FORMATS: [&str; 3] = ["json", "jsonl", "npy"];
 
 #[derive(Debug, Clone, Copy)]
-struct EncodingArg(Encoding);
+pub(super) struct EncodingArg(pub Encoding);
 
 impl ValueEnum for EncodingArg {
     fn value_variants<'a>() -> &'a [Self] {
@@ -82,122 +79,67 @@ struct Document {
     metadata: Option<Box<RawValue>>,
 }
 
-/// A document of the output.
-#[derive(Debug, Serialize)]
-struct Record<'a> {
-    id: &'a RawValue,
-    text: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    metadata: Option<&'a RawValue>,
-    embedding: &'a Encoded,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    scale: Option<f32>,
-}
-
-struct Row {
-    id: Box<RawValue>,
-    document: Document,
-    embedding: Encoded,
-    scale: Option<f32>,
-}
-
-impl Row {
-    fn record(&self) -> Result<String> {
-        json_line(&Record {
-            id: &self.id,
-            text: &self.document.text,
-            metadata: self.document.metadata.as_deref(),
-            embedding: &self.embedding,
-            scale: self.scale,
-        })
-    }
-}
-
 pub(super) fn run(args: &EmbedArgs) -> Result<()> {
-    if args.format == Format::Npy && args.encoding.0 == Encoding::Base64 {
-        return Err(Error::value("encoding", "base64 has no place in a NumPy matrix; float is the same values"));
-    }
+    format(args).check(args.encoding.0)?;
     let engine = args.model.engine()?;
     // What is wrong is said before the first line comes, if one comes.
     engine.run(Check { dimensions: args.dimensions, prompt: args.prompt.clone() }, Deadline::NONE)?;
-    match &args.output {
-        None => print_to(|out| convert(args, &engine, out)),
-        Some(path) => {
-            // An error of ours must not look like one of the file's, and must leave no file.
-            let mut outcome = Ok(());
-            let written = replace(path, |out| {
-                outcome = convert(args, &engine, out);
-                if outcome.is_ok() { Ok(()) } else { Err(std::io::Error::other("not written")) }
-            });
-            outcome.and(written)
-        }
-    }
+    output(args.output.as_deref(), |out| convert(args, &engine, out))
 }
 
-/// As [`print`], for what fails in other ways than writing.
-fn print_to(write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+fn format(args: &EmbedArgs) -> Format {
+    Format::named(&args.format).unwrap_or(Format::Json)
+}
+
+/// Writes to a file, or to stdout; what fails in other ways than writing leaves no file.
+pub(super) fn output(path: Option<&Path>, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     let mut outcome = Ok(());
-    print(|out| {
-        outcome = write(out);
-        Ok(())
-    })?;
-    outcome
+    let written = match path {
+        None => print(|out| {
+            outcome = write(out);
+            Ok(())
+        }),
+        Some(path) => replace(path, |out| {
+            outcome = write(out);
+            // An error of ours must not look like one of the file's.
+            if outcome.is_ok() { Ok(()) } else { Err(std::io::Error::other("not written")) }
+        }),
+    };
+    outcome.and(written)
 }
 
 fn convert(args: &EmbedArgs, engine: &Engine, out: &mut dyn Write) -> Result<()> {
-    let mut rows = vec![];
+    let format = format(args);
+    if !args.texts.is_empty() && format == Format::Json {
+        return vectors(args, engine, out);
+    }
+    let mut writer = Writer::new(out, format);
     let mut documents = documents(args)?.peekable();
     let mut next = 0;
     while documents.peek().is_some() {
         let chunk = documents.by_ref().take(CHUNK).collect::<Result<Vec<_>>>()?;
         let count = chunk.len();
-        let embedded = embed(args, engine, chunk, next)?;
-        next += count;
-        if args.format == Format::Jsonl {
-            for row in &embedded {
-                if !line(out, &row.record()?)? {
-                    return Ok(());
-                }
-            }
-        } else {
-            rows.extend(embedded);
+        if !writer.push(embed(args, engine, chunk, next)?)? {
+            return Ok(());
         }
+        next += count;
     }
-    match args.format {
-        Format::Jsonl => Ok(()),
-        Format::Json => line(out, &list(args, &rows)?).map(drop),
-        Format::Npy => matrix(args, engine, &rows, out),
-    }
-}
-
-/// Writes a line; false where nobody reads on.
-fn line(out: &mut dyn Write, text: &str) -> Result<bool> {
-    match writeln!(out, "{text}") {
-        Ok(()) => Ok(true),
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
-        Err(e) => Err(Error::new(Kind::Io, format!("cannot write: {e}"))),
-    }
-}
-
-fn list(args: &EmbedArgs, rows: &[Row]) -> Result<String> {
-    if args.texts.is_empty() {
-        let records = rows.iter().map(Row::record).collect::<Result<Vec<_>>>()?;
-        return Ok(format!("[{}]", records.join(",\n")));
-    }
-    match rows {
-        [row] => json_line(&row.embedding),
-        rows => json_line(&rows.iter().map(|r| &r.embedding).collect::<Vec<_>>()),
-    }
-}
-
-fn matrix(args: &EmbedArgs, engine: &Engine, rows: &[Row], out: &mut dyn Write) -> Result<()> {
-    let d = args.dimensions.map_or_else(|| Ok::<_, Error>(engine.preload()?.model.dimension()), Ok)?;
-    let columns = match args.encoding.0 {
-        Encoding::Binary | Encoding::Ubinary => d.div_ceil(8),
-        _ => d,
+    let dimension = match (format, args.dimensions) {
+        (Format::Npy, None) => engine.preload()?.model.dimension(),
+        (_, dimensions) => dimensions.unwrap_or(0),
     };
-    let vectors: Vec<_> = rows.iter().map(|r| r.embedding.clone()).collect();
-    npy::write(out, &vectors, columns, args.encoding.0).map_err(|e| Error::new(Kind::Io, format!("cannot write: {e}")))
+    writer.finish(dimension, args.encoding.0)
+}
+
+/// Of texts on the command line the vectors alone, of one text its vector.
+fn vectors(args: &EmbedArgs, engine: &Engine, out: &mut dyn Write) -> Result<()> {
+    let documents = documents(args)?.collect::<Result<Vec<_>>>()?;
+    let points = embed(args, engine, documents, 0)?;
+    let text = match &points[..] {
+        [point] => json_line(&point.embedding)?,
+        points => json_line(&points.iter().map(|p| &p.embedding).collect::<Vec<_>>())?,
+    };
+    line(out, &text).map(drop)
 }
 
 fn documents(args: &EmbedArgs) -> Result<Box<dyn Iterator<Item = Result<Document>> + '_>> {
@@ -236,7 +178,7 @@ fn document(line: String) -> Result<Document> {
     serde_json::from_str(&line).map_err(|e| Error::new(Kind::InvalidShape, format!("not a document with a text: {e}")))
 }
 
-fn embed(args: &EmbedArgs, engine: &Engine, chunk: Vec<Document>, first: usize) -> Result<Vec<Row>> {
+fn embed(args: &EmbedArgs, engine: &Engine, chunk: Vec<Document>, first: usize) -> Result<Vec<Point>> {
     if let Some(i) = chunk.iter().position(|d| d.text.is_empty()) {
         return Err(Error::new(Kind::Empty, format!("text[{}] is empty", first + i + 1)));
     }
@@ -257,8 +199,8 @@ fn embed(args: &EmbedArgs, engine: &Engine, chunk: Vec<Document>, first: usize) 
     let row = |(i, (document, vector)): (usize, (Document, Vec<f32>))| {
         let (embedding, scale) = encode(vector, args.encoding.0);
         let number = || to_raw_value(&(first + i)).unwrap_or_default();
-        let id = document.id.clone().unwrap_or_else(number);
-        Row { id, document, embedding, scale }
+        let Document { id, text, metadata } = document;
+        Point { id: id.unwrap_or_else(number), text, metadata, embedding, scale }
     };
     Ok(chunk.into_iter().zip(vectors).enumerate().map(row).collect())
 }

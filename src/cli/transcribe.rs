@@ -1,18 +1,21 @@
 //! `tealight transcribe`: recordings in, text or subtitles out.
 
-use super::{json_line, print};
+use super::embed::{EncodingArg, output};
 use crate::audio::Voices;
 use crate::config::Config;
 use crate::engine::speech::{self, Said, Transcribe};
-use crate::engine::{Deadline, Engine};
+use crate::engine::{Check, Deadline, Engine};
 use crate::error::{Error, Result};
-use crate::format::Encoded;
-use crate::format::transcript::{Form, Parts, render};
+use crate::format::document::{Format, Point, Writer, flush, line};
+use crate::format::transcript::{Form, Parts, render, rounded};
+use crate::format::{Encoding, encode};
 use crate::models::map::map;
-use crate::models::whisper::{Options, Task, language_code};
+use crate::models::whisper::{Options, Segment, Task, language_code};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Which speech model, on how many threads, and what it hears.
@@ -29,12 +32,24 @@ pub(super) struct SpeechArgs {
     language: Option<String>,
 }
 
+impl TranscribeArgs {
+    fn engine(&self) -> Result<Engine> {
+        let mut config = self.model.config()?;
+        config.model = self.embedding_model.clone().unwrap_or(config.model);
+        Engine::new(config)
+    }
+}
+
 impl SpeechArgs {
     pub(super) fn engine(&self) -> Result<Engine> {
+        Engine::new(self.config()?)
+    }
+
+    fn config(&self) -> Result<Config> {
         let mut config = Config::from_env()?;
         config.threads = self.threads.map_or(config.threads, usize::from);
         config.speech_model = self.model.clone().unwrap_or(config.speech_model);
-        Engine::new(config)
+        Ok(config)
     }
 
     pub(super) fn language(&self) -> Option<String> {
@@ -52,18 +67,31 @@ pub(super) struct TranscribeArgs {
     /// Write in English what is spoken in another language
     #[arg(long)]
     translate: bool,
-    /// json: {"text": ...}; verbose_json: segments and their figures; srt, vtt: subtitles
-    #[arg(long, short, default_value = "text", value_parser = ["json", "text", "srt", "vtt", "verbose_json"])]
-    format: String,
+    /// text; json: {"text": ...}; verbose_json: segments and their figures; srt, vtt: subtitles. With --embed: jsonl, a document a
+    /// line; json: a list of them; npy: their vectors, a NumPy matrix [default: text, or jsonl]
+    #[arg(long, short, value_parser = ["text", "json", "verbose_json", "srt", "vtt", "jsonl", "npy"])]
+    format: Option<String>,
     /// What was said before, or words that are said
     #[arg(long)]
     prompt: Option<String>,
     /// Texts that are followed at once: 1 is fastest
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     beams: u8,
-    /// Write segments as documents with their vectors, one a line: {"id", "text", "metadata", "embedding"}
-    #[arg(long, conflicts_with = "format")]
+    /// Write segments as documents with their vectors: {"id", "text", "metadata", "embedding"}
+    #[arg(long)]
     embed: bool,
+    /// The model that makes the vectors: a name or a path [default: $TEALIGHT_MODEL or all-MiniLM-L6-v2]
+    #[arg(long, value_name = "MODEL", requires = "embed")]
+    embedding_model: Option<String>,
+    /// Keep only the first N values of each vector
+    #[arg(long, value_name = "N", requires = "embed")]
+    dimensions: Option<usize>,
+    /// How vectors are written
+    #[arg(long, value_enum, default_value_t = EncodingArg(Encoding::Float), requires = "embed")]
+    encoding: EncodingArg,
+    /// Where to write, instead of stdout
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
     /// Give words times of their own, in verbose_json
     #[arg(long)]
     word_timestamps: bool,
@@ -76,31 +104,37 @@ pub(super) struct TranscribeArgs {
 }
 
 pub(super) fn run(args: &TranscribeArgs) -> Result<()> {
-    let engine = args.model.engine()?;
-    let form = Form::named(&args.format).unwrap_or_default();
+    let engine = args.engine()?;
+    if args.embed {
+        let name = args.format.as_deref().unwrap_or("jsonl");
+        let format = Format::named(name).ok_or_else(|| misfit(name, "does not fit with --embed"))?;
+        format.check(args.encoding.0)?;
+        engine.run(Check { dimensions: args.dimensions, prompt: None }, Deadline::NONE)?;
+        return output(args.output.as_deref(), |out| documents(&engine, args, Writer::new(out, format)));
+    }
+    let name = args.format.as_deref().unwrap_or("text");
+    let form = Form::named(name).ok_or_else(|| misfit(name, "needs --embed"))?;
+    output(args.output.as_deref(), |out| transcripts(&engine, args, form, out))
+}
+
+fn misfit(format: &str, what: &str) -> Error {
+    Error::value("format", format!("the format {format} {what}"))
+}
+
+fn transcripts(engine: &Engine, args: &TranscribeArgs, form: Form, out: &mut dyn Write) -> Result<()> {
     let parts = Parts { segments: true, words: args.word_timestamps };
     for file in &args.files {
-        let said = transcribe(&engine, args, file).map_err(|e| e.context(file.display()))?;
-        if args.embed {
-            print_documents(&engine, &said, file)?;
-            continue;
-        }
+        let said = transcribe(engine, args, file).map_err(|e| e.context(file.display()))?;
         let text = render(&said.transcript, task(args), form, parts)
             .map_err(|e| Error::internal(format!("a transcript is not JSON: {e}")))?;
-        print(|out| writeln!(out, "{}", text.trim_end()))?;
+        if !line(out, text.trim_end())? || !flush(out)? {
+            break;
+        }
     }
     Ok(())
 }
 
-/// A segment that an index takes as it is.
-#[derive(Debug, Serialize)]
-struct Document<'a> {
-    id: String,
-    text: &'a str,
-    metadata: Metadata<'a>,
-    embedding: Encoded,
-}
-
+/// What a document says of the recording that it is from.
 #[derive(Debug, Serialize)]
 struct Metadata<'a> {
     source: String,
@@ -109,20 +143,32 @@ struct Metadata<'a> {
     language: &'a str,
 }
 
-fn print_documents(engine: &Engine, said: &Said, file: &Path) -> Result<()> {
-    let vectors = speech::embed(engine, &said.transcript, None, None, Deadline::NONE)?.vectors;
-    for (i, (segment, vector)) in said.transcript.segments.iter().zip(vectors).enumerate() {
-        let source = file.display().to_string();
-        let (start, end, language) = (segment.start, segment.end, said.transcript.language.as_str());
-        let line = json_line(&Document {
-            id: format!("{source}#{i}"),
-            text: segment.text.trim(),
-            metadata: Metadata { source, start, end, language },
-            embedding: Encoded::Floats(vector),
-        })?;
-        print(|out| writeln!(out, "{line}"))?;
+fn documents(engine: &Engine, args: &TranscribeArgs, mut writer: Writer) -> Result<()> {
+    for file in &args.files {
+        let said = transcribe(engine, args, file).map_err(|e| e.context(file.display()))?;
+        if !writer.push(points(engine, args, &said, file)?)? {
+            return Ok(());
+        }
     }
-    Ok(())
+    let dimension = args.dimensions.map_or_else(|| Ok::<_, Error>(engine.preload()?.model.dimension()), Ok)?;
+    writer.finish(dimension, args.encoding.0)
+}
+
+/// The segments of a recording as documents.
+fn points(engine: &Engine, args: &TranscribeArgs, said: &Said, file: &Path) -> Result<Vec<Point>> {
+    let vectors = speech::embed(engine, &said.transcript, None, args.dimensions, Deadline::NONE)?.vectors;
+    let raw = |value: serde_json::Result<Box<RawValue>>| {
+        value.map_err(|e| Error::internal(format!("a document is not JSON: {e}")))
+    };
+    let point = |(i, (segment, vector)): (usize, (&Segment, Vec<f32>))| {
+        let (source, language) = (file.display().to_string(), said.transcript.language.as_str());
+        let (start, end) = (rounded(segment.start), rounded(segment.end));
+        let id = raw(to_raw_value(&format!("{source}#{i}")))?;
+        let metadata = Some(raw(to_raw_value(&Metadata { source, start, end, language }))?);
+        let (embedding, scale) = encode(vector, args.encoding.0);
+        Ok(Point { id, text: segment.text.trim().to_string(), metadata, embedding, scale })
+    };
+    said.transcript.segments.iter().zip(vectors).enumerate().map(point).collect()
 }
 
 fn task(args: &TranscribeArgs) -> Task {

@@ -1,5 +1,6 @@
-//! What vectors look like outside, encodings of one and files of many; and transcripts.
+//! What comes out: vectors in their encodings, documents with vectors, transcripts.
 
+pub mod document;
 mod encoding;
 pub mod npy;
 pub mod transcript;

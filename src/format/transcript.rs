@@ -191,7 +191,7 @@ pub fn verbose(transcript: &Transcript, task: Task, parts: Parts) -> Verbose {
 }
 
 /// To hundredths, which is what moments are known to.
-fn rounded(seconds: f32) -> f32 {
+pub fn rounded(seconds: f32) -> f32 {
     (seconds as f64 * 100.0).round() as f32 / 100.0
 }
 
