@@ -12,6 +12,7 @@ SWITCHES = {
     "HttpApi": ["ON", "OFF"],
     "Authorization": ["AWS_IAM", "API_KEY"],
     "ReservedConcurrency": ["-1", "0", "5"],
+    "Recordings": ["", "talks/2026/"],
 }
 NOTHING = object()
 
@@ -85,6 +86,8 @@ def check_least_privilege(stack, values):
     expected = {"logs:CreateLogStream": logs, "logs:PutLogEvents": logs}
     if values["Authorization"] == "API_KEY":
         expected["secretsmanager:GetSecretValue"] = [{"Ref": "ApiKey"}]
+    if values["Recordings"]:
+        expected["s3:GetObject"] = [{"Fn::Sub": "arn:${AWS::Partition}:s3:::${Recordings}*"}]
     assert granted == expected, granted
 
 

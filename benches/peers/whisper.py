@@ -1,32 +1,49 @@
 #!/usr/bin/env python3
-"""Time faster-whisper in int8 on a recording, greedy, after one run that is not timed.
+"""Time a peer on a recording, greedy, after one run that is not timed.
 
-    whisper.py AUDIO THREADS MODEL_FOLDER    prints {"engine", "threads", "s_median", "text"}; needs faster-whisper 1.2.1
+    whisper.py faster-whisper AUDIO THREADS MODEL_FOLDER RUNS    int8; needs faster-whisper
+    whisper.py whisper.cpp AUDIO THREADS GGML_FILE RUNS          needs pywhispercpp; AUDIO is WAV, 16 bits, mono, 16 kHz
+
+Prints {"s_median", "text"}.
 """
 
 import json
 import sys
 import time
-
-from faster_whisper import WhisperModel
-
-RUNS = 3
+import wave
 
 
-def main():
-    audio, threads, folder = sys.argv[1:]
-    model = WhisperModel(folder, device="cpu", compute_type="int8", cpu_threads=int(threads))
+def faster_whisper(audio, threads, folder):
+    from faster_whisper import WhisperModel
+
+    model = WhisperModel(folder, device="cpu", compute_type="int8", cpu_threads=threads)
 
     def run():
         segments, _ = model.transcribe(audio, beam_size=1, language="en")
         return "".join(segment.text for segment in segments)
 
+    return run
+
+
+def whisper_cpp(audio, threads, file):
+    import numpy as np
+    from pywhispercpp.model import Model
+
+    model = Model(file, n_threads=threads, print_progress=False, print_realtime=False)
+    with wave.open(audio) as recording:
+        samples = np.frombuffer(recording.readframes(recording.getnframes()), "<i2").astype(np.float32) / 32768
+    return lambda: " ".join(segment.text for segment in model.transcribe(samples, language="en"))
+
+
+def main():
+    engine, audio, threads, model, runs = sys.argv[1:]
+    run = {"faster-whisper": faster_whisper, "whisper.cpp": whisper_cpp}[engine](audio, int(threads), model)
     text, times = run(), []
-    for _ in range(RUNS):
+    for _ in range(int(runs)):
         start = time.perf_counter()
         run()
         times.append(time.perf_counter() - start)
-    print(json.dumps({"engine": "faster-whisper int8", "threads": int(threads), "s_median": sorted(times)[1], "text": text}))
+    print(json.dumps({"s_median": sorted(times)[len(times) // 2], "text": text}))
 
 
 if __name__ == "__main__":

@@ -2,10 +2,11 @@
 
 use super::{json_line, print};
 use crate::config::Config;
-use crate::engine::catalog::CATALOG;
+use crate::engine::catalog::{self, CATALOG, SPEECH};
 use crate::engine::{Engine, hub, source};
 use crate::error::Result;
 use crate::kernels::Isa;
+use serde::Serialize;
 use serde_json::json;
 
 pub(super) fn models(as_json: bool) -> Result<()> {
@@ -15,34 +16,61 @@ pub(super) fn models(as_json: bool) -> Result<()> {
         () if hub::cached(repository).is_some() => "in the hub cache",
         () => "",
     };
-    let known = CATALOG.iter().map(|e| {
-        (
-            e.name,
-            e.repository,
-            e.dimension.to_string(),
-            e.max_tokens.to_string(),
-            e.license,
-            place(e.name, e.repository),
-        )
+    let vectors = CATALOG.iter().map(|e| Row {
+        name: e.name,
+        makes: "vectors",
+        dimension: Some(e.dimension),
+        max_tokens: Some(e.max_tokens),
+        license: e.license,
+        place: place(e.name, e.repository),
+        repository: e.repository,
     });
-    let others = installed.iter().filter(|n| CATALOG.iter().all(|e| e.name != **n));
-    let others = others.map(|n| (n.as_str(), "", String::new(), String::new(), "", "installed"));
-    let rows: Vec<_> = known.chain(others).collect();
+    let (texts, none) = ("texts of speech", None);
+    let speech = SPEECH.iter().map(|s| {
+        let (name, repository, license, place) = (s.name, s.repository, s.license, place(s.name, s.repository));
+        Row { name, makes: texts, dimension: none, max_tokens: none, license, place, repository }
+    });
+    let others = installed.iter().filter(|name| catalog::known(name).is_none()).map(|name| Row {
+        name,
+        makes: "",
+        dimension: none,
+        max_tokens: none,
+        license: "",
+        place: "installed",
+        repository: "",
+    });
+    let rows: Vec<_> = vectors.chain(speech).chain(others).collect();
     print(|out| {
         if as_json {
-            for (name, repository, dimension, max_tokens, license, place) in rows {
-                let row = json!({"name": name, "repository": repository, "dimension": dimension.parse::<usize>().ok(),
-                    "max_tokens": max_tokens.parse::<usize>().ok(), "license": license, "place": place});
-                writeln!(out, "{row}")?;
-            }
-            return Ok(());
+            return rows.iter().try_for_each(|row| writeln!(out, "{}", json_line(row).unwrap_or_default()));
         }
-        writeln!(out, "{:<20} {:>5} {:>6}  {:<11} {:<17} repository", "name", "dim", "tokens", "licence", "here")?;
-        for (name, repository, dimension, max_tokens, license, place) in rows {
-            writeln!(out, "{name:<20} {dimension:>5} {max_tokens:>6}  {license:<11} {place:<17} {repository}")?;
+        let head = ["name", "makes", "dim", "tokens", "licence", "here", "repository"].map(String::from);
+        let number = |n: Option<usize>| n.map_or_else(String::new, |n| n.to_string());
+        let cells = rows.iter().map(|r| {
+            let [name, makes, license, place, repository] =
+                [r.name, r.makes, r.license, r.place, r.repository].map(String::from);
+            [name, makes, number(r.dimension), number(r.max_tokens), license, place, repository]
+        });
+        for [name, makes, dimension, max_tokens, license, place, repository] in std::iter::once(head).chain(cells) {
+            writeln!(
+                out,
+                "{name:<23} {makes:<15} {dimension:>5} {max_tokens:>6}  {license:<11} {place:<17} {repository}"
+            )?;
         }
         Ok(())
     })
+}
+
+/// A model that is known or installed.
+#[derive(Serialize)]
+struct Row<'a> {
+    name: &'a str,
+    makes: &'static str,
+    dimension: Option<usize>,
+    max_tokens: Option<usize>,
+    license: &'static str,
+    place: &'static str,
+    repository: &'static str,
 }
 
 pub(super) fn info(engine: &Engine, as_json: bool) -> Result<()> {

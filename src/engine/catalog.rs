@@ -66,14 +66,23 @@ const fn speech(name: &'static str, repository: &'static str) -> Speech {
     Speech { name, repository, license: "MIT" }
 }
 
-/// The known models that hear. Any other Whisper on the hub works by its repository's name.
+/// The known models that hear, as faster-whisper names their repositories. Any other Whisper on the hub works by its repository's
+/// name.
+#[rustfmt::skip]
 pub const SPEECH: &[Speech] = &[
-    speech("whisper-tiny.en", "Systran/faster-whisper-tiny.en"),
-    speech("whisper-tiny", "Systran/faster-whisper-tiny"),
-    speech("whisper-base.en", "Systran/faster-whisper-base.en"),
-    speech("whisper-base", "Systran/faster-whisper-base"),
-    speech("whisper-small.en", "Systran/faster-whisper-small.en"),
-    speech("whisper-small", "Systran/faster-whisper-small"),
+    speech("whisper-tiny.en",         "Systran/faster-whisper-tiny.en"),
+    speech("whisper-tiny",            "Systran/faster-whisper-tiny"),
+    speech("whisper-base.en",         "Systran/faster-whisper-base.en"),
+    speech("whisper-base",            "Systran/faster-whisper-base"),
+    speech("whisper-small.en",        "Systran/faster-whisper-small.en"),
+    speech("whisper-small",           "Systran/faster-whisper-small"),
+    speech("whisper-medium.en",       "Systran/faster-whisper-medium.en"),
+    speech("whisper-medium",          "Systran/faster-whisper-medium"),
+    speech("whisper-large-v2",        "Systran/faster-whisper-large-v2"),
+    speech("whisper-large-v3",        "Systran/faster-whisper-large-v3"),
+    speech("whisper-large-v3-turbo",  "mobiuslabsgmbh/faster-whisper-large-v3-turbo"),
+    speech("distil-whisper-small.en", "Systran/faster-distil-whisper-small.en"),
+    speech("distil-whisper-large-v3", "Systran/faster-distil-whisper-large-v3"),
 ];
 
 /// The known model of a short name or of a repository.
