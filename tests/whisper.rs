@@ -564,12 +564,18 @@ fn noise(count: usize, loudness: f32) -> impl Iterator<Item = f32> {
 fn silence_has_no_text_and_nothing_loops() {
     let engine = engine("whisper-tiny.en", Isa::best(), 2);
     let tone = |hertz: f32| (0..8 * 16_000).map(move |i| 0.3 * (i as f32 * hertz * TAU / 16_000.0).sin());
-    let sounds: [(&str, Vec<u8>, usize); 5] = [
+    let chord = (0..20 * 16_000).map(|i| {
+        let tone = |hertz: f32| (i as f32 * hertz * TAU / 16_000.0).sin();
+        0.1 * [220.0, 277.2, 329.6].map(tone).iter().sum::<f32>()
+    });
+    let sounds: [(&str, Vec<u8>, usize); 7] = [
         ("silence", wav(std::iter::repeat_n(0.0, 45 * 16_000)), 0),
         ("50 ms", wav(noise(800, 0.1)), 40),
         ("faint noise", wav(noise(20 * 16_000, 1e-3)), 40),
         ("noise", wav(noise(20 * 16_000, 0.3)), 200),
         ("a tone", wav(tone(440.0)), 200),
+        ("a chord", wav(chord), 200),
+        ("three hours of zeros", wav(std::iter::repeat_n(0.0, 3 * 3600 * 16_000)), 0),
     ];
     for (what, bytes, longest) in sounds {
         let found = transcribe(&engine, bytes, greedy()).unwrap().transcript;
