@@ -242,6 +242,74 @@ pub(super) fn transcribe(args: &TranscribeBenchArgs) -> Result<()> {
     print(|out| writeln!(out, "{line}"))
 }
 
+#[derive(Debug, Args)]
+pub(super) struct GenerateBenchArgs {
+    #[command(flatten)]
+    model: super::generate::TextArgs,
+    /// Tokens that are read at once
+    #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    prefill: u16,
+    /// Tokens that are read one after another behind them, as they are when they are written
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    decode: u16,
+    /// Runs that are timed, after one that is not
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
+    runs: u8,
+    /// Print an object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct GenerateRow {
+    threads: usize,
+    isa: &'static str,
+    prefill_tok_s: f64,
+    decode_tok_s: f64,
+    /// Bytes of weights that a token reads, times tokens a second.
+    decode_gb_s: f64,
+}
+
+/// Times reading and writing, of random tokens.
+pub(super) fn generate(args: &GenerateBenchArgs) -> Result<()> {
+    let (model, cpu) = args.model.load()?;
+    let mut state = 1u64;
+    let mut random = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as u32 % model.config.vocabulary as u32
+    };
+    let prompt: Vec<u32> = (0..args.prefill).map(|_| random()).collect();
+    let more: Vec<u32> = (0..args.decode).map(|_| random()).collect();
+    let (mut prefill, mut decode) = (vec![], vec![]);
+    for _ in 0..=args.runs {
+        let mut text = model.start(prompt.len() + more.len());
+        let start = Instant::now();
+        model.read(&cpu, &mut text, &prompt, 1)?;
+        prefill.push(prompt.len() as f64 / start.elapsed().as_secs_f64());
+        let start = Instant::now();
+        for id in &more {
+            model.read(&cpu, &mut text, &[*id], 1)?;
+        }
+        decode.push(more.len() as f64 / start.elapsed().as_secs_f64());
+    }
+    let median = |mut rates: Vec<f64>| {
+        rates.remove(0);
+        rates.sort_by(f64::total_cmp);
+        rates[rates.len() / 2]
+    };
+    let (prefill_tok_s, decode_tok_s) = (median(prefill), median(decode));
+    let decode_gb_s = model.bytes() as f64 * decode_tok_s / 1e9;
+    let row = GenerateRow { threads: cpu.threads(), isa: cpu.isa.name(), prefill_tok_s, decode_tok_s, decode_gb_s };
+    let line = match args.json {
+        true => json_line(&row)?,
+        false => format!(
+            "{prefill_tok_s:.0} tokens a second read, {decode_tok_s:.1} written, {decode_gb_s:.1} GB/s of weights ({}, threads: {})",
+            row.isa, row.threads
+        ),
+    };
+    print(|out| writeln!(out, "{line}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,7 @@
 
 mod bench;
 mod embed;
+mod generate;
 mod pull;
 mod show;
 mod timing;
@@ -84,6 +85,8 @@ enum Bench {
     Embed(bench::BenchArgs),
     /// A recording to its text
     Transcribe(bench::TranscribeBenchArgs),
+    /// Tokens to tokens: random ids
+    Generate(bench::GenerateBenchArgs),
 }
 
 /// Which model, on how many threads.
@@ -170,6 +173,7 @@ fn execute(command: Command, main: SystemTime) -> Result<()> {
         Command::Info { model, json, .. } => show::info(&model.engine()?, json),
         Command::Bench { what: Bench::Embed(args) } => bench::embed(&args),
         Command::Bench { what: Bench::Transcribe(args) } => bench::transcribe(&args),
+        Command::Bench { what: Bench::Generate(args) } => bench::generate(&args),
         Command::Completions { shell } => completions(shell),
     }
 }

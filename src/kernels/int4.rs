@@ -117,6 +117,25 @@ impl Packed {
         Ok(Self { bytes, ..shape })
     }
 
+    /// The weights of one output, to `out [K]`.
+    ///
+    /// # Panics
+    /// If there is no such output, or `out` has another length.
+    pub fn row(&self, n: usize, out: &mut [f32]) {
+        assert!(n < self.n && out.len() == self.k);
+        let (panel, c) = (HEADER + n / PANEL * self.panel_bytes(), n % PANEL);
+        for (g, out) in out.chunks_exact_mut(GROUP).enumerate() {
+            let group = &self.bytes[panel + g * GROUP_BYTES..][..GROUP_BYTES];
+            let half = |at: usize| f16::from_le_bytes([group[at + 2 * c], group[at + 2 * c + 1]]).to_f32();
+            let (scale, offset) = (half(CODES), half(CODES + 2 * PANEL));
+            for (i, out) in out.iter_mut().enumerate() {
+                let byte = group[i / 8 * 4 * PANEL + 4 * c + i % 4];
+                let code = if i % 8 < 4 { byte & 15 } else { byte >> 4 };
+                *out = scale * code as f32 + offset;
+            }
+        }
+    }
+
     /// The layout, to be written to a file.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes

@@ -4,6 +4,7 @@
 
 pub mod bert;
 pub mod gguf;
+pub mod llama;
 pub mod map;
 pub mod pack;
 pub mod pipeline;

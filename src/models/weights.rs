@@ -83,6 +83,11 @@ impl Weights {
         Ok(&self.find(name)?.shape)
     }
 
+    /// A tensor as it stands in the file.
+    pub fn tensor(&self, name: &str) -> Result<&TensorData> {
+        self.find(name)
+    }
+
     fn find(&self, name: &str) -> Result<&TensorData> {
         self.tensors.get(name).ok_or_else(|| Error::model(format!("tensor {name:?} is missing")))
     }

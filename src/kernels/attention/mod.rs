@@ -3,6 +3,7 @@
 
 pub mod cached;
 pub mod float;
+pub mod grouped;
 pub mod int8;
 
 use std::ops::Range;
