@@ -288,6 +288,19 @@ impl Array {
     }
 }
 
+impl Array {
+    /// Its numbers, of f32.
+    ///
+    /// # Errors
+    /// It holds something else.
+    pub fn floats(&self) -> Result<Vec<f32>> {
+        if self.kind != 6 {
+            return Err(Error::model("GGUF array does not hold f32"));
+        }
+        Ok(self.data.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
+    }
+}
+
 impl Gguf {
     /// Reads the header of a file, versions 1 to 3, little-endian.
     ///

@@ -2,6 +2,7 @@
 
 use super::config::Config;
 use super::tensors::Tensors;
+use super::tokens::Tokens;
 use crate::error::{Error, Result};
 use crate::models::gguf::Gguf;
 use crate::models::map::map;
@@ -16,6 +17,7 @@ const HEADER: &str = "tealight.llama";
 pub(super) struct File {
     pub config: Config,
     pub tensors: Tensors,
+    pub tokens: Tokens,
 }
 
 impl File {
@@ -35,6 +37,6 @@ impl File {
                 config
             }
         };
-        Ok(Self { config, tensors: Tensors::new(weights, keep) })
+        Ok(Self { config, tensors: Tensors::new(weights, keep), tokens: Tokens::from_gguf(&file)? })
     }
 }

@@ -1,13 +1,20 @@
 //! Llama and what has its shape: text from text. llama.cpp is the reference of its files.
 
+pub mod chat;
 mod config;
 mod file;
 mod matrix;
 mod network;
 mod rope;
+mod sample;
 mod tensors;
+mod tokens;
+mod written;
 
 pub use config::Config;
+pub use sample::{Sampler, Sampling, best, log_probabilities};
+pub use tokens::Tokens;
+pub use written::Written;
 
 use crate::error::{Error, Result};
 use crate::nn::Cpu;
@@ -20,6 +27,8 @@ use std::path::Path;
 pub struct Llama {
     /// Sizes.
     pub config: Config,
+    /// Text to tokens and back.
+    pub tokens: Tokens,
     network: Network,
 }
 
@@ -53,9 +62,9 @@ impl Llama {
     }
 
     fn of(cpu: &Cpu, path: &Path) -> Result<Self> {
-        let file::File { config, tensors, .. } = file::File::open(path, false)?;
+        let file::File { config, tensors, tokens } = file::File::open(path, false)?;
         let network = Network::new(cpu, &config, &tensors)?;
-        Ok(Self { config, network })
+        Ok(Self { config, tokens, network })
     }
 
     /// Bytes of weights that each new token reads.

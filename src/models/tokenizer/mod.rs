@@ -1,5 +1,6 @@
 //! From text to token ids, by the `tokenizers` crate, whatever file the tokenizer comes from.
 
+pub(crate) mod bytes;
 mod source;
 mod vocabulary;
 

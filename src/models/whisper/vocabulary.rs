@@ -2,6 +2,7 @@
 
 use super::languages;
 use crate::error::{Error, Result};
+use crate::models::tokenizer::bytes::of_alphabet;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -109,7 +110,7 @@ impl Vocabulary {
         let mut tokens = vec![None; special.end as usize];
         for (token, id) in &file.model.vocab {
             if let Some(slot) = tokens.get_mut(*id as usize) {
-                *slot = Some(bytes_of(token)?);
+                *slot = Some(of_alphabet(token)?);
             }
         }
         let (mut bytes, mut starts) = (vec![], 0u32.to_le_bytes().to_vec());
@@ -213,21 +214,4 @@ impl Vocabulary {
         let index = self.languages.iter().position(|l| l == code)?;
         Some(self.special.start + 1 + index as u32)
     }
-}
-
-/// The bytes that a token of GPT-2's vocabulary spells: <https://github.com/openai/gpt-2/blob/master/src/encoder.py>.
-fn bytes_of(token: &str) -> Result<Vec<u8>> {
-    // Bytes that are no visible Latin-1 characters stand behind U+0100, in order.
-    let hidden = |c: u32| (0u32..256).filter(|b| !is_visible(*b)).nth((c - 256) as usize);
-    let byte = |c: char| match c as u32 {
-        c @ 0..256 if is_visible(c) => Some(c as u8),
-        c @ 256..324 => hidden(c).map(|b| b as u8),
-        _ => None,
-    };
-    let bytes: Option<Vec<u8>> = token.chars().map(byte).collect();
-    bytes.ok_or_else(|| Error::model(format!("the token {token:?} does not spell bytes")))
-}
-
-fn is_visible(byte: u32) -> bool {
-    matches!(byte, 33..=126 | 161..=172 | 174..=255)
 }

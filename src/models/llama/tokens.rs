@@ -1,0 +1,331 @@
+//! Text to tokens and back, and what a model's file says of both.
+
+use crate::error::{Error, Result};
+use crate::models::gguf::{self, Gguf};
+use crate::models::pipeline::json;
+use crate::models::tokenizer::bytes::{SPACE, of_alphabet, of_piece};
+use ahash::AHashMap;
+use serde_json::Value;
+use std::path::Path;
+use tokenizers::models::bpe::BPE;
+use tokenizers::normalizers::{Prepend, Replace, Sequence as Normalizers};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::{AddedToken, NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior, Tokenizer};
+
+/// GGUF's kinds of tokens.
+mod kind {
+    pub const UNKNOWN: i64 = 2;
+    pub const CONTROL: i64 = 3;
+    pub const USER: i64 = 4;
+    pub const UNUSED: i64 = 5;
+}
+
+/// Control tokens of these names end a turn, whatever else a file says.
+const ENDS: [&str; 8] =
+    ["<|eot_id|>", "<|im_end|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>", "<|eom_id|>", "</s>"];
+
+const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// How text is cut before bytes are joined, by llama.cpp's names (`llama-vocab.cpp`): patterns, and whether a whole word that is a
+/// token is taken at once.
+fn cuts(name: &str) -> Option<(&'static [&'static str], bool)> {
+    match name {
+        "llama3" | "llama-v3" | "llama-bpe" => Some((&[LLAMA3], true)),
+        "smollm" | "starcoder" | "refact" | "command-r" | "codeshell" => Some((&[r"\p{N}", GPT2], false)),
+        "gpt-2" | "olmo" | "jais" | "phi-2" | "mpt" => Some((&[GPT2], false)),
+        "qwen2" => Some((&[QWEN2], false)),
+        _ => None,
+    }
+}
+
+/// The way from text to tokens and back.
+pub struct Tokens {
+    tokenizer: Tokenizer,
+    /// The bytes of all tokens, and where each begins, and the end.
+    bytes: Vec<u8>,
+    starts: Vec<usize>,
+    /// Names of tokens that have no text.
+    names: AHashMap<u32, String>,
+    /// What begins a text.
+    pub bos: Option<u32>,
+    /// What ends one, first the file's own.
+    pub ends: Vec<u32>,
+    /// What a text that is no chat begins with.
+    pub prefix: Vec<u32>,
+    /// The chat template, in Jinja.
+    pub template: Option<String>,
+}
+
+impl std::fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tokens, {} of them", self.len())
+    }
+}
+
+impl Tokens {
+    /// From the metadata of a GGUF file.
+    ///
+    /// # Errors
+    /// Keys are missing, or name a way of cutting text that is not known here.
+    pub fn from_gguf(file: &Gguf) -> Result<Self> {
+        let key = "tokenizer.ggml.model";
+        let model = file.string(key)?.ok_or_else(|| gguf::missing(key))?;
+        let strings = |key: &str| {
+            let array = file.array(key)?.ok_or_else(|| gguf::missing(key))?;
+            array.strings()
+        };
+        let tokens = strings("tokenizer.ggml.tokens")?;
+        let kinds = file.array("tokenizer.ggml.token_type")?.map_or_else(|| Ok(vec![]), |kinds| kinds.integers())?;
+        let is = |id: usize, kind: i64| kinds.get(id) == Some(&kind);
+        let vocabulary = vocabulary(&tokens);
+        let is_pieces = model == "llama";
+        let mut tokenizer = match model {
+            "gpt2" => bytes_joined(vocabulary, &strings("tokenizer.ggml.merges")?, file.string("tokenizer.ggml.pre")?)?,
+            "llama" => {
+                let scores =
+                    file.array("tokenizer.ggml.scores")?.ok_or_else(|| gguf::missing("tokenizer.ggml.scores"))?;
+                let space = file.boolean("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
+                pieces_joined(
+                    vocabulary,
+                    &tokens,
+                    &scores.floats()?,
+                    space,
+                    tokens.iter().enumerate().find(|(id, _)| is(*id, kind::UNKNOWN)),
+                )?
+            }
+            other => {
+                return Err(Error::model(format!("GGUF key {key:?} is {other:?}; \"gpt2\" and \"llama\" are read")));
+            }
+        };
+        let special = tokens.iter().enumerate().filter(|(id, _)| is(*id, kind::CONTROL));
+        tokenizer.add_special_tokens(special.map(|(_, t)| added(t, true))).map_err(failed)?;
+        let user = tokens.iter().enumerate().filter(|(id, _)| is(*id, kind::USER));
+        tokenizer.add_tokens(user.map(|(_, t)| added(t, false))).map_err(failed)?;
+
+        let spelled = |id: usize, token: &str| match () {
+            () if is(id, kind::CONTROL) || is(id, kind::UNKNOWN) || is(id, kind::UNUSED) => Ok(None),
+            () if is(id, kind::USER) && !is_pieces => Ok(Some(token.as_bytes().to_vec())),
+            () if is_pieces => Ok(Some(of_piece(token))),
+            () => of_alphabet(token).map(Some),
+        };
+        let id =
+            |key: &str| Ok::<_, Error>(file.integer(&format!("tokenizer.ggml.{key}_token_id"))?.map(|id| id as u32));
+        let bos = id("bos")?.filter(|id| (*id as usize) < tokens.len());
+        let mut this = Self::new(tokenizer, tokens.iter().copied().enumerate(), tokens.len(), spelled)?;
+        this.bos = bos;
+        for key in ["eos", "eot", "eom"] {
+            this.ends.extend(id(key)?);
+        }
+        this.end_by_name();
+        let adds =
+            file.boolean("tokenizer.ggml.add_bos_token")?.unwrap_or(is_pieces || model == "gpt2" && bos.is_some());
+        this.prefix = bos.filter(|_| adds).into_iter().collect();
+        this.template = file.string("tokenizer.chat_template")?.map(String::from);
+        Ok(this)
+    }
+
+    /// From a folder of Hugging Face's: `tokenizer.json`, and what stands in `tokenizer_config.json` and `generation_config.json`.
+    ///
+    /// # Errors
+    /// `tokenizer.json` is missing or no tokenizer.
+    pub fn from_folder(folder: &Path) -> Result<Self> {
+        let path = folder.join("tokenizer.json");
+        let text = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
+        let config = json(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
+        let generation = json(&folder.join("generation_config.json"))?.unwrap_or_default();
+        let template = std::fs::read_to_string(folder.join("chat_template.jinja")).ok();
+        Self::from_json(&text, &config, &generation, template)
+    }
+
+    /// The same from the texts of these files.
+    ///
+    /// # Errors
+    /// As of [`Tokens::from_folder`].
+    pub fn from_json(text: &[u8], config: &Value, generation: &Value, template: Option<String>) -> Result<Self> {
+        let mut tokenizer = Tokenizer::from_bytes(text).map_err(failed)?;
+        tokenizer.with_padding(None);
+        tokenizer.with_truncation(None).map_err(failed)?;
+        let about: Value =
+            serde_json::from_slice(text).map_err(|e| Error::model(format!("tokenizer.json is not JSON: {e}")))?;
+        let is_alphabet = about["decoder"].to_string().contains("ByteLevel");
+        let vocabulary = tokenizer.get_vocab(true);
+        let count = vocabulary.values().max().map_or(0, |id| *id as usize + 1);
+        let added = tokenizer.get_added_tokens_decoder().clone();
+        let spelled = |id: usize, token: &str| match added.get(&(id as u32)) {
+            Some(added) if added.special => Ok(None),
+            Some(_) => Ok(Some(token.as_bytes().to_vec())),
+            None if is_alphabet => of_alphabet(token).map(Some),
+            None => Ok(Some(of_piece(token))),
+        };
+        let bare = tokenizer.encode("a", false).map_err(failed)?;
+        let full = tokenizer.encode("a", true).map_err(failed)?;
+        let (bare, full) = (bare.get_ids(), full.get_ids());
+        let prefix = full.windows(bare.len().max(1)).position(|w| w == bare).map_or(vec![], |at| full[..at].to_vec());
+        let tokens: Vec<(usize, &str)> = vocabulary.iter().map(|(token, id)| (*id as usize, token.as_str())).collect();
+        let mut this = Self::new(tokenizer, tokens.into_iter(), count, spelled)?;
+        let named = |key: &str| {
+            let value = &config[key];
+            let name = value.as_str().or_else(|| value["content"].as_str())?;
+            vocabulary.get(name).copied()
+        };
+        this.bos = named("bos_token");
+        let ids = &generation["eos_token_id"];
+        let ids = ids.as_array().map_or_else(|| vec![ids.clone()], Clone::clone);
+        this.ends = ids.iter().filter_map(|id| u32::try_from(id.as_u64()?).ok()).collect();
+        this.ends.extend(named("eos_token"));
+        this.end_by_name();
+        this.prefix = prefix;
+        let named = |list: &Value| {
+            let default = list.as_array()?.iter().find(|t| t["name"] == "default")?;
+            default["template"].as_str().map(String::from)
+        };
+        let stored = &config["chat_template"];
+        this.template = template.or_else(|| stored.as_str().map(String::from)).or_else(|| named(stored));
+        Ok(this)
+    }
+
+    fn new<'a>(
+        tokenizer: Tokenizer,
+        tokens: impl Iterator<Item = (usize, &'a str)>,
+        count: usize,
+        spelled: impl Fn(usize, &str) -> Result<Option<Vec<u8>>>,
+    ) -> Result<Self> {
+        let (mut all, mut names) = (vec![vec![]; count], AHashMap::new());
+        for (id, token) in tokens {
+            match spelled(id, token)? {
+                Some(bytes) => all[id] = bytes,
+                None => drop(names.insert(id as u32, token.to_string())),
+            }
+        }
+        let mut starts = vec![0];
+        starts.extend(all.iter().scan(0, |end, bytes| {
+            *end += bytes.len();
+            Some(*end)
+        }));
+        let (bytes, ends) = (all.concat(), vec![]);
+        Ok(Self { tokenizer, bytes, starts, names, bos: None, ends, prefix: vec![], template: None })
+    }
+
+    fn end_by_name(&mut self) {
+        let mut named: Vec<u32> =
+            self.names.iter().filter(|(_, name)| ENDS.contains(&name.as_str())).map(|(id, _)| *id).collect();
+        named.sort_unstable();
+        self.ends.extend(named);
+        let mut seen = vec![];
+        self.ends.retain(|id| !seen.contains(id) && (seen.push(*id), true).1);
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.starts.len() - 1
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The tokens of a text; names of special tokens in it are those tokens.
+    ///
+    /// # Errors
+    /// The tokenizer cannot read it.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        Ok(self.tokenizer.encode_fast(text, false).map_err(failed)?.get_ids().to_vec())
+    }
+
+    /// The bytes of a token; none of a special one.
+    pub fn bytes(&self, id: u32) -> &[u8] {
+        match self.starts.get(id as usize..id as usize + 2) {
+            Some([start, end]) => &self.bytes[*start..*end],
+            _ => &[],
+        }
+    }
+
+    /// The name of a special token.
+    pub fn name(&self, id: u32) -> Option<&str> {
+        self.names.get(&id).map(String::as_str)
+    }
+
+    /// Whether a token ends the text.
+    pub fn is_end(&self, id: u32) -> bool {
+        self.ends.contains(&id)
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> Error {
+    Error::model(format!("the tokenizer cannot be used: {error}"))
+}
+
+fn added(token: &str, special: bool) -> AddedToken {
+    AddedToken::from(token.to_string(), special).normalized(false)
+}
+
+fn vocabulary(tokens: &[&str]) -> AHashMap<String, u32> {
+    tokens.iter().enumerate().map(|(id, token)| (token.to_string(), id as u32)).collect()
+}
+
+/// Bytes joined by a list of merges.
+fn bytes_joined(vocabulary: AHashMap<String, u32>, merges: &[&str], cut: Option<&str>) -> Result<Tokenizer> {
+    let key = "tokenizer.ggml.pre";
+    let name = cut.ok_or_else(|| gguf::missing(key))?;
+    let (patterns, whole) = cuts(name).ok_or_else(|| {
+        Error::model(format!("GGUF key {key:?} is {name:?}, a way of cutting text that is not known here"))
+    })?;
+    let pair = |merge: &&str| {
+        let (left, right) =
+            merge.split_once(' ').ok_or_else(|| Error::model(format!("the merge {merge:?} is no pair")))?;
+        Ok((left.to_string(), right.to_string()))
+    };
+    let merges = merges.iter().map(pair).collect::<Result<Vec<_>>>()?;
+    let model = BPE::builder().vocab_and_merges(vocabulary, merges).ignore_merges(whole).build().map_err(failed)?;
+    let mut steps: Vec<PreTokenizerWrapper> = vec![];
+    for pattern in patterns {
+        let pattern = SplitPattern::Regex(pattern.to_string());
+        steps.push(Split::new(pattern, SplitDelimiterBehavior::Isolated, false).map_err(failed)?.into());
+    }
+    steps.push(ByteLevel::new(false, true, false).into());
+    let mut tokenizer = Tokenizer::new(model);
+    tokenizer.with_pre_tokenizer(Some(Sequence::new(steps)));
+    Ok(tokenizer)
+}
+
+/// SentencePiece's pieces, of two the ones with the best score joined first; bytes for what no piece spells.
+fn pieces_joined(
+    vocabulary: AHashMap<String, u32>,
+    tokens: &[&str],
+    scores: &[f32],
+    space: bool,
+    unknown: Option<(usize, &&str)>,
+) -> Result<Tokenizer> {
+    if scores.len() != tokens.len() {
+        return Err(Error::model(format!("there are {} tokens and {} scores", tokens.len(), scores.len())));
+    }
+    let mut merges: Vec<(f32, &str, &str)> = vec![];
+    for (token, score) in tokens.iter().zip(scores) {
+        for (at, _) in token.char_indices().skip(1) {
+            let (left, right) = token.split_at(at);
+            if vocabulary.contains_key(left) && vocabulary.contains_key(right) {
+                merges.push((*score, left, right));
+            }
+        }
+    }
+    merges.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let merges = merges.into_iter().map(|(_, left, right)| (left.to_string(), right.to_string())).collect();
+    let mut builder = BPE::builder().vocab_and_merges(vocabulary, merges).byte_fallback(true).fuse_unk(true);
+    if let Some((_, unknown)) = unknown {
+        builder = builder.unk_token(unknown.to_string());
+    }
+    let mut tokenizer = Tokenizer::new(builder.build().map_err(failed)?);
+    let mut steps: Vec<NormalizerWrapper> = vec![];
+    if space {
+        steps.push(Prepend::new(SPACE.to_string()).into());
+    }
+    steps.push(Replace::new(" ", SPACE.to_string()).map_err(failed)?.into());
+    tokenizer.with_normalizer(Some(Normalizers::new(steps))).map_err(failed)?;
+    Ok(tokenizer)
+}
