@@ -27,6 +27,8 @@ pub struct Config {
     pub model: String,
     /// `TEALIGHT_SPEECH_MODEL`: the model that hears where a request names none, or `whisper-1`. Default `whisper-base`.
     pub speech_model: String,
+    /// `TEALIGHT_TEXT_MODEL`: the model that writes where a request names none. Default `smollm2-135m-instruct`.
+    pub text_model: String,
     /// `TEALIGHT_SERVED_NAMES`: further names, with commas between them, for the default model.
     pub served_names: Vec<String>,
     /// `TEALIGHT_MODEL_DIR`: a folder of models, looked through first.
@@ -67,8 +69,12 @@ pub const DEFAULT_MODEL: &str = "all-MiniLM-L6-v2";
 /// The default model that hears.
 pub const DEFAULT_SPEECH_MODEL: &str = "whisper-base";
 
+/// The default model that writes.
+pub const DEFAULT_TEXT_MODEL: &str = "smollm2-135m-instruct";
+
 /// Variables whose value must not go unread because it is not UTF-8.
-const TEXTS: [&str; 8] = [
+const TEXTS: [&str; 9] = [
+    "TEALIGHT_TEXT_MODEL",
     "TEALIGHT_S3_PREFIXES",
     "TEALIGHT_SPEECH_MODEL",
     "TEALIGHT_API_KEY",
@@ -125,6 +131,7 @@ impl Config {
         Ok(Self {
             model: get("TEALIGHT_MODEL").unwrap_or_else(|| DEFAULT_MODEL.into()),
             speech_model: get("TEALIGHT_SPEECH_MODEL").unwrap_or_else(|| DEFAULT_SPEECH_MODEL.into()),
+            text_model: get("TEALIGHT_TEXT_MODEL").unwrap_or_else(|| DEFAULT_TEXT_MODEL.into()),
             served_names: get("TEALIGHT_SERVED_NAMES").map_or_else(Vec::new, |names| list(&names)),
             model_dir: get("TEALIGHT_MODEL_DIR").map(PathBuf::from),
             task_root: get("LAMBDA_TASK_ROOT").map(PathBuf::from),

@@ -272,7 +272,9 @@ struct GenerateRow {
 
 /// Times reading and writing, of random tokens.
 pub(super) fn generate(args: &GenerateBenchArgs) -> Result<()> {
-    let (model, cpu) = args.model.load()?;
+    let engine = args.model.engine()?;
+    let (loaded, cpu) = (engine.registry.text(None)?, &engine.cpu);
+    let model = &loaded.model;
     let mut state = 1u64;
     let mut random = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -284,11 +286,11 @@ pub(super) fn generate(args: &GenerateBenchArgs) -> Result<()> {
     for _ in 0..=args.runs {
         let mut text = model.start(prompt.len() + more.len());
         let start = Instant::now();
-        model.read(&cpu, &mut text, &prompt, 1)?;
+        model.read(cpu, &mut text, &prompt, 1, || Ok(()))?;
         prefill.push(prompt.len() as f64 / start.elapsed().as_secs_f64());
         let start = Instant::now();
         for id in &more {
-            model.read(&cpu, &mut text, &[*id], 1)?;
+            model.read(cpu, &mut text, &[*id], 1, || Ok(()))?;
         }
         decode.push(more.len() as f64 / start.elapsed().as_secs_f64());
     }

@@ -1,16 +1,20 @@
-//! `tealight generate`.
+//! `tealight generate`: text that goes on, or a conversation.
 
+use super::print;
 use crate::config::Config;
-use crate::error::{Error, Result};
-use crate::models::llama::Llama;
-use crate::nn::Cpu;
+use crate::engine::generate::{Answer, Generate, Prompt};
+use crate::engine::{Deadline, Engine};
+use crate::error::{Error, Kind, Result};
+use crate::models::llama::Sampling;
 use clap::Args;
-use std::path::Path;
+use serde_json::{Value, json};
+use std::io::{BufRead, IsTerminal};
+use std::time::SystemTime;
 
 /// Which model, on how many threads.
 #[derive(Debug, Args)]
 pub(super) struct TextArgs {
-    /// A GGUF file, or a name
+    /// A GGUF file, a model folder, or a name [default: $TEALIGHT_TEXT_MODEL or smollm2-135m-instruct]
     #[arg(long, short, value_name = "MODEL")]
     model: Option<String>,
     /// Threads [default: $TEALIGHT_THREADS or the cores]
@@ -19,10 +23,114 @@ pub(super) struct TextArgs {
 }
 
 impl TextArgs {
-    pub(super) fn load(&self) -> Result<(Llama, Cpu)> {
-        let config = Config::from_env()?;
-        let cpu = Cpu::new(config.isa, self.threads.map_or(config.threads, usize::from));
-        let path = self.model.as_deref().ok_or_else(|| Error::value("model", "no model"))?;
-        Ok((Llama::load(&cpu, Path::new(path))?, cpu))
+    pub(super) fn engine(&self) -> Result<Engine> {
+        let mut config = Config::from_env()?;
+        config.threads = self.threads.map_or(config.threads, usize::from);
+        config.text_model = self.model.clone().unwrap_or(config.text_model);
+        Engine::new(config)
     }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct GenerateArgs {
+    /// What the text begins with; with --chat the first question. Read from stdin where it is missing
+    prompt: Option<String>,
+    #[command(flatten)]
+    model: TextArgs,
+    /// Answer as in a conversation, by the model's template; on a terminal the conversation goes on
+    #[arg(long)]
+    chat: bool,
+    /// What the model is to be, with --chat
+    #[arg(long, requires = "chat")]
+    system: Option<String>,
+    /// Tokens to write at most [default: as many as fit]
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<usize>,
+    /// How freely: 0 takes the likeliest token
+    #[arg(long, default_value_t = 0.8, value_name = "T")]
+    temperature: f32,
+    /// Only so many of the likeliest tokens; 0 takes all
+    #[arg(long, default_value_t = 40, value_name = "K")]
+    top_k: usize,
+    /// Only the likeliest tokens whose probabilities add up to this
+    #[arg(long, default_value_t = 0.95, value_name = "P")]
+    top_p: f32,
+    /// Only tokens at least so likely, as a part of the likeliest
+    #[arg(long, default_value_t = 0.05, value_name = "P")]
+    min_p: f32,
+    /// Makes tokens that were there less likely, above 1
+    #[arg(long, default_value_t = 1.0, value_name = "R")]
+    repetition_penalty: f32,
+    /// The same draws each time [default: another each time]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// A text that ends it; may be given more than once
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+}
+
+pub(super) fn run(args: &GenerateArgs) -> Result<()> {
+    let engine = args.model.engine()?;
+    if !args.chat {
+        let prompt = args.prompt.clone().map_or_else(read_all, Ok)?;
+        print(|out| write!(out, "{prompt}"))?;
+        answer(&engine, args, Prompt::Text(prompt))?;
+        return print(|out| writeln!(out));
+    }
+    let mut messages: Vec<Value> = vec![];
+    messages.extend(args.system.as_ref().map(|text| json!({"role": "system", "content": text})));
+    let mut question = args.prompt.clone();
+    while let Some(text) = question.take().map_or_else(ask, |text| Ok(Some(text)))? {
+        messages.push(json!({"role": "user", "content": text}));
+        let answer = answer(&engine, args, Prompt::Chat(messages.clone(), None))?;
+        print(|out| writeln!(out))?;
+        messages.push(json!({"role": "assistant", "content": answer.text}));
+        if !std::io::stdin().is_terminal() && args.prompt.is_some() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn read_all() -> Result<String> {
+    let text = std::io::read_to_string(std::io::stdin()).map_err(unread)?;
+    Ok(text.trim_end().to_string())
+}
+
+fn unread(error: std::io::Error) -> Error {
+    Error::new(Kind::Io, format!("cannot read stdin: {error}"))
+}
+
+/// The next line, if there is one.
+fn ask() -> Result<Option<String>> {
+    if std::io::stdin().is_terminal() {
+        print(|out| write!(out, "> "))?;
+    }
+    let mut line = String::new();
+    let count = std::io::stdin().lock().read_line(&mut line).map_err(unread)?;
+    Ok((count > 0).then(|| line.trim_end().to_string()))
+}
+
+fn answer(engine: &Engine, args: &GenerateArgs, prompt: Prompt) -> Result<Answer> {
+    let now = || SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_nanos() as u64);
+    let sampling = Sampling {
+        temperature: args.temperature,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        min_p: args.min_p,
+        repetition: args.repetition_penalty,
+        seed: args.seed.unwrap_or_else(now),
+        ..Sampling::default()
+    };
+    let job = Generate {
+        model: None,
+        prompt,
+        sampling,
+        max_tokens: args.max_tokens,
+        stop: args.stop.clone(),
+        top_logprobs: None,
+        echo: false,
+        on_piece: &mut |piece, _| print(|out| write!(out, "{}", piece.text)),
+    };
+    engine.run(job, Deadline::NONE)
 }

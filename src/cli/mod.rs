@@ -41,6 +41,8 @@ enum Command {
     Embed(embed::EmbedArgs),
     /// Turn recordings into text or subtitles
     Transcribe(transcribe::TranscribeArgs),
+    /// Write text that goes on from a prompt, or answers in a conversation
+    Generate(generate::GenerateArgs),
     /// Serve the HTTP interface locally: OpenAI's /v1/embeddings, text-embeddings-inference's /embed, and others
     Serve(ServeArgs),
     /// Write a model folder (safetensors) or GGUF file as one file that is quantised and laid out for the kernels
@@ -162,6 +164,7 @@ fn execute(command: Command, main: SystemTime) -> Result<()> {
     match command {
         Command::Embed(args) => embed::run(&args),
         Command::Transcribe(args) => transcribe::run(&args),
+        Command::Generate(args) => generate::run(&args),
         Command::Serve(args) => serve(&args),
         Command::Pack(args) => pack_model(&args),
         Command::Pull { model } => pull::run(&model),

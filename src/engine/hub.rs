@@ -5,7 +5,7 @@
 use crate::error::{Error, Kind, Result};
 use crate::models::pack::sha256;
 use hf_hub::api::Progress;
-use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
+use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 use std::path::{Path, PathBuf};
 
@@ -27,8 +27,18 @@ const WANTED: [&str; 11] = [
 /// Weights in CTranslate2's format: of faster-whisper's models.
 const CTRANSLATE2: &str = "model.bin";
 
-/// Whether a name can be one of the hub: `ORGANISATION/NAME`.
+/// A repository, and the one file of it that is meant where there are many: `ORGANISATION/NAME:FILE.gguf`.
+fn parts(name: &str) -> (&str, Option<&str>) {
+    name.split_once(':').map_or((name, None), |(repository, file)| (repository, Some(file)))
+}
+
+/// Whether a name can be one of the hub: `ORGANISATION/NAME`, or of a file there: `ORGANISATION/NAME:FILE.gguf`.
 pub fn is_repository(name: &str) -> bool {
+    let (name, file) = parts(name);
+    if let Some(file) = file {
+        let plain = file.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) && !file.starts_with('.');
+        return plain && file.ends_with(".gguf") && is_repository(name);
+    }
     let plain = |part: &str| {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         !part.is_empty() && !part.starts_with('.') && part.chars().all(allowed)
@@ -40,8 +50,11 @@ pub fn is_repository(name: &str) -> bool {
 /// In a snapshot that [`pull`] has completed.
 const WHOLE: &str = ".tealight-whole";
 
-/// The snapshot of a repository in the hub's cache, if it is whole.
+/// The snapshot of a repository in the hub's cache, if it is whole; or a file of it.
 pub fn cached(repository: &str) -> Option<PathBuf> {
+    if let (repository, Some(file)) = parts(repository) {
+        return Cache::from_env().model(repository.to_string()).get(file);
+    }
     let cache = Cache::from_env().model(repository.to_string());
     let weights = cache.get("model.safetensors").or_else(|| cache.get(CTRANSLATE2))?;
     weights.parent().filter(|folder| is_whole(folder)).map(Path::to_path_buf)
@@ -97,20 +110,25 @@ impl Progress for Forward<'_> {
     }
 }
 
-/// Downloads what is missing of a repository, checks it, and returns its snapshot.
+/// Downloads what is missing of a repository, checks it, and returns its snapshot; or one file of it, and returns that.
 ///
 /// # Errors
 /// [`Kind::ModelNotFound`] where the hub has no such repository or it has no safetensors; [`Kind::Upstream`] where the
 /// hub cannot be reached or a file does not have the sha256 that the hub gives for it.
 pub fn pull(repository: &str, listener: &mut dyn Listener) -> Result<PathBuf> {
     if !is_repository(repository) {
-        let message = format!("{repository:?} is neither in the catalog nor a repository: ORGANISATION/NAME");
+        let forms = "ORGANISATION/NAME or ORGANISATION/NAME:FILE.gguf";
+        let message = format!("{repository:?} is neither in the catalog nor a repository: {forms}");
         return Err(Error::new(Kind::ModelNotFound, message).param("model"));
     }
+    let (repository, file) = parts(repository);
     let api = ApiBuilder::from_env().build().map_err(|e| failed(repository, &e))?;
     let info = api.model(repository.to_string()).info().map_err(|e| failed(repository, &e))?;
     let there: Vec<String> = info.siblings.into_iter().map(|s| s.rfilename).collect();
     let has = |file: &str| there.iter().any(|f| f == file);
+    if let Some(file) = file {
+        return one(&api, repository, &info.sha, file, has(file), listener);
+    }
     if !has("model.safetensors") && !has(CTRANSLATE2) {
         let message = format!("the repository {repository:?} has neither model.safetensors nor {CTRANSLATE2}");
         return Err(Error::new(Kind::ModelNotFound, message).param("model"));
@@ -128,6 +146,27 @@ pub fn pull(repository: &str, listener: &mut dyn Listener) -> Result<PathBuf> {
     std::fs::write(folder.join(WHOLE), "").map_err(|e| Error::io("write", &folder, e))?;
     cache.create_ref(&info.sha).map_err(|e| Error::io("write", &folder, e))?;
     Ok(folder)
+}
+
+/// One file of a commit.
+fn one(
+    api: &Api,
+    repository: &str,
+    commit: &str,
+    file: &str,
+    there: bool,
+    listener: &mut dyn Listener,
+) -> Result<PathBuf> {
+    if !there {
+        let message = format!("the repository {repository:?} has no file {file:?}");
+        return Err(Error::new(Kind::ModelNotFound, message).param("model"));
+    }
+    let repo = api.repo(Repo::with_revision(repository.to_string(), RepoType::Model, commit.to_string()));
+    let cache = Cache::from_env().model(repository.to_string());
+    let folder = cache.pointer_path(commit);
+    fetch(&repo, &folder, repository, file, listener)?;
+    cache.create_ref(commit).map_err(|e| Error::io("write", &folder, e))?;
+    Ok(folder.join(file))
 }
 
 fn is_dense_part(file: &str) -> bool {

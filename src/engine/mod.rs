@@ -4,6 +4,7 @@
 //! Texts become token ids, ids are joined into batches without padding, a batch becomes rows, rows are pooled.
 
 pub mod catalog;
+pub mod generate;
 pub mod hub;
 pub mod registry;
 pub mod source;
@@ -41,6 +42,11 @@ pub struct Deadline(pub Option<Instant>);
 impl Deadline {
     /// No limit.
     pub const NONE: Deadline = Deadline(None);
+
+    /// Whether no more than this is left.
+    pub fn is_within(self, time: Duration) -> bool {
+        self.0.is_some_and(|at| at.saturating_duration_since(Instant::now()) <= time)
+    }
 
     /// Fails once the time is over.
     ///

@@ -4,6 +4,7 @@ use super::{catalog, source};
 use crate::config::Config;
 use crate::error::Result;
 use crate::models::Embedder;
+use crate::models::llama::Llama;
 use crate::models::whisper::Whisper;
 use crate::nn::Cpu;
 use std::collections::BTreeMap;
@@ -38,6 +39,7 @@ pub struct Registry {
     cpu: Cpu,
     embedders: Slots<Embedder>,
     speech: Slots<Whisper>,
+    text: Slots<Llama>,
 }
 
 /// A lock that a panic elsewhere cannot close for good: what it guards is replaced whole, never half.
@@ -80,7 +82,7 @@ pub const OPENAI_SPEECH: &str = "whisper-1";
 impl Registry {
     /// An empty registry; nothing is loaded.
     pub fn new(config: Arc<Config>, cpu: Cpu) -> Self {
-        Self { config, cpu, embedders: Slots::default(), speech: Slots::default() }
+        Self { config, cpu, embedders: Slots::default(), speech: Slots::default(), text: Slots::default() }
     }
 
     /// The name by which the default model is served.
@@ -135,6 +137,25 @@ impl Registry {
             Some(name) => {
                 let path = source::for_request(&self.config, name)?;
                 self.speech.get(catalog::short_name(name).to_string(), || Ok(path), load)
+            }
+        }
+    }
+
+    /// The name by which the default model that writes is served.
+    pub fn text_name(&self) -> String {
+        catalog::short_name(&self.config.text_model).to_string()
+    }
+
+    /// The model that a request names, or the default one, to write; loads it if need be.
+    pub fn text(&self, name: Option<&str>) -> Result<Arc<Loaded<Llama>>> {
+        let default = self.text_name();
+        let is_default = |n: &&str| *n == self.config.text_model || catalog::short_name(n) == default;
+        let load = |path: &Path| Llama::load(&self.cpu, path);
+        match name.filter(|n| !is_default(n)) {
+            None => self.text.get(default, || source::for_operator(&self.config, &self.config.text_model), load),
+            Some(name) => {
+                let path = source::for_request(&self.config, name)?;
+                self.text.get(catalog::short_name(name).to_string(), || Ok(path), load)
             }
         }
     }

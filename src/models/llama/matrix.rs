@@ -73,14 +73,6 @@ impl Matrix {
         }
     }
 
-    /// K.
-    pub(super) fn columns(&self) -> usize {
-        match self {
-            Matrix::Int4(packed) => packed.columns(),
-            Matrix::Int8(packed) => packed.columns(),
-        }
-    }
-
     /// The weights of one output.
     pub(super) fn row(&self, n: usize, out: &mut [f32]) {
         match self {

@@ -19,8 +19,11 @@ pub use written::Written;
 use crate::error::{Error, Result};
 use crate::nn::Cpu;
 use network::{Network, Scratch};
-use std::ops::Range;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+/// Texts that are kept for those that go on with them.
+const KEPT: usize = 4;
 
 /// A model in memory.
 #[derive(Debug)]
@@ -30,13 +33,16 @@ pub struct Llama {
     /// Text to tokens and back.
     pub tokens: Tokens,
     network: Network,
+    /// Texts that were read, the last one at the end.
+    kept: Mutex<Vec<State>>,
 }
 
 /// A text that is being read and written: its tokens, and what each layer keeps of them.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct State {
     tokens: Vec<u32>,
     cache: network::Cache,
+    scratch: Scratch,
 }
 
 impl State {
@@ -64,7 +70,7 @@ impl Llama {
     fn of(cpu: &Cpu, path: &Path) -> Result<Self> {
         let file::File { config, tensors, tokens } = file::File::open(path, false)?;
         let network = Network::new(cpu, &config, &tensors)?;
-        Ok(Self { config, tokens, network })
+        Ok(Self { config, tokens, network, kept: Mutex::default() })
     }
 
     /// Bytes of weights that each new token reads.
@@ -76,45 +82,68 @@ impl Llama {
     pub fn start(&self, tokens: usize) -> State {
         let mut cache = network::Cache::new(&self.config);
         cache.reserve(tokens.min(self.config.context));
-        State { tokens: vec![], cache }
+        State { tokens: vec![], cache, scratch: Scratch::default() }
     }
 
-    /// Reads tokens behind those of `state`; returns the logits `[V]` after each of the last `wanted` of them.
+    /// The text that begins as `tokens` do and was read already, as far as they agree, but for the last of them; an empty one where
+    /// there is none.
+    pub fn resume(&self, tokens: &[u32], room: usize) -> State {
+        let common = |state: &State| state.tokens.iter().zip(tokens).take_while(|(a, b)| a == b).count();
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let longest =
+            kept.iter().map(common).enumerate().max_by_key(|(_, count)| *count).filter(|(_, count)| *count > 0);
+        match longest {
+            None => self.start(room),
+            Some((index, count)) => {
+                let mut state = kept.remove(index);
+                state.truncate(count.min(tokens.len().saturating_sub(1)));
+                state
+            }
+        }
+    }
+
+    /// Keeps a text for [`Llama::resume`]; of many the oldest goes.
+    pub fn keep(&self, state: State) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.push(state);
+        let tokens = |kept: &[State]| kept.iter().map(|s| s.tokens.len()).sum::<usize>();
+        while kept.len() > KEPT || kept.len() > 1 && tokens(&kept) > self.config.context {
+            kept.remove(0);
+        }
+    }
+
+    /// Reads tokens behind those of `state`; returns the logits `[V]` after each of the last `wanted` of them. `each` is called now
+    /// and then, and stops it by an error; `state` then holds what it held before.
     ///
     /// # Errors
-    /// There are no tokens, more than the context holds, or one that the model has not.
-    pub fn read(&self, cpu: &Cpu, state: &mut State, tokens: &[u32], wanted: usize) -> Result<Vec<f32>> {
-        let (mut scratch, mut logits, mut part) = (Scratch::default(), vec![], vec![]);
-        self.rows(cpu, state, tokens, tokens.len().saturating_sub(wanted)..tokens.len(), &mut scratch, |rows| {
-            self.network.logits(cpu, rows, &mut part);
-            logits.append(&mut part);
-        })?;
-        Ok(logits)
-    }
-
-    /// Reads tokens; `f` gets the rows `[n, D]` of those that are wanted.
-    fn rows(
+    /// There are no tokens, more than the context holds, or one that the model has not; or what `each` says.
+    pub fn read(
         &self,
         cpu: &Cpu,
         state: &mut State,
         tokens: &[u32],
-        wanted: Range<usize>,
-        scratch: &mut Scratch,
-        mut f: impl FnMut(&[f32]) + Send,
-    ) -> Result<()> {
+        wanted: usize,
+        mut each: impl FnMut() -> Result<()> + Send,
+    ) -> Result<Vec<f32>> {
         self.check(state, tokens)?;
-        let d = self.config.width;
-        cpu.inside(|| {
-            self.network.run(cpu, &mut state.cache, tokens, scratch, |first, rows| {
+        let (d, wanted) = (self.config.width, tokens.len().saturating_sub(wanted)..tokens.len());
+        let (mut logits, mut part) = (vec![], vec![]);
+        let State { cache, scratch, .. } = state;
+        let outcome = cpu.inside(|| {
+            self.network.run(cpu, cache, tokens, scratch, |first, rows| {
                 let some = network::overlap(first, rows.len() / d, &wanted);
                 if !some.is_empty() {
-                    f(&rows[some.start * d..some.end * d]);
+                    self.network.logits(cpu, &rows[some.start * d..some.end * d], &mut part);
+                    logits.append(&mut part);
                 }
-                Ok(())
+                each()
             })
-        })?;
-        state.tokens.extend_from_slice(tokens);
-        Ok(())
+        });
+        match outcome {
+            Ok(()) => state.tokens.extend_from_slice(tokens),
+            Err(_) => state.cache.truncate(state.tokens.len()),
+        }
+        outcome.map(|()| logits)
     }
 
     fn check(&self, state: &State, tokens: &[u32]) -> Result<()> {

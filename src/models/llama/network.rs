@@ -56,10 +56,6 @@ impl Cache {
         Self { layers: vec![heads; config.layers], tokens: 0 }
     }
 
-    pub(super) fn tokens(&self) -> usize {
-        self.tokens
-    }
-
     /// Forgets all but the first tokens.
     pub(super) fn truncate(&mut self, tokens: usize) {
         self.tokens = tokens.min(self.tokens);
