@@ -9,6 +9,7 @@ pub mod openapi;
 pub mod routes;
 pub mod stream;
 pub mod tei;
+pub mod text;
 mod wire;
 
 use crate::engine::{Deadline, Engine, Usage};

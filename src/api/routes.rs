@@ -1,7 +1,7 @@
 //! The table of routes: everything that the function answers, in Lambda and locally.
 
 use super::stream::Sink;
-use super::{audio, metrics, openai, openapi, tei};
+use super::{audio, metrics, openai, openapi, tei, text};
 use crate::engine::{Deadline, Engine, Usage};
 use crate::error::{Error, Kind, Result, shown};
 use bytes::Bytes;
@@ -188,6 +188,8 @@ pub const ROUTES: &[Route] = &[
     post("/v1/audio/transcriptions", Audio, "What is said in a recording",       schema::<audio::AudioRequest>, schema::<crate::format::transcript::Verbose>, audio::transcriptions),
     post("/v1/audio/translations",   Audio, "The same in English", schema::<audio::AudioRequest>, schema::<crate::format::transcript::Verbose>, audio::translations),
     post("/v1/audio/embeddings",     Audio, "What is said in a recording, in segments with vectors", schema::<audio::AudioRequest>, schema::<audio::AudioEmbeddingsResponse>, audio::embeddings),
+    post("/v1/chat/completions", OpenAi, "What is answered in a conversation", schema::<text::chat::ChatRequest>, schema::<text::chat::ChatResponse>, text::chat::chat),
+    post("/v1/completions",      OpenAi, "What comes after a text", schema::<text::completions::CompletionRequest>, schema::<text::completions::CompletionResponse>, text::completions::completions),
     get("/v1/models",         OpenAi, Key, "The models that requests can name", Some(schema::<openai::ModelList>), openai::models),
     get("/v1/models/{model}", OpenAi, Key, "One model",                         Some(schema::<openai::Model>),     openai::model),
     post("/embed",       Tei, EMBED, schema::<tei::EmbedRequest>, schema::<Vec<crate::format::Encoded>>, tei::embed),

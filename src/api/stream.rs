@@ -38,13 +38,24 @@ impl<'a> Events<'a> {
         Self { sink, begun: false, kept: String::new() }
     }
 
+    /// Sends OpenAI's last event.
+    ///
+    /// # Errors
+    /// As of [`Events::send`].
+    pub(super) fn done(&mut self) -> Result<()> {
+        self.write("data: [DONE]\n\n".into())
+    }
+
     /// Sends an event.
     ///
     /// # Errors
     /// [`Kind::ClientGone`], so that the work for it ends.
     pub(super) fn send(&mut self, value: &impl Serialize) -> Result<()> {
         let data = serde_json::to_string(value).map_err(|e| Error::internal(format!("an event is not JSON: {e}")))?;
-        let event = format!("data: {data}\n\n");
+        self.write(format!("data: {data}\n\n"))
+    }
+
+    fn write(&mut self, event: String) -> Result<()> {
         self.begun = true;
         match self.sink {
             None => self.kept.push_str(&event),

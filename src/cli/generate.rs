@@ -9,6 +9,7 @@ use crate::models::llama::Sampling;
 use clap::Args;
 use serde_json::{Value, json};
 use std::io::{BufRead, IsTerminal};
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// Which model, on how many threads.
@@ -64,6 +65,9 @@ pub(super) struct GenerateArgs {
     /// The same draws each time [default: another each time]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+    /// A file with a JSON schema that the text keeps to
+    #[arg(long, value_name = "FILE")]
+    schema: Option<PathBuf>,
     /// A text that ends it; may be given more than once
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
@@ -130,7 +134,13 @@ fn answer(engine: &Engine, args: &GenerateArgs, prompt: Prompt) -> Result<Answer
         stop: args.stop.clone(),
         top_logprobs: None,
         echo: false,
+        schema: args.schema.as_deref().map(schema).transpose()?,
         on_piece: &mut |piece, _| print(|out| write!(out, "{}", piece.text)),
     };
     engine.run(job, Deadline::NONE)
+}
+
+fn schema(path: &Path) -> Result<Value> {
+    let text = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
+    serde_json::from_slice(&text).map_err(|e| Error::value("schema", format!("{} is not JSON: {e}", path.display())))
 }

@@ -3,7 +3,7 @@
 use super::{Deadline, Engine, Job};
 use crate::error::{Error, Kind, Result};
 use crate::models::llama::chat::{self, Chat};
-use crate::models::llama::{Llama, Sampler, Sampling, State, Written, log_probabilities};
+use crate::models::llama::{Constraint, Llama, Sampler, Sampling, State, Written, log_probabilities};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
@@ -73,6 +73,8 @@ pub struct Generate<'a> {
     pub top_logprobs: Option<usize>,
     /// Whether the prompt is part of the text.
     pub echo: bool,
+    /// A JSON schema that the text keeps to.
+    pub schema: Option<Value>,
     /// Gets the text as it is written; an error from it ends the job.
     pub on_piece: &'a mut dyn FnMut(&Piece, &Llama) -> Result<()>,
 }
@@ -122,11 +124,13 @@ impl Job for Generate<'_> {
             return Err(Error::new(Kind::TooLong, message).param(field(&self.prompt)));
         }
         let limit = self.max_tokens.unwrap_or(context).min(context - tokens.len());
+        let constraint = self.schema.as_ref().map(|schema| model.constraint(schema)).transpose()?;
         let mut state = model.resume(if self.echo { &[] } else { &tokens }, tokens.len() + limit.min(256));
         let mut writing = Writing {
             engine,
             model,
             deadline,
+            constraint,
             written: Written::new(self.stop.iter().map(String::as_str)),
             sampler: Sampler::new(self.sampling.clone(), &tokens),
             answer: Answer {
@@ -184,6 +188,7 @@ struct Writing<'a, 'j> {
     deadline: Deadline,
     job: Generate<'j>,
     sampler: Sampler,
+    constraint: Option<Constraint>,
     written: Written,
     answer: Answer,
 }
@@ -202,7 +207,7 @@ impl Writing<'_, '_> {
         while self.answer.written_tokens < limit {
             let start = Instant::now();
             waiting.extend(self.job.top_logprobs.map(|count| (logits.clone(), count)));
-            let id = self.sampler.choose(cpu.isa, &mut logits, None)?;
+            let id = self.choose(&mut logits)?;
             self.answer.written_tokens += 1;
             if self.model.tokens.is_end(id) {
                 waiting.clear();
@@ -212,7 +217,7 @@ impl Writing<'_, '_> {
             let chances = waiting.drain(..).map(|(logits, count)| self.chance(&logits, id, count)).collect();
             let text = self.written.push(self.model.tokens.bytes(id));
             self.tell(Piece { text, chances })?;
-            if self.written.is_stopped() {
+            if self.written.is_stopped() || self.constraint.as_ref().is_some_and(Constraint::is_complete) {
                 self.answer.finish = Finish::Stop;
                 break;
             }
@@ -223,6 +228,17 @@ impl Writing<'_, '_> {
         }
         let text = self.written.end();
         self.tell(Piece { text, chances: vec![] })
+    }
+
+    fn choose(&mut self, logits: &mut [f32]) -> Result<u32> {
+        let isa = self.engine.cpu.isa;
+        let Some(constraint) = &mut self.constraint else { return self.sampler.choose(isa, logits, None) };
+        let allowed = constraint.allowed()?;
+        let id = self.sampler.choose(isa, logits, Some(&|id| allowed.is_allowed(id)))?;
+        if !self.model.tokens.is_end(id) {
+            constraint.take(id)?;
+        }
+        Ok(id)
     }
 
     /// The prompt as a part of the text.

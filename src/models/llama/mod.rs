@@ -7,20 +7,24 @@ mod matrix;
 mod network;
 mod rope;
 mod sample;
+mod schema;
 mod tensors;
 mod tokens;
 mod written;
 
 pub use config::Config;
 pub use sample::{Sampler, Sampling, best, log_probabilities};
+pub use schema::Constraint;
 pub use tokens::Tokens;
 pub use written::Written;
 
 use crate::error::{Error, Result};
 use crate::nn::Cpu;
 use network::{Network, Scratch};
+use schema::Schemas;
+use serde_json::Value;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Texts that are kept for those that go on with them.
 const KEPT: usize = 4;
@@ -35,6 +39,8 @@ pub struct Llama {
     network: Network,
     /// Texts that were read, the last one at the end.
     kept: Mutex<Vec<State>>,
+    /// Made when a schema is first asked for.
+    schemas: Mutex<Option<Arc<Schemas>>>,
 }
 
 /// A text that is being read and written: its tokens, and what each layer keeps of them.
@@ -70,12 +76,26 @@ impl Llama {
     fn of(cpu: &Cpu, path: &Path) -> Result<Self> {
         let file::File { config, tensors, tokens } = file::File::open(path, false)?;
         let network = Network::new(cpu, &config, &tensors)?;
-        Ok(Self { config, tokens, network, kept: Mutex::default() })
+        Ok(Self { config, tokens, network, kept: Mutex::default(), schemas: Mutex::default() })
     }
 
     /// Bytes of weights that each new token reads.
     pub fn bytes(&self) -> usize {
         self.network.bytes()
+    }
+
+    /// What keeps a text to a JSON schema.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidValue`](crate::Kind), where the schema cannot be kept to.
+    pub fn constraint(&self, schema: &Value) -> Result<Constraint> {
+        let mut place = self.schemas.lock().unwrap_or_else(PoisonError::into_inner);
+        let schemas = match &*place {
+            Some(schemas) => schemas.clone(),
+            None => place.insert(Arc::new(Schemas::new(&self.tokens, self.config.vocabulary)?)).clone(),
+        };
+        drop(place);
+        schemas.constraint(schema)
     }
 
     /// An empty text with room for so many tokens.

@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn penalties_hit_what_was_there() {
-        let mut sampler = |sampling: Sampling, prompt: &[u32]| {
+        let sampler = |sampling: Sampling, prompt: &[u32]| {
             let mut sampler = Sampler::new(Sampling { temperature: 0.0, ..sampling }, prompt);
             (0..3).map(|_| sampler.choose(Isa::Scalar, &mut LOGITS.clone(), None).unwrap()).collect::<Vec<_>>()
         };

@@ -1,0 +1,247 @@
+//! OpenAI's routes that write text: what chat and completions share.
+
+pub mod chat;
+pub mod completions;
+
+use super::routes::Call;
+use crate::engine::generate::{Answer, Chance, Generate, Piece, Prompt};
+use crate::error::{Error, Result, shown};
+use crate::models::llama::{Llama, Sampling, Tokens};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+/// Texts of one request are written one after another.
+const MOST_TEXTS: usize = 128;
+/// Stops beyond these are no request.
+const MOST_STOPS: usize = 16;
+/// OpenAI's limit.
+const MOST_LOGPROBS: usize = 20;
+
+/// One text, or a list of them.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum OneOrMany {
+    /// One.
+    One(String),
+    /// Several.
+    Many(Vec<String>),
+}
+
+/// How tokens are chosen, and when a text ends.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+pub struct Options {
+    /// From 0, the likeliest, to 2; 1 where it is missing.
+    pub temperature: Option<f32>,
+    /// Only the likeliest tokens whose probabilities add up to this.
+    pub top_p: Option<f32>,
+    /// Ours: only so many of the likeliest tokens.
+    pub top_k: Option<usize>,
+    /// Ours: only tokens at least so likely, as a part of the likeliest.
+    pub min_p: Option<f32>,
+    /// Ours: above 1 it makes tokens that were there less likely.
+    pub repetition_penalty: Option<f32>,
+    /// From -2 to 2.
+    pub presence_penalty: Option<f32>,
+    /// From -2 to 2.
+    pub frequency_penalty: Option<f32>,
+    /// From -100 to 100, by token ids.
+    pub logit_bias: Option<BTreeMap<String, f32>>,
+    /// The same draws each time.
+    pub seed: Option<i64>,
+    /// Texts that end it, and are not part of it.
+    pub stop: Option<OneOrMany>,
+    /// How many texts to write; 1 where it is missing.
+    pub n: Option<usize>,
+    /// Whether the reply is a list of server-sent events.
+    pub stream: Option<bool>,
+    /// What a stream has besides.
+    pub stream_options: Option<StreamOptions>,
+}
+
+/// What a stream has besides.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+pub struct StreamOptions {
+    /// Whether the last event counts the tokens.
+    #[serde(default)]
+    pub include_usage: bool,
+}
+
+/// Tokens of a request.
+#[derive(Debug, Clone, Copy, Default, Serialize, JsonSchema)]
+pub struct TextUsage {
+    /// Of the prompt.
+    pub prompt_tokens: usize,
+    /// Of the texts that were written.
+    pub completion_tokens: usize,
+    /// Of both.
+    pub total_tokens: usize,
+    /// Of the prompt, those that were read before.
+    pub prompt_tokens_details: PromptDetails,
+}
+
+/// Of a prompt.
+#[derive(Debug, Clone, Copy, Default, Serialize, JsonSchema)]
+pub struct PromptDetails {
+    /// Tokens that a text before had, too.
+    pub cached_tokens: usize,
+}
+
+impl TextUsage {
+    /// Counts a text; of several texts of one prompt the prompt counts once.
+    fn add(&mut self, answer: &Answer, is_first: bool) {
+        if is_first {
+            self.prompt_tokens += answer.prompt_tokens;
+            self.prompt_tokens_details.cached_tokens += answer.cached_tokens;
+        }
+        self.completion_tokens += answer.written_tokens;
+        self.total_tokens = self.prompt_tokens + self.completion_tokens;
+    }
+}
+
+impl Options {
+    /// How tokens of the `index`-th text are chosen.
+    fn sampling(&self, seed: u64, index: usize) -> Result<Sampling> {
+        let base = Sampling::default();
+        let bias = self.logit_bias.iter().flatten().map(|(id, bias)| match id.trim().parse() {
+            Ok(id) => Ok((id, *bias)),
+            Err(_) => Err(Error::value("logit_bias", format!("logit_bias has {:?}, which is no token id", shown(id)))),
+        });
+        Ok(Sampling {
+            temperature: self.temperature.unwrap_or(base.temperature),
+            top_k: self.top_k.unwrap_or(base.top_k),
+            top_p: self.top_p.unwrap_or(base.top_p),
+            min_p: self.min_p.unwrap_or(base.min_p),
+            repetition: self.repetition_penalty.unwrap_or(base.repetition),
+            presence: self.presence_penalty.unwrap_or(base.presence),
+            frequency: self.frequency_penalty.unwrap_or(base.frequency),
+            bias: bias.collect::<Result<_>>()?,
+            seed: seed.wrapping_add(index as u64),
+        })
+    }
+
+    fn seed(&self) -> u64 {
+        self.seed.map_or_else(number, |seed| seed as u64)
+    }
+
+    fn stops(&self) -> Result<Vec<String>> {
+        let stops = match &self.stop {
+            None => vec![],
+            Some(OneOrMany::One(stop)) => vec![stop.clone()],
+            Some(OneOrMany::Many(stops)) => stops.clone(),
+        };
+        match stops.len() {
+            0..=MOST_STOPS => Ok(stops),
+            count => Err(Error::value("stop", format!("stop has {count} texts, the limit is {MOST_STOPS}"))),
+        }
+    }
+
+    /// How many texts a prompt gets.
+    fn texts(&self) -> Result<usize> {
+        match self.n.unwrap_or(1) {
+            n @ 1..=MOST_TEXTS => Ok(n),
+            n => Err(Error::value("n", format!("n is {n}, it must be from 1 to {MOST_TEXTS}"))),
+        }
+    }
+
+    fn is_stream(&self) -> bool {
+        self.stream.unwrap_or(false)
+    }
+
+    fn counts_tokens(&self) -> bool {
+        self.stream_options.unwrap_or_default().include_usage
+    }
+}
+
+/// How many of the likeliest tokens are told.
+fn top(name: &str, count: Option<usize>) -> Result<usize> {
+    match count.unwrap_or(0) {
+        count @ 0..=MOST_LOGPROBS => Ok(count),
+        count => Err(Error::value(name, format!("{name} is {count}, it must be from 0 to {MOST_LOGPROBS}"))),
+    }
+}
+
+/// A request for texts, whatever the route.
+struct Texts<'a> {
+    model: Option<String>,
+    prompts: Vec<Prompt>,
+    options: &'a Options,
+    max_tokens: Option<usize>,
+    top_logprobs: Option<usize>,
+    echo: bool,
+    schema: Option<Value>,
+}
+
+impl Texts<'_> {
+    /// Writes all of them, one after another; `on_piece` gets the parts of each with its number.
+    fn write(
+        &self,
+        call: &Call,
+        on_piece: &mut dyn FnMut(usize, &Piece, &Llama) -> Result<()>,
+        on_end: &mut dyn FnMut(usize, &Answer) -> Result<()>,
+    ) -> Result<TextUsage> {
+        let (each, stop, seed, mut usage) =
+            (self.options.texts()?, self.options.stops()?, self.options.seed(), TextUsage::default());
+        if self.prompts.len() * each > MOST_TEXTS {
+            let message = format!("{} prompts of {each} texts each are more than {MOST_TEXTS}", self.prompts.len());
+            return Err(Error::value("n", message));
+        }
+        for index in 0..self.prompts.len() * each {
+            let job = Generate {
+                model: self.model.clone(),
+                prompt: self.prompts[index / each].clone(),
+                sampling: self.options.sampling(seed, index)?,
+                max_tokens: self.max_tokens,
+                stop: stop.clone(),
+                top_logprobs: self.top_logprobs,
+                echo: self.echo,
+                schema: self.schema.clone(),
+                on_piece: &mut |piece, model| on_piece(index, piece, model),
+            };
+            let answer = call.engine.run(job, call.deadline)?;
+            usage.add(&answer, index % each == 0);
+            on_end(index, &answer)?;
+        }
+        Ok(usage)
+    }
+}
+
+/// A number that no other request has.
+fn number() -> u64 {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_nanos() as u64);
+    now.wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_secs())
+}
+
+/// A token as text; of bytes that are no whole characters with U+FFFD.
+fn shown_token(tokens: &Tokens, id: u32) -> String {
+    let bytes = tokens.bytes(id);
+    tokens.name(id).map_or_else(|| String::from_utf8_lossy(bytes).into_owned(), str::to_string)
+}
+
+/// OpenAI's `logprobs` of chat.
+fn chat_logprobs(tokens: &Tokens, chances: &[Chance]) -> Vec<Value> {
+    let one = |id: u32, log: f32| {
+        let bytes = tokens.name(id).map_or_else(|| tokens.bytes(id), str::as_bytes);
+        json!({"token": shown_token(tokens, id), "logprob": finite(log), "bytes": bytes})
+    };
+    let whole = |chance: &Chance| {
+        let mut value = one(chance.id, chance.log.unwrap_or(0.0));
+        value["top_logprobs"] = chance.top.iter().map(|(id, log)| one(*id, *log)).collect();
+        value
+    };
+    chances.iter().map(whole).collect()
+}
+
+/// JSON has no infinity; OpenAI writes -9999 for what is impossible.
+fn finite(log: f32) -> f32 {
+    log.max(-9999.0)
+}

@@ -1,0 +1,95 @@
+//! Text that keeps to a JSON schema: which tokens may come next.
+
+use super::tokens::Tokens;
+use crate::error::{Error, Result};
+use llguidance::api::TopLevelGrammar;
+use llguidance::toktrie::{ApproximateTokEnv, SimpleVob, TokEnv, TokRxInfo, TokTrie};
+use llguidance::{Matcher, ParserFactory};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// The field of requests, for errors.
+const FIELD: &str = "response_format";
+/// What marks a special token among words of bytes.
+const SPECIAL: u8 = 0xff;
+
+/// Makes constraints for the tokens of a model.
+pub(super) struct Schemas(ParserFactory);
+
+impl std::fmt::Debug for Schemas {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Schemas")
+    }
+}
+
+impl Schemas {
+    pub(super) fn new(tokens: &Tokens, vocabulary: usize) -> Result<Self> {
+        let end = tokens.ends.first().copied();
+        let end = end.ok_or_else(|| Error::model("the model has no token that ends a text, which a schema needs"))?;
+        let word = |id: u32| match tokens.name(id) {
+            Some(name) => [&[SPECIAL], name.as_bytes()].concat(),
+            None => tokens.bytes(id).to_vec(),
+        };
+        let words: Vec<Vec<u8>> = (0..vocabulary as u32).map(word).collect();
+        let trie = TokTrie::from(&TokRxInfo::new(vocabulary as u32, end), &words);
+        let tokens: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
+        let mut factory = ParserFactory::new_simple(&tokens).map_err(failed)?;
+        factory.quiet();
+        factory.limits_mut().verbose_errors = false;
+        Ok(Self(factory))
+    }
+
+    /// A constraint to texts of a schema, written with a space behind commas and colons, and no other outside of texts: a model
+    /// could go on with spaces for ever.
+    pub(super) fn constraint(&self, schema: &Value) -> Result<Constraint> {
+        let mut schema = schema.clone();
+        if let Some(schema) = schema.as_object_mut() {
+            let spaces = json!({"whitespace_flexible": false, "item_separator": ", ", "key_separator": ": "});
+            schema.entry("x-guidance").or_insert(spaces);
+        }
+        let parser = self.0.create_parser(TopLevelGrammar::from_json_schema(schema));
+        let matcher = Matcher::new(parser);
+        match matcher.get_error() {
+            Some(error) => {
+                Err(Error::value(FIELD, format!("{FIELD} has a schema that cannot be kept to: {error}")).cut())
+            }
+            None => Ok(Constraint(matcher)),
+        }
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> Error {
+    Error::internal(format!("a constraint failed: {error}"))
+}
+
+/// What a text so far lets come next.
+pub struct Constraint(Matcher);
+
+impl std::fmt::Debug for Constraint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Constraint")
+    }
+}
+
+impl Constraint {
+    /// The tokens that may come.
+    ///
+    /// # Errors
+    /// The schema takes too long.
+    pub fn allowed(&mut self) -> Result<SimpleVob> {
+        self.0.compute_mask_or_eos().map_err(failed)
+    }
+
+    /// Takes a token.
+    ///
+    /// # Errors
+    /// It was not allowed.
+    pub fn take(&mut self, id: u32) -> Result<()> {
+        self.0.consume_token(id).map_err(failed)
+    }
+
+    /// Whether the text is complete and nothing may follow.
+    pub fn is_complete(&self) -> bool {
+        self.0.is_stopped()
+    }
+}
