@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
 use crate::models::pack::{Labels, pack};
-use crate::models::whisper;
+use crate::models::{llama, whisper};
 use crate::nn::Cpu;
 use crate::server;
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -198,6 +198,8 @@ fn pack_model(args: &PackArgs) -> Result<()> {
     let cpu = Cpu::new(config.isa, config.threads);
     if whisper::is_whisper(&args.source) {
         whisper::pack(&cpu, &args.source, &labels, &args.output)?;
+    } else if llama::is_llama(&args.source) {
+        llama::pack(&cpu, &args.source, &labels, &args.output)?;
     } else {
         pack(&cpu, &args.source, &labels, calibration.as_deref(), &args.output)?;
     }

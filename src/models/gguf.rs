@@ -251,6 +251,11 @@ impl Array {
         self.count == 0
     }
 
+    /// Whether its strings have lengths of 64 bits, as in files of version 2 and 3.
+    pub fn is_wide(&self) -> bool {
+        self.wide
+    }
+
     /// Its bytes, still encoded.
     pub fn data(&self) -> &Bytes {
         &self.data
@@ -481,6 +486,10 @@ pub enum Entry {
     Strings(Vec<String>),
     /// An array of i32.
     Ints(Vec<i32>),
+    /// An array of f32.
+    Floats(Vec<f32>),
+    /// A value of another file, of version 2 or 3.
+    Copied(Value),
 }
 
 /// What tensors are aligned to in files written here: a line of the cache.
@@ -539,6 +548,38 @@ fn put_string(out: &mut Vec<u8>, s: &str) {
     out.extend_from_slice(s.as_bytes());
 }
 
+fn put_value(out: &mut Vec<u8>, value: &Value) {
+    match value {
+        Value::Uint(v) => {
+            put_u32(out, 10);
+            out.extend_from_slice(&v.to_le_bytes());
+        }
+        Value::Int(v) => {
+            put_u32(out, 11);
+            out.extend_from_slice(&v.to_le_bytes());
+        }
+        Value::Float(v) => {
+            put_u32(out, 12);
+            out.extend_from_slice(&v.to_le_bytes());
+        }
+        Value::Bool(v) => {
+            put_u32(out, 7);
+            out.push(*v as u8);
+        }
+        Value::String(v) => {
+            put_u32(out, STRING);
+            put_u64(out, v.len());
+            out.extend_from_slice(v);
+        }
+        Value::Array(v) => {
+            put_u32(out, ARRAY);
+            put_u32(out, v.kind);
+            put_u64(out, v.count);
+            out.extend_from_slice(&v.data);
+        }
+    }
+}
+
 fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
     match entry {
         Entry::Uint(v) => {
@@ -563,6 +604,13 @@ fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
             put_u64(out, v.len());
             v.iter().for_each(|s| put_string(out, s));
         }
+        Entry::Floats(v) => {
+            put_u32(out, ARRAY);
+            put_u32(out, 6);
+            put_u64(out, v.len());
+            v.iter().for_each(|f| out.extend_from_slice(&f.to_le_bytes()));
+        }
+        Entry::Copied(value) => put_value(out, value),
         Entry::Ints(v) => {
             put_u32(out, ARRAY);
             put_u32(out, 5);

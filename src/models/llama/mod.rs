@@ -3,6 +3,7 @@
 pub mod chat;
 mod config;
 mod file;
+mod llama2c;
 mod matrix;
 mod network;
 mod rope;
@@ -13,6 +14,7 @@ mod tokens;
 mod written;
 
 pub use config::Config;
+pub use file::{is_llama, pack};
 pub use sample::{Sampler, Sampling, best, log_probabilities};
 pub use schema::Constraint;
 pub use tokens::Tokens;
@@ -65,7 +67,8 @@ impl State {
 }
 
 impl Llama {
-    /// Loads a GGUF file of the architecture `llama`, or a packed one.
+    /// Loads a GGUF file of the architecture `llama`, llama2.c's `.bin` with `tokenizer.bin` beside it, a folder of Hugging Face's
+    /// (`model.safetensors`), or a packed file.
     ///
     /// # Errors
     /// [`Kind::ModelLoad`](crate::Kind) and [`Kind::Io`](crate::Kind), which name the file and what in it is wrong.
@@ -74,7 +77,7 @@ impl Llama {
     }
 
     fn of(cpu: &Cpu, path: &Path) -> Result<Self> {
-        let file::File { config, tensors, tokens } = file::File::open(path, false)?;
+        let file::File { config, tensors, tokens, .. } = file::File::open(path, false)?;
         let network = Network::new(cpu, &config, &tensors)?;
         Ok(Self { config, tokens, network, kept: Mutex::default(), schemas: Mutex::default() })
     }

@@ -25,6 +25,11 @@ impl Tensors {
         self.made.map_or_else(Vec::new, |made| made.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Whether they are a packed file's.
+    pub(super) fn are_packed(&self) -> bool {
+        self.weights.packed("token_embd").is_some()
+    }
+
     /// Whether there is a tensor of this name, in a layout of ours or another.
     pub(super) fn contains(&self, name: &str) -> bool {
         self.weights.contains(&format!("{name}.weight")) || self.weights.packed(name).is_some()

@@ -1,0 +1,326 @@
+//! Llama against what tests/llama_reference.py makes of the same files in float64, and what llama.cpp makes of them.
+//!
+//! What needs weights is left out by `cargo test`; `tests/run` gets them and asks for it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use tealight::config::Config;
+use tealight::engine::generate::{Answer, Finish, Generate, Piece, Prompt};
+use tealight::engine::{Deadline, Engine};
+use tealight::kernels::Isa;
+use tealight::models::llama::{self, Llama, Sampling, Tokens};
+use tealight::models::pack::Labels;
+use tealight::nn::Cpu;
+use tealight::{Error, Kind};
+
+/// The least cosine of logits to those in float64, of networks of random numbers, which are the hardest to quantise.
+const RANDOM_COSINE: f64 = 0.998;
+/// The same on AVX2, whose codes have 7 bits.
+const RANDOM_COSINE_AVX2: f64 = 0.994;
+/// The largest root mean square difference of logits of a real model to those in float64, of the 20 highest at each step.
+const LOGITS_ERROR: f64 = 0.3;
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama").join(name)
+}
+
+fn json_of(path: PathBuf) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+fn goldens() -> Value {
+    json_of(fixture("goldens.json"))
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
+}
+
+fn floats(value: &Value) -> Vec<f64> {
+    value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
+}
+
+fn cosine(a: &[f32], b: &[f64]) -> f64 {
+    let dot = a.iter().zip(b).map(|(a, b)| *a as f64 * b).sum::<f64>();
+    let norm = |x: f64| x.sqrt();
+    dot / (norm(a.iter().map(|v| (*v as f64).powi(2)).sum()) * norm(b.iter().map(|v| v * v).sum()))
+}
+
+fn sets() -> Vec<Isa> {
+    Isa::available().into_iter().filter(|isa| isa.name() != "scalar").collect()
+}
+
+const MODELS: [&str; 4] = ["version-0.bin", "version-1.bin", "version-2.bin", "scaled"];
+
+/// Tied and untied products, grouped heads, rotary positions of neighbours, of halves, and stretched.
+#[test]
+fn logits_are_those_of_the_equations() {
+    let goldens = goldens();
+    let tokens = ids(&goldens["ids"]);
+    for name in MODELS {
+        for isa in sets() {
+            let cpu = Cpu::new(isa, 2);
+            let model = Llama::load(&cpu, &fixture(name)).unwrap();
+            let mut state = model.start(tokens.len());
+            let logits = model.read(&cpu, &mut state, &tokens, tokens.len(), || Ok(())).unwrap();
+            let rows: Vec<&[f32]> = logits.chunks_exact(model.config.vocabulary).collect();
+            assert_eq!(rows.len(), tokens.len());
+            let least = if isa.name() == "avx2" { RANDOM_COSINE_AVX2 } else { RANDOM_COSINE };
+            for (row, expected) in
+                [rows[0], rows[1], rows[tokens.len() - 1]].iter().zip(goldens[name].as_array().unwrap())
+            {
+                let found = cosine(row, &floats(expected));
+                println!("{name} on {}: {found:.5}", isa.name());
+                assert!(found > least, "{name} on {}: {found}", isa.name());
+            }
+        }
+    }
+}
+
+/// However a text is cut into parts, and by however many threads it is read: the same bits.
+#[test]
+fn parts_and_threads_change_no_bit() {
+    let tokens: Vec<u32> = (0..60).map(|i| (i * 37 + 5) % 300).collect();
+    for isa in sets() {
+        let read = |threads: usize, cuts: &[usize]| {
+            let cpu = Cpu::new(isa, threads);
+            let model = Llama::load(&cpu, &fixture("scaled")).unwrap();
+            let (mut state, mut logits, mut from) = (model.start(0), vec![], 0);
+            for to in cuts {
+                logits.extend(model.read(&cpu, &mut state, &tokens[from..*to], to - from, || Ok(())).unwrap());
+                from = *to;
+            }
+            logits
+        };
+        let expected = read(1, &[60]);
+        assert!(read(2, &[60]) == expected, "{}", isa.name());
+        assert!(read(1, &[1, 2, 3, 20, 59, 60]) == expected, "{}", isa.name());
+        assert!(read(3, &(1..=60).collect::<Vec<_>>()) == expected, "{}", isa.name());
+    }
+}
+
+#[test]
+fn a_packed_model_is_the_same_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cpu, labels) = (Cpu::new(Isa::best(), 2), Labels::default());
+    for name in MODELS {
+        let (path, again) = (folder.path().join("model.gguf"), folder.path().join("again.gguf"));
+        for path in [&path, &again] {
+            llama::pack(&cpu, &fixture(name), &labels, path).unwrap();
+        }
+        assert!(std::fs::read(&path).unwrap() == std::fs::read(&again).unwrap(), "equal input, equal bytes");
+        assert!(llama::is_llama(&path) && llama::is_llama(&fixture(name)));
+        let (packed, source) = (Llama::load(&cpu, &path).unwrap(), Llama::load(&cpu, &fixture(name)).unwrap());
+        assert_eq!(packed.config, source.config);
+        let about =
+            |m: &Llama| (m.tokens.bos, m.tokens.ends.clone(), m.tokens.prefix.clone(), m.tokens.template.clone());
+        assert_eq!(about(&packed), about(&source), "{name}");
+        assert_eq!(packed.tokens.encode("hello Größe").unwrap(), source.tokens.encode("hello Größe").unwrap());
+        let read = |m: &Llama| m.read(&cpu, &mut m.start(3), &[1, 2, 3], 3, || Ok(())).unwrap();
+        assert!(read(&packed) == read(&source), "{name}");
+        assert!(llama::pack(&cpu, &path, &labels, &again).unwrap_err().message.contains("packed already"));
+    }
+}
+
+#[test]
+fn tokens_are_those_of_llama2_c() {
+    let cpu = Cpu::new(Isa::best(), 1);
+    let tokens = Llama::load(&cpu, &fixture("version-0.bin")).unwrap().tokens;
+    for pair in goldens()["tokens"].as_array().unwrap() {
+        let (text, expected) = (pair[0].as_str().unwrap(), ids(&pair[1]));
+        assert_eq!(tokens.encode(text).unwrap(), expected, "{text:?}");
+        let bytes: Vec<u8> = expected.iter().flat_map(|id| tokens.bytes(*id)).copied().collect();
+        let back = String::from_utf8(bytes).unwrap();
+        assert_eq!(back.strip_prefix(' ').unwrap_or(&back), text);
+    }
+    assert_eq!((tokens.bos, tokens.ends.as_slice(), tokens.prefix.as_slice()), (Some(1), &[2][..], &[1][..]));
+    assert_eq!((tokens.bytes(1), tokens.name(1), tokens.bytes(9999)), (&b""[..], Some("<s>"), &b""[..]));
+}
+
+#[test]
+fn damaged_files_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.bin");
+    std::fs::copy(fixture("tokenizer.bin"), folder.path().join("tokenizer.bin")).unwrap();
+    let cpu = Cpu::new(Isa::best(), 1);
+    let refused = |bytes: &[u8], word: &str| {
+        std::fs::write(&path, bytes).unwrap();
+        let error = Llama::load(&cpu, &path).unwrap_err();
+        assert!(error.kind == Kind::ModelLoad && error.message.contains(word), "{word}: {error:?}");
+    };
+    for name in ["version-0.bin", "version-1.bin", "version-2.bin"] {
+        let bytes = std::fs::read(fixture(name)).unwrap();
+        for length in [1, 20, 100, 300, bytes.len() / 2, bytes.len() - 1] {
+            refused(&bytes[..length], "");
+        }
+        refused(&[&bytes[..], &[0; 4]].concat(), "bytes");
+        let first = if name == "version-0.bin" { 0 } else { 8 };
+        for (i, value) in [(0, 33), (2, 0), (3, 0), (4, 3), (5, i32::MIN), (1, i32::MAX)] {
+            let mut bytes = bytes.clone();
+            bytes[first + 4 * i..first + 4 * i + 4].copy_from_slice(&i32::to_le_bytes(value));
+            refused(&bytes, "");
+        }
+    }
+    let good = std::fs::read(fixture("version-1.bin")).unwrap();
+    refused(&[&good[..4], &3i32.to_le_bytes(), &good[8..]].concat(), "version 3");
+    std::fs::write(folder.path().join("tokenizer.bin"), [0; 40]).unwrap();
+    refused(&good, "tokenizer.bin");
+    std::fs::remove_file(folder.path().join("tokenizer.bin")).unwrap();
+    std::fs::write(&path, &good).unwrap();
+    assert_eq!(Llama::load(&cpu, &path).unwrap_err().kind, Kind::Io);
+}
+
+fn engine(model: &str, isa: Isa) -> Engine {
+    let config = Config::read(|_| None).unwrap();
+    Engine::new(Config { isa, threads: 2, text_model: model.into(), ..config }).unwrap()
+}
+
+fn write<'a>(engine: &Engine, prompt: Prompt, change: impl FnOnce(&mut Generate<'a>)) -> Result<Answer, Error> {
+    let mut job = Generate {
+        model: None,
+        prompt,
+        // The likeliest, but not the end.
+        sampling: Sampling { temperature: 0.0, bias: vec![(2, -100.0)], ..Sampling::default() },
+        max_tokens: Some(24),
+        stop: vec![],
+        top_logprobs: None,
+        echo: false,
+        schema: None,
+        on_piece: Box::leak(Box::new(|_: &Piece, _: &Llama| Ok(()))),
+    };
+    change(&mut job);
+    engine.run(job, Deadline::NONE)
+}
+
+fn text(text: &str) -> Prompt {
+    Prompt::Text(text.into())
+}
+
+/// A text that goes on from another reads only what is new, and says the same.
+#[test]
+fn what_was_read_is_not_read_again() {
+    let path = fixture("version-0.bin").display().to_string();
+    let fresh = |prompt: &str| write(&engine(&path, Isa::best()), text(prompt), |_| ()).unwrap();
+    let engine = engine(&path, Isa::best());
+    let first = write(&engine, text("hello world"), |_| ()).unwrap();
+    assert_eq!((first.cached_tokens, first.written_tokens, first.finish), (0, 24, Finish::Length));
+    let again = write(&engine, text("hello world"), |_| ()).unwrap();
+    assert_eq!((again.text.as_str(), again.cached_tokens), (first.text.as_str(), first.prompt_tokens - 1));
+    let longer = write(&engine, text("hello world the weather"), |_| ()).unwrap();
+    assert!(longer.cached_tokens > 1 && longer.text == fresh("hello world the weather").text);
+    let other = write(&engine, text("a"), |_| ()).unwrap();
+    assert_eq!((other.cached_tokens, other.text), (1, fresh("a").text));
+}
+
+#[test]
+fn limits_are_kept_and_named() {
+    let path = fixture("version-0.bin").display().to_string();
+    let engine = engine(&path, Isa::best());
+    let long = write(&engine, text(&"the ".repeat(100)), |_| ()).unwrap_err();
+    assert!(long.kind == Kind::TooLong && long.message.contains("64"), "{long:?}");
+    let full = write(&engine, text("hello"), |job| job.max_tokens = None).unwrap();
+    assert_eq!((full.finish, full.prompt_tokens + full.written_tokens), (Finish::Length, 64));
+    assert_eq!(write(&engine, Prompt::Tokens(vec![]), |_| ()).unwrap_err().kind, Kind::Empty);
+    let beyond = write(&engine, Prompt::Tokens(vec![1, 304]), |_| ()).unwrap_err();
+    assert!(beyond.message.contains("304"), "{beyond:?}");
+    let chat = write(&engine, Prompt::Chat(vec![json!({"role": "user", "content": "x"})], None), |_| ()).unwrap_err();
+    assert!(chat.message.contains("no chat template"), "{chat:?}");
+    let none = write(&engine, text("hello"), |job| job.max_tokens = Some(0)).unwrap();
+    assert_eq!((none.text.as_str(), none.written_tokens), ("", 0));
+    // An error from who listens ends it, and what was read stays of use.
+    let mut pieces = 0;
+    let mut stop = |_: &Piece, _: &Llama| {
+        pieces += 1;
+        if pieces > 3 { Err(Error::new(Kind::ClientGone, "gone")) } else { Ok(()) }
+    };
+    let gone = write(&engine, text("hello world"), |job| job.on_piece = &mut stop).unwrap_err();
+    assert_eq!(gone.kind, Kind::ClientGone);
+    assert!(write(&engine, text("hello world"), |_| ()).unwrap().cached_tokens > 1);
+}
+
+#[test]
+fn echo_has_the_prompt_and_its_probabilities() {
+    let path = fixture("version-0.bin").display().to_string();
+    let engine = engine(&path, Isa::best());
+    let plain = write(&engine, text("hello world"), |job| job.top_logprobs = Some(3)).unwrap();
+    assert!(plain.chances.len() == 24 && plain.chances.iter().all(|c| c.top.len() == 3 && c.log.is_some()));
+    let echoed = write(&engine, text("hello world"), |job| {
+        job.echo = true;
+        job.top_logprobs = Some(0);
+    });
+    let echoed = echoed.unwrap();
+    assert_eq!(echoed.text, format!(" hello world{}", plain.text));
+    assert_eq!(echoed.chances.len(), plain.prompt_tokens + 24);
+    assert!(echoed.chances[0].log.is_none() && echoed.chances[1..].iter().all(|c| c.log.unwrap() < 0.0));
+    let logs = |a: &Answer| a.chances[a.chances.len() - 24..].iter().map(|c| c.log).collect::<Vec<_>>();
+    assert_eq!(logs(&echoed), logs(&plain));
+}
+
+#[test]
+fn a_schema_is_kept_to_whatever_the_model_likes() {
+    let path = fixture("scaled").display().to_string();
+    let engine = engine(&path, Isa::best());
+    let schema = json!({"type": "object", "properties": {"age": {"type": "integer", "minimum": 0, "maximum": 99},
+        "kind": {"enum": ["cat", "dog"]}}, "required": ["age", "kind"], "additionalProperties": false});
+    for seed in 0..5 {
+        let answer = write(&engine, text("x"), |job| {
+            job.schema = Some(schema.clone());
+            job.sampling = Sampling { seed, ..Sampling::default() };
+            job.max_tokens = Some(100);
+        });
+        let answer = answer.unwrap();
+        let value: Value = serde_json::from_str(&answer.text).unwrap_or_else(|e| panic!("{e}: {:?}", answer.text));
+        assert!(value["age"].as_u64().unwrap() < 100 && ["cat", "dog"].contains(&value["kind"].as_str().unwrap()));
+        assert_eq!(answer.finish, Finish::Stop);
+    }
+    let wrong = write(&engine, text("x"), |job| job.schema = Some(json!({"type": "cake"}))).unwrap_err();
+    assert!(wrong.kind == Kind::InvalidValue && wrong.param.as_deref() == Some("response_format"), "{wrong:?}");
+}
+
+fn smollm2() -> PathBuf {
+    tealight::engine::source::for_operator(&Config::read(|_| None).unwrap(), "smollm2-135m-instruct").unwrap()
+}
+
+#[test]
+#[ignore = "needs the weights that tests/run gets"]
+fn logits_of_a_real_model_are_those_of_the_equations() {
+    let golden = json_of(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/llama/smollm2.json"));
+    let tokens = ids(&golden["tokens"]);
+    for isa in sets() {
+        let cpu = Cpu::new(isa, 2);
+        let model = Llama::load(&cpu, &smollm2()).unwrap();
+        assert_eq!(model.tokens.encode(golden["text"].as_str().unwrap()).unwrap(), tokens);
+        let logits = model.read(&cpu, &mut model.start(0), &tokens, tokens.len(), || Ok(())).unwrap();
+        let (mut squares, mut count, mut firsts) = (0.0, 0, 0);
+        for (row, step) in logits.chunks_exact(model.config.vocabulary).zip(golden["steps"].as_array().unwrap()) {
+            let (ids, values) = (ids(&step["ids"]), floats(&step["values"]));
+            squares += ids.iter().zip(&values).map(|(id, v)| (row[*id as usize] as f64 - v).powi(2)).sum::<f64>();
+            count += ids.len();
+            firsts += usize::from(llama::best(row) == ids.first().copied());
+        }
+        let root = (squares / count as f64).sqrt();
+        println!("smollm2 on {}: {root:.4}, {firsts} of {} first", isa.name(), tokens.len());
+        assert!(root < LOGITS_ERROR && firsts + 1 >= tokens.len(), "{}: {root} {firsts}", isa.name());
+    }
+}
+
+#[test]
+#[ignore = "needs the weights that tests/run gets"]
+fn tokens_of_a_real_model() {
+    let tokens = Llama::load(&Cpu::new(Isa::best(), 1), &smollm2()).unwrap().tokens;
+    let check = |tokens: &Tokens| {
+        assert_eq!(tokens.encode("Hello world! 123").unwrap(), [19556, 905, 17, 216, 33, 34, 35]);
+        assert_eq!(tokens.encode("<|im_start|>user\n").unwrap()[0], 1);
+        assert_eq!((tokens.bos, tokens.prefix.len(), tokens.ends[0]), (Some(1), 0, 2));
+        assert!(tokens.is_end(2) && tokens.is_end(0) && !tokens.is_end(5));
+        assert!(tokens.template.as_deref().unwrap().contains("<|im_start|>"));
+    };
+    check(&tokens);
+    let texts = std::fs::read_to_string(fixture("../../../src/models/calibration.txt")).unwrap();
+    let others = ["Größe 漢字 🎙️ ½ ٣", "  two  spaces\n\n\tand tabs", "it's WE'RE 1234567"];
+    for text in texts.lines().chain(others) {
+        let bytes: Vec<u8> = tokens.encode(text).unwrap().iter().flat_map(|id| tokens.bytes(*id)).copied().collect();
+        assert_eq!(String::from_utf8(bytes).unwrap(), text);
+    }
+}
