@@ -1,0 +1,146 @@
+"""OpenAI's own client: conversations and texts, whole and streamed, with the weights that tests/run gets."""
+
+import concurrent.futures
+import json
+
+import openai
+import pytest
+import requests
+
+MODEL = "smollm2-135m-instruct"
+QUESTION = [{"role": "user", "content": "Name a colour."}]
+
+
+@pytest.fixture(scope="module")
+def client(url, key):
+    return openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0)
+
+
+def chat(client, **options):
+    options = {"model": MODEL, "messages": QUESTION, "max_tokens": 16, "temperature": 0} | options
+    return client.chat.completions.create(**options)
+
+
+def complete(client, **options):
+    options = {"model": MODEL, "prompt": "Once upon a time", "max_tokens": 16, "temperature": 0} | options
+    return client.completions.create(**options)
+
+
+def test_a_conversation_is_answered(client):
+    reply = chat(client)
+    assert reply.object == "chat.completion" and reply.id.startswith("chatcmpl-") and reply.model == MODEL
+    choice = reply.choices[0]
+    assert (choice.index, choice.message.role, choice.finish_reason, choice.logprobs) == (0, "assistant", "length", None)
+    assert choice.message.content and reply.usage.completion_tokens == 16
+    assert reply.usage.total_tokens == reply.usage.prompt_tokens + 16
+    assert chat(client).choices == reply.choices
+
+
+def test_a_conversation_goes_on_where_it_was(client):
+    said = {"role": "assistant", "content": chat(client).choices[0].message.content}
+    more = chat(client, messages=[*QUESTION, said, {"role": "user", "content": [{"type": "text", "text": "Another."}]}])
+    assert 0 < more.usage.prompt_tokens_details.cached_tokens < more.usage.prompt_tokens
+
+
+def test_a_stream_has_the_text_in_parts(client):
+    whole = chat(client)
+    chunks = list(chat(client, stream=True, stream_options={"include_usage": True}))
+    assert chunks[0].choices[0].delta.role == "assistant" and chunks[-1].choices == []
+    assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
+    deltas = [chunk.choices[0] for chunk in chunks[:-1]]
+    assert "".join(d.delta.content or "" for d in deltas) == whole.choices[0].message.content
+    assert [d.finish_reason for d in deltas] == [None] * (len(deltas) - 1) + ["length"] and len(deltas) > 8
+    texts = list(complete(client, stream=True))
+    assert "".join(c.choices[0].text for c in texts) == complete(client).choices[0].text
+    assert texts[-1].choices[0].finish_reason == "length"
+
+
+def test_probabilities_are_told(client):
+    content = chat(client, logprobs=True, top_logprobs=3).choices[0].logprobs.content
+    assert len(content) == 16 and all(len(t.top_logprobs) == 3 and t.logprob <= 0 for t in content)
+    assert all(t.token == t.top_logprobs[0].token and bytes(t.bytes).decode() == t.token for t in content)
+    logprobs = complete(client, logprobs=2, echo=True).choices[0].logprobs
+    assert logprobs.tokens[:4] == ["Once", " upon", " a", " time"] and logprobs.token_logprobs[0] is None
+    assert logprobs.text_offset[:3] == [0, 4, 9] and len(logprobs.tokens) == 20
+    streamed = [c.choices[0].logprobs for c in chat(client, logprobs=True, stream=True) if c.choices[0].logprobs]
+    assert [t.logprob for part in streamed for t in part.content] == [t.logprob for t in content]
+
+
+def test_a_schema_is_kept_to(client):
+    schema = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer", "maximum": 120, "minimum": 0}},
+              "required": ["name", "age"], "additionalProperties": False}
+    form = {"type": "json_schema", "json_schema": {"name": "person", "strict": True, "schema": schema}}
+    question = [{"role": "user", "content": "Describe a person as JSON."}]
+    for seed in range(3):
+        reply = chat(client, messages=question, response_format=form, max_tokens=80, temperature=1, seed=seed)
+        person = json.loads(reply.choices[0].message.content)
+        assert set(person) == {"name", "age"} and len(person["name"]) <= 12 and 0 <= person["age"] <= 120
+    reply = chat(client, messages=question, response_format={"type": "json_object"}, max_tokens=400, temperature=1, seed=2)
+    if reply.choices[0].finish_reason == "stop":
+        assert isinstance(json.loads(reply.choices[0].message.content), dict)
+
+
+def test_draws_can_be_repeated(client):
+    draw = lambda **more: [c.message.content for c in chat(client, temperature=1, n=3, seed=7, **more).choices]
+    assert draw() == draw() and len(set(draw())) > 1
+    assert chat(client, temperature=1, seed=8).choices[0].message.content not in draw()[:1]
+    assert chat(client, temperature=2, top_p=0).choices == chat(client).choices
+    assert chat(client, temperature=2, extra_body={"top_k": 1}).choices == chat(client).choices
+    assert chat(client, temperature=2, extra_body={"min_p": 1}).choices == chat(client).choices
+
+
+def test_stops_end_a_text_and_are_not_in_it(client):
+    whole = complete(client, max_tokens=40).choices[0].text
+    stop = whole.split()[5]
+    cut = complete(client, max_tokens=40, stop=[stop, "never written"]).choices[0]
+    assert cut.finish_reason == "stop" and cut.text == whole[:whole.index(stop)]
+    chunks = complete(client, max_tokens=40, stop=stop, stream=True)
+    assert "".join(c.choices[0].text for c in chunks) == cut.text
+
+
+def test_penalties_and_biases_change_a_text(client):
+    first = complete(client, max_tokens=1, logprobs=1).choices[0]
+    ids = requests.post(f"{client.base_url}completions", json={"prompt": [504], "max_tokens": 1, "model": MODEL},
+                        headers={"authorization": f"Bearer {client.api_key}"}, timeout=60)
+    assert ids.status_code == 200, ids.text
+    assert complete(client, max_tokens=1, logit_bias={"28": -100}).choices[0].text != first.text == ","
+    repeated = complete(client, prompt="a a a a a a a a", max_tokens=20).choices[0].text
+    assert complete(client, prompt="a a a a a a a a", max_tokens=20, frequency_penalty=2).choices[0].text != repeated
+
+
+def test_ten_at_once_are_all_answered(client):
+    prompts = [f"The number {i} is" for i in range(10)]
+    alone = [complete(client, prompt=prompt).choices[0].text for prompt in prompts]
+    with concurrent.futures.ThreadPoolExecutor(10) as pool:
+        together = list(pool.map(lambda prompt: complete(client, prompt=prompt).choices[0].text, prompts))
+    assert together == alone
+    batch = complete(client, prompt=prompts, n=1)
+    assert [c.text for c in batch.choices] == alone and [c.index for c in batch.choices] == list(range(10))
+
+
+@pytest.mark.parametrize("options, param", [
+    ({"messages": []}, "messages"),
+    ({"messages": [{"content": "no role"}]}, "messages"),
+    ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "messages"),
+    ({"messages": [{"role": "user", "content": "long " * 9000}]}, "messages"),
+    ({"temperature": 3}, "temperature"),
+    ({"top_p": -1}, "top_p"),
+    ({"n": 0}, "n"),
+    ({"stop": ["x"] * 99}, "stop"),
+    ({"logprobs": True, "top_logprobs": 99}, "top_logprobs"),
+    ({"logit_bias": {"word": 1}}, "logit_bias"),
+    ({"logit_bias": {"99999": 1}}, "logit_bias"),
+    ({"response_format": {"type": "xml"}}, "response_format"),
+    ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "cake"}}}}, "response_format"),
+    ({"model": "gpt-9"}, "model"),
+])
+def test_mistakes_are_named(client, options, param):
+    with pytest.raises(openai.APIStatusError) as caught:
+        chat(client, **options)
+    assert caught.value.status_code in (400, 404) and caught.value.body["param"] == param, caught.value
+
+
+def test_empty_prompts_are_refused(client):
+    for prompt in ("", [], [""]):
+        with pytest.raises(openai.BadRequestError):
+            complete(client, prompt=prompt)
