@@ -1,4 +1,4 @@
-//! A serverless inference function: text in, vectors out, from one small binary.
+//! A serverless inference function: vectors of texts, texts of speech, and texts that go on, from one small binary.
 //!
 //! The same binary is the AWS Lambda function, the local server and the command line. It loads a quantised model at
 //! cold start, runs it on the CPU, and answers in JSON that a vector index takes as it is.
@@ -20,7 +20,7 @@
 //! | [`aws`] | signed requests: objects of S3, secrets |
 //! | [`engine`] | what can be asked: jobs, the registry of loaded models, where models come from. Read this first |
 //! | [`mod@audio`] | recordings: any file to samples at 16 kHz |
-//! | [`models`] | files to networks: GGUF, safetensors, tokenizers, BERT, sentence-transformers' pipelines, Whisper |
+//! | [`models`] | files to networks: GGUF, safetensors, tokenizers, BERT, sentence-transformers' pipelines, Whisper, Llama |
 //! | [`nn`] | operations of a network on candle tensors |
 //! | [`kernels`] | arithmetic on slices, one file an idea; the only unsafe code but for mapping a file |
 //! | [`mod@format`] | what vectors and transcripts look like outside |
