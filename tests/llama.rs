@@ -5,10 +5,12 @@
 
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use tealight::config::Config;
 use tealight::engine::generate::{Answer, Finish, Generate, Piece, Prompt};
 use tealight::engine::{Deadline, Engine};
 use tealight::kernels::Isa;
+use tealight::models::llama::chat::{self, Chat};
 use tealight::models::llama::{self, Llama, Sampling, Tokens};
 use tealight::models::pack::Labels;
 use tealight::nn::Cpu;
@@ -20,6 +22,9 @@ const RANDOM_COSINE: f64 = 0.998;
 const RANDOM_COSINE_AVX2: f64 = 0.994;
 /// The largest root mean square difference of logits of a real model to those in float64, of the 20 highest at each step.
 const LOGITS_ERROR: f64 = 0.3;
+
+/// Conversations that must be the same.
+const TEMPLATES: usize = 340;
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama").join(name)
@@ -177,6 +182,15 @@ fn engine(model: &str, isa: Isa) -> Engine {
 }
 
 fn write<'a>(engine: &Engine, prompt: Prompt, change: impl FnOnce(&mut Generate<'a>)) -> Result<Answer, Error> {
+    write_before(engine, prompt, Deadline::NONE, change)
+}
+
+fn write_before<'a>(
+    engine: &Engine,
+    prompt: Prompt,
+    deadline: Deadline,
+    change: impl FnOnce(&mut Generate<'a>),
+) -> Result<Answer, Error> {
     let mut job = Generate {
         model: None,
         prompt,
@@ -190,7 +204,7 @@ fn write<'a>(engine: &Engine, prompt: Prompt, change: impl FnOnce(&mut Generate<
         on_piece: Box::leak(Box::new(|_: &Piece, _: &Llama| Ok(()))),
     };
     change(&mut job);
-    engine.run(job, Deadline::NONE)
+    engine.run(job, deadline)
 }
 
 fn text(text: &str) -> Prompt {
@@ -237,6 +251,43 @@ fn limits_are_kept_and_named() {
     let gone = write(&engine, text("hello world"), |job| job.on_piece = &mut stop).unwrap_err();
     assert_eq!(gone.kind, Kind::ClientGone);
     assert!(write(&engine, text("hello world"), |_| ()).unwrap().cached_tokens > 1);
+}
+
+/// When the time is over, what is written is the answer.
+#[test]
+fn a_deadline_ends_a_text_and_loses_none() {
+    let path = fixture("version-0.bin").display().to_string();
+    let engine = engine(&path, Isa::best());
+    let run = |prompt: &str, deadline| write_before(&engine, text(prompt), deadline, |_| ());
+    let whole = run("hello world", Deadline::NONE).unwrap();
+    // Less than what sending a reply takes is left, so that one token is written.
+    let cut = run("hello world", Deadline(Some(Instant::now() + Duration::from_millis(60)))).unwrap();
+    assert_eq!((cut.finish, cut.written_tokens), (Finish::Length, 1));
+    assert!(whole.text.starts_with(&cut.text));
+    assert_eq!(run("the weather", Deadline(Some(Instant::now()))).unwrap_err().kind, Kind::Timeout);
+    assert_eq!(run("hello world", Deadline::NONE).unwrap().text, whole.text);
+}
+
+#[test]
+fn the_command_line_writes() {
+    let run = |arguments: &[&str], memory: Option<&str>| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tealight"));
+        command.arg("generate").args(arguments).stdin(std::process::Stdio::null());
+        command.envs(memory.map(|mb| ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", mb))).output().unwrap()
+    };
+    let (model, chat) = (fixture("version-0.bin").display().to_string(), fixture("scaled").display().to_string());
+    let plain = ["--model", &model, "--temperature", "0", "--max-tokens", "8", "hello world"];
+    let output = run(&plain, None);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.starts_with("hello world") && text.ends_with('\n') && text.len() > 13, "{text:?}");
+    assert_eq!(run(&plain, None).stdout, output.stdout);
+    assert!(run(&["--model", &chat, "--chat", "--max-tokens", "4", "hello"], None).status.success());
+    let short = run(&plain, Some("40"));
+    let said = String::from_utf8_lossy(&short.stderr).into_owned();
+    assert!(!short.status.success() && said.contains("MiB") && said.contains("40 MiB are there"), "{said}");
+    let wrong = run(&["--model", &model, "--temperature", "9", "x"], None);
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("temperature is 9"));
 }
 
 #[test]
@@ -323,4 +374,36 @@ fn tokens_of_a_real_model() {
         let bytes: Vec<u8> = tokens.encode(text).unwrap().iter().flat_map(|id| tokens.bytes(*id)).copied().collect();
         assert_eq!(String::from_utf8(bytes).unwrap(), text);
     }
+}
+
+/// Chat templates of many makers as `transformers` renders them (tests/chat_templates.py).
+#[test]
+#[ignore = "needs what tests/run gets"]
+fn templates_are_rendered_as_transformers_does() {
+    let rows = json_of(fixture("../../../target/text/templates.json"));
+    let (mut same, mut others) = (0, vec![]);
+    for row in rows.as_array().unwrap() {
+        let messages = row["chat"]["messages"].as_array().unwrap();
+        let chat = Chat {
+            messages,
+            tools: row["chat"].get("tools"),
+            add_generation_prompt: true,
+            bos_token: "<s>",
+            eos_token: "</s>",
+        };
+        let found = chat::render(row["template"].as_str().unwrap(), &chat).ok();
+        match found.as_deref() == row["expected"].as_str() {
+            true => same += 1,
+            false => others.push((row["name"].as_str().unwrap(), found, row["expected"].as_str())),
+        }
+    }
+    for (name, found, expected) in &others {
+        println!("{name}: {:?} instead of {:?}", found.as_deref().map(shortened), expected.map(shortened));
+    }
+    println!("{same} the same, {} not", others.len());
+    assert!(same >= TEMPLATES);
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(300).collect()
 }

@@ -6,6 +6,7 @@ pub mod bert;
 pub mod gguf;
 pub mod llama;
 pub mod map;
+mod memory;
 pub mod pack;
 pub mod pipeline;
 pub mod tokenizer;

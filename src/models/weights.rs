@@ -67,6 +67,16 @@ impl Weights {
         Ok(Self { tensors, precision })
     }
 
+    /// Bytes of all tensors once they are packed: of 4 bits as they are, of others in int8.
+    pub fn packed_bytes(&self) -> u64 {
+        let bytes = |tensor: &TensorData| match tensor.dtype {
+            Dtype::I8 | Dtype::Ggml(GgmlDType::Q4_0 | GgmlDType::Q4_1 | GgmlDType::Q4K) => tensor.data.len(),
+            // A scale and a sum for each 64.
+            Dtype::Ggml(_) => tensor.shape.iter().product::<usize>() / 8 * 9,
+        };
+        self.tensors.values().map(|tensor| bytes(tensor) as u64).sum()
+    }
+
     /// Whether there is a tensor of this name.
     pub fn contains(&self, name: &str) -> bool {
         self.tensors.contains_key(name)

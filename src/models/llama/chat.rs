@@ -49,7 +49,12 @@ pub fn render(template: &str, chat: &Chat) -> Result<String> {
         let said = e.detail().map_or_else(|| e.to_string(), str::to_string);
         Error::value(FIELD, format!("the chat template of the model refuses {FIELD}: {said}")).cut()
     };
-    let template = template.replace("{% generation %}", "").replace("{% endgeneration %}", "");
+    // What marks the model's own words for training has no meaning here.
+    let marks = [(" generation", " if true"), (" endgeneration", " endif")];
+    let plain = |template: String, (tag, instead): (&str, &str)| {
+        ["{%", "{%-"].iter().fold(template, |t, open| t.replace(&format!("{open}{tag}"), &format!("{open}{instead}")))
+    };
+    let template = marks.into_iter().fold(template.to_string(), plain);
     let template = environment
         .template_from_str(&template)
         .map_err(|e| Error::model(format!("the chat template of the model cannot be read: {e}")))?;

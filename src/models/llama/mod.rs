@@ -20,6 +20,7 @@ pub use schema::Constraint;
 pub use tokens::Tokens;
 pub use written::Written;
 
+use super::memory;
 use crate::error::{Error, Result};
 use crate::nn::Cpu;
 use network::{Network, Scratch};
@@ -78,6 +79,7 @@ impl Llama {
 
     fn of(cpu: &Cpu, path: &Path) -> Result<Self> {
         let file::File { config, tensors, tokens, .. } = file::File::open(path, false)?;
+        memory::check(tensors.packed_bytes())?;
         let network = Network::new(cpu, &config, &tensors)?;
         Ok(Self { config, tokens, network, kept: Mutex::default(), schemas: Mutex::default() })
     }

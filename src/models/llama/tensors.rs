@@ -25,6 +25,11 @@ impl Tensors {
         self.made.map_or_else(Vec::new, |made| made.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Bytes of all of them in memory.
+    pub(super) fn packed_bytes(&self) -> u64 {
+        self.weights.packed_bytes()
+    }
+
     /// Whether they are a packed file's.
     pub(super) fn are_packed(&self) -> bool {
         self.weights.packed("token_embd").is_some()
