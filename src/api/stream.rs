@@ -23,6 +23,18 @@ impl Sink {
         let (sender, receiver) = channel(WAITING);
         (Self(sender), receiver)
     }
+
+    /// Fails once nobody waits for the reply any more, so that work of minutes ends with the connection that it was for.
+    ///
+    /// # Errors
+    /// [`Kind::ClientGone`].
+    pub(super) fn check(&self) -> Result<()> {
+        if self.0.is_closed() { Err(gone()) } else { Ok(()) }
+    }
+}
+
+fn gone() -> Error {
+    Error::new(Kind::ClientGone, "the client closed the connection before the end")
 }
 
 /// The events of a reply: sent at once where the transport can, and else kept until the end.
@@ -59,9 +71,7 @@ impl<'a> Events<'a> {
         self.begun = true;
         match self.sink {
             None => self.kept.push_str(&event),
-            Some(Sink(sender)) => sender
-                .blocking_send(event.into())
-                .map_err(|_| Error::new(Kind::ClientGone, "the client closed the connection before the end"))?,
+            Some(Sink(sender)) => sender.blocking_send(event.into()).map_err(|_| gone())?,
         }
         Ok(())
     }

@@ -42,7 +42,10 @@ fn fields<T: DeserializeOwned>(text: &str) -> Result<T> {
 /// serde's text without Rust's names for types.
 fn in_words(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    let text = text.replace("expected usize", "expected a whole number").replace("expected u32", "expected a token id");
+    let text = text
+        .replace("expected usize", "expected a whole number")
+        .replace("expected u32", "expected a token id")
+        .replace("expected f32", "expected a number");
     match text.split_once("expected struct ") {
         Some((before, _)) => format!("{before}expected an object"),
         None => text,

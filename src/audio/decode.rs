@@ -1,10 +1,10 @@
 //! Containers and codecs, by Symphonia, and Opus.
 
+use super::mended::Mended;
 use super::opus::{self, Opus};
 use super::{invalid, mp4, names};
 use crate::error::{Error, Result};
 use bytes::Bytes;
-use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use symphonia::core::codecs::audio::well_known::{CODEC_ID_FLAC, CODEC_ID_OPUS};
 use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
@@ -15,6 +15,8 @@ use symphonia::core::io::MediaSourceStream;
 use symphonia::core::meta::MetadataOptions;
 use symphonia::core::packet::Packet;
 
+/// What an error says of files.
+const READ: &str = "WAV, MP3, FLAC, Ogg, MP4, M4A, Matroska and WebM are read";
 /// Rates that recordings have.
 const RATES: std::ops::RangeInclusive<usize> = 1_000..=384_000;
 /// Channels beyond these are damage.
@@ -57,10 +59,14 @@ impl std::fmt::Debug for Decoder {
 impl Decoder {
     pub(super) fn open(bytes: Bytes) -> Result<Self> {
         let file = bytes.slice(tags(&bytes)..);
-        let stream = MediaSourceStream::new(Box::new(Cursor::new(file.clone())), Default::default());
+        // Some of these a reader takes for damaged MP3 or AAC.
+        if let Some(name) = names::file(&file) {
+            return Err(invalid(format!("is {name}, which is not read here; {READ}")));
+        }
+        let stream = MediaSourceStream::new(Box::new(Mended::new(file.clone())), Default::default());
         let (format, meta) = (FormatOptions::default(), MetadataOptions::default());
         let probed = guarded(|| symphonia::default::get_probe().probe(&Hint::new(), stream, format, meta));
-        let reader = probed.map_err(|e| unknown(&file, &e))?;
+        let reader = probed.map_err(|e| unknown(&e))?;
         let track = Track::find(&*reader, &file)?;
         Ok(Self { reader, file, track, interleaved: vec![], failures: 0, lacks: None })
     }
@@ -138,7 +144,7 @@ impl Codec {
 impl Track {
     /// The track that a player would play.
     fn find(reader: &dyn FormatReader, file: &[u8]) -> Result<Self> {
-        guarded(|| Ok(Self::of(reader, file))).map_err(|e| unknown(file, &e))?
+        guarded(|| Ok(Self::of(reader, file))).map_err(|e| unknown(&e))?
     }
 
     fn of(reader: &dyn FormatReader, file: &[u8]) -> Result<Self> {
@@ -212,10 +218,8 @@ fn check(rate: usize, channels: usize) -> Result<()> {
     Ok(())
 }
 
-fn unknown(file: &[u8], why: &Failure) -> Error {
-    let named = names::file(file).map(|name| format!("{name}, which is not read here"));
-    let what = named.unwrap_or_else(|| "no audio that is known here".into());
-    invalid(format!("is {what} ({why}); WAV, MP3, FLAC, Ogg, MP4, M4A, Matroska and WebM are read"))
+fn unknown(why: &Failure) -> Error {
+    invalid(format!("is no audio that is known here, or damaged ({why}); {READ}"))
 }
 
 /// Bytes of the tags (ID3v2) that a file begins with: pictures in them are longer than what a probe looks through.

@@ -1,6 +1,7 @@
 //! Recordings: from the bytes of a file to samples at 16 kHz in one channel, piece by piece.
 
 mod decode;
+mod mended;
 mod mp4;
 mod names;
 mod opus;

@@ -52,7 +52,7 @@ pub(super) fn codec(id: AudioCodecId) -> String {
     CODECS.iter().find(|(known, _)| *known == id).map_or_else(|| id.to_string(), |(_, name)| name.to_string())
 }
 
-/// What a file is that no container reader takes, if its first bytes say so.
+/// What a file is that is not read here, if its first bytes say so.
 pub(super) fn file(bytes: &[u8]) -> Option<String> {
     if bytes.get(8..16) == Some(b"WAVEfmt ") {
         let format = u16::from_le_bytes([*bytes.get(20)?, *bytes.get(21)?]);

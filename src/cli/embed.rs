@@ -83,7 +83,7 @@ pub(super) fn run(args: &EmbedArgs) -> Result<()> {
     format(args).check(args.encoding.0)?;
     let engine = args.model.engine()?;
     // What is wrong is said before the first line comes, if one comes.
-    engine.run(Check { dimensions: args.dimensions, prompt: args.prompt.clone() }, Deadline::NONE)?;
+    engine.run(Check { model: None, dimensions: args.dimensions, prompt: args.prompt.clone() }, Deadline::NONE)?;
     output(args.output.as_deref(), |out| convert(args, &engine, out))
 }
 

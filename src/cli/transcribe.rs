@@ -109,7 +109,7 @@ pub(super) fn run(args: &TranscribeArgs) -> Result<()> {
         let name = args.format.as_deref().unwrap_or("jsonl");
         let format = Format::named(name).ok_or_else(|| misfit(name, "does not fit with --embed"))?;
         format.check(args.encoding.0)?;
-        engine.run(Check { dimensions: args.dimensions, prompt: None }, Deadline::NONE)?;
+        engine.run(Check { model: None, dimensions: args.dimensions, prompt: None }, Deadline::NONE)?;
         return output(args.output.as_deref(), |out| documents(&engine, args, Writer::new(out, format)));
     }
     let name = args.format.as_deref().unwrap_or("text");

@@ -152,9 +152,11 @@ pub struct Embed {
     pub dimensions: Option<usize>,
 }
 
-/// Job: whether the default model takes these options, before there is a text.
+/// Job: whether a model takes these options, before there is a text.
 #[derive(Debug, Clone)]
 pub struct Check {
+    /// A model's name; the default model where it is missing.
+    pub model: Option<String>,
     /// How many values to keep of each vector.
     pub dimensions: Option<usize>,
     /// The name of a prompt.
@@ -165,7 +167,7 @@ impl Job for Check {
     type Output = ();
 
     fn run(self, engine: &Engine, _: Deadline) -> Result<()> {
-        let loaded = engine.registry.get(None)?;
+        let loaded = engine.registry.get(self.model.as_deref())?;
         check_dimensions(self.dimensions, loaded.model.dimension())?;
         prompt(&loaded.model, self.prompt.as_deref()).map(drop)
     }

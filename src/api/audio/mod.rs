@@ -5,7 +5,7 @@ mod request;
 pub use request::{AudioRequest, Chunking, ServerVad};
 
 use super::routes::{Call, Reply};
-use super::stream::Events;
+use super::stream::{Events, Sink};
 use crate::engine::Check;
 use crate::engine::speech::{self, Said, Transcribe};
 use crate::error::{Error, Result};
@@ -69,8 +69,12 @@ pub fn translations(call: &Call) -> Result<Reply> {
 pub fn embeddings(call: &Call) -> Result<Reply> {
     let Request { fields, file, .. } = Request::read(call)?;
     let options = fields.options(Task::Transcribe)?;
-    call.engine.run(Check { dimensions: fields.dimensions, prompt: None }, call.deadline)?;
-    let progress = &mut |_: &[_], _, _| Ok(());
+    let check = Check { model: fields.embedding_model.clone(), dimensions: fields.dimensions, prompt: None };
+    call.engine.run(check, call.deadline).map_err(|e| match e.param.as_deref() {
+        Some("model") => e.param("embedding_model"),
+        _ => e,
+    })?;
+    let progress = &mut |_: &[_], _, _| call.sink.map_or(Ok(()), Sink::check);
     let job = Transcribe { model: fields.model, audio: file, prompt: fields.prompt, options, progress };
     let Said { model: speech_model, transcript } = call.engine.run(job, call.deadline)?;
     let vectors = speech::embed(call.engine, &transcript, fields.embedding_model, fields.dimensions, call.deadline)?;
@@ -101,6 +105,7 @@ fn answer(call: &Call, task: Task) -> Result<Reply> {
         prompt: fields.prompt,
         options,
         progress: &mut |segments, _, _| {
+            call.sink.map_or(Ok(()), Sink::check)?;
             let Some(events) = &mut events else { return Ok(()) };
             segments.iter().try_for_each(|s| events.send(&Delta { kind: "transcript.text.delta", delta: &s.text }))
         },

@@ -60,7 +60,11 @@ pub struct AudioRequest {
 
 /// OpenAI's `chunking_strategy`.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "it must be auto, or an object of the type server_vad with threshold (a number from 0 to 1), prefix_padding_ms and \
+                 silence_duration_ms (whole numbers)"
+)]
 pub enum Chunking {
     /// `auto`.
     Named(String),
@@ -115,7 +119,11 @@ impl Request {
 }
 
 fn base64(text: &str) -> Result<Bytes> {
-    let bytes = BASE64_STANDARD.decode(text.trim());
+    // Tools such as base64 break lines.
+    let bytes = match text.contains(['\n', '\r']) {
+        true => BASE64_STANDARD.decode(text.split_ascii_whitespace().collect::<String>()),
+        false => BASE64_STANDARD.decode(text.trim()),
+    };
     bytes.map(Bytes::from).map_err(|e| Error::value("file", format!("file is not base64: {e}")))
 }
 
@@ -163,8 +171,10 @@ fn set(fields: &mut AudioRequest, name: &str, text: String) -> Result<()> {
         }
         "chunking_strategy" => {
             // Text, or JSON of an object in a field.
-            let object = serde_json::from_str(&text).map(Chunking::Voices);
-            fields.chunking_strategy = Some(object.unwrap_or(Chunking::Named(text)));
+            fields.chunking_strategy = Some(match text.trim_start().starts_with('{') {
+                true => Chunking::Voices(parse(text.as_bytes()).map_err(|e| e.context(name).param(name))?),
+                false => Chunking::Named(text),
+            });
         }
         _ => {
             if let Some(part) = name.strip_prefix("chunking_strategy[").and_then(|rest| rest.strip_suffix(']')) {

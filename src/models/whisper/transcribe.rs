@@ -120,6 +120,20 @@ struct Tried {
     decoded: Decoded,
     temperature: f32,
     compression: f32,
+    /// Whether no temperature gave a text that keeps to the thresholds.
+    is_doubtful: bool,
+}
+
+impl Tried {
+    /// Whether it is better than another one: repeats itself less than is allowed, or else is likelier.
+    fn is_better(&self, other: &Self, options: &Options) -> bool {
+        let repeats = |tried: &Self| tried.compression > options.most_compression;
+        match (repeats(self), repeats(other)) {
+            (false, true) => true,
+            (true, false) => false,
+            _ => self.decoded.log_probability > other.decoded.log_probability,
+        }
+    }
 }
 
 /// A transcription under way.
@@ -168,7 +182,7 @@ impl Transcribing<'_> {
             }
         }
         self.text.extend(segments.iter().flat_map(|s| &s.tokens));
-        if !options.condition || tried.temperature > HOT {
+        if !options.condition || tried.is_doubtful || tried.temperature > HOT {
             self.prompt_from = self.text.len();
         }
         (segments, advance)
@@ -242,7 +256,7 @@ impl Whisper {
             };
             let decoded = decoding.run(search, seed);
             let compression = compression(&self.vocabulary.text(&decoded.tokens));
-            Tried { decoded, temperature, compression }
+            Tried { decoded, temperature, compression, is_doubtful: false }
         };
         let mut tried = attempt(options.temperatures.first().copied().unwrap_or(0.0));
         for temperature in options.temperatures.iter().skip(1) {
@@ -250,10 +264,18 @@ impl Whisper {
             let unlikely = log_probability < options.least_log_probability;
             let silent = no_speech > options.most_no_speech && unlikely;
             if silent || !(unlikely || tried.compression > options.most_compression) {
-                break;
+                return tried;
             }
-            tried = attempt(*temperature);
+            let next = attempt(*temperature);
+            // The last one is often the worst: faster-whisper, too, keeps the likeliest.
+            if next.is_better(&tried, options) {
+                tried = next;
+            }
         }
+        let Decoded { log_probability, .. } = tried.decoded;
+        let unlikely = log_probability < options.least_log_probability;
+        tried.is_doubtful =
+            options.temperatures.len() > 1 && (unlikely || tried.compression > options.most_compression);
         tried
     }
 
@@ -317,4 +339,22 @@ fn compression(text: &str) -> f32 {
     // Writing to memory does not fail.
     let written = encoder.write_all(text.as_bytes()).and_then(|()| encoder.finish());
     text.len() as f32 / written.map_or(1, |w| w.len().max(1)) as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_texts_that_fail_the_likeliest_that_does_not_repeat_itself_is_kept() {
+        let tried = |log_probability, compression| {
+            let decoded = Decoded { tokens: vec![], log_probability, no_speech: 0.0 };
+            Tried { decoded, temperature: 0.0, compression, is_doubtful: false }
+        };
+        let options = Options::default();
+        let better = |a: &Tried, b: &Tried| a.is_better(b, &options);
+        assert!(better(&tried(-1.2, 1.0), &tried(-3.0, 1.0)) && !better(&tried(-3.0, 1.0), &tried(-1.2, 1.0)));
+        assert!(better(&tried(-3.0, 1.0), &tried(-0.1, 9.0)) && !better(&tried(-0.1, 9.0), &tried(-3.0, 1.0)));
+        assert!(better(&tried(-0.1, 9.0), &tried(-0.2, 9.0)));
+    }
 }

@@ -78,6 +78,13 @@ impl Whisper {
             fit(segment, median, *spoken);
             *spoken = segment.words.last().map_or(*spoken, |w| w.end);
         }
+        for i in 1..segments.len() {
+            let next = segments[i].start;
+            let before = &mut segments[i - 1];
+            if before.start < next {
+                before.end = before.end.min(next);
+            }
+        }
     }
 
     /// The words of text tokens with their times in the window.
@@ -296,6 +303,7 @@ fn merge_punctuation(words: &mut [Timed]) {
 
 /// Words at the ends of a segment that are too long have silence in them; the segment's moments then know better.
 fn fit(segment: &mut Segment, median: f32, spoken: f32) {
+    let moments = (segment.start, segment.end);
     let longest = 2.0 * median;
     let words = &mut segment.words;
     let Some(last) = words.len().checked_sub(1) else { return };
@@ -317,6 +325,10 @@ fn fit(segment: &mut Segment, median: f32, spoken: f32) {
         words[last].end = (words[last].start + median).max(segment.end);
     } else {
         segment.end = words[last].end;
+    }
+    // A word alone may have no length; a subtitle must.
+    if segment.start >= segment.end {
+        (segment.start, segment.end) = moments;
     }
 }
 
@@ -344,6 +356,25 @@ mod tests {
             (median([3.0, 1.0, 2.0].into_iter()), median([1.0, 2.0].into_iter()), median([].into_iter())),
             (2.0, 1.5, 0.0)
         );
+    }
+
+    #[test]
+    fn a_segment_of_a_word_without_length_keeps_its_moments() {
+        let word = Word { text: " 3.".into(), start: 44.94, end: 44.94 };
+        let mut segment = Segment {
+            seek: 0,
+            start: 44.4,
+            end: 45.4,
+            text: word.text.clone(),
+            tokens: vec![],
+            temperature: 0.0,
+            log_probability: 0.0,
+            compression: 1.0,
+            no_speech: 0.0,
+            words: vec![word],
+        };
+        fit(&mut segment, 0.3, 44.4);
+        assert_eq!((segment.start, segment.end), (44.4, 45.4));
     }
 
     #[test]
