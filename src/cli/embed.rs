@@ -28,7 +28,7 @@ pub(super) struct EmbedArgs {
     #[arg(long, short, value_name = "FILE", conflicts_with = "texts")]
     input: Option<PathBuf>,
     /// json: a list (of TEXTs the vectors alone, of one TEXT its vector); jsonl: a record a line; npy: a NumPy matrix
-    #[arg(long, short, default_value = "json", value_parser = FORMATS)]
+    #[arg(long, short, default_value = "json", value_parser = Format::ALL.map(Format::name))]
     format: String,
     /// Where to write, instead of stdout
     #[arg(long, short, value_name = "FILE")]
@@ -49,9 +49,6 @@ pub(super) struct EmbedArgs {
     #[arg(long)]
     truncate: bool,
 }
-
-/// The names of formats.
-pub(super) const FORMATS: [&str; 3] = ["json", "jsonl", "npy"];
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct EncodingArg(pub Encoding);

@@ -88,8 +88,6 @@ impl std::fmt::Debug for Generate<'_> {
 /// A text that was written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
-    /// The name of the model.
-    pub model: String,
     /// The text.
     pub text: String,
     /// Why it ends.
@@ -134,7 +132,6 @@ impl Job for Generate<'_> {
             written: Written::new(self.stop.iter().map(String::as_str)),
             sampler: Sampler::new(self.sampling.clone(), &tokens),
             answer: Answer {
-                model: loaded.name.clone(),
                 text: String::new(),
                 finish: Finish::Length,
                 prompt_tokens: tokens.len(),

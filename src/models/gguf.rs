@@ -291,9 +291,7 @@ impl Array {
         };
         (0..self.count).map(integer).collect()
     }
-}
 
-impl Array {
     /// Its numbers, of f32.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use crate::nn::Cpu;
 use sha2::{Digest, Sha256};
 use std::io::{BufWriter, Write};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 /// What a file cannot know about itself.
 #[derive(Debug, Clone, Default)]
@@ -78,6 +79,28 @@ impl Packing {
         metadata.extend(pipeline.entries(&about.architecture));
         metadata.extend(tokens.entries());
         Ok(Self { metadata, tensors })
+    }
+}
+
+/// Tensors that were made of a model's, in the order in which they were asked for, where a file is to be written of them.
+#[derive(Debug)]
+pub(super) struct Made(Option<Mutex<Vec<(String, TensorData)>>>);
+
+impl Made {
+    /// Keeps what is made, or nothing.
+    pub(super) fn new(keep: bool) -> Self {
+        Self(keep.then(Mutex::default))
+    }
+
+    pub(super) fn keep(&self, name: String, tensor: impl FnOnce() -> TensorData) {
+        if let Some(made) = &self.0 {
+            made.lock().unwrap_or_else(PoisonError::into_inner).push((name, tensor()));
+        }
+    }
+
+    /// What was kept.
+    pub(super) fn tensors(self) -> Vec<(String, TensorData)> {
+        self.0.map_or_else(Vec::new, |made| made.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

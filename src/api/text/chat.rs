@@ -1,12 +1,11 @@
 //! `/v1/chat/completions`: <https://platform.openai.com/docs/api-reference/chat>.
 
-use super::{Options, TextUsage, Texts, chat_logprobs, now, number, top};
+use super::{Options, Part, TextUsage, Texts, finite, now, number, shown_token, top};
 use crate::api::routes::{Call, Reply};
-use crate::api::stream::Events;
 use crate::api::wire::parse;
-use crate::engine::generate::{Answer, Piece, Prompt};
+use crate::engine::generate::{Answer, Chance, Prompt};
 use crate::error::{Error, Kind, Result, shown};
-use crate::models::llama::Llama;
+use crate::models::llama::Tokens;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -120,30 +119,56 @@ pub fn chat(call: &Call) -> Result<Reply> {
         echo: false,
         schema: request.response_format.as_ref().map_or(Ok(None), ResponseFormat::schema)?,
     };
-    let (id, created) = (format!("chatcmpl-{:016x}", number()), now());
+    let id = format!("chatcmpl-{:016x}", number());
     if request.options.is_stream() {
-        return stream(call, &texts, &id, created);
+        let mut begun = None;
+        return texts.stream(call, &id, "chat.completion.chunk", &mut |index, part| {
+            let role =
+                || choice(index, json!({"role": "assistant", "content": "", "refusal": null}), Value::Null, None);
+            let first = (begun.replace(index) != Some(index)).then(role);
+            first.into_iter().chain([chunk(&texts, index, part)]).collect()
+        });
     }
-    let (mut logprobs, mut choices, mut name) = (vec![vec![]], vec![], String::new());
-    let collect = &mut |index: usize, piece: &Piece, model: &Llama| {
-        logprobs.resize(index + 1, vec![]);
-        logprobs[index].extend(chat_logprobs(&model.tokens, &piece.chances));
-        Ok(())
-    };
-    let usage = texts.write(call, collect, &mut |_, answer| {
-        name.clone_from(&answer.model);
-        choices.push((answer.text.clone(), answer.finish.name()));
-        Ok(())
-    })?;
-    logprobs.resize(choices.len(), vec![]);
-    let choice = |(index, ((content, finish_reason), logprobs)): (usize, ((String, _), Vec<Value>))| ChatChoice {
+    let created = now();
+    let (answers, usage) = texts.answers(call)?;
+    let loaded = texts.loaded(call)?;
+    let choice = |(index, answer): (usize, Answer)| ChatChoice {
         index,
-        message: ChatMessage { role: "assistant", content, refusal: None },
-        logprobs: texts.top_logprobs.map(|_| json!({"content": logprobs, "refusal": null})),
-        finish_reason,
+        logprobs: texts.top_logprobs.map(|_| logprobs(&loaded.model.tokens, &answer.chances)),
+        message: ChatMessage { role: "assistant", content: answer.text, refusal: None },
+        finish_reason: answer.finish.name(),
     };
-    let choices = choices.into_iter().zip(logprobs).enumerate().map(choice).collect();
-    Reply::json(&ChatResponse { id, object: "chat.completion", created, model: name, choices, usage })
+    let choices = answers.into_iter().enumerate().map(choice).collect();
+    Reply::json(&ChatResponse { id, object: "chat.completion", created, model: loaded.name.clone(), choices, usage })
+}
+
+/// A part of a text in a stream.
+fn chunk(texts: &Texts, index: usize, part: Part) -> Value {
+    match part {
+        Part::Piece(piece, tokens) => {
+            let told = texts.top_logprobs.map_or(Value::Null, |_| logprobs(tokens, &piece.chances));
+            choice(index, json!({"content": piece.text}), told, None)
+        }
+        Part::End(answer) => choice(index, json!({}), Value::Null, Some(answer.finish.name())),
+    }
+}
+
+fn choice(index: usize, delta: Value, logprobs: Value, finish: Option<&str>) -> Value {
+    json!({"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish})
+}
+
+/// OpenAI's `logprobs` of chat.
+fn logprobs(tokens: &Tokens, chances: &[Chance]) -> Value {
+    let one = |id: u32, log: f32| {
+        let bytes = tokens.name(id).map_or_else(|| tokens.bytes(id), str::as_bytes);
+        json!({"token": shown_token(tokens, id), "logprob": finite(log), "bytes": bytes})
+    };
+    let whole = |chance: &Chance| {
+        let mut value = one(chance.id, chance.log.unwrap_or(0.0));
+        value["top_logprobs"] = chance.top.iter().map(|(id, log)| one(*id, *log)).collect();
+        value
+    };
+    json!({"content": chances.iter().map(whole).collect::<Vec<_>>(), "refusal": null})
 }
 
 /// A message as templates read it: parts of content become one text.
@@ -166,51 +191,4 @@ fn message(index: usize, message: &Value) -> Result<Value> {
     let mut whole = message.clone();
     whole["content"] = parts.iter().map(text).collect::<Result<String>>()?.into();
     Ok(whole)
-}
-
-fn stream(call: &Call, texts: &Texts, id: &str, created: u64) -> Result<Reply> {
-    let model = call.engine.registry.text(texts.model.as_deref())?.name.clone();
-    let mut events = Events::new(call.sink);
-    let outcome = send(call, texts, &mut events, &|choices: Value, usage: Value| {
-        let mut chunk = json!({"id": id, "object": "chat.completion.chunk", "created": created, "model": model, "choices": choices});
-        if texts.options.counts_tokens() {
-            chunk["usage"] = usage;
-        }
-        chunk
-    });
-    let outcome = outcome.and_then(|()| events.done());
-    events.end(outcome)
-}
-
-fn send(call: &Call, texts: &Texts, events: &mut Events, chunk: &dyn Fn(Value, Value) -> Value) -> Result<()> {
-    let events = std::cell::RefCell::new(events);
-    let choice = |index: usize, delta: Value, logprobs: Value, finish: Option<&str>| {
-        let choice = json!({"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish});
-        events.borrow_mut().send(&chunk(json!([choice]), Value::Null))
-    };
-    let mut begun = None;
-    let begin = |index: usize, begun: &mut Option<usize>| {
-        if *begun == Some(index) {
-            return Ok(());
-        }
-        *begun = Some(index);
-        choice(index, json!({"role": "assistant", "content": "", "refusal": null}), Value::Null, None)
-    };
-    let begun = std::cell::RefCell::new(&mut begun);
-    let on_piece = &mut |index: usize, piece: &Piece, model: &Llama| {
-        begin(index, &mut begun.borrow_mut())?;
-        let told = || json!({"content": chat_logprobs(&model.tokens, &piece.chances), "refusal": null});
-        let logprobs = texts.top_logprobs.map_or(Value::Null, |_| told());
-        choice(index, json!({"content": piece.text}), logprobs, None)
-    };
-    let on_end = &mut |index: usize, answer: &Answer| {
-        begin(index, &mut begun.borrow_mut())?;
-        choice(index, json!({}), Value::Null, Some(answer.finish.name()))
-    };
-    let usage = texts.write(call, on_piece, on_end)?;
-    if texts.options.counts_tokens() {
-        let usage = serde_json::to_value(usage).unwrap_or_default();
-        events.borrow_mut().send(&chunk(json!([]), usage))?;
-    }
-    Ok(())
 }

@@ -1,13 +1,12 @@
 //! `/v1/completions`: <https://platform.openai.com/docs/api-reference/completions>.
 
-use super::{Options, TextUsage, Texts, finite, now, number, shown_token, top};
+use super::{Options, Part, TextUsage, Texts, finite, now, number, shown_token, top};
 use crate::api::routes::{Call, Reply};
-use crate::api::stream::Events;
 use crate::api::wire::{Inputs, parse};
 use crate::engine::Input;
-use crate::engine::generate::{Answer, Chance, Piece, Prompt};
+use crate::engine::generate::{Answer, Chance, Prompt};
 use crate::error::{Error, Kind, Result};
-use crate::models::llama::{Llama, Tokens};
+use crate::models::llama::Tokens;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -84,30 +83,40 @@ pub fn completions(call: &Call) -> Result<Reply> {
         echo: request.echo.unwrap_or(false),
         schema: None,
     };
-    let (id, created) = (format!("cmpl-{:016x}", number()), now());
+    let id = format!("cmpl-{:016x}", number());
     if request.options.is_stream() {
-        return stream(call, &texts, &id, created);
+        return texts.stream(call, &id, "text_completion", &mut |index, part| vec![chunk(&texts, index, part)]);
     }
-    let (mut logprobs, mut choices, mut name) = (vec![], vec![], String::new());
-    let collect = &mut |index: usize, piece: &Piece, model: &Llama| {
-        logprobs.resize_with(index + 1, Logprobs::default);
-        logprobs[index].add(&model.tokens, &piece.chances);
-        Ok(())
-    };
-    let usage = texts.write(call, collect, &mut |_, answer| {
-        name.clone_from(&answer.model);
-        choices.push((answer.text.clone(), answer.finish.name()));
-        Ok(())
-    })?;
-    logprobs.resize_with(choices.len(), Logprobs::default);
-    let choice = |(index, ((text, finish_reason), logprobs)): (usize, ((String, _), Logprobs))| CompletionChoice {
-        text,
+    let created = now();
+    let (answers, usage) = texts.answers(call)?;
+    let loaded = texts.loaded(call)?;
+    let choice = |(index, answer): (usize, Answer)| CompletionChoice {
         index,
-        logprobs: texts.top_logprobs.map(|_| serde_json::to_value(logprobs).unwrap_or_default()),
-        finish_reason,
+        logprobs: texts.top_logprobs.map(|_| logprobs(&loaded.model.tokens, &answer.chances)),
+        text: answer.text,
+        finish_reason: answer.finish.name(),
     };
-    let choices = choices.into_iter().zip(logprobs).enumerate().map(choice).collect();
-    Reply::json(&CompletionResponse { id, object: "text_completion", created, model: name, choices, usage })
+    let choices = answers.into_iter().enumerate().map(choice).collect();
+    Reply::json(&CompletionResponse {
+        id,
+        object: "text_completion",
+        created,
+        model: loaded.name.clone(),
+        choices,
+        usage,
+    })
+}
+
+/// A part of a text in a stream.
+fn chunk(texts: &Texts, index: usize, part: Part) -> Value {
+    let choice = |text: &str, logprobs: Value, finish: Option<&str>| json!({"text": text, "index": index, "logprobs": logprobs, "finish_reason": finish});
+    match part {
+        Part::Piece(piece, tokens) => {
+            let told = texts.top_logprobs.map_or(Value::Null, |_| logprobs(tokens, &piece.chances));
+            choice(&piece.text, told, None)
+        }
+        Part::End(answer) => choice("", Value::Null, Some(answer.finish.name())),
+    }
 }
 
 fn prompt(input: Input) -> Prompt {
@@ -124,59 +133,18 @@ struct Logprobs {
     token_logprobs: Vec<Option<f32>>,
     top_logprobs: Vec<Option<Map<String, Value>>>,
     text_offset: Vec<usize>,
-    /// Characters so far.
-    #[serde(skip)]
-    characters: usize,
 }
 
-impl Logprobs {
-    fn add(&mut self, tokens: &Tokens, chances: &[Chance]) {
-        for chance in chances {
-            let text = shown_token(tokens, chance.id);
-            self.text_offset.push(self.characters);
-            self.characters += text.chars().count();
-            self.tokens.push(text);
-            self.token_logprobs.push(chance.log.map(finite));
-            let top = chance.top.iter().map(|(id, log)| (shown_token(tokens, *id), finite(*log).into()));
-            self.top_logprobs.push(chance.log.map(|_| top.collect()));
-        }
+fn logprobs(tokens: &Tokens, chances: &[Chance]) -> Value {
+    let (mut all, mut characters) = (Logprobs::default(), 0);
+    for chance in chances {
+        let text = shown_token(tokens, chance.id);
+        all.text_offset.push(characters);
+        characters += text.chars().count();
+        all.tokens.push(text);
+        all.token_logprobs.push(chance.log.map(finite));
+        let top = chance.top.iter().map(|(id, log)| (shown_token(tokens, *id), finite(*log).into()));
+        all.top_logprobs.push(chance.log.map(|_| top.collect()));
     }
-}
-
-fn stream(call: &Call, texts: &Texts, id: &str, created: u64) -> Result<Reply> {
-    let model = call.engine.registry.text(texts.model.as_deref())?.name.clone();
-    let mut events = Events::new(call.sink);
-    let chunk = |choices: Value, usage: Value| {
-        let mut chunk =
-            json!({"id": id, "object": "text_completion", "created": created, "model": model, "choices": choices});
-        if texts.options.counts_tokens() {
-            chunk["usage"] = usage;
-        }
-        chunk
-    };
-    let outcome = send(call, texts, &mut events, &chunk).and_then(|()| events.done());
-    events.end(outcome)
-}
-
-fn send(call: &Call, texts: &Texts, events: &mut Events, chunk: &dyn Fn(Value, Value) -> Value) -> Result<()> {
-    let events = std::cell::RefCell::new(events);
-    let choice = |index: usize, text: &str, logprobs: Value, finish: Option<&str>| {
-        let choice = json!({"text": text, "index": index, "logprobs": logprobs, "finish_reason": finish});
-        events.borrow_mut().send(&chunk(json!([choice]), Value::Null))
-    };
-    let on_piece = &mut |index: usize, piece: &Piece, model: &Llama| {
-        let told = || {
-            let mut logprobs = Logprobs::default();
-            logprobs.add(&model.tokens, &piece.chances);
-            serde_json::to_value(logprobs).unwrap_or_default()
-        };
-        choice(index, &piece.text, texts.top_logprobs.map_or(Value::Null, |_| told()), None)
-    };
-    let on_end = &mut |index: usize, answer: &Answer| choice(index, "", Value::Null, Some(answer.finish.name()));
-    let usage = texts.write(call, on_piece, on_end)?;
-    if texts.options.counts_tokens() {
-        let usage = serde_json::to_value(usage).unwrap_or_default();
-        events.borrow_mut().send(&chunk(json!([]), usage))?;
-    }
-    Ok(())
+    serde_json::to_value(all).unwrap_or_default()
 }

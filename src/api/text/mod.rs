@@ -3,14 +3,17 @@
 pub mod chat;
 pub mod completions;
 
-use super::routes::Call;
-use crate::engine::generate::{Answer, Chance, Generate, Piece, Prompt};
+use super::routes::{Call, Reply};
+use super::stream::Events;
+use crate::engine::generate::{Answer, Generate, Piece, Prompt};
+use crate::engine::registry::Loaded;
 use crate::error::{Error, Result, shown};
 use crate::models::llama::{Llama, Sampling, Tokens};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
@@ -176,13 +179,8 @@ struct Texts<'a> {
 }
 
 impl Texts<'_> {
-    /// Writes all of them, one after another; `on_piece` gets the parts of each with its number.
-    fn write(
-        &self,
-        call: &Call,
-        on_piece: &mut dyn FnMut(usize, &Piece, &Llama) -> Result<()>,
-        on_end: &mut dyn FnMut(usize, &Answer) -> Result<()>,
-    ) -> Result<TextUsage> {
+    /// Writes all of them, one after another; `on_part` gets the parts of each with its number.
+    fn write(&self, call: &Call, on_part: &mut dyn FnMut(usize, Part) -> Result<()>) -> Result<TextUsage> {
         let (each, stop, seed, mut usage) =
             (self.options.texts()?, self.options.stops()?, self.options.seed(), TextUsage::default());
         if self.prompts.len() * each > MOST_TEXTS {
@@ -199,14 +197,64 @@ impl Texts<'_> {
                 top_logprobs: self.top_logprobs,
                 echo: self.echo,
                 schema: self.schema.clone(),
-                on_piece: &mut |piece, model| on_piece(index, piece, model),
+                on_piece: &mut |piece, model| on_part(index, Part::Piece(piece, &model.tokens)),
             };
             let answer = call.engine.run(job, call.deadline)?;
             usage.add(&answer, index % each == 0);
-            on_end(index, &answer)?;
+            on_part(index, Part::End(&answer))?;
         }
         Ok(usage)
     }
+
+    /// Writes all of them; returns them whole.
+    fn answers(&self, call: &Call) -> Result<(Vec<Answer>, TextUsage)> {
+        let mut answers = vec![];
+        let usage = self.write(call, &mut |_, part| {
+            if let Part::End(answer) = part {
+                answers.push(answer.clone());
+            }
+            Ok(())
+        })?;
+        Ok((answers, usage))
+    }
+
+    /// The model that writes them.
+    fn loaded(&self, call: &Call) -> Result<Arc<Loaded<Llama>>> {
+        call.engine.registry.text(self.model.as_deref())
+    }
+
+    /// Writes all of them as a stream of chunks: `choices` makes one or more of each part.
+    fn stream(
+        &self,
+        call: &Call,
+        id: &str,
+        object: &str,
+        choices: &mut dyn FnMut(usize, Part) -> Vec<Value>,
+    ) -> Result<Reply> {
+        let (model, created, counts) = (self.loaded(call)?.name.clone(), now(), self.options.counts_tokens());
+        let mut events = Events::new(call.sink);
+        let mut send = |choices: Value, usage: Option<TextUsage>| {
+            let mut chunk = json!({"id": id, "object": object, "created": created, "model": model, "choices": choices});
+            if counts {
+                chunk["usage"] = serde_json::to_value(usage).unwrap_or_default();
+            }
+            events.send(&chunk)
+        };
+        let written = self.write(call, &mut |index, part| {
+            choices(index, part).into_iter().try_for_each(|choice| send(json!([choice]), None))
+        });
+        let written = written.and_then(|usage| if counts { send(json!([]), Some(usage)) } else { Ok(()) });
+        let outcome = written.and_then(|()| events.done());
+        events.end(outcome)
+    }
+}
+
+/// What comes of a text while it is written.
+enum Part<'a> {
+    /// A further part, and how to show its tokens.
+    Piece(&'a Piece, &'a Tokens),
+    /// All of it.
+    End(&'a Answer),
 }
 
 /// A number that no other request has.
@@ -225,20 +273,6 @@ fn now() -> u64 {
 fn shown_token(tokens: &Tokens, id: u32) -> String {
     let bytes = tokens.bytes(id);
     tokens.name(id).map_or_else(|| String::from_utf8_lossy(bytes).into_owned(), str::to_string)
-}
-
-/// OpenAI's `logprobs` of chat.
-fn chat_logprobs(tokens: &Tokens, chances: &[Chance]) -> Vec<Value> {
-    let one = |id: u32, log: f32| {
-        let bytes = tokens.name(id).map_or_else(|| tokens.bytes(id), str::as_bytes);
-        json!({"token": shown_token(tokens, id), "logprob": finite(log), "bytes": bytes})
-    };
-    let whole = |chance: &Chance| {
-        let mut value = one(chance.id, chance.log.unwrap_or(0.0));
-        value["top_logprobs"] = chance.top.iter().map(|(id, log)| one(*id, *log)).collect();
-        value
-    };
-    chances.iter().map(whole).collect()
 }
 
 /// JSON has no infinity; OpenAI writes -9999 for what is impossible.

@@ -1,6 +1,6 @@
 //! Attention of one new token to those before it, whose keys and values lie in a cache, in float.
 
-use crate::kernels::rowwise::exp2;
+use super::exponentials;
 use crate::kernels::simd::{LANES, Simd};
 use crate::kernels::{Isa, dispatch};
 
@@ -67,20 +67,7 @@ unsafe fn weights<S: Simd>(q: &[f32], cache: Cache, at: usize, scores: &mut [f32
             }
             *score = sum.sum();
         }
-        scores[tokens..].fill(f32::NEG_INFINITY);
-        let mut largest = S::splat(f32::NEG_INFINITY);
-        for t in (0..scores.len()).step_by(LANES) {
-            largest = S::load(scores.as_ptr().add(t)).max(largest);
-        }
-        let largest = S::splat(largest.largest());
-        let scale = S::splat(std::f32::consts::LOG2_E / (width as f32).sqrt());
-        let mut sum = S::splat(0.0);
-        for t in (0..scores.len()).step_by(LANES) {
-            let weight = exp2(S::load(scores.as_ptr().add(t)).sub(largest).mul(scale));
-            weight.store(scores.as_mut_ptr().add(t));
-            sum = sum.add(weight);
-        }
-        sum.sum()
+        exponentials::<S>(scores.as_mut_ptr(), tokens, width)
     }
 }
 

@@ -1,8 +1,7 @@
 //! Attention in float: what the int8 one is measured against.
 #![allow(clippy::needless_range_loop)] // Indices are rows and columns of tiles.
 
-use super::{Head, Rows};
-use crate::kernels::rowwise::exp2;
+use super::{Head, Rows, exponentials};
 use crate::kernels::simd::{LANES, Simd, Tile};
 use crate::kernels::{Isa, dispatch};
 
@@ -121,31 +120,6 @@ unsafe fn group<S: Simd, const M: usize, const NV: usize>(
                 c += LANES;
             }
         }
-    }
-}
-
-/// Scores to `exp((score - largest) / sqrt(width))`, in place; returns their sum.
-#[inline(always)]
-unsafe fn exponentials<S: Simd>(scores: *mut f32, tokens: usize, width: usize) -> f32 {
-    // SAFETY: the row has room for whole vectors; the caller vouches for the instruction set.
-    unsafe {
-        let whole = tokens.next_multiple_of(LANES);
-        for t in tokens..whole {
-            *scores.add(t) = f32::NEG_INFINITY;
-        }
-        let mut largest = S::splat(f32::NEG_INFINITY);
-        for t in (0..whole).step_by(LANES) {
-            largest = S::load(scores.add(t)).max(largest);
-        }
-        let largest = S::splat(largest.largest());
-        let scale = S::splat(std::f32::consts::LOG2_E / (width as f32).sqrt());
-        let mut sum = S::splat(0.0);
-        for t in (0..whole).step_by(LANES) {
-            let e = exp2(S::load(scores.add(t)).sub(largest).mul(scale));
-            e.store(scores.add(t));
-            sum = sum.add(e);
-        }
-        sum.sum()
     }
 }
 

@@ -4,7 +4,7 @@
 //! so that what is read of the cache is read once for all. A row's result depends on no other row.
 #![allow(clippy::needless_range_loop)] // Indices are rows that are computed together.
 
-use crate::kernels::rowwise::exp2;
+use super::exponentials;
 use crate::kernels::simd::{LANES, Simd};
 use crate::kernels::{Isa, dispatch};
 use half::f16;
@@ -177,7 +177,12 @@ unsafe fn together<S: Simd, const MR: usize>(tile: &[Query; TILE], cache: &Cache
         }
         let mut totals = [0.0; MR];
         for r in 0..MR {
-            totals[r] = weigh::<S>(weights.add(r * stride), tile[r].visible, most, width);
+            let (row, visible) = (weights.add(r * stride), tile[r].visible);
+            totals[r] = exponentials::<S>(row, visible, width);
+            // What is not visible has no weight at all, whatever is computed with it.
+            for t in visible..most {
+                *row.add(t) = 0.0;
+            }
         }
         for c in (0..width).step_by(LANES) {
             let mut sums = [S::splat(0.0); MR];
@@ -199,34 +204,5 @@ unsafe fn together<S: Simd, const MR: usize>(tile: &[Query; TILE], cache: &Cache
                 }
             }
         }
-    }
-}
-
-/// Scores to `exp((score - largest) / sqrt(width))` for the tokens that are visible, 0 for others up to `most`; returns their sum.
-#[inline(always)]
-unsafe fn weigh<S: Simd>(scores: *mut f32, visible: usize, most: usize, width: usize) -> f32 {
-    let whole = visible.next_multiple_of(LANES);
-    // SAFETY: the caller has so many scores, in whole vectors; it vouches for the instruction set.
-    unsafe {
-        for t in visible..whole {
-            *scores.add(t) = f32::NEG_INFINITY;
-        }
-        let mut largest = S::splat(f32::NEG_INFINITY);
-        for t in (0..whole).step_by(LANES) {
-            largest = S::load(scores.add(t)).max(largest);
-        }
-        let largest = S::splat(largest.largest());
-        let scale = S::splat(std::f32::consts::LOG2_E / (width as f32).sqrt());
-        let mut sum = S::splat(0.0);
-        for t in (0..whole).step_by(LANES) {
-            let weight = exp2(S::load(scores.add(t)).sub(largest).mul(scale));
-            weight.store(scores.add(t));
-            sum = sum.add(weight);
-        }
-        // What is not visible has no weight at all, whatever is computed with it.
-        for t in visible..whole.max(most) {
-            *scores.add(t) = 0.0;
-        }
-        sum.sum()
     }
 }

@@ -6,6 +6,8 @@ pub mod float;
 pub mod grouped;
 pub mod int8;
 
+use crate::kernels::rowwise::exp2;
+use crate::kernels::simd::{LANES, Simd};
 use std::ops::Range;
 
 /// The widest head: sums of products of its codes are exact.
@@ -64,4 +66,29 @@ fn fits(rows: usize, stride: usize, width: usize, length: usize) -> bool {
     let last = rows.checked_sub(1).and_then(|before| before.checked_mul(stride));
     // Sums that wrap around would let anything pass.
     rows == 0 || last.and_then(|at| at.checked_add(width)).is_some_and(|end| end <= length)
+}
+
+/// Scores to `exp((score - largest) / sqrt(width))`, in place; returns their sum.
+#[inline(always)]
+unsafe fn exponentials<S: Simd>(scores: *mut f32, tokens: usize, width: usize) -> f32 {
+    // SAFETY: the row has room for whole vectors; the caller vouches for the instruction set.
+    unsafe {
+        let whole = tokens.next_multiple_of(LANES);
+        for t in tokens..whole {
+            *scores.add(t) = f32::NEG_INFINITY;
+        }
+        let mut largest = S::splat(f32::NEG_INFINITY);
+        for t in (0..whole).step_by(LANES) {
+            largest = S::load(scores.add(t)).max(largest);
+        }
+        let largest = S::splat(largest.largest());
+        let scale = S::splat(std::f32::consts::LOG2_E / (width as f32).sqrt());
+        let mut sum = S::splat(0.0);
+        for t in (0..whole).step_by(LANES) {
+            let e = exp2(S::load(scores.add(t)).sub(largest).mul(scale));
+            e.store(scores.add(t));
+            sum = sum.add(e);
+        }
+        sum.sum()
+    }
 }

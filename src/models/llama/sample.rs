@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::kernels::{Isa, rowwise};
+use crate::models::random;
 use std::collections::HashMap;
 
 /// How tokens are chosen. Steps come in this order: biases, what a schema allows, penalties, temperature, `top_k`, `top_p`, `min_p`.
@@ -178,14 +179,6 @@ pub fn log_probabilities(isa: Isa, logits: &[f32], id: u32, count: usize) -> (f3
     ids.sort_unstable_by(likelier);
     let log = |id: u32| probabilities[id as usize].ln();
     (log(id), ids.into_iter().map(|id| (id, log(id))).collect())
-}
-
-/// A number from 0 to 1 (splitmix64, Steele et al. 2014).
-fn random(state: &mut u64) -> f32 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    ((mixed ^ (mixed >> 31)) >> 40) as f32 / (1u64 << 24) as f32
 }
 
 #[cfg(test)]

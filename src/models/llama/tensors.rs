@@ -3,26 +3,25 @@
 use super::matrix::Matrix;
 use crate::error::Result;
 use crate::models::gguf::TensorData;
+use crate::models::pack::Made;
 use crate::models::weights::{Weights, packed_name};
-use std::sync::{Mutex, PoisonError};
 
 /// The tensors of a file.
 #[derive(Debug)]
 pub(super) struct Tensors {
     weights: Weights,
-    /// What was asked for, in that order, for a file to be written.
-    made: Option<Mutex<Vec<(String, TensorData)>>>,
+    made: Made,
 }
 
 impl Tensors {
     /// `keep` keeps what is made of them for [`Tensors::made`].
     pub(super) fn new(weights: Weights, keep: bool) -> Self {
-        Self { weights, made: keep.then(Mutex::default) }
+        Self { weights, made: Made::new(keep) }
     }
 
     /// What was made of them.
     pub(super) fn made(self) -> Vec<(String, TensorData)> {
-        self.made.map_or_else(Vec::new, |made| made.into_inner().unwrap_or_else(PoisonError::into_inner))
+        self.made.tensors()
     }
 
     /// Bytes of all of them in memory.
@@ -40,17 +39,11 @@ impl Tensors {
         self.weights.contains(&format!("{name}.weight")) || self.weights.packed(name).is_some()
     }
 
-    fn keep(&self, name: String, tensor: impl FnOnce() -> TensorData) {
-        if let Some(made) = &self.made {
-            made.lock().unwrap_or_else(PoisonError::into_inner).push((name, tensor()));
-        }
-    }
-
     /// Values in f32.
     pub(super) fn floats(&self, name: &str, length: usize) -> Result<Vec<f32>> {
         let name = format!("{name}.weight");
         let values = self.weights.floats(&name, &[length])?;
-        self.keep(name, || TensorData::f32(vec![length], &values));
+        self.made.keep(name, || TensorData::f32(vec![length], &values));
         Ok(values)
     }
 
@@ -68,7 +61,7 @@ impl Tensors {
             }
         };
         let matrix = matrix.map_err(|e| e.context(format_args!("tensor {name:?}")))?;
-        self.keep(packed_name(name), || TensorData::bytes(matrix.bytes().clone()));
+        self.made.keep(packed_name(name), || TensorData::bytes(matrix.bytes().clone()));
         Ok(matrix)
     }
 }

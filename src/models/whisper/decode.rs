@@ -4,6 +4,7 @@ use super::decoder::{Cache, Heard, Scratch};
 use super::rules::{Choice, Rules};
 use super::{Task, Whisper};
 use crate::kernels::rowwise;
+use crate::models::random;
 use crate::nn::Cpu;
 
 /// How tokens are chosen.
@@ -242,12 +243,4 @@ pub(super) fn probability(cpu: &Cpu, logits: &[f32], id: u32) -> f32 {
     let mut logits = logits.to_vec();
     rowwise::softmax(cpu.isa, &mut logits);
     logits[id as usize]
-}
-
-/// A number from 0 to 1 (splitmix64, Steele et al. 2014): the same draws for the same window, so that a call can be repeated.
-fn random(state: &mut u64) -> f32 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    ((mixed ^ (mixed >> 31)) >> 40) as f32 / (1u64 << 24) as f32
 }

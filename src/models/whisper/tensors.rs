@@ -3,9 +3,9 @@
 use crate::error::Result;
 use crate::kernels::int8::Packed;
 use crate::models::gguf::TensorData;
+use crate::models::pack::Made;
 use crate::models::weights::{Weights, packed_name};
 use crate::nn::LayerNorm;
-use std::sync::{Mutex, PoisonError};
 
 /// Values along K that share a scale.
 const GROUP: usize = 64;
@@ -16,19 +16,18 @@ const EPS: f32 = 1e-5;
 #[derive(Debug)]
 pub(super) struct Tensors {
     weights: Weights,
-    /// What was asked for, in that order, for a file to be written.
-    made: Option<Mutex<Vec<(String, TensorData)>>>,
+    made: Made,
 }
 
 impl Tensors {
     /// `keep` keeps what is made of them for [`Tensors::made`].
     pub(super) fn new(weights: Weights, keep: bool) -> Self {
-        Self { weights, made: keep.then(Mutex::default) }
+        Self { weights, made: Made::new(keep) }
     }
 
     /// What was made of them.
     pub(super) fn made(self) -> Vec<(String, TensorData)> {
-        self.made.map_or_else(Vec::new, |made| made.into_inner().unwrap_or_else(PoisonError::into_inner))
+        self.made.tensors()
     }
 
     /// Whether they are a packed file's.
@@ -36,16 +35,10 @@ impl Tensors {
         self.weights.packed("decoder.embed_tokens").is_some()
     }
 
-    fn keep(&self, name: String, tensor: impl FnOnce() -> TensorData) {
-        if let Some(made) = &self.made {
-            made.lock().unwrap_or_else(PoisonError::into_inner).push((name, tensor()));
-        }
-    }
-
     /// Values in f32.
     pub(super) fn floats(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let values = self.weights.floats(name, shape)?;
-        self.keep(name.into(), || TensorData::f32(shape.to_vec(), &values));
+        self.made.keep(name.into(), || TensorData::f32(shape.to_vec(), &values));
         Ok(values)
     }
 
@@ -61,7 +54,7 @@ impl Tensors {
             None => read(&self.weights).and_then(|(matrix, bias)| Packed::of(&matrix, &bias, &vec![1.0; k], GROUP)),
         };
         let packed = packed.map_err(|e| e.context(format_args!("tensor {name:?}")))?;
-        self.keep(packed_name(name), || TensorData::bytes(packed.bytes().clone()));
+        self.made.keep(packed_name(name), || TensorData::bytes(packed.bytes().clone()));
         Ok(packed)
     }
 
