@@ -66,6 +66,10 @@ fn every_codec_gives_the_speech_at_its_place() {
         ("speech.opus.mp4", 1),
         ("speech.m4a", 1),
         ("speech.aac.mkv", 8),
+        ("speech.aac51.m4a", 1),
+        ("speech.ms.wav", 0),
+        ("speech.ima.wav", 0),
+        ("speech.aiff", 0),
     ];
     for (name, most) in files {
         let found = samples(fixture(name)).unwrap();
@@ -77,6 +81,32 @@ fn every_codec_gives_the_speech_at_its_place() {
         println!("{name}: {} samples, correlation {best:.4}", found.len());
         assert!(best > LOSSY, "{name}: correlation {best}");
     }
+}
+
+#[test]
+fn streams_that_say_nothing_of_their_delay_are_heard_a_little_later() {
+    let speech = samples(fixture("speech.flac")).unwrap();
+    for name in ["speech.aac", "speech.he.aac", "speech.he.m4a", "speech.he2.aac", "speech.mp2", "speech.mp3.wav"] {
+        let found = samples(fixture(name)).unwrap();
+        let late = |by: usize| correlation(&found[by..(by + speech.len()).min(found.len())], &speech);
+        let (by, best) = (0..3000).map(|by| (by, late(by))).max_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
+        println!("{name}: {} samples, {by} late, correlation {best:.4}", found.len());
+        assert!(best > LOSSY && found.len() < speech.len() + 3000, "{name}: correlation {best}");
+    }
+}
+
+#[test]
+fn a_wave_file_of_more_than_four_gigabytes_is_one_all_the_same() {
+    let tone = tone(440.0, 16_000, 0.5);
+    let mut file = wav(3, 32, 1, 16_000, &floats(&tone));
+    // EBU Tech 3306: lengths of all ones, and the true ones in a chunk of their own.
+    let data = file.len() - 4 * tone.len() - 4;
+    file[data..data + 4].fill(0xff);
+    file[..4].copy_from_slice(b"RF64");
+    file[4..8].fill(0xff);
+    let sizes = [&b"ds64"[..], &28u32.to_le_bytes(), &[0; 28]].concat();
+    file.splice(12..12, sizes);
+    assert_eq!(samples(file).unwrap(), tone);
 }
 
 #[test]
@@ -218,7 +248,8 @@ fn what_is_no_recording_is_refused() {
     refused(wav(1, 16, 1, 16_000, &[]), &["no audio"]);
     refused(wav(1, 16, 65, 16_000, &[0; 13_000]), &["channel"]);
     refused(wav(1, 16, 1, 0, &[0; 2000]), &["file"]);
-    refused(wav(0x55, 16, 1, 16_000, &[0; 2000]), &["MP3 in WAV"]);
+    refused(wav(0x31, 16, 1, 16_000, &[0; 2000]), &["GSM 6.10 in WAV"]);
+    refused(wav(0x55, 16, 1, 16_000, &[0; 2000]), &["no audio that is known"]);
     refused("#!AMR\n and more", &["AMR", "not read"]);
     refused(fixture("silent.32.flac"), &["FLAC of 32 bits"]);
     refused(wav(1, 16, 1, 10, &[0; 2000]), &["10 samples a second"]);
@@ -241,7 +272,7 @@ fn a_header_that_lies_about_its_length_costs_nothing() {
 
 #[test]
 fn a_recording_that_is_cut_short_gives_what_it_has() {
-    for name in ["speech.mp3", "speech.flac", "speech.opus.ogg"] {
+    for name in ["speech.mp3", "speech.flac", "speech.opus.ogg", "speech.aac.mkv", "speech.opus.webm", "speech.aac"] {
         let whole = fixture(name);
         let all = samples(whole.clone()).unwrap();
         let part = samples(whole.slice(..whole.len() * 2 / 3)).unwrap_or_else(|e| panic!("{name}: {e:?}"));

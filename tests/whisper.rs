@@ -49,7 +49,7 @@ fn samples(name: &str) -> Vec<f32> {
 
 fn listener(bytes: Vec<u8>) -> Listener {
     let recording = Recording::open(bytes.into()).unwrap();
-    Listener::new(80, None, || Ok(Box::new(recording.samples()?) as Pieces)).unwrap()
+    Listener::new(80, None, || Ok(Box::new(recording.samples()?) as Pieces), || Ok(())).unwrap()
 }
 
 /// The rows of a version-1 `.npy` of float32.
@@ -134,7 +134,7 @@ fn voices_are_told_from_other_sounds() {
         let pieces = || {
             Ok(Box::new(samples.chunks(777).map(|piece| Ok(piece.to_vec())).collect::<Vec<_>>().into_iter()) as Pieces)
         };
-        Listener::new(80, voices, pieces).unwrap().parts()
+        Listener::new(80, voices, pieces, || Ok(())).unwrap().parts()
     };
     let parts = spans(Some(Voices::default()), &all);
     println!("{parts:?}");

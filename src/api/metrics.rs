@@ -21,6 +21,8 @@ struct State {
     successes: BTreeMap<&'static str, u64>,
     failures: BTreeMap<&'static str, u64>,
     tokens: u64,
+    written: u64,
+    audio: f64,
     duration: Histogram,
     tokenization: Histogram,
     inference: Histogram,
@@ -63,6 +65,8 @@ impl Metrics {
                 *state.successes.entry(path).or_default() += 1;
                 if let Some(usage) = usage {
                     state.tokens += usage.tokens as u64;
+                    state.written += usage.written as u64;
+                    state.audio += usage.audio.as_secs_f64();
                     state.duration.add(total);
                     state.tokenization.add(usage.tokenization);
                     state.inference.add(usage.inference);
@@ -78,12 +82,18 @@ impl Metrics {
         counters(&mut out, "te_request_count", "path", &state.requests);
         counters(&mut out, "te_request_success", "path", &state.successes);
         counters(&mut out, "te_request_failure", "err", &state.failures);
-        let _ = writeln!(out, "# TYPE tealight_tokens_total counter\ntealight_tokens_total {}", state.tokens);
+        total(&mut out, "tealight_tokens_total", state.tokens);
+        total(&mut out, "tealight_written_tokens_total", state.written);
+        total(&mut out, "tealight_audio_seconds_total", state.audio);
         state.duration.render(&mut out, "te_request_duration");
         state.tokenization.render(&mut out, "te_request_tokenization_duration");
         state.inference.render(&mut out, "te_request_inference_duration");
         out
     }
+}
+
+fn total(out: &mut String, name: &str, value: impl std::fmt::Display) {
+    let _ = writeln!(out, "# TYPE {name} counter\n{name} {value}");
 }
 
 fn counters(out: &mut String, name: &str, label: &str, values: &BTreeMap<&'static str, u64>) {

@@ -61,6 +61,8 @@ pub struct Route {
     pub family: Family,
     /// Who may use it.
     pub access: Access,
+    /// Whether its work may take minutes.
+    pub is_long: bool,
     /// What it does, in a line.
     pub summary: &'static str,
     /// The schema of its body, if it takes one.
@@ -158,7 +160,7 @@ const fn get(
     response: Option<SchemaOf>,
     handler: fn(&Call) -> Result<Reply>,
 ) -> Route {
-    Route { method: Verb::Get, path, family, access, summary, request: None, response, handler }
+    Route { method: Verb::Get, path, family, access, is_long: false, summary, request: None, response, handler }
 }
 
 const fn post(
@@ -170,7 +172,12 @@ const fn post(
     handler: fn(&Call) -> Result<Reply>,
 ) -> Route {
     let (request, response) = (Some(request), Some(response));
-    Route { method: Verb::Post, path, family, access: Access::Key, summary, request, response, handler }
+    let (access, is_long) = (Access::Key, false);
+    Route { method: Verb::Post, path, family, access, is_long, summary, request, response, handler }
+}
+
+const fn long(route: Route) -> Route {
+    Route { is_long: true, ..route }
 }
 
 use Access::{Key, Open};
@@ -185,11 +192,11 @@ const HEALTH: &str = "Whether the process answers";
 pub const ROUTES: &[Route] = &[
     post("/v1/embeddings", OpenAi, EMBEDDINGS, schema::<openai::EmbeddingsRequest>, schema::<openai::EmbeddingsResponse>, openai::embeddings),
     post("/embeddings",    OpenAi, EMBEDDINGS, schema::<openai::EmbeddingsRequest>, schema::<openai::EmbeddingsResponse>, openai::embeddings),
-    post("/v1/audio/transcriptions", Audio, "What is said in a recording",       schema::<audio::AudioRequest>, schema::<crate::format::transcript::Verbose>, audio::transcriptions),
-    post("/v1/audio/translations",   Audio, "The same in English", schema::<audio::AudioRequest>, schema::<crate::format::transcript::Verbose>, audio::translations),
-    post("/v1/audio/embeddings",     Audio, "What is said in a recording, in segments with vectors", schema::<audio::AudioRequest>, schema::<audio::AudioEmbeddingsResponse>, audio::embeddings),
-    post("/v1/chat/completions", OpenAi, "What is answered in a conversation", schema::<text::chat::ChatRequest>, schema::<text::chat::ChatResponse>, text::chat::chat),
-    post("/v1/completions",      OpenAi, "What comes after a text", schema::<text::completions::CompletionRequest>, schema::<text::completions::CompletionResponse>, text::completions::completions),
+    long(post("/v1/audio/transcriptions", Audio, "What is said in a recording",       schema::<audio::AudioRequest>, schema::<crate::format::transcript::Verbose>, audio::transcriptions)),
+    long(post("/v1/audio/translations",   Audio, "The same in English", schema::<audio::AudioRequest>, schema::<crate::format::transcript::Verbose>, audio::translations)),
+    long(post("/v1/audio/embeddings",     Audio, "What is said in a recording, in segments with vectors", schema::<audio::AudioRequest>, schema::<audio::AudioEmbeddingsResponse>, audio::embeddings)),
+    long(post("/v1/chat/completions", OpenAi, "What is answered in a conversation", schema::<text::chat::ChatRequest>, schema::<text::chat::ChatResponse>, text::chat::chat)),
+    long(post("/v1/completions",      OpenAi, "What comes after a text", schema::<text::completions::CompletionRequest>, schema::<text::completions::CompletionResponse>, text::completions::completions)),
     get("/v1/models",         OpenAi, Key, "The models that requests can name", Some(schema::<openai::ModelList>), openai::models),
     get("/v1/models/{model}", OpenAi, Key, "One model",                         Some(schema::<openai::Model>),     openai::model),
     post("/embed",       Tei, EMBED, schema::<tei::EmbedRequest>, schema::<Vec<crate::format::Encoded>>, tei::embed),

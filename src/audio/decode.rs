@@ -1,12 +1,13 @@
 //! Containers and codecs, by Symphonia, and Opus.
 
-use super::mended::Mended;
+use super::aac::Aac;
+use super::mended::{self, Mended};
 use super::opus::{self, Opus};
 use super::{invalid, mp4, names};
 use crate::error::{Error, Result};
 use bytes::Bytes;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use symphonia::core::codecs::audio::well_known::{CODEC_ID_FLAC, CODEC_ID_OPUS};
+use symphonia::core::codecs::audio::well_known::{CODEC_ID_AAC, CODEC_ID_FLAC, CODEC_ID_OPUS};
 use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::{Error as Failure, Result as Outcome};
 use symphonia::core::formats::probe::Hint;
@@ -16,7 +17,7 @@ use symphonia::core::meta::MetadataOptions;
 use symphonia::core::packet::Packet;
 
 /// What an error says of files.
-const READ: &str = "WAV, MP3, FLAC, Ogg, MP4, M4A, Matroska and WebM are read";
+const READ: &str = "WAV, AIFF, MP3, AAC, FLAC, Ogg, MP4, M4A, Matroska and WebM are read";
 /// Rates that recordings have.
 const RATES: std::ops::RangeInclusive<usize> = 1_000..=384_000;
 /// Channels beyond these are damage.
@@ -47,6 +48,7 @@ struct Track {
 
 enum Codec {
     Symphonia(Box<dyn AudioDecoder>),
+    Aac(Box<Aac>),
     Opus(Box<Opus>),
 }
 
@@ -58,7 +60,7 @@ impl std::fmt::Debug for Decoder {
 
 impl Decoder {
     pub(super) fn open(bytes: Bytes) -> Result<Self> {
-        let file = bytes.slice(tags(&bytes)..);
+        let file = mended::unwrapped(bytes.slice(tags(&bytes)..));
         // Some of these a reader takes for damaged MP3 or AAC.
         if let Some(name) = names::file(&file) {
             return Err(invalid(format!("is {name}, which is not read here; {READ}")));
@@ -131,6 +133,7 @@ impl Codec {
     /// Decodes to `out`; returns rate and channels.
     fn decode(&mut self, packet: &Packet, out: &mut Vec<f32>) -> Outcome<(usize, usize)> {
         match self {
+            Codec::Aac(aac) => aac.decode(packet, out),
             Codec::Opus(opus) => opus.decode(packet, out),
             Codec::Symphonia(decoder) => {
                 let audio = decoder.decode(packet)?;
@@ -163,7 +166,7 @@ impl Track {
         let edited = if mp4 { mp4::delay(file, track.id) } else { None };
         let skipped = match &codec {
             Codec::Opus(opus) => (opus.pre_skip, opus::RATE as u64),
-            Codec::Symphonia(_) => (0, 1),
+            Codec::Aac(_) | Codec::Symphonia(_) => (0, 1),
         };
         Ok(Self { id: track.id, codec, delay: edited.unwrap_or(skipped), begun: false })
     }
@@ -172,7 +175,7 @@ impl Track {
     fn pass_over(&mut self, packet: &Packet, reader: &dyn FormatReader, rate: usize, frames: usize) -> usize {
         // Matroska's times begin below zero by the delay. Elsewhere that is Symphonia's to see to. A first packet of
         // Vorbis has no samples, only what the second needs.
-        if !self.begun && frames > 0 && matches!(self.codec, Codec::Symphonia(_)) && container(reader) == "matroska" {
+        if !self.begun && frames > 0 && !matches!(self.codec, Codec::Opus(_)) && container(reader) == "matroska" {
             let base = reader.tracks().iter().find(|track| track.id == self.id).and_then(|track| track.time_base);
             let (numerator, denominator) = base.map_or((0, 1), |base| (base.numer.get(), base.denom.get()));
             let early = packet.pts.get().min(0).unsigned_abs();
@@ -195,6 +198,9 @@ fn container(reader: &dyn FormatReader) -> &'static str {
 fn codec(parameters: &AudioCodecParameters, mp4: bool) -> Result<Codec> {
     if parameters.codec == CODEC_ID_OPUS {
         return Ok(Codec::Opus(Box::new(Opus::new(parameters, mp4)?)));
+    }
+    if parameters.codec == CODEC_ID_AAC {
+        return Ok(Codec::Aac(Box::new(Aac::new(parameters)?)));
     }
     // Symphonia takes the difference of two channels, which has 33 bits, for 32 bits, and decodes noise.
     if parameters.codec == CODEC_ID_FLAC && parameters.bits_per_sample.is_some_and(|bits| bits >= 32) {

@@ -1,5 +1,5 @@
 //! A file as a reader of its container gets it: where a recording broke off, or was written to a pipe, lengths in its head are not
-//! those of the file, and Symphonia refuses them. Players go by what is there.
+//! those of the file, and Symphonia refuses them. Players go by what is there. What is in WAV by another name is named again.
 
 use bytes::Bytes;
 use std::io::{Cursor, Read, Result, Seek, SeekFrom};
@@ -8,6 +8,10 @@ use symphonia::core::io::MediaSource;
 
 /// "Until the end", as WAV writes it.
 const OPEN: [u8; 4] = [0xff; 4];
+/// How a WAV file of more than 4 GB begins (EBU Tech 3306); its lengths are "until the end", and others in a chunk of their own.
+const LONG: &[u8] = b"RF64";
+/// Streams that need no container, and are put into WAV all the same: MP2, MP3, AAC.
+const STREAMS: [u16; 3] = [0x50, 0x55, 0xff];
 /// Ids of Matroska (RFC 9559): the head of the file, and what holds all else.
 const EBML: u32 = 0x1a45_dfa3;
 const SEGMENT: u32 = 0x1853_8067;
@@ -24,7 +28,7 @@ impl Mended {
     pub(super) fn new(file: Bytes) -> Self {
         let is_matroska = file.starts_with(&EBML.to_be_bytes());
         let patches = match file.get(..12) {
-            Some([b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'A', b'V', b'E']) => wave(&file),
+            _ if is_wave(&file) => wave(&file),
             _ if is_matroska => matroska(&file).into_iter().collect(),
             Some([_, _, _, _, b'f', b't', b'y', b'p', ..]) => mp4(&file).into_iter().collect(),
             _ => vec![],
@@ -64,22 +68,44 @@ impl MediaSource for Mended {
     }
 }
 
+fn is_wave(file: &[u8]) -> bool {
+    (file.starts_with(b"RIFF") || file.starts_with(LONG)) && file.get(8..12) == Some(b"WAVE")
+}
+
+/// What is in a WAV file around a stream that needs none, or else the file.
+pub(super) fn unwrapped(file: Bytes) -> Bytes {
+    let format = file.get(20..22).map(|two| u16::from_le_bytes([two[0], two[1]]));
+    let is_stream = is_wave(&file) && file.get(12..16) == Some(b"fmt ") && format.is_some_and(|f| STREAMS.contains(&f));
+    match data(&file).filter(|_| is_stream) {
+        Some(at) => file.slice((at + 8).min(file.len())..),
+        None => file,
+    }
+}
+
+fn length(file: &[u8], at: usize) -> Option<usize> {
+    Some(u32::from_le_bytes(*file.get(at..)?.first_chunk()?) as usize)
+}
+
+/// Where the samples of a WAV file begin, with their name and length.
+fn data(file: &[u8]) -> Option<usize> {
+    let mut at = 12;
+    while !file.get(at..)?.starts_with(b"data") {
+        at = at.checked_add(8 + length(file, at + 4)?.next_multiple_of(2))?;
+    }
+    Some(at)
+}
+
 /// Lengths of the whole and of the samples: one that ends before the file does is left open, and so is no length at all.
 fn wave(file: &[u8]) -> Vec<(usize, Vec<u8>)> {
-    let length = |at: usize| Some(u32::from_le_bytes(*file.get(at..)?.first_chunk()?) as usize);
     let mut patches = vec![];
-    if length(4).is_some_and(|length| length + 8 < file.len()) {
+    if file.starts_with(LONG) {
+        patches.push((0, b"RIFF".into()));
+    }
+    if length(file, 4).is_some_and(|length| length + 8 < file.len()) {
         patches.push((4, OPEN.into()));
     }
-    let mut at = 12;
-    while let Some(length) = length(at + 4) {
-        if file[at..].starts_with(b"data") {
-            if length == 0 && at + 8 < file.len() {
-                patches.push((at + 4, OPEN.into()));
-            }
-            break;
-        }
-        at += 8 + length.next_multiple_of(2);
+    if let Some(at) = data(file).filter(|at| length(file, at + 4) == Some(0) && at + 8 < file.len()) {
+        patches.push((at + 4, OPEN.into()));
     }
     patches
 }

@@ -1,5 +1,6 @@
 //! Recordings: from the bytes of a file to samples at 16 kHz in one channel, piece by piece.
 
+mod aac;
 mod decode;
 mod mended;
 mod mp4;
@@ -22,7 +23,7 @@ const MOST_CHANGES: usize = 100;
 /// The field that a recording comes in, for errors.
 const FIELD: &str = "file";
 
-/// A file that holds a recording: WAV, MP3, FLAC, Ogg (Vorbis, Opus), MP4 and M4A (AAC, ALAC, Opus),
+/// A file that holds a recording: WAV, AIFF, MP3, AAC, FLAC, Ogg (Vorbis, Opus), MP4 and M4A (AAC, ALAC, Opus),
 /// Matroska and WebM (Vorbis, Opus).
 #[derive(Debug, Clone)]
 pub struct Recording {

@@ -4,8 +4,7 @@ use symphonia::core::codecs::audio::AudioCodecId;
 use symphonia::core::codecs::audio::well_known::*;
 
 /// Codecs in containers that are read.
-const CODECS: [(AudioCodecId, &str); 20] = [
-    (CODEC_ID_AAC, "AAC of another form than LC in one or two channels"),
+const CODECS: [(AudioCodecId, &str); 14] = [
     (CODEC_ID_FLAC, "FLAC"),
     (CODEC_ID_AC3, "AC-3"),
     (CODEC_ID_EAC3, "E-AC-3"),
@@ -14,38 +13,30 @@ const CODECS: [(AudioCodecId, &str); 20] = [
     (CODEC_ID_DCA, "DTS"),
     (CODEC_ID_WMA, "WMA"),
     (CODEC_ID_SPEEX, "Speex"),
-    (CODEC_ID_MP1, "MP1"),
-    (CODEC_ID_MP2, "MP2"),
     (CODEC_ID_WAVPACK, "WavPack"),
     (CODEC_ID_TTA, "True Audio"),
     (CODEC_ID_MONKEYS_AUDIO, "Monkey's Audio"),
     (CODEC_ID_MUSEPACK, "Musepack"),
-    (CODEC_ID_ADPCM_MS, "Microsoft ADPCM"),
-    (CODEC_ID_ADPCM_IMA_WAV, "IMA ADPCM"),
-    (CODEC_ID_ADPCM_IMA_QT, "IMA ADPCM"),
     (CODEC_ID_ADPCM_G722, "G.722"),
     (CODEC_ID_ADPCM_G726, "G.726"),
 ];
 
 /// Files that are not read at all: where and how they begin.
-const FILES: [(usize, &[u8], &str); 12] = [
+const FILES: [(usize, &[u8], &str); 10] = [
     (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "WMA or another file of Windows Media"),
     (0, b"#!AMR", "AMR"),
     (0, b"wvpk", "WavPack"),
     (0, b"TTA1", "True Audio"),
     (0, b"MAC ", "Monkey's Audio"),
-    (0, b"FORM", "AIFF"),
     (0, b"caff", "CAF"),
     (0, b".snd", "AU"),
     (0, b"riff", "Wave64"),
-    (0, b"RF64", "RF64"),
     (8, b"AVI ", "AVI"),
     (0, b"FLV", "Flash Video"),
 ];
 
 /// Formats of WAV that Symphonia does not know.
-const WAVES: [(u16, &str); 6] =
-    [(0x31, "GSM 6.10"), (0x42, "G.723"), (0x50, "MP2"), (0x55, "MP3"), (0xff, "AAC"), (0x161, "WMA")];
+const WAVES: [(u16, &str); 3] = [(0x31, "GSM 6.10"), (0x42, "G.723"), (0x161, "WMA")];
 
 /// A codec's name, or its number.
 pub(super) fn codec(id: AudioCodecId) -> String {

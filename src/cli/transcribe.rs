@@ -5,17 +5,18 @@ use crate::audio::Voices;
 use crate::config::Config;
 use crate::engine::speech::{self, Said, Transcribe};
 use crate::engine::{Check, Deadline, Engine};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::format::document::{Format, Point, Writer, flush, line};
 use crate::format::transcript::{Form, Parts, render, rounded};
 use crate::format::{Encoding, encode};
 use crate::models::map::map;
 use crate::models::whisper::{Options, Segment, Task, language_code};
+use bytes::Bytes;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 /// Which speech model, on how many threads, and what it hears.
@@ -59,7 +60,7 @@ impl SpeechArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct TranscribeArgs {
-    /// Recordings: WAV, MP3, FLAC, Ogg, M4A, MP4, Matroska, WebM
+    /// Recordings: WAV, AIFF, MP3, AAC, FLAC, Ogg, M4A, MP4, Matroska, WebM; - is stdin
     #[arg(required = true)]
     files: Vec<PathBuf>,
     #[command(flatten)]
@@ -105,33 +106,70 @@ pub(super) struct TranscribeArgs {
 
 pub(super) fn run(args: &TranscribeArgs) -> Result<()> {
     let engine = args.engine()?;
+    let mut failed = 0;
     if args.embed {
         let name = args.format.as_deref().unwrap_or("jsonl");
         let format = Format::named(name).ok_or_else(|| misfit(name, "does not fit with --embed"))?;
         format.check(args.encoding.0)?;
         engine.run(Check { model: None, dimensions: args.dimensions, prompt: None }, Deadline::NONE)?;
-        return output(args.output.as_deref(), |out| documents(&engine, args, Writer::new(out, format)));
+        output(args.output.as_deref(), |out| {
+            failed = documents(&engine, args, Writer::new(out, format))?;
+            Ok(())
+        })?;
+    } else {
+        let name = args.format.as_deref().unwrap_or("text");
+        let form = Form::named(name).ok_or_else(|| misfit(name, "needs --embed"))?;
+        if args.word_timestamps && matches!(form, Form::Json | Form::Text) {
+            return Err(misfit(name, "has no place for the times of words; verbose_json has"));
+        }
+        output(args.output.as_deref(), |out| {
+            failed = transcripts(&engine, args, form, out)?;
+            Ok(())
+        })?;
     }
-    let name = args.format.as_deref().unwrap_or("text");
-    let form = Form::named(name).ok_or_else(|| misfit(name, "needs --embed"))?;
-    output(args.output.as_deref(), |out| transcripts(&engine, args, form, out))
+    match failed {
+        0 => Ok(()),
+        _ => Err(Error::new(Kind::Io, format!("{failed} of {} files could not be transcribed", args.files.len()))),
+    }
+}
+
+/// Transcribes one file after the other for `take`, until it returns false. One that fails is told of and passed over; returns how
+/// many did.
+///
+/// # Errors
+/// All failed, or `take` did.
+fn each(engine: &Engine, args: &TranscribeArgs, mut take: impl FnMut(&Said, &Path) -> Result<bool>) -> Result<usize> {
+    let mut failed = 0;
+    for file in &args.files {
+        match transcribe(engine, args, file) {
+            Ok(said) => {
+                if !take(&said, file)? {
+                    break;
+                }
+            }
+            Err(error) => {
+                failed += 1;
+                if failed == args.files.len() {
+                    return Err(error);
+                }
+                let _ = writeln!(std::io::stderr(), "tealight: {error}");
+            }
+        }
+    }
+    Ok(failed)
 }
 
 fn misfit(format: &str, what: &str) -> Error {
     Error::value("format", format!("the format {format} {what}"))
 }
 
-fn transcripts(engine: &Engine, args: &TranscribeArgs, form: Form, out: &mut dyn Write) -> Result<()> {
+fn transcripts(engine: &Engine, args: &TranscribeArgs, form: Form, out: &mut dyn Write) -> Result<usize> {
     let parts = Parts { segments: true, words: args.word_timestamps };
-    for file in &args.files {
-        let said = transcribe(engine, args, file).map_err(|e| e.context(file.display()))?;
+    each(engine, args, |said, _| {
         let text = render(&said.transcript, task(args), form, parts)
             .map_err(|e| Error::internal(format!("a transcript is not JSON: {e}")))?;
-        if !line(out, text.trim_end())? || !flush(out)? {
-            break;
-        }
-    }
-    Ok(())
+        Ok(line(out, text.trim_end())? && flush(out)?)
+    })
 }
 
 /// What a document says of the recording that it is from.
@@ -143,15 +181,17 @@ struct Metadata<'a> {
     language: &'a str,
 }
 
-fn documents(engine: &Engine, args: &TranscribeArgs, mut writer: Writer) -> Result<()> {
-    for file in &args.files {
-        let said = transcribe(engine, args, file).map_err(|e| e.context(file.display()))?;
-        if !writer.push(points(engine, args, &said, file)?)? {
-            return Ok(());
-        }
+fn documents(engine: &Engine, args: &TranscribeArgs, mut writer: Writer) -> Result<usize> {
+    let mut read = true;
+    let failed = each(engine, args, |said, file| {
+        read = writer.push(points(engine, args, said, file)?)?;
+        Ok(read)
+    })?;
+    if read {
+        let dimension = args.dimensions.map_or_else(|| Ok::<_, Error>(engine.preload()?.model.dimension()), Ok)?;
+        writer.finish(dimension, args.encoding.0)?;
     }
-    let dimension = args.dimensions.map_or_else(|| Ok::<_, Error>(engine.preload()?.model.dimension()), Ok)?;
-    writer.finish(dimension, args.encoding.0)
+    Ok(failed)
 }
 
 /// The segments of a recording as documents.
@@ -195,7 +235,7 @@ fn transcribe(engine: &Engine, args: &TranscribeArgs, file: &Path) -> Result<Sai
     bar.set_message(file.display().to_string());
     let job = Transcribe {
         model: None,
-        audio: map(file)?,
+        audio: contents(file)?,
         prompt: args.prompt.clone(),
         options,
         progress: &mut |_, done, seconds| {
@@ -206,5 +246,14 @@ fn transcribe(engine: &Engine, args: &TranscribeArgs, file: &Path) -> Result<Sai
     };
     let said = engine.run(job, Deadline::NONE);
     bar.finish_and_clear();
-    said
+    said.map_err(|e| e.context(file.display()))
+}
+
+fn contents(file: &Path) -> Result<Bytes> {
+    if file != Path::new("-") {
+        return map(file);
+    }
+    let mut bytes = vec![];
+    std::io::stdin().read_to_end(&mut bytes).map_err(|e| Error::new(Kind::Io, format!("cannot read stdin: {e}")))?;
+    Ok(bytes.into())
 }

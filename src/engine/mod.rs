@@ -137,8 +137,12 @@ pub struct Usage {
     pub characters: usize,
     /// Time from text to ids.
     pub tokenization: Duration,
-    /// Time from ids to vectors.
+    /// Time from ids to vectors, or of all the work with a recording or a text.
     pub inference: Duration,
+    /// How long the recordings were.
+    pub audio: Duration,
+    /// Tokens written.
+    pub written: usize,
 }
 
 /// Job: a vector for each text.
@@ -341,6 +345,7 @@ fn forward<R>(
         characters: texts.inputs.iter().map(characters).sum(),
         tokenization: tokenized - start,
         inference: tokenized.elapsed(),
+        ..Usage::default()
     };
     Ok((results, usage))
 }

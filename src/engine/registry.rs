@@ -92,6 +92,15 @@ impl Registry {
         stem.unwrap_or_else(|| catalog::short_name(&self.config.model)).to_string()
     }
 
+    fn is_speech(&self, name: &str) -> bool {
+        let config = &self.config.speech_model;
+        name == OPENAI_SPEECH || name == config || catalog::short_name(name) == self.speech_name()
+    }
+
+    fn is_text(&self, name: &str) -> bool {
+        name == self.config.text_model || catalog::short_name(name) == self.text_name()
+    }
+
     fn is_default(&self, name: &str) -> bool {
         let default = self.default_name();
         let known = catalog::find(name).map_or(name, |e| e.name);
@@ -129,10 +138,8 @@ impl Registry {
     /// The speech model that a request names, or the default one; loads it if need be.
     pub fn speech(&self, name: Option<&str>) -> Result<Arc<Loaded<Whisper>>> {
         let default = self.speech_name();
-        let is_default =
-            |n: &&str| *n == OPENAI_SPEECH || *n == self.config.speech_model || catalog::short_name(n) == default;
         let load = |path: &Path| Whisper::load(&self.cpu, path);
-        match name.filter(|n| !is_default(n)) {
+        match name.filter(|n| !self.is_speech(n)) {
             None => self.speech.get(default, || source::for_operator(&self.config, &self.config.speech_model), load),
             Some(name) => {
                 let path = source::for_request(&self.config, name)?;
@@ -149,9 +156,8 @@ impl Registry {
     /// The model that a request names, or the default one, to write; loads it if need be.
     pub fn text(&self, name: Option<&str>) -> Result<Arc<Loaded<Llama>>> {
         let default = self.text_name();
-        let is_default = |n: &&str| *n == self.config.text_model || catalog::short_name(n) == default;
         let load = |path: &Path| Llama::load(&self.cpu, path);
-        match name.filter(|n| !is_default(n)) {
+        match name.filter(|n| !self.is_text(n)) {
             None => self.text.get(default, || source::for_operator(&self.config, &self.config.text_model), load),
             Some(name) => {
                 let path = source::for_request(&self.config, name)?;
@@ -166,18 +172,35 @@ impl Registry {
         slot.try_lock().ok()?.clone()
     }
 
-    /// The names that requests can use: the default first, then what is installed.
+    /// The names that requests can use: the default first, then those that hear and write, if they are here, then what is
+    /// installed.
     pub fn names(&self) -> Vec<String> {
-        let default = self.default_name();
-        let others = source::list(&self.config).into_iter().filter(|n| *n != default);
-        std::iter::once(default.clone()).chain(others).collect()
+        let mut names = vec![self.default_name()];
+        if self.can_load(&self.config.speech_model) {
+            names.extend([self.speech_name(), OPENAI_SPEECH.into()]);
+        }
+        if self.can_load(&self.config.text_model) {
+            names.push(self.text_name());
+        }
+        let installed = source::list(&self.config);
+        let others: Vec<_> = installed.into_iter().filter(|n| !names.contains(n)).collect();
+        names.extend(others);
+        names
+    }
+
+    /// Whether one of the default models is here, or may be downloaded.
+    fn can_load(&self, name: &str) -> bool {
+        self.config.download || source::here(&self.config, name).is_some()
     }
 
     /// The name by which a model that a request names is served, without loading it.
     pub fn resolve(&self, name: &str) -> Result<String> {
-        if self.is_default(name) {
-            return Ok(self.default_name());
+        match name {
+            name if self.is_default(name) => Ok(self.default_name()),
+            OPENAI_SPEECH if self.can_load(&self.config.speech_model) => Ok(OPENAI_SPEECH.into()),
+            name if self.is_speech(name) && self.can_load(&self.config.speech_model) => Ok(self.speech_name()),
+            name if self.is_text(name) && self.can_load(&self.config.text_model) => Ok(self.text_name()),
+            name => source::for_request(&self.config, name).map(|_| catalog::short_name(name).to_string()),
         }
-        source::for_request(&self.config, name).map(|_| catalog::short_name(name).to_string())
     }
 }

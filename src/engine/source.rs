@@ -74,21 +74,25 @@ pub fn for_request(config: &Config, name: &str) -> Result<PathBuf> {
     installed(config, name).ok_or_else(|| not_found(name, "models that are installed can be asked for by name"))
 }
 
-/// The path of a model that the operator names: a path, or a name looked for everywhere.
-pub fn for_operator(config: &Config, name: &str) -> Result<PathBuf> {
+/// The path of a model that the operator names, if it is on this machine.
+pub fn here(config: &Config, name: &str) -> Option<PathBuf> {
     let path = Path::new(name);
     if path.is_file() || path.is_dir() {
-        return Ok(path.to_path_buf());
+        return Some(path.to_path_buf());
     }
-    if let Some(path) = installed(config, name) {
+    let repository = || catalog::known(name).map_or(name, |(_, repository)| repository);
+    let cached = || Some(repository()).filter(|r| hub::is_repository(r)).and_then(hub::cached);
+    installed(config, name).or_else(cached)
+}
+
+/// The path of a model that the operator names: a path, or a name looked for everywhere.
+pub fn for_operator(config: &Config, name: &str) -> Result<PathBuf> {
+    if let Some(path) = here(config, name) {
         return Ok(path);
     }
     let repository = catalog::known(name).map_or(name, |(_, repository)| repository);
     if !hub::is_repository(repository) {
         return Err(not_found(name, "no such file, installed model or model of the catalog"));
-    }
-    if let Some(path) = hub::cached(repository) {
-        return Ok(path);
     }
     if config.download {
         return hub::pull(repository, &mut hub::Quiet);

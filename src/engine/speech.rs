@@ -52,7 +52,10 @@ impl Job for Transcribe<'_> {
             options.prompt = model.prompt(&prompt)?;
         }
         let again = || Ok(Box::new(recording.samples()?) as Pieces);
-        let mut listener = Listener::new(model.config.bands, options.voices, again)?;
+        let mut listener = Listener::new(model.config.bands, options.voices, again, || {
+            deadline.check()?;
+            (self.progress)(&[], 0.0, 0.0)
+        })?;
         let seconds = listener.seconds();
         let transcript = model.transcribe(&engine.cpu, &mut listener, &options, |segments, done| {
             deadline.check()?;

@@ -1,6 +1,6 @@
 //! The local server: HTTP/1.1 over the same interface that the function has.
 
-use crate::api::routes::{Access, Family, Found, find};
+use crate::api::routes::{Access, Family, Found, Route, find};
 use crate::api::stream::Sink;
 use crate::api::{Api, Trust, too_large};
 use crate::engine::Deadline;
@@ -22,11 +22,18 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::Receiver;
+use tokio::time::Instant;
 
 /// How long a client may take to send its headers.
 const HEADER_TIME: Duration = Duration::from_secs(10);
-/// How long a client may take to send its body.
+/// How long a client may take to send its body, beside the time at [`SLOWEST`].
 const BODY_TIME: Duration = Duration::from_secs(30);
+/// A body may come as slowly as this, in bytes a second: recordings come over telephones.
+const SLOWEST: usize = 8 << 10;
+/// Bytes of bodies that are in memory at once, whatever the places.
+const BODIES: usize = 512 << 20;
+/// What [`BODIES`] is counted in: semaphores count no further than 4 billion.
+const BODY_UNIT: usize = 1 << 10;
 /// How much of a body that is too long is discarded, in limits.
 const DISCARD_FACTOR: usize = 8;
 /// How long requests under way may go on after a signal to stop.
@@ -41,17 +48,40 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub fn run(api: Arc<Api>, address: SocketAddr, ready: impl FnOnce(SocketAddr)) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(api.engine.cpu.threads().max(2))
+        .max_blocking_threads(2 * workers(&api))
         .build()
         .map_err(|e| Error::internal(format!("cannot start the event loop: {e}")))?;
     runtime.block_on(serve(api, address, ready))
+}
+
+/// How many requests are worked on at once; recordings and long texts have as many workers again, so that they hold up nothing else.
+fn workers(api: &Api) -> usize {
+    api.engine.cpu.threads().max(2)
+}
+
+/// What there is only so much of.
+struct Limits {
+    places: Arc<Semaphore>,
+    bodies: Arc<Semaphore>,
+    long: Arc<Semaphore>,
+}
+
+impl Limits {
+    fn new(api: &Api) -> Self {
+        let of = |count| Arc::new(Semaphore::new(count));
+        Self { places: of(api.engine.config.max_concurrent), bodies: of(BODIES / BODY_UNIT), long: of(workers(api)) }
+    }
+}
+
+fn overloaded(what: &str) -> Error {
+    Error::new(Kind::Overloaded, format!("{what}; try again in a second"))
 }
 
 async fn serve(api: Arc<Api>, address: SocketAddr, ready: impl FnOnce(SocketAddr)) -> Result<()> {
     let cannot = |e: std::io::Error| Error::new(Kind::Io, format!("cannot listen on {address}: {e}"));
     let listener = TcpListener::bind(address).await.map_err(cannot)?;
     ready(listener.local_addr().map_err(cannot)?);
-    let places = Arc::new(Semaphore::new(api.engine.config.max_concurrent));
+    let limits = Arc::new(Limits::new(&api));
     let graceful = GracefulShutdown::new();
     let mut stop = std::pin::pin!(stop_signal());
     loop {
@@ -63,8 +93,8 @@ async fn serve(api: Arc<Api>, address: SocketAddr, ready: impl FnOnce(SocketAddr
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let (api, places) = (api.clone(), places.clone());
-        let service = service_fn(move |request| answer(api.clone(), places.clone(), request));
+        let (api, limits) = (api.clone(), limits.clone());
+        let service = service_fn(move |request| answer(api.clone(), limits.clone(), request));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIME)
@@ -92,13 +122,9 @@ async fn stop_signal() {
     }
 }
 
-async fn answer(
-    api: Arc<Api>,
-    places: Arc<Semaphore>,
-    request: Request<Incoming>,
-) -> Result<Response<Body>, Infallible> {
+async fn answer(api: Arc<Api>, limits: Arc<Limits>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let family = Family::of(&request);
-    let response = match admitted(api.clone(), places, request, family).await {
+    let response = match admitted(api.clone(), &limits, request, family).await {
         Ok(response) => response,
         Err(error) => {
             let mut response = api.refuse(family, &error).map(Body::from);
@@ -110,41 +136,48 @@ async fn answer(
     Ok(response)
 }
 
-/// Who may use the route of a request, if it has one.
-fn access(parts: &http::request::Parts) -> Option<Access> {
+/// The route of a request, if it has one.
+fn route(parts: &http::request::Parts) -> Option<&'static Route> {
     match find(&parts.method, parts.uri.path()) {
-        Ok(Found::Route(route, _)) => Some(route.access),
+        Ok(Found::Route(route, _)) => Some(route),
         _ => None,
     }
 }
 
 async fn admitted(
     api: Arc<Api>,
-    places: Arc<Semaphore>,
+    limits: &Limits,
     request: Request<Incoming>,
     family: Family,
 ) -> Result<Response<Body>> {
     let (parts, body) = request.into_parts();
-    let access = access(&parts);
-    if access == Some(Access::Open) {
+    let route = route(&parts);
+    let limit = api.payload_limit(family);
+    if route.is_some_and(|route| route.access == Access::Open) {
         // These only look at what is there. Busy is not ill: probes need no place and no worker.
-        let body = read(body, &parts.headers, api.payload_limit(family)).await?;
+        let body = read(body, &parts.headers, limit).await?;
         return Ok(api.handle(&Request::from_parts(parts, body), Trust::Key, Deadline::NONE, None).map(Body::from));
     }
     // Before the body, so that neither strangers nor a crowd fill the memory.
-    if access.is_some() {
+    if route.is_some() {
         api.precheck(&parts.headers)?;
     }
-    let place = places
-        .try_acquire_owned()
-        .map_err(|_| Error::new(Kind::Overloaded, "every place in the queue is taken; try again in a second"))?;
-    let body = read(body, &parts.headers, api.payload_limit(family)).await?;
+    let taken = |_| overloaded("every place in the queue is taken");
+    let place = limits.places.clone().try_acquire_owned().map_err(taken)?;
+    let units = stated(&parts.headers).unwrap_or(limit).min(limit).min(BODIES).div_ceil(BODY_UNIT) as u32;
+    let full = |_| overloaded("the bodies that are waiting fill the memory for them");
+    let room = limits.bodies.clone().try_acquire_many_owned(units).map_err(full)?;
+    let body = read(body, &parts.headers, limit).await?;
+    let turn = match route.filter(|route| route.is_long) {
+        Some(_) => limits.long.clone().acquire_owned().await.ok(),
+        None => None,
+    };
     let request = Request::from_parts(parts, body);
     let (sink, mut pieces) = Sink::channel();
     let head = api.stream_head();
     let work = tokio::task::spawn_blocking(move || {
         let response = api.handle(&request, Trust::Key, Deadline::NONE, Some(&sink));
-        drop(place);
+        drop((place, room, turn));
         response
     });
     match pieces.recv().await {
@@ -196,32 +229,37 @@ impl hyper::body::Body for Body {
     }
 }
 
+/// The length that a body is said to have.
+fn stated(headers: &HeaderMap) -> Option<usize> {
+    headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
 /// Reads a body up to a limit. Of a longer one some is discarded, since many clients read no reply while they send.
 async fn read(mut body: Incoming, headers: &HeaderMap, limit: usize) -> Result<Bytes> {
-    let stated = headers.get(http::header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
-    let stated = stated.filter(|length| *length > limit);
+    let stated = stated(headers).filter(|length| *length > limit);
     if let Some(length) = stated.filter(|_| headers.contains_key(http::header::EXPECT)) {
         return Err(too_large(length, limit));
     }
-    let reading = async {
-        let (mut bytes, mut length) = (BytesMut::new(), 0);
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|e| Error::new(Kind::InvalidJson, format!("the body broke off: {e}")))?;
-            let data = frame.data_ref().map_or(&[][..], |b| &b[..]);
-            length += data.len();
-            if length > DISCARD_FACTOR * limit {
-                break;
-            }
-            if length <= limit && stated.is_none() {
-                bytes.extend_from_slice(data);
-            }
+    let late = |length: usize| {
+        let time = BODY_TIME.as_secs();
+        let message = format!("of the body {length} bytes arrived in {time} s and a second for each {SLOWEST}");
+        stated.map_or_else(|| Error::new(Kind::SlowBody, message), |length| too_large(length, limit))
+    };
+    let (mut bytes, mut length, start) = (BytesMut::new(), 0, Instant::now());
+    loop {
+        let end = start + BODY_TIME + Duration::from_secs((length / SLOWEST) as u64);
+        let frame = tokio::time::timeout_at(end, body.frame()).await.map_err(|_| late(length))?;
+        let Some(frame) = frame else { break };
+        let frame = frame.map_err(|e| Error::new(Kind::InvalidJson, format!("the body broke off: {e}")))?;
+        let data = frame.data_ref().map_or(&[][..], |b| &b[..]);
+        length += data.len();
+        if length > DISCARD_FACTOR * limit {
+            break;
         }
-        let length = stated.unwrap_or(length);
-        if length > limit { Err(too_large(length, limit)) } else { Ok(bytes.freeze()) }
-    };
-    let late = |_| match stated {
-        Some(length) => too_large(length, limit),
-        None => Error::new(Kind::SlowBody, format!("the body did not arrive within {} s", BODY_TIME.as_secs())),
-    };
-    tokio::time::timeout(BODY_TIME, reading).await.map_err(late)?
+        if length <= limit && stated.is_none() {
+            bytes.extend_from_slice(data);
+        }
+    }
+    let length = stated.unwrap_or(length);
+    if length > limit { Err(too_large(length, limit)) } else { Ok(bytes.freeze()) }
 }

@@ -6,15 +6,16 @@ pub use request::{AudioRequest, Chunking, ServerVad};
 
 use super::routes::{Call, Reply};
 use super::stream::{Events, Sink};
-use crate::engine::Check;
 use crate::engine::speech::{self, Said, Transcribe};
+use crate::engine::{self, Check};
 use crate::error::{Error, Result};
-use crate::format::transcript::{Parts, Usage, render};
+use crate::format::transcript::{Parts, Usage, render, rounded};
 use crate::format::{Encoded, encode};
 use crate::models::whisper::{Segment, Task, language_name};
 use request::Request;
 use schemars::JsonSchema;
 use serde::Serialize;
+use std::time::{Duration, Instant};
 
 /// The reply of `/v1/audio/embeddings`, which takes an [`AudioRequest`] and is not OpenAI's.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -67,6 +68,7 @@ pub fn translations(call: &Call) -> Result<Reply> {
 
 /// Answers `POST /v1/audio/embeddings`: what is said, in segments, and their vectors.
 pub fn embeddings(call: &Call) -> Result<Reply> {
+    let start = Instant::now();
     let Request { fields, file, .. } = Request::read(call)?;
     let options = fields.options(Task::Transcribe)?;
     let check = Check { model: fields.embedding_model.clone(), dimensions: fields.dimensions, prompt: None };
@@ -80,21 +82,30 @@ pub fn embeddings(call: &Call) -> Result<Reply> {
     let vectors = speech::embed(call.engine, &transcript, fields.embedding_model, fields.dimensions, call.deadline)?;
     let document = |(index, (segment, vector)): (usize, (&Segment, Vec<f32>))| {
         let (embedding, scale) = encode(vector, fields.encoding_format.unwrap_or_default());
-        let (text, start, end) = (segment.text.trim().to_string(), segment.start, segment.end);
+        let (text, start, end) = (segment.text.trim().to_string(), rounded(segment.start), rounded(segment.end));
         SegmentEmbedding { object: "embedding", index, text, start, end, embedding, scale }
     };
-    Reply::json(&AudioEmbeddingsResponse {
+    let work = work(transcript.duration, start);
+    let reply = Reply::json(&AudioEmbeddingsResponse {
         object: "list",
         data: transcript.segments.iter().zip(vectors.vectors).enumerate().map(document).collect(),
         model: vectors.model,
         speech_model,
         language: language_name(&transcript.language).into(),
-        duration: transcript.duration,
+        duration: rounded(transcript.duration),
         usage: Usage::of(transcript.duration),
-    })
+    })?;
+    Ok(reply.usage(work))
+}
+
+/// What a recording of so many seconds was, for the counters.
+fn work(seconds: f32, start: Instant) -> engine::Usage {
+    let (audio, inference) = (Duration::from_secs_f32(seconds.max(0.0)), start.elapsed());
+    engine::Usage { audio, inference, ..engine::Usage::default() }
 }
 
 fn answer(call: &Call, task: Task) -> Result<Reply> {
+    let start = Instant::now();
     let Request { fields, file, form } = Request::read(call)?;
     let options = fields.options(task)?;
     let parts = Parts { segments: !options.words || fields.wants("segment"), words: options.words };
@@ -112,15 +123,17 @@ fn answer(call: &Call, task: Task) -> Result<Reply> {
     };
     let outcome = call.engine.run(job, call.deadline);
     if let Some(mut events) = events {
+        let seconds = outcome.as_ref().map_or(0.0, |said| said.transcript.duration);
         let done = outcome.and_then(|said| {
-            let (text, usage) = (said.transcript.text(), Usage::of(said.transcript.duration));
+            let (text, usage) = (said.transcript.text(), Usage::of(seconds));
             events.send(&Done { kind: "transcript.text.done", text: text.trim(), usage })
         });
-        return events.end(done);
+        return Ok(events.end(done)?.usage(work(seconds, start)));
     }
-    let body = render(&outcome?.transcript, task, form, parts)
-        .map_err(|e| Error::internal(format!("a reply is not JSON: {e}")))?;
-    Ok(Reply::text(body, form.content_type()))
+    let transcript = outcome?.transcript;
+    let body =
+        render(&transcript, task, form, parts).map_err(|e| Error::internal(format!("a reply is not JSON: {e}")))?;
+    Ok(Reply::text(body, form.content_type()).usage(work(transcript.duration, start)))
 }
 
 /// OpenAI's event for a further part of a text.

@@ -148,6 +148,10 @@ fn of_form(content_type: &str, body: &Bytes) -> Result<(AudioRequest, Option<Byt
 
 /// Takes a field of a form, where everything is text.
 fn set(fields: &mut AudioRequest, name: &str, text: String) -> Result<()> {
+    // What a form on a page leaves empty is not there.
+    if text.trim().is_empty() {
+        return Ok(());
+    }
     match name {
         "model" => fields.model = Some(text),
         "uri" => fields.uri = Some(text),
@@ -211,7 +215,7 @@ fn number<T: std::str::FromStr>(name: &str, text: &str, what: &str) -> Result<T>
 fn flag(name: &str, text: &str) -> Result<bool> {
     match text.trim().to_ascii_lowercase().as_str() {
         "true" | "1" => Ok(true),
-        "false" | "0" | "" => Ok(false),
+        "false" | "0" => Ok(false),
         _ => Err(Error::value(name, format!("{name} is {:?}, it must be true or false", shown(text)))),
     }
 }

@@ -9,6 +9,7 @@ use crate::models::llama::Tokens;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::time::Instant;
 
 /// `POST /v1/chat/completions`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -129,7 +130,7 @@ pub fn chat(call: &Call) -> Result<Reply> {
             first.into_iter().chain([chunk(&texts, index, part)]).collect()
         });
     }
-    let created = now();
+    let (created, start) = (now(), Instant::now());
     let (answers, usage) = texts.answers(call)?;
     let loaded = texts.loaded(call)?;
     let choice = |(index, answer): (usize, Answer)| ChatChoice {
@@ -139,7 +140,8 @@ pub fn chat(call: &Call) -> Result<Reply> {
         finish_reason: answer.finish.name(),
     };
     let choices = answers.into_iter().enumerate().map(choice).collect();
-    Reply::json(&ChatResponse { id, object: "chat.completion", created, model: loaded.name.clone(), choices, usage })
+    let (object, model, work) = ("chat.completion", loaded.name.clone(), usage.work(start.elapsed()));
+    Ok(Reply::json(&ChatResponse { id, object, created, model, choices, usage })?.usage(work))
 }
 
 /// A part of a text in a stream.

@@ -10,6 +10,7 @@ use crate::models::llama::Tokens;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use std::time::Instant;
 
 /// As OpenAI has it.
 const MAX_TOKENS: usize = 16;
@@ -87,7 +88,7 @@ pub fn completions(call: &Call) -> Result<Reply> {
     if request.options.is_stream() {
         return texts.stream(call, &id, "text_completion", &mut |index, part| vec![chunk(&texts, index, part)]);
     }
-    let created = now();
+    let (created, start) = (now(), Instant::now());
     let (answers, usage) = texts.answers(call)?;
     let loaded = texts.loaded(call)?;
     let choice = |(index, answer): (usize, Answer)| CompletionChoice {
@@ -97,14 +98,8 @@ pub fn completions(call: &Call) -> Result<Reply> {
         finish_reason: answer.finish.name(),
     };
     let choices = answers.into_iter().enumerate().map(choice).collect();
-    Reply::json(&CompletionResponse {
-        id,
-        object: "text_completion",
-        created,
-        model: loaded.name.clone(),
-        choices,
-        usage,
-    })
+    let (object, model, work) = ("text_completion", loaded.name.clone(), usage.work(start.elapsed()));
+    Ok(Reply::json(&CompletionResponse { id, object, created, model, choices, usage })?.usage(work))
 }
 
 /// A part of a text in a stream.

@@ -4,7 +4,8 @@ pub mod chat;
 pub mod completions;
 
 use super::routes::{Call, Reply};
-use super::stream::Events;
+use super::stream::{Events, Sink};
+use crate::engine::Usage;
 use crate::engine::generate::{Answer, Generate, Piece, Prompt};
 use crate::engine::registry::Loaded;
 use crate::error::{Error, Result, shown};
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 /// Texts of one request are written one after another.
 const MOST_TEXTS: usize = 128;
@@ -102,6 +103,11 @@ impl TextUsage {
         }
         self.completion_tokens += answer.written_tokens;
         self.total_tokens = self.prompt_tokens + self.completion_tokens;
+    }
+
+    /// The same for the counters.
+    fn work(self, inference: Duration) -> Usage {
+        Usage { tokens: self.prompt_tokens, written: self.completion_tokens, inference, ..Usage::default() }
     }
 }
 
@@ -197,7 +203,10 @@ impl Texts<'_> {
                 top_logprobs: self.top_logprobs,
                 echo: self.echo,
                 schema: self.schema.clone(),
-                on_piece: &mut |piece, model| on_part(index, Part::Piece(piece, &model.tokens)),
+                on_piece: &mut |piece, model| {
+                    call.sink.map_or(Ok(()), Sink::check)?;
+                    on_part(index, Part::Piece(piece, &model.tokens))
+                },
             };
             let answer = call.engine.run(job, call.deadline)?;
             usage.add(&answer, index % each == 0);
@@ -232,7 +241,7 @@ impl Texts<'_> {
         choices: &mut dyn FnMut(usize, Part) -> Vec<Value>,
     ) -> Result<Reply> {
         let (model, created, counts) = (self.loaded(call)?.name.clone(), now(), self.options.counts_tokens());
-        let mut events = Events::new(call.sink);
+        let (mut events, start) = (Events::new(call.sink), Instant::now());
         let mut send = |choices: Value, usage: Option<TextUsage>| {
             let mut chunk = json!({"id": id, "object": object, "created": created, "model": model, "choices": choices});
             if counts {
@@ -243,9 +252,10 @@ impl Texts<'_> {
         let written = self.write(call, &mut |index, part| {
             choices(index, part).into_iter().try_for_each(|choice| send(json!([choice]), None))
         });
-        let written = written.and_then(|usage| if counts { send(json!([]), Some(usage)) } else { Ok(()) });
-        let outcome = written.and_then(|()| events.done());
-        events.end(outcome)
+        let work = written.as_ref().map_or_else(|_| Usage::default(), |usage| usage.work(start.elapsed()));
+        let counted = written.and_then(|usage| if counts { send(json!([]), Some(usage)) } else { Ok(()) });
+        let outcome = counted.and_then(|()| events.done());
+        Ok(events.end(outcome)?.usage(work))
     }
 }
 

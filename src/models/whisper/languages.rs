@@ -27,10 +27,12 @@ pub fn name(code: &str) -> &str {
     LANGUAGES.iter().find(|(c, _)| *c == code).map_or(code, |(_, name)| name)
 }
 
-/// The code of a language that is given by its code or its name, in any case.
+/// The code of a language that is given by its code or its name, in any case, or with a region: `en-US`.
 pub fn code(language: &str) -> String {
     let lower = language.trim().to_lowercase();
-    LANGUAGES.iter().find(|(_, name)| *name == lower).map_or(lower, |(code, _)| code.to_string())
+    let base = lower.split(['-', '_']).next().unwrap_or_default();
+    let found = LANGUAGES.iter().find(|(code, name)| *name == lower || *code == base);
+    found.map_or_else(|| lower.clone(), |(code, _)| code.to_string())
 }
 
 /// The codes of the first `count` languages.

@@ -42,15 +42,22 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// For a model of so many mel bands; `again` gives the same pieces each time. With `voices` what is none of them is passed over.
+    /// For a model of so many mel bands; `again` gives the same pieces each time, and `check` is called over and over while they
+    /// are gone through. With `voices` what is none of them is passed over.
     ///
     /// # Errors
-    /// The recording cannot be read.
-    pub fn new(bands: usize, voices: Option<Voices>, again: impl Fn() -> Result<Pieces>) -> Result<Self> {
+    /// The recording cannot be read, or `check` gives up.
+    pub fn new(
+        bands: usize,
+        voices: Option<Voices>,
+        again: impl Fn() -> Result<Pieces>,
+        mut check: impl FnMut() -> Result<()>,
+    ) -> Result<Self> {
         let mut frames = Frames::new(bands, again()?);
         frames.voices = voices.map(VoiceDetector::new);
         let (mut loudest, mut frame) = (SILENCE, vec![0.0; bands]);
         while frames.ended.is_none_or(|length| frames.next < length / HOP + BEHIND) {
+            check()?;
             loudest = frames.next(&mut frame)?.max(loudest);
         }
         let length = frames.ended.unwrap_or(0);
@@ -109,8 +116,9 @@ impl Listener {
         let mut frames = self.ready.clone();
         frames.truncate(size.min(FRAMES) * bands);
         for (i, frame) in frames.chunks_exact_mut(bands).enumerate() {
-            // In order, and few: a recording of an hour has some hundred.
-            if !self.voices.iter().any(|voice| voice.contains(&(seek + i))) {
+            // In order, so that only the first that is not over yet can be one.
+            let next = self.voices.partition_point(|voice| voice.end <= seek + i);
+            if !self.voices.get(next).is_some_and(|voice| voice.contains(&(seek + i))) {
                 frame.fill(SILENCE);
             }
         }

@@ -167,7 +167,9 @@ impl Transcribing<'_> {
         let tried = cpu.inside(|| model.decode(cpu, &self.heard, &prompt, options, seek as u64));
         let (decoded, least) = (&tried.decoded, options.least_log_probability);
         let nobody = decoded.no_speech > options.most_no_speech && decoded.log_probability <= least;
-        if nobody || decoded.log_probability < NOT_HEARD * least {
+        // At a temperature that is asked for, unlikely texts are what was asked for.
+        let drawn = options.temperatures.first().is_some_and(|t| *t > 0.0);
+        if nobody || (!drawn && decoded.log_probability < NOT_HEARD * least) {
             return (vec![], size);
         }
         let (mut segments, mut advance) = model.split(&tried, seek, size);
@@ -193,7 +195,8 @@ impl Whisper {
     /// Transcribes a recording; `on_segments` gets the segments of each window as it is done, and how far that is, in seconds.
     ///
     /// # Errors
-    /// The recording cannot be read, the language is not one of the model's, or `on_segments` gives up.
+    /// The recording cannot be read, the language is not one of the model's, a model of English alone is to translate, or
+    /// `on_segments` gives up.
     pub fn transcribe(
         &self,
         cpu: &Cpu,
@@ -201,6 +204,9 @@ impl Whisper {
         options: &Options,
         mut on_segments: impl FnMut(&[Segment], f32) -> Result<()>,
     ) -> Result<Transcript> {
+        if options.task == Task::Translate && !self.vocabulary.is_multilingual() {
+            return Err(Error::value("task", "translation needs a multilingual model, this one knows en only"));
+        }
         let (language, text) = (self.language_token(options)?, options.prompt.clone());
         let heard = Heard::default();
         let mut run = Transcribing { model: self, cpu, options, heard, language, text, prompt_from: 0, spoken: 0.0 };

@@ -178,8 +178,10 @@ impl Whisper {
         for id in tokens {
             bytes.extend_from_slice(self.vocabulary.bytes(*id));
             count += 1;
-            if let Ok(text) = std::str::from_utf8(&bytes) {
-                groups.push((text.to_string(), count));
+            let is_begun = std::str::from_utf8(&bytes).is_err_and(|e| e.error_len().is_none());
+            if !is_begun {
+                // Bytes that are no character do not keep those behind them waiting.
+                groups.push((String::from_utf8_lossy(&bytes).into_owned(), count));
                 bytes.clear();
                 count = 0;
             }
