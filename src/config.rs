@@ -4,6 +4,7 @@ use crate::aws::s3::prefixes;
 use crate::error::{Error, Result};
 use crate::kernels::Isa;
 use crate::models::weights::Precision;
+use crate::nn::Pooling;
 use std::path::PathBuf;
 
 /// Memory that buys one virtual CPU in AWS Lambda, in MB.
@@ -43,6 +44,9 @@ pub struct Config {
     pub isa: Isa,
     /// `TEALIGHT_PRECISION`: `int8`, or `f32`, to measure what quantisation costs. Default `int8`.
     pub precision: Precision,
+    /// `TEALIGHT_POOLING`: how the rows of a text become a vector: `cls`, `mean`, `max`, `lasttoken` or `mean_sqrt_len_tokens`.
+    /// Default: as the model's files say.
+    pub pooling: Option<Pooling>,
     /// `TEALIGHT_API_KEY`: the key that requests must carry. Default: none is asked for.
     pub api_key: Option<Secret>,
     /// `TEALIGHT_API_KEY_SECRET`: the ARN of a secret in AWS Secrets Manager that holds that key.
@@ -139,6 +143,7 @@ impl Config {
             threads: number("TEALIGHT_THREADS", threads, 1024)?,
             isa: get("TEALIGHT_ISA").map_or_else(|| Ok(Isa::best()), |name| Isa::named(&name))?,
             precision: precision(get("TEALIGHT_PRECISION").as_deref())?,
+            pooling: get("TEALIGHT_POOLING").map(|name| pooling(&name)).transpose()?,
             api_key: get("TEALIGHT_API_KEY").map(|key| Secret(key.trim().to_string())),
             api_key_secret: get("TEALIGHT_API_KEY_SECRET"),
             s3_prefixes: s3_prefixes(get("TEALIGHT_S3_PREFIXES"))?,
@@ -155,6 +160,13 @@ impl Config {
 fn s3_prefixes(text: Option<String>) -> Result<Vec<String>> {
     let name = "TEALIGHT_S3_PREFIXES";
     prefixes(&text.map_or_else(Vec::new, |text| list(&text))).map_err(|e| Error::value(name, format!("{name}: {e}")))
+}
+
+fn pooling(name: &str) -> Result<Pooling> {
+    Pooling::named(name).ok_or_else(|| {
+        let known = Pooling::ALL.map(Pooling::name).join(", ");
+        Error::value("TEALIGHT_POOLING", format!("TEALIGHT_POOLING is {name:?}, it must be one of {known}"))
+    })
 }
 
 fn precision(name: Option<&str>) -> Result<Precision> {

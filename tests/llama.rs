@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tealight::config::Config;
 use tealight::engine::generate::{Answer, Finish, Generate, Piece, Prompt};
-use tealight::engine::{Deadline, Engine};
+use tealight::engine::{Deadline, Embed, Engine, Input, Long, Texts};
 use tealight::kernels::Isa;
+use tealight::models::gguf::Gguf;
 use tealight::models::llama::chat::{self, Chat};
 use tealight::models::llama::{self, Llama, Sampling, Tokens};
 use tealight::models::pack::Labels;
-use tealight::nn::Cpu;
+use tealight::nn::{Cpu, Pooling};
 use tealight::{Error, Kind};
 
 /// The least cosine of logits to those in float64, of networks of random numbers, which are the hardest to quantise.
@@ -79,6 +80,101 @@ fn logits_are_those_of_the_equations() {
                 println!("{name} on {}: {found:.5}", isa.name());
                 assert!(found > least, "{name} on {}: {found}", isa.name());
             }
+        }
+    }
+}
+
+/// A model that writes makes vectors, too: of the last token, or the mean.
+#[test]
+fn vectors_are_those_of_the_equations() {
+    let goldens = goldens();
+    let tokens = ids(&goldens["ids"]);
+    let texts =
+        |inputs: Vec<Input>| Texts { model: None, inputs, prompt: None, long: Long::Refuse, field: "input", first: 0 };
+    for name in MODELS {
+        for (pooling, expected) in goldens["vectors"][name].as_object().unwrap() {
+            let engine = |pooling: Option<&str>| {
+                let model = fixture(name).display().to_string();
+                let pooling = pooling.map(|name| Pooling::named(name).unwrap());
+                Engine::new(Config { model, pooling, ..Config::read(|_| None).unwrap() }).unwrap()
+            };
+            let vectors = |engine: &Engine, inputs| {
+                let job = Embed { texts: texts(inputs), normalize: true, dimensions: None };
+                engine.run(job, Deadline::NONE).unwrap().vectors
+            };
+            let engine_of = engine(Some(pooling));
+            let found = vectors(&engine_of, vec![Input::Ids(tokens.clone())]);
+            let likeness = cosine(&found[0], &floats(expected));
+            println!("{name}, {pooling}: {likeness:.5}");
+            assert!(likeness > RANDOM_COSINE, "{name}, {pooling}: {likeness}");
+            let others = ["hello", "the weather and the world"].map(|text| Input::Text(text.into()));
+            let batch = vectors(&engine_of, [&[Input::Ids(tokens.clone())], &others[..]].concat());
+            assert!(batch[0] == found[0] && batch.len() == 3, "{name}: a vector depends on its batch");
+            if pooling == "lasttoken" {
+                assert!(vectors(&engine(None), vec![Input::Ids(tokens.clone())]) == found, "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn weights_in_several_files_are_those_of_one() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["config.json", "tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(fixture("scaled").join(name), folder.path().join(name)).unwrap();
+    }
+    let whole = std::fs::read(fixture("scaled").join("model.safetensors")).unwrap();
+    let whole = safetensors::SafeTensors::deserialize(&whole).unwrap();
+    let part = |i: usize| format!("model-0000{}-of-00002.safetensors", i + 1);
+    let mut map = serde_json::Map::new();
+    for i in 0..2 {
+        let tensors: Vec<_> =
+            whole.tensors().into_iter().enumerate().filter(|(n, _)| n % 2 == i).map(|(_, t)| t).collect();
+        map.extend(tensors.iter().map(|(name, _)| (name.clone(), part(i).into())));
+        safetensors::serialize_to_file(tensors, None, &folder.path().join(part(i))).unwrap();
+    }
+    let index = folder.path().join("model.safetensors.index.json");
+    std::fs::write(&index, json!({"metadata": {}, "weight_map": map}).to_string()).unwrap();
+    let cpu = Cpu::new(Isa::best(), 2);
+    let read =
+        |path: &Path| Llama::load(&cpu, path).map(|m| m.read(&cpu, &mut m.start(3), &[1, 2, 3], 3, || Ok(())).unwrap());
+    let expected = read(&fixture("scaled")).unwrap();
+    assert!(read(folder.path()).unwrap() == expected);
+    let packed = folder.path().join("packed.gguf");
+    llama::pack(&cpu, folder.path(), &Labels::default(), &packed).unwrap();
+    assert!(read(&packed).unwrap() == expected);
+    std::fs::remove_file(folder.path().join(part(1))).unwrap();
+    assert!(read(folder.path()).unwrap_err().message.contains(&part(1)));
+    std::fs::write(&index, r#"{"weight_map": {"a": "../../etc/passwd"}}"#).unwrap();
+    let error = read(folder.path()).unwrap_err();
+    assert!(error.message.contains("passwd") && !error.message.contains("etc"), "{error:?}");
+    std::fs::remove_file(&index).unwrap();
+    assert!(read(folder.path()).unwrap_err().message.contains("index.json"));
+}
+
+/// Every format of GGUF, in files of random numbers by the gguf package, which also says what they stand for.
+#[test]
+#[ignore = "needs what tests/run gets"]
+fn every_format_gives_the_logits_of_the_equations() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/text/formats");
+    let goldens = json_of(folder.join("expected.json"));
+    let tokens = ids(&goldens["ids"]);
+    let formats: Vec<_> = goldens.as_object().unwrap().iter().filter(|(name, _)| *name != "ids").collect();
+    assert_eq!(formats.len(), 11);
+    for (name, expected) in formats {
+        for isa in sets() {
+            let cpu = Cpu::new(isa, 2);
+            let model = Llama::load(&cpu, &folder.join(format!("{name}.gguf"))).unwrap();
+            let logits = model.read(&cpu, &mut model.start(0), &tokens, tokens.len(), || Ok(())).unwrap();
+            let rows: Vec<&[f32]> = logits.chunks_exact(model.config.vocabulary).collect();
+            let least = if isa.name() == "avx2" { RANDOM_COSINE_AVX2 } else { RANDOM_COSINE };
+            for (row, expected) in [rows[0], rows[1], rows[tokens.len() - 1]].iter().zip(expected.as_array().unwrap()) {
+                let found = cosine(row, &floats(expected));
+                println!("{name} on {}: {found:.5}", isa.name());
+                assert!(found > least, "{name} on {}: {found}", isa.name());
+            }
+            // A file of Llama 3 begins texts with a token of its own, though it may not say so.
+            assert_eq!(model.tokens.prefix, [0]);
         }
     }
 }
@@ -377,6 +473,56 @@ fn tokens_of_a_real_model() {
 }
 
 /// Chat templates of many makers as `transformers` renders them (tests/chat_templates.py).
+/// Tokenizers of many makers, and what their own code makes of the texts beside them: llama.cpp keeps both.
+#[test]
+#[ignore = "needs what tests/run gets"]
+fn tokens_are_those_of_the_makers() {
+    let folder = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("target/text/vocabularies");
+    let names = [
+        "llama-spm",
+        "llama-bpe",
+        "phi-3",
+        "gpt-2",
+        "starcoder",
+        "refact",
+        "command-r",
+        "qwen2",
+        "mpt",
+        "falcon",
+        "deepseek-llm",
+        "deepseek-coder",
+    ];
+    for name in names {
+        let path = folder.join(format!("ggml-vocab-{name}.gguf"));
+        let file = Gguf::parse(std::fs::read(&path).unwrap().into()).unwrap();
+        let tokens = Tokens::from_gguf(&file).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let read = |kind: &str| std::fs::read_to_string(folder.join(format!("ggml-vocab-{name}.gguf.{kind}"))).unwrap();
+        if name == "llama-bpe" {
+            let unknown = std::fs::read(&path).unwrap();
+            let at = |word: &str, from: usize| {
+                from + unknown[from..].windows(word.len()).position(|w| w == word.as_bytes()).unwrap()
+            };
+            let at = at(name, at("tokenizer.ggml.pre", 0));
+            let unknown = [&unknown[..at], b"llama-bpx", &unknown[at + name.len()..]].concat();
+            let error = Tokens::from_gguf(&Gguf::parse(unknown.into()).unwrap()).unwrap_err();
+            assert!(error.message.contains("tokenizer.ggml.pre") && error.message.contains("llama-bpx"), "{error:?}");
+        }
+        let (texts, ids) = (read("inp"), read("out"));
+        let texts: Vec<_> = texts.split_terminator("\n__ggml_vocab_test__\n").collect();
+        let ids: Vec<Vec<u32>> =
+            ids.lines().map(|l| l.split_whitespace().map(|id| id.parse().unwrap()).collect()).collect();
+        assert!(texts.len() > 40 && texts.len() == ids.len(), "{name}: {} {}", texts.len(), ids.len());
+        for (text, expected) in texts.iter().zip(&ids) {
+            let found = tokens.encode(text).unwrap();
+            assert_eq!(&found, expected, "{name}: {text:?}");
+            let bytes: Vec<u8> = found.iter().flat_map(|id| tokens.bytes(*id).to_vec()).collect();
+            // SentencePiece puts a space before a text.
+            let space = if matches!(name, "llama-spm" | "phi-3") && !text.is_empty() { " " } else { "" };
+            assert_eq!(String::from_utf8(bytes).unwrap(), format!("{space}{text}"), "{name}");
+        }
+    }
+}
+
 #[test]
 #[ignore = "needs what tests/run gets"]
 fn templates_are_rendered_as_transformers_does() {

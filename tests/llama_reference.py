@@ -3,6 +3,7 @@
 
     llama_reference.py fixtures          writes tests/fixtures/llama: small models of random numbers and their logits
     llama_reference.py golden GGUF       writes tests/goldens/llama/smollm2.json: logits of a real file after real text
+    llama_reference.py formats FOLDER    writes GGUF files of random numbers in every format, and their logits
 
 Weights are those that a file stands for: of quantised files what their blocks decode to (by the gguf package).
 """
@@ -54,8 +55,8 @@ def rotate(x, base, divisors, halves):
     return np.stack([a * cos - b * sin, a * sin + b * cos], -1).reshape(x.shape)
 
 
-def logits(w, config, ids):
-    """[tokens, vocabulary]. Names are GGUF's without `.weight`."""
+def rows(w, config, ids):
+    """[tokens, width], normalised. Names are GGUF's without `.weight`."""
     heads, shared, width = config["heads"], config["heads"] // config["kv_heads"], config["head"]
     turn = lambda x: rotate(x, config["base"], config.get("divisors", 1), config.get("halves", False))
     split = lambda x: x.reshape(len(ids), -1, width)
@@ -70,7 +71,19 @@ def logits(w, config, ids):
         x = x + np.concatenate(attended, -1) @ block["attn_output"].T
         y = rms_norm(x, block["ffn_norm"], config["eps"])
         x = x + (silu(y @ block["ffn_gate"].T) * (y @ block["ffn_up"].T)) @ block["ffn_down"].T
-    return rms_norm(x, w["output_norm"], config["eps"]) @ w.get("output", w["token_embd"]).T
+    return rms_norm(x, w["output_norm"], config["eps"])
+
+
+def logits(w, config, ids):
+    """[tokens, vocabulary]."""
+    return rows(w, config, ids) @ w.get("output", w["token_embd"]).T
+
+
+def vectors(w, config, ids):
+    """Of length 1, by name of the pooling."""
+    all_rows = rows(w, config, ids)
+    pooled = {"lasttoken": all_rows[-1], "mean": all_rows.mean(0)}
+    return {name: rounded([row / np.linalg.norm(row)])[0] for name, row in pooled.items()}
 
 
 # Files
@@ -212,7 +225,7 @@ def fixtures():
     base = {"width": 32, "inner": 44, "layers": 2, "heads": 4, "kv_heads": 2, "head": 8, "vocabulary": 304, "context": 64,
             "eps": 1e-5, "base": 1e4}
     ids = [1, 300, 17, 42, 299, 259, 3, 100, 7, 7, 7, 250, 31, 64, 128, 260, 261, 262, 263, 5, 9, 270]
-    goldens = {"ids": ids}
+    goldens = {"ids": ids, "vectors": {}}
     for version, tied, seed in ((0, False, 1), (1, True, 2), (2, True, 3)):
         w = random_model(seed, base, tied)
         path = FIXTURES / f"version-{version}.bin"
@@ -223,6 +236,7 @@ def fixtures():
             write_newer(path, w, base, tied, group=32 if version == 2 else None)
         true = {name: dequantised(t, 32) if version == 2 and t.ndim == 2 else t.astype(np.float64) for name, t in w.items()}
         goldens[path.name] = rounded(logits(true, base, ids)[[0, 1, -1]])
+        goldens["vectors"][path.name] = vectors(true, base, ids)
     tokens, scores = write_tokenizer(FIXTURES / "tokenizer.bin", base["vocabulary"])
     texts = ["hello world", "the weather", "", "Größe\n", "  the  and the", "hello hello hell"]
     goldens["tokens"] = [[text, encode(text, tokens, scores)] for text in texts]
@@ -232,7 +246,71 @@ def fixtures():
     w = random_model(4, config, tied=False)
     write_huggingface(FIXTURES / "scaled", w, config, {"rope_type": "llama3", **about})
     goldens["scaled"] = rounded(logits(as_float64(w), config, ids)[[0, 1, -1]])
+    goldens["vectors"]["scaled"] = vectors(as_float64(w), config, ids)
     (FIXTURES / "goldens.json").write_text(json.dumps(goldens) + "\n")
+
+
+def random_blocks(random, kind, shape):
+    """A matrix in one of the formats that no library quantises in Python: any bytes are numbers, once their scales are sensible."""
+    blocks = shape[0] * shape[1] // 256
+    raw = lambda count: random.integers(0, 256, (blocks, count), dtype=np.uint8)
+    scale = lambda value: (random.uniform(0.5, 1, (blocks, 1)) * value).astype("<f2").view(np.uint8)
+    parts = {
+        "Q4_K": lambda: [scale(3e-4), scale(2.2e-3), raw(140)],
+        "Q5_K": lambda: [scale(2e-4), scale(3e-3), raw(172)],
+        "Q6_K": lambda: [raw(208), scale(4e-5)],
+    }[kind]()
+    return np.concatenate(parts, 1).reshape(shape[0], -1)
+
+
+FORMATS = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K"]
+
+
+def formats(folder):
+    from gguf import GGMLQuantizationType, GGUFWriter, quants
+    from tokenizers import pre_tokenizers
+
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"width": 256, "inner": 512, "layers": 2, "heads": 8, "kv_heads": 4, "head": 32, "vocabulary": 320, "context": 128,
+              "eps": 1e-5, "base": 1e4}
+    ids = [1, 300, 17, 42, 299, 259, 3, 100, 7, 7, 250, 31, 64, 128, 260, 261, 319, 5, 9, 270]
+    expected = {"ids": ids}
+    for seed, kind in enumerate(FORMATS):
+        random, dtype = np.random.default_rng(seed), GGMLQuantizationType[kind]
+        writer = GGUFWriter(folder / f"{kind}.gguf", "llama")
+        for add, name in [(writer.add_embedding_length, "width"), (writer.add_feed_forward_length, "inner"),
+                          (writer.add_block_count, "layers"), (writer.add_head_count, "heads"),
+                          (writer.add_head_count_kv, "kv_heads"), (writer.add_context_length, "context"),
+                          (writer.add_layer_norm_rms_eps, "eps"), (writer.add_rope_freq_base, "base")]:
+            add(config[name])
+        alphabet = ["<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+        tokens = alphabet + ["ab"] + [f"unused{i}" for i in range(config["vocabulary"] - len(alphabet) - 1)]
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre("llama-bpe")
+        writer.add_token_list(tokens)
+        writer.add_token_types([3, 3] + [1] * (len(tokens) - 2))
+        writer.add_token_merges(["a b"])
+        writer.add_bos_token_id(0)
+        writer.add_eos_token_id(1)
+        true, this = {}, dict(config)
+        if kind == "F16":
+            # as files of Llama 3.1 have their scaling
+            this["divisors"] = llama3_divisors(config["head"], config["base"], 8, 1, 4, 32)
+            writer.add_tensor("rope_freqs.weight", this["divisors"].astype("<f4"))
+        for name, tensor in random_model(seed, config, tied=seed % 2 == 0).items():
+            if tensor.ndim == 1:
+                data, numbers, true[name] = tensor, None, tensor.astype(np.float64)
+            else:
+                numbers = dtype
+                data = random_blocks(random, kind, tensor.shape) if kind in ("Q4_K", "Q5_K", "Q6_K") else quants.quantize(tensor, dtype)
+                true[name] = quants.dequantize(data, dtype).astype(np.float64)
+            writer.add_tensor(f"{name}.weight", data, raw_dtype=numbers)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        expected[kind] = rounded(logits(true, this, ids)[[0, 1, -1]])
+    (folder / "expected.json").write_text(json.dumps(expected))
 
 
 TEXT = "The tide was coming in. A boy and his grandmother stood on the sand and counted the boats:"
@@ -261,4 +339,4 @@ def golden(path):
 
 
 if __name__ == "__main__":
-    {"fixtures": lambda: fixtures(), "golden": lambda: golden(sys.argv[2])}[sys.argv[1]]()
+    {"fixtures": lambda: fixtures(), "golden": lambda: golden(sys.argv[2]), "formats": lambda: formats(Path(sys.argv[2]))}[sys.argv[1]]()

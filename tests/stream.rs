@@ -6,15 +6,17 @@ mod support;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use support::http::request;
 use support::runtime::Function;
 use support::server::Server;
 use support::{PATIENCE, wait_for};
 use tealight::audio::Recording;
 
+const SPEECH: &str = "/v1/audio/transcriptions";
+const TEXT: &str = "/v1/completions";
 /// The text of `jfk.flac` is said so many times; each window of 30 s has three.
 const TIMES: usize = 40;
 
@@ -43,15 +45,20 @@ fn long_recording() -> String {
 
 /// The events of a body.
 fn events(body: &str) -> Vec<Value> {
-    let event = |text: &str| serde_json::from_str(text.strip_prefix("data: ").expect("data")).unwrap();
-    body.split_terminator("\n\n").map(event).collect()
+    let data = body.split_terminator("\n\n").map(|text| text.strip_prefix("data: ").expect("data"));
+    data.filter(|text| *text != "[DONE]").map(|text| serde_json::from_str(text).unwrap()).collect()
 }
 
-fn post(server: &Server, body: &str) -> TcpStream {
+/// A request for a stream of a text that does not end before 6,000 tokens.
+fn long_text() -> String {
+    json!({"prompt": "Once", "max_tokens": 6000, "logit_bias": {"0": -100, "2": -100}, "stream": true}).to_string()
+}
+
+fn post(server: &Server, path: &str, body: &str) -> TcpStream {
     let mut socket = TcpStream::connect(server.address).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let headers = [("content-type", "application/json"), ("connection", "close")];
-    socket.write_all(&request("POST", "/v1/audio/transcriptions", &headers, body)).unwrap();
+    socket.write_all(&request("POST", path, &headers, body)).unwrap();
     socket
 }
 
@@ -61,7 +68,7 @@ fn the_server_sends_events_while_it_works() {
     let cache = cache();
     let server = Server::start(&variables(&cache));
     let mut reply = String::new();
-    post(&server, &long_recording()).read_to_string(&mut reply).unwrap();
+    post(&server, SPEECH, &long_recording()).read_to_string(&mut reply).unwrap();
     let (head, body) = reply.split_once("\r\n\r\n").unwrap();
     let head = head.to_ascii_lowercase();
     for line in
@@ -82,7 +89,7 @@ fn the_server_sends_events_while_it_works() {
     let text: String = deltas.iter().map(|e| e["delta"].as_str().unwrap()).collect();
     assert_eq!((&last["type"], last["text"].as_str().unwrap()), (&"transcript.text.done".into(), text.trim()));
     // What cannot be answered is refused by a status: nothing is sent before.
-    let refused = server.post("/v1/audio/transcriptions", json!({"file": "bm8=", "stream": true}).to_string());
+    let refused = server.post(SPEECH, json!({"file": "bm8=", "stream": true}).to_string());
     assert_eq!(refused.status(), 400);
 }
 
@@ -91,17 +98,37 @@ fn the_server_sends_events_while_it_works() {
 fn work_for_a_client_that_is_gone_ends() {
     let cache = cache();
     let server = Server::start(&variables(&cache));
-    let mut socket = post(&server, &long_recording());
-    socket.read_exact(&mut [0; 200]).unwrap();
-    drop(socket);
-    let line = "te_request_failure{err=\"client_gone\"} 1\n";
-    wait_for("the end of the work", || server.get("/metrics").text().contains(line).then_some(()));
+    for (count, path, body) in [(1, SPEECH, long_recording()), (2, TEXT, long_text())] {
+        let mut socket = post(&server, path, &body);
+        socket.read_exact(&mut [0; 200]).unwrap();
+        drop(socket);
+        let line = format!("te_request_failure{{err=\"client_gone\"}} {count}\n");
+        wait_for("the end of the work", || server.get("/metrics").text().contains(&line).then_some(()));
+    }
 }
 
-fn invoke(function: &Function, deadline: SystemTime) -> (Value, Vec<Value>) {
-    let event = json!({"version": "2.0", "rawPath": "/v1/audio/transcriptions", "headers": {"content-type": "application/json"},
+#[test]
+#[ignore = "needs the weights that tests/run gets"]
+fn long_work_leaves_room_for_short() {
+    let cache = cache();
+    let server = Server::start(&variables(&cache));
+    let body = long_text();
+    // More than are worked on at once.
+    let mut long: Vec<_> = (0..4).map(|_| post(&server, TEXT, &body)).collect();
+    long[0].read_exact(&mut [0; 200]).unwrap();
+    server.serves();
+    for socket in &mut long {
+        socket.set_nonblocking(true).unwrap();
+        let mut events = vec![];
+        let still = socket.read_to_end(&mut events).unwrap_err();
+        assert!(still.kind() == ErrorKind::WouldBlock && !String::from_utf8_lossy(&events).contains("[DONE]"));
+    }
+}
+
+fn invoke(function: &Function, path: &str, body: String, deadline: SystemTime) -> (Value, Vec<Value>) {
+    let event = json!({"version": "2.0", "rawPath": path, "headers": {"content-type": "application/json"},
         "requestContext": {"domainName": "x.lambda-url.eu-central-1.on.aws", "http": {"method": "POST"}, "stage": "$default"},
-        "body": long_recording(), "isBase64Encoded": false});
+        "body": body, "isBase64Encoded": false});
     let outcome = function.invoke_before(event, deadline);
     assert_eq!(outcome.report.header("lambda-runtime-function-response-mode"), Some("streaming"));
     let body = outcome.report.body;
@@ -117,7 +144,7 @@ fn the_function_streams_and_says_when_its_time_is_over() {
     variables.push(("TEALIGHT_RESPONSE_STREAM", "1"));
     let function = Function::start(&variables);
     let start = SystemTime::now();
-    let (prelude, events) = invoke(&function, start + PATIENCE);
+    let (prelude, events) = invoke(&function, SPEECH, long_recording(), start + PATIENCE);
     let whole = start.elapsed().unwrap();
     assert_eq!(
         (&prelude["statusCode"], &prelude["headers"]["content-type"]),
@@ -125,9 +152,25 @@ fn the_function_streams_and_says_when_its_time_is_over() {
     );
     assert_eq!(events.last().unwrap()["type"], "transcript.text.done");
     // A part of the time that all takes.
-    let (_, all) = invoke(&function, SystemTime::now() + whole / 2);
+    let (_, all) = invoke(&function, SPEECH, long_recording(), SystemTime::now() + whole / 2);
     let (last, deltas) = all.split_last().unwrap();
     assert!(deltas.len() < events.len() - 1, "{} of {}", deltas.len(), events.len());
     assert_eq!(last["error"]["code"], "timeout", "{last}");
     assert!(deltas.iter().all(|e| e["type"] == "transcript.text.delta"), "{deltas:?}");
+}
+
+#[test]
+#[ignore = "needs the weights that tests/run gets"]
+fn the_function_ends_a_text_in_time() {
+    let cache = cache();
+    let mut variables = variables(&cache);
+    variables.push(("TEALIGHT_RESPONSE_STREAM", "1"));
+    let function = Function::start(&variables);
+    let time = Duration::from_secs(3);
+    let (prelude, events) = invoke(&function, TEXT, long_text(), SystemTime::now() + time);
+    assert_eq!(prelude["statusCode"], 200);
+    let (last, parts) = events.split_last().unwrap();
+    assert_eq!(last["choices"][0]["finish_reason"], "length", "{last}");
+    let text: String = parts.iter().map(|e| e["choices"][0]["text"].as_str().unwrap()).collect();
+    assert!(parts.len() > 5 && text.len() > 20, "{text}");
 }

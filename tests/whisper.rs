@@ -6,7 +6,9 @@
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::f32::consts::TAU;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use tealight::audio::{Recording, Voices};
 use tealight::config::Config;
 use tealight::engine::speech::{Said, Transcribe};
@@ -14,7 +16,7 @@ use tealight::engine::{Deadline, Engine};
 use tealight::kernels::Isa;
 use tealight::models::pack::Labels;
 use tealight::models::tokenizer::Tokenizer;
-use tealight::models::whisper::{self, FRAMES, Listener, Options, Pieces, Task, Whisper};
+use tealight::models::whisper::{self, FRAMES, Listener, Options, Pieces, Task, Whisper, language_code};
 use tealight::nn::Cpu;
 use tealight::{Error, Kind};
 
@@ -465,6 +467,36 @@ fn the_command_line_writes_documents_with_vectors() {
     }
 }
 
+#[test]
+#[ignore = "needs the weights that tests/run gets"]
+fn the_command_line_goes_on_behind_a_file_that_cannot_be_read() {
+    let file = tests().join("fixtures/audio/jfk.flac").display().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("out.jsonl").display().to_string();
+    let run = |arguments: &[&str], input: &[u8]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tealight"));
+        command.args(["transcribe", "--model", "whisper-tiny.en"]).args(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let _ = child.stdin.take().unwrap().write_all(input);
+        let output = child.wait_with_output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let (code, once, told) = run(&[&file], b"");
+    assert!(code == Some(0) && once.contains("fellow Americans") && told.is_empty(), "{told}");
+    let (code, twice, told) = run(&[&file, "nothing.wav", &file], b"");
+    assert_eq!((code, twice), (Some(1), once.repeat(2)));
+    assert!(told.contains("nothing.wav") && told.contains("1 of 3 files") && told.lines().count() == 2, "{told}");
+    let (code, _, told) = run(&["--embed", "--output", &path, "nothing.wav", &file], b"");
+    assert_eq!((code, std::fs::read_to_string(&path).unwrap().lines().count()), (Some(1), 2), "{told}");
+    let (code, _, told) = run(&["--output", &path, "nothing.wav"], b"");
+    assert!(code == Some(1) && told.matches("nothing.wav").count() == 1, "{told}");
+    assert_eq!(run(&["-"], &audio("jfk.flac")), (Some(0), once, String::new()));
+    let (code, out, told) = run(&["--word-timestamps", &file], b"");
+    assert!(code != Some(0) && out.is_empty() && told.contains("verbose_json"), "{told}");
+}
+
 fn hub_folder(name: &str) -> PathBuf {
     tealight::engine::source::for_operator(&Config::read(|_| None).unwrap(), name).unwrap()
 }
@@ -634,4 +666,11 @@ fn languages_tasks_and_beams() {
     let english_only = engine("whisper-tiny.en", Isa::best(), 1);
     let error = transcribe(&english_only, audio("jfk.flac"), Options { language: Some("de".into()), ..greedy() });
     assert!(error.unwrap_err().message.contains("en only"));
+    let error = transcribe(&english_only, audio("jfk.flac"), Options { task: Task::Translate, ..greedy() });
+    assert!(error.unwrap_err().message.contains("multilingual"));
+    // Drawn at random it is less likely than what is heard, and is what was asked for.
+    let hot = Options { temperatures: vec![1.0], language: Some("en".into()), ..greedy() };
+    let short = transcribe(&english_only, audio("speech.mp3"), hot).unwrap().transcript;
+    assert!(!short.text().is_empty());
+    assert_eq!(["en-US", "German", "pt_br", "xx-YY"].map(language_code), ["en", "de", "pt", "xx-yy"]);
 }

@@ -4,7 +4,7 @@ use super::{catalog, source};
 use crate::config::Config;
 use crate::error::Result;
 use crate::models::Embedder;
-use crate::models::llama::Llama;
+use crate::models::llama::{Llama, is_llama};
 use crate::models::whisper::Whisper;
 use crate::nn::Cpu;
 use std::collections::BTreeMap;
@@ -39,7 +39,7 @@ pub struct Registry {
     cpu: Cpu,
     embedders: Slots<Embedder>,
     speech: Slots<Whisper>,
-    text: Slots<Llama>,
+    text: Slots<Arc<Llama>>,
 }
 
 /// A lock that a panic elsewhere cannot close for good: what it guards is replaced whole, never half.
@@ -111,6 +111,9 @@ impl Registry {
     pub fn get(&self, name: Option<&str>) -> Result<Arc<Loaded>> {
         match name.filter(|n| !self.is_default(n)) {
             None => self.load(self.default_name(), || source::for_operator(&self.config, &self.config.model)),
+            Some(name) if self.is_text(name) => {
+                self.load(self.text_name(), || source::for_operator(&self.config, &self.config.text_model))
+            }
             Some(name) => {
                 let path = source::for_request(&self.config, name)?;
                 self.load(catalog::short_name(name).to_string(), || Ok(path))
@@ -120,8 +123,16 @@ impl Registry {
 
     fn load(&self, name: String, path: impl FnOnce() -> Result<PathBuf>) -> Result<Arc<Loaded>> {
         let prompts = catalog::find(&name).map_or(&[][..], |e| e.prompts);
-        self.embedders.get(name, path, |path| {
-            let mut model = Embedder::load(&self.cpu, path, self.config.precision)?;
+        self.embedders.get(name.clone(), path, |path| {
+            let mut model = match Embedder::load(&self.cpu, path, self.config.precision) {
+                // A model that writes makes vectors, too, from the same memory.
+                Err(_) if is_llama(path) => {
+                    let load = |path: &Path| Llama::load(&self.cpu, path).map(Arc::new);
+                    Embedder::of_llama(self.text.get(name, || Ok(path.into()), load)?.model.clone())?
+                }
+                loaded => loaded?,
+            };
+            model.pipeline.pooling = self.config.pooling.unwrap_or(model.pipeline.pooling);
             if model.pipeline.prompts.is_empty() {
                 model.pipeline.prompts =
                     prompts.iter().map(|(name, text)| (name.to_string(), text.to_string())).collect();
@@ -154,9 +165,9 @@ impl Registry {
     }
 
     /// The model that a request names, or the default one, to write; loads it if need be.
-    pub fn text(&self, name: Option<&str>) -> Result<Arc<Loaded<Llama>>> {
+    pub fn text(&self, name: Option<&str>) -> Result<Arc<Loaded<Arc<Llama>>>> {
         let default = self.text_name();
-        let load = |path: &Path| Llama::load(&self.cpu, path);
+        let load = |path: &Path| Llama::load(&self.cpu, path).map(Arc::new);
         match name.filter(|n| !self.is_text(n)) {
             None => self.text.get(default, || source::for_operator(&self.config, &self.config.text_model), load),
             Some(name) => {

@@ -7,7 +7,7 @@ use crate::models::tokenizer::Direction;
 use crate::models::whisper::{Listener, Options, Pieces, Segment, Transcript};
 use bytes::Bytes;
 
-/// Hears how far a transcription is: new segments, seconds done, and seconds of the recording.
+/// Hears how far a transcription is: new segments, seconds done, and seconds of the recording, 0 until that is known.
 pub type Progress<'a> = &'a mut dyn FnMut(&[Segment], f32, f32) -> Result<()>;
 
 /// Job: what is said in a recording.

@@ -15,11 +15,11 @@ pub mod whisper;
 
 use crate::error::{Error, Kind, Result};
 use crate::kernels::rowwise;
-use crate::nn::{Cpu, pool, with_values};
+use crate::nn::{Cpu, Pooling, pool, with_values};
 use candle_core::Tensor;
 use gguf::Gguf;
 use pipeline::{Pipeline, output_dimension};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tokenizer::{Source, Tokenizer};
 use tracing::trace_span;
 use weights::{Precision, Weights};
@@ -77,9 +77,9 @@ pub struct About {
     pub license: Option<String>,
     /// Where it comes from.
     pub source: Option<String>,
-    /// `bert`.
+    /// `bert` or `llama`.
     pub architecture: String,
-    /// `gguf` or `safetensors`.
+    /// `gguf`, `safetensors` or `llama2.c`.
     pub format: &'static str,
 }
 
@@ -201,6 +201,8 @@ fn finite(values: &[f32]) -> Result<()> {
 struct Parts {
     config: bert::Config,
     weights: Weights,
+    /// Where they are.
+    file: PathBuf,
     tokenizer: Tokenizer,
     source: Source,
     pipeline: Pipeline,
@@ -229,9 +231,9 @@ impl Parts {
             format: "gguf",
         };
         let (tokenizer, source) = trace_span!("tokenizer").in_scope(|| Tokenizer::from_gguf(&file))?;
-        let pipeline = Pipeline::from_gguf(&file, &architecture, &weights)?;
+        let pipeline = Pipeline::from_gguf(&file, &architecture, &weights, Pooling::Mean)?;
         let config = bert::Config::from_gguf(&file, &weights)?;
-        Ok(Self { config, weights, tokenizer, source, pipeline, about })
+        Ok(Self { config, weights, file: path.into(), tokenizer, source, pipeline, about })
     }
 
     fn of_folder(folder: &Path, precision: Precision) -> Result<Self> {
@@ -239,19 +241,13 @@ impl Parts {
             pipeline::json(&folder.join("config.json"))?.ok_or_else(|| Error::model("config.json is missing"))?;
         let architecture = config["model_type"].as_str().unwrap_or_default().to_string();
         check_architecture(&architecture)?;
-        let file = folder.join(WEIGHTS_OF_FOLDER);
-        if !file.exists() {
-            return Err(Error::model(format!("{WEIGHTS_OF_FOLDER} is missing; other weight files are not read")));
-        }
-        let weights = Weights::from_safetensors(&map::map(&file)?, precision, bert::canonical)?;
+        let (weights, file) = Weights::from_folder(folder, precision, bert::canonical)?;
         let (tokenizer, source) = Tokenizer::from_folder(folder)?;
-        let pipeline = Pipeline::from_folder(folder)?;
+        let pipeline = Pipeline::from_folder(folder, Pooling::Mean)?;
         let about = About { architecture, format: "safetensors", ..About::default() };
-        Ok(Self { config: bert::Config::from_json(&config)?, weights, tokenizer, source, pipeline, about })
+        Ok(Self { config: bert::Config::from_json(&config)?, weights, file, tokenizer, source, pipeline, about })
     }
 }
-
-const WEIGHTS_OF_FOLDER: &str = "model.safetensors";
 
 fn check_architecture(architecture: &str) -> Result<()> {
     if architecture == bert::ARCHITECTURE {

@@ -3,7 +3,7 @@
 use super::gguf::{self, Entry, TensorData};
 use super::tokenizer::Direction;
 use super::weights::Precision;
-use super::{Batch, Parts, WEIGHTS_OF_FOLDER, bert};
+use super::{Batch, Parts, bert};
 use crate::error::{Error, Result};
 use crate::nn::Cpu;
 use sha2::{Digest, Sha256};
@@ -49,7 +49,7 @@ struct Packing {
 
 impl Packing {
     fn of(cpu: &Cpu, source: &Path, labels: &Labels, calibration: &str) -> Result<Self> {
-        let Parts { config, weights, tokenizer, source: tokens, pipeline, about } =
+        let Parts { config, weights, file, tokenizer, source: tokens, pipeline, about } =
             Parts::open(source, Precision::F32)?;
         if weights.packed("token_embd.weight").is_some() {
             return Err(Error::model("is packed already; pack what it was made from"));
@@ -73,7 +73,6 @@ impl Packing {
         let ranges = bert.ranges(cpu, &batches)?;
         let mut tensors = bert::tensors(&config, &weights, &ranges)?;
         tensors.extend(pipeline.tensors());
-        let file = if source.is_dir() { source.join(WEIGHTS_OF_FOLDER) } else { source.to_path_buf() };
         let mut metadata = general(&about.architecture, &labels, &sha256(&file)?);
         metadata.extend(config.entries());
         metadata.extend(pipeline.entries(&about.architecture));

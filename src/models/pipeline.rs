@@ -38,16 +38,15 @@ pub(super) fn json(path: &Path) -> Result<Option<Value>> {
 }
 
 impl Pipeline {
-    /// Reads `modules.json` and what it names; a folder without it is an encoder with mean pooling.
-    pub fn from_folder(folder: &Path) -> Result<Self> {
-        let mut this = Self {
-            pooling: Pooling::Mean,
-            dense: vec![],
-            normalize: false,
-            max_tokens: None,
-            prompts: BTreeMap::new(),
-            default_prompt: None,
-        };
+    /// This way of pooling, and nothing else.
+    pub fn new(pooling: Pooling) -> Self {
+        let (dense, prompts) = (vec![], BTreeMap::new());
+        Self { pooling, dense, normalize: false, max_tokens: None, prompts, default_prompt: None }
+    }
+
+    /// Reads `modules.json` and what it names; a folder without it is an encoder, pooled by `default`.
+    pub fn from_folder(folder: &Path, default: Pooling) -> Result<Self> {
+        let mut this = Self::new(default);
         this.read_prompts(folder)?;
         let Some(modules) = json(&folder.join("modules.json"))? else {
             if let Some(pooling) = json(&folder.join("1_Pooling/config.json"))? {
@@ -105,10 +104,10 @@ impl Pipeline {
         }
     }
 
-    /// Reads llama.cpp's pooling key and ours.
-    pub fn from_gguf(file: &Gguf, architecture: &str, weights: &Weights) -> Result<Self> {
+    /// Reads llama.cpp's pooling key and ours; where there is none it is `default`.
+    pub fn from_gguf(file: &Gguf, architecture: &str, weights: &Weights, default: Pooling) -> Result<Self> {
         let this = Self {
-            pooling: pooling_from_gguf(file, architecture)?,
+            pooling: pooling_from_gguf(file, architecture)?.unwrap_or(default),
             dense: dense_from_gguf(file, weights)?,
             normalize: file.boolean("tealight.normalize")?.unwrap_or(true),
             max_tokens: file.integer("tealight.max_tokens")?.map(|n| n as usize),
@@ -243,16 +242,18 @@ fn llama_cpp_pooling(pooling: Pooling) -> Option<u32> {
     }
 }
 
-fn pooling_from_gguf(file: &Gguf, architecture: &str) -> Result<Pooling> {
+fn pooling_from_gguf(file: &Gguf, architecture: &str) -> Result<Option<Pooling>> {
     if let Some(name) = file.string("tealight.pooling")? {
         return Pooling::named(name)
+            .map(Some)
             .ok_or_else(|| Error::model(format!("GGUF key \"tealight.pooling\" is {name:?}, which is not known")));
     }
     let key = format!("{architecture}.pooling_type");
     match file.integer(&key)? {
-        None | Some(1) => Ok(Pooling::Mean),
-        Some(2) => Ok(Pooling::Cls),
-        Some(3) => Ok(Pooling::LastToken),
+        None | Some(0) => Ok(None),
+        Some(1) => Ok(Some(Pooling::Mean)),
+        Some(2) => Ok(Some(Pooling::Cls)),
+        Some(3) => Ok(Some(Pooling::LastToken)),
         Some(n) => Err(Error::model(format!("GGUF key {key:?} is {n}; 1 (mean), 2 (cls) and 3 (last) are supported"))),
     }
 }

@@ -1,12 +1,19 @@
 //! Named tensors of a model file, asked for with the shape that the model needs.
 
 use super::gguf::{Dtype, TensorData};
+use super::map::map;
+use super::pipeline::json;
 use crate::error::{Error, Result};
 use crate::nn::{Table, decode};
 use bytes::Bytes;
 use candle_core::quantized::GgmlDType;
 use safetensors::SafeTensors;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+
+/// The weights of a folder in one file, and the list of the files where they are in several.
+const WHOLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
 
 /// How matrices are kept in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,9 +57,42 @@ impl Weights {
         precision: Precision,
         rename: impl Fn(&str) -> Option<String>,
     ) -> Result<Self> {
+        let mut this = Self { tensors: HashMap::new(), precision };
+        this.add(file, rename)?;
+        Ok(this)
+    }
+
+    /// The same of a folder with one such file or several, and the path of the one, or of the list of the several.
+    ///
+    /// # Errors
+    /// There are none, one that the list names is missing, or as of [`Weights::from_safetensors`].
+    pub fn from_folder(
+        folder: &Path,
+        precision: Precision,
+        rename: impl Fn(&str) -> Option<String>,
+    ) -> Result<(Self, PathBuf)> {
+        let one = folder.join(WHOLE);
+        if one.exists() {
+            return Ok((Self::from_safetensors(&map(&one)?, precision, rename)?, one));
+        }
+        let list = folder.join(INDEX);
+        let missing = || Error::model(format!("has neither {WHOLE} nor {INDEX}; other weight files are not read"));
+        let index = json(&list)?.ok_or_else(missing)?;
+        let files =
+            index["weight_map"].as_object().ok_or_else(|| Error::model(format!("{INDEX} has no weight_map")))?;
+        // Each once, and only files of the folder itself.
+        let names: BTreeSet<&str> =
+            files.values().filter_map(|name| Path::new(name.as_str()?).file_name()?.to_str()).collect();
+        let mut this = Self { tensors: HashMap::new(), precision };
+        for name in names {
+            this.add(&map(&folder.join(name))?, &rename).map_err(|e| e.context(name))?;
+        }
+        Ok((this, list))
+    }
+
+    fn add(&mut self, file: &Bytes, rename: impl Fn(&str) -> Option<String>) -> Result<()> {
         let parsed =
             SafeTensors::deserialize(file).map_err(|e| Error::model(format!("not a safetensors file: {e}")))?;
-        let mut tensors = HashMap::new();
         for (name, view) in parsed.iter() {
             let Some(renamed) = rename(name) else { continue };
             let dtype = match view.dtype() {
@@ -62,9 +102,9 @@ impl Weights {
                 other => return Err(Error::model(format!("tensor {name:?} is {other:?}; F32, F16 and BF16 are read"))),
             };
             let (shape, data) = (view.shape().to_vec(), file.slice_ref(view.data()));
-            tensors.insert(renamed, TensorData { shape, dtype: Dtype::Ggml(dtype), data });
+            self.tensors.insert(renamed, TensorData { shape, dtype: Dtype::Ggml(dtype), data });
         }
-        Ok(Self { tensors, precision })
+        Ok(())
     }
 
     /// Bytes of all tensors once they are packed: of 4 bits as they are, of others in int8.

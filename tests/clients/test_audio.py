@@ -74,10 +74,35 @@ def test_translations_are_english(client):
     assert reply.language == "english" and reply.text
 
 
-@pytest.mark.parametrize("name", ["speech.ogg", "speech.opus.ogg", "speech.opus.webm", "speech.m4a", "speech.flac"])
+@pytest.mark.parametrize("name", ["speech.ogg", "speech.opus.ogg", "speech.opus.webm", "speech.m4a", "speech.he2.aac", "speech.aac51.m4a", "speech.flac"])
 def test_every_kind_of_file_is_heard(client, name):
     reply = client.audio.transcriptions.create(model="whisper-1", file=(name, (AUDIO / name).read_bytes()), language="en")
     assert "fellow" in reply.text.lower(), reply.text
+
+
+def test_models_that_hear_are_listed(client):
+    names = [model.id for model in client.models.list()]
+    assert {"whisper-1", "whisper-base", "smollm2-135m-instruct"} <= set(names) and len(names) == len(set(names))
+    assert [client.models.retrieve(name).id for name in ["whisper-1", "whisper-base"]] == ["whisper-1", "whisper-base"]
+
+
+def test_recordings_are_counted(client, url):
+    def seconds():
+        lines = requests.get(f"{url}/metrics", timeout=60).text.splitlines()
+        return float(next(line for line in lines if line.startswith("tealight_audio_seconds_total")).split()[1])
+
+    before = seconds()
+    transcribe(client)
+    list(transcribe(client, stream=True))
+    assert abs(seconds() - before - 22) < 0.1
+
+
+def test_empty_fields_are_not_there(url, key):
+    headers = {"authorization": f"Bearer {key}"}
+    fields = {"model": "", "temperature": "", "language": "", "stream": "", "beam_size": ""}
+    with open(AUDIO / "speech.flac", "rb") as file:
+        reply = requests.post(f"{url}/v1/audio/transcriptions", data=fields, files={"file": file}, headers=headers, timeout=60)
+    assert reply.status_code == 200 and "fellow" in reply.json()["text"].lower(), reply.text
 
 
 def test_speech_becomes_points(client, url, key):

@@ -228,7 +228,7 @@ impl Texts<'_> {
     }
 
     /// The model that writes them.
-    fn loaded(&self, call: &Call) -> Result<Arc<Loaded<Llama>>> {
+    fn loaded(&self, call: &Call) -> Result<Arc<Loaded<Arc<Llama>>>> {
         call.engine.registry.text(self.model.as_deref())
     }
 

@@ -6,12 +6,13 @@ use super::network::Network;
 use super::tensors::Tensors;
 use super::tokens::Tokens;
 use crate::error::{Error, Result};
+use crate::models::About;
 use crate::models::gguf::{self, Entry, Gguf, TensorData};
 use crate::models::map::map;
 use crate::models::pack::{Labels, general, replace, sha256};
-use crate::models::pipeline::json;
+use crate::models::pipeline::{Pipeline, json};
 use crate::models::weights::{Precision, Weights};
-use crate::nn::Cpu;
+use crate::nn::{Cpu, Pooling};
 use bytes::Bytes;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -21,8 +22,8 @@ const HEADER: &str = "tealight.llama";
 /// The keys of a packed file's tokenizer, where it comes from a folder.
 const JSON: &str = "tokenizer.huggingface.json";
 const ABOUT: &str = "tealight.tokenizer.config";
-/// Weights of a folder.
-const SAFETENSORS: &str = "model.safetensors";
+/// How rows become a vector where a file does not say.
+const POOLING: Pooling = Pooling::LastToken;
 
 /// A model that is opened and not yet in memory.
 #[derive(Debug)]
@@ -30,8 +31,10 @@ pub(super) struct File {
     pub config: Config,
     pub tensors: Tensors,
     pub tokens: Tokens,
+    pub pipeline: Pipeline,
+    pub about: About,
     /// What a packed file says of its tokens.
-    about: Vec<(String, Entry)>,
+    entries: Vec<(String, Entry)>,
     /// Where its weights are.
     source: PathBuf,
 }
@@ -63,60 +66,70 @@ impl File {
                 config
             }
         };
+        let pipeline = Pipeline::from_gguf(&file, ARCHITECTURE, &weights, POOLING)?;
+        let text = |key: &str| Ok::<_, Error>(file.string(key)?.map(str::to_string));
+        let about = About {
+            name: text("general.name")?,
+            license: text("general.license")?,
+            source: text("general.source.url")?,
+            format: "gguf",
+            ..About::default()
+        };
         let tokens = match file.string(JSON)? {
             None => Tokens::from_gguf(&file)?,
             Some(text) => {
-                let about = file.string(ABOUT)?.unwrap_or("{}");
-                let about: Value =
-                    serde_json::from_str(about).map_err(|e| Error::model(format!("{ABOUT} is not JSON: {e}")))?;
-                let template = about["template"].as_str().map(String::from);
-                Tokens::from_json(text.as_bytes(), &about["config"], &about["generation"], template)?
+                let files = file.string(ABOUT)?.unwrap_or("{}");
+                let files: Value =
+                    serde_json::from_str(files).map_err(|e| Error::model(format!("{ABOUT} is not JSON: {e}")))?;
+                let template = files["template"].as_str().map(String::from);
+                Tokens::from_json(text.as_bytes(), &files["config"], &files["generation"], template)?
             }
         };
-        let mut about: Vec<_> = file.metadata.into_iter().filter(|(key, _)| is_about_tokens(key)).collect();
-        about.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let mut entries: Vec<_> = file.metadata.into_iter().filter(|(key, _)| is_about_tokens(key)).collect();
+        entries.sort_by(|(a, _), (b, _)| a.cmp(b));
         if let Some((key, _)) =
-            about.iter().find(|(_, value)| matches!(value, gguf::Value::Array(a) if keep && !a.is_wide()))
+            entries.iter().find(|(_, value)| matches!(value, gguf::Value::Array(a) if keep && !a.is_wide()))
         {
             return Err(Error::model(format!("{key} is of GGUF's first version, which is read and cannot be packed")));
         }
-        let about = about.into_iter().map(|(key, value)| (key, Entry::Copied(value))).collect();
-        Ok(Self { config, tensors: Tensors::new(weights, keep), tokens, about, source: path.into() })
+        let entries = entries.into_iter().map(|(key, value)| (key, Entry::Copied(value))).collect();
+        let tensors = Tensors::new(weights, keep);
+        Ok(Self { config, tensors, tokens, pipeline, about, entries, source: path.into() })
     }
 
     fn of_folder(folder: &Path, keep: bool) -> Result<Self> {
         let config = json(&folder.join("config.json"))?.ok_or_else(|| Error::model("config.json is missing"))?;
-        let source = folder.join(SAFETENSORS);
-        if !source.exists() {
-            return Err(Error::model(format!("has no {SAFETENSORS}; weights in several files are not read")));
-        }
-        let weights = Weights::from_safetensors(&map(&source)?, Precision::Int8, renamed)?;
+        let (weights, source) = Weights::from_folder(folder, Precision::Int8, renamed)?;
         let vocabulary = weights.rows("token_embd.weight")?;
         let config = Config::from_json(&config, vocabulary)?;
         let tokens = Tokens::from_folder(folder)?;
         let read = |name: &str| json(&folder.join(name)).map(Option::unwrap_or_default);
         let text = std::fs::read_to_string(folder.join("tokenizer.json"));
         let text = text.map_err(|e| Error::io("read", &folder.join("tokenizer.json"), e))?;
-        let about = serde_json::json!({
+        let files = serde_json::json!({
             "config": read("tokenizer_config.json")?,
             "generation": read("generation_config.json")?,
             "template": tokens.template,
         });
-        let about =
-            vec![(JSON.to_string(), Entry::String(text)), (ABOUT.to_string(), Entry::String(about.to_string()))];
-        Ok(Self { config, tensors: Tensors::new(weights, keep), tokens, about, source })
+        let entries =
+            vec![(JSON.to_string(), Entry::String(text)), (ABOUT.to_string(), Entry::String(files.to_string()))];
+        let (pipeline, tensors) = (Pipeline::from_folder(folder, POOLING)?, Tensors::new(weights, keep));
+        let about = About { format: "safetensors", ..About::default() };
+        Ok(Self { config, tensors, tokens, pipeline, about, entries, source })
     }
 
     fn of_llama2c(path: &Path, bytes: &Bytes, keep: bool) -> Result<Self> {
         let (config, tensors) = llama2c::read(bytes)?;
         let beside = path.with_file_name("tokenizer.bin");
-        let about = llama2c::tokens(&map(&beside)?, config.vocabulary)?;
+        let entries = llama2c::tokens(&map(&beside)?, config.vocabulary)?;
         // The way through a file of GGUF's is the one that reads such keys.
         let mut header = vec![];
-        gguf::write(&mut header, &about, &[]).map_err(|e| Error::internal(format!("writing to memory failed: {e}")))?;
+        gguf::write(&mut header, &entries, &[])
+            .map_err(|e| Error::internal(format!("writing to memory failed: {e}")))?;
         let tokens = Tokens::from_gguf(&Gguf::parse(header.into())?)?;
-        let weights = Weights::new(tensors, Precision::Int8);
-        Ok(Self { config, tensors: Tensors::new(weights, keep), tokens, about, source: path.into() })
+        let tensors = Tensors::new(Weights::new(tensors, Precision::Int8), keep);
+        let (pipeline, about) = (Pipeline::new(POOLING), About { format: "llama2.c", ..About::default() });
+        Ok(Self { config, tensors, tokens, pipeline, about, entries, source: path.into() })
     }
 }
 
@@ -182,7 +195,9 @@ pub fn pack(cpu: &Cpu, source: &Path, labels: &Labels, output: &Path) -> Result<
         serde_json::to_string(&file.config).map_err(|e| Error::internal(format!("a header is not JSON: {e}")))?;
     let mut metadata = general(ARCHITECTURE, labels, &sha256(&file.source)?);
     metadata.push((HEADER.into(), Entry::String(header)));
-    metadata.extend(file.about);
-    let tensors: Vec<(String, TensorData)> = file.tensors.made();
+    metadata.extend(file.pipeline.entries(ARCHITECTURE));
+    metadata.extend(file.entries);
+    let mut tensors: Vec<(String, TensorData)> = file.tensors.made();
+    tensors.extend(file.pipeline.tensors());
     replace(output, |out| gguf::write(out, &metadata, &tensors))
 }

@@ -2,11 +2,13 @@
 
 pub mod chat;
 mod config;
+mod cuts;
 mod file;
 mod llama2c;
 mod matrix;
 mod network;
 mod rope;
+mod rows;
 mod sample;
 mod schema;
 mod tensors;
@@ -20,7 +22,8 @@ pub use schema::Constraint;
 pub use tokens::Tokens;
 pub use written::Written;
 
-use super::memory;
+use super::pipeline::Pipeline;
+use super::{About, memory};
 use crate::error::{Error, Result};
 use crate::nn::Cpu;
 use network::{Network, Scratch};
@@ -39,6 +42,10 @@ pub struct Llama {
     pub config: Config,
     /// Text to tokens and back.
     pub tokens: Tokens,
+    /// How its rows become vectors.
+    pub pipeline: Pipeline,
+    /// What the file says about itself.
+    pub about: About,
     network: Network,
     /// Texts that were read, the last one at the end.
     kept: Mutex<Vec<State>>,
@@ -78,10 +85,10 @@ impl Llama {
     }
 
     fn of(cpu: &Cpu, path: &Path) -> Result<Self> {
-        let file::File { config, tensors, tokens, .. } = file::File::open(path, false)?;
+        let file::File { config, tensors, tokens, pipeline, about, .. } = file::File::open(path, false)?;
         memory::check(tensors.packed_bytes())?;
         let network = Network::new(cpu, &config, &tensors)?;
-        Ok(Self { config, tokens, network, kept: Mutex::default(), schemas: Mutex::default() })
+        Ok(Self { config, tokens, pipeline, about, network, kept: Mutex::default(), schemas: Mutex::default() })
     }
 
     /// Bytes of weights that each new token reads.

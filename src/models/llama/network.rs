@@ -111,6 +111,12 @@ impl Network {
         blocks.chain([self.last()]).map(|matrix| matrix.bytes().len()).sum()
     }
 
+    /// Weights that a row goes through, without those of the logits.
+    pub(super) fn weights(&self) -> usize {
+        let Config { width: d, heads, kv_heads, head, inner, layers, .. } = self.config;
+        layers * d * (2 * heads * head + 2 * kv_heads * head + 3 * inner)
+    }
+
     fn last(&self) -> &Matrix {
         self.head.as_ref().unwrap_or(&self.tokens)
     }

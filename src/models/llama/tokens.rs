@@ -1,18 +1,23 @@
 //! Text to tokens and back, and what a model's file says of both.
 
+use super::cuts::Cuts;
 use crate::error::{Error, Result};
 use crate::models::gguf::{self, Gguf};
 use crate::models::pipeline::json;
+use crate::models::tokenizer::Tokenizer as Around;
 use crate::models::tokenizer::bytes::{SPACE, of_alphabet, of_piece};
 use ahash::AHashMap;
 use serde_json::Value;
 use std::path::Path;
+use std::sync::Arc;
+use tokenizers::decoders::byte_fallback::ByteFallback;
+use tokenizers::decoders::fuse::Fuse;
+use tokenizers::decoders::sequence::Sequence as Decoders;
+use tokenizers::decoders::strip::Strip;
 use tokenizers::models::bpe::BPE;
 use tokenizers::normalizers::{Prepend, Replace, Sequence as Normalizers};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::pre_tokenizers::sequence::Sequence;
-use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::{AddedToken, NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior, Tokenizer};
+use tokenizers::{AddedToken, NormalizerWrapper, Tokenizer};
 
 /// GGUF's kinds of tokens.
 mod kind {
@@ -22,30 +27,15 @@ mod kind {
     pub const UNUSED: i64 = 5;
 }
 
+/// The key of the way of cutting text.
+const PRE: &str = "tokenizer.ggml.pre";
 /// Control tokens of these names end a turn, whatever else a file says.
 const ENDS: [&str; 8] =
     ["<|eot_id|>", "<|im_end|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>", "<|eom_id|>", "</s>"];
 
-const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2: &str =
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-
-/// How text is cut before bytes are joined, by llama.cpp's names (`llama-vocab.cpp`): patterns, and whether a whole word that is a
-/// token is taken at once.
-fn cuts(name: &str) -> Option<(&'static [&'static str], bool)> {
-    match name {
-        "llama3" | "llama-v3" | "llama-bpe" => Some((&[LLAMA3], true)),
-        "smollm" | "starcoder" | "refact" | "command-r" | "codeshell" => Some((&[r"\p{N}", GPT2], false)),
-        "gpt-2" | "olmo" | "jais" | "phi-2" | "mpt" => Some((&[GPT2], false)),
-        "qwen2" => Some((&[QWEN2], false)),
-        _ => None,
-    }
-}
-
 /// The way from text to tokens and back.
 pub struct Tokens {
-    tokenizer: Tokenizer,
+    tokenizer: Arc<Tokenizer>,
     /// The bytes of all tokens, and where each begins, and the end.
     bytes: Vec<u8>,
     starts: Vec<usize>,
@@ -57,6 +47,8 @@ pub struct Tokens {
     pub ends: Vec<u32>,
     /// What a text that is no chat begins with.
     pub prefix: Vec<u32>,
+    /// What a text ends with that is read for its vector.
+    pub suffix: Vec<u32>,
     /// The chat template, in Jinja.
     pub template: Option<String>,
 }
@@ -84,19 +76,17 @@ impl Tokens {
         let is = |id: usize, kind: i64| kinds.get(id) == Some(&kind);
         let vocabulary = vocabulary(&tokens);
         let is_pieces = model == "llama";
-        let mut tokenizer = match model {
-            "gpt2" => bytes_joined(vocabulary, &strings("tokenizer.ggml.merges")?, file.string("tokenizer.ggml.pre")?)?,
+        let (mut tokenizer, begins) = match model {
+            "gpt2" => {
+                let cuts = cuts(file.string(PRE)?)?;
+                (bytes_joined(vocabulary, &strings("tokenizer.ggml.merges")?, cuts)?, cuts.begins)
+            }
             "llama" => {
                 let scores =
                     file.array("tokenizer.ggml.scores")?.ok_or_else(|| gguf::missing("tokenizer.ggml.scores"))?;
                 let space = file.boolean("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
-                pieces_joined(
-                    vocabulary,
-                    &tokens,
-                    &scores.floats()?,
-                    space,
-                    tokens.iter().enumerate().find(|(id, _)| is(*id, kind::UNKNOWN)),
-                )?
+                let unknown = tokens.iter().enumerate().find(|(id, _)| is(*id, kind::UNKNOWN));
+                (pieces_joined(vocabulary, &tokens, &scores.floats()?, space, unknown)?, true)
             }
             other => {
                 return Err(Error::model(format!("GGUF key {key:?} is {other:?}; \"gpt2\" and \"llama\" are read")));
@@ -108,23 +98,25 @@ impl Tokens {
         tokenizer.add_tokens(user.map(|(_, t)| added(t, false))).map_err(failed)?;
 
         let spelled = |id: usize, token: &str| match () {
-            () if is(id, kind::CONTROL) || is(id, kind::UNKNOWN) || is(id, kind::UNUSED) => Ok(None),
-            () if is(id, kind::USER) && !is_pieces => Ok(Some(token.as_bytes().to_vec())),
-            () if is_pieces => Ok(Some(of_piece(token))),
-            () => of_alphabet(token).map(Some),
+            () if is(id, kind::CONTROL) || is(id, kind::UNKNOWN) || is(id, kind::UNUSED) => None,
+            () if is(id, kind::USER) && !is_pieces => Some(token.as_bytes().to_vec()),
+            () if is_pieces => Some(of_piece(token)),
+            // Some makers add tokens that are no letters of the alphabet of bytes.
+            () => Some(of_alphabet(token).unwrap_or_else(|_| token.into())),
         };
         let id =
             |key: &str| Ok::<_, Error>(file.integer(&format!("tokenizer.ggml.{key}_token_id"))?.map(|id| id as u32));
         let bos = id("bos")?.filter(|id| (*id as usize) < tokens.len());
-        let mut this = Self::new(tokenizer, tokens.iter().copied().enumerate(), tokens.len(), spelled)?;
+        let mut this = Self::new(tokenizer, tokens.iter().copied().enumerate(), tokens.len(), spelled);
         this.bos = bos;
         for key in ["eos", "eot", "eom"] {
             this.ends.extend(id(key)?);
         }
         this.end_by_name();
-        let adds =
-            file.boolean("tokenizer.ggml.add_bos_token")?.unwrap_or(is_pieces || model == "gpt2" && bos.is_some());
+        let adds = file.boolean("tokenizer.ggml.add_bos_token")?.unwrap_or(begins);
         this.prefix = bos.filter(|_| adds).into_iter().collect();
+        let adds = file.boolean("tokenizer.ggml.add_eos_token")?.unwrap_or(false);
+        this.suffix = this.ends.first().copied().filter(|_| adds).into_iter().collect();
         this.template = file.string("tokenizer.chat_template")?.map(String::from);
         Ok(this)
     }
@@ -157,17 +149,19 @@ impl Tokens {
         let count = vocabulary.values().max().map_or(0, |id| *id as usize + 1);
         let added = tokenizer.get_added_tokens_decoder().clone();
         let spelled = |id: usize, token: &str| match added.get(&(id as u32)) {
-            Some(added) if added.special => Ok(None),
-            Some(_) => Ok(Some(token.as_bytes().to_vec())),
-            None if is_alphabet => of_alphabet(token).map(Some),
-            None => Ok(Some(of_piece(token))),
+            Some(added) if added.special => None,
+            Some(_) => Some(token.as_bytes().to_vec()),
+            None if is_alphabet => Some(of_alphabet(token).unwrap_or_else(|_| token.into())),
+            None => Some(of_piece(token)),
         };
         let bare = tokenizer.encode("a", false).map_err(failed)?;
         let full = tokenizer.encode("a", true).map_err(failed)?;
         let (bare, full) = (bare.get_ids(), full.get_ids());
-        let prefix = full.windows(bare.len().max(1)).position(|w| w == bare).map_or(vec![], |at| full[..at].to_vec());
+        let at = full.windows(bare.len().max(1)).position(|w| w == bare);
+        let (prefix, suffix) = at.map_or((&[][..], &[][..]), |at| (&full[..at], &full[at + bare.len()..]));
+        let (prefix, suffix) = (prefix.to_vec(), suffix.to_vec());
         let tokens: Vec<(usize, &str)> = vocabulary.iter().map(|(token, id)| (*id as usize, token.as_str())).collect();
-        let mut this = Self::new(tokenizer, tokens.into_iter(), count, spelled)?;
+        let mut this = Self::new(tokenizer, tokens.into_iter(), count, spelled);
         let named = |key: &str| {
             let value = &config[key];
             let name = value.as_str().or_else(|| value["content"].as_str())?;
@@ -179,7 +173,7 @@ impl Tokens {
         this.ends = ids.iter().filter_map(|id| u32::try_from(id.as_u64()?).ok()).collect();
         this.ends.extend(named("eos_token"));
         this.end_by_name();
-        this.prefix = prefix;
+        (this.prefix, this.suffix) = (prefix, suffix);
         let named = |list: &Value| {
             let default = list.as_array()?.iter().find(|t| t["name"] == "default")?;
             default["template"].as_str().map(String::from)
@@ -193,11 +187,11 @@ impl Tokens {
         tokenizer: Tokenizer,
         tokens: impl Iterator<Item = (usize, &'a str)>,
         count: usize,
-        spelled: impl Fn(usize, &str) -> Result<Option<Vec<u8>>>,
-    ) -> Result<Self> {
+        spelled: impl Fn(usize, &str) -> Option<Vec<u8>>,
+    ) -> Self {
         let (mut all, mut names) = (vec![vec![]; count], AHashMap::new());
         for (id, token) in tokens {
-            match spelled(id, token)? {
+            match spelled(id, token) {
                 Some(bytes) => all[id] = bytes,
                 None => drop(names.insert(id as u32, token.to_string())),
             }
@@ -208,7 +202,17 @@ impl Tokens {
             Some(*end)
         }));
         let (bytes, ends) = (all.concat(), vec![]);
-        Ok(Self { tokenizer, bytes, starts, names, bos: None, ends, prefix: vec![], template: None })
+        Self {
+            tokenizer: Arc::new(tokenizer),
+            bytes,
+            starts,
+            names,
+            bos: None,
+            ends,
+            prefix: vec![],
+            suffix: vec![],
+            template: None,
+        }
     }
 
     fn end_by_name(&mut self) {
@@ -238,6 +242,11 @@ impl Tokens {
         Ok(self.tokenizer.encode_fast(text, false).map_err(failed)?.get_ids().to_vec())
     }
 
+    /// The same way for texts that become vectors.
+    pub(super) fn around(&self) -> Around {
+        Around::around(self.tokenizer.clone(), self.prefix.clone(), self.suffix.clone())
+    }
+
     /// The bytes of a token; none of a special one.
     pub fn bytes(&self, id: u32) -> &[u8] {
         match self.starts.get(id as usize..id as usize + 2) {
@@ -257,7 +266,7 @@ impl Tokens {
     }
 }
 
-fn failed(error: impl std::fmt::Display) -> Error {
+pub(super) fn failed(error: impl std::fmt::Display) -> Error {
     Error::model(format!("the tokenizer cannot be used: {error}"))
 }
 
@@ -269,28 +278,26 @@ fn vocabulary(tokens: &[&str]) -> AHashMap<String, u32> {
     tokens.iter().enumerate().map(|(id, token)| (token.to_string(), id as u32)).collect()
 }
 
+/// The way of cutting text that a file names.
+fn cuts(name: Option<&str>) -> Result<Cuts> {
+    let name = name.ok_or_else(|| gguf::missing(PRE))?;
+    Cuts::named(name).ok_or_else(|| {
+        Error::model(format!("GGUF key {PRE:?} is {name:?}, a way of cutting text that is not known here"))
+    })
+}
+
 /// Bytes joined by a list of merges.
-fn bytes_joined(vocabulary: AHashMap<String, u32>, merges: &[&str], cut: Option<&str>) -> Result<Tokenizer> {
-    let key = "tokenizer.ggml.pre";
-    let name = cut.ok_or_else(|| gguf::missing(key))?;
-    let (patterns, whole) = cuts(name).ok_or_else(|| {
-        Error::model(format!("GGUF key {key:?} is {name:?}, a way of cutting text that is not known here"))
-    })?;
+fn bytes_joined(vocabulary: AHashMap<String, u32>, merges: &[&str], cuts: Cuts) -> Result<Tokenizer> {
     let pair = |merge: &&str| {
         let (left, right) =
             merge.split_once(' ').ok_or_else(|| Error::model(format!("the merge {merge:?} is no pair")))?;
         Ok((left.to_string(), right.to_string()))
     };
     let merges = merges.iter().map(pair).collect::<Result<Vec<_>>>()?;
-    let model = BPE::builder().vocab_and_merges(vocabulary, merges).ignore_merges(whole).build().map_err(failed)?;
-    let mut steps: Vec<PreTokenizerWrapper> = vec![];
-    for pattern in patterns {
-        let pattern = SplitPattern::Regex(pattern.to_string());
-        steps.push(Split::new(pattern, SplitDelimiterBehavior::Isolated, false).map_err(failed)?.into());
-    }
-    steps.push(ByteLevel::new(false, true, false).into());
+    let model =
+        BPE::builder().vocab_and_merges(vocabulary, merges).ignore_merges(cuts.whole).build().map_err(failed)?;
     let mut tokenizer = Tokenizer::new(model);
-    tokenizer.with_pre_tokenizer(Some(Sequence::new(steps)));
+    tokenizer.with_pre_tokenizer(Some(cuts.steps()?)).with_decoder(Some(ByteLevel::default()));
     Ok(tokenizer)
 }
 
@@ -327,5 +334,15 @@ fn pieces_joined(
     }
     steps.push(Replace::new(" ", SPACE.to_string()).map_err(failed)?.into());
     tokenizer.with_normalizer(Some(Normalizers::new(steps))).map_err(failed)?;
+    let written = [
+        Replace::new(SPACE.to_string(), " ").map_err(failed)?.into(),
+        ByteFallback::default().into(),
+        Fuse::default().into(),
+    ];
+    let mut written = written.to_vec();
+    if space {
+        written.push(Strip::new(' ', 1, 0).into());
+    }
+    tokenizer.with_decoder(Some(Decoders::new(written)));
     Ok(tokenizer)
 }

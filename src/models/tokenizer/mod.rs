@@ -10,6 +10,7 @@ pub use vocabulary::{Vocabulary, WordPiece};
 use super::gguf::Gguf;
 use crate::error::{Error, Kind, Result};
 use std::path::Path;
+use std::sync::Arc;
 use tokenizers::decoders::wordpiece::WordPiece as WordPieceDecoder;
 use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
@@ -41,7 +42,7 @@ type Bert = TokenizerImpl<WordPiece, BertNormalizer, BertPreTokenizer, BertProce
 enum Inner {
     Bert(Box<Bert>),
     /// Whatever a `tokenizer.json` describes.
-    Any(Box<tokenizers::Tokenizer>),
+    Any(Arc<tokenizers::Tokenizer>),
 }
 
 /// Calls a method of either.
@@ -93,7 +94,12 @@ impl Tokenizer {
             .map_err(|e| Error::model(format!("tokenizer.json cannot be read: {e}")))?;
         any.with_padding(None);
         any.with_truncation(None).map_err(tokenizer_error)?;
-        Self::new(Inner::Any(Box::new(any)))
+        Self::new(Inner::Any(Arc::new(any)))
+    }
+
+    /// A tokenizer that is there already, with the special tokens around a text.
+    pub(super) fn around(any: Arc<tokenizers::Tokenizer>, prefix: Vec<u32>, suffix: Vec<u32>) -> Self {
+        Self { inner: Inner::Any(any), prefix, suffix }
     }
 
     /// From a model folder: `tokenizer.json`, or else `vocab.txt` of BERT with its `tokenizer_config.json`.
@@ -148,7 +154,7 @@ impl Tokenizer {
 
     /// The tokens of a text, with their places in it.
     pub fn tokens(&self, text: &str, special: bool) -> Result<Vec<Token>> {
-        let encoding = inner!(self.inner, encode(text, special)).map_err(tokenizer_error)?;
+        let encoding = inner!(self.inner, encode(text, false)).map_err(tokenizer_error)?;
         let token = |i: usize| {
             let id = encoding.get_ids()[i];
             let name = || encoding.get_tokens()[i].clone();
@@ -159,7 +165,12 @@ impl Tokenizer {
             let text = text.get(start..stop).map_or_else(name, str::to_string);
             Token { id, text, special: false, span: Some((start, stop)) }
         };
-        Ok((0..encoding.len()).map(token).collect())
+        let around = |ids: &[u32]| {
+            let name = |id| inner!(self.inner, id_to_token(id)).unwrap_or_default();
+            let tokens = ids.iter().map(|id| Token { id: *id, text: name(*id), special: true, span: None });
+            if special { tokens.collect() } else { vec![] }
+        };
+        Ok([around(&self.prefix), (0..encoding.len()).map(token).collect(), around(&self.suffix)].concat())
     }
 
     /// The text of ids.

@@ -205,7 +205,7 @@ impl Whisper {
         mut on_segments: impl FnMut(&[Segment], f32) -> Result<()>,
     ) -> Result<Transcript> {
         if options.task == Task::Translate && !self.vocabulary.is_multilingual() {
-            return Err(Error::value("task", "translation needs a multilingual model, this one knows en only"));
+            return Err(Error::value("model", "translation needs a multilingual model, this one knows en only"));
         }
         let (language, text) = (self.language_token(options)?, options.prompt.clone());
         let heard = Heard::default();
