@@ -268,6 +268,8 @@ struct GenerateRow {
     decode_tok_s: f64,
     /// Bytes of weights that a token reads, times tokens a second.
     decode_gb_s: f64,
+    /// What the same threads read from memory when they do nothing else.
+    memory_gb_s: f64,
 }
 
 /// Times reading and writing, of random tokens.
@@ -301,12 +303,14 @@ pub(super) fn generate(args: &GenerateBenchArgs) -> Result<()> {
     };
     let (prefill_tok_s, decode_tok_s) = (median(prefill), median(decode));
     let decode_gb_s = model.bytes() as f64 * decode_tok_s / 1e9;
-    let row = GenerateRow { threads: cpu.threads(), isa: cpu.isa.name(), prefill_tok_s, decode_tok_s, decode_gb_s };
+    let (threads, isa, memory_gb_s) = (cpu.threads(), cpu.isa.name(), peak::bandwidth(cpu.threads()));
+    let row = GenerateRow { threads, isa, prefill_tok_s, decode_tok_s, decode_gb_s, memory_gb_s };
     let line = match args.json {
         true => json_line(&row)?,
         false => format!(
-            "{prefill_tok_s:.0} tokens a second read, {decode_tok_s:.1} written, {decode_gb_s:.1} GB/s of weights ({}, threads: {})",
-            row.isa, row.threads
+            "{prefill_tok_s:.0} tokens a second read, {decode_tok_s:.1} written: {decode_gb_s:.1} GB/s of weights, {:.0} % of the \
+             {memory_gb_s:.1} GB/s of memory ({isa}, threads: {threads})",
+            100.0 * decode_gb_s / memory_gb_s
         ),
     };
     print(|out| writeln!(out, "{line}"))

@@ -1,4 +1,4 @@
-//! How fast the instruction that multiplies int8 can go on this machine: what products are measured against.
+//! How fast this machine can go: the instruction that multiplies int8, and memory. What products are measured against.
 #![allow(clippy::needless_range_loop)] // Sums that are all of one kind.
 
 use super::simd::{LANES, Simd, Tile};
@@ -15,6 +15,37 @@ const REPEATS: usize = 20_000;
 /// Operations a second, in 10^9, of int8 products of registers on one thread: the best of some rounds of milliseconds.
 pub fn gops(isa: Isa) -> f64 {
     (0..ROUNDS).map(|_| round(isa)).fold(0.0, f64::max)
+}
+
+/// Numbers in the buffer that memory is measured with: 512 MiB, more than caches hold.
+const NUMBERS: usize = 1 << 26;
+/// Sums that go on beside each other, so that none waits for the one before.
+const SUMS: usize = 32;
+
+/// Bytes a second, in 10^9, that so many threads read from memory together: the best of some rounds.
+pub fn bandwidth(threads: usize) -> f64 {
+    let buffer = vec![1u64; NUMBERS];
+    let share = NUMBERS.div_ceil(threads.max(1));
+    let round = || {
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            for part in buffer.chunks(share) {
+                scope.spawn(|| black_box(sum(part)));
+            }
+        });
+        8e-9 * NUMBERS as f64 / start.elapsed().as_secs_f64()
+    };
+    (0..ROUNDS).map(|_| round()).fold(0.0, f64::max)
+}
+
+fn sum(numbers: &[u64]) -> u64 {
+    let mut sums = [0u64; SUMS];
+    for part in numbers.chunks_exact(SUMS) {
+        for i in 0..SUMS {
+            sums[i] = sums[i].wrapping_add(part[i]);
+        }
+    }
+    sums.iter().fold(0, |all, sum| all.wrapping_add(*sum))
 }
 
 fn round(isa: Isa) -> f64 {
