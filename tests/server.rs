@@ -589,3 +589,21 @@ fn errors_are_short_and_in_plain_words() {
     let reply = server.post("/similarity", r#"{"inputs":{"source_sentence":"a","sentences":["b",""]}}"#);
     assert!(reply.text().contains("inputs.sentences[1] is empty"), "{}", reply.text());
 }
+
+/// Twenty recordings of 26 MB are more than the server keeps in memory at once, whatever the places.
+#[test]
+fn bodies_fill_no_more_than_the_memory_for_them() {
+    let server = Server::start(&[]);
+    let head =
+        "POST /v1/audio/transcriptions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 26214400\r\n\r\n";
+    let mut clients: Vec<_> = (0..20).map(|_| server.connect()).collect();
+    clients.iter_mut().for_each(|client| client.send(head));
+    let mut one_more = server.connect();
+    one_more.send(head);
+    let reply = one_more.reply();
+    let (message, code) = error(&reply);
+    assert!(reply.status() == 429 && code == "overloaded" && message.contains("bodies"), "{}", reply.text());
+    drop(clients);
+    wait_for("room", || (server.post("/v1/audio/transcriptions", "{}").status() == 400).then_some(()));
+    server.serves();
+}

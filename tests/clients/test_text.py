@@ -3,6 +3,7 @@
 import concurrent.futures
 import json
 
+import numpy as np
 import openai
 import pytest
 import requests
@@ -106,6 +107,16 @@ def test_penalties_and_biases_change_a_text(client):
     assert complete(client, max_tokens=1, logit_bias={"28": -100}).choices[0].text != first.text == ","
     repeated = complete(client, prompt="a a a a a a a a", max_tokens=20).choices[0].text
     assert complete(client, prompt="a a a a a a a a", max_tokens=20, frequency_penalty=2).choices[0].text != repeated
+
+
+def test_a_model_that_writes_makes_vectors(client):
+    texts = ["The cat sat on the mat.", "A cat was sitting on a mat.", "Interest rates rose by half a point."]
+    reply = client.embeddings.create(model=MODEL, input=texts, encoding_format="float")
+    vectors = np.array([row.embedding for row in reply.data])
+    assert vectors.shape == (3, 576) and np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2] and reply.model == MODEL
+    alone = client.embeddings.create(model=MODEL, input=texts[1], encoding_format="float", dimensions=64).data[0].embedding
+    assert np.allclose(np.array(alone), vectors[1, :64] / np.linalg.norm(vectors[1, :64]), atol=1e-6)
 
 
 def test_ten_at_once_are_all_answered(client):
