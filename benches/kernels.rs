@@ -6,6 +6,7 @@ use std::time::Instant;
 use tealight::kernels::attention::{Head, Rows, float, int8 as attention8};
 use tealight::kernels::codes::Codes;
 use tealight::kernels::int8::{Packed, Then, gemm};
+use tealight::kernels::scan::{self, Terms};
 use tealight::kernels::{Isa, int4, peak, rowwise};
 
 /// Calls that are timed together, and how many of those.
@@ -43,6 +44,28 @@ fn product_row(what: &str, shape: [usize; 3], seconds: f64, peak: f64) {
         seconds * 1e6,
         100.0 * gops / peak
     );
+}
+
+/// A query with 100,000 rows of 384 values, which no cache holds: codes, by the loop for the dimension and by that for all, and signs.
+fn scans(isa: Isa) {
+    const ROWS: usize = 100_000;
+    const D: usize = 384;
+    let query = values(D, 1);
+    let codes: Vec<scan::Group> =
+        (0..ROWS / 16 * D / 4).map(|i| std::array::from_fn(|j| ((i * 64 + j) * 7919 % 255) as u8 as i8)).collect();
+    let terms = vec![Terms { scale: [0.01; 16], sum: [7; 16], less: [0.0; 16] }; ROWS / 16];
+    let of_codes = scan::Query::new(isa, &query);
+    let mut out = vec![0.0; ROWS];
+    let rate = |what: &str, bytes: usize, seconds: f64| {
+        println!("{what:<48} {:>9.2} us {:>6.1} GB/s", seconds * 1e6, bytes as f64 / seconds / 1e9);
+    };
+    for (what, fixed) in [("scan, 100k x 384, const", true), ("scan, 100k x 384, any D", false)] {
+        let seconds = time(|| scan::scores(isa, &of_codes, &codes, &terms, fixed, &mut out));
+        rate(what, codes.len() * 64, seconds);
+    }
+    let (signs, rows): (Vec<u64>, Vec<u64>) = (vec![3; D / 64], (0..ROWS * D / 64).map(|i| i as u64 * 7919).collect());
+    let mut distances = vec![0; ROWS];
+    rate("scan of signs, 100k x 384", rows.len() * 8, time(|| scan::distances(isa, &signs, &rows, &mut distances)));
 }
 
 fn row(what: &str, seconds: f64) {
@@ -132,6 +155,7 @@ fn main() {
         int8(isa, peak);
         int4(isa, peak);
         rows(isa);
+        scans(isa);
         [16, 128, 256].iter().for_each(|tokens| attention(isa, *tokens));
     }
 }

@@ -51,6 +51,8 @@ pub struct Config {
     pub api_key: Option<Secret>,
     /// `TEALIGHT_API_KEY_SECRET`: the ARN of a secret in AWS Secrets Manager that holds that key.
     pub api_key_secret: Option<String>,
+    /// `TEALIGHT_INDEX`: the index that `/search` searches: a file, in the function's package or a layer, too, or `s3://BUCKET/KEY`.
+    pub index: Option<String>,
     /// `TEALIGHT_S3_PREFIXES`: what requests may name in S3, `s3://BUCKET/PREFIX` with commas between them. Default: nothing.
     pub s3_prefixes: Vec<String>,
     /// `TEALIGHT_PAYLOAD_LIMIT`: the largest body in bytes. Default: each route's own, 2,000,000 or 6,291,456.
@@ -77,7 +79,8 @@ pub const DEFAULT_SPEECH_MODEL: &str = "whisper-base";
 pub const DEFAULT_TEXT_MODEL: &str = "smollm2-135m-instruct";
 
 /// Variables whose value must not go unread because it is not UTF-8.
-const TEXTS: [&str; 9] = [
+const TEXTS: [&str; 10] = [
+    "TEALIGHT_INDEX",
     "TEALIGHT_TEXT_MODEL",
     "TEALIGHT_S3_PREFIXES",
     "TEALIGHT_SPEECH_MODEL",
@@ -146,6 +149,7 @@ impl Config {
             pooling: get("TEALIGHT_POOLING").map(|name| pooling(&name)).transpose()?,
             api_key: get("TEALIGHT_API_KEY").map(|key| Secret(key.trim().to_string())),
             api_key_secret: get("TEALIGHT_API_KEY_SECRET"),
+            index: get("TEALIGHT_INDEX"),
             s3_prefixes: s3_prefixes(get("TEALIGHT_S3_PREFIXES"))?,
             payload_limit,
             max_client_batch: number("TEALIGHT_MAX_CLIENT_BATCH_SIZE", 32, 1 << 20)?,

@@ -31,6 +31,10 @@ pub enum Kind {
     ModelNotFound,
     /// A model is there and cannot be loaded.
     ModelLoad,
+    /// No index is configured, or none is where it should be.
+    IndexNotFound,
+    /// An index is there and cannot be read.
+    IndexLoad,
     /// A source of models, keys or data outside the function failed.
     Upstream,
     /// Every place in the queue is taken.
@@ -96,6 +100,8 @@ impl Kind {
             Kind::MethodNotAllowed => row(405, 405, "Validation", BAD, "method_not_allowed", false),
             Kind::ModelNotFound    => row(404, 404, "Validation", BAD, "model_not_found", false),
             Kind::ModelLoad        => row(500, 424, "Backend", SERVER, "model_load_failed", false),
+            Kind::IndexNotFound    => row(404, 404, "Validation", BAD, "index_not_found", false),
+            Kind::IndexLoad        => row(500, 424, "Backend", SERVER, "index_load_failed", false),
             Kind::Upstream         => row(502, 424, "Backend", SERVER, "upstream_error", true),
             Kind::Overloaded       => row(429, 429, "Overloaded", "rate_limit_error", "overloaded", true),
             Kind::Timeout          => row(504, 504, "Overloaded", SERVER, "timeout", true),

@@ -65,6 +65,7 @@ pub mod engine;
 pub mod error;
 pub mod event;
 pub mod format;
+pub mod index;
 pub mod kernels;
 pub mod log;
 pub mod models;

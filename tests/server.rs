@@ -594,8 +594,7 @@ fn errors_are_short_and_in_plain_words() {
 #[test]
 fn bodies_fill_no_more_than_the_memory_for_them() {
     let server = Server::start(&[]);
-    let head =
-        "POST /v1/audio/transcriptions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 26214400\r\n\r\n";
+    let head = "POST /v1/audio/transcriptions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 26214400\r\n\r\n";
     let mut clients: Vec<_> = (0..20).map(|_| server.connect()).collect();
     clients.iter_mut().for_each(|client| client.send(head));
     let mut one_more = server.connect();

@@ -7,6 +7,7 @@ mod metrics;
 pub mod openai;
 pub mod openapi;
 pub mod routes;
+pub mod search;
 pub mod stream;
 pub mod tei;
 pub mod text;

@@ -1,7 +1,7 @@
 //! The table of routes: everything that the function answers, in Lambda and locally.
 
 use super::stream::Sink;
-use super::{audio, metrics, openai, openapi, tei, text};
+use super::{audio, metrics, openai, openapi, search, tei, text};
 use crate::engine::{Deadline, Engine, Usage};
 use crate::error::{Error, Kind, Result, shown};
 use bytes::Bytes;
@@ -197,6 +197,7 @@ pub const ROUTES: &[Route] = &[
     long(post("/v1/audio/embeddings",     Audio, "What is said in a recording, in segments with vectors", schema::<audio::AudioRequest>, schema::<audio::AudioEmbeddingsResponse>, audio::embeddings)),
     long(post("/v1/chat/completions", OpenAi, "What is answered in a conversation", schema::<text::chat::ChatRequest>, schema::<text::chat::ChatResponse>, text::chat::chat)),
     long(post("/v1/completions",      OpenAi, "What comes after a text", schema::<text::completions::CompletionRequest>, schema::<text::completions::CompletionResponse>, text::completions::completions)),
+    post("/search",      OpenAi, "Documents of the index that fit a text or a vector", schema::<search::SearchRequest>, schema::<search::SearchResponse>, search::search),
     get("/v1/models",         OpenAi, Key, "The models that requests can name", Some(schema::<openai::ModelList>), openai::models),
     get("/v1/models/{model}", OpenAi, Key, "One model",                         Some(schema::<openai::Model>),     openai::model),
     post("/embed",       Tei, EMBED, schema::<tei::EmbedRequest>, schema::<Vec<crate::format::Encoded>>, tei::embed),

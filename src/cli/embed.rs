@@ -144,20 +144,28 @@ fn documents(args: &EmbedArgs) -> Result<Box<dyn Iterator<Item = Result<Document
         let document = |text: &String| Ok(Document { id: None, text: text.clone(), metadata: None });
         return Ok(Box::new(args.texts.iter().map(document)));
     }
-    let reader: Box<dyn BufRead> = match args.input.as_deref() {
+    let lines = lines(args.input.as_deref())?;
+    Ok(Box::new(
+        lines.enumerate().map(|(i, line)| document(line?).map_err(|e| e.context(format_args!("line {}", i + 1)))),
+    ))
+}
+
+/// The lines of a file, or of stdin.
+pub(super) fn lines(path: Option<&Path>) -> Result<impl Iterator<Item = Result<String>> + use<>> {
+    let reader: Box<dyn BufRead> = match path {
         Some(path) if path != Path::new("-") => {
             let file = std::fs::File::open(path).map_err(|e| Error::io("open", path, e))?;
             Box::new(std::io::BufReader::new(file))
         }
         _ => Box::new(std::io::stdin().lock()),
     };
-    Ok(Box::new(reader.lines().enumerate().map(|(i, line)| {
+    Ok(reader.lines().enumerate().map(|(i, line)| {
         let mut line = line.map_err(|e| Error::new(Kind::Io, format!("line {}: {e}", i + 1)))?;
         if i == 0 && line.starts_with(BYTE_ORDER_MARK) {
             line.remove(0);
         }
-        document(line).map_err(|e| e.context(format_args!("line {}", i + 1)))
-    })))
+        Ok(line)
+    }))
 }
 
 fn document(line: String) -> Result<Document> {

@@ -3,6 +3,7 @@
 mod bench;
 mod embed;
 mod generate;
+mod index;
 mod pull;
 mod show;
 mod timing;
@@ -43,6 +44,11 @@ enum Command {
     Transcribe(transcribe::TranscribeArgs),
     /// Write text that goes on from a prompt, or answers in a conversation
     Generate(generate::GenerateArgs),
+    /// Build an index of documents in a file, and search it
+    Index {
+        #[command(subcommand)]
+        what: index::IndexCommand,
+    },
     /// Serve the HTTP interface locally: OpenAI's /v1/embeddings, text-embeddings-inference's /embed, and others
     Serve(ServeArgs),
     /// Write a model folder (safetensors) or GGUF file as one file that is quantised and laid out for the kernels
@@ -113,6 +119,20 @@ impl ModelArgs {
         }
         Engine::new(config)
     }
+
+    /// An engine for the model that an index was built with.
+    fn with_model(&self, name: &str) -> Result<Engine> {
+        let engine = self.engine()?;
+        let asked = engine.registry.default_name();
+        match (self.model.is_some(), asked == name) {
+            (_, true) => Ok(engine),
+            (true, false) => {
+                let message = format!("the index was built with {name:?}, and {asked:?} is asked for");
+                Err(Error::value("model", message))
+            }
+            (false, false) => Engine::new(Config { model: name.into(), ..(*engine.config).clone() }),
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -165,6 +185,7 @@ fn execute(command: Command, main: SystemTime) -> Result<()> {
         Command::Embed(args) => embed::run(&args),
         Command::Transcribe(args) => transcribe::run(&args),
         Command::Generate(args) => generate::run(&args),
+        Command::Index { what } => index::run(&what),
         Command::Serve(args) => serve(&args),
         Command::Pack(args) => pack_model(&args),
         Command::Pull { model } => pull::run(&model),

@@ -7,6 +7,7 @@ pub mod catalog;
 pub mod generate;
 pub mod hub;
 pub mod registry;
+pub mod search;
 pub mod source;
 pub mod speech;
 
@@ -33,6 +34,7 @@ pub struct Engine {
     pub cpu: Cpu,
     /// Models in memory.
     pub registry: Registry,
+    index: search::Place,
 }
 
 /// The time by which a job must end, if any.
@@ -46,6 +48,11 @@ impl Deadline {
     /// Whether no more than this is left.
     pub fn is_within(self, time: Duration) -> bool {
         self.0.is_some_and(|at| at.saturating_duration_since(Instant::now()) <= time)
+    }
+
+    /// What is left, but no more than `most`.
+    pub fn left(self, most: Duration) -> Duration {
+        self.0.map_or(most, |at| at.saturating_duration_since(Instant::now()).min(most))
     }
 
     /// Fails once the time is over.
@@ -76,7 +83,7 @@ impl Engine {
         let config = Arc::new(config);
         let cpu = Cpu::new(config.isa, config.threads);
         let registry = Registry::new(config.clone(), cpu.clone());
-        Ok(Self { config, cpu, registry })
+        Ok(Self { config, cpu, registry, index: search::Place::default() })
     }
 
     /// Runs a job; loads its model first if need be.

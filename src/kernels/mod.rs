@@ -15,6 +15,7 @@ pub mod int8;
 pub mod isa;
 pub mod peak;
 pub mod rowwise;
+pub mod scan;
 pub(crate) mod simd;
 
 pub use isa::Isa;

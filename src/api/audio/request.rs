@@ -14,7 +14,7 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long an object of S3 may take where no deadline is nearer.
 const OBJECT_TIME: Duration = Duration::from_secs(300);
@@ -128,8 +128,7 @@ fn base64(text: &str) -> Result<Bytes> {
 }
 
 fn object(call: &Call, uri: &str) -> Result<Bytes> {
-    let left = call.deadline.0.map_or(OBJECT_TIME, |at| at.saturating_duration_since(Instant::now()).min(OBJECT_TIME));
-    Object::parse(uri, &call.engine.config.s3_prefixes, "uri")?.get(left, "uri")
+    Object::parse(uri, &call.engine.config.s3_prefixes, "uri")?.get(call.deadline.left(OBJECT_TIME), "uri")
 }
 
 fn of_form(content_type: &str, body: &Bytes) -> Result<(AudioRequest, Option<Bytes>)> {

@@ -1,0 +1,84 @@
+//! `POST /search`: documents of the function's own index.
+
+use super::routes::{Call, Reply};
+use super::wire::parse;
+use crate::engine::search::{Find, Mode};
+use crate::error::{Error, Result, shown};
+use crate::index::Filter;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// Documents where a request says nothing.
+const COUNT: usize = 10;
+
+/// `POST /search`.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct SearchRequest {
+    /// The text that is searched for.
+    #[serde(alias = "text")]
+    pub query: Option<String>,
+    /// A vector that is searched for instead.
+    pub vector: Option<Vec<f32>>,
+    /// Documents at most; 10 where it is missing.
+    #[serde(alias = "top_k", alias = "limit")]
+    pub k: Option<usize>,
+    /// Documents that are looked at, by their metadata: `{"year": {"$gte": 1960}, "tags": "speech"}`.
+    pub filter: Option<Value>,
+    /// What scores below is left out.
+    pub min_score: Option<f32>,
+    /// `vector`, `words`, or `hybrid`, which is both; `vector` where it is missing.
+    pub mode: Option<String>,
+}
+
+/// The reply of `/search`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct SearchResponse {
+    /// The best first.
+    pub results: Vec<SearchResult>,
+    /// The model that made the query's vector, if one did.
+    pub model: Option<String>,
+}
+
+/// A document that was found.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct SearchResult {
+    /// The document's.
+    pub id: String,
+    /// How well it fits.
+    pub score: f32,
+    /// The document's.
+    pub text: String,
+    /// The document's.
+    pub metadata: Map<String, Value>,
+}
+
+/// Answers `POST /search`.
+pub fn search(call: &Call) -> Result<Reply> {
+    let request: SearchRequest = parse(call.body)?;
+    let mode = match request.mode.as_deref() {
+        None => Mode::default(),
+        Some(name) => Mode::named(name).ok_or_else(|| {
+            let known = Mode::ALL.map(Mode::name).join(", ");
+            Error::value("mode", format!("mode is {:?}; known: {known}", shown(name)))
+        })?,
+    };
+    let job = Find {
+        text: request.query,
+        vector: request.vector,
+        mode,
+        count: request.k.unwrap_or(COUNT),
+        filter: request.filter.as_ref().map(Filter::of).transpose()?,
+        min_score: request.min_score,
+        index: None,
+    };
+    let finds = call.engine.run(job, call.deadline)?;
+    let result = |found: crate::index::Found| SearchResult {
+        id: found.document.id,
+        score: found.score,
+        text: found.document.text,
+        metadata: found.document.metadata,
+    };
+    let results = finds.found.into_iter().map(result).collect();
+    Ok(Reply::json(&SearchResponse { results, model: finds.model })?.usage(finds.usage))
+}

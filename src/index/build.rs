@@ -1,0 +1,202 @@
+//! From documents and their vectors to the file of an index.
+
+use super::file::{Header, Metric, Part, Precision, write};
+use super::{Document, Index, words};
+use crate::error::{Error, Kind, Result};
+use crate::kernels::scan::{HALVES, ROWS, STEP, Terms};
+use half::f16;
+use std::collections::HashSet;
+use std::path::Path;
+
+/// Values of a vector at most.
+pub const MOST_VALUES: usize = 65_536;
+/// The largest code.
+const LARGEST: f32 = 127.0;
+/// Bits of a word of signs.
+const WORD: usize = 64;
+
+/// An index while it is built.
+#[derive(Debug)]
+pub struct Builder {
+    model: Option<String>,
+    dimension: usize,
+    metric: Metric,
+    precision: Precision,
+    /// Codes of each row, row by row.
+    codes: Vec<i8>,
+    /// What a code stands for, and half the square of the row's length.
+    scales: Vec<(f32, f32)>,
+    signs: Vec<u64>,
+    halves: Vec<u16>,
+    largest: Vec<f32>,
+    documents: Vec<u8>,
+    starts: Vec<u64>,
+    words: words::Builder,
+    ids: HashSet<String>,
+}
+
+/// A row over the largest of its magnitudes, as half floats that fill whole vectors; and that magnitude.
+pub(super) fn halved(row: &[f32]) -> (Vec<u16>, f32) {
+    let largest = row.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    let over = if largest > 0.0 { 1.0 / largest } else { 0.0 };
+    let mut halves: Vec<u16> = row.iter().map(|v| f16::from_f32(v * over).to_bits()).collect();
+    halves.resize(row.len().next_multiple_of(HALVES), 0);
+    (halves, largest)
+}
+
+/// The signs of a row, a bit for each value.
+pub(super) fn signs(row: &[f32]) -> Vec<u64> {
+    let word = |part: &[f32]| part.iter().enumerate().fold(0, |word, (i, v)| word | u64::from(*v > 0.0) << i);
+    row.chunks(WORD).map(word).collect()
+}
+
+/// Scales a row to length 1.
+///
+/// # Errors
+/// It has no length.
+pub(super) fn normalised(row: &[f32]) -> Result<Vec<f32>> {
+    let length = row.iter().map(|v| *v as f64 * *v as f64).sum::<f64>().sqrt();
+    if length == 0.0 {
+        return Err(Error::value("vector", "the vector is all zeros, which has no direction for the metric cosine"));
+    }
+    Ok(row.iter().map(|v| (*v as f64 / length) as f32).collect())
+}
+
+/// Checks a vector's length and values.
+pub(super) fn checked(vector: &[f32], dimension: usize) -> Result<()> {
+    if vector.len() != dimension {
+        let message = format!("the vector has {} values, the index {dimension}", vector.len());
+        return Err(Error::value("vector", message));
+    }
+    match vector.iter().position(|v| !v.is_finite()) {
+        Some(i) => Err(Error::value("vector", format!("the vector has the value {} at {i}", vector[i]))),
+        None => Ok(()),
+    }
+}
+
+impl Builder {
+    /// An empty index of vectors that `model` makes, if one of ours does.
+    ///
+    /// # Errors
+    /// The dimension is 0 or beyond [`MOST_VALUES`].
+    pub fn new(model: Option<String>, dimension: usize, metric: Metric, precision: Precision) -> Result<Self> {
+        if dimension == 0 || dimension > MOST_VALUES {
+            return Err(Error::value("dimension", format!("dimension is {dimension}, it must be 1 to {MOST_VALUES}")));
+        }
+        Ok(Self {
+            model,
+            dimension,
+            metric,
+            precision,
+            codes: vec![],
+            scales: vec![],
+            signs: vec![],
+            halves: vec![],
+            largest: vec![],
+            documents: vec![],
+            starts: vec![0],
+            words: words::Builder::default(),
+            ids: HashSet::new(),
+        })
+    }
+
+    /// Adds a document with its vector.
+    ///
+    /// # Errors
+    /// The vector has another length, a value that is not finite, or no length where cosines are asked for; or the id was there
+    /// before. The error names the id.
+    pub fn add(&mut self, document: &Document, vector: &[f32]) -> Result<()> {
+        self.add_row(document, vector).map_err(|e| e.context(format_args!("document {:?}", document.id)))
+    }
+
+    fn add_row(&mut self, document: &Document, vector: &[f32]) -> Result<()> {
+        checked(vector, self.dimension)?;
+        let row = match self.metric {
+            Metric::Cosine => normalised(vector)?,
+            Metric::Dot | Metric::L2 => vector.to_vec(),
+        };
+        let (halves, largest) = halved(&row);
+        self.push(document, &row, &halves, largest)
+    }
+
+    /// Adds a row of another index, whose scores stay the same to the bit.
+    ///
+    /// # Errors
+    /// The index is damaged there, or the id was there before.
+    pub fn copy(&mut self, index: &Index, row: usize) -> Result<()> {
+        let (halves, largest) = index.row(row)?;
+        self.push(&index.document(row)?, &index.vector(row)?, halves, largest)
+    }
+
+    fn push(&mut self, document: &Document, row: &[f32], halves: &[u16], largest: f32) -> Result<()> {
+        if !self.ids.insert(document.id.clone()) {
+            return Err(Error::value("id", "the id is there twice"));
+        }
+        match self.precision {
+            Precision::Binary => self.signs.extend(signs(row)),
+            Precision::Int8 => {
+                let scale = if largest > 0.0 { largest / LARGEST } else { 1.0 };
+                self.codes.extend(row.iter().map(|v| (v / scale).round_ties_even() as i8));
+                let square = row.iter().map(|v| v * v).sum::<f32>();
+                self.scales.push((scale, if self.metric == Metric::L2 { square / 2.0 } else { 0.0 }));
+            }
+        }
+        self.halves.extend(halves);
+        self.largest.push(largest);
+        let json = serde_json::to_vec(document).map_err(|e| Error::internal(format!("a document is not JSON: {e}")))?;
+        self.documents.extend(json);
+        self.starts.push(self.documents.len() as u64);
+        self.words.add(&document.text);
+        Ok(())
+    }
+
+    /// Rows so far.
+    pub fn rows(&self) -> usize {
+        self.largest.len()
+    }
+
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// [`Kind::Io`]; or there are more rows than are numbered.
+    pub fn write(self, path: &Path) -> Result<()> {
+        let rows = self.rows();
+        if u32::try_from(rows).is_err() {
+            return Err(Error::new(Kind::InvalidValue, format!("an index of {rows} rows is beyond its numbers")));
+        }
+        let header = Header::new(self.model, self.dimension, self.metric, self.precision, rows);
+        let mut sections = match self.precision {
+            Precision::Binary => vec![(Part::Signs, bytemuck::cast_slice(&self.signs).to_vec())],
+            Precision::Int8 => {
+                let (codes, terms) = blocks(&self.codes, &self.scales, self.dimension);
+                vec![(Part::Codes, codes), (Part::Terms, bytemuck::cast_slice(&terms).to_vec())]
+            }
+        };
+        sections.push((Part::Halves, bytemuck::cast_slice(&self.halves).to_vec()));
+        sections.push((Part::Largest, bytemuck::cast_slice(&self.largest).to_vec()));
+        sections.push((Part::Documents, self.documents));
+        sections.push((Part::Starts, bytemuck::cast_slice(&self.starts).to_vec()));
+        sections.extend(self.words.sections());
+        let sections: Vec<_> = sections.iter().map(|(part, bytes)| (*part, bytes.as_slice())).collect();
+        write(path, header, &sections)
+    }
+}
+
+/// Rows in blocks, as the kernels read them; rows that are missing in the last one are below all others.
+fn blocks(codes: &[i8], scales: &[(f32, f32)], dimension: usize) -> (Vec<u8>, Vec<Terms>) {
+    let groups = dimension.div_ceil(STEP);
+    let count = scales.len().div_ceil(ROWS);
+    let mut out = vec![0u8; count * groups * ROWS * STEP];
+    let none = Terms { scale: [0.0; ROWS], sum: [0; ROWS], less: [f32::INFINITY; ROWS] };
+    let mut terms = vec![none; count];
+    for (row, (codes, (scale, less))) in codes.chunks_exact(dimension).zip(scales).enumerate() {
+        let (block, lane) = (row / ROWS, row % ROWS);
+        for (k, code) in codes.iter().enumerate() {
+            out[((block * groups + k / STEP) * ROWS + lane) * STEP + k % STEP] = *code as u8;
+        }
+        let terms = &mut terms[block];
+        (terms.scale[lane], terms.less[lane]) = (*scale, *less);
+        terms.sum[lane] = codes.iter().map(|code| i32::from(*code)).sum();
+    }
+    (out, terms)
+}

@@ -1,0 +1,206 @@
+//! Scores of one query with many rows: products of int8 codes, of half floats, and distances of signs.
+//!
+//! Rows of codes lie in blocks of 16, `[D / 4][16][4]`, so that the lanes of a vector are rows and no sum goes across them.
+//! The loop over a block is compiled for each common D, whose trip count the compiler then knows; any other D has a loop of
+//! its own.
+#![allow(clippy::needless_range_loop)] // Indices are lanes.
+
+use super::simd::{LANES, Simd};
+use super::{Isa, dispatch};
+
+/// Rows of a block.
+pub const ROWS: usize = LANES;
+/// Values of a row come in fours.
+pub const STEP: usize = 4;
+/// Four codes of each row of a block.
+pub type Group = [i8; ROWS * STEP];
+/// Dimensions that have a loop of their own.
+pub const FIXED: [usize; 8] = [64, 128, 256, 384, 512, 768, 1024, 1536];
+/// Sums that go on beside each other, so that no instruction waits for the one before it.
+const SUMS: usize = 4;
+/// Half floats of a row come in so many.
+pub const HALVES: usize = LANES;
+
+/// What the rows of a block have besides codes.
+#[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct Terms {
+    /// What a code of the row stands for.
+    pub scale: [f32; ROWS],
+    /// The sum of the row's codes.
+    pub sum: [i32; ROWS],
+    /// Taken from the row's score.
+    pub less: [f32; ROWS],
+}
+
+/// A query as codes, for an instruction set.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Query {
+    codes: Vec<u8>,
+    zero: i32,
+    step: f32,
+}
+
+impl Query {
+    /// Of a vector, whose values are filled up to a multiple of [`STEP`] with zeros. A code is within half a step of 1/127 of the
+    /// largest value, or of 1/63 on AVX2 without VNNI.
+    pub fn new(isa: Isa, vector: &[f32]) -> Self {
+        dispatch!(isa, query(vector: &[f32]) -> Query)
+    }
+}
+
+#[inline(always)]
+unsafe fn query<S: Simd>(vector: &[f32]) -> Query {
+    let zero = (S::LEVELS + 1) / 2;
+    let largest = vector.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    let step = if largest > 0.0 { largest / (zero - 1) as f32 } else { 1.0 };
+    let mut codes = Vec::with_capacity(vector.len().next_multiple_of(STEP));
+    for v in vector {
+        codes.push(((v / step).round_ties_even() as i32 + zero) as u8);
+    }
+    codes.resize(vector.len().next_multiple_of(STEP), zero as u8);
+    codes.iter_mut().for_each(|code| *code = code.wrapping_add(S::BIAS));
+    Query { codes, zero, step }
+}
+
+/// Scores of a query with the rows of blocks, to `out`: [`ROWS`] for each of `terms`, whose codes are `codes`. `fixed` takes the loop
+/// for the dimension where there is one.
+///
+/// # Panics
+/// If the lengths do not fit each other.
+pub fn scores(isa: Isa, query: &Query, codes: &[Group], terms: &[Terms], fixed: bool, out: &mut [f32]) {
+    assert!(codes.len() == terms.len() * (query.codes.len() / STEP) && out.len() == terms.len() * ROWS);
+    dispatch!(isa, scores_of(query: &Query, codes: &[Group], terms: &[Terms], fixed: bool, out: &mut [f32]));
+}
+
+#[inline(always)]
+unsafe fn scores_of<S: Simd>(query: &Query, codes: &[Group], terms: &[Terms], fixed: bool, out: &mut [f32]) {
+    // SAFETY: the caller vouches for the instruction set.
+    unsafe {
+        match (query.codes.len() / STEP, fixed) {
+            (16, true) => of_size::<S, 16>(query, codes, terms, out),
+            (32, true) => of_size::<S, 32>(query, codes, terms, out),
+            (64, true) => of_size::<S, 64>(query, codes, terms, out),
+            (96, true) => of_size::<S, 96>(query, codes, terms, out),
+            (128, true) => of_size::<S, 128>(query, codes, terms, out),
+            (192, true) => of_size::<S, 192>(query, codes, terms, out),
+            (256, true) => of_size::<S, 256>(query, codes, terms, out),
+            (384, true) => of_size::<S, 384>(query, codes, terms, out),
+            (groups, _) => {
+                for (i, terms) in terms.iter().enumerate() {
+                    block::<S>(query, &codes[i * groups..(i + 1) * groups], terms, &mut out[i * ROWS..]);
+                }
+            }
+        }
+    }
+}
+
+/// For rows of `4 * GROUPS` values.
+#[inline(always)]
+unsafe fn of_size<S: Simd, const GROUPS: usize>(query: &Query, codes: &[Group], terms: &[Terms], out: &mut [f32]) {
+    let (blocks, _) = codes.as_chunks::<GROUPS>();
+    for i in 0..blocks.len() {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe { block::<S>(query, &blocks[i], &terms[i], &mut out[i * ROWS..]) }
+    }
+}
+
+#[inline(always)]
+unsafe fn block<S: Simd>(query: &Query, codes: &[Group], terms: &Terms, out: &mut [f32]) {
+    let mut lanes = [[0i32; ROWS]; SUMS];
+    // SAFETY: a group of codes and four codes of the query for each of `codes`, sums of lanes in arrays of as many; the caller vouches
+    // for the instruction set.
+    unsafe {
+        let mut sums = [S::int_splat(0); SUMS];
+        sums[0] = S::start(S::int_load(terms.sum.as_ptr()));
+        let of_query = query.codes.as_ptr();
+        let whole = codes.len() / SUMS * SUMS;
+        let mut g = 0;
+        while g < whole {
+            for j in 0..SUMS {
+                let code = S::broadcast4(of_query.add((g + j) * STEP));
+                sums[j] = S::dot_codes(sums[j], code, S::load_bytes(codes[g + j].as_ptr()));
+            }
+            g += SUMS;
+        }
+        while g < codes.len() {
+            sums[0] = S::dot_codes(sums[0], S::broadcast4(of_query.add(g * STEP)), S::load_bytes(codes[g].as_ptr()));
+            g += 1;
+        }
+        for j in 0..SUMS {
+            S::int_store(sums[j], lanes[j].as_mut_ptr());
+        }
+    }
+    for i in 0..ROWS {
+        let mut dot = -query.zero * terms.sum[i];
+        for j in 0..SUMS {
+            dot += lanes[j][i];
+        }
+        out[i] = dot as f32 * query.step * terms.scale[i] - terms.less[i];
+    }
+}
+
+/// The product of a query with a row of half floats, as their bits.
+///
+/// # Panics
+/// If they have not as many values, a multiple of [`HALVES`].
+pub fn half_dot(isa: Isa, query: &[f32], row: &[u16]) -> f32 {
+    assert!(query.len() == row.len() && row.len().is_multiple_of(HALVES));
+    dispatch!(isa, half_dot_of(query: &[f32], row: &[u16]) -> f32)
+}
+
+#[inline(always)]
+unsafe fn half_dot_of<S: Simd>(query: &[f32], row: &[u16]) -> f32 {
+    // SAFETY: both have as many values, whole vectors; the caller vouches for the instruction set.
+    unsafe {
+        let mut sum = S::splat(0.0);
+        for at in (0..row.len()).step_by(HALVES) {
+            sum = S::load(query.as_ptr().add(at)).mul_add(S::load_half(row.as_ptr().add(at)), sum);
+        }
+        sum.sum()
+    }
+}
+
+/// How many signs of each row differ from those of a query, to `out`; a row has as many words as the query.
+///
+/// # Panics
+/// If the lengths do not fit each other.
+pub fn distances(isa: Isa, query: &[u64], rows: &[u64], out: &mut [u32]) {
+    assert!(!query.is_empty() && rows.len() == out.len() * query.len());
+    dispatch!(isa, distances_of(query: &[u64], rows: &[u64], out: &mut [u32]));
+}
+
+#[inline(always)]
+unsafe fn distances_of<S: Simd>(query: &[u64], rows: &[u64], out: &mut [u32]) {
+    match query.len() {
+        2 => distances_of_size::<2>(query, rows, out),
+        4 => distances_of_size::<4>(query, rows, out),
+        6 => distances_of_size::<6>(query, rows, out),
+        8 => distances_of_size::<8>(query, rows, out),
+        12 => distances_of_size::<12>(query, rows, out),
+        16 => distances_of_size::<16>(query, rows, out),
+        24 => distances_of_size::<24>(query, rows, out),
+        words => {
+            for i in 0..out.len() {
+                out[i] = distance(query, &rows[i * words..(i + 1) * words]);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn distances_of_size<const WORDS: usize>(query: &[u64], rows: &[u64], out: &mut [u32]) {
+    let (rows, _) = rows.as_chunks::<WORDS>();
+    for i in 0..out.len() {
+        out[i] = distance(query, &rows[i]);
+    }
+}
+
+#[inline(always)]
+fn distance(query: &[u64], row: &[u64]) -> u32 {
+    let mut sum = 0;
+    for w in 0..row.len() {
+        sum += (query[w] ^ row[w]).count_ones();
+    }
+    sum
+}

@@ -1,0 +1,380 @@
+//! The index: searches against float64, its file, damaged in every way, the command line and `/search`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+mod support;
+
+use serde_json::{Map, Value, json};
+use std::path::Path;
+use std::process::{Command, Output};
+use support::server::Server;
+use tealight::index::{Builder, Document, Filter, Found, Index, Metric, Precision, Search};
+use tealight::kernels::Isa;
+use tealight::nn::Cpu;
+use tealight::{Error, Kind};
+
+/// The least share of the true ten best that a search finds, of vectors of random numbers, which are the hardest.
+const RECALL: f64 = 0.995;
+/// The largest difference of a score to that in float64, for vectors of length 1.
+const SCORE_ERROR: f64 = 2e-4;
+
+/// Numbers as a bell has them, by the sum of twelve.
+fn random(count: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1u64 << 24) as f32
+    };
+    (0..count).map(|_| (0..12).map(|_| next()).sum::<f32>() - 6.0).collect()
+}
+
+fn document(id: usize) -> Document {
+    let words = ["red", "green", "blue"][id % 3];
+    let metadata = json!({"number": id, "tags": [words, "all"]});
+    Document {
+        id: format!("d{id}"),
+        text: format!("{words} number {id}"),
+        metadata: metadata.as_object().unwrap().clone(),
+    }
+}
+
+fn built(path: &Path, rows: &[f32], d: usize, metric: Metric, precision: Precision) -> Index {
+    let mut builder = Builder::new(None, d, metric, precision).unwrap();
+    rows.chunks_exact(d).enumerate().for_each(|(i, row)| builder.add(&document(i), row).unwrap());
+    builder.write(path).unwrap();
+    Index::open(path).unwrap()
+}
+
+/// Score and row of the ten best in float64.
+fn truth(rows: &[f32], query: &[f32], d: usize, metric: Metric) -> Vec<(f64, usize)> {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| *a as f64 * *b as f64).sum::<f64>();
+    let score = |row: &[f32]| match metric {
+        Metric::Cosine => dot(row, query) / (dot(row, row) * dot(query, query)).sqrt(),
+        Metric::Dot => dot(row, query),
+        Metric::L2 => 2.0 * dot(row, query) - dot(row, row) - dot(query, query),
+    };
+    let mut all: Vec<_> = rows.chunks_exact(d).map(score).enumerate().map(|(i, s)| (s, i)).collect();
+    all.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    all.truncate(10);
+    all
+}
+
+fn by(vector: &[f32], count: usize) -> Search<'_> {
+    Search { vector: Some(vector), count, ..Search::default() }
+}
+
+#[test]
+fn a_search_finds_the_best_of_float64() {
+    let folder = tempfile::tempdir().unwrap();
+    // With a loop of its own, with one for all, of no multiple of anything, and long ones.
+    for (d, count) in [(64, 3000), (384, 3000), (100, 2000), (7, 500), (1, 40), (1536, 300)] {
+        let rows = random(count * d, d as u64);
+        for metric in [Metric::Cosine, Metric::Dot, Metric::L2] {
+            let index = built(&folder.path().join("a.tlx"), &rows, d, metric, Precision::Int8);
+            let (mut found, mut all) = (0, 0);
+            for seed in 0..20 {
+                let query = random(d, 1000 + seed);
+                let expected = truth(&rows, &query, d, metric);
+                let mut first: Option<Vec<Found>> = None;
+                for isa in Isa::available() {
+                    for threads in [1, 3] {
+                        let hits = index.search(&Cpu::new(isa, threads), &by(&query, 10)).unwrap();
+                        let same = first.get_or_insert_with(|| hits.clone());
+                        assert!(d == 1 || *same == hits, "{d} {metric:?} on {} x{threads}", isa.name());
+                    }
+                }
+                let hits = first.unwrap();
+                assert!(hits.is_sorted_by(|a, b| (b.score, a.row) <= (a.score, b.row)));
+                // Vectors of random numbers are about as long as the root of the dimension.
+                let scale = if metric == Metric::Cosine { 1.0 } else { 2.0 * d as f64 };
+                for (hit, (score, _)) in hits.iter().zip(&expected) {
+                    assert!((hit.score as f64 - score).abs() < SCORE_ERROR * scale, "{d} {metric:?}: {hit:?} {score}");
+                }
+                let truly = |hit: &Found| {
+                    expected.iter().any(|(s, row)| *row == hit.row || (s - hit.score as f64).abs() < 1e-6)
+                };
+                found += hits.iter().filter(|h| truly(h)).count();
+                all += expected.len();
+            }
+            let recall = found as f64 / all as f64;
+            println!("{d} {metric:?}: recall {recall:.4}");
+            assert!(recall >= RECALL, "{d} {metric:?}: {recall}");
+        }
+    }
+}
+
+#[test]
+fn signs_find_what_is_near() {
+    let folder = tempfile::tempdir().unwrap();
+    let (d, count) = (384, 20_000);
+    let rows = random(count * d, 5);
+    let index = built(&folder.path().join("a.tlx"), &rows, d, Metric::Cosine, Precision::Binary);
+    for seed in 0..5 {
+        // Near a row: what is asked of an index.
+        let noise = random(d, 100 + seed);
+        let query: Vec<f32> = rows[seed as usize * d..][..d].iter().zip(&noise).map(|(r, n)| r + 0.5 * n).collect();
+        let hits = index.search(&Cpu::new(Isa::best(), 2), &by(&query, 3)).unwrap();
+        assert_eq!(hits[0].row, seed as usize);
+        assert!((hits[0].score as f64 - truth(&rows, &query, d, Metric::Cosine)[0].0).abs() < SCORE_ERROR);
+        assert_eq!(index.search(&Cpu::new(Isa::Scalar, 1), &by(&query, 3)).unwrap(), hits);
+    }
+}
+
+#[test]
+fn filters_words_and_limits() {
+    let folder = tempfile::tempdir().unwrap();
+    let (d, count) = (64, 1000);
+    let rows = random(count * d, 9);
+    let index = built(&folder.path().join("a.tlx"), &rows, d, Metric::Cosine, Precision::Int8);
+    let cpu = Cpu::new(Isa::best(), 2);
+    let query = random(d, 77);
+    let all = index.search(&cpu, &by(&query, 1000)).unwrap();
+    assert_eq!(all.len(), 1000);
+    // A filter gives what is left of everything, however little that is.
+    for filter in [json!({"tags": "red"}), json!({"number": {"$lt": 7}}), json!({"number": 500}), json!({"number": -1})]
+    {
+        let filter = Filter::of(&filter).unwrap();
+        let hits = index.search(&cpu, &Search { filter: Some(filter.clone()), ..by(&query, 1000) }).unwrap();
+        let left: Vec<_> = all.iter().filter(|hit| filter.takes(&hit.document.metadata)).cloned().collect();
+        assert_eq!(hits, left);
+    }
+    let least = all[4].score;
+    assert_eq!(index.search(&cpu, &Search { min_score: Some(least), ..by(&query, 10) }).unwrap(), all[..5]);
+    // The only one with the word comes first; then those that have a part of the text.
+    let words = |text| Search { vector: None, words: Some(text), ..by(&query, 5) };
+    let hits = index.search(&cpu, &words("Number: 123 blue!")).unwrap();
+    assert_eq!((hits[0].document.id.as_str(), hits.len()), ("d123", 5));
+    assert!(hits[1..].iter().all(|hit| hit.document.text.starts_with("blue")));
+    assert!(index.search(&cpu, &words("nothing like it")).unwrap().is_empty());
+    // Of both, what is first in one of the lists is ahead of what is in the middle of one.
+    let hits = index.search(&cpu, &Search { words: Some("123"), ..by(&query, 3) }).unwrap();
+    assert!(hits[..2].iter().any(|h| h.row == 123) && hits[..2].iter().any(|h| h.row == all[0].row));
+    for (search, word) in [
+        (by(&query, 0), "k is 0"),
+        (by(&query, 1001), "1000"),
+        (by(&query[1..], 5), "63 values, the index 64"),
+        (by(&[f32::NAN; 64], 5), "NaN"),
+        (by(&[0.0; 64], 5), "zeros"),
+        (Search { vector: None, ..by(&query, 5) }, "neither"),
+    ] {
+        let error = index.search(&cpu, &search).unwrap_err();
+        assert!(error.message.contains(word), "{word}: {error:?}");
+    }
+}
+
+#[test]
+fn what_an_index_cannot_hold_is_refused_by_document() {
+    let mut builder = Builder::new(None, 3, Metric::Cosine, Precision::Int8).unwrap();
+    builder.add(&document(1), &[1.0, 2.0, 3.0]).unwrap();
+    for (id, vector, word) in [
+        (1, &[1.0, 2.0, 3.0][..], "twice"),
+        (2, &[1.0, 2.0], "2 values, the index 3"),
+        (3, &[0.0, 0.0, 0.0], "zeros"),
+        (4, &[0.0, f32::INFINITY, 0.0], "inf at 1"),
+    ] {
+        let error = builder.add(&document(id), vector).unwrap_err();
+        assert!(error.message.contains(word) && error.message.contains(&format!("d{id}")), "{error:?}");
+    }
+    assert_eq!(builder.rows(), 1);
+    for d in [0, 1 << 20] {
+        assert!(Builder::new(None, d, Metric::Dot, Precision::Int8).unwrap_err().message.contains("65536"));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("empty.tlx");
+    Builder::new(None, 3, Metric::Cosine, Precision::Int8).unwrap().write(&path).unwrap();
+    let index = Index::open(&path).unwrap();
+    assert!(index.search(&Cpu::new(Isa::best(), 2), &by(&[1.0, 0.0, 0.0], 5)).unwrap().is_empty());
+}
+
+#[test]
+fn a_damaged_file_is_refused_or_gives_what_it_gave() {
+    let folder = tempfile::tempdir().unwrap();
+    let (d, count) = (64, 300);
+    let rows = random(count * d, 3);
+    let path = folder.path().join("a.tlx");
+    let cpu = Cpu::new(Isa::best(), 1);
+    let query = random(d, 4);
+    for precision in [Precision::Int8, Precision::Binary] {
+        let expected = built(&path, &rows, d, Metric::Cosine, precision).search(&cpu, &by(&query, 5)).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        let damaged = folder.path().join("damaged.tlx");
+        let search = |bytes: &[u8]| -> Result<Vec<Found>, Error> {
+            std::fs::write(&damaged, bytes).unwrap();
+            let index = Index::open(&damaged)?;
+            let hits = index.search(&cpu, &by(&query, 5))?;
+            index.check().map(|()| hits)
+        };
+        assert_eq!(search(&whole).unwrap(), expected);
+        let places = (0..700).chain((700..whole.len()).step_by(whole.len() / 200));
+        for at in places.filter(|at| *at < whole.len()) {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x41;
+            match search(&bytes) {
+                Err(error) => assert!(
+                    error.kind == Kind::IndexLoad && error.message.contains("damaged.tlx") || at > 64,
+                    "{at}: {error:?}"
+                ),
+                // Zeros between sections may be anything; the header's and the body's are checked.
+                Ok(hits) => assert!(hits == expected, "{at}"),
+            }
+            let error = search(&whole[..at]).unwrap_err();
+            assert!(matches!(error.kind, Kind::IndexLoad), "{at}: {error:?}");
+        }
+        let mut newer = whole.clone();
+        newer[8] = 2;
+        assert!(search(&newer).unwrap_err().message.contains("version 2"));
+        assert!(search(&[&whole[..], &[0]].concat()).unwrap_err().message.contains("bytes, expected"));
+        assert!(search(b"{\"id\": 1}").unwrap_err().message.contains("does not begin"));
+    }
+    assert_eq!(Index::open(&folder.path().join("none")).unwrap_err().kind, Kind::Io);
+}
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tealight")).args(arguments).output().unwrap()
+}
+
+fn good(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn bad(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    assert!(!output.status.success(), "{arguments:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+const DOCUMENTS: [(&str, &str, i32); 4] = [
+    ("tide", "The tide was coming in, and the boats in the harbour began to float.", 1961),
+    ("rates", "Interest rates rose by half a point after the meeting of the central bank.", 1979),
+    ("cat", "A cat sat on the warm stones of the wall and slept.", 1985),
+    ("bread", "Mix flour, water, salt and yeast, and let the dough rest for an hour.", 2001),
+];
+
+fn lines(documents: &[(&str, &str, i32)]) -> String {
+    let line = |(id, text, year): &(&str, &str, i32)| {
+        json!({"id": id, "text": text, "metadata": {"year": year}}).to_string() + "\n"
+    };
+    documents.iter().map(line).collect()
+}
+
+#[test]
+fn the_command_line_builds_searches_and_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (input, file) = (path("docs.jsonl"), path("docs.tlx"));
+    std::fs::write(&input, lines(&DOCUMENTS[..3])).unwrap();
+    assert_eq!(good(&["index", "build", &input, "-o", &file]), format!("{file}: 3 documents\n"));
+    let search = |more: &[&str]| -> Vec<Value> {
+        let out = good(&[&["index", "search", &file, "--format", "json"], more].concat());
+        out.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
+    };
+    let ids =
+        |more: &[&str]| search(more).iter().map(|hit| hit["id"].as_str().unwrap().to_string()).collect::<Vec<_>>();
+    assert_eq!(ids(&["a pet asleep", "-k", "1"]), ["cat"]);
+    assert_eq!(ids(&["inflation and banks", "-k", "1"]), ["rates"]);
+    assert_eq!(ids(&["a pet asleep", "--filter", r#"{"year": {"$lt": 1970}}"#]), ["tide"]);
+    assert_eq!(ids(&["harbour", "--mode", "words"]), ["tide"]);
+    assert_eq!(ids(&["cat bank", "--mode", "hybrid", "-k", "3"]).len(), 3);
+    let first = &search(&["sea"])[0];
+    assert!(first["score"].as_f64().unwrap() > 0.1 && first["metadata"] == json!({"year": 1961}), "{first}");
+    assert!(good(&["index", "search", &file, "sea", "-k", "1"]).contains("tide  The tide"));
+    let before = search(&["sea"]);
+    // One document is new, one replaced; the scores of the others stay.
+    std::fs::write(&input, lines(&[DOCUMENTS[3], ("cat", "A dog barked all night.", 1)])).unwrap();
+    assert!(good(&["index", "add", &file, &input]).contains("4 documents"));
+    assert_eq!(ids(&["cooking", "-k", "1"]), ["bread"]);
+    assert_eq!(ids(&["a hound", "-k", "1"]), ["cat"]);
+    assert_eq!(search(&["sea"])[0], before[0]);
+    assert!(bad(&["index", "delete", &file, "cat", "none"]).contains("1 of 2 ids"));
+    assert!(good(&["index", "delete", &file, "cat", "bread"]).contains("2 documents"));
+    assert_eq!(ids(&["a hound", "-k", "5"]).len(), 2);
+    let about: Value = serde_json::from_str(&good(&["index", "info", &file])).unwrap();
+    assert_eq!(
+        about,
+        json!({"model": "all-MiniLM-L6-v2", "documents": 2, "dimension": 384, "metric": "cosine", "precision": "int8"})
+    );
+    // What is wrong is said, and what was there stays.
+    let model = path("other.gguf");
+    std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/tiny-bert-f32.gguf"), &model)
+        .unwrap();
+    assert!(bad(&["index", "search", &file, "sea", "--model", &model]).contains("built with \"all-MiniLM-L6-v2\""));
+    for (text, word) in [
+        ("{\"id\": [1], \"text\": \"a\"}", "id is [1]"),
+        ("{\"id\": 1}", "no text"),
+        ("{\"id\": 1, \"text\": \"a\", \"colour\": 1}", "colour"),
+        ("not JSON", "line 1"),
+        ("{\"id\": 1, \"text\": \"a\"}\n{\"id\": \"1\", \"text\": \"b\"}", "twice"),
+        ("{\"id\": 1, \"text\": \"a\"}\n{\"id\": 2, \"embedding\": [1.0]}", "some documents have an embedding"),
+    ] {
+        std::fs::write(&input, text).unwrap();
+        let told = bad(&["index", "build", &input, "-o", &file]);
+        assert!(told.contains(word), "{word}: {told}");
+    }
+    assert_eq!(ids(&["sea"]).len(), 2);
+    assert!(bad(&["index", "search", &file, "sea", "--filter", "{"]).contains("filter is not JSON"));
+    // Vectors from outside need no model, and have none.
+    let given = |id: usize, vector: [f32; 2]| json!({"id": id, "text": "x", "embedding": vector}).to_string();
+    std::fs::write(&input, [given(1, [1.0, 0.0]), given(2, [0.0, 2.0])].join("\n")).unwrap();
+    good(&["index", "build", &input, "-o", &file, "--metric", "l2", "--precision", "binary"]);
+    assert!(bad(&["index", "search", &file, "x"]).contains("vectors from outside"));
+    assert_eq!(ids(&["x", "--mode", "words"]), ["1", "2"]);
+}
+
+#[test]
+fn the_function_answers_from_its_index() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, file) = (folder.path().join("docs.jsonl"), folder.path().join("docs.tlx"));
+    std::fs::write(&input, lines(&DOCUMENTS)).unwrap();
+    let file = file.display().to_string();
+    good(&["index", "build", &input.display().to_string(), "-o", &file]);
+    let server = Server::start(&[("TEALIGHT_INDEX", &file)]);
+    let reply = server.good("/search", json!({"query": "a pet asleep", "k": 2, "filter": {"year": {"$gte": 1970}}}));
+    assert_eq!((reply["model"].as_str(), reply["results"].as_array().unwrap().len()), (Some("all-MiniLM-L6-v2"), 2));
+    assert_eq!((&reply["results"][0]["id"], &reply["results"][0]["metadata"]), (&"cat".into(), &json!({"year": 1985})));
+    let vector = &server.good("/v1/embeddings", json!({"input": "a pet asleep"}))["data"][0]["embedding"];
+    let same = server.good("/search", json!({"vector": vector, "top_k": 2, "filter": {"year": {"$gte": 1970}}}));
+    assert_eq!((&same["results"][0]["id"], &same["model"]), (&"cat".into(), &Value::Null));
+    let close = |a: &Value, b: &Value| (a["score"].as_f64().unwrap() - b["score"].as_f64().unwrap()).abs() < 1e-5;
+    assert!(close(&same["results"][0], &reply["results"][0]));
+    assert_eq!(
+        server.good("/search", json!({"query": "yeast", "mode": "words"}))["results"].as_array().unwrap().len(),
+        1
+    );
+    for (body, param, word) in [
+        (json!({}), "query", "neither"),
+        (json!({"query": "  "}), "query", "neither"),
+        (json!({"query": "a", "k": 0}), "k", "1 to 1000"),
+        (json!({"query": "a", "mode": "magic"}), "mode", "hybrid"),
+        (json!({"query": "a", "filter": {"$near": 1}}), "filter", "$near"),
+        (json!({"vector": [1.0, 2.0]}), "vector", "384"),
+        (json!({"query": 7}), "query", "string"),
+    ] {
+        let reply = server.post("/search", body.to_string());
+        let error = &reply.json()["error"];
+        assert!(reply.status() == 400 && error["param"] == param, "{body}: {error}");
+        assert!(error["message"].as_str().unwrap().contains(word), "{body}: {error}");
+    }
+    let none = Server::start(&[]);
+    let reply = none.post("/search", r#"{"query": "a"}"#);
+    assert_eq!((reply.status(), reply.json()["error"]["code"].as_str()), (404, Some("index_not_found")));
+    std::fs::write(&file, "TLINDEX\nand more, but no index at all, as long as a preamble must be......").unwrap();
+    let damaged = Server::start(&[("TEALIGHT_INDEX", &file)]);
+    let reply = damaged.post("/search", r#"{"query": "a"}"#);
+    assert_eq!((reply.status(), reply.json()["error"]["code"].as_str()), (500, Some("index_load_failed")));
+}
+
+#[test]
+fn metadata_of_any_kind_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.tlx");
+    let mut builder = Builder::new(Some("m".into()), 2, Metric::Dot, Precision::Int8).unwrap();
+    let metadata: Map<String, Value> = [("big".to_string(), Value::String("ü".repeat(500_000)))].into_iter().collect();
+    let whole = Document { id: "ключ \"1\"\n".into(), text: String::new(), metadata };
+    builder.add(&whole, &[1e-30, -3e30]).unwrap();
+    builder.write(&path).unwrap();
+    let index = Index::open(&path).unwrap();
+    let hits = index.search(&Cpu::new(Isa::best(), 1), &by(&[0.0, -1.0], 1)).unwrap();
+    assert!(hits[0].document == whole && (hits[0].score / 3e30 - 1.0).abs() < 1e-3, "{}", hits[0].score);
+    assert_eq!((index.model(), index.rows(), index.metric()), (Some("m"), 1, Metric::Dot));
+}
