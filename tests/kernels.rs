@@ -737,3 +737,58 @@ fn codes_for_other_weights_are_refused() {
     let codes = codes(isa, &values(64, 2), &eight);
     assert!(refused(&|| int4::gemm(isa, &codes, &four, 0..16, Then::Store, &mut [0.0; 16])));
 }
+
+/// Scores of a query with rows of codes: the same on every set, by the loop for a dimension and by that for all, and what whole
+/// numbers give.
+#[test]
+fn scans_are_the_same_on_every_set() {
+    use tealight::kernels::scan::{self, Group, Query, ROWS, Terms};
+    for d in [1, 7, 64, 100, 384, 768] {
+        let (groups, blocks) = (usize::div_ceil(d, 4), 5);
+        let mut codes: Vec<Group> = vec![[0; 64]; groups * blocks];
+        let mut terms = vec![Terms { scale: [0.0; ROWS], sum: [0; ROWS], less: [0.0; ROWS] }; blocks];
+        let rows: Vec<Vec<i8>> = (0..blocks * ROWS)
+            .map(|r| (0..d).map(|k| ((r * 31 + k * 17) % 255) as i32 as u8 as i8).map(|c| c.max(-127)).collect())
+            .collect();
+        for (r, row) in rows.iter().enumerate() {
+            for (k, code) in row.iter().enumerate() {
+                codes[r / ROWS * groups + k / 4][r % ROWS * 4 + k % 4] = *code;
+            }
+            terms[r / ROWS].scale[r % ROWS] = 0.5 + r as f32;
+            terms[r / ROWS].sum[r % ROWS] = row.iter().map(|c| i32::from(*c)).sum();
+            terms[r / ROWS].less[r % ROWS] = r as f32 / 3.0;
+        }
+        // Whole numbers up to 63, which codes of every set hold exactly.
+        let vector: Vec<f32> = (0..d).map(|k| if k == 0 { 63.0 } else { ((k * 29) % 127) as f32 - 63.0 }).collect();
+        for isa in Isa::available() {
+            let levels = if isa.name() == "avx2" { 1.0 } else { 127.0 / 63.0 };
+            let vector: Vec<f32> = vector.iter().map(|v| (v * levels).round()).collect();
+            let query = Query::new(isa, &vector);
+            for fixed in [true, false] {
+                let mut out = vec![0.0; rows.len()];
+                scan::scores(isa, &query, &codes, &terms, fixed, &mut out);
+                for (r, row) in rows.iter().enumerate() {
+                    let dot: i64 = row.iter().zip(&vector).map(|(c, v)| i64::from(*c) * *v as i64).sum();
+                    let expected = dot as f32 * (0.5 + r as f32) - r as f32 / 3.0;
+                    assert_eq!(out[r], expected, "{d} on {}, fixed: {fixed}, row {r}", isa.name());
+                }
+            }
+        }
+    }
+    for words in [1, 2, 6, 9, 24] {
+        let rows: Vec<u64> = (0..words * 37).map(|i| (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect();
+        let expected: Vec<u32> =
+            rows.chunks(words).map(|row| row.iter().zip(&rows).map(|(a, b)| (a ^ b).count_ones()).sum()).collect();
+        for isa in Isa::available() {
+            let mut out = vec![0; 37];
+            scan::distances(isa, &rows[..words], &rows, &mut out);
+            assert_eq!(out, expected, "{words} on {}", isa.name());
+        }
+    }
+    let halves: Vec<u16> = (0..96).map(|i| half::f16::from_f32(i as f32 / 7.0 - 5.0).to_bits()).collect();
+    let query: Vec<f32> = (0..96).map(|i| (i as f32 * 0.37).sin()).collect();
+    let expected = scan::half_dot(Isa::Scalar, &query, &halves);
+    for isa in Isa::available() {
+        assert_eq!(scan::half_dot(isa, &query, &halves).to_bits(), expected.to_bits(), "{}", isa.name());
+    }
+}

@@ -1,6 +1,7 @@
 //! The command line. Results go to stdout, everything else to stderr.
 
 mod bench;
+mod bench_index;
 mod embed;
 mod generate;
 mod index;
@@ -95,6 +96,8 @@ enum Bench {
     Transcribe(bench::TranscribeBenchArgs),
     /// Tokens to tokens: random ids
     Generate(bench::GenerateBenchArgs),
+    /// Queries to the best rows of an index
+    Index(bench_index::IndexBenchArgs),
 }
 
 /// Which model, on how many threads.
@@ -198,6 +201,7 @@ fn execute(command: Command, main: SystemTime) -> Result<()> {
         Command::Bench { what: Bench::Embed(args) } => bench::embed(&args),
         Command::Bench { what: Bench::Transcribe(args) } => bench::transcribe(&args),
         Command::Bench { what: Bench::Generate(args) } => bench::generate(&args),
+        Command::Bench { what: Bench::Index(args) } => bench_index::run(&args),
         Command::Completions { shell } => completions(shell),
     }
 }

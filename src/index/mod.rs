@@ -335,13 +335,16 @@ impl Index {
 
 /// Offers scores of rows from `start` on; of those that could be among the best, documents are looked at.
 fn offer(best: &mut Best, start: usize, scores: &[f32], takes: &dyn Fn(u32) -> Result<bool>) -> Result<()> {
-    let mut least = best.least();
-    for (i, score) in scores.iter().enumerate() {
-        if *score > least || least == f32::NEG_INFINITY {
-            let row = (start + i) as u32;
-            if takes(row)? {
+    for (i, some) in scores.chunks(ROWS).enumerate() {
+        // Few are: a look at all of them at once is what takes time.
+        let least = best.least();
+        if !some.iter().fold(false, |any, score| any | (*score > least)) {
+            continue;
+        }
+        for (j, score) in some.iter().enumerate().filter(|(_, score)| **score > least) {
+            let row = (start + i * ROWS + j) as u32;
+            if *score > best.least() && takes(row)? {
                 best.offer(Hit { score: *score, row });
-                least = best.least();
             }
         }
     }

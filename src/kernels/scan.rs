@@ -18,6 +18,8 @@ pub type Group = [i8; ROWS * STEP];
 pub const FIXED: [usize; 8] = [64, 128, 256, 384, 512, 768, 1024, 1536];
 /// Sums that go on beside each other, so that no instruction waits for the one before it.
 const SUMS: usize = 4;
+/// How far ahead memory is asked for, in bytes: what does that by itself stops at the end of each page of a mapped file.
+const AHEAD: usize = 4096;
 /// Half floats of a row come in so many.
 pub const HALVES: usize = LANES;
 
@@ -119,7 +121,9 @@ unsafe fn block<S: Simd>(query: &Query, codes: &[Group], terms: &Terms, out: &mu
         while g < whole {
             for j in 0..SUMS {
                 let code = S::broadcast4(of_query.add((g + j) * STEP));
-                sums[j] = S::dot_codes(sums[j], code, S::load_bytes(codes[g + j].as_ptr()));
+                let group = codes[g + j].as_ptr();
+                S::prefetch(group.cast::<u8>().wrapping_add(AHEAD));
+                sums[j] = S::dot_codes(sums[j], code, S::load_bytes(group));
             }
             g += SUMS;
         }
@@ -167,11 +171,25 @@ unsafe fn half_dot_of<S: Simd>(query: &[f32], row: &[u16]) -> f32 {
 /// If the lengths do not fit each other.
 pub fn distances(isa: Isa, query: &[u64], rows: &[u64], out: &mut [u32]) {
     assert!(!query.is_empty() && rows.len() == out.len() * query.len());
-    dispatch!(isa, distances_of(query: &[u64], rows: &[u64], out: &mut [u32]));
+    match isa {
+        Isa::Scalar => distances_of(query, rows, out),
+        // SAFETY: `Isa` has seen to it that the CPU has the instruction.
+        #[cfg(target_arch = "x86_64")]
+        _ => unsafe { distances_counted(query, rows, out) },
+        #[cfg(not(target_arch = "x86_64"))]
+        _ => distances_of(query, rows, out),
+    }
+}
+
+/// With an instruction that counts bits, and no wider ones: compilers make worse of those.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "popcnt")]
+fn distances_counted(query: &[u64], rows: &[u64], out: &mut [u32]) {
+    distances_of(query, rows, out);
 }
 
 #[inline(always)]
-unsafe fn distances_of<S: Simd>(query: &[u64], rows: &[u64], out: &mut [u32]) {
+fn distances_of(query: &[u64], rows: &[u64], out: &mut [u32]) {
     match query.len() {
         2 => distances_of_size::<2>(query, rows, out),
         4 => distances_of_size::<4>(query, rows, out),
@@ -190,7 +208,7 @@ unsafe fn distances_of<S: Simd>(query: &[u64], rows: &[u64], out: &mut [u32]) {
 
 #[inline(always)]
 fn distances_of_size<const WORDS: usize>(query: &[u64], rows: &[u64], out: &mut [u32]) {
-    let (rows, _) = rows.as_chunks::<WORDS>();
+    let ((rows, _), Some(query)) = (rows.as_chunks::<WORDS>(), query.first_chunk::<WORDS>()) else { return };
     for i in 0..out.len() {
         out[i] = distance(query, &rows[i]);
     }
