@@ -5,6 +5,7 @@
 
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tealight::config::Config;
 use tealight::engine::generate::{Answer, Finish, Generate, Piece, Prompt};
@@ -179,6 +180,53 @@ fn every_format_gives_the_logits_of_the_equations() {
     }
 }
 
+/// A file whose numbers make no sense is refused when it is loaded, not when it is used.
+#[test]
+#[ignore = "needs what tests/run gets"]
+fn numbers_that_make_no_sense_are_refused() {
+    let whole = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("target/text/formats/F16.gguf")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    let place = |name: &str| whole.windows(name.len()).position(|w| w == name.as_bytes()).unwrap();
+    // Behind a key stand four bytes of its type.
+    let behind = |key: &str, value: &[u8]| {
+        let at = place(key) + key.len() + 4;
+        [&whole[..at], value, &whole[at + value.len()..]].concat()
+    };
+    let divisor = {
+        let at = whole.len() - 4;
+        let bytes: Vec<u8> = whole[..at].iter().chain(&f32::NAN.to_le_bytes()).copied().collect();
+        bytes
+    };
+    let (old, new) = ("blk.0.attn_q.weight", "blk.0.attn_qqq.bias");
+    let at = place(old);
+    let bias = [&whole[..at], new.as_bytes(), &whole[at + old.len()..]].concat();
+    for (bytes, word) in [
+        (behind("llama.attention.layer_norm_rms_epsilon", &f32::NAN.to_le_bytes()), "eps"),
+        (behind("llama.attention.layer_norm_rms_epsilon", &(-1.0f32).to_le_bytes()), "eps"),
+        (behind("llama.rope.freq_base", &0.0f32.to_le_bytes()), "rope base"),
+        (behind("llama.block_count", &(1u32 << 24).to_le_bytes()), "16777216 blocks"),
+        (behind("llama.block_count", &900u32.to_le_bytes()), "blk.899"),
+        (bias, "is a bias"),
+        (divisor, ""),
+    ] {
+        std::fs::write(&path, bytes).unwrap();
+        let start = Instant::now();
+        let error = Llama::load(&Cpu::new(Isa::best(), 1), &path).unwrap_err();
+        assert!(error.kind == Kind::ModelLoad && error.message.contains(word), "{word}: {error:?}");
+        assert!(start.elapsed() < Duration::from_secs(20), "{word}");
+    }
+    // JSON, and no tokenizer.
+    for name in ["config.json", "model.safetensors", "tokenizer_config.json"] {
+        std::fs::copy(fixture("scaled").join(name), folder.path().join(name)).unwrap();
+    }
+    let good = std::fs::read_to_string(fixture("scaled").join("tokenizer.json")).unwrap();
+    for bad in [good.replace("ByteLevel", "ByteLevem"), "{}".into(), good[..good.len() / 2].into()] {
+        std::fs::write(folder.path().join("tokenizer.json"), bad).unwrap();
+        assert_eq!(Llama::load(&Cpu::new(Isa::best(), 1), folder.path()).unwrap_err().kind, Kind::ModelLoad);
+    }
+}
+
 /// However a text is cut into parts, and by however many threads it is read: the same bits.
 #[test]
 fn parts_and_threads_change_no_bit() {
@@ -297,6 +345,7 @@ fn write_before<'a>(
         top_logprobs: None,
         echo: false,
         schema: None,
+        alive: &|| Ok(()),
         on_piece: Box::leak(Box::new(|_: &Piece, _: &Llama| Ok(()))),
     };
     change(&mut job);
@@ -321,6 +370,41 @@ fn what_was_read_is_not_read_again() {
     assert!(longer.cached_tokens > 1 && longer.text == fresh("hello world the weather").text);
     let other = write(&engine, text("a"), |_| ()).unwrap();
     assert_eq!((other.cached_tokens, other.text), (1, fresh("a").text));
+}
+
+/// Conversations that begin alike and go on differently are all kept.
+#[test]
+fn texts_with_one_beginning_do_not_drive_each_other_out() {
+    let engine = engine(&fixture("scaled").display().to_string(), Isa::best());
+    let prompt = |by: u32| (0..10).chain((0..40).map(|i| 50 + by + i)).collect::<Vec<u32>>();
+    let ask = |by: u32| write(&engine, Prompt::Tokens(prompt(by)), |job| job.max_tokens = Some(4)).unwrap();
+    assert_eq!(ask(0).cached_tokens, 0);
+    let second = ask(60);
+    assert_eq!(second.cached_tokens, 10);
+    for by in [0, 60, 0, 60] {
+        assert_eq!(ask(by).cached_tokens, 49);
+    }
+    assert_eq!(ask(60).text, second.text);
+}
+
+/// Who hangs up while the prompt is read, or while nothing can be sent, ends the work all the same.
+#[test]
+fn nobody_who_waits_ends_the_work() {
+    let engine = engine(&fixture("scaled").display().to_string(), Isa::best());
+    for (prompt, most) in [((0..250).collect::<Vec<u32>>(), 1), (vec![1, 2, 3], 5)] {
+        let asked = AtomicUsize::new(0);
+        let alive = || match asked.fetch_add(1, Ordering::Relaxed) {
+            count if count + 1 >= most => Err(Error::new(Kind::ClientGone, "gone")),
+            _ => Ok(()),
+        };
+        let gone = write(&engine, Prompt::Tokens(prompt), |job| {
+            // Held back to the end.
+            job.stop = vec!["a".repeat(100_000)];
+            job.max_tokens = Some(200);
+            job.alive = &alive;
+        });
+        assert_eq!((gone.unwrap_err().kind, asked.load(Ordering::Relaxed)), (Kind::ClientGone, most));
+    }
 }
 
 #[test]
@@ -402,6 +486,42 @@ fn echo_has_the_prompt_and_its_probabilities() {
     assert!(echoed.chances[0].log.is_none() && echoed.chances[1..].iter().all(|c| c.log.unwrap() < 0.0));
     let logs = |a: &Answer| a.chances[a.chances.len() - 24..].iter().map(|c| c.log).collect::<Vec<_>>();
     assert_eq!(logs(&echoed), logs(&plain));
+}
+
+#[test]
+fn schemas_that_are_too_much_are_refused() {
+    let engine = engine(&fixture("scaled").display().to_string(), Isa::best());
+    let chain = |count: usize, link: &dyn Fn(Value) -> Value| {
+        let next = |i: usize| link(json!({"$ref": format!("#/$defs/d{}", i + 1)}));
+        let mut definitions: serde_json::Map<_, _> = (0..count).map(|i| (format!("d{i}"), next(i))).collect();
+        definitions.insert(format!("d{count}"), json!({"type": "integer"}));
+        json!({"$ref": "#/$defs/d0", "$defs": definitions})
+    };
+    let ask = |schema: Value| {
+        write(&engine, text("x"), |job| {
+            job.schema = Some(schema);
+            job.max_tokens = Some(20);
+        })
+    };
+    assert!(!ask(chain(300, &|link| json!({"type": "array", "items": link, "minItems": 1}))).unwrap().text.is_empty());
+    for (schema, word) in [
+        (chain(20_000, &|link| link), "20001 references"),
+        (chain(2000, &|link| json!({"allOf": [link]})), "2001 references"),
+        (json!({"$ref": "#"}), "cannot be kept to"),
+        (json!({"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [{"$ref": "#/$defs/a"}]}}}), "cannot be kept to"),
+        (
+            json!({"anyOf": (0..5000).map(|i| json!({"type": "object", "required": [i.to_string()]})).collect::<Vec<_>>()}),
+            "schema",
+        ),
+        (json!({"enum": [" ".repeat(600_000)]}), "bytes"),
+    ] {
+        let error = ask(schema).unwrap_err();
+        assert!(
+            error.kind == Kind::InvalidValue && error.param.as_deref() == Some("response_format"),
+            "{word}: {error:?}"
+        );
+        assert!(error.message.contains(word), "{word}: {error:?}");
+    }
 }
 
 #[test]

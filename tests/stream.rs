@@ -173,4 +173,10 @@ fn the_function_ends_a_text_in_time() {
     assert_eq!(last["choices"][0]["finish_reason"], "length", "{last}");
     let text: String = parts.iter().map(|e| e["choices"][0]["text"].as_str().unwrap()).collect();
     assert!(parts.len() > 5 && text.len() > 20, "{text}");
+    // Of several texts those that were not begun are empty, and none is lost.
+    let mut several: Value = serde_json::from_str(&long_text()).unwrap();
+    several["prompt"] = json!(["Once", "Twice", "Thrice"]);
+    let (_, events) = invoke(&function, TEXT, several.to_string(), SystemTime::now() + time);
+    let ends = events.iter().filter(|e| e["choices"][0]["finish_reason"] == "length");
+    assert_eq!(ends.map(|e| e["choices"][0]["index"].as_u64().unwrap()).collect::<Vec<_>>(), [0, 1, 2]);
 }

@@ -6,6 +6,8 @@ use super::routes::Reply;
 use crate::error::{Error, Kind, Result};
 use bytes::Bytes;
 use serde::Serialize;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 /// The type of such replies.
@@ -30,6 +32,26 @@ impl Sink {
     /// [`Kind::ClientGone`].
     pub(super) fn check(&self) -> Result<()> {
         if self.0.is_closed() { Err(gone()) } else { Ok(()) }
+    }
+}
+
+/// How long a client may read nothing while pieces wait for it.
+const STALL: Duration = Duration::from_secs(30);
+/// How long to wait before looking again whether it does.
+const LOOK: Duration = Duration::from_millis(2);
+
+impl Sink {
+    /// Sends a piece, and waits for a client that reads slowly, but not for one that does not read.
+    fn send(&self, mut piece: Bytes) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            piece = match self.0.try_send(piece) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Full(piece)) if start.elapsed() < STALL => piece,
+                Err(_) => return Err(gone()),
+            };
+            std::thread::sleep(LOOK);
+        }
     }
 }
 
@@ -71,7 +93,7 @@ impl<'a> Events<'a> {
         self.begun = true;
         match self.sink {
             None => self.kept.push_str(&event),
-            Some(Sink(sender)) => sender.blocking_send(event.into()).map_err(|_| gone())?,
+            Some(sink) => sink.send(event.into())?,
         }
         Ok(())
     }

@@ -16,9 +16,30 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
         .map_err(|e| Error::new(Kind::InvalidJson, format!("the body is not UTF-8 at byte {}", e.valid_up_to())))?;
     // A value decodes what the fields do not name: a lone half of a pair, a number beyond any float.
     fields(text).map_err(|error| match serde_json::from_str::<serde_json::Value>(text) {
+        Ok(value) if error.param.is_none() => culprit::<T>(&value, error).cut(),
         Ok(_) => error.cut(),
         Err(e) => Error::new(Kind::InvalidJson, format!("the body is not JSON: {e}")),
     })
+}
+
+/// An error with the field that it is about, where serde does not say: of structs inside of others, flattened.
+fn culprit<T: DeserializeOwned>(body: &serde_json::Value, error: Error) -> Error {
+    let missing = error.message.strip_prefix("missing field `").and_then(|rest| rest.split_once('`'));
+    if let Some((field, _)) = missing {
+        let field = field.to_string();
+        return error.param(field);
+    }
+    for (field, value) in body.as_object().into_iter().flatten() {
+        let alone = serde_json::Map::from_iter([(field.clone(), value.clone())]);
+        // Alone, it lacks what others hold; what is wrong with itself comes before that.
+        match serde_json::from_value::<T>(alone.into()) {
+            Err(e) if !e.to_string().starts_with("missing field") => {
+                return Error::new(Kind::InvalidShape, format!("{field}: {}", in_words(&e))).param(field);
+            }
+            _ => {}
+        }
+    }
+    error
 }
 
 /// The fields of an object; an error of what is no JSON at all still has to be told apart.

@@ -9,7 +9,7 @@ use crate::models::map::map;
 use clap::Args;
 use serde::Serialize;
 use serde_json::Map;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Documents that are asked for.
@@ -61,7 +61,7 @@ fn random(count: usize, mut state: u64) -> Vec<f32> {
     (0..count).map(|_| (0..12).map(|_| crate::models::random(&mut state)).sum::<f32>() - 6.0).collect()
 }
 
-fn values(path: &PathBuf, dim: usize) -> Result<Vec<f32>> {
+fn values(path: &Path, dim: usize) -> Result<Vec<f32>> {
     let bytes = map(path)?;
     if bytes.len() % (4 * dim) != 0 {
         let message =

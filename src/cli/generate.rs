@@ -77,8 +77,7 @@ pub(super) fn run(args: &GenerateArgs) -> Result<()> {
     let engine = args.model.engine()?;
     if !args.chat {
         let prompt = args.prompt.clone().map_or_else(read_all, Ok)?;
-        print(|out| write!(out, "{prompt}"))?;
-        answer(&engine, args, Prompt::Text(prompt))?;
+        answer(&engine, args, Prompt::Text(prompt.clone()), prompt)?;
         return print(|out| writeln!(out));
     }
     let mut messages: Vec<Value> = vec![];
@@ -86,7 +85,7 @@ pub(super) fn run(args: &GenerateArgs) -> Result<()> {
     let mut question = args.prompt.clone();
     while let Some(text) = question.take().map_or_else(ask, |text| Ok(Some(text)))? {
         messages.push(json!({"role": "user", "content": text}));
-        let answer = answer(&engine, args, Prompt::Chat(messages.clone(), None))?;
+        let answer = answer(&engine, args, Prompt::Chat(messages.clone(), None), String::new())?;
         print(|out| writeln!(out))?;
         messages.push(json!({"role": "assistant", "content": answer.text}));
         if !std::io::stdin().is_terminal() && args.prompt.is_some() {
@@ -115,7 +114,8 @@ fn ask() -> Result<Option<String>> {
     Ok((count > 0).then(|| line.trim_end().to_string()))
 }
 
-fn answer(engine: &Engine, args: &GenerateArgs, prompt: Prompt) -> Result<Answer> {
+/// Writes `before`, and then what comes after the prompt, once there is any of it.
+fn answer(engine: &Engine, args: &GenerateArgs, prompt: Prompt, mut before: String) -> Result<Answer> {
     let now = || SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_nanos() as u64);
     let sampling = Sampling {
         temperature: args.temperature,
@@ -135,7 +135,8 @@ fn answer(engine: &Engine, args: &GenerateArgs, prompt: Prompt) -> Result<Answer
         top_logprobs: None,
         echo: false,
         schema: args.schema.as_deref().map(schema).transpose()?,
-        on_piece: &mut |piece, _| print(|out| write!(out, "{}", piece.text)),
+        alive: &|| Ok(()),
+        on_piece: &mut |piece, _| print(|out| write!(out, "{}{}", std::mem::take(&mut before), piece.text)),
     };
     engine.run(job, Deadline::NONE)
 }

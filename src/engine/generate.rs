@@ -75,6 +75,8 @@ pub struct Generate<'a> {
     pub echo: bool,
     /// A JSON schema that the text keeps to.
     pub schema: Option<Value>,
+    /// Whether anybody waits for it, asked over and over; an error from it ends the job.
+    pub alive: &'a (dyn Fn() -> Result<()> + Sync),
     /// Gets the text as it is written; an error from it ends the job.
     pub on_piece: &'a mut dyn FnMut(&Piece, &Llama) -> Result<()>,
 }
@@ -100,6 +102,14 @@ pub struct Answer {
     pub written_tokens: usize,
     /// Of all tokens of the text, where they are asked for.
     pub chances: Vec<Chance>,
+}
+
+impl Answer {
+    /// Of a text that there was no time to begin.
+    pub fn unwritten() -> Self {
+        let (finish, text, chances) = (Finish::Length, String::new(), vec![]);
+        Self { text, finish, prompt_tokens: 0, cached_tokens: 0, written_tokens: 0, chances }
+    }
 }
 
 /// What the deadline leaves for sending the reply, beside the time of a few tokens.
@@ -178,6 +188,11 @@ fn tokens(model: &Llama, prompt: &Prompt) -> Result<Vec<u32>> {
     }
 }
 
+fn chance(logits: &[f32], id: u32, count: usize) -> Chance {
+    let (log, top) = log_probabilities(logits, id, count);
+    Chance { id, log: Some(log), top }
+}
+
 /// A text that is being written.
 struct Writing<'a, 'j> {
     engine: &'a Engine,
@@ -192,17 +207,27 @@ struct Writing<'a, 'j> {
 
 impl Writing<'_, '_> {
     fn run(&mut self, state: &mut State, tokens: &[u32], limit: usize) -> Result<()> {
-        let (cpu, deadline, vocabulary) = (&self.engine.cpu, self.deadline, self.model.config.vocabulary);
-        let wanted = if self.job.echo { tokens.len() } else { 1 };
-        let known = state.tokens().len();
-        let mut logits = self.model.read(cpu, state, &tokens[known..], wanted, || deadline.check())?;
+        let (cpu, deadline) = (&self.engine.cpu, self.deadline);
+        let count = self.job.top_logprobs.filter(|_| self.job.echo);
+        let (wanted, known, last) =
+            (if count.is_some() { tokens.len() } else { 1 }, state.tokens().len(), tokens.len() - 1);
+        let alive = self.job.alive;
+        let (mut chances, mut logits) = (vec![], vec![]);
+        let each = || deadline.check().and_then(|()| alive());
+        self.model.read_rows(cpu, state, &tokens[known..], wanted, each, |at, row| {
+            match tokens.get(known + at + 1).zip(count) {
+                Some((next, count)) => chances.push(chance(row, *next, count)),
+                None if known + at == last => logits.extend_from_slice(row),
+                None => {}
+            }
+        })?;
         if self.job.echo {
-            self.echo(tokens, &logits)?;
-            logits.drain(..logits.len() - vocabulary);
+            self.echo(tokens, chances)?;
         }
         let mut waiting = vec![];
         while self.answer.written_tokens < limit {
             let start = Instant::now();
+            alive()?;
             waiting.extend(self.job.top_logprobs.map(|count| (logits.clone(), count)));
             let id = self.choose(&mut logits)?;
             self.answer.written_tokens += 1;
@@ -211,7 +236,8 @@ impl Writing<'_, '_> {
                 self.answer.finish = Finish::Stop;
                 break;
             }
-            let chances = waiting.drain(..).map(|(logits, count)| self.chance(&logits, id, count)).collect();
+            let chances =
+                waiting.drain(..).map(|(logits, count): (Vec<f32>, usize)| chance(&logits, id, count)).collect();
             let text = self.written.push(self.model.tokens.bytes(id));
             self.tell(Piece { text, chances })?;
             if self.written.is_stopped() || self.constraint.as_ref().is_some_and(Constraint::is_complete) {
@@ -239,22 +265,16 @@ impl Writing<'_, '_> {
     }
 
     /// The prompt as a part of the text.
-    fn echo(&mut self, tokens: &[u32], logits: &[f32]) -> Result<()> {
+    fn echo(&mut self, tokens: &[u32], following: Vec<Chance>) -> Result<()> {
         let mut text = Written::default();
         let mut whole: String = tokens.iter().map(|id| text.push(self.model.tokens.bytes(*id))).collect();
         whole.push_str(&text.end());
         let mut chances = vec![];
-        if let Some(count) = self.job.top_logprobs {
-            let rows = logits.chunks_exact(self.model.config.vocabulary);
+        if self.job.top_logprobs.is_some() {
             chances.push(Chance { id: tokens[0], log: None, top: vec![] });
-            chances.extend(rows.zip(&tokens[1..]).map(|(logits, id)| self.chance(logits, *id, count)));
+            chances.extend(following);
         }
         self.tell(Piece { text: whole, chances })
-    }
-
-    fn chance(&self, logits: &[f32], id: u32, count: usize) -> Chance {
-        let (log, top) = log_probabilities(self.engine.cpu.isa, logits, id, count);
-        Chance { id, log: Some(log), top }
     }
 
     fn tell(&mut self, piece: Piece) -> Result<()> {

@@ -2,10 +2,10 @@
 
 use super::{catalog, source};
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Error, Result, shown};
 use crate::models::Embedder;
 use crate::models::llama::{Llama, is_llama};
-use crate::models::whisper::Whisper;
+use crate::models::whisper::{Whisper, is_whisper};
 use crate::nn::Cpu;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -76,6 +76,11 @@ impl<M> Slots<M> {
     }
 }
 
+/// A model that a request names, and that is of another kind than its route.
+fn other_kind(name: &str, what: &str) -> Error {
+    Error::value("model", format!("the model {:?} {what}", shown(name)))
+}
+
 /// The name by which OpenAI's clients ask for speech to text.
 pub const OPENAI_SPEECH: &str = "whisper-1";
 
@@ -116,6 +121,9 @@ impl Registry {
             }
             Some(name) => {
                 let path = source::for_request(&self.config, name)?;
+                if is_whisper(&path) {
+                    return Err(other_kind(name, "makes no vectors of texts"));
+                }
                 self.load(catalog::short_name(name).to_string(), || Ok(path))
             }
         }
@@ -154,6 +162,9 @@ impl Registry {
             None => self.speech.get(default, || source::for_operator(&self.config, &self.config.speech_model), load),
             Some(name) => {
                 let path = source::for_request(&self.config, name)?;
+                if !is_whisper(&path) {
+                    return Err(other_kind(name, "does not hear"));
+                }
                 self.speech.get(catalog::short_name(name).to_string(), || Ok(path), load)
             }
         }
@@ -172,6 +183,9 @@ impl Registry {
             None => self.text.get(default, || source::for_operator(&self.config, &self.config.text_model), load),
             Some(name) => {
                 let path = source::for_request(&self.config, name)?;
+                if !is_llama(&path) {
+                    return Err(other_kind(name, "does not write text"));
+                }
                 self.text.get(catalog::short_name(name).to_string(), || Ok(path), load)
             }
         }

@@ -23,6 +23,8 @@ pub const STEP: usize = 64;
 pub const MAX_GROUP: usize = 1 << 16;
 const MAGIC: &[u8; 4] = b"TLI8";
 const HEADER: usize = 64;
+/// Rows that are made at a time.
+const PART: usize = 1024;
 /// Scales and sums of a group, or the bias, of a panel's outputs: bytes of one of them.
 const ROW: usize = 4 * PANEL;
 
@@ -61,6 +63,33 @@ impl Packed {
         }
         let inverse = smooth.iter().map(|s| 1.0 / s).collect();
         Ok(Self { bytes: pack(weights, bias, smooth, group).into(), inverse, n, k, group })
+    }
+
+    /// The same for rows that are made some at a time, so that no more of them are in memory: `fill` writes rows `[rows, K]`, which
+    /// are zeros. There is no bias, and nothing is smoothed.
+    ///
+    /// # Errors
+    /// As of [`Packed::of`], or what `fill` says.
+    pub fn of_rows(
+        n: usize,
+        k: usize,
+        group: usize,
+        mut fill: impl FnMut(Range<usize>, &mut [f32]) -> Result<()>,
+    ) -> Result<Self> {
+        check_shape(n, k, group)?;
+        let (smooth, bias) = (vec![1.0; k], [0.0; PART]);
+        let mut bytes = vec![];
+        for start in (0..n).step_by(PART) {
+            let rows = start..(start + PART).min(n);
+            let mut weights = vec![0.0; rows.len() * k];
+            fill(rows.clone(), &mut weights)?;
+            let part = Self::of(&weights, &bias[..rows.len()], &smooth, group)?.bytes;
+            // One header for all.
+            let panels = if start == 0 { 0 } else { HEADER + 4 * k };
+            bytes.extend_from_slice(&part[panels..]);
+        }
+        bytes[4..8].copy_from_slice(&(n as u32).to_le_bytes());
+        Self::from_bytes(bytes.into(), n, k)
     }
 
     /// Whether a size can be N or K.

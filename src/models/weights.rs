@@ -117,6 +117,11 @@ impl Weights {
         self.tensors.values().map(|tensor| bytes(tensor) as u64).sum()
     }
 
+    /// The names of all tensors, in any order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
     /// Whether there is a tensor of this name.
     pub fn contains(&self, name: &str) -> bool {
         self.tensors.contains_key(name)

@@ -143,12 +143,40 @@ def test_ten_at_once_are_all_answered(client):
     ({"logit_bias": {"99999": 1}}, "logit_bias"),
     ({"response_format": {"type": "xml"}}, "response_format"),
     ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "cake"}}}}, "response_format"),
+    ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"$ref": "#"}}}}, "response_format"),
     ({"model": "gpt-9"}, "model"),
+    ({"model": "all-MiniLM-L6-v2"}, "model"),
+    ({"extra_body": {"temperature": "hot"}}, "temperature"),
+    ({"extra_body": {"stop": {"a": 1}}}, "stop"),
+    ({"extra_body": {"stream_options": 3}}, "stream_options"),
+    ({"extra_body": {"tools": 5}}, "tools"),
+    ({"stop": ["x", ""]}, "stop"),
 ])
 def test_mistakes_are_named(client, options, param):
     with pytest.raises(openai.APIStatusError) as caught:
         chat(client, **options)
     assert caught.value.status_code in (400, 404) and caught.value.body["param"] == param, caught.value
+
+
+@pytest.mark.parametrize("options, param", [
+    ({"best_of": 3}, "best_of"),
+    ({"extra_body": {"response_format": {"type": "json_object"}}}, "response_format"),
+    ({"suffix": "end"}, "suffix"),
+    ({"extra_body": {"top_p": "all"}}, "top_p"),
+    ({"extra_body": {"seed": 1e30}}, "seed"),
+])
+def test_mistakes_of_completions_are_named(client, options, param):
+    with pytest.raises(openai.BadRequestError) as caught:
+        complete(client, **options)
+    assert caught.value.body["param"] == param, caught.value
+
+
+def test_tokens_that_are_no_whole_characters_are_told_apart(client):
+    told = complete(client, prompt="😀 is an emoji. 和平", max_tokens=6, logprobs=5).choices[0].logprobs
+    assert all(len(top) == 5 and top[token] == log for token, log, top in zip(told.tokens, told.token_logprobs, told.top_logprobs))
+    parts = [c.choices[0].logprobs for c in complete(client, logprobs=0, stream=True) if c.choices[0].logprobs]
+    whole = complete(client, logprobs=0).choices[0].logprobs
+    assert [offset for part in parts for offset in part.text_offset] == whole.text_offset
 
 
 def test_empty_prompts_are_refused(client):

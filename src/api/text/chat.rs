@@ -111,6 +111,9 @@ pub fn chat(call: &Call) -> Result<Reply> {
     }
     let messages = request.messages.iter().enumerate().map(|(i, m)| message(i, m)).collect::<Result<_>>()?;
     let count = top("top_logprobs", request.top_logprobs)?;
+    if request.tools.as_ref().is_some_and(|tools| !tools.is_array()) {
+        return Err(Error::value("tools", "tools must be a list of functions"));
+    }
     let texts = Texts {
         model: request.model,
         prompts: vec![Prompt::Chat(messages, request.tools)],

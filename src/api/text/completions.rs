@@ -30,6 +30,10 @@ pub struct CompletionRequest {
     pub logprobs: Option<usize>,
     /// Not done here.
     pub suffix: Option<String>,
+    /// As many as `n`: nothing is written only to be thrown away.
+    pub best_of: Option<usize>,
+    /// Of conversations only.
+    pub response_format: Option<Value>,
     /// How tokens are chosen, and when a text ends.
     #[serde(flatten)]
     pub options: Options,
@@ -71,6 +75,14 @@ pub fn completions(call: &Call) -> Result<Reply> {
     if request.suffix.as_deref().is_some_and(|suffix| !suffix.is_empty()) {
         return Err(Error::value("suffix", "suffix is given; these models write at the end of a text only"));
     }
+    let n = request.options.texts()?;
+    if let Some(best) = request.best_of.filter(|best| *best != n) {
+        return Err(Error::value("best_of", format!("best_of is {best}, it must be n, which is {n}")));
+    }
+    if request.response_format.is_some_and(|format| format["type"] != "text") {
+        let message = "response_format is given; /v1/chat/completions keeps to it";
+        return Err(Error::value("response_format", message));
+    }
     let prompts: Vec<Prompt> = request.prompt.0.into_iter().map(prompt).collect();
     if prompts.is_empty() {
         return Err(Error::new(Kind::Empty, "prompt has 0 texts").param("prompt"));
@@ -86,14 +98,21 @@ pub fn completions(call: &Call) -> Result<Reply> {
     };
     let id = format!("cmpl-{:016x}", number());
     if request.options.is_stream() {
-        return texts.stream(call, &id, "text_completion", &mut |index, part| vec![chunk(&texts, index, part)]);
+        let mut characters = vec![0; texts.prompts.len() * request.options.texts()?];
+        return texts.stream(call, &id, "text_completion", &mut |index, part| {
+            let before = characters.get(index).copied().unwrap_or_default();
+            if let (Part::Piece(piece, tokens), Some(count)) = (&part, characters.get_mut(index)) {
+                *count += piece.chances.iter().map(|c| shown_token(tokens, c.id).chars().count()).sum::<usize>();
+            }
+            vec![chunk(&texts, index, part, before)]
+        });
     }
     let (created, start) = (now(), Instant::now());
     let (answers, usage) = texts.answers(call)?;
     let loaded = texts.loaded(call)?;
     let choice = |(index, answer): (usize, Answer)| CompletionChoice {
         index,
-        logprobs: texts.top_logprobs.map(|_| logprobs(&loaded.model.tokens, &answer.chances)),
+        logprobs: texts.top_logprobs.map(|_| logprobs(&loaded.model.tokens, &answer.chances, 0)),
         text: answer.text,
         finish_reason: answer.finish.name(),
     };
@@ -102,12 +121,12 @@ pub fn completions(call: &Call) -> Result<Reply> {
     Ok(Reply::json(&CompletionResponse { id, object, created, model, choices, usage })?.usage(work))
 }
 
-/// A part of a text in a stream.
-fn chunk(texts: &Texts, index: usize, part: Part) -> Value {
+/// A part of a text in a stream, behind so many characters.
+fn chunk(texts: &Texts, index: usize, part: Part, before: usize) -> Value {
     let choice = |text: &str, logprobs: Value, finish: Option<&str>| json!({"text": text, "index": index, "logprobs": logprobs, "finish_reason": finish});
     match part {
         Part::Piece(piece, tokens) => {
-            let told = texts.top_logprobs.map_or(Value::Null, |_| logprobs(tokens, &piece.chances));
+            let told = texts.top_logprobs.map_or(Value::Null, |_| logprobs(tokens, &piece.chances, before));
             choice(&piece.text, told, None)
         }
         Part::End(answer) => choice("", Value::Null, Some(answer.finish.name())),
@@ -121,6 +140,16 @@ fn prompt(input: Input) -> Prompt {
     }
 }
 
+/// A token as the key of a map: bytes that are no whole characters are written as such, as OpenAI does, since many would look the
+/// same.
+fn key(tokens: &Tokens, id: u32) -> String {
+    let bytes = tokens.bytes(id);
+    match std::str::from_utf8(bytes) {
+        Ok(_) => shown_token(tokens, id),
+        Err(_) => bytes.iter().fold("bytes:".into(), |key, byte| format!("{key}\\x{byte:02x}")),
+    }
+}
+
 /// OpenAI's `logprobs` of completions.
 #[derive(Debug, Default, Serialize)]
 struct Logprobs {
@@ -130,15 +159,15 @@ struct Logprobs {
     text_offset: Vec<usize>,
 }
 
-fn logprobs(tokens: &Tokens, chances: &[Chance]) -> Value {
-    let (mut all, mut characters) = (Logprobs::default(), 0);
+fn logprobs(tokens: &Tokens, chances: &[Chance], mut characters: usize) -> Value {
+    let mut all = Logprobs::default();
     for chance in chances {
         let text = shown_token(tokens, chance.id);
         all.text_offset.push(characters);
         characters += text.chars().count();
-        all.tokens.push(text);
+        all.tokens.push(key(tokens, chance.id));
         all.token_logprobs.push(chance.log.map(finite));
-        let top = chance.top.iter().map(|(id, log)| (shown_token(tokens, *id), finite(*log).into()));
+        let top = chance.top.iter().map(|(id, log)| (key(tokens, *id), finite(*log).into()));
         all.top_logprobs.push(chance.log.map(|_| top.collect()));
     }
     serde_json::to_value(all).unwrap_or_default()

@@ -8,7 +8,7 @@ use super::stream::{Events, Sink};
 use crate::engine::Usage;
 use crate::engine::generate::{Answer, Generate, Piece, Prompt};
 use crate::engine::registry::Loaded;
-use crate::error::{Error, Result, shown};
+use crate::error::{Error, Kind, Result, shown};
 use crate::models::llama::{Llama, Sampling, Tokens};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -142,6 +142,9 @@ impl Options {
             Some(OneOrMany::One(stop)) => vec![stop.clone()],
             Some(OneOrMany::Many(stops)) => stops.clone(),
         };
+        if stops.iter().any(String::is_empty) {
+            return Err(Error::value("stop", "stop has an empty text, which ends every text"));
+        }
         match stops.len() {
             0..=MOST_STOPS => Ok(stops),
             count => Err(Error::value("stop", format!("stop has {count} texts, the limit is {MOST_STOPS}"))),
@@ -203,12 +206,14 @@ impl Texts<'_> {
                 top_logprobs: self.top_logprobs,
                 echo: self.echo,
                 schema: self.schema.clone(),
-                on_piece: &mut |piece, model| {
-                    call.sink.map_or(Ok(()), Sink::check)?;
-                    on_part(index, Part::Piece(piece, &model.tokens))
-                },
+                alive: &|| call.sink.map_or(Ok(()), Sink::check),
+                on_piece: &mut |piece, model| on_part(index, Part::Piece(piece, &model.tokens)),
             };
-            let answer = call.engine.run(job, call.deadline)?;
+            let answer = match call.engine.run(job, call.deadline) {
+                // What is written is not lost for what there was no time to begin.
+                Err(error) if error.kind == Kind::Timeout && index > 0 => Answer::unwritten(),
+                outcome => outcome?,
+            };
             usage.add(&answer, index % each == 0);
             on_part(index, Part::End(&answer))?;
         }

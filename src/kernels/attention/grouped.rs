@@ -77,6 +77,20 @@ impl Cache {
         self.keys.truncate(self.tokens.next_multiple_of(LANES) * self.width);
         self.values.truncate(self.tokens * self.width.next_multiple_of(LANES));
     }
+
+    /// A copy of the first tokens.
+    pub fn beginning(&self, tokens: usize) -> Self {
+        let tokens = tokens.min(self.tokens);
+        let keys = self.keys[..tokens.next_multiple_of(LANES) * self.width].to_vec();
+        let values = self.values[..tokens * self.width.next_multiple_of(LANES)].to_vec();
+        Self { keys, values, width: self.width, tokens }
+    }
+
+    /// Gives back the memory of tokens that it does not hold.
+    pub fn shrink(&mut self) {
+        self.keys.shrink_to_fit();
+        self.values.shrink_to_fit();
+    }
 }
 
 /// Some rows of queries, and which tokens each may see.

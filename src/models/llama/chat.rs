@@ -1,13 +1,22 @@
 //! From messages to text, by the Jinja template that a model's file carries, as `transformers` renders it.
 
+use super::on_large_stack;
 use crate::error::{Error, Result};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Serde, Value as Item};
+use minijinja::value::{Kwargs, Serde, Value as Item, ValueKind};
 use minijinja::{Environment, ErrorKind};
 use serde::Serialize;
 use serde_json::Value;
 use std::time::SystemTime;
 
+/// Templates beyond these are none.
+const MOST_BYTES: usize = 256 << 10;
+/// Values inside each other beyond these are a mistake.
+const DEEPEST: usize = 64;
+/// Digits of a number that no width of a column has.
+const LONG_NUMBER: usize = 5;
+/// The function that values of namespaces go through.
+const GUARD: &str = " tealight_plain";
 /// Steps of a template beyond these are a loop without end.
 const FUEL: u64 = 1_000_000;
 /// The field of requests, for errors.
@@ -35,11 +44,26 @@ pub struct Chat<'a> {
 /// [`Kind::InvalidValue`](crate::Kind) with what the template says, for instance of roles in a wrong order; it reads nothing but the
 /// conversation.
 pub fn render(template: &str, chat: &Chat) -> Result<String> {
+    if template.len() > MOST_BYTES {
+        let message = format!("the chat template of the model has {} bytes, the limit is {MOST_BYTES}", template.len());
+        return Err(Error::model(message));
+    }
+    // What is nested in values is gone through by functions that call themselves.
+    on_large_stack(|| rendered(template, chat))
+}
+
+fn rendered(template: &str, chat: &Chat) -> Result<String> {
     let mut environment = Environment::new();
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
     environment.set_syntax(syntax.map_err(|e| Error::internal(format!("the syntax of templates: {e}")))?);
     environment.set_fuel(Some(FUEL));
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.set_unknown_method_callback(|state, value, method, arguments| {
+        if method == "format" && value.as_str().is_some_and(has_long_number) {
+            return Err(minijinja::Error::new(ErrorKind::InvalidOperation, "a width in format is too large"));
+        }
+        minijinja_contrib::pycompat::unknown_method_callback(state, value, method, arguments)
+    });
+    environment.add_function(GUARD.trim(), plain);
     environment.add_function("raise_exception", |message: String| -> Result<String, minijinja::Error> {
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
     });
@@ -51,14 +75,88 @@ pub fn render(template: &str, chat: &Chat) -> Result<String> {
     };
     // What marks the model's own words for training has no meaning here.
     let marks = [(" generation", " if true"), (" endgeneration", " endif")];
-    let plain = |template: String, (tag, instead): (&str, &str)| {
+    let unmarked = |template: String, (tag, instead): (&str, &str)| {
         ["{%", "{%-"].iter().fold(template, |t, open| t.replace(&format!("{open}{tag}"), &format!("{open}{instead}")))
     };
-    let template = marks.into_iter().fold(template.to_string(), plain);
+    let template = guarded(&marks.into_iter().fold(template.to_string(), unmarked));
     let template = environment
         .template_from_str(&template)
         .map_err(|e| Error::model(format!("the chat template of the model cannot be read: {e}")))?;
     template.render(Serde(chat)).map_err(wrong)
+}
+
+/// Whether a text has a number that no width of a column is.
+fn has_long_number(text: &str) -> bool {
+    text.as_bytes().windows(LONG_NUMBER).any(|w| w.iter().all(u8::is_ascii_digit))
+}
+
+/// A template whose namespaces check what they are given: one that holds itself, or nests without end, would be gone through without end.
+fn guarded(template: &str) -> String {
+    let (mut out, mut rest) = (String::with_capacity(template.len()), template);
+    while let Some(at) = rest.find("{%") {
+        let (before, tag) = rest.split_at(at);
+        let end = tag_end(tag);
+        out.push_str(before);
+        match assignment(&tag[..end]) {
+            Some((target, value, close)) => out.extend([target, GUARD, "(", value, ")", close]),
+            None => out.push_str(&tag[..end]),
+        }
+        rest = &tag[end..];
+    }
+    out + rest
+}
+
+/// Where a tag ends, which `%}` in its texts does not do.
+fn tag_end(tag: &str) -> usize {
+    let (mut quote, mut last) = (None, ' ');
+    for (at, c) in tag.char_indices() {
+        match quote {
+            Some(q) if c == q && last != '\\' => quote = None,
+            Some(_) => {}
+            None if c == '\'' || c == '"' => quote = Some(c),
+            None if last == '%' && c == '}' => return at + 1,
+            None => {}
+        }
+        last = c;
+    }
+    tag.len()
+}
+
+/// `{% set NAMESPACE.NAME =`, the value, and the end of such a tag.
+fn assignment(tag: &str) -> Option<(&str, &str, &str)> {
+    let body = tag.strip_prefix("{%")?.trim_start_matches(['-', '+']).trim_start();
+    let (target, _) = body.strip_prefix("set")?.split_once('=')?;
+    let is_name = |c: char| c.is_alphanumeric() || c == '_' || c == '.' || c.is_whitespace();
+    if !target.contains('.') || !target.starts_with(char::is_whitespace) || !target.chars().all(is_name) {
+        return None;
+    }
+    let value = tag.find('=')? + 1;
+    let close = tag.strip_suffix("%}")?.trim_end_matches(['-', '+']).len();
+    (value < close).then(|| (&tag[..value], &tag[value..close], &tag[close..]))
+}
+
+/// What the value of a namespace goes through.
+fn plain(value: Item) -> Result<Item, minijinja::Error> {
+    if is_plain(&value, DEEPEST) {
+        return Ok(value);
+    }
+    Err(minijinja::Error::new(ErrorKind::InvalidOperation, "a namespace cannot hold another, or what goes so deep"))
+}
+
+/// Whether a value holds no namespace, and no values inside each other beyond a depth.
+fn is_plain(value: &Item, depth: usize) -> bool {
+    let inner = |value: &Item| value.try_iter().is_ok_and(|mut items| items.all(|item| is_plain(&item, depth - 1)));
+    match value.kind() {
+        _ if value.as_object().is_some_and(|object| object.type_name().ends_with("Namespace")) => false,
+        ValueKind::Seq | ValueKind::Iterable => depth > 0 && inner(value),
+        ValueKind::Map => {
+            let entries = |mut keys: minijinja::value::ValueIter| {
+                keys.all(|key| value.get_item(&key).is_ok_and(|item| is_plain(&item, depth - 1)))
+            };
+            depth > 0 && value.try_iter().is_ok_and(entries)
+        }
+        _ => true,
+    }
 }
 
 /// Python's `strftime` of the present moment, in UTC.
@@ -134,6 +232,22 @@ mod tests {
         assert!(chat("{{ range(999999999999) | list }}", json!([])).is_err());
         assert!(chat("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", json!([])).is_err());
         assert!(chat("{% if %}", json!([])).is_err());
+        let namespace = "{%- set ns = namespace(x=[], y='%}') -%}";
+        for hostile in [
+            "{% set ns.x = ns %}{{ ns | tojson }}",
+            "{%set ns.x=[{'a': ns}]-%}{{ ns }}",
+            "{% for i in range(50000) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x | tojson }}",
+            "{{ '{:>3000000000}'.format(1) }}",
+            "{{ '{:.2000000000f}'.format(1.0) }}",
+        ] {
+            assert!(chat(&format!("{namespace}{hostile}"), json!([])).is_err(), "{hostile}");
+        }
+        let harmless = "{% for i in range(3) %}{% set ns.x = ns.x + ['%}', i] -%} {% endfor %}{% set a = ns.x %}{{ a | tojson }} {{ ns.y }} {{ '{:>4}'.format('a') }}";
+        let found = chat(&format!("{namespace}{harmless}"), json!([])).unwrap();
+        assert_eq!(found, "[\"%}\", 0, \"%}\", 1, \"%}\", 2] %}    a");
+        let deep = "{% set x = [] %}".to_string() + &"{% set x = [x] %}".repeat(10_000) + "{{ x | tojson }}";
+        assert!(chat(&deep, json!([])).is_ok_and(|text| text.len() == 20_002));
+        assert!(chat(&"a".repeat(300_000), json!([])).unwrap_err().message.contains("limit"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde_json::Value;
 pub const ARCHITECTURE: &str = "llama";
 /// Sizes beyond these are damage, not models.
 const MOST: u64 = 1 << 24;
+const MOST_LAYERS: usize = 1024;
 
 /// Sizes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -147,7 +148,21 @@ impl Config {
                 "rows of {width} with {heads} and {kv_heads} heads of {head} cannot be packed: all must be multiples of 16"
             )));
         }
-        if !heads.is_multiple_of(kv_heads) || !self.rope.width.is_multiple_of(2) || self.rope.width > head {
+        let numbers = [("eps", self.eps as f64), ("rope base", self.rope.base), ("rope scale", self.rope.linear)];
+        if let Some((name, value)) = numbers.iter().find(|(_, v)| !(v.is_finite() && *v > 0.0)) {
+            return Err(Error::model(format!("{name} is {value}, it must be a number above 0")));
+        }
+        if let Some(value) = self.rope.divisors.iter().find(|v| !(v.is_finite() && **v > 0.0)) {
+            return Err(Error::model(format!("rope has the divisor {value}, it must be a number above 0")));
+        }
+        if layers > MOST_LAYERS {
+            return Err(Error::model(format!("{layers} blocks are not a Llama's")));
+        }
+        if self.rope.width == 0
+            || !heads.is_multiple_of(kv_heads)
+            || !self.rope.width.is_multiple_of(2)
+            || self.rope.width > head
+        {
             return Err(Error::model(format!(
                 "{heads} heads over {kv_heads} of keys, of {head} values of which {} turn, are not a Llama's",
                 self.rope.width

@@ -63,7 +63,10 @@ impl File {
                 if weights.contains("rope_freqs.weight") {
                     config.rope.divisors = weights.floats("rope_freqs.weight", &[config.rope.width / 2])?;
                 }
-                config
+                if let Some(bias) = weights.names().find(|name| name.ends_with(".bias")) {
+                    return Err(Error::model(format!("tensor {bias:?} is a bias, which is not computed here")));
+                }
+                config.checked()?
             }
         };
         let pipeline = Pipeline::from_gguf(&file, ARCHITECTURE, &weights, POOLING)?;

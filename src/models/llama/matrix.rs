@@ -38,16 +38,20 @@ impl Matrix {
             }
             return int4::Packed::of(&all, &vec![0.0; rows]).map(Matrix::Int4);
         }
-        let mut all = vec![0.0; rows * columns];
-        let mut first = 0;
-        for (name, n) in parts {
-            let values = weights.floats(name, &[*n, k])?;
-            for (row, values) in all[first * columns..].chunks_exact_mut(columns).zip(values.chunks_exact(k)) {
-                row[..k].copy_from_slice(values);
+        let tables = parts.iter().map(|(name, n)| weights.table(name, *n, k)).collect::<Result<Vec<_>>>()?;
+        // Each row of all: which table it is of, and which row of that; those that only fill panels are of none.
+        let place =
+            |table: usize, n: usize| (0..n.next_multiple_of(PANEL)).map(move |row| (row < n).then_some((table, row)));
+        let places: Vec<_> = parts.iter().enumerate().flat_map(|(table, (_, n))| place(table, *n)).collect();
+        let fill = |range: Range<usize>, out: &mut [f32]| {
+            for (place, out) in places[range].iter().zip(out.chunks_exact_mut(columns)) {
+                if let Some((table, row)) = place {
+                    tables[*table].row(*row, &mut out[..k])?;
+                }
             }
-            first += n.next_multiple_of(PANEL);
-        }
-        int8::Packed::of(&all, &vec![0.0; rows], &vec![1.0; columns], GROUP).map(Matrix::Int8)
+            Ok(())
+        };
+        int8::Packed::of_rows(rows, columns, GROUP, fill).map(Matrix::Int8)
     }
 
     /// A matrix that [`Matrix::bytes`] wrote.

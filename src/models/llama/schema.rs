@@ -1,5 +1,6 @@
 //! Text that keeps to a JSON schema: which tokens may come next.
 
+use super::on_large_stack;
 use super::tokens::Tokens;
 use crate::error::{Error, Result};
 use llguidance::api::TopLevelGrammar;
@@ -10,6 +11,9 @@ use std::sync::Arc;
 
 /// The field of requests, for errors.
 const FIELD: &str = "response_format";
+/// Schemas beyond these would take what a process has not.
+const MOST_REFERENCES: usize = 1000;
+const MOST_BYTES: usize = 512 << 10;
 /// What marks a special token among words of bytes.
 const SPECIAL: u8 = 0xff;
 
@@ -47,15 +51,40 @@ impl Schemas {
             let spaces = json!({"whitespace_flexible": false, "item_separator": ", ", "key_separator": ": "});
             schema.entry("x-guidance").or_insert(spaces);
         }
-        let parser = self.0.create_parser(TopLevelGrammar::from_json_schema(schema));
-        let matcher = Matcher::new(parser);
-        match matcher.get_error() {
-            Some(error) => {
-                Err(Error::value(FIELD, format!("{FIELD} has a schema that cannot be kept to: {error}")).cut())
-            }
-            None => Ok(Constraint(matcher)),
+        let (references, bytes) = (references(&schema), schema.to_string().len());
+        if references > MOST_REFERENCES || bytes > MOST_BYTES {
+            let message = format!(
+                "{FIELD} has a schema of {bytes} bytes with {references} references, the limits are {MOST_BYTES} and {MOST_REFERENCES}"
+            );
+            return Err(Error::value(FIELD, message));
         }
+        on_large_stack(|| {
+            let parser = self.0.create_parser(TopLevelGrammar::from_json_schema(schema));
+            let mut matcher = Matcher::new(parser);
+            match matcher.get_error() {
+                Some(error) => Err(unfit(error)),
+                // Some of what is too much shows when the first token is asked for.
+                None => matcher.compute_mask_or_eos().map(|_| Constraint(matcher)).map_err(unfit),
+            }
+        })
     }
+}
+
+/// `$ref` in a schema: each goes deeper.
+fn references(schema: &Value) -> usize {
+    match schema {
+        Value::Array(values) => values.iter().map(references).sum(),
+        Value::Object(fields) => {
+            let here = usize::from(fields.contains_key("$ref"));
+            here + fields.values().map(references).sum::<usize>()
+        }
+        _ => 0,
+    }
+}
+
+fn unfit(error: impl std::fmt::Display) -> Error {
+    let said = error.to_string().replace("\n<non-verbose/>", "");
+    Error::value(FIELD, format!("{FIELD} has a schema that cannot be kept to: {said}")).cut()
 }
 
 fn failed(error: impl std::fmt::Display) -> Error {
@@ -77,7 +106,7 @@ impl Constraint {
     /// # Errors
     /// The schema takes too long.
     pub fn allowed(&mut self) -> Result<SimpleVob> {
-        self.0.compute_mask_or_eos().map_err(failed)
+        self.0.compute_mask_or_eos().map_err(unfit)
     }
 
     /// Takes a token.
@@ -85,7 +114,7 @@ impl Constraint {
     /// # Errors
     /// It was not allowed.
     pub fn take(&mut self, id: u32) -> Result<()> {
-        self.0.consume_token(id).map_err(failed)
+        self.0.consume_token(id).map_err(unfit)
     }
 
     /// Whether the text is complete and nothing may follow.

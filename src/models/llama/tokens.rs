@@ -8,6 +8,7 @@ use crate::models::tokenizer::Tokenizer as Around;
 use crate::models::tokenizer::bytes::{SPACE, of_alphabet, of_piece};
 use ahash::AHashMap;
 use serde_json::Value;
+use std::panic::catch_unwind;
 use std::path::Path;
 use std::sync::Arc;
 use tokenizers::decoders::byte_fallback::ByteFallback;
@@ -139,11 +140,13 @@ impl Tokens {
     /// # Errors
     /// As of [`Tokens::from_folder`].
     pub fn from_json(text: &[u8], config: &Value, generation: &Value, template: Option<String>) -> Result<Self> {
-        let mut tokenizer = Tokenizer::from_bytes(text).map_err(failed)?;
-        tokenizer.with_padding(None);
-        tokenizer.with_truncation(None).map_err(failed)?;
         let about: Value =
             serde_json::from_slice(text).map_err(|e| Error::model(format!("tokenizer.json is not JSON: {e}")))?;
+        // Of what is JSON and no tokenizer it may panic.
+        let read = catch_unwind(|| Tokenizer::from_bytes(text));
+        let mut tokenizer = read.unwrap_or_else(|_| Err("it is none".into())).map_err(failed)?;
+        tokenizer.with_padding(None);
+        tokenizer.with_truncation(None).map_err(failed)?;
         let is_alphabet = about["decoder"].to_string().contains("ByteLevel");
         let vocabulary = tokenizer.get_vocab(true);
         let count = vocabulary.values().max().map_or(0, |id| *id as usize + 1);
