@@ -4,8 +4,12 @@ use crate::engine::Input;
 use crate::error::{Error, Kind, Result};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, DeserializeOwned, Deserializer, SeqAccess, Visitor};
+use serde_json::Value;
 use std::borrow::Cow;
 use std::fmt;
+
+/// More fields are not looked through for the one that an error is about.
+const MOST_FIELDS: usize = 64;
 
 /// A body as JSON.
 ///
@@ -23,21 +27,23 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
 }
 
 /// An error with the field that it is about, where serde does not say: of structs inside of others, flattened.
-fn culprit<T: DeserializeOwned>(body: &serde_json::Value, error: Error) -> Error {
+fn culprit<T: DeserializeOwned>(body: &Value, error: Error) -> Error {
     let missing = error.message.strip_prefix("missing field `").and_then(|rest| rest.split_once('`'));
     if let Some((field, _)) = missing {
         let field = field.to_string();
         return error.param(field);
     }
-    for (field, value) in body.as_object().into_iter().flatten() {
-        let alone = serde_json::Map::from_iter([(field.clone(), value.clone())]);
-        // Alone, it lacks what others hold; what is wrong with itself comes before that.
-        match serde_json::from_value::<T>(alone.into()) {
-            Err(e) if !e.to_string().starts_with("missing field") => {
-                return Error::new(Kind::InvalidShape, format!("{field}: {}", in_words(&e))).param(field);
-            }
-            _ => {}
-        }
+    let said = |body: Value| serde_json::from_value::<T>(body).err().map(|e| in_words(&e));
+    let few = body.as_object().filter(|fields| fields.len() <= MOST_FIELDS);
+    let Some((whole, fields)) = few.and_then(|fields| Some((said(body.clone())?, fields))) else { return error };
+    // Without the field that it is about, there is another error or none.
+    let is_about = |field: &&String| {
+        let mut without = fields.clone();
+        without.remove(*field);
+        said(without.into()).is_none_or(|other| other != whole && !other.starts_with("missing field"))
+    };
+    if let Some(field) = fields.keys().find(is_about) {
+        return Error::new(Kind::InvalidShape, format!("{field}: {whole}")).param(field.clone());
     }
     error
 }
@@ -65,6 +71,7 @@ fn in_words(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let text = text
         .replace("expected usize", "expected a whole number")
+        .replace("expected i64", "expected a whole number")
         .replace("expected u32", "expected a token id")
         .replace("expected f32", "expected a number");
     match text.split_once("expected struct ") {

@@ -27,7 +27,7 @@ const MOST_LOGPROBS: usize = 20;
 
 /// One text, or a list of them.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "it must be a text, or a list of texts")]
 pub enum OneOrMany {
     /// One.
     One(String),
