@@ -463,6 +463,15 @@ fn the_command_line_writes() {
     assert!(text.starts_with("hello world") && text.ends_with('\n') && text.len() > 13, "{text:?}");
     assert_eq!(run(&plain, None).stdout, output.stdout);
     assert!(run(&["--model", &chat, "--chat", "--max-tokens", "4", "hello"], None).status.success());
+    let wrong = run(&["--model", &model, "--frequency-penalty", "-3", "x"], None);
+    assert!(wrong.stdout.is_empty() && String::from_utf8_lossy(&wrong.stderr).contains("frequency_penalty is -3"));
+    // A conversation that outgrows the context goes on without its beginning.
+    let mut talk = std::process::Command::new(env!("CARGO_BIN_EXE_tealight"));
+    talk.args(["generate", "--model", &chat, "--chat", "--max-tokens", "4"]).stdin(std::process::Stdio::piped());
+    let mut talk = talk.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let lines = format!("{}\n", "word ".repeat(20)).repeat(8);
+    std::io::Write::write_all(&mut talk.stdin.take().unwrap(), lines.as_bytes()).unwrap();
+    assert!(talk.wait_with_output().unwrap().status.success());
     let short = run(&plain, Some("40"));
     let said = String::from_utf8_lossy(&short.stderr).into_owned();
     assert!(!short.status.success() && said.contains("MiB") && said.contains("40 MiB are there"), "{said}");

@@ -164,3 +164,34 @@ fn prefixes_that_make_no_sense_are_refused_at_the_start() {
     let error = tealight::config::Config::read(|name| (name == "TEALIGHT_S3_PREFIXES").then(|| "talks/".into()));
     assert!(error.unwrap_err().message.contains("s3://BUCKET/PREFIX"));
 }
+
+/// An index is got once, when the first search comes, and an invocation is answered from it.
+#[test]
+fn an_index_may_lie_in_s3() {
+    use tealight::index::{Builder, Document, Metric, Precision};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.tlx");
+    let mut builder = Builder::new(None, 2, Metric::Cosine, Precision::Int8).unwrap();
+    for (id, vector) in [("right", [1.0, 0.0]), ("up", [0.0, 1.0])] {
+        let document = Document { id: id.into(), text: format!("it goes {id}"), metadata: Default::default() };
+        builder.add(&document, &vector).unwrap();
+    }
+    builder.write(&path).unwrap();
+    let index = std::fs::read(&path).unwrap();
+    let mock = Mock::start(move |_| Reply::new(200, index.clone()));
+    let url = mock.url();
+    let mut of_index = variables(&url);
+    of_index.push(("TEALIGHT_INDEX", "s3://indexes/docs/a.tlx"));
+    let function = Function::start(&of_index);
+    let found = function.invoke(json!({"vector": [0.1, 0.9], "k": 1})).good();
+    assert_eq!(found["results"][0]["id"], "up");
+    let found = function.invoke(json!({"query": "right", "mode": "words"})).good();
+    assert_eq!(found["results"][0]["id"], "right");
+    assert_eq!(mock.seen().iter().map(|m| m.path().to_string()).collect::<Vec<_>>(), ["/indexes/docs/a.tlx"]);
+    let nothing = Mock::start(|_| Reply::new(404, "<Error><Code>NoSuchKey</Code></Error>"));
+    let url = nothing.url();
+    let mut of_index = variables(&url);
+    of_index.push(("TEALIGHT_INDEX", "s3://indexes/docs/a.tlx"));
+    let (code, message) = Function::start(&of_index).invoke(json!({"query": "x"})).error();
+    assert!(code == "invalid_value" && message.contains("NoSuchKey"), "{code}: {message}");
+}

@@ -62,6 +62,12 @@ pub(super) struct GenerateArgs {
     /// Makes tokens that were there less likely, above 1
     #[arg(long, default_value_t = 1.0, value_name = "R")]
     repetition_penalty: f32,
+    /// Makes tokens that were written less likely, from -2 to 2
+    #[arg(long, default_value_t = 0.0, value_name = "P", allow_hyphen_values = true)]
+    presence_penalty: f32,
+    /// The same for each time that they were written
+    #[arg(long, default_value_t = 0.0, value_name = "P", allow_hyphen_values = true)]
+    frequency_penalty: f32,
     /// The same draws each time [default: another each time]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -85,7 +91,17 @@ pub(super) fn run(args: &GenerateArgs) -> Result<()> {
     let mut question = args.prompt.clone();
     while let Some(text) = question.take().map_or_else(ask, |text| Ok(Some(text)))? {
         messages.push(json!({"role": "user", "content": text}));
-        let answer = answer(&engine, args, Prompt::Chat(messages.clone(), None), String::new())?;
+        let answer = loop {
+            let answer = answer(&engine, args, Prompt::Chat(messages.clone(), None), String::new());
+            let first = usize::from(args.system.is_some());
+            match answer {
+                // What was said first is what is missed least.
+                Err(error) if error.kind == Kind::TooLong && messages.len() > first + 2 => {
+                    messages.drain(first..first + 2);
+                }
+                answer => break answer?,
+            }
+        };
         print(|out| writeln!(out))?;
         messages.push(json!({"role": "assistant", "content": answer.text}));
         if !std::io::stdin().is_terminal() && args.prompt.is_some() {
@@ -123,6 +139,8 @@ fn answer(engine: &Engine, args: &GenerateArgs, prompt: Prompt, mut before: Stri
         top_p: args.top_p,
         min_p: args.min_p,
         repetition: args.repetition_penalty,
+        presence: args.presence_penalty,
+        frequency: args.frequency_penalty,
         seed: args.seed.unwrap_or_else(now),
         ..Sampling::default()
     };
