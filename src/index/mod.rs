@@ -9,7 +9,7 @@ mod file;
 mod filter;
 mod words;
 
-pub use build::Builder;
+pub use build::{Builder, MOST_VALUES};
 pub use file::{Metric, Precision};
 pub use filter::Filter;
 
