@@ -68,8 +68,10 @@ fn a_search_finds_the_best_of_float64() {
     // With a loop of its own, with one for all, of no multiple of anything, and long ones.
     for (d, count) in [(64, 3000), (384, 3000), (100, 2000), (7, 500), (1, 40), (1536, 300)] {
         let rows = random(count * d, d as u64);
-        for metric in [Metric::Cosine, Metric::Dot, Metric::L2] {
-            let index = built(&folder.path().join("a.tlx"), &rows, d, metric, Precision::Int8);
+        let all =
+            [Metric::Cosine, Metric::Dot, Metric::L2].map(|m| [(m, Precision::Int8), (m, Precision::Int4)]).concat();
+        for (metric, precision) in all {
+            let index = built(&folder.path().join("a.tlx"), &rows, d, metric, precision);
             let (mut found, mut all) = (0, 0);
             for seed in 0..20 {
                 let query = random(d, 1000 + seed);
@@ -96,8 +98,8 @@ fn a_search_finds_the_best_of_float64() {
                 all += expected.len();
             }
             let recall = found as f64 / all as f64;
-            println!("{d} {metric:?}: recall {recall:.4}");
-            assert!(recall >= RECALL, "{d} {metric:?}: {recall}");
+            println!("{d} {metric:?} {precision:?}: recall {recall:.4}");
+            assert!(recall >= RECALL, "{d} {metric:?} {precision:?}: {recall}");
         }
     }
 }
@@ -193,7 +195,7 @@ fn a_damaged_file_is_refused_or_gives_what_it_gave() {
     let path = folder.path().join("a.tlx");
     let cpu = Cpu::new(Isa::best(), 1);
     let query = random(d, 4);
-    for precision in [Precision::Int8, Precision::Binary] {
+    for precision in [Precision::Int8, Precision::Int4, Precision::Binary] {
         let expected = built(&path, &rows, d, Metric::Cosine, precision).search(&cpu, &by(&query, 5)).unwrap();
         let whole = std::fs::read(&path).unwrap();
         let damaged = folder.path().join("damaged.tlx");
@@ -306,6 +308,7 @@ fn the_command_line_builds_searches_and_changes() {
         ("not JSON", "line 1"),
         ("{\"id\": 1, \"text\": \"a\"}\n{\"id\": \"1\", \"text\": \"b\"}", "twice"),
         ("{\"id\": 1, \"text\": \"a\"}\n{\"id\": 2, \"embedding\": [1.0]}", "some documents have an embedding"),
+        ("{\"id\": 1, \"embedding\": [1, 2]}\n{\"id\": 2, \"embedding\": [1, 2, 3]}", "3 values, the index 2"),
     ] {
         std::fs::write(&input, text).unwrap();
         let told = bad(&["index", "build", &input, "-o", &file]);

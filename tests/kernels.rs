@@ -775,6 +775,38 @@ fn scans_are_the_same_on_every_set() {
             }
         }
     }
+    for d in [1, 8, 64, 100, 384] {
+        let (groups, blocks) = (usize::div_ceil(d, 8), 3);
+        let mut codes: Vec<Group> = vec![[0; 64]; groups * blocks];
+        let code = |r: usize, k: usize| ((r * 13 + k * 7) % 16) as u8;
+        let mut terms = vec![scan::Terms4 { scale: [0.0; ROWS], low: [0.0; ROWS], less: [0.0; ROWS] }; blocks];
+        for r in 0..blocks * ROWS {
+            for k in 0..d {
+                let byte = &mut codes[r / ROWS * groups + k / 8][r % ROWS * 4 + k % 4];
+                *byte = (*byte as u8 | code(r, k) << if k % 8 < 4 { 0 } else { 4 }) as i8;
+            }
+            let terms = &mut terms[r / ROWS];
+            (terms.scale[r % ROWS], terms.low[r % ROWS], terms.less[r % ROWS]) = (0.5, -2.0, r as f32);
+        }
+        let vector: Vec<f32> = (0..d).map(|k| if k == 0 { 127.0 } else { ((k * 29) % 255) as f32 - 127.0 }).collect();
+        let query = scan::Query4::new(&vector);
+        for isa in Isa::available() {
+            let mut out = vec![0.0; blocks * ROWS];
+            scan::scores4(isa, &query, &codes, &terms, &mut out);
+            for (r, found) in out.iter().enumerate() {
+                let weight = |k: usize| 0.5 * f64::from(code(r, k)) - 2.0;
+                let expected = (0..d).map(|k| weight(k) * f64::from(vector[k])).sum::<f64>() - r as f64;
+                assert!(
+                    (f64::from(*found) - expected).abs() < 0.02,
+                    "{d} on {}, row {r}: {found} {expected}",
+                    isa.name()
+                );
+            }
+            let mut scalar = vec![0.0; blocks * ROWS];
+            scan::scores4(Isa::Scalar, &query, &codes, &terms, &mut scalar);
+            assert_eq!(bits(&out), bits(&scalar), "{d} on {}", isa.name());
+        }
+    }
     for words in [1, 2, 6, 9, 24] {
         let rows: Vec<u64> = (0..words * 37).map(|i| (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect();
         let expected: Vec<u32> =

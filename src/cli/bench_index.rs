@@ -106,6 +106,7 @@ pub(super) fn run(args: &IndexBenchArgs) -> Result<()> {
     let (ms_median, recall_at_10) = (times[times.len() / 2], found as f64 / all.max(1) as f64);
     let (precision, bytes) = match args.precision {
         PrecisionArg::Int8 => ("int8", d.next_multiple_of(4)),
+        PrecisionArg::Int4 => ("int4", d.next_multiple_of(8) / 2),
         PrecisionArg::Binary => ("binary", d.div_ceil(64) * 8),
     };
     let (threads, isa, gb_s) = (engine.cpu.threads(), engine.cpu.isa.name(), (rows * bytes) as f64 / ms_median / 1e6);

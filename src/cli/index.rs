@@ -63,6 +63,7 @@ enum MetricArg {
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(super) enum PrecisionArg {
     Int8,
+    Int4,
     Binary,
 }
 
@@ -70,6 +71,7 @@ impl PrecisionArg {
     pub(super) fn precision(self) -> Precision {
         match self {
             PrecisionArg::Int8 => Precision::Int8,
+            PrecisionArg::Int4 => Precision::Int4,
             PrecisionArg::Binary => Precision::Binary,
         }
     }
@@ -85,7 +87,7 @@ pub(super) struct BuildArgs {
     /// How rows are scored
     #[arg(long, value_enum, default_value = "cosine")]
     metric: MetricArg,
-    /// What a search goes through first: int8 codes, or signs, an eighth of them
+    /// What a search goes through first: int8 codes; codes of 4 bits, in half the time; or signs, an eighth of them
     #[arg(long, value_enum, default_value = "int8")]
     precision: PrecisionArg,
     /// Keep only the first N values of each vector
@@ -185,7 +187,15 @@ fn build(args: &BuildArgs) -> Result<()> {
         }
     };
     let mut builder = Builder::new(model, dimension, metric, args.precision.precision())?;
-    fill(&engine, &mut builder, documents, outside, dimension)?;
+    // Vectors of one length are as long as they should be, unless they are to be cut.
+    let cut = |given: Result<Given>| {
+        let (document, mut vector) = given?;
+        if let (Some(vector), Some(n)) = (&mut vector, args.dimensions) {
+            vector.truncate(n);
+        }
+        Ok((document, vector))
+    };
+    fill(&engine, &mut builder, documents.map(cut), outside, dimension)?;
     finish(builder, &args.output)
 }
 
@@ -220,10 +230,7 @@ fn fill(
                 engine.run(Embed { texts, normalize: true, dimensions: Some(dimension) }, Deadline::NONE)?.vectors
             }
         };
-        for ((document, _), mut vector) in chunk.iter().zip(vectors) {
-            if vector.len() > dimension {
-                vector.truncate(dimension);
-            }
+        for ((document, _), vector) in chunk.iter().zip(vectors) {
             builder.add(document, &vector)?;
         }
     }

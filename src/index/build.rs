@@ -3,7 +3,7 @@
 use super::file::{Header, Metric, Part, Precision, write};
 use super::{Document, Index, words};
 use crate::error::{Error, Kind, Result};
-use crate::kernels::scan::{HALVES, ROWS, STEP, Terms};
+use crate::kernels::scan::{HALVES, MOST4, ROWS, STEP, STEP4, Terms, Terms4};
 use half::f16;
 use std::collections::HashSet;
 use std::path::Path;
@@ -24,8 +24,8 @@ pub struct Builder {
     precision: Precision,
     /// Codes of each row, row by row.
     codes: Vec<i8>,
-    /// What a code stands for, and half the square of the row's length.
-    scales: Vec<(f32, f32)>,
+    /// What a code stands for, what the code 0 stands for, and half the square of the row's length.
+    scales: Vec<[f32; 3]>,
     signs: Vec<u64>,
     halves: Vec<u16>,
     largest: Vec<f32>,
@@ -137,8 +137,13 @@ impl Builder {
             Precision::Int8 => {
                 let scale = if largest > 0.0 { largest / LARGEST } else { 1.0 };
                 self.codes.extend(row.iter().map(|v| (v / scale).round_ties_even() as i8));
-                let square = row.iter().map(|v| v * v).sum::<f32>();
-                self.scales.push((scale, if self.metric == Metric::L2 { square / 2.0 } else { 0.0 }));
+                self.scales.push([scale, 0.0, self.less(row)]);
+            }
+            Precision::Int4 => {
+                let (low, high) = row.iter().fold((f32::MAX, f32::MIN), |(l, h), v| (l.min(*v), h.max(*v)));
+                let scale = if high > low { (high - low) / f32::from(MOST4) } else { 1.0 };
+                self.codes.extend(row.iter().map(|v| ((v - low) / scale).round_ties_even() as i8));
+                self.scales.push([scale, low, self.less(row)]);
             }
         }
         self.halves.extend(halves);
@@ -148,6 +153,11 @@ impl Builder {
         self.starts.push(self.documents.len() as u64);
         self.words.add(&document.text);
         Ok(())
+    }
+
+    /// What is taken from a row's score, so that scores order rows by their distance.
+    fn less(&self, row: &[f32]) -> f32 {
+        if self.metric == Metric::L2 { row.iter().map(|v| v * v).sum::<f32>() / 2.0 } else { 0.0 }
     }
 
     /// Rows so far.
@@ -171,6 +181,10 @@ impl Builder {
                 let (codes, terms) = blocks(&self.codes, &self.scales, self.dimension);
                 vec![(Part::Codes, codes), (Part::Terms, bytemuck::cast_slice(&terms).to_vec())]
             }
+            Precision::Int4 => {
+                let (codes, terms) = blocks4(&self.codes, &self.scales, self.dimension);
+                vec![(Part::Codes4, codes), (Part::Terms4, bytemuck::cast_slice(&terms).to_vec())]
+            }
         };
         sections.push((Part::Halves, bytemuck::cast_slice(&self.halves).to_vec()));
         sections.push((Part::Largest, bytemuck::cast_slice(&self.largest).to_vec()));
@@ -183,13 +197,13 @@ impl Builder {
 }
 
 /// Rows in blocks, as the kernels read them; rows that are missing in the last one are below all others.
-fn blocks(codes: &[i8], scales: &[(f32, f32)], dimension: usize) -> (Vec<u8>, Vec<Terms>) {
+fn blocks(codes: &[i8], scales: &[[f32; 3]], dimension: usize) -> (Vec<u8>, Vec<Terms>) {
     let groups = dimension.div_ceil(STEP);
     let count = scales.len().div_ceil(ROWS);
     let mut out = vec![0u8; count * groups * ROWS * STEP];
     let none = Terms { scale: [0.0; ROWS], sum: [0; ROWS], less: [f32::INFINITY; ROWS] };
     let mut terms = vec![none; count];
-    for (row, (codes, (scale, less))) in codes.chunks_exact(dimension).zip(scales).enumerate() {
+    for (row, (codes, [scale, _, less])) in codes.chunks_exact(dimension).zip(scales).enumerate() {
         let (block, lane) = (row / ROWS, row % ROWS);
         for (k, code) in codes.iter().enumerate() {
             out[((block * groups + k / STEP) * ROWS + lane) * STEP + k % STEP] = *code as u8;
@@ -197,6 +211,25 @@ fn blocks(codes: &[i8], scales: &[(f32, f32)], dimension: usize) -> (Vec<u8>, Ve
         let terms = &mut terms[block];
         (terms.scale[lane], terms.less[lane]) = (*scale, *less);
         terms.sum[lane] = codes.iter().map(|code| i32::from(*code)).sum();
+    }
+    (out, terms)
+}
+
+/// The same for codes of 4 bits.
+fn blocks4(codes: &[i8], scales: &[[f32; 3]], dimension: usize) -> (Vec<u8>, Vec<Terms4>) {
+    let groups = dimension.div_ceil(STEP4);
+    let count = scales.len().div_ceil(ROWS);
+    let mut out = vec![0u8; count * groups * ROWS * STEP];
+    let none = Terms4 { scale: [0.0; ROWS], low: [0.0; ROWS], less: [f32::INFINITY; ROWS] };
+    let mut terms = vec![none; count];
+    for (row, (codes, [scale, low, less])) in codes.chunks_exact(dimension).zip(scales).enumerate() {
+        let (block, lane) = (row / ROWS, row % ROWS);
+        for (k, code) in codes.iter().enumerate() {
+            let byte = &mut out[((block * groups + k / STEP4) * ROWS + lane) * STEP + k % STEP];
+            *byte |= (*code as u8) << if k % STEP4 < STEP { 0 } else { 4 };
+        }
+        let terms = &mut terms[block];
+        (terms.scale[lane], terms.low[lane], terms.less[lane]) = (*scale, *low, *less);
     }
     (out, terms)
 }

@@ -48,6 +48,8 @@ pub enum Metric {
 pub enum Precision {
     /// Products of int8 codes.
     Int8,
+    /// Products of codes of 4 bits: half of the memory, and of the time.
+    Int4,
     /// Signs: an eighth of the memory, for models whose signs say enough.
     Binary,
 }
@@ -60,6 +62,10 @@ pub enum Part {
     Codes,
     /// What blocks have besides codes.
     Terms,
+    /// Codes of 4 bits of blocks of 16 rows.
+    Codes4,
+    /// What those blocks have besides codes.
+    Terms4,
     /// A bit for each value of a row.
     Signs,
     /// Rows as half floats, each over its largest magnitude.

@@ -14,7 +14,7 @@ pub use file::{Metric, Precision};
 pub use filter::Filter;
 
 use crate::error::{Error, Kind, Result};
-use crate::kernels::scan::{self, Group, HALVES, ROWS, STEP, Terms};
+use crate::kernels::scan::{self, Group, HALVES, ROWS, STEP, STEP4, Terms, Terms4};
 use crate::kernels::{Isa, rowwise};
 use crate::nn::Cpu;
 use best::{Best, Hit};
@@ -27,7 +27,9 @@ use std::path::Path;
 /// Rows that are scored again in float, for each that is asked for, and at least.
 const OVERSAMPLE: usize = 4;
 const LEAST: usize = 64;
-/// The same where signs are gone through, which say less.
+/// The same where codes of 4 bits are gone through, and signs, which say less.
+const OVERSAMPLE4: usize = 20;
+const LEAST4: usize = 256;
 const OVERSAMPLE_SIGNS: usize = 40;
 const LEAST_SIGNS: usize = 1000;
 /// Rows asked for at most.
@@ -105,6 +107,10 @@ impl Index {
                 (Part::Codes, blocks.saturating_mul(self.groups() * size_of::<Group>())),
                 (Part::Terms, blocks.saturating_mul(size_of::<Terms>())),
             ],
+            Precision::Int4 => vec![
+                (Part::Codes4, blocks.saturating_mul(self.groups4() * size_of::<Group>())),
+                (Part::Terms4, blocks.saturating_mul(size_of::<Terms4>())),
+            ],
             Precision::Binary => vec![(Part::Signs, rows.saturating_mul(8 * self.sign_words()))],
         };
         sizes.push((Part::Halves, rows.saturating_mul(2 * self.halves())));
@@ -122,6 +128,10 @@ impl Index {
 
     fn groups(&self) -> usize {
         self.dimension().div_ceil(STEP)
+    }
+
+    fn groups4(&self) -> usize {
+        self.dimension().div_ceil(STEP4)
     }
 
     fn sign_words(&self) -> usize {
@@ -251,6 +261,7 @@ impl Index {
         };
         let (oversample, least) = match self.precision() {
             Precision::Int8 => (OVERSAMPLE, LEAST),
+            Precision::Int4 => (OVERSAMPLE4, LEAST4),
             Precision::Binary => (OVERSAMPLE_SIGNS, LEAST_SIGNS),
         };
         let candidates = (oversample * count).max(least).min(self.rows());
@@ -259,6 +270,7 @@ impl Index {
         let parts: Vec<_> = (0..self.rows()).step_by(share).map(|at| at..(at + share).min(self.rows())).collect();
         let scan = |rows: &Range<usize>| match self.precision() {
             Precision::Int8 => self.scan_codes(cpu.isa, &query, rows.clone(), candidates, takes),
+            Precision::Int4 => self.scan_codes4(cpu.isa, &query, rows.clone(), candidates, takes),
             Precision::Binary => self.scan_signs(cpu.isa, &query, rows.clone(), candidates, takes),
         };
         let mut all = Best::new(candidates);
@@ -285,6 +297,28 @@ impl Index {
             let terms: &[Terms] = self.file.values(Part::Terms, blocks.clone())?;
             let scores = &mut scores[..blocks.len() * ROWS];
             scan::scores(isa, &query, codes, terms, true, scores);
+            offer(&mut best, start, &scores[..end - start], takes)?;
+        }
+        Ok(best)
+    }
+
+    fn scan_codes4(
+        &self,
+        isa: Isa,
+        query: &[f32],
+        rows: Range<usize>,
+        count: usize,
+        takes: &dyn Fn(u32) -> Result<bool>,
+    ) -> Result<Best> {
+        let (query, groups) = (scan::Query4::new(query), self.groups4());
+        let (mut best, mut scores) = (Best::new(count), vec![0.0; CHUNK]);
+        for start in rows.clone().step_by(CHUNK) {
+            let end = (start + CHUNK).min(rows.end);
+            let blocks = start / ROWS..end.div_ceil(ROWS);
+            let codes: &[Group] = self.file.values(Part::Codes4, blocks.start * groups..blocks.end * groups)?;
+            let terms: &[Terms4] = self.file.values(Part::Terms4, blocks.clone())?;
+            let scores = &mut scores[..blocks.len() * ROWS];
+            scan::scores4(isa, &query, codes, terms, scores);
             offer(&mut best, start, &scores[..end - start], takes)?;
         }
         Ok(best)
