@@ -38,7 +38,7 @@ pub(super) enum IndexCommand {
         #[arg(required = true)]
         ids: Vec<String>,
     },
-    /// Search an index
+    /// Search an index for what a text says
     Search(SearchArgs),
     /// Show what an index says about itself, and check it
     Info {

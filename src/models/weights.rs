@@ -76,7 +76,8 @@ impl Weights {
             return Ok((Self::from_safetensors(&map(&one)?, precision, rename)?, one));
         }
         let list = folder.join(INDEX);
-        let missing = || Error::model(format!("has neither {WHOLE} nor {INDEX}; other weight files are not read"));
+        let missing =
+            || Error::model(format!("{WHOLE} is missing, and so is {INDEX}; other weight files are not read"));
         let index = json(&list)?.ok_or_else(missing)?;
         let files =
             index["weight_map"].as_object().ok_or_else(|| Error::model(format!("{INDEX} has no weight_map")))?;
