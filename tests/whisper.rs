@@ -632,6 +632,10 @@ fn a_long_recording_is_transcribed_window_by_window() {
         prompt: Some("A speech.".into()),
         options: greedy(),
         progress: &mut |segments, done, seconds| {
+            // At first the recording is only gone through.
+            if seconds == 0.0 {
+                return Ok(());
+            }
             assert!(done > last && done <= seconds);
             last = done;
             heard.extend_from_slice(segments);
