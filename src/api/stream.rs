@@ -14,6 +14,10 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 pub const EVENT_STREAM: &str = "text/event-stream";
 /// Pieces that wait for a client that reads slowly; then the work waits, too.
 const WAITING: usize = 64;
+/// How long a client may read nothing while pieces wait for it.
+const STALL: Duration = Duration::from_secs(30);
+/// How long to wait before looking again whether it does.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// Where a transport takes a reply piece by piece.
 #[derive(Debug, Clone)]
@@ -33,14 +37,7 @@ impl Sink {
     pub(super) fn check(&self) -> Result<()> {
         if self.0.is_closed() { Err(gone()) } else { Ok(()) }
     }
-}
 
-/// How long a client may read nothing while pieces wait for it.
-const STALL: Duration = Duration::from_secs(30);
-/// How long to wait before looking again whether it does.
-const LOOK: Duration = Duration::from_millis(2);
-
-impl Sink {
     /// Sends a piece, and waits for a client that reads slowly, but not for one that does not read.
     fn send(&self, mut piece: Bytes) -> Result<()> {
         let start = Instant::now();

@@ -121,10 +121,8 @@ impl Registry {
             }
             Some(name) => {
                 let path = source::for_request(&self.config, name)?;
-                if is_whisper(&path) {
-                    return Err(other_kind(name, "makes no vectors of texts"));
-                }
-                self.load(catalog::short_name(name).to_string(), || Ok(path))
+                let loaded = self.load(catalog::short_name(name).to_string(), || Ok(path.clone()));
+                loaded.map_err(|e| if is_whisper(&path) { other_kind(name, "makes no vectors of texts") } else { e })
             }
         }
     }
@@ -162,10 +160,8 @@ impl Registry {
             None => self.speech.get(default, || source::for_operator(&self.config, &self.config.speech_model), load),
             Some(name) => {
                 let path = source::for_request(&self.config, name)?;
-                if !is_whisper(&path) {
-                    return Err(other_kind(name, "does not hear"));
-                }
-                self.speech.get(catalog::short_name(name).to_string(), || Ok(path), load)
+                let loaded = self.speech.get(catalog::short_name(name).to_string(), || Ok(path.clone()), load);
+                loaded.map_err(|e| if is_whisper(&path) { e } else { other_kind(name, "does not hear") })
             }
         }
     }
@@ -183,10 +179,8 @@ impl Registry {
             None => self.text.get(default, || source::for_operator(&self.config, &self.config.text_model), load),
             Some(name) => {
                 let path = source::for_request(&self.config, name)?;
-                if !is_llama(&path) {
-                    return Err(other_kind(name, "does not write text"));
-                }
-                self.text.get(catalog::short_name(name).to_string(), || Ok(path), load)
+                let loaded = self.text.get(catalog::short_name(name).to_string(), || Ok(path.clone()), load);
+                loaded.map_err(|e| if is_llama(&path) { e } else { other_kind(name, "does not write text") })
             }
         }
     }

@@ -74,14 +74,18 @@ pub fn for_request(config: &Config, name: &str) -> Result<PathBuf> {
     installed(config, name).ok_or_else(|| not_found(name, "models that are installed can be asked for by name"))
 }
 
+/// Where a model is on the hub, if it is there.
+fn repository(name: &str) -> &str {
+    catalog::known(name).map_or(name, |(_, repository)| repository)
+}
+
 /// The path of a model that the operator names, if it is on this machine.
 pub fn here(config: &Config, name: &str) -> Option<PathBuf> {
     let path = Path::new(name);
     if path.is_file() || path.is_dir() {
         return Some(path.to_path_buf());
     }
-    let repository = || catalog::known(name).map_or(name, |(_, repository)| repository);
-    let cached = || Some(repository()).filter(|r| hub::is_repository(r)).and_then(hub::cached);
+    let cached = || Some(repository(name)).filter(|r| hub::is_repository(r)).and_then(hub::cached);
     installed(config, name).or_else(cached)
 }
 
@@ -90,7 +94,7 @@ pub fn for_operator(config: &Config, name: &str) -> Result<PathBuf> {
     if let Some(path) = here(config, name) {
         return Ok(path);
     }
-    let repository = catalog::known(name).map_or(name, |(_, repository)| repository);
+    let repository = repository(name);
     if !hub::is_repository(repository) {
         return Err(not_found(name, "no such file, installed model or model of the catalog"));
     }

@@ -178,11 +178,12 @@ impl Builder {
         let mut sections = match self.precision {
             Precision::Binary => vec![(Part::Signs, bytemuck::cast_slice(&self.signs).to_vec())],
             Precision::Int8 => {
-                let (codes, terms) = blocks(&self.codes, &self.scales, self.dimension);
+                let codes = blocks(&self.codes, self.dimension, STEP);
+                let terms = terms(&self.codes, &self.scales, self.dimension);
                 vec![(Part::Codes, codes), (Part::Terms, bytemuck::cast_slice(&terms).to_vec())]
             }
             Precision::Int4 => {
-                let (codes, terms) = blocks4(&self.codes, &self.scales, self.dimension);
+                let (codes, terms) = (blocks(&self.codes, self.dimension, STEP4), terms4(&self.scales));
                 vec![(Part::Codes4, codes), (Part::Terms4, bytemuck::cast_slice(&terms).to_vec())]
             }
         };
@@ -196,40 +197,41 @@ impl Builder {
     }
 }
 
-/// Rows in blocks, as the kernels read them; rows that are missing in the last one are below all others.
-fn blocks(codes: &[i8], scales: &[[f32; 3]], dimension: usize) -> (Vec<u8>, Vec<Terms>) {
-    let groups = dimension.div_ceil(STEP);
-    let count = scales.len().div_ceil(ROWS);
+/// Codes of rows in blocks, as the kernels read them, where `step` values of a row follow each other: [`STEP`] of 8 bits, or
+/// [`STEP4`] of 4, of which a byte has one of the first and one of the second four.
+fn blocks(codes: &[i8], dimension: usize, step: usize) -> Vec<u8> {
+    let groups = dimension.div_ceil(step);
+    let count = (codes.len() / dimension).div_ceil(ROWS);
     let mut out = vec![0u8; count * groups * ROWS * STEP];
-    let none = Terms { scale: [0.0; ROWS], sum: [0; ROWS], less: [f32::INFINITY; ROWS] };
-    let mut terms = vec![none; count];
-    for (row, (codes, [scale, _, less])) in codes.chunks_exact(dimension).zip(scales).enumerate() {
+    for (row, codes) in codes.chunks_exact(dimension).enumerate() {
         let (block, lane) = (row / ROWS, row % ROWS);
         for (k, code) in codes.iter().enumerate() {
-            out[((block * groups + k / STEP) * ROWS + lane) * STEP + k % STEP] = *code as u8;
+            let byte = &mut out[((block * groups + k / step) * ROWS + lane) * STEP + k % STEP];
+            *byte |= (*code as u8) << if k % step < STEP { 0 } else { 4 };
         }
-        let terms = &mut terms[block];
+    }
+    out
+}
+
+/// What blocks have besides codes of 8 bits; rows that are missing in the last one are below all others.
+fn terms(codes: &[i8], scales: &[[f32; 3]], dimension: usize) -> Vec<Terms> {
+    let none = Terms { scale: [0.0; ROWS], sum: [0; ROWS], less: [f32::INFINITY; ROWS] };
+    let mut terms = vec![none; scales.len().div_ceil(ROWS)];
+    for (row, (codes, [scale, _, less])) in codes.chunks_exact(dimension).zip(scales).enumerate() {
+        let (terms, lane) = (&mut terms[row / ROWS], row % ROWS);
         (terms.scale[lane], terms.less[lane]) = (*scale, *less);
         terms.sum[lane] = codes.iter().map(|code| i32::from(*code)).sum();
     }
-    (out, terms)
+    terms
 }
 
 /// The same for codes of 4 bits.
-fn blocks4(codes: &[i8], scales: &[[f32; 3]], dimension: usize) -> (Vec<u8>, Vec<Terms4>) {
-    let groups = dimension.div_ceil(STEP4);
-    let count = scales.len().div_ceil(ROWS);
-    let mut out = vec![0u8; count * groups * ROWS * STEP];
+fn terms4(scales: &[[f32; 3]]) -> Vec<Terms4> {
     let none = Terms4 { scale: [0.0; ROWS], low: [0.0; ROWS], less: [f32::INFINITY; ROWS] };
-    let mut terms = vec![none; count];
-    for (row, (codes, [scale, low, less])) in codes.chunks_exact(dimension).zip(scales).enumerate() {
-        let (block, lane) = (row / ROWS, row % ROWS);
-        for (k, code) in codes.iter().enumerate() {
-            let byte = &mut out[((block * groups + k / STEP4) * ROWS + lane) * STEP + k % STEP];
-            *byte |= (*code as u8) << if k % STEP4 < STEP { 0 } else { 4 };
-        }
-        let terms = &mut terms[block];
+    let mut terms = vec![none; scales.len().div_ceil(ROWS)];
+    for (row, [scale, low, less]) in scales.iter().enumerate() {
+        let (terms, lane) = (&mut terms[row / ROWS], row % ROWS);
         (terms.scale[lane], terms.low[lane], terms.less[lane]) = (*scale, *low, *less);
     }
-    (out, terms)
+    terms
 }

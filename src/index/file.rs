@@ -86,6 +86,13 @@ pub enum Part {
     Lengths,
 }
 
+impl Part {
+    /// Codes of blocks of 16 rows, and what blocks have besides.
+    pub const INT8: [Part; 2] = [Part::Codes, Part::Terms];
+    /// The same for codes of 4 bits.
+    pub const INT4: [Part; 2] = [Part::Codes4, Part::Terms4];
+}
+
 /// What an index says about itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Header {

@@ -18,6 +18,7 @@ use crate::kernels::scan::{self, Group, HALVES, ROWS, STEP, STEP4, Terms, Terms4
 use crate::kernels::{Isa, rowwise};
 use crate::nn::Cpu;
 use best::{Best, Hit};
+use bytemuck::AnyBitPattern;
 use file::{File, Part};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -180,15 +181,11 @@ impl Index {
     /// # Errors
     /// [`Kind::IndexLoad`]: the file is damaged there.
     pub fn document(&self, row: usize) -> Result<Document> {
-        let bytes = self.document_bytes(row)?;
+        let starts: &[u64] = self.file.values(Part::Starts, row..row + 2)?;
+        let bytes = self.file.bytes(Part::Documents, starts[0] as usize..starts[1] as usize)?;
         serde_json::from_slice(bytes).map_err(|e| {
             Error::new(Kind::IndexLoad, format!("the index has a document {row} that cannot be read: {e}"))
         })
-    }
-
-    fn document_bytes(&self, row: usize) -> Result<&[u8]> {
-        let starts: &[u64] = self.file.values(Part::Starts, row..row + 2)?;
-        self.file.bytes(Part::Documents, starts[0] as usize..starts[1] as usize)
     }
 
     /// The vector of a row, as it is scored in float.
@@ -268,80 +265,75 @@ impl Index {
         // Whole blocks for each thread.
         let share = self.rows().div_ceil(cpu.threads()).next_multiple_of(CHUNK).max(CHUNK);
         let parts: Vec<_> = (0..self.rows()).step_by(share).map(|at| at..(at + share).min(self.rows())).collect();
-        let scan = |rows: &Range<usize>| match self.precision() {
-            Precision::Int8 => self.scan_codes(cpu.isa, &query, rows.clone(), candidates, takes),
-            Precision::Int4 => self.scan_codes4(cpu.isa, &query, rows.clone(), candidates, takes),
-            Precision::Binary => self.scan_signs(cpu.isa, &query, rows.clone(), candidates, takes),
+        let hits = match self.precision() {
+            Precision::Int8 => {
+                let codes = scan::Query::new(cpu.isa, &query);
+                cpu.map(&parts, |part| {
+                    Self::scanned(part, candidates, takes, |rows, scores| {
+                        let (rows, terms) = self.blocks(Part::INT8, rows, self.groups())?;
+                        scan::scores(cpu.isa, &codes, rows, terms, true, scores);
+                        Ok(())
+                    })
+                })
+            }
+            Precision::Int4 => {
+                let codes = scan::Query4::new(&query);
+                cpu.map(&parts, |part| {
+                    Self::scanned(part, candidates, takes, |rows, scores| {
+                        let (rows, terms) = self.blocks(Part::INT4, rows, self.groups4())?;
+                        scan::scores4(cpu.isa, &codes, rows, terms, scores);
+                        Ok(())
+                    })
+                })
+            }
+            Precision::Binary => {
+                let (signs, words) = (build::signs(&query), self.sign_words());
+                cpu.map(&parts, |part| {
+                    let mut distances = [0; CHUNK];
+                    Self::scanned(part, candidates, takes, |rows, scores| {
+                        let distances = &mut distances[..rows.len()];
+                        let rows = self.file.values(Part::Signs, rows.start * words..rows.end * words)?;
+                        scan::distances(cpu.isa, &signs, rows, distances);
+                        scores.iter_mut().zip(distances).for_each(|(score, distance)| *score = -(*distance as f32));
+                        Ok(())
+                    })
+                })
+            }
         };
         let mut all = Best::new(candidates);
-        for hits in cpu.map(&parts, scan) {
+        for hits in hits {
             hits?.sorted().into_iter().for_each(|hit| all.offer(hit));
         }
         self.rescored(cpu.isa, &query, &all.sorted(), count)
     }
 
-    fn scan_codes(
-        &self,
-        isa: Isa,
-        query: &[f32],
-        rows: Range<usize>,
+    /// The best of some rows by what `fill` writes for them: scores of rows from the beginning of a block on, some at a time, and of
+    /// whole blocks.
+    fn scanned(
+        rows: &Range<usize>,
         count: usize,
         takes: &dyn Fn(u32) -> Result<bool>,
+        mut fill: impl FnMut(Range<usize>, &mut [f32]) -> Result<()>,
     ) -> Result<Best> {
-        let (query, groups) = (scan::Query::new(isa, query), self.groups());
-        let (mut best, mut scores) = (Best::new(count), vec![0.0; CHUNK]);
+        let (mut best, mut scores) = (Best::new(count), [0.0; CHUNK]);
         for start in rows.clone().step_by(CHUNK) {
-            let end = (start + CHUNK).min(rows.end);
-            let blocks = start / ROWS..end.div_ceil(ROWS);
-            let codes: &[Group] = self.file.values(Part::Codes, blocks.start * groups..blocks.end * groups)?;
-            let terms: &[Terms] = self.file.values(Part::Terms, blocks.clone())?;
-            let scores = &mut scores[..blocks.len() * ROWS];
-            scan::scores(isa, &query, codes, terms, true, scores);
-            offer(&mut best, start, &scores[..end - start], takes)?;
+            let count = CHUNK.min(rows.end - start);
+            fill(start..start + count, &mut scores[..count.next_multiple_of(ROWS)])?;
+            offer(&mut best, start, &scores[..count], takes)?;
         }
         Ok(best)
     }
 
-    fn scan_codes4(
+    /// Blocks of 16 rows, each of so many groups of codes, and what they have besides codes.
+    fn blocks<T: AnyBitPattern>(
         &self,
-        isa: Isa,
-        query: &[f32],
+        parts: [Part; 2],
         rows: Range<usize>,
-        count: usize,
-        takes: &dyn Fn(u32) -> Result<bool>,
-    ) -> Result<Best> {
-        let (query, groups) = (scan::Query4::new(query), self.groups4());
-        let (mut best, mut scores) = (Best::new(count), vec![0.0; CHUNK]);
-        for start in rows.clone().step_by(CHUNK) {
-            let end = (start + CHUNK).min(rows.end);
-            let blocks = start / ROWS..end.div_ceil(ROWS);
-            let codes: &[Group] = self.file.values(Part::Codes4, blocks.start * groups..blocks.end * groups)?;
-            let terms: &[Terms4] = self.file.values(Part::Terms4, blocks.clone())?;
-            let scores = &mut scores[..blocks.len() * ROWS];
-            scan::scores4(isa, &query, codes, terms, scores);
-            offer(&mut best, start, &scores[..end - start], takes)?;
-        }
-        Ok(best)
-    }
-
-    fn scan_signs(
-        &self,
-        isa: Isa,
-        query: &[f32],
-        rows: Range<usize>,
-        count: usize,
-        takes: &dyn Fn(u32) -> Result<bool>,
-    ) -> Result<Best> {
-        let (signs, words) = (build::signs(query), self.sign_words());
-        let (mut best, mut distances, mut scores) = (Best::new(count), vec![0; CHUNK], vec![0.0; CHUNK]);
-        for start in rows.clone().step_by(CHUNK) {
-            let end = (start + CHUNK).min(rows.end);
-            let (distances, scores) = (&mut distances[..end - start], &mut scores[..end - start]);
-            scan::distances(isa, &signs, self.file.values(Part::Signs, start * words..end * words)?, distances);
-            scores.iter_mut().zip(distances).for_each(|(score, distance)| *score = -(*distance as f32));
-            offer(&mut best, start, scores, takes)?;
-        }
-        Ok(best)
+        groups: usize,
+    ) -> Result<(&[Group], &[T])> {
+        let blocks = rows.start / ROWS..rows.end.div_ceil(ROWS);
+        let codes = self.file.values(parts[0], blocks.start * groups..blocks.end * groups)?;
+        Ok((codes, self.file.values(parts[1], blocks)?))
     }
 
     /// The best of some hits, by their scores in float.

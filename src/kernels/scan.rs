@@ -15,8 +15,6 @@ pub const ROWS: usize = LANES;
 pub const STEP: usize = 4;
 /// Four codes of each row of a block.
 pub type Group = [i8; ROWS * STEP];
-/// Dimensions that have a loop of their own.
-pub const FIXED: [usize; 8] = [64, 128, 256, 384, 512, 768, 1024, 1536];
 /// Sums that go on beside each other, so that no instruction waits for the one before it.
 const SUMS: usize = 4;
 /// How far ahead memory is asked for, in bytes: what does that by itself stops at the end of each page of a mapped file.

@@ -9,7 +9,6 @@ use crate::models::llama::Tokens;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::time::Instant;
 
 /// `POST /v1/chat/completions`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -133,8 +132,8 @@ pub fn chat(call: &Call) -> Result<Reply> {
             first.into_iter().chain([chunk(&texts, index, part)]).collect()
         });
     }
-    let (created, start) = (now(), Instant::now());
-    let (answers, usage) = texts.answers(call)?;
+    let created = now();
+    let (answers, usage, work) = texts.answers(call)?;
     let loaded = texts.loaded(call)?;
     let choice = |(index, answer): (usize, Answer)| ChatChoice {
         index,
@@ -143,7 +142,7 @@ pub fn chat(call: &Call) -> Result<Reply> {
         finish_reason: answer.finish.name(),
     };
     let choices = answers.into_iter().enumerate().map(choice).collect();
-    let (object, model, work) = ("chat.completion", loaded.name.clone(), usage.work(start.elapsed()));
+    let (object, model) = ("chat.completion", loaded.name.clone());
     Ok(Reply::json(&ChatResponse { id, object, created, model, choices, usage })?.usage(work))
 }
 

@@ -10,7 +10,6 @@ use crate::models::llama::Tokens;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use std::time::Instant;
 
 /// As OpenAI has it.
 const MAX_TOKENS: usize = 16;
@@ -107,8 +106,8 @@ pub fn completions(call: &Call) -> Result<Reply> {
             vec![chunk(&texts, index, part, before)]
         });
     }
-    let (created, start) = (now(), Instant::now());
-    let (answers, usage) = texts.answers(call)?;
+    let created = now();
+    let (answers, usage, work) = texts.answers(call)?;
     let loaded = texts.loaded(call)?;
     let choice = |(index, answer): (usize, Answer)| CompletionChoice {
         index,
@@ -117,7 +116,7 @@ pub fn completions(call: &Call) -> Result<Reply> {
         finish_reason: answer.finish.name(),
     };
     let choices = answers.into_iter().enumerate().map(choice).collect();
-    let (object, model, work) = ("text_completion", loaded.name.clone(), usage.work(start.elapsed()));
+    let (object, model) = ("text_completion", loaded.name.clone());
     Ok(Reply::json(&CompletionResponse { id, object, created, model, choices, usage })?.usage(work))
 }
 

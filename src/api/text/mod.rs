@@ -220,16 +220,16 @@ impl Texts<'_> {
         Ok(usage)
     }
 
-    /// Writes all of them; returns them whole.
-    fn answers(&self, call: &Call) -> Result<(Vec<Answer>, TextUsage)> {
-        let mut answers = vec![];
+    /// Writes all of them; returns them whole, and what they took.
+    fn answers(&self, call: &Call) -> Result<(Vec<Answer>, TextUsage, Usage)> {
+        let (mut answers, start) = (vec![], Instant::now());
         let usage = self.write(call, &mut |_, part| {
             if let Part::End(answer) = part {
                 answers.push(answer.clone());
             }
             Ok(())
         })?;
-        Ok((answers, usage))
+        Ok((answers, usage, usage.work(start.elapsed())))
     }
 
     /// The model that writes them.

@@ -64,7 +64,10 @@ impl Schemas {
             match matcher.get_error() {
                 Some(error) => Err(unfit(error)),
                 // Some of what is too much shows when the first token is asked for.
-                None => matcher.compute_mask_or_eos().map(|_| Constraint(matcher)).map_err(unfit),
+                None => match matcher.compute_mask_or_eos() {
+                    Ok(first) => Ok(Constraint { matcher, first: Some(first) }),
+                    Err(error) => Err(unfit(error)),
+                },
             }
         })
     }
@@ -92,7 +95,11 @@ fn failed(error: impl std::fmt::Display) -> Error {
 }
 
 /// What a text so far lets come next.
-pub struct Constraint(Matcher);
+pub struct Constraint {
+    matcher: Matcher,
+    /// The tokens that may come first.
+    first: Option<SimpleVob>,
+}
 
 impl std::fmt::Debug for Constraint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -106,7 +113,7 @@ impl Constraint {
     /// # Errors
     /// The schema takes too long.
     pub fn allowed(&mut self) -> Result<SimpleVob> {
-        self.0.compute_mask_or_eos().map_err(unfit)
+        self.first.take().map_or_else(|| self.matcher.compute_mask_or_eos().map_err(unfit), Ok)
     }
 
     /// Takes a token.
@@ -114,11 +121,11 @@ impl Constraint {
     /// # Errors
     /// It was not allowed.
     pub fn take(&mut self, id: u32) -> Result<()> {
-        self.0.consume_token(id).map_err(unfit)
+        self.matcher.consume_token(id).map_err(unfit)
     }
 
     /// Whether the text is complete and nothing may follow.
     pub fn is_complete(&self) -> bool {
-        self.0.is_stopped()
+        self.matcher.is_stopped()
     }
 }
