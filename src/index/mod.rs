@@ -302,9 +302,9 @@ impl Index {
         };
         let mut all = Best::new(candidates);
         for hits in hits {
-            hits?.sorted().into_iter().for_each(|hit| all.offer(hit));
+            hits?.kept().into_iter().for_each(|hit| all.offer(hit));
         }
-        self.rescored(cpu.isa, &query, &all.sorted(), count)
+        self.rescored(cpu.isa, &query, &all.kept(), count)
     }
 
     /// The best of some rows by what `fill` writes for them: scores of rows from the beginning of a block on, some at a time, and of
