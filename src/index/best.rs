@@ -1,6 +1,6 @@
 //! The best of many rows.
 
-use std::cmp::Ordering;
+use std::cmp::{Ordering, Reverse};
 
 /// A row and its score; better is greater. Of equal scores the earlier row is better, so that nothing depends on threads.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -67,7 +67,7 @@ impl Best {
     /// The hits, the best first.
     pub(super) fn sorted(self) -> Vec<Hit> {
         let mut hits = self.kept();
-        hits.sort_unstable_by(|a, b| b.cmp(a));
+        hits.sort_unstable_by_key(|hit| Reverse(*hit));
         hits
     }
 }
@@ -92,7 +92,7 @@ mod tests {
         // Scores that repeat, in an order without any.
         let hits: Vec<_> = (0..1000u32).map(|row| Hit { score: (row * 7919 % 101) as f32, row }).collect();
         let mut all = hits.clone();
-        all.sort_unstable_by(|a, b| b.cmp(a));
+        all.sort_unstable_by_key(|hit| Reverse(*hit));
         for count in [0, 1, 2, 7, 499, 500, 501, 999, 1000, 1001] {
             let mut best = Best::new(count);
             for hit in &hits {
