@@ -37,7 +37,7 @@ impl Best {
         Self { count, hits: Vec::with_capacity(2 * count), least: f32::NEG_INFINITY }
     }
 
-    /// A score that a later row must be above to be among the best; more may be needed.
+    /// A score that a later row must be above to be among the best: that of the best row dropped so far.
     pub(super) fn least(&self) -> f32 {
         self.least
     }
@@ -50,12 +50,11 @@ impl Best {
     }
 
     fn drop_worse(&mut self) {
-        if self.hits.len() < self.count || self.count == 0 {
-            return self.hits.truncate(self.count);
+        if self.hits.len() > self.count {
+            let (.., dropped, _) = self.hits.select_nth_unstable_by_key(self.count, |hit| Reverse(*hit));
+            self.least = dropped.score;
+            self.hits.truncate(self.count);
         }
-        let (.., worst, _) = self.hits.select_nth_unstable_by(self.count - 1, |a, b| b.cmp(a));
-        self.least = worst.score;
-        self.hits.truncate(self.count);
     }
 
     /// The hits in any order.
@@ -84,9 +83,9 @@ mod tests {
             best.offer(Hit { score, row });
         }
         assert_eq!(best.least(), 2.0);
-        best.offer(Hit { score: 2.5, row: 9 });
-        assert_eq!(best.sorted().iter().map(|h| h.row).collect::<Vec<_>>(), [3, 9, 0]);
+        assert_eq!(best.sorted().iter().map(|h| h.row).collect::<Vec<_>>(), [3, 0, 1]);
     }
+
     #[test]
     fn what_is_kept_is_what_sorting_all_would_keep() {
         // Scores that repeat, in an order without any.
