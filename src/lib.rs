@@ -18,6 +18,7 @@
 //! | [`cli`] | commands |
 //! | [`api`] | routes of OpenAI and text-embeddings-inference: a request in, a reply out, no sockets |
 //! | [`aws`] | signed requests: objects of S3, secrets |
+//! | [`documents`] | documents of lines, tables, columns and texts, and the points that become of them |
 //! | [`engine`] | what can be asked: jobs, the registry of loaded models, where models come from. Read this first |
 //! | [`mod@audio`] | recordings: any file to samples at 16 kHz |
 //! | [`models`] | files to networks: GGUF, safetensors, tokenizers, BERT, sentence-transformers' pipelines, Whisper, Llama |
@@ -61,6 +62,7 @@ pub mod audio;
 pub mod aws;
 pub mod cli;
 pub mod config;
+pub mod documents;
 pub mod engine;
 pub mod error;
 pub mod event;
