@@ -3,7 +3,8 @@
 pub mod document;
 mod encoding;
 pub mod npy;
-pub mod packer;
+mod packer;
 pub mod transcript;
 
 pub use encoding::{Encoded, Encoding, encode};
+pub use packer::{Format, Item, Packer};

@@ -11,8 +11,13 @@ pub enum Format {
     Jsonl,
     Qdrant,
     OpenSearch,
+    Elasticsearch,
+    Json,
+    Npy,
+    Arrow,
+    Parquet,
     S3Vectors,
-    PgvectorCopy,
+    Pgvector,
 }
 
 impl Format {
@@ -20,10 +25,14 @@ impl Format {
     pub fn named(name: &str) -> Option<Self> {
         Some(match name {
             "jsonl" => Self::Jsonl,
+            "json" => Self::Json,
+            "npy" => Self::Npy,
+            "arrow" => Self::Arrow,
+            "parquet" => Self::Parquet,
             "qdrant" => Self::Qdrant,
             "opensearch" => Self::OpenSearch,
             "s3-vectors" => Self::S3Vectors,
-            "pgvector" => Self::PgvectorCopy,
+            "pgvector" => Self::Pgvector,
             _ => return None,
         })
     }
@@ -34,7 +43,8 @@ impl Format {
             Self::Qdrant => "qdrant",
             Self::OpenSearch => "opensearch",
             Self::S3Vectors => "s3-vectors",
-            Self::PgvectorCopy => "pgvector",
+            Self::Pgvector => "pgvector",
+            _ => "other",
         }
     }
 }
@@ -55,7 +65,7 @@ pub struct Packer {
 
 impl Packer {
     /// Of a format.
-    pub fn new(format: Format, encoding: Encoding, _collection: &str) -> Result<Self> {
+    pub fn new(format: Format, encoding: Encoding, _collection: Option<&str>) -> Result<Self> {
         if encoding != Encoding::Float {
             return Err(Error::value("encoding", format!("{} takes float", format.name())));
         }
@@ -76,13 +86,14 @@ impl Packer {
         let id = point.id;
         let text = match self.format {
             Format::Jsonl => json!({"id": o.document_id, "text": point.text, "embedding": point.vector}).to_string(),
+            Format::Json | Format::Npy | Format::Arrow | Format::Parquet => String::new(),
             Format::Qdrant => json!({"id": id, "vector": point.vector, "payload": payload}).to_string(),
             Format::S3Vectors => json!({"key": id, "data": {"float32": point.vector}, "metadata": payload}).to_string(),
-            Format::OpenSearch => {
+            Format::OpenSearch | Format::Elasticsearch => {
                 payload["vector"] = json!(point.vector);
                 format!("{}\n{payload}\n", json!({"index": {"_id": id}}))
             }
-            Format::PgvectorCopy => {
+            Format::Pgvector => {
                 let e =
                     |s: &str| s.replace('\\', "\\\\").replace('\t', "\\t").replace('\n', "\\n").replace('\r', "\\r");
                 format!(

@@ -5,8 +5,7 @@ use super::Sink;
 use crate::documents::Point;
 use crate::engine::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::format::Encoding;
-use crate::format::packer::{Format, Packer};
+use crate::format::{Encoding, Format, Packer};
 
 /// Points of a request at most: enough to make round trips cheap, and few enough for a request to be tried again.
 const MOST: usize = 500;
@@ -30,17 +29,15 @@ pub(super) trait Index: Send {
 }
 
 /// How points are written.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Form {
     pub format: Format,
     pub encoding: Encoding,
-    /// The name of the table or collection, where a format has it.
-    pub collection: String,
 }
 
 impl Form {
     pub fn packer(&self) -> Result<Packer> {
-        Packer::new(self.format, self.encoding, &self.collection)
+        Packer::new(self.format, self.encoding, None)
     }
 }
 

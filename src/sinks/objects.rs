@@ -10,7 +10,7 @@ use crate::aws::{endpoint, region};
 use crate::documents::Point;
 use crate::engine::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::format::packer::{Format, Packer};
+use crate::format::{Format, Packer};
 use percent_encoding::utf8_percent_encode;
 use std::time::Duration;
 
