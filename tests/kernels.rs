@@ -884,8 +884,8 @@ fn scores_of_signs_are_the_same_on_every_set_and_near_float64() {
             }
             // Half a step in the table, and so twice that in the product, for every four values; and what floats round.
             let bound = d.div_ceil(4) as f64 * sign_step(&vector) + 1e-6 * d as f64;
-            for r in 0..rows.rows.len() {
-                let (off, scale) = (f64::from(expected[r]) - rows.expected(r, &vector, weight), SignRows::terms(r).0);
+            for (r, found) in expected.iter().enumerate().take(rows.rows.len()) {
+                let (off, scale) = (f64::from(*found) - rows.expected(r, &vector, weight), SignRows::terms(r).0);
                 assert!(off.abs() <= bound * f64::from(scale), "{d}, row {r}: {off} {bound}");
             }
         }
