@@ -38,6 +38,8 @@ const LEAST_SIGNS: usize = 200;
 pub const MOST: usize = 1000;
 /// Rows whose scores are computed before they are looked at: few enough for a cache.
 const CHUNK: usize = 1024;
+/// Rows that are scored in float lie anywhere: memory is asked for so many ahead.
+const AHEAD: usize = 4;
 /// Of reciprocal ranks (Cormack et al. 2009, doi 10.1145/1571941.1572114).
 const RANK: f32 = 60.0;
 
@@ -345,7 +347,10 @@ impl Index {
         padded.resize(self.halves(), 0.0);
         let square = rowwise::dot(isa, &padded, &padded);
         let mut best = Best::new(count);
-        for hit in hits {
+        for (i, hit) in hits.iter().enumerate() {
+            if let Some(later) = hits.get(i + AHEAD) {
+                scan::fetch(isa, self.row(later.row as usize)?.0);
+            }
             let (row, largest) = self.row(hit.row as usize)?;
             let dot = scan::half_dot(isa, &padded, row) * largest;
             let score = match self.metric() {

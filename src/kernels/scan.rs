@@ -19,6 +19,8 @@ pub type Group = [i8; ROWS * STEP];
 const SUMS: usize = 4;
 /// How far ahead memory is asked for, in bytes: what does that by itself stops at the end of each page of a mapped file.
 pub(super) const AHEAD: usize = 4096;
+/// Bytes that memory gives at once.
+const LINE: usize = 64;
 /// Half floats of a row come in so many.
 pub const HALVES: usize = LANES;
 
@@ -270,5 +272,18 @@ unsafe fn half_dot_of<S: Simd>(query: &[f32], row: &[u16]) -> f32 {
             sum = S::load(query.as_ptr().add(at)).mul_add(S::load_half(row.as_ptr().add(at)), sum);
         }
         sum.sum()
+    }
+}
+
+/// Asks for the memory of a row of half floats, which lies anywhere.
+pub fn fetch(isa: Isa, row: &[u16]) {
+    dispatch!(isa, fetch_of(row: &[u16]));
+}
+
+#[inline(always)]
+unsafe fn fetch_of<S: Simd>(row: &[u16]) {
+    for at in (0..row.len()).step_by(LINE / size_of::<u16>()) {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe { S::prefetch(row[at..].as_ptr().cast()) }
     }
 }
