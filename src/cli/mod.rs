@@ -5,6 +5,7 @@ mod bench_index;
 mod embed;
 mod generate;
 mod index;
+mod points;
 mod pull;
 mod show;
 mod timing;

@@ -2,9 +2,14 @@
 
 pub mod document;
 mod encoding;
+mod indexes;
 pub mod npy;
 mod packer;
+mod payload;
+#[cfg(feature = "arrow")]
+pub mod table;
 pub mod transcript;
 
+pub use document::Format;
 pub use encoding::{Encoded, Encoding, encode};
-pub use packer::{Format, Item, Packer};
+pub use packer::{Item, Packer};

@@ -9,6 +9,8 @@ use crate::format::{Encoding, Format, Packer};
 
 /// Points of a request at most: enough to make round trips cheap, and few enough for a request to be tried again.
 const MOST: usize = 500;
+/// Bytes of a request, where points are large: they are in memory more than once.
+const MOST_BYTES: usize = 8 << 20;
 /// Points that are refused one after the other, and none taken before, until nothing more is expected: vectors of another length
 /// than the index's, for instance.
 const HOPELESS: usize = 8;
@@ -74,7 +76,7 @@ impl<I: Index> Batches<I> {
                     self.send(&held, &body, deadline)?;
                 }
                 self.held.push((position, point.clone()));
-                if self.held.len() >= MOST {
+                if self.held.len() >= MOST || self.packer.bytes() >= MOST_BYTES {
                     self.flush(deadline)?;
                 }
             }

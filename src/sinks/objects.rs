@@ -26,8 +26,6 @@ pub(super) struct Upload {
     key: String,
     content_type: &'static str,
     packer: Packer,
-    /// Points in the packer.
-    packed: usize,
     /// Points ever given.
     given: usize,
     /// What is in no part yet.
@@ -46,8 +44,8 @@ impl Upload {
         let client = Client::new(format!("s3://{bucket}/{key}"), Identity::Aws { service: "s3", region: region()? });
         let content_type = if form.format == Format::Jsonl { "application/x-ndjson" } else { "text/plain" };
         let (bucket, packer, buffer) = (bucket.to_string(), form.packer()?, Vec::new());
-        let (packed, given, id, etags, sent) = (0, 0, None, vec![], 0);
-        Ok(Self { client, bucket, key, content_type, packer, packed, given, buffer, id, etags, sent })
+        let (given, id, etags, sent) = (0, None, vec![], 0);
+        Ok(Self { client, bucket, key, content_type, packer, given, buffer, id, etags, sent })
     }
 
     fn take(&mut self, point: &Point) -> Result<(), (usize, Error)> {
@@ -56,17 +54,14 @@ impl Upload {
         let item = self.packer.item(point).map_err(|error| (position, error))?;
         if let Some(body) = self.packer.push(item) {
             self.append(&body);
-            self.packed = 0;
         }
-        self.packed += 1;
-        if self.packed >= POINTS {
+        if self.packer.points() >= POINTS || self.packer.bytes() >= PART_BYTES {
             self.unpack();
         }
         Ok(())
     }
 
     fn unpack(&mut self) {
-        self.packed = 0;
         if let Some(body) = self.packer.finish() {
             self.append(&body);
         }
