@@ -1,14 +1,12 @@
 //! Points into bodies, bodies into an index. A body that the index refuses because of one of its points is halved until that one is
 //! alone, so that the others are not held back.
 
-use super::Sink;
+use super::{MOST_HELD, Sink};
 use crate::documents::Point;
 use crate::engine::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::format::{Encoding, Format, Packer};
 
-/// Points of a request at most: enough to make round trips cheap, and few enough for a request to be tried again.
-const MOST: usize = 500;
 /// Bytes of a request, where points are large: they are in memory more than once.
 const MOST_BYTES: usize = 8 << 20;
 /// Points that are refused one after the other, and none taken before, until nothing more is expected: vectors of another length
@@ -76,7 +74,7 @@ impl<I: Index> Batches<I> {
                     self.send(&held, &body, deadline)?;
                 }
                 self.held.push((position, point.clone()));
-                if self.held.len() >= MOST || self.packer.bytes() >= MOST_BYTES {
+                if self.held.len() >= MOST_HELD || self.packer.bytes() >= MOST_BYTES {
                     self.flush(deadline)?;
                 }
             }

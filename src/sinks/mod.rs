@@ -36,6 +36,10 @@ use batch::{Batches, Form};
 use client::{Client, Identity};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
+/// Points of a request at most, and so points that a sink has not told of yet: enough to make round trips cheap, and few enough for
+/// a request to be tried again.
+pub const MOST_HELD: usize = 500;
+
 /// Where points are written.
 pub trait Sink: Send {
     /// Writes points, or takes them up to be written. Gives those that are refused for good: how many were ever given to this sink

@@ -3,7 +3,7 @@
 use super::batch::Form;
 use super::client::{Ask, Client, Identity, Reply};
 use super::retry::Miss;
-use super::{Sink, Source};
+use super::{MOST_HELD, Sink, Source};
 use crate::aws::s3::PATH;
 use crate::aws::upload::{MOST_PARTS, PART_BYTES, Step, completion, error_code, upload_id};
 use crate::aws::{endpoint, region};
@@ -14,8 +14,6 @@ use crate::format::{Format, Packer};
 use percent_encoding::utf8_percent_encode;
 use std::time::Duration;
 
-/// Points of a line, in formats that have many in one.
-const POINTS: usize = 500;
 /// How long forgetting what was begun may take.
 const PARTING: Duration = Duration::from_secs(5);
 
@@ -55,7 +53,7 @@ impl Upload {
         if let Some(body) = self.packer.push(item) {
             self.append(&body);
         }
-        if self.packer.points() >= POINTS || self.packer.bytes() >= PART_BYTES {
+        if self.packer.points() >= MOST_HELD || self.packer.bytes() >= PART_BYTES {
             self.unpack();
         }
         Ok(())
