@@ -34,6 +34,10 @@ pub(super) struct EmbedArgs {
     /// Where to write, instead of stdout; with {} in the name, a file for each body of a request
     #[arg(long, short, value_name = "FILE")]
     pub(super) output: Option<PathBuf>,
+    /// Where points go, instead of stdout: qdrant+https://HOST/COLLECTION, opensearch+https://HOST/INDEX, s3vectors://BUCKET/INDEX,
+    /// postgres://USER@HOST/DATABASE?table=documents, s3://BUCKET/PREFIX; a key is given by TEALIGHT_SINK_KEY
+    #[arg(long, value_name = "URL", conflicts_with_all = ["collection", "encoding", "format", "no_normalize", "output", "truncate"])]
+    sink: Option<String>,
     /// Keep only the first N values of each vector
     #[arg(long, value_name = "N")]
     pub(super) dimensions: Option<usize>,
@@ -95,6 +99,9 @@ pub(super) fn run(args: &EmbedArgs) -> Result<()> {
     let engine = args.model.engine()?;
     // What is wrong is said before the first line comes, if one comes.
     engine.run(Check { model: None, dimensions: args.dimensions, prompt: args.prompt.clone() }, Deadline::NONE)?;
+    if let Some(url) = &args.sink {
+        return super::sink::run(args, &engine, url);
+    }
     if args.are_points() {
         return super::points::run(args, &engine, format(args));
     }

@@ -8,6 +8,7 @@ mod index;
 mod points;
 mod pull;
 mod show;
+mod sink;
 mod timing;
 mod transcribe;
 

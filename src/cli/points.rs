@@ -154,7 +154,7 @@ impl Taker for Rows<'_> {
     }
 }
 
-fn convert(args: &EmbedArgs, engine: &Engine, taker: &mut dyn Taker) -> Result<()> {
+pub(super) fn convert(args: &EmbedArgs, engine: &Engine, taker: &mut dyn Taker) -> Result<()> {
     let mut failed = Failed { goes_on: args.keep_going, count: 0 };
     let mut documents = documents(args, engine)?;
     loop {
