@@ -340,6 +340,23 @@ fn a_damaged_file_is_refused_or_gives_what_it_gave() {
     assert_eq!(Index::open(&folder.path().join("none")).unwrap_err().kind, Kind::Io);
 }
 
+#[test]
+fn subnormal_numbers_are_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = [3.6e-43, 0.0, -1.4e-45, 0.0];
+    for precision in [Precision::Int8, Precision::Int4, Precision::Binary] {
+        let index = built(&folder.path().join("a.tlx"), &rows, 2, Metric::Dot, precision);
+        let stored = [index.vector(0).unwrap(), index.vector(1).unwrap()].concat();
+        assert!(stored.iter().zip(rows).all(|(a, b)| (a - b).abs() <= 1e-45), "{stored:?}");
+        for isa in Isa::available() {
+            for query in [[1e30, 1e30], [3.6e-43, 1e-45]] {
+                let hits = index.search(&Cpu::new(isa, 1), &by(&query, 2)).unwrap();
+                assert_eq!(hits.iter().map(|hit| hit.row).collect::<Vec<_>>(), [0, 1], "{query:?}");
+            }
+        }
+    }
+}
+
 fn run(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tealight")).args(arguments).output().unwrap()
 }

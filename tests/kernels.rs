@@ -739,6 +739,21 @@ fn codes_for_other_weights_are_refused() {
     assert!(refused(&|| int4::gemm(isa, &codes, &four, 0..16, Then::Store, &mut [0.0; 16])));
 }
 
+/// What a file says that cannot be: any number is a score, but nothing ends.
+#[test]
+fn scans_take_any_sum_of_codes_and_any_query() {
+    use tealight::kernels::scan::{self, Group, Query, ROWS, Terms};
+    for isa in Isa::available() {
+        for vector in [[1e-45, 0.0, 0.0, 0.0], [f32::MAX, f32::MIN, 1.0, 0.0]] {
+            for sum in [i32::MIN, i32::MAX] {
+                let terms = [Terms { scale: [1.0; ROWS], sum: [sum; ROWS], less: [0.0; ROWS] }];
+                let codes: [Group; 1] = [[-128; 64]];
+                scan::scores(isa, &Query::new(isa, &vector), &codes, &terms, true, &mut [0.0; ROWS]);
+            }
+        }
+    }
+}
+
 /// Scores of a query with rows of codes: the same on every set, by the loop for a dimension and by that for all, and what whole
 /// numbers give.
 #[test]

@@ -3,6 +3,8 @@
 //! An event becomes the same request that the local server would get; the reply goes back in the event's own form.
 
 mod direct;
+#[doc(hidden)]
+pub mod fuzzing;
 mod http_event;
 
 use crate::api::stream::Sink;

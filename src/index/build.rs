@@ -36,8 +36,9 @@ pub struct Builder {
 /// A row over the largest of its magnitudes, as half floats that fill whole vectors; and that magnitude.
 pub(super) fn halved(row: &[f32]) -> (Vec<u16>, f32) {
     let largest = row.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-    let over = if largest > 0.0 { 1.0 / largest } else { 0.0 };
-    let mut halves: Vec<u16> = row.iter().map(|v| f16::from_f32(v * over).to_bits()).collect();
+    // A quotient, since one over a subnormal number is infinite.
+    let over = if largest > 0.0 { largest } else { 1.0 };
+    let mut halves: Vec<u16> = row.iter().map(|v| f16::from_f32(v / over).to_bits()).collect();
     halves.resize(row.len().next_multiple_of(HALVES), 0);
     (halves, largest)
 }

@@ -56,7 +56,8 @@ impl Query {
 unsafe fn query<S: Simd>(vector: &[f32]) -> Query {
     let zero = (S::LEVELS + 1) / 2;
     let largest = vector.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-    let step = if largest > 0.0 { largest / (zero - 1) as f32 } else { 1.0 };
+    // Less than the least normal number is nothing in a product, and may be 0 here.
+    let step = largest.max(f32::MIN_POSITIVE) / (zero - 1) as f32;
     let mut codes = Vec::with_capacity(vector.len().next_multiple_of(STEP));
     for v in vector {
         codes.push(((v / step).round_ties_even() as i32 + zero) as u8);
@@ -137,9 +138,10 @@ unsafe fn block<S: Simd>(query: &Query, codes: &[Group], terms: &Terms, out: &mu
         }
     }
     for i in 0..ROWS {
-        let mut dot = -query.zero * terms.sum[i];
+        // A file may say that the sum is any number; of what was written none is beyond 32 bits.
+        let mut dot = (-query.zero).wrapping_mul(terms.sum[i]);
         for j in 0..SUMS {
-            dot += lanes[j][i];
+            dot = dot.wrapping_add(lanes[j][i]);
         }
         out[i] = dot as f32 * query.step * terms.scale[i] - terms.less[i];
     }
