@@ -68,10 +68,12 @@ pub mod error;
 pub mod event;
 pub mod format;
 pub mod index;
+pub mod ingest;
 pub mod kernels;
 pub mod log;
 pub mod models;
 pub mod nn;
 pub mod server;
+pub mod sinks;
 
 pub use error::{Error, Kind, Result};

@@ -2,11 +2,13 @@
 //!
 //! A stream goes on behind a document that is wrong; it ends where its source fails.
 
+mod chunk;
 #[cfg(feature = "arrow")]
 mod parquet;
 mod point;
 mod table;
 
+pub use self::chunk::{Chunk, Chunking, chunks};
 #[cfg(feature = "arrow")]
 pub use self::parquet::columns;
 pub use self::point::{Origin, Point};

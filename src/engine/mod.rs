@@ -4,6 +4,7 @@
 //! Texts become token ids, ids are joined into batches without padding, a batch becomes rows, rows are pooled.
 
 pub mod catalog;
+pub mod documents;
 pub mod generate;
 pub mod hub;
 pub mod registry;
