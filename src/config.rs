@@ -59,6 +59,14 @@ pub struct Config {
     pub chunking: Chunking,
     /// `TEALIGHT_S3_PREFIXES`: what requests may name in S3, `s3://BUCKET/PREFIX` with commas between them. Default: nothing.
     pub s3_prefixes: Vec<String>,
+    /// `TEALIGHT_SINK`: where points of documents are written, as the module `sinks` knows it; a password may be in it.
+    pub sink: Option<Secret>,
+    /// `TEALIGHT_SINK_FORMAT`: the format of objects that a sink in S3 writes. Default `jsonl`.
+    pub sink_format: Option<String>,
+    /// `TEALIGHT_SINK_KEY`: the key or password that the sink asks for.
+    pub sink_key: Option<Secret>,
+    /// `TEALIGHT_SINK_SECRET`: the ARN of a secret in AWS Secrets Manager that holds it.
+    pub sink_secret: Option<String>,
     /// `TEALIGHT_PAYLOAD_LIMIT`: the largest body in bytes. Default: each route's own, 2,000,000 or 6,291,456.
     pub payload_limit: Option<usize>,
     /// `TEALIGHT_MAX_CLIENT_BATCH_SIZE`: inputs of one request on TEI's routes. Default 32.
@@ -83,8 +91,12 @@ pub const DEFAULT_SPEECH_MODEL: &str = "whisper-base";
 pub const DEFAULT_TEXT_MODEL: &str = "smollm2-135m-instruct";
 
 /// Variables whose value must not go unread because it is not UTF-8.
-const TEXTS: [&str; 10] = [
+const TEXTS: [&str; 14] = [
     "TEALIGHT_INDEX",
+    "TEALIGHT_SINK",
+    "TEALIGHT_SINK_FORMAT",
+    "TEALIGHT_SINK_KEY",
+    "TEALIGHT_SINK_SECRET",
     "TEALIGHT_TEXT_MODEL",
     "TEALIGHT_S3_PREFIXES",
     "TEALIGHT_SPEECH_MODEL",
@@ -156,6 +168,10 @@ impl Config {
             index: get("TEALIGHT_INDEX"),
             chunking: chunking(&get)?,
             s3_prefixes: s3_prefixes(get("TEALIGHT_S3_PREFIXES"))?,
+            sink: get("TEALIGHT_SINK").map(Secret),
+            sink_format: get("TEALIGHT_SINK_FORMAT"),
+            sink_key: get("TEALIGHT_SINK_KEY").map(|key| Secret(key.trim().to_string())),
+            sink_secret: get("TEALIGHT_SINK_SECRET"),
             payload_limit,
             max_client_batch: number("TEALIGHT_MAX_CLIENT_BATCH_SIZE", 32, 1 << 20)?,
             max_concurrent: number("TEALIGHT_MAX_CONCURRENT_REQUESTS", 512, 1 << 20)?,

@@ -25,6 +25,7 @@
 //! | [`nn`] | operations of a network on candle tensors |
 //! | [`kernels`] | arithmetic on slices, one file an idea; the only unsafe code but for mapping a file |
 //! | [`mod@format`] | what vectors and transcripts look like outside |
+//! | [`sinks`] | points written straight into an index, or to S3 |
 //! | [`config`], [`error`], [`log`] | every environment variable; every error and its status; log lines |
 //!
 //! Dependencies point one way: `main → {event, server, cli} → api → engine → models → nn → kernels`.

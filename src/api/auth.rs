@@ -1,17 +1,12 @@
 //! The API key that clients send as a Bearer token.
 
-use crate::aws::{self, Call, upstream};
+use crate::aws::secrets;
 use crate::config::{Config, Secret};
 use crate::error::{Error, Kind, Result};
-use http::{HeaderMap, Method};
-use serde_json::{Value, json};
+use http::HeaderMap;
 use sha2::{Digest, Sha256};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
-
-/// How long a key read from Secrets Manager is used before it is read again, so that a rotated key takes effect.
-const KEY_LIFETIME: Duration = Duration::from_secs(300);
-const TIMEOUT: Duration = Duration::from_secs(5);
+use std::time::Instant;
 
 /// Checks keys.
 #[derive(Debug)]
@@ -60,7 +55,7 @@ impl Auth {
     fn current(&self, arn: &str) -> Result<[u8; 32]> {
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
         match *cached {
-            Some((at, digest)) if at.elapsed() < KEY_LIFETIME => Ok(digest),
+            Some((at, digest)) if at.elapsed() < secrets::LIFETIME => Ok(digest),
             _ => {
                 let digest = digest(&read_secret(arn)?.0);
                 *cached = Some((Instant::now(), digest));
@@ -92,41 +87,9 @@ fn equal(a: &[u8; 32], b: &[u8; 32]) -> bool {
     a.iter().zip(b).fold(0, |different, (a, b)| different | (a ^ b)) == 0
 }
 
-/// What reading the secret lacked.
-fn unavailable(error: Error) -> Error {
-    error.context("the API key cannot be read from Secrets Manager")
-}
-
-/// `GetSecretValue`, signed with the function's own credentials.
-/// <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html>
+/// A key that cannot be read lets nobody in.
 fn read_secret(arn: &str) -> Result<Secret> {
-    ask(arn).map_err(unavailable)
-}
-
-fn ask(arn: &str) -> Result<Secret> {
-    // arn:partition:secretsmanager:REGION:account:secret:name
-    let region = arn.split(':').nth(3).filter(|r| !r.is_empty()).map_or_else(aws::region, |r| Ok(r.to_string()))?;
-    let (service, body) = ("secretsmanager", json!({"SecretId": arn}).to_string());
-    let headers = [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", "secretsmanager.GetSecretValue")];
-    let url = format!("{}/", aws::endpoint(service, &region));
-    let call =
-        Call { service, region: &region, method: Method::POST, url: &url, headers: &headers, body: body.as_bytes() };
-    let mut response = call.send(TIMEOUT)?;
-    let status = response.status();
-    let text = response.body_mut().read_to_string().map_err(upstream)?;
-    let reply: Value = serde_json::from_str(&text).unwrap_or_default();
-    if !status.is_success() {
-        return Err(upstream(format_args!("{status} {}", reply["__type"])));
-    }
-    let secret = reply["SecretString"].as_str().ok_or_else(|| upstream("it holds no text"))?;
-    Ok(Secret(key_of(secret)))
-}
-
-/// A secret is the key itself, or a JSON object with the key under `api_key`.
-fn key_of(secret: &str) -> String {
-    let parsed: Option<Value> = serde_json::from_str(secret).ok();
-    let key = parsed.as_ref().and_then(|v| v["api_key"].as_str());
-    key.unwrap_or(secret).trim().to_string()
+    secrets::read(arn).map_err(|e| e.context("the API key cannot be read from Secrets Manager"))
 }
 
 #[cfg(test)]
@@ -153,11 +116,5 @@ mod tests {
         }
         assert!(auth.check(&HeaderMap::new()).is_err());
         assert!(Auth::new(&Config::read(|_| None).unwrap()).check(&HeaderMap::new()).is_ok());
-    }
-
-    #[test]
-    fn a_secret_may_be_text_or_json() {
-        assert_eq!(key_of("sk-1\n"), "sk-1");
-        assert_eq!(key_of(r#"{"api_key":"sk-2","other":"x"}"#), "sk-2");
     }
 }

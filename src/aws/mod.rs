@@ -2,6 +2,8 @@
 
 pub mod read;
 pub mod s3;
+pub mod secrets;
+pub mod upload;
 
 use crate::error::{Error, Kind, Result};
 use aws_credential_types::Credentials;
@@ -16,7 +18,7 @@ use std::time::{Duration, SystemTime};
 /// A request that is not signed yet.
 #[derive(Debug)]
 pub struct Call<'a> {
-    /// `secretsmanager`, `s3`.
+    /// As signatures name it: `secretsmanager`, `s3`.
     pub service: &'a str,
     /// Such as `eu-west-1`.
     pub region: &'a str,
@@ -43,15 +45,22 @@ impl Call<'_> {
         ureq::Agent::from(config.build()).run(request).map_err(upstream)
     }
 
-    fn signed(&self) -> Result<http::Request<Vec<u8>>> {
+    /// The request with its signature, which is good for some minutes.
+    ///
+    /// # Errors
+    /// [`Kind::Upstream`]: there are no credentials, or the address is none.
+    pub fn signed(&self) -> Result<http::Request<&[u8]>> {
         let (key, secret) = (variable("AWS_ACCESS_KEY_ID")?, variable("AWS_SECRET_ACCESS_KEY")?);
         let session = std::env::var("AWS_SESSION_TOKEN").ok().filter(|token| !token.is_empty());
         let identity = Credentials::new(key, secret, session, None, "environment").into();
         let mut settings = SigningSettings::default();
         if self.service == "s3" {
-            // Of all services S3 alone takes paths as they stand, and wants the body's hash in a header.
+            // Of all services S3 alone takes paths as they stand.
             settings.percent_encoding_mode = PercentEncodingMode::Single;
             settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
+        }
+        // https://docs.aws.amazon.com/opensearch-service/latest/developerguide/serverless-clients.html#serverless-signing
+        if ["s3", "aoss"].contains(&self.service) {
             settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
         }
         let parameters = v4::SigningParams::builder()
@@ -71,21 +80,41 @@ impl Call<'_> {
         for (name, value) in self.headers {
             builder = builder.header(*name, *value);
         }
-        let mut request = builder.body(self.body.to_vec()).map_err(upstream)?;
+        let mut request = builder.body(self.body).map_err(upstream)?;
         instructions.apply_to_request_http1x(&mut request);
         Ok(request)
     }
 }
 
 /// Where a service is reached: by `AWS_ENDPOINT_URL_SERVICE`, or `AWS_ENDPOINT_URL`, or where AWS has it.
+/// <https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html>
 pub fn endpoint(service: &str, region: &str) -> String {
-    let own = format!("AWS_ENDPOINT_URL_{}", if service == "secretsmanager" { "SECRETS_MANAGER" } else { "S3" });
     let set = |name: &str| std::env::var(name).ok().filter(|url| !url.is_empty());
-    let given = set(&own).or_else(|| set("AWS_ENDPOINT_URL"));
-    // https://docs.aws.amazon.com/general/latest/gr/rande.html
-    let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
-    let url = given.unwrap_or_else(|| format!("https://{service}.{region}.{domain}"));
-    url.trim_end_matches('/').to_string()
+    let are_ignored = set("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS").is_some_and(|value| value == "true");
+    let configured = || set(&endpoint_variable(service)).or_else(|| set("AWS_ENDPOINT_URL"));
+    let given = if are_ignored { None } else { configured() };
+    given.unwrap_or_else(|| regional(service, region)).trim_end_matches('/').to_string()
+}
+
+/// A service's own variable has the name by which the SDKs know it, which is not always that of its signatures.
+fn endpoint_variable(service: &str) -> String {
+    let id = match service {
+        "secretsmanager" => "secrets_manager",
+        other => other,
+    };
+    format!("AWS_ENDPOINT_URL_{}", id.to_ascii_uppercase().replace('-', "_"))
+}
+
+/// <https://docs.aws.amazon.com/general/latest/gr/rande.html>
+fn regional(service: &str, region: &str) -> String {
+    let domain = match (service, region.starts_with("cn-")) {
+        // Younger than the others, it has only the addresses that know IPv6, too.
+        ("s3vectors", false) => "api.aws",
+        ("s3vectors", true) => "api.amazonwebservices.com.cn",
+        (_, false) => "amazonaws.com",
+        (_, true) => "amazonaws.com.cn",
+    };
+    format!("https://{service}.{region}.{domain}")
 }
 
 /// The region that the function runs in.
@@ -101,4 +130,18 @@ fn variable(name: &str) -> Result<String> {
 /// AWS could not be asked.
 pub fn upstream(what: impl std::fmt::Display) -> Error {
     Error::new(Kind::Upstream, what.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_are_where_the_sdks_have_them() {
+        assert_eq!(regional("s3", "eu-west-1"), "https://s3.eu-west-1.amazonaws.com");
+        assert_eq!(regional("secretsmanager", "cn-north-1"), "https://secretsmanager.cn-north-1.amazonaws.com.cn");
+        assert_eq!(regional("s3vectors", "us-east-1"), "https://s3vectors.us-east-1.api.aws");
+        assert_eq!(endpoint_variable("s3vectors"), "AWS_ENDPOINT_URL_S3VECTORS");
+        assert_eq!(endpoint_variable("secretsmanager"), "AWS_ENDPOINT_URL_SECRETS_MANAGER");
+    }
 }

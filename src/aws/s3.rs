@@ -14,7 +14,7 @@ pub(super) const ATTEMPTS: u32 = 4;
 /// Before the second time; doubled before each other.
 pub(super) const PAUSE: Duration = Duration::from_millis(100);
 /// What S3 leaves as it is in a path.
-const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+pub(crate) const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 /// A bucket and a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,7 +154,7 @@ enum Answer {
 }
 
 /// Whether a name can be a bucket's, and so cannot lead elsewhere in an address.
-fn is_bucket(name: &str) -> bool {
+pub(crate) fn is_bucket(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
     (3..=63).contains(&name.len()) && name.chars().all(allowed) && name.starts_with(|c: char| c.is_ascii_alphanumeric())
 }

@@ -12,6 +12,7 @@ pub mod search;
 pub mod source;
 pub mod speech;
 
+use crate::aws::secrets;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result, shown};
 use crate::kernels::rowwise;
@@ -35,6 +36,8 @@ pub struct Engine {
     pub cpu: Cpu,
     /// Models in memory.
     pub registry: Registry,
+    /// Secrets that were read.
+    pub secrets: secrets::Kept,
     index: search::Place,
 }
 
@@ -84,7 +87,7 @@ impl Engine {
         let config = Arc::new(config);
         let cpu = Cpu::new(config.isa, config.threads);
         let registry = Registry::new(config.clone(), cpu.clone());
-        Ok(Self { config, cpu, registry, index: search::Place::default() })
+        Ok(Self { config, cpu, registry, secrets: secrets::Kept::default(), index: search::Place::default() })
     }
 
     /// Runs a job; loads its model first if need be.

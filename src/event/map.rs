@@ -1,7 +1,7 @@
 //! A batch of a distributed map of Step Functions: documents, or objects of a bucket.
 //! <https://docs.aws.amazon.com/step-functions/latest/dg/input-output-itembatcher.html>
 
-use super::records::Task;
+use super::records::{Task, unescaped};
 use crate::documents::Document;
 use crate::error::{Error, Kind, Result};
 use crate::ingest::Notice;
@@ -61,6 +61,12 @@ fn task(item: &str, bucket: Option<&str>) -> Option<Task> {
         Ok(listed) if listed.text.is_none() => listed,
         _ => return Some(Task::Document(document(item))),
     };
+    // Keys in inventories are written as in a URL: https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-inventory.html
+    let key = match listed.bucket.is_some().then(|| unescaped(&listed.key)) {
+        Some(Err(error)) => return Some(Task::Document(Err(error))),
+        Some(Ok(key)) => key,
+        None => listed.key,
+    };
     let Some(bucket) = listed.bucket.as_deref().or(bucket) else {
         let message = "the item is an object, and neither it nor BatchInput names its bucket";
         return Some(Task::Document(Err(Error::value("bucket", message))));
@@ -71,7 +77,7 @@ fn task(item: &str, bucket: Option<&str>) -> Option<Task> {
         None => None,
     };
     let etag = listed.etag.map(|etag| etag.trim_matches('"').to_string()).filter(|etag| !etag.is_empty());
-    let notice = Notice { bucket: bucket.into(), key: listed.key, etag, size, region: None };
+    let notice = Notice { bucket: bucket.into(), key, etag, size, region: None };
     (!notice.is_folder()).then_some(Task::Object(notice))
 }
 
@@ -182,8 +188,8 @@ mod tests {
         assert_eq!((found.bucket.as_str(), found.key.as_str(), found.size), ("docs", "bulk/a b+ü.jsonl", Some(42)));
         assert_eq!(found.etag.as_deref(), Some("9b74c9897bac770ffc029102a200c5de"));
         let inventory =
-            notice(json!({"Bucket": "other", "Key": "a.csv", "Size": "42", "LastModifiedDate": "2026-11-23"}));
-        assert_eq!((inventory.bucket.as_str(), inventory.size, inventory.etag), ("other", Some(42), None));
+            notice(json!({"Bucket": "other", "Key": "a%20%2B.csv", "Size": "42", "LastModifiedDate": "2026-11-23"}));
+        assert_eq!((inventory.bucket.as_str(), inventory.key.as_str(), inventory.size), ("other", "a +.csv", Some(42)));
         assert!(one(json!({"Key": "bulk/", "Size": 0})).is_none(), "a folder");
         assert!(matches!(one(json!({"Key": "a", "text": "b"})), Some(Task::Document(Ok(_)))));
         let nowhere = parse(r#"{"Items": [{"Key": "a.txt"}]}"#).unwrap().remove(0);

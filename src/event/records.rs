@@ -223,7 +223,7 @@ fn objects(records: &[&RawValue]) -> Result<Vec<Task>> {
 }
 
 /// A key as forms write it in a URL: a plus is a space.
-fn unescaped(key: &str) -> Result<String> {
+pub fn unescaped(key: &str) -> Result<String> {
     let key = key.replace('+', " ");
     let decoded = percent_decode_str(&key).decode_utf8();
     decoded.map(String::from).map_err(|_| unsupported(format!("the key {:?} is not UTF-8", shown(&key))))

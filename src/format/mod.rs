@@ -3,6 +3,7 @@
 pub mod document;
 mod encoding;
 pub mod npy;
+pub mod packer;
 pub mod transcript;
 
 pub use encoding::{Encoded, Encoding, encode};
