@@ -370,6 +370,8 @@ def check_map(stack, values):
     assert task["TimeoutSeconds"] > max(map(int, TEMPLATE["Parameters"]["Timeout"]["AllowedValues"]))
     retried = {error for retry in task["Retry"] for error in retry["ErrorEquals"]}
     assert {"Lambda.TooManyRequestsException", "Lambda.ServiceException", "States.Timeout"} <= retried
+    # What the function itself calls retryable.
+    assert {"upstream_error", "overloaded", "object_replaced", "timeout"} <= retried
     assert all(retry["BackoffRate"] > 1 and retry["JitterStrategy"] == "FULL" for retry in task["Retry"])
 
 

@@ -177,7 +177,8 @@ impl<'a> Worker<'a> {
         failed
     }
 
-    /// Does tasks: documents first, then objects from the smallest on, so that a large one takes no time from others.
+    /// Does tasks: documents first, then objects, and what has no order from the smallest on, so that one that is too large takes
+    /// no time from the others.
     fn tasks(&self, tasks: Vec<(usize, Task)>, name: &str, extent: Extent) -> Outcome {
         let (mut documents, mut objects, mut outcome) = (vec![], vec![], Outcome::default());
         for (at, task) in tasks {
@@ -185,6 +186,9 @@ impl<'a> Worker<'a> {
                 Task::Document(document) => documents.push(Placed { at, document }),
                 Task::Object(notice) => objects.push((at, notice)),
             }
+        }
+        if extent == Extent::Part {
+            documents.sort_by_key(|placed| placed.document.as_ref().map_or(0, |document| document.text.len()));
         }
         if !documents.is_empty() {
             self.documents(documents, name, extent, &mut outcome);

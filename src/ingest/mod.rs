@@ -99,7 +99,7 @@ impl Ingest<'_> {
         let (sender, points) = sync_channel(1);
         let (ended, written) = std::thread::scope(|scope| {
             let writer = scope.spawn(|| write(sink, points, &pace, &ledger, deadline));
-            let ended = self.embed(documents, sender, &pace, &ledger);
+            let ended = self.embed(documents, Belt { points: sender, pace: &pace, ledger: &ledger });
             let written = writer.join().unwrap_or_else(|_| Err(Error::internal("the sink's thread ended early")));
             (ended, written)
         });
@@ -114,7 +114,7 @@ impl Ingest<'_> {
         }
     }
 
-    fn embed(&self, mut documents: Stream, sink: SyncSender<Vec<Point>>, pace: &Pace, ledger: &Mutex<Ledger>) -> Ended {
+    fn embed(&self, mut documents: Stream, belt: Belt) -> Ended {
         let later = |read, error| Ended { read, stop: Some(Stop::Later(error)) };
         let mut read = 0;
         // The time that loading takes is no group's.
@@ -122,59 +122,55 @@ impl Ingest<'_> {
             return later(read, error);
         }
         loop {
-            if pace.is_over() {
-                return later(read, Error::new(Kind::Timeout, "the time for this invocation ran out"));
+            if belt.pace.is_over() {
+                return later(read, out_of_time());
             }
             let start = Instant::now();
-            let group = Group::of(&mut documents);
-            if let Err(error) = self.give(&group, &sink, pace, ledger, start) {
+            let (group, end) = next_group(&mut documents);
+            let count = group.len();
+            let given = self.made(group, &belt).and_then(|points| {
+                belt.pace.embedded(start.elapsed());
+                belt.give(points)
+            });
+            if let Err(error) = given {
                 return later(read, error);
             }
-            read += group.entries.len();
-            match group.end {
+            read += count;
+            match end {
                 None => {}
-                Some(End::Done) => return Ended { read, stop: None },
-                Some(End::Failed(error)) => return Ended { read, stop: Some(Stop::of_source(error)) },
+                Some(Ok(())) => return Ended { read, stop: None },
+                Some(Err(error)) => return Ended { read, stop: Some(Stop::of_source(error)) },
             }
         }
     }
 
-    /// Embeds a group and hands its points on.
-    fn give(
-        &self,
-        group: &Group,
-        sink: &SyncSender<Vec<Point>>,
-        pace: &Pace,
-        ledger: &Mutex<Ledger>,
-        start: Instant,
-    ) -> Result<()> {
-        let (numbers, documents): (Vec<_>, Vec<_>) =
-            group.entries.iter().filter_map(|e| Some((e.number, e.document.as_ref().ok()?.clone()))).unzip();
-        let made = self.points(&documents, pace.embedding())?;
-        let mut points = vec![];
-        let mut tally = lock(ledger);
-        for entry in &group.entries {
-            if let Err(error) = &entry.document {
-                tally.report.fail(Failure { number: entry.number, id: None, error: error.clone() });
+    /// The points of a group; documents that have none are failures.
+    fn made(&self, group: Vec<Entry>, belt: &Belt) -> Result<Vec<Point>> {
+        let (mut numbers, mut documents, mut failures) = (vec![], vec![], vec![]);
+        for Entry { number, document } in group {
+            match document {
+                Ok(document) => {
+                    numbers.push(number);
+                    documents.push(document);
+                }
+                Err(error) => failures.push(Failure { number, id: None, error }),
             }
         }
+        let made = self.points(&documents, belt.pace.embedding())?;
+        let mut points = vec![];
+        let mut ledger = lock(belt.ledger);
         for ((number, document), made) in numbers.into_iter().zip(&documents).zip(made) {
             let id = document.name().ok();
             match made {
                 Ok(made) => {
-                    tally.give(number, id.unwrap_or_default(), made.len());
+                    ledger.give(number, id.unwrap_or_default(), made.len());
                     points.extend(made);
                 }
-                Err(error) => tally.report.fail(Failure { number, id, error }),
+                Err(error) => failures.push(Failure { number, id, error }),
             }
         }
-        drop(tally);
-        pace.embedded(start.elapsed());
-        match points.is_empty() {
-            true => Ok(()),
-            // What the sink has died of is said when its thread is joined.
-            false => sink.send(points).map_err(|_| Error::internal("the sink has ended")),
-        }
+        failures.into_iter().for_each(|failure| ledger.report.fail(failure));
+        Ok(points)
     }
 
     /// The points of each document. One that fails all of them is found, and fails alone.
@@ -209,32 +205,37 @@ struct Ended {
     stop: Option<Stop>,
 }
 
-enum End {
-    Done,
-    Failed(Error),
+/// What embedding has in common with writing.
+struct Belt<'a> {
+    points: SyncSender<Vec<Point>>,
+    pace: &'a Pace,
+    ledger: &'a Mutex<Ledger>,
 }
 
-/// Documents that are embedded together.
-struct Group {
-    entries: Vec<Entry>,
-    end: Option<End>,
+impl Belt<'_> {
+    fn give(&self, points: Vec<Point>) -> Result<()> {
+        match points.is_empty() {
+            true => Ok(()),
+            // What the sink has died of is said when its thread is joined.
+            false => self.points.send(points).map_err(|_| Error::internal("the sink has ended")),
+        }
+    }
 }
 
-impl Group {
-    fn of(documents: &mut Stream) -> Self {
-        let (mut entries, mut bytes) = (vec![], 0);
-        while bytes < GROUP_BYTES && entries.len() < GROUP_DOCUMENTS {
-            match documents.next() {
-                None => return Self { entries, end: Some(End::Done) },
-                Some(Err(error)) => return Self { entries, end: Some(End::Failed(error)) },
-                Some(Ok(entry)) => {
-                    bytes += entry.document.as_ref().map_or(0, |document| document.text.len());
-                    entries.push(entry);
-                }
+/// Documents that are embedded together, and how the stream has ended, if it has.
+fn next_group(documents: &mut Stream) -> (Vec<Entry>, Option<Result<()>>) {
+    let (mut group, mut bytes) = (vec![], 0);
+    while bytes < GROUP_BYTES && group.len() < GROUP_DOCUMENTS {
+        match documents.next() {
+            None => return (group, Some(Ok(()))),
+            Some(Err(error)) => return (group, Some(Err(error))),
+            Some(Ok(entry)) => {
+                bytes += entry.document.as_ref().map_or(0, |document| document.text.len());
+                group.push(entry);
             }
         }
-        Self { entries, end: None }
     }
+    (group, None)
 }
 
 /// Writes what comes, until nothing more does.
@@ -252,6 +253,11 @@ fn write(
         lock(ledger).refuse(refused);
     }
     Ok(sink)
+}
+
+fn out_of_time() -> Error {
+    let message = "the time for this invocation ran out: raise the function's timeout, or send less at a time";
+    Error::new(Kind::Timeout, message)
 }
 
 fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
