@@ -7,7 +7,7 @@ use tealight::kernels::attention::{Head, Rows, float, int8 as attention8};
 use tealight::kernels::codes::Codes;
 use tealight::kernels::int8::{Packed, Then, gemm};
 use tealight::kernels::scan::{self, Terms};
-use tealight::kernels::{Isa, int4, peak, rowwise};
+use tealight::kernels::{Isa, int4, peak, rowwise, signs};
 
 /// Calls that are timed together, and how many of those.
 const CALLS: usize = 8;
@@ -63,9 +63,12 @@ fn scans(isa: Isa) {
         let seconds = time(|| scan::scores(isa, &of_codes, &codes, &terms, fixed, &mut out));
         rate(what, codes.len() * 64, seconds);
     }
-    let (signs, rows): (Vec<u64>, Vec<u64>) = (vec![3; D / 64], (0..ROWS * D / 64).map(|i| i as u64 * 7919).collect());
-    let mut distances = vec![0; ROWS];
-    rate("scan of signs, 100k x 384", rows.len() * 8, time(|| scan::distances(isa, &signs, &rows, &mut distances)));
+    let groups: Vec<signs::Group> =
+        (0..ROWS / 16 * D / 32).map(|i| std::array::from_fn(|j| ((i * 64 + j) * 7919 % 256) as u8)).collect();
+    let terms = vec![signs::Terms { scale: [0.01; 16], less: [0.0; 16] }; ROWS / 16];
+    let tables = signs::Query::new(&query, 1.0);
+    let seconds = time(|| signs::scores(isa, &tables, &groups, &terms, &mut out));
+    rate("scan of signs, 100k x 384", groups.len() * 64, seconds);
 }
 
 fn row(what: &str, seconds: f64) {

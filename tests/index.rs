@@ -121,6 +121,113 @@ fn signs_find_what_is_near() {
     }
 }
 
+/// Rows in clusters of ten around a common place, as a model's are.
+fn clusters(count: usize, d: usize, place: &[f32]) -> Vec<f32> {
+    let (topics, noise) = (random(count / 10 * d, 21), random(count * d, 22));
+    (0..count * d).map(|i| place[i % d] + topics[i / d / 10 * d + i % d] + 0.5 * noise[i]).collect()
+}
+
+#[test]
+fn signs_find_the_best_wherever_rows_lie() {
+    let folder = tempfile::tempdir().unwrap();
+    // With a loop of its own, and of no multiple of anything.
+    for (d, count) in [(384, 4000), (100, 3000)] {
+        for far in [0.0, 3.0] {
+            let place: Vec<f32> = random(d, 23).iter().map(|v| far * v).collect();
+            let rows = clusters(count, d, &place);
+            for metric in [Metric::Cosine, Metric::Dot, Metric::L2] {
+                let index = built(&folder.path().join("a.tlx"), &rows, d, metric, Precision::Binary);
+                let mut found = 0;
+                for seed in 0..20 {
+                    let noise = random(d, 200 + seed);
+                    // Short ones, too: products with them order rows as those with long ones do.
+                    let scale = if metric == Metric::L2 { 1.0 } else { 0.01 };
+                    let of = &rows[seed as usize * 7 * d..][..d];
+                    let query: Vec<f32> = of.iter().zip(&noise).map(|(r, n)| scale * (r + 0.5 * n)).collect();
+                    let expected = truth(&rows, &query, d, metric);
+                    let hits = index.search(&Cpu::new(Isa::best(), 2), &by(&query, 10)).unwrap();
+                    for isa in Isa::available() {
+                        let same = index.search(&Cpu::new(isa, 1), &by(&query, 10)).unwrap();
+                        assert!(same == hits, "{d} {metric:?} on {}", isa.name());
+                    }
+                    found += hits.iter().filter(|hit| expected.iter().any(|(_, row)| *row == hit.row)).count();
+                }
+                let recall = found as f64 / 200.0;
+                println!("{d} {metric:?} {far}: recall {recall:.4}");
+                assert!(recall >= 0.95, "{d} {metric:?} {far}: {recall}");
+            }
+        }
+    }
+}
+
+#[test]
+fn of_rows_with_the_same_signs_the_earlier_come_first() {
+    let folder = tempfile::tempdir().unwrap();
+    // More equal rows than are scored in float, between others.
+    let (d, count) = (40, 900);
+    let (same, others) = (random(d, 31), random(count * d, 32));
+    let is_same = |row: usize| row % 2 == 1;
+    let rows: Vec<f32> =
+        (0..count * d).map(|i| if is_same(i / d) { same[i % d] } else { others[i] / 8.0 - same[i % d] }).collect();
+    let index = built(&folder.path().join("a.tlx"), &rows, d, Metric::Cosine, Precision::Binary);
+    let expected: Vec<usize> = (0..count).filter(|row| is_same(*row)).take(25).collect();
+    for isa in Isa::available() {
+        for threads in 1..4 {
+            let hits = index.search(&Cpu::new(isa, threads), &by(&same, 25)).unwrap();
+            let found: Vec<usize> = hits.iter().map(|hit| hit.row).collect();
+            assert_eq!(found, expected, "{} x{threads}", isa.name());
+        }
+    }
+}
+
+#[test]
+fn a_file_of_signs_does_not_depend_on_how_rows_came() {
+    let folder = tempfile::tempdir().unwrap();
+    let (d, count) = (72, 100);
+    let values = random(count * d, 41);
+    let rows: Vec<&[f32]> = values.chunks_exact(d).collect();
+    let path = |name: &str| folder.path().join(name);
+    for metric in [Metric::Cosine, Metric::Dot, Metric::L2] {
+        let new = || Builder::new(None, d, metric, Precision::Binary).unwrap();
+        let write = |name: &str, builder: Builder| {
+            builder.write(&path(name)).unwrap();
+            std::fs::read(path(name)).unwrap()
+        };
+        let of = |wanted: std::ops::Range<usize>| {
+            let mut builder = new();
+            wanted.for_each(|row| builder.add(&document(row), rows[row]).unwrap());
+            builder
+        };
+        let copied = |name: &str, wanted: std::ops::Range<usize>| {
+            let (mut builder, index) = (new(), Index::open(&path(name)).unwrap());
+            wanted.for_each(|row| builder.copy(&index, row).unwrap());
+            builder
+        };
+        let (whole, part) = (write("whole.tlx", of(0..count)), write("part.tlx", of(0..37)));
+        let mut added = copied("part.tlx", 0..37);
+        (37..count).for_each(|row| added.add(&document(row), rows[row]).unwrap());
+        assert!(write("added.tlx", added) == whole, "{metric:?}");
+        assert!(write("deleted.tlx", copied("whole.tlx", 0..37)) == part, "{metric:?}");
+    }
+}
+
+#[test]
+fn signs_of_few_rows_and_of_large_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.tlx");
+    let cpu = Cpu::new(Isa::best(), 2);
+    let found = |rows: &[f32], metric: Metric, query: &[f32; 2]| -> Vec<usize> {
+        let index = built(&path, rows, 2, metric, Precision::Binary);
+        index.search(&cpu, &by(query, 5)).unwrap().iter().map(|hit| hit.row).collect()
+    };
+    assert!(found(&[], Metric::Cosine, &[1.0, 0.0]).is_empty());
+    for metric in [Metric::Cosine, Metric::Dot, Metric::L2] {
+        // The mean is the row, and nothing is left of it.
+        assert_eq!(found(&[3.0, 4.0], metric, &[1.0, 0.0]), [0]);
+    }
+    assert_eq!(found(&[1e-30, -3e30, 2e30, 1e30, 0.0, 0.0], Metric::Dot, &[0.0, -1.0]), [0, 2, 1]);
+}
+
 #[test]
 fn filters_words_and_limits() {
     let folder = tempfile::tempdir().unwrap();
@@ -221,13 +328,33 @@ fn a_damaged_file_is_refused_or_gives_what_it_gave() {
             let error = search(&whole[..at]).unwrap_err();
             assert!(matches!(error.kind, Kind::IndexLoad), "{at}: {error:?}");
         }
-        let mut newer = whole.clone();
-        newer[8] = 2;
-        assert!(search(&newer).unwrap_err().message.contains("version 2"));
+        for version in [1, 3] {
+            let mut other = whole.clone();
+            other[8] = version;
+            let told = search(&other).unwrap_err().message;
+            assert!(told.contains(&format!("version {version}, this tealight reads 2")), "{told}");
+        }
         assert!(search(&[&whole[..], &[0]].concat()).unwrap_err().message.contains("bytes, expected"));
         assert!(search(b"{\"id\": 1}").unwrap_err().message.contains("does not begin"));
     }
     assert_eq!(Index::open(&folder.path().join("none")).unwrap_err().kind, Kind::Io);
+}
+
+#[test]
+fn subnormal_numbers_are_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = [3.6e-43, 0.0, -1.4e-45, 0.0];
+    for precision in [Precision::Int8, Precision::Int4, Precision::Binary] {
+        let index = built(&folder.path().join("a.tlx"), &rows, 2, Metric::Dot, precision);
+        let stored = [index.vector(0).unwrap(), index.vector(1).unwrap()].concat();
+        assert!(stored.iter().zip(rows).all(|(a, b)| (a - b).abs() <= 1e-45), "{stored:?}");
+        for isa in Isa::available() {
+            for query in [[1e30, 1e30], [3.6e-43, 1e-45]] {
+                let hits = index.search(&Cpu::new(isa, 1), &by(&query, 2)).unwrap();
+                assert_eq!(hits.iter().map(|hit| hit.row).collect::<Vec<_>>(), [0, 1], "{query:?}");
+            }
+        }
+    }
 }
 
 fn run(arguments: &[&str]) -> Output {

@@ -2,6 +2,7 @@
 
 pub mod audio;
 mod auth;
+pub mod documents;
 mod form;
 mod metrics;
 pub mod openai;

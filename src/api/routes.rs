@@ -1,12 +1,13 @@
 //! The table of routes: everything that the function answers, in Lambda and locally.
 
 use super::stream::Sink;
-use super::{audio, metrics, openai, openapi, search, tei, text};
+use super::{audio, documents, metrics, openai, openapi, search, tei, text};
 use crate::engine::{Deadline, Engine, Usage};
 use crate::error::{Error, Kind, Result, shown};
 use bytes::Bytes;
 use http::Method;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde_json::Value;
 
 /// Whose conventions a route follows for errors and limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,6 +199,7 @@ pub const ROUTES: &[Route] = &[
     long(post("/v1/chat/completions", OpenAi, "What is answered in a conversation", schema::<text::chat::ChatRequest>, schema::<text::chat::ChatResponse>, text::chat::chat)),
     long(post("/v1/completions",      OpenAi, "What comes after a text", schema::<text::completions::CompletionRequest>, schema::<text::completions::CompletionResponse>, text::completions::completions)),
     post("/search",      OpenAi, "Documents of the index that fit a text or a vector", schema::<search::SearchRequest>, schema::<search::SearchResponse>, search::search),
+    post("/documents",   OpenAi, "Documents as points of an index: bodies of its requests", schema::<documents::DocumentsRequest>, schema::<Value>, documents::documents),
     get("/v1/models",         OpenAi, Key, "The models that requests can name", Some(schema::<openai::ModelList>), openai::models),
     get("/v1/models/{model}", OpenAi, Key, "One model",                         Some(schema::<openai::Model>),     openai::model),
     post("/embed",       Tei, EMBED, schema::<tei::EmbedRequest>, schema::<Vec<crate::format::Encoded>>, tei::embed),

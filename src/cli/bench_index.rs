@@ -107,7 +107,7 @@ pub(super) fn run(args: &IndexBenchArgs) -> Result<()> {
     let (precision, bytes) = match args.precision {
         PrecisionArg::Int8 => ("int8", d.next_multiple_of(4)),
         PrecisionArg::Int4 => ("int4", d.next_multiple_of(8) / 2),
-        PrecisionArg::Binary => ("binary", d.div_ceil(64) * 8),
+        PrecisionArg::Binary => ("binary", d.next_multiple_of(32) / 8),
     };
     let (threads, isa, gb_s) = (engine.cpu.threads(), engine.cpu.isa.name(), (rows * bytes) as f64 / ms_median / 1e6);
     let memory_gb_s = peak::bandwidth(threads);

@@ -1,15 +1,15 @@
 //! `tealight embed`: texts or documents in, vectors out.
 
 use super::{ModelArgs, json_line, print};
+use crate::documents::{Chunking, Document};
 use crate::engine::{Check, Deadline, Embed, Engine, Input, Long, Texts};
 use crate::error::{Error, Kind, Result};
-use crate::format::document::{Format, Point, Writer, line};
-use crate::format::{Encoding, encode};
+use crate::format::document::{Record, Writer, line};
+use crate::format::{Encoding, Format, encode};
 use crate::models::pack::replace;
 use crate::models::tokenizer::Direction;
 use clap::{Args, ValueEnum};
-use serde::Deserialize;
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::to_raw_value;
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 
@@ -21,27 +21,44 @@ const CHUNK: usize = 256;
 #[derive(Debug, Args)]
 pub(super) struct EmbedArgs {
     /// Texts; without any, each line of the input is a text or a document: {"id": ..., "text": "...", "metadata": {...}}
-    texts: Vec<String>,
+    pub(super) texts: Vec<String>,
     #[command(flatten)]
     model: ModelArgs,
-    /// Where to read lines from, instead of stdin; - is stdin
+    /// Where to read from, instead of stdin; - is stdin. Lines, or by its ending .jsonl, .csv, .tsv, .parquet, .txt, .md or a recording
     #[arg(long, short, value_name = "FILE", conflicts_with = "texts")]
-    input: Option<PathBuf>,
-    /// json: a list (of TEXTs the vectors alone, of one TEXT its vector); jsonl: a record a line; npy: a NumPy matrix
+    pub(super) input: Option<PathBuf>,
+    /// json: a list (of TEXTs the vectors alone, of one TEXT its vector); jsonl: a record a line; npy: a NumPy matrix; others: what that
+    /// index takes, long documents in chunks
     #[arg(long, short, default_value = "json", value_parser = Format::ALL.map(Format::name))]
     format: String,
-    /// Where to write, instead of stdout
+    /// Where to write, instead of stdout; with {} in the name, a file for each body of a request
     #[arg(long, short, value_name = "FILE")]
-    output: Option<PathBuf>,
+    pub(super) output: Option<PathBuf>,
+    /// Where points go, instead of stdout: qdrant+https://HOST/COLLECTION, opensearch+https://HOST/INDEX, s3vectors://BUCKET/INDEX,
+    /// postgres://USER@HOST/DATABASE?table=documents, s3://BUCKET/PREFIX; a key is given by TEALIGHT_SINK_KEY
+    #[arg(long, value_name = "URL", conflicts_with_all = ["collection", "encoding", "format", "no_normalize", "output", "truncate"])]
+    sink: Option<String>,
     /// Keep only the first N values of each vector
     #[arg(long, value_name = "N")]
-    dimensions: Option<usize>,
+    pub(super) dimensions: Option<usize>,
     /// How vectors are written
     #[arg(long, value_enum, default_value_t = EncodingArg(Encoding::Float))]
-    encoding: EncodingArg,
+    pub(super) encoding: EncodingArg,
+    /// Tokens of a chunk at most [default: what the model reads]; with json and jsonl, documents are cut only where this is given
+    #[arg(long, value_name = "N")]
+    chunk_tokens: Option<usize>,
+    /// Tokens that a chunk may have in common with the one before it
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    chunk_overlap: usize,
+    /// What the index calls a collection, class or table [default: documents]
+    #[arg(long, value_name = "NAME")]
+    pub(super) collection: Option<String>,
+    /// Leave out documents that cannot be embedded or written, and tell of them at the end
+    #[arg(long)]
+    pub(super) keep_going: bool,
     /// The name of a prompt of the model to put before each text
     #[arg(long, value_name = "NAME")]
-    prompt: Option<String>,
+    pub(super) prompt: Option<String>,
     /// Leave vectors as long as they come
     #[arg(long)]
     no_normalize: bool,
@@ -67,13 +84,14 @@ impl ValueEnum for EncodingArg {
     }
 }
 
-/// A document of the input.
-#[derive(Debug, Clone, Deserialize)]
-struct Document {
-    /// As it stands in the input: numbers keep their digits.
-    id: Option<Box<RawValue>>,
-    text: String,
-    metadata: Option<Box<RawValue>>,
+impl EmbedArgs {
+    pub(super) fn chunking(&self) -> Chunking {
+        Chunking { tokens: self.chunk_tokens, overlap: self.chunk_overlap }
+    }
+
+    fn are_points(&self) -> bool {
+        !format(self).is_record() || self.chunk_tokens.is_some()
+    }
 }
 
 pub(super) fn run(args: &EmbedArgs) -> Result<()> {
@@ -81,6 +99,12 @@ pub(super) fn run(args: &EmbedArgs) -> Result<()> {
     let engine = args.model.engine()?;
     // What is wrong is said before the first line comes, if one comes.
     engine.run(Check { model: None, dimensions: args.dimensions, prompt: args.prompt.clone() }, Deadline::NONE)?;
+    if let Some(url) = &args.sink {
+        return super::sink::run(args, &engine, url);
+    }
+    if args.are_points() {
+        return super::points::run(args, &engine, format(args));
+    }
     output(args.output.as_deref(), |out| convert(args, &engine, out))
 }
 
@@ -111,7 +135,7 @@ fn convert(args: &EmbedArgs, engine: &Engine, out: &mut dyn Write) -> Result<()>
         return vectors(args, engine, out);
     }
     let mut writer = Writer::new(out, format);
-    let mut documents = documents(args)?.peekable();
+    let mut documents = documents(args, engine)?.peekable();
     let mut next = 0;
     while documents.peek().is_some() {
         let chunk = documents.by_ref().take(CHUNK).collect::<Result<Vec<_>>>()?;
@@ -130,24 +154,22 @@ fn convert(args: &EmbedArgs, engine: &Engine, out: &mut dyn Write) -> Result<()>
 
 /// Of texts on the command line the vectors alone, of one text its vector.
 fn vectors(args: &EmbedArgs, engine: &Engine, out: &mut dyn Write) -> Result<()> {
-    let documents = documents(args)?.collect::<Result<Vec<_>>>()?;
-    let points = embed(args, engine, documents, 0)?;
-    let text = match &points[..] {
-        [point] => json_line(&point.embedding)?,
-        points => json_line(&points.iter().map(|p| &p.embedding).collect::<Vec<_>>())?,
+    let documents = documents(args, engine)?.collect::<Result<Vec<_>>>()?;
+    let records = embed(args, engine, documents, 0)?;
+    let text = match &records[..] {
+        [record] => json_line(&record.embedding)?,
+        records => json_line(&records.iter().map(|r| &r.embedding).collect::<Vec<_>>())?,
     };
     line(out, &text).map(drop)
 }
 
-fn documents(args: &EmbedArgs) -> Result<Box<dyn Iterator<Item = Result<Document>> + '_>> {
-    if !args.texts.is_empty() {
-        let document = |text: &String| Ok(Document { id: None, text: text.clone(), metadata: None });
-        return Ok(Box::new(args.texts.iter().map(document)));
-    }
-    let lines = lines(args.input.as_deref())?;
-    Ok(Box::new(
-        lines.enumerate().map(|(i, line)| document(line?).map_err(|e| e.context(format_args!("line {}", i + 1)))),
-    ))
+fn documents<'a>(args: &'a EmbedArgs, engine: &'a Engine) -> Result<Box<dyn Iterator<Item = Result<Document>> + 'a>> {
+    let of = if args.texts.is_empty() { "line" } else { "text" };
+    let documents = super::points::documents(args, engine)?;
+    Ok(Box::new(documents.map(move |entry| {
+        let entry = entry?;
+        entry.document.map_err(|e| e.context(format_args!("{of} {}", entry.number)))
+    })))
 }
 
 /// The lines of a file, or of stdin.
@@ -168,22 +190,12 @@ pub(super) fn lines(path: Option<&Path>) -> Result<impl Iterator<Item = Result<S
     }))
 }
 
-fn document(line: String) -> Result<Document> {
-    if !line.trim_start().starts_with('{') {
-        return Ok(Document { id: None, text: line, metadata: None });
-    }
-    // A line that begins like an object and is none is a text, for instance of code.
-    if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(&line) {
-        if line.trim_start().starts_with("{\"") {
-            let _ =
-                writeln!(std::io::stderr(), "tealight: a line that looks like a document is taken as a text: {error}");
-        }
-        return Ok(Document { id: None, text: line, metadata: None });
-    }
-    serde_json::from_str(&line).map_err(|e| Error::new(Kind::InvalidShape, format!("not a document with a text: {e}")))
+/// Says that a line begins like a document and is none.
+pub(super) fn told(error: &serde_json::Error) {
+    let _ = writeln!(std::io::stderr(), "tealight: a line that looks like a document is taken as a text: {error}");
 }
 
-fn embed(args: &EmbedArgs, engine: &Engine, chunk: Vec<Document>, first: usize) -> Result<Vec<Point>> {
+fn embed(args: &EmbedArgs, engine: &Engine, chunk: Vec<Document>, first: usize) -> Result<Vec<Record>> {
     if let Some(i) = chunk.iter().position(|d| d.text.is_empty()) {
         return Err(Error::new(Kind::Empty, format!("text[{}] is empty", first + i + 1)));
     }
@@ -205,7 +217,7 @@ fn embed(args: &EmbedArgs, engine: &Engine, chunk: Vec<Document>, first: usize) 
         let (embedding, scale) = encode(vector, args.encoding.0);
         let number = || to_raw_value(&(first + i)).unwrap_or_default();
         let Document { id, text, metadata } = document;
-        Point { id: id.unwrap_or_else(number), text, metadata, embedding, scale }
+        Record { id: id.unwrap_or_else(number), text, metadata, embedding, scale }
     };
     Ok(chunk.into_iter().zip(vectors).enumerate().map(row).collect())
 }

@@ -207,7 +207,7 @@ fn fill(
     outside: bool,
     dimension: usize,
 ) -> Result<()> {
-    let prompt = if outside { None } else { passage(engine)? };
+    let prompt = if outside { None } else { passage(&engine.preload()?.model) };
     loop {
         let chunk = documents.by_ref().take(CHUNK).collect::<Result<Vec<_>>>()?;
         if chunk.is_empty() {

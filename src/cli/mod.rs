@@ -5,8 +5,10 @@ mod bench_index;
 mod embed;
 mod generate;
 mod index;
+mod points;
 mod pull;
 mod show;
+mod sink;
 mod timing;
 mod transcribe;
 

@@ -6,7 +6,8 @@ use crate::config::Config;
 use crate::engine::speech::{self, Said, Transcribe};
 use crate::engine::{Check, Deadline, Engine};
 use crate::error::{Error, Kind, Result};
-use crate::format::document::{Format, Point, Writer, flush, line};
+use crate::format::Format;
+use crate::format::document::{Record, Writer, flush, line};
 use crate::format::transcript::{Form, Parts, render, rounded};
 use crate::format::{Encoding, encode};
 use crate::models::map::map;
@@ -109,7 +110,9 @@ pub(super) fn run(args: &TranscribeArgs) -> Result<()> {
     let mut failed = 0;
     if args.embed {
         let name = args.format.as_deref().unwrap_or("jsonl");
-        let format = Format::named(name).ok_or_else(|| misfit(name, "does not fit with --embed"))?;
+        let format = Format::named(name)
+            .filter(|format| format.is_record())
+            .ok_or_else(|| misfit(name, "does not fit with --embed; tealight embed --input FILE takes recordings"))?;
         format.check(args.encoding.0)?;
         engine.run(Check { model: None, dimensions: args.dimensions, prompt: None }, Deadline::NONE)?;
         output(args.output.as_deref(), |out| {
@@ -195,7 +198,7 @@ fn documents(engine: &Engine, args: &TranscribeArgs, mut writer: Writer) -> Resu
 }
 
 /// The segments of a recording as documents.
-fn points(engine: &Engine, args: &TranscribeArgs, said: &Said, file: &Path) -> Result<Vec<Point>> {
+fn points(engine: &Engine, args: &TranscribeArgs, said: &Said, file: &Path) -> Result<Vec<Record>> {
     let vectors = speech::embed(engine, &said.transcript, None, args.dimensions, Deadline::NONE)?.vectors;
     let raw = |value: serde_json::Result<Box<RawValue>>| {
         value.map_err(|e| Error::internal(format!("a document is not JSON: {e}")))
@@ -206,7 +209,7 @@ fn points(engine: &Engine, args: &TranscribeArgs, said: &Said, file: &Path) -> R
         let id = raw(to_raw_value(&format!("{source}#{i}")))?;
         let metadata = Some(raw(to_raw_value(&Metadata { source, start, end, language }))?);
         let (embedding, scale) = encode(vector, args.encoding.0);
-        Ok(Point { id, text: segment.text.trim().to_string(), metadata, embedding, scale })
+        Ok(Record { id, text: segment.text.trim().to_string(), metadata, embedding, scale })
     };
     said.transcript.segments.iter().zip(vectors).enumerate().map(point).collect()
 }

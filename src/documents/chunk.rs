@@ -29,8 +29,9 @@ impl Chunking {
             let message = format!("chunk.tokens is {tokens}, it must be {least} to {most} for this model");
             return Err(Error::value("chunk.tokens", message));
         }
-        if self.overlap >= tokens {
-            let message = format!("chunk.overlap is {}, it must be below the {tokens} tokens of a chunk", self.overlap);
+        if self.overlap > tokens / 2 {
+            let most = tokens / 2;
+            let message = format!("chunk.overlap is {}, it must be 0 to {most}, half a chunk", self.overlap);
             return Err(Error::value("chunk.overlap", message));
         }
         Ok(tokens)
@@ -46,9 +47,10 @@ pub struct Chunk {
     pub characters: Range<usize>,
 }
 
-/// The chunks of a text: whole sentences, as many as `limit` tokens hold, each chunk beginning with up to `overlap` tokens of the
-/// one before. A sentence that is longer by itself is cut between lines, words or, at the last, characters. `count` gives the
-/// tokens of a text; a text has no more of them than bytes, so that short ones need not be counted.
+/// The chunks of a text: whole sentences, as many as `limit` tokens hold, each chunk beginning with the last `overlap` tokens of the
+/// one before: whole sentences where they fit, else words. A sentence that leaves no room for that is cut between lines, words or,
+/// at the last, characters. `count` gives the tokens of a text; a text has no more of them than bytes, so that short ones need not
+/// be counted.
 ///
 /// Sentences are those of UAX #29 (<https://unicode.org/reports/tr29/#Sentence_Boundaries>), but that a single line break within a
 /// paragraph ends none.
@@ -64,33 +66,46 @@ pub fn chunks(text: &str, limit: usize, overlap: usize, count: &dyn Fn(&str) -> 
     }
     let mut pieces = VecDeque::new();
     for sentence in sentences(text) {
-        split(text, sentence, limit, count, Unit::Line, &mut pieces)?;
+        split(text, sentence, limit - overlap, count, Unit::Line, &mut pieces)?;
     }
-    let mut ranges: Vec<Range<usize>> = vec![];
-    let mut open: VecDeque<Piece> = VecDeque::new();
-    while let Some(piece) = pieces.pop_front() {
-        let begins = !open.is_empty();
-        open.push_back(piece);
-        let joined = trimmed(text, span(&open));
-        if !begins || (sum(&open) <= limit && fits(&joined)?) {
-            continue;
+    let (mut ranges, mut open) = (vec![], VecDeque::new());
+    while !pieces.is_empty() {
+        let mut fresh = 0;
+        while let Some(piece) = pieces.pop_front_if(|piece| fresh == 0 || sum(&open) + piece.tokens <= limit) {
+            open.push_back(piece);
+            fresh += 1;
         }
-        let Some(piece) = open.pop_back() else { continue };
-        ranges.push(trimmed(text, span(&open)));
-        // What the next chunk has in common with this one, as far as the next piece leaves room for it.
-        while !open.is_empty() && (sum(&open) > overlap || sum(&open) + piece.tokens > limit) {
-            open.pop_front();
-        }
-        open.push_back(piece);
+        // Together pieces may have more tokens than one by one.
         while open.len() > 1 && !fits(&trimmed(text, span(&open)))? {
-            open.pop_front();
+            if fresh == 1 {
+                open.pop_front();
+            } else if let Some(piece) = open.pop_back() {
+                pieces.push_front(piece);
+                fresh -= 1;
+            }
         }
-    }
-    if !open.is_empty() {
         ranges.push(trimmed(text, span(&open)));
+        open = shared(text, open, overlap, count)?;
     }
     ranges.retain(|range| !range.is_empty());
     Ok(with_characters(text, ranges))
+}
+
+/// What the next chunk has in common with this one.
+fn shared(
+    text: &str,
+    mut open: VecDeque<Piece>,
+    overlap: usize,
+    count: &dyn Fn(&str) -> Result<usize>,
+) -> Result<VecDeque<Piece>> {
+    let last = open.back().cloned();
+    while sum(&open) > overlap {
+        open.pop_front();
+    }
+    if let (0, true, Some(last)) = (open.len(), overlap > 0, last) {
+        open.extend(tail(text, last.range, overlap, count)?);
+    }
+    Ok(open)
 }
 
 /// A part that is not cut any more, and how many tokens it has by itself.
@@ -174,6 +189,22 @@ fn split(
     Ok(())
 }
 
+/// The last words of a part, as many as `most` tokens hold.
+fn tail(text: &str, range: Range<usize>, most: usize, count: &dyn Fn(&str) -> Result<usize>) -> Result<Option<Piece>> {
+    let mut found = None;
+    for (at, word) in text[range.clone()].split_word_bound_indices().rev() {
+        let range = range.start + at..range.end;
+        let tokens = count(&text[range.clone()])?;
+        if tokens > most {
+            break;
+        }
+        if !word.trim().is_empty() {
+            found = Some(Piece { range, tokens });
+        }
+    }
+    Ok(found)
+}
+
 /// A text in two between characters, or in one.
 fn halves(text: &str) -> Vec<&str> {
     let middle = text.chars().count() / 2;
@@ -226,7 +257,7 @@ mod tests {
         assert_eq!(cut(text, 8, 0), ["One two three. Four five six!", "Seven eight nine? Ten."]);
         assert_eq!(cut(text, 100, 0), [text]);
         assert_eq!(cut("  spaces around  ", 100, 0), ["spaces around"]);
-        assert_eq!(cut("", 8, 0), Vec::<&str>::new());
+        assert_eq!(cut("", 8, 0), [""]);
     }
 
     #[test]
@@ -236,8 +267,9 @@ mod tests {
             cut(text, 11, 4),
             ["One two three. Four five. Six seven eight.", "Six seven eight. Nine ten eleven."]
         );
-        // The sentence before does not fit beside the next one.
-        assert_eq!(cut(text, 7, 4), ["One two three. Four five.", "Four five. Six seven eight.", "Nine ten eleven."]);
+        // Of a sentence that is longer than that, the last words.
+        let words = ["One two three. Four five.", "Four five. Six seven eight.", "seven eight. Nine ten eleven."];
+        assert_eq!(cut(text, 7, 3), words);
     }
 
     #[test]
@@ -253,13 +285,13 @@ mod tests {
         assert_eq!(cut("a b c d e f g h i j", 4, 0), ["a b c d", "e f g h", "i j"]);
         let letters = |text: &str| Ok(text.chars().count());
         let found = chunks("äöüäöüäöüä", 4, 0, &letters).unwrap();
-        assert_eq!(found.iter().map(|c| c.characters.clone()).collect::<Vec<_>>(), [0..3, 3..5, 5..8, 8..10]);
+        assert_eq!(found.iter().map(|c| c.characters.clone()).collect::<Vec<_>>(), [0..2, 2..5, 5..7, 7..10]);
     }
 
     #[test]
     fn no_text_is_lost() {
         let text = "Erste Zeile, die\nlang ist. Zweite! \"Dritte?\" sagte er.\r\n\r\n# Titel\n\n* eins\n* zwei 日本語。次の文。 ".repeat(9);
-        for (limit, overlap) in [(1, 0), (8, 0), (8, 3), (20, 10), (33, 32), (1000, 0)] {
+        for (limit, overlap) in [(1, 0), (8, 0), (8, 3), (20, 10), (33, 20), (1000, 0)] {
             let mut covered = vec![false; text.len()];
             for chunk in chunks(&text, limit, overlap, &words).unwrap() {
                 covered[chunk.bytes].fill(true);
@@ -274,9 +306,9 @@ mod tests {
     fn limits_are_the_models() {
         let of = |tokens, overlap| Chunking { tokens, overlap }.limit(256);
         assert_eq!(of(None, 0).unwrap(), 256);
-        assert_eq!(of(Some(64), 63).unwrap(), 64);
+        assert_eq!(of(Some(64), 32).unwrap(), 64);
         for (tokens, overlap, field) in
-            [(Some(257), 0, "chunk.tokens"), (Some(7), 0, "chunk.tokens"), (Some(64), 64, "chunk.overlap")]
+            [(Some(257), 0, "chunk.tokens"), (Some(7), 0, "chunk.tokens"), (Some(64), 33, "chunk.overlap")]
         {
             assert_eq!(of(tokens, overlap).unwrap_err().param.as_deref(), Some(field));
         }

@@ -171,19 +171,33 @@ pub fn lines<'a>(reader: impl BufRead + 'a) -> Stream<'a> {
     each_line(reader, document)
 }
 
-/// Lines of which each that is no JSON object is a text.
-pub fn texts<'a>(reader: impl BufRead + 'a) -> Stream<'a> {
-    let document = |bytes: Vec<u8>| match String::from_utf8(bytes) {
-        Ok(line) if line.trim_start().starts_with("{\"") => Document::parse(line.as_bytes()),
-        Ok(line) if line.is_empty() => Err(Error::new(Kind::Empty, "the text is empty").param("text")),
-        Ok(line) => Ok(Document::of(line)),
-        Err(error) => Err(not_utf8(error.utf8_error())),
+/// Lines of which each that is no JSON object is a text; `told` hears of one that begins like a document and is none, as code may.
+pub fn texts<'a>(reader: impl BufRead + 'a, told: impl Fn(&serde_json::Error) + 'a) -> Stream<'a> {
+    let document = move |bytes: Vec<u8>| {
+        let line = String::from_utf8(bytes).map_err(|e| not_utf8(e.utf8_error()))?;
+        let start = line.trim_start();
+        if start.starts_with('{') {
+            match serde_json::from_str::<serde::de::IgnoredAny>(&line) {
+                Ok(_) => return Document::parse(line.as_bytes()),
+                Err(error) if start.starts_with("{\"") => told(&error),
+                Err(_) => {}
+            }
+        }
+        if line.is_empty() {
+            return Err(Error::new(Kind::Empty, "the text is empty").param("text"));
+        }
+        Ok(Document::of(line))
     };
-    each_line(reader, move |line| Some(line.map(document)))
+    each_line(reader, move |line| Some(line.map(&document)))
 }
 
-/// The whole of a stream as one document.
-pub fn whole<'a>(reader: impl Read + 'a) -> Stream<'a> {
+/// Documents that are there.
+pub fn listed<'a>(documents: impl Iterator<Item = Result<Document>> + 'a) -> Stream<'a> {
+    Box::new(documents.enumerate().map(|(i, document)| Ok(Entry { number: i + 1, document })))
+}
+
+/// The whole of a stream as one document, with this id.
+pub fn whole<'a>(reader: impl Read + 'a, id: Option<String>) -> Stream<'a> {
     let read = move || {
         let mut bytes = vec![];
         reader.take(MOST_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(unread)?;
@@ -191,7 +205,9 @@ pub fn whole<'a>(reader: impl Read + 'a) -> Stream<'a> {
             return Ok(Entry { number: 1, document: Err(too_large()) });
         }
         let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
-        let document = std::str::from_utf8(bytes).map_err(not_utf8).and_then(|text| Document::of(text).checked());
+        let id = id.and_then(|id| serde_json::value::to_raw_value(&id).ok());
+        let document = |text| Document { id, ..Document::of(text) }.checked();
+        let document = std::str::from_utf8(bytes).map_err(not_utf8).and_then(document);
         Ok(Entry { number: 1, document })
     };
     Box::new(std::iter::once_with(read))
@@ -326,7 +342,7 @@ mod tests {
         let found = entries(lines(text.as_bytes()));
         assert_eq!(found[1], (2, Err(Kind::BodyTooLarge)));
         assert_eq!(found[2], (3, Ok(("b".into(), "b".into()))));
-        assert_eq!(entries(whole(text.as_bytes())), [(1, Err(Kind::BodyTooLarge))]);
+        assert_eq!(entries(whole(text.as_bytes(), None)), [(1, Err(Kind::BodyTooLarge))]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Job: points of documents.
 
+use super::search::passage;
 use super::{Deadline, Embed, Engine, Input, Job, Long, Texts, Usage, prompt};
 use crate::documents::{Chunk, Chunking, Document, Origin, Point, chunks};
 use crate::error::{Error, Result};
@@ -18,7 +19,7 @@ pub struct EmbedDocuments {
     pub chunking: Chunking,
     /// How many values to keep of each vector; all where it is missing.
     pub dimensions: Option<usize>,
-    /// The name of a prompt; the model's default prompt where it is missing.
+    /// The name of a prompt; where it is missing, the model's for documents, or its default prompt.
     pub prompt: Option<String>,
 }
 
@@ -36,8 +37,9 @@ pub struct Embedded {
 impl Job for EmbedDocuments {
     type Output = Embedded;
 
-    fn run(self, engine: &Engine, deadline: Deadline) -> Result<Embedded> {
+    fn run(mut self, engine: &Engine, deadline: Deadline) -> Result<Embedded> {
         let loaded = engine.registry.get(self.model.as_deref())?;
+        self.prompt = self.prompt.or_else(|| passage(&loaded.model));
         let cutter = Cutter::new(&loaded.model, self.chunking, self.prompt.as_deref())?;
         deadline.check()?;
         let parts = engine.cpu.map(&self.documents, |document| cutter.parts(document, &loaded.name));

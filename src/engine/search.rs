@@ -4,6 +4,7 @@ use super::{Deadline, Embed, Engine, Input, Job, Long, Texts, Usage};
 use crate::aws::s3::Object;
 use crate::error::{Error, Kind, Result, shown};
 use crate::index::{Filter, Found, Index, Search};
+use crate::models::Embedder;
 use crate::models::tokenizer::Direction;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -117,10 +118,9 @@ fn query(engine: &Engine, index: &Index, text: &str, deadline: Deadline) -> Resu
 }
 
 /// The name of the prompt that a model puts before documents, if it has one.
-pub fn passage(engine: &Engine) -> Result<Option<String>> {
-    let loaded = engine.preload()?;
-    let has = |name: &&&str| loaded.model.pipeline.prompts.contains_key(**name);
-    Ok(PASSAGE.iter().find(has).map(|name| name.to_string()))
+pub fn passage(model: &Embedder) -> Option<String> {
+    let has = |name: &&&str| model.pipeline.prompts.contains_key(**name);
+    PASSAGE.iter().find(has).map(|name| name.to_string())
 }
 
 /// The configured index, once it is open.

@@ -2,10 +2,12 @@
 
 use super::{Deadline, Embed, Engine, Input, Job, Long, Texts, Vectors};
 use crate::audio::Recording;
-use crate::error::Result;
+use crate::documents::Document;
+use crate::error::{Error, Result};
 use crate::models::tokenizer::Direction;
 use crate::models::whisper::{Listener, Options, Pieces, Segment, Transcript};
 use bytes::Bytes;
+use serde_json::value::{RawValue, to_raw_value};
 
 /// Hears how far a transcription is: new segments, seconds done, and seconds of the recording, 0 until that is known.
 pub type Progress<'a> = &'a mut dyn FnMut(&[Segment], f32, f32) -> Result<()>;
@@ -81,4 +83,24 @@ pub fn embed(
     let long = Long::Cut(Direction::Right);
     let texts = Texts { model, inputs, prompt: None, long, field: "segments", first: 0 };
     engine.run(Embed { texts, normalize: true, dimensions }, deadline)
+}
+
+/// The segments of a recording as documents: each has the name of the recording with its times as a media fragment
+/// (<https://www.w3.org/TR/media-frags/#naming-time>).
+///
+/// # Errors
+/// As of [`Transcribe`].
+pub fn documents(engine: &Engine, name: &str, audio: Bytes, deadline: Deadline) -> Result<Vec<Document>> {
+    let progress: Progress = &mut |_, _, _| Ok(());
+    let job = Transcribe { model: None, audio, prompt: None, options: Options::default(), progress };
+    let transcript = engine.run(job, deadline)?.transcript;
+    let document = |segment: &Segment| {
+        let (start, end) = (format!("{:.2}", segment.start), format!("{:.2}", segment.end));
+        let metadata = format!("{{\"start_seconds\":{start},\"end_seconds\":{end}}}");
+        let raw = |json: serde_json::Result<Box<RawValue>>| json.map_err(|e| Error::internal(e.to_string()));
+        let id = raw(to_raw_value(&format!("{name}#t={start},{end}")))?;
+        let metadata = raw(RawValue::from_string(metadata))?;
+        Ok(Document { id: Some(id), text: segment.text.trim().to_string(), metadata: Some(metadata) })
+    };
+    transcript.segments.iter().filter(|segment| !segment.text.trim().is_empty()).map(document).collect()
 }

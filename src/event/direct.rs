@@ -3,7 +3,7 @@
 //! The route follows from the fields: `input` is OpenAI's, `inputs` is text-embeddings-inference's `/embed` (or
 //! `/similarity`, where it has a `source_sentence`), `ids` is `/decode`, `audio` (base64) and `uri` are
 //! `/v1/audio/transcriptions`, `messages` is `/v1/chat/completions`, `prompt` `/v1/completions`, `query` and `vector` are
-//! `/search`. A field `path` names any other route, and `method` its method.
+//! `/search`, `documents` is `/documents`. A field `path` names any other route, and `method` its method.
 
 use crate::api::routes::{Found, find};
 use crate::error::{Error, Kind, Result};
@@ -25,6 +25,7 @@ struct Fields<'a> {
     audio: Option<serde::de::IgnoredAny>,
     uri: Option<serde::de::IgnoredAny>,
     query: Option<serde::de::IgnoredAny>,
+    documents: Option<serde::de::IgnoredAny>,
     vector: Option<serde::de::IgnoredAny>,
 }
 
@@ -57,9 +58,10 @@ fn path_of(fields: &Fields) -> Result<String> {
         _ if fields.messages.is_some() => "/v1/chat/completions",
         _ if fields.audio.is_some() || fields.uri.is_some() => "/v1/audio/transcriptions",
         _ if fields.prompt.is_some() => "/v1/completions",
+        _ if fields.documents.is_some() => "/documents",
         _ if fields.query.is_some() || fields.vector.is_some() => "/search",
         _ => {
-            let message = "the event has neither input, inputs, ids, messages, prompt, audio, uri, query, vector nor path, so that its route is not known";
+            let message = "the event has neither input, inputs, ids, messages, prompt, audio, uri, documents, query, vector nor path, so that its route is not known";
             return Err(Error::new(Kind::UnsupportedEvent, message));
         }
     };

@@ -137,9 +137,12 @@ impl HttpEvent {
     pub fn request(&self) -> Result<Request<Bytes>> {
         let method = self.method()?;
         let path = utf8_percent_encode(&self.path(&method), UNSAFE).to_string();
-        let mut request = Request::builder().method(method).uri(&path).body(self.body()?).map_err(|_| {
-            Error::new(Kind::UnknownPath, format!("the event's path is {path:?}, which is none of a URL"))
-        })?;
+        let none = || Error::new(Kind::UnknownPath, format!("the event's path is {path:?}, which is none of a URL"));
+        // A URI may also be a host, or begin with one.
+        if !path.starts_with('/') {
+            return Err(none());
+        }
+        let mut request = Request::builder().method(method).uri(&path).body(self.body()?).map_err(|_| none())?;
         *request.headers_mut() = self.headers();
         Ok(request)
     }
@@ -225,6 +228,15 @@ mod tests {
             assert!(find(request.method(), request.uri().path()).is_ok(), "{name}: {}", request.uri());
             let body: Value = serde_json::from_slice(request.body()).unwrap();
             assert!(body.is_object(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_path_without_a_slash_is_no_host() {
+        for path in ["embed", "example.com:80", "http://example.com/embed", "*"] {
+            let event = json!({"requestContext": {"http": {"method": "POST"}}, "rawPath": path});
+            let error = HttpEvent::parse(&event.to_string()).unwrap().request().unwrap_err();
+            assert!(error.kind == Kind::UnknownPath && error.message.contains(path), "{error:?}");
         }
     }
 

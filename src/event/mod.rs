@@ -4,6 +4,8 @@
 //! messages of a queue, as objects of S3 that were created, or in batches of a distributed map; their points go to the sink.
 
 mod direct;
+#[doc(hidden)]
+pub mod fuzzing;
 mod http_event;
 mod map;
 mod records;

@@ -1,4 +1,4 @@
-//! Documents with their vectors, as files and indexes take them.
+//! Documents with their vectors as records, and the formats of all that has vectors.
 
 use super::{Encoded, Encoding, npy};
 use crate::error::{Error, Kind, Result};
@@ -8,7 +8,7 @@ use std::io::Write;
 
 /// A document that has a vector.
 #[derive(Debug, Serialize)]
-pub struct Point {
+pub struct Record {
     /// Any JSON, as the source has it: numbers keep their digits.
     pub id: Box<RawValue>,
     /// What the vector is of.
@@ -32,11 +32,55 @@ pub enum Format {
     Jsonl,
     /// The vectors alone, as a NumPy matrix.
     Npy,
+    /// Bodies of Qdrant's upsert: <https://api.qdrant.tech/api-reference/points/upsert-points>.
+    Qdrant,
+    /// Bodies of Pinecone's upsert: <https://docs.pinecone.io/reference/api/2025-04/data-plane/upsert>.
+    Pinecone,
+    /// Bodies of PutVectors, without the names of bucket and index:
+    /// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_S3VectorBuckets_PutVectors.html>.
+    S3Vectors,
+    /// Bodies of `_bulk`: <https://docs.opensearch.org/latest/api-reference/document-apis/bulk/>.
+    OpenSearch,
+    /// The same, for Elasticsearch.
+    Elasticsearch,
+    /// Rows of `COPY`, in PostgreSQL's text format, for a table with pgvector's types.
+    Pgvector,
+    /// Statements of SQL for the same table, which write over what is there.
+    PgvectorSql,
+    /// Bodies of Chroma's upsert: <https://docs.trychroma.com/reference>.
+    Chroma,
+    /// Bodies of Weaviate's batch: <https://docs.weaviate.io/weaviate/api/rest#tag/batch>.
+    Weaviate,
+    /// Bodies of Milvus's upsert: <https://milvus.io/api-reference/restful/v2.6.x/v2/Vector%20(v2)/Upsert.md>.
+    Milvus,
+    /// Bodies of Turbopuffer's write: <https://turbopuffer.com/docs/write>.
+    Turbopuffer,
+    /// A stream of Arrow, as LanceDB reads it: <https://arrow.apache.org/docs/format/Columnar.html#ipc-streaming-format>.
+    Arrow,
+    /// A file of Parquet, in the same columns.
+    Parquet,
 }
 
 impl Format {
     /// All of them.
-    pub const ALL: [Format; 3] = [Format::Json, Format::Jsonl, Format::Npy];
+    pub const ALL: [Format; 16] = [
+        Format::Json,
+        Format::Jsonl,
+        Format::Npy,
+        Format::Qdrant,
+        Format::Pinecone,
+        Format::S3Vectors,
+        Format::OpenSearch,
+        Format::Elasticsearch,
+        Format::Pgvector,
+        Format::PgvectorSql,
+        Format::Chroma,
+        Format::Weaviate,
+        Format::Milvus,
+        Format::Turbopuffer,
+        Format::Arrow,
+        Format::Parquet,
+    ];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -44,7 +88,30 @@ impl Format {
             Format::Json => "json",
             Format::Jsonl => "jsonl",
             Format::Npy => "npy",
+            Format::Qdrant => "qdrant",
+            Format::Pinecone => "pinecone",
+            Format::S3Vectors => "s3-vectors",
+            Format::OpenSearch => "opensearch",
+            Format::Elasticsearch => "elasticsearch",
+            Format::Pgvector => "pgvector",
+            Format::PgvectorSql => "pgvector-sql",
+            Format::Chroma => "chroma",
+            Format::Weaviate => "weaviate",
+            Format::Milvus => "milvus",
+            Format::Turbopuffer => "turbopuffer",
+            Format::Arrow => "arrow",
+            Format::Parquet => "parquet",
         }
+    }
+
+    /// Whether documents stand in it as they are, each with one vector; else they are cut into points.
+    pub fn is_record(self) -> bool {
+        matches!(self, Format::Json | Format::Jsonl | Format::Npy)
+    }
+
+    /// Whether it is a matrix or table as a whole, and not bodies of requests.
+    pub fn is_file(self) -> bool {
+        matches!(self, Format::Npy | Format::Arrow | Format::Parquet)
     }
 
     /// The format of a name.
@@ -57,20 +124,20 @@ impl Format {
     /// # Errors
     /// [`Kind::InvalidValue`].
     pub fn check(self, encoding: Encoding) -> Result<()> {
-        match (self, encoding) {
-            (Format::Npy, Encoding::Base64) => {
-                Err(Error::value("encoding", "base64 has no place in a NumPy matrix; float is the same values"))
-            }
-            _ => Ok(()),
+        if self.takes(encoding) {
+            return Ok(());
         }
+        let taken: Vec<_> = Encoding::ALL.into_iter().filter(|e| self.takes(*e)).map(Encoding::name).collect();
+        let message = format!("encoding is {}, {} takes {}", encoding.name(), self.name(), taken.join(", "));
+        Err(Error::value("encoding", message))
     }
 }
 
-/// Writes points as they come, where the format can.
+/// Writes records as they come, where the format can.
 pub struct Writer<'a> {
     out: &'a mut dyn Write,
     format: Format,
-    kept: Vec<Point>,
+    kept: Vec<Record>,
 }
 
 impl std::fmt::Debug for Writer<'_> {
@@ -85,17 +152,17 @@ impl<'a> Writer<'a> {
         Self { out, format, kept: vec![] }
     }
 
-    /// Writes points; false where nobody reads on.
+    /// Writes records; false where nobody reads on.
     ///
     /// # Errors
     /// [`Kind::Io`].
-    pub fn push(&mut self, points: Vec<Point>) -> Result<bool> {
+    pub fn push(&mut self, records: Vec<Record>) -> Result<bool> {
         if self.format != Format::Jsonl {
-            self.kept.extend(points);
+            self.kept.extend(records);
             return Ok(true);
         }
-        for point in &points {
-            if !line(self.out, &json(point)?)? {
+        for record in &records {
+            if !line(self.out, &json(record)?)? {
                 return Ok(false);
             }
         }
@@ -119,9 +186,10 @@ impl<'a> Writer<'a> {
                     Encoding::Binary | Encoding::Ubinary => dimension.div_ceil(8),
                     _ => dimension,
                 };
-                let rows: Vec<_> = kept.into_iter().map(|point| point.embedding).collect();
+                let rows: Vec<_> = kept.into_iter().map(|record| record.embedding).collect();
                 npy::write(out, &rows, columns, encoding).map_err(unwritten)
             }
+            other => Err(Error::internal(format!("records are not written as {}", other.name()))),
         }
     }
 }
@@ -154,6 +222,6 @@ fn unwritten(error: std::io::Error) -> Error {
     Error::new(Kind::Io, format!("cannot write: {error}"))
 }
 
-fn json(point: &Point) -> Result<String> {
-    serde_json::to_string(point).map_err(|e| Error::internal(format!("a result is not JSON: {e}")))
+fn json(record: &Record) -> Result<String> {
+    serde_json::to_string(record).map_err(|e| Error::internal(format!("a result is not JSON: {e}")))
 }

@@ -2,8 +2,14 @@
 
 pub mod document;
 mod encoding;
+mod indexes;
 pub mod npy;
-pub mod packer;
+mod packer;
+mod payload;
+#[cfg(feature = "arrow")]
+pub mod table;
 pub mod transcript;
 
+pub use document::Format;
 pub use encoding::{Encoded, Encoding, encode};
+pub use packer::{Item, Packer};

@@ -1,10 +1,11 @@
 //! From documents and their vectors to the file of an index.
 
 use super::file::{Header, Metric, Part, Precision, write};
-use super::{Document, Index, words};
+use super::{Document, Index, signs, words};
 use crate::error::{Error, Kind, Result};
 use crate::kernels::scan::{HALVES, MOST4, ROWS, STEP, STEP4, Terms, Terms4};
 use half::f16;
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -12,8 +13,6 @@ use std::path::Path;
 pub const MOST_VALUES: usize = 65_536;
 /// The largest code.
 const LARGEST: f32 = 127.0;
-/// Bits of a word of signs.
-const WORD: usize = 64;
 
 /// An index while it is built.
 #[derive(Debug)]
@@ -26,7 +25,6 @@ pub struct Builder {
     codes: Vec<i8>,
     /// What a code stands for, what the code 0 stands for, and half the square of the row's length.
     scales: Vec<[f32; 3]>,
-    signs: Vec<u64>,
     halves: Vec<u16>,
     largest: Vec<f32>,
     documents: Vec<u8>,
@@ -38,16 +36,19 @@ pub struct Builder {
 /// A row over the largest of its magnitudes, as half floats that fill whole vectors; and that magnitude.
 pub(super) fn halved(row: &[f32]) -> (Vec<u16>, f32) {
     let largest = row.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-    let over = if largest > 0.0 { 1.0 / largest } else { 0.0 };
-    let mut halves: Vec<u16> = row.iter().map(|v| f16::from_f32(v * over).to_bits()).collect();
+    // A quotient, since one over a subnormal number is infinite.
+    let over = if largest > 0.0 { largest } else { 1.0 };
+    let mut halves: Vec<u16> = row.iter().map(|v| f16::from_f32(v / over).to_bits()).collect();
     halves.resize(row.len().next_multiple_of(HALVES), 0);
     (halves, largest)
 }
 
-/// The signs of a row, a bit for each value.
-pub(super) fn signs(row: &[f32]) -> Vec<u64> {
-    let word = |part: &[f32]| part.iter().enumerate().fold(0, |word, (i, v)| word | u64::from(*v > 0.0) << i);
-    row.chunks(WORD).map(word).collect()
+/// The row whose half floats they are.
+pub(super) fn floats(halves: &[u16], largest: f32) -> Vec<f32> {
+    let mut row = vec![0.0; halves.len()];
+    halves.reinterpret_cast::<f16>().convert_to_f32_slice(&mut row);
+    row.iter_mut().for_each(|v| *v *= largest);
+    row
 }
 
 /// Scales a row to length 1.
@@ -90,7 +91,6 @@ impl Builder {
             precision,
             codes: vec![],
             scales: vec![],
-            signs: vec![],
             halves: vec![],
             largest: vec![],
             documents: vec![],
@@ -133,7 +133,8 @@ impl Builder {
             return Err(Error::value("id", "the id is there twice"));
         }
         match self.precision {
-            Precision::Binary => self.signs.extend(signs(row)),
+            // They depend on the mean of all rows.
+            Precision::Binary => {}
             Precision::Int8 => {
                 let scale = if largest > 0.0 { largest / LARGEST } else { 1.0 };
                 self.codes.extend(row.iter().map(|v| (v / scale).round_ties_even() as i8));
@@ -176,7 +177,7 @@ impl Builder {
         }
         let header = Header::new(self.model, self.dimension, self.metric, self.precision, rows);
         let mut sections = match self.precision {
-            Precision::Binary => vec![(Part::Signs, bytemuck::cast_slice(&self.signs).to_vec())],
+            Precision::Binary => signs::sections(&self.halves, &self.largest, self.dimension, self.metric),
             Precision::Int8 => {
                 let codes = blocks(&self.codes, self.dimension, STEP);
                 let terms = terms(&self.codes, &self.scales, self.dimension);

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 const MAGIC: &[u8; 8] = b"TLINDEX\n";
 /// Files of other versions are refused.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const PREAMBLE: usize = 64;
 /// Sections begin at multiples of it.
 const ALIGNMENT: usize = 64;
@@ -50,7 +50,7 @@ pub enum Precision {
     Int8,
     /// Products of codes of 4 bits: half of the memory, and of the time.
     Int4,
-    /// Signs: an eighth of the memory, for models whose signs say enough.
+    /// Signs: a seventh of the memory, for models whose signs say enough.
     Binary,
 }
 
@@ -66,8 +66,12 @@ pub enum Part {
     Codes4,
     /// What those blocks have besides codes.
     Terms4,
-    /// A bit for each value of a row.
+    /// Signs of blocks of 16 rows less the mean of all rows.
     Signs,
+    /// What those blocks have besides signs.
+    SignTerms,
+    /// The mean of all rows, f32.
+    Mean,
     /// Rows as half floats, each over its largest magnitude.
     Halves,
     /// These magnitudes, f32.
@@ -91,6 +95,8 @@ impl Part {
     pub const INT8: [Part; 2] = [Part::Codes, Part::Terms];
     /// The same for codes of 4 bits.
     pub const INT4: [Part; 2] = [Part::Codes4, Part::Terms4];
+    /// The same for signs.
+    pub const BINARY: [Part; 2] = [Part::Signs, Part::SignTerms];
 }
 
 /// What an index says about itself.

@@ -7,6 +7,7 @@ mod best;
 mod build;
 mod file;
 mod filter;
+mod signs;
 mod words;
 
 pub use build::{Builder, MOST_VALUES};
@@ -15,7 +16,7 @@ pub use filter::Filter;
 
 use crate::error::{Error, Kind, Result};
 use crate::kernels::scan::{self, Group, HALVES, ROWS, STEP, STEP4, Terms, Terms4};
-use crate::kernels::{Isa, rowwise};
+use crate::kernels::{Isa, rowwise, signs as sign_scan};
 use crate::nn::Cpu;
 use best::{Best, Hit};
 use bytemuck::AnyBitPattern;
@@ -31,12 +32,14 @@ const LEAST: usize = 64;
 /// The same where codes of 4 bits are gone through, and signs, which say less.
 const OVERSAMPLE4: usize = 20;
 const LEAST4: usize = 256;
-const OVERSAMPLE_SIGNS: usize = 40;
-const LEAST_SIGNS: usize = 1000;
+const OVERSAMPLE_SIGNS: usize = 20;
+const LEAST_SIGNS: usize = 200;
 /// Rows asked for at most.
 pub const MOST: usize = 1000;
 /// Rows whose scores are computed before they are looked at: few enough for a cache.
 const CHUNK: usize = 1024;
+/// Rows that are scored in float lie anywhere: memory is asked for so many ahead.
+const AHEAD: usize = 4;
 /// Of reciprocal ranks (Cormack et al. 2009, doi 10.1145/1571941.1572114).
 const RANK: f32 = 60.0;
 
@@ -112,7 +115,11 @@ impl Index {
                 (Part::Codes4, blocks.saturating_mul(self.groups4() * size_of::<Group>())),
                 (Part::Terms4, blocks.saturating_mul(size_of::<Terms4>())),
             ],
-            Precision::Binary => vec![(Part::Signs, rows.saturating_mul(8 * self.sign_words()))],
+            Precision::Binary => vec![
+                (Part::Signs, blocks.saturating_mul(self.sign_groups() * size_of::<sign_scan::Group>())),
+                (Part::SignTerms, blocks.saturating_mul(size_of::<sign_scan::Terms>())),
+                (Part::Mean, d * size_of::<f32>()),
+            ],
         };
         sizes.push((Part::Halves, rows.saturating_mul(2 * self.halves())));
         sizes.extend([(Part::Largest, rows.saturating_mul(4)), (Part::Lengths, rows.saturating_mul(4))]);
@@ -135,8 +142,8 @@ impl Index {
         self.dimension().div_ceil(STEP4)
     }
 
-    fn sign_words(&self) -> usize {
-        self.dimension().div_ceil(64)
+    fn sign_groups(&self) -> usize {
+        self.dimension().div_ceil(sign_scan::STEP)
     }
 
     fn halves(&self) -> usize {
@@ -194,7 +201,7 @@ impl Index {
     /// As of [`Index::document`].
     pub fn vector(&self, row: usize) -> Result<Vec<f32>> {
         let (halves, largest) = self.row(row)?;
-        Ok(halves[..self.dimension()].iter().map(|bits| half::f16::from_bits(*bits).to_f32() * largest).collect())
+        Ok(build::floats(&halves[..self.dimension()], largest))
     }
 
     fn row(&self, row: usize) -> Result<(&[u16], f32)> {
@@ -287,14 +294,12 @@ impl Index {
                 })
             }
             Precision::Binary => {
-                let (signs, words) = (build::signs(&query), self.sign_words());
+                let mean = self.file.values(Part::Mean, 0..self.dimension())?;
+                let tables = signs::query(&query, mean, self.metric());
                 cpu.map(&parts, |part| {
-                    let mut distances = [0; CHUNK];
                     Self::scanned(part, candidates, takes, |rows, scores| {
-                        let distances = &mut distances[..rows.len()];
-                        let rows = self.file.values(Part::Signs, rows.start * words..rows.end * words)?;
-                        scan::distances(cpu.isa, &signs, rows, distances);
-                        scores.iter_mut().zip(distances).for_each(|(score, distance)| *score = -(*distance as f32));
+                        let (rows, terms) = self.blocks(Part::BINARY, rows, self.sign_groups())?;
+                        sign_scan::scores(cpu.isa, &tables, rows, terms, scores);
                         Ok(())
                     })
                 })
@@ -324,13 +329,13 @@ impl Index {
         Ok(best)
     }
 
-    /// Blocks of 16 rows, each of so many groups of codes, and what they have besides codes.
-    fn blocks<T: AnyBitPattern>(
+    /// Blocks of 16 rows, each of so many groups of codes or signs, and what they have besides.
+    fn blocks<G: AnyBitPattern, T: AnyBitPattern>(
         &self,
         parts: [Part; 2],
         rows: Range<usize>,
         groups: usize,
-    ) -> Result<(&[Group], &[T])> {
+    ) -> Result<(&[G], &[T])> {
         let blocks = rows.start / ROWS..rows.end.div_ceil(ROWS);
         let codes = self.file.values(parts[0], blocks.start * groups..blocks.end * groups)?;
         Ok((codes, self.file.values(parts[1], blocks)?))
@@ -342,7 +347,10 @@ impl Index {
         padded.resize(self.halves(), 0.0);
         let square = rowwise::dot(isa, &padded, &padded);
         let mut best = Best::new(count);
-        for hit in hits {
+        for (i, hit) in hits.iter().enumerate() {
+            if let Some(later) = hits.get(i + AHEAD) {
+                scan::fetch(isa, self.row(later.row as usize)?.0);
+            }
             let (row, largest) = self.row(hit.row as usize)?;
             let dot = scan::half_dot(isa, &padded, row) * largest;
             let score = match self.metric() {

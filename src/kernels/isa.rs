@@ -11,7 +11,7 @@ pub struct Proof(());
 pub enum Isa {
     /// What every CPU of the target has (SSE2 on x86-64, NEON without dot products on arm64).
     Scalar,
-    /// AVX2 with FMA, F16C and POPCNT.
+    /// AVX2 with FMA and F16C.
     #[cfg(target_arch = "x86_64")]
     Avx2(Proof),
     /// AVX-VNNI, and what AVX2 has.
@@ -49,7 +49,7 @@ impl Isa {
     pub fn available() -> Vec<Self> {
         use std::is_x86_feature_detected as has;
         let proof = Proof(());
-        let avx2 = has!("avx2") && has!("fma") && has!("f16c") && has!("popcnt");
+        let avx2 = has!("avx2") && has!("fma") && has!("f16c");
         let avx512 = avx2 && has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512vnni");
         let sets = [
             (true, Isa::Scalar),

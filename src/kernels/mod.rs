@@ -16,6 +16,7 @@ pub mod isa;
 pub mod peak;
 pub mod rowwise;
 pub mod scan;
+pub mod signs;
 pub(crate) mod simd;
 
 pub use isa::Isa;

@@ -1,4 +1,4 @@
-//! Scores of one query with many rows: products of codes of 8 and of 4 bits, of half floats, and distances of signs.
+//! Scores of one query with many rows: products of codes of 8 and of 4 bits, and of half floats.
 //!
 //! Rows of codes lie in blocks of 16, `[D / 4][16][4]`, so that the lanes of a vector are rows and no sum goes across them. Of
 //! codes of 4 bits a byte has two: of the value and of the fourth behind it.
@@ -18,7 +18,9 @@ pub type Group = [i8; ROWS * STEP];
 /// Sums that go on beside each other, so that no instruction waits for the one before it.
 const SUMS: usize = 4;
 /// How far ahead memory is asked for, in bytes: what does that by itself stops at the end of each page of a mapped file.
-const AHEAD: usize = 4096;
+pub(super) const AHEAD: usize = 4096;
+/// Bytes that memory gives at once.
+const LINE: usize = 64;
 /// Half floats of a row come in so many.
 pub const HALVES: usize = LANES;
 
@@ -54,7 +56,8 @@ impl Query {
 unsafe fn query<S: Simd>(vector: &[f32]) -> Query {
     let zero = (S::LEVELS + 1) / 2;
     let largest = vector.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-    let step = if largest > 0.0 { largest / (zero - 1) as f32 } else { 1.0 };
+    // Less than the least normal number is nothing in a product, and may be 0 here.
+    let step = largest.max(f32::MIN_POSITIVE) / (zero - 1) as f32;
     let mut codes = Vec::with_capacity(vector.len().next_multiple_of(STEP));
     for v in vector {
         codes.push(((v / step).round_ties_even() as i32 + zero) as u8);
@@ -135,9 +138,10 @@ unsafe fn block<S: Simd>(query: &Query, codes: &[Group], terms: &Terms, out: &mu
         }
     }
     for i in 0..ROWS {
-        let mut dot = -query.zero * terms.sum[i];
+        // A file may say that the sum is any number; of what was written none is beyond 32 bits.
+        let mut dot = (-query.zero).wrapping_mul(terms.sum[i]);
         for j in 0..SUMS {
-            dot += lanes[j][i];
+            dot = dot.wrapping_add(lanes[j][i]);
         }
         out[i] = dot as f32 * query.step * terms.scale[i] - terms.less[i];
     }
@@ -273,60 +277,15 @@ unsafe fn half_dot_of<S: Simd>(query: &[f32], row: &[u16]) -> f32 {
     }
 }
 
-/// How many signs of each row differ from those of a query, to `out`; a row has as many words as the query.
-///
-/// # Panics
-/// If the lengths do not fit each other.
-pub fn distances(isa: Isa, query: &[u64], rows: &[u64], out: &mut [u32]) {
-    assert!(!query.is_empty() && rows.len() == out.len() * query.len());
-    match isa {
-        Isa::Scalar => distances_of(query, rows, out),
-        // SAFETY: `Isa` has seen to it that the CPU has the instruction.
-        #[cfg(target_arch = "x86_64")]
-        _ => unsafe { distances_counted(query, rows, out) },
-        #[cfg(not(target_arch = "x86_64"))]
-        _ => distances_of(query, rows, out),
-    }
-}
-
-/// With an instruction that counts bits, and no wider ones: compilers make worse of those.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "popcnt")]
-fn distances_counted(query: &[u64], rows: &[u64], out: &mut [u32]) {
-    distances_of(query, rows, out);
+/// Asks for the memory of a row of half floats, which lies anywhere.
+pub fn fetch(isa: Isa, row: &[u16]) {
+    dispatch!(isa, fetch_of(row: &[u16]));
 }
 
 #[inline(always)]
-fn distances_of(query: &[u64], rows: &[u64], out: &mut [u32]) {
-    match query.len() {
-        2 => distances_of_size::<2>(query, rows, out),
-        4 => distances_of_size::<4>(query, rows, out),
-        6 => distances_of_size::<6>(query, rows, out),
-        8 => distances_of_size::<8>(query, rows, out),
-        12 => distances_of_size::<12>(query, rows, out),
-        16 => distances_of_size::<16>(query, rows, out),
-        24 => distances_of_size::<24>(query, rows, out),
-        words => {
-            for i in 0..out.len() {
-                out[i] = distance(query, &rows[i * words..(i + 1) * words]);
-            }
-        }
+unsafe fn fetch_of<S: Simd>(row: &[u16]) {
+    for at in (0..row.len()).step_by(LINE / size_of::<u16>()) {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe { S::prefetch(row[at..].as_ptr().cast()) }
     }
-}
-
-#[inline(always)]
-fn distances_of_size<const WORDS: usize>(query: &[u64], rows: &[u64], out: &mut [u32]) {
-    let ((rows, _), Some(query)) = (rows.as_chunks::<WORDS>(), query.first_chunk::<WORDS>()) else { return };
-    for i in 0..out.len() {
-        out[i] = distance(query, &rows[i]);
-    }
-}
-
-#[inline(always)]
-fn distance(query: &[u64], row: &[u64]) -> u32 {
-    let mut sum = 0;
-    for w in 0..row.len() {
-        sum += (query[w] ^ row[w]).count_ones();
-    }
-    sum
 }

@@ -1,15 +1,14 @@
 //! Points into bodies, bodies into an index. A body that the index refuses because of one of its points is halved until that one is
 //! alone, so that the others are not held back.
 
-use super::Sink;
+use super::{MOST_HELD, Sink};
 use crate::documents::Point;
 use crate::engine::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::format::Encoding;
-use crate::format::packer::{Format, Packer};
+use crate::format::{Encoding, Format, Packer};
 
-/// Points of a request at most: enough to make round trips cheap, and few enough for a request to be tried again.
-const MOST: usize = 500;
+/// Bytes of a request, where points are large: they are in memory more than once.
+const MOST_BYTES: usize = 8 << 20;
 /// Points that are refused one after the other, and none taken before, until nothing more is expected: vectors of another length
 /// than the index's, for instance.
 const HOPELESS: usize = 8;
@@ -30,17 +29,15 @@ pub(super) trait Index: Send {
 }
 
 /// How points are written.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Form {
     pub format: Format,
     pub encoding: Encoding,
-    /// The name of the table or collection, where a format has it.
-    pub collection: String,
 }
 
 impl Form {
     pub fn packer(&self) -> Result<Packer> {
-        Packer::new(self.format, self.encoding, &self.collection)
+        Packer::new(self.format, self.encoding, None)
     }
 }
 
@@ -77,7 +74,7 @@ impl<I: Index> Batches<I> {
                     self.send(&held, &body, deadline)?;
                 }
                 self.held.push((position, point.clone()));
-                if self.held.len() >= MOST {
+                if self.held.len() >= MOST_HELD || self.packer.bytes() >= MOST_BYTES {
                     self.flush(deadline)?;
                 }
             }

@@ -37,7 +37,6 @@ pub(super) enum Identity {
 }
 
 /// A request, as often as it has to be sent.
-#[derive(Debug)]
 pub(super) struct Ask<'a> {
     pub method: Method,
     pub url: &'a str,

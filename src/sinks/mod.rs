@@ -28,14 +28,17 @@ use crate::config::Secret;
 use crate::documents::Point;
 use crate::engine::{Deadline, Engine};
 use crate::error::{Error, Result, shown};
-use crate::format::Encoding;
-use crate::format::packer::Format;
+use crate::format::{Encoding, Format};
 use address::{Address, wrong};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use batch::{Batches, Form};
 use client::{Client, Identity};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
+/// Points of a request at most, and so points that a sink has not told of yet: enough to make round trips cheap, and few enough for
+/// a request to be tried again.
+pub const MOST_HELD: usize = 500;
 
 /// Where points are written.
 pub trait Sink: Send {
@@ -138,21 +141,20 @@ impl Target {
     /// [`crate::Kind::InvalidValue`] of `sink`: what is wrong, without the password.
     pub fn parse(url: &str, key: Option<Secret>) -> Result<Self> {
         let address = Address::parse(url)?;
-        let (place, format, collection) = match address.scheme.as_str() {
-            "qdrant+http" | "qdrant+https" => (qdrant(&address, key)?, Format::Qdrant, String::new()),
-            "opensearch+http" | "opensearch+https" | "elasticsearch+http" | "elasticsearch+https" => {
-                (opensearch(&address, key)?, Format::OpenSearch, String::new())
-            }
-            "s3vectors" => (s3_vectors(&address)?, Format::S3Vectors, String::new()),
-            "postgres" | "postgresql" => (postgres(&address, key)?, Format::PgvectorCopy, String::new()),
-            "s3" => (objects(&address)?, Format::Jsonl, "documents".into()),
+        let (place, format) = match address.scheme.as_str() {
+            "qdrant+http" | "qdrant+https" => (qdrant(&address, key)?, Format::Qdrant),
+            "opensearch+http" | "opensearch+https" => (opensearch(&address, key)?, Format::OpenSearch),
+            "elasticsearch+http" | "elasticsearch+https" => (opensearch(&address, key)?, Format::Elasticsearch),
+            "s3vectors" => (s3_vectors(&address)?, Format::S3Vectors),
+            "postgres" | "postgresql" => (postgres(&address, key)?, Format::Pgvector),
+            "s3" => (objects(&address)?, Format::Jsonl),
             other => {
                 let known = "qdrant+https, opensearch+https, s3vectors, postgres, s3";
                 return Err(wrong(format!("it begins with {:?}, it must be one of {known}", shown(other))));
             }
         };
         let encoding = address.parameter("encoding").map_or(Ok(Encoding::Float), encoding)?;
-        Self { place, form: Form { format, encoding, collection } }.checked()
+        Self { place, form: Form { format, encoding } }.checked()
     }
 
     /// Sets the format of objects: `TEALIGHT_SINK_FORMAT`.
@@ -164,6 +166,9 @@ impl Target {
             Error::value("TEALIGHT_SINK_FORMAT", format!("TEALIGHT_SINK_FORMAT is {:?}, {what}", shown(name)))
         };
         let format = Format::named(name).ok_or_else(|| refused("which is no format"))?;
+        if matches!(format, Format::Json | Format::Npy | Format::Arrow | Format::Parquet) {
+            return Err(refused("which is written as a whole; objects grow line by line, as jsonl does"));
+        }
         match self.place {
             Place::Objects { .. } => self.form.format = format,
             _ if format == self.form.format => {}
@@ -189,7 +194,7 @@ impl Target {
     /// [`crate::Kind::Upstream`]: the credentials or the region of AWS are missing.
     pub fn open(&self, source: &Source, deadline: Deadline) -> Result<Box<dyn Sink>> {
         deadline.check()?;
-        let form = self.form.clone();
+        let form = self.form;
         Ok(match &self.place {
             Place::Qdrant { url, name, identity } => {
                 let client = Client::new(name.clone(), identity.clone());

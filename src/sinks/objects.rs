@@ -3,19 +3,17 @@
 use super::batch::Form;
 use super::client::{Ask, Client, Identity, Reply};
 use super::retry::Miss;
-use super::{Sink, Source};
+use super::{MOST_HELD, Sink, Source};
 use crate::aws::s3::PATH;
 use crate::aws::upload::{MOST_PARTS, PART_BYTES, Step, completion, error_code, upload_id};
 use crate::aws::{endpoint, region};
 use crate::documents::Point;
 use crate::engine::Deadline;
 use crate::error::{Error, Kind, Result};
-use crate::format::packer::{Format, Packer};
+use crate::format::{Format, Packer};
 use percent_encoding::utf8_percent_encode;
 use std::time::Duration;
 
-/// Points of a line, in formats that have many in one.
-const POINTS: usize = 500;
 /// How long forgetting what was begun may take.
 const PARTING: Duration = Duration::from_secs(5);
 
@@ -26,8 +24,6 @@ pub(super) struct Upload {
     key: String,
     content_type: &'static str,
     packer: Packer,
-    /// Points in the packer.
-    packed: usize,
     /// Points ever given.
     given: usize,
     /// What is in no part yet.
@@ -46,8 +42,8 @@ impl Upload {
         let client = Client::new(format!("s3://{bucket}/{key}"), Identity::Aws { service: "s3", region: region()? });
         let content_type = if form.format == Format::Jsonl { "application/x-ndjson" } else { "text/plain" };
         let (bucket, packer, buffer) = (bucket.to_string(), form.packer()?, Vec::new());
-        let (packed, given, id, etags, sent) = (0, 0, None, vec![], 0);
-        Ok(Self { client, bucket, key, content_type, packer, packed, given, buffer, id, etags, sent })
+        let (given, id, etags, sent) = (0, None, vec![], 0);
+        Ok(Self { client, bucket, key, content_type, packer, given, buffer, id, etags, sent })
     }
 
     fn take(&mut self, point: &Point) -> Result<(), (usize, Error)> {
@@ -56,17 +52,14 @@ impl Upload {
         let item = self.packer.item(point).map_err(|error| (position, error))?;
         if let Some(body) = self.packer.push(item) {
             self.append(&body);
-            self.packed = 0;
         }
-        self.packed += 1;
-        if self.packed >= POINTS {
+        if self.packer.points() >= MOST_HELD || self.packer.bytes() >= PART_BYTES {
             self.unpack();
         }
         Ok(())
     }
 
     fn unpack(&mut self) {
-        self.packed = 0;
         if let Some(body) = self.packer.finish() {
             self.append(&body);
         }

@@ -96,8 +96,8 @@ impl Settings {
 /// A table.
 pub(super) struct Table {
     settings: Settings,
-    /// A connection lives on a thread of its caller's.
-    runtime: Runtime,
+    /// A connection lives on the thread of whoever writes.
+    runtime: Option<Runtime>,
     client: Option<Client>,
     /// The table's name as statements have it.
     name: String,
@@ -108,12 +108,14 @@ impl Table {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|e| Error::internal(format!("no event loop for PostgreSQL: {e}")))?;
         let name = quoted(&settings.table);
-        Ok(Self { settings, runtime, client: None, name })
+        Ok(Self { settings, runtime: Some(runtime), client: None, name })
     }
 
     /// Writes rows once, or says what it takes to write them.
     fn once(&mut self, rows: &[u8], time: Duration) -> Result<Answer, Miss> {
-        let Self { settings, runtime, client, name } = self;
+        let Self { settings, runtime: Some(runtime), client, name } = self else {
+            return Err(Error::internal("the event loop is gone").into());
+        };
         let work = async {
             let connected = match client.take().filter(|client| !client.is_closed()) {
                 Some(client) => client,
@@ -148,10 +150,19 @@ impl Table {
 
     /// The connection stays where it can.
     fn roll_back(&mut self, time: Duration) {
-        let Some(client) = self.client.take() else { return };
-        let ended = self.runtime.block_on(async { tokio::time::timeout(time, client.batch_execute("ROLLBACK")).await });
+        let (Some(client), Some(runtime)) = (self.client.take(), &self.runtime) else { return };
+        let ended = runtime.block_on(async { tokio::time::timeout(time, client.batch_execute("ROLLBACK")).await });
         if matches!(ended, Ok(Ok(()))) {
             self.client = Some(client);
+        }
+    }
+}
+
+/// Waits for nothing, not for a name that is still looked up either.
+impl Drop for Table {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
         }
     }
 }

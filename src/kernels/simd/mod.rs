@@ -27,12 +27,15 @@ pub(crate) const LANES: usize = 16;
 /// 1.5 * 2^23: added to a float it leaves the nearest whole number in the low bits, so that no conversion is needed.
 pub(crate) const SHIFT: f32 = 12_582_912.0;
 
+/// A tally holds what so many look-ups add: no more than 8 * 127 each, in 16 bits.
+pub(crate) const LOOKUPS: usize = 64;
+
 /// A vector of [`LANES`] floats.
 ///
 /// # Safety
 /// Every method needs the CPU to have the instruction set of the type. `load` and `store` touch [`LANES`] values from the
 /// pointer on, `load_half` as many half floats, `load_bytes` and `store_fours` four times as many bytes, `broadcast4`
-/// four bytes; none needs an alignment.
+/// four bytes, `look_up` 128 and 64; none needs an alignment.
 pub(crate) trait Simd: Copy {
     /// The highest code of an activation: sums of products of such codes with weights must be exact.
     const LEVELS: i32;
@@ -42,6 +45,8 @@ pub(crate) trait Simd: Copy {
     const TILE: Tile;
     /// [`LANES`] i32, or four times as many bytes.
     type Int: Copy;
+    /// Sums of bytes for each lane.
+    type Tally: Copy;
 
     unsafe fn splat(v: f32) -> Self;
     unsafe fn load(p: *const f32) -> Self;
@@ -97,6 +102,15 @@ pub(crate) trait Simd: Copy {
     unsafe fn dot_codes(sum: Self::Int, codes: Self::Int, weights: Self::Int) -> Self::Int;
     /// `sum + nibbles . codes`, four products a lane, exactly; nibbles from 0 to 15, codes from -127 to 127.
     unsafe fn dot_nibbles(sum: Self::Int, nibbles: Self::Int, codes: Self::Int) -> Self::Int;
+
+    /// Sums of nothing.
+    unsafe fn tally() -> Self::Tally;
+    /// Adds, for each lane, what four bytes look up: at `bytes` lie the first bytes of all lanes, then the second, and so on; at `tables`
+    /// eight tables of 16 values up to 127, a byte each, first four for the bytes' lower four bits, then four for their higher. At most
+    /// [`LOOKUPS`] times.
+    unsafe fn look_up(tally: Self::Tally, tables: *const u8, bytes: *const u8) -> Self::Tally;
+    /// The sums.
+    unsafe fn tallied(tally: Self::Tally) -> Self::Int;
 
     /// The nearest whole numbers, of magnitudes up to 2^22.
     #[inline(always)]

@@ -52,6 +52,7 @@ impl Simd for Neon {
     const BIAS: u8 = 128;
     const TILE: Tile = Tile::R6x1;
     type Int = Int;
+    type Tally = [uint16x8_t; 2];
 
     #[inline(always)] unsafe fn splat(v: f32) -> Self { Self([unsafe { vdupq_n_f32(v) }; 4]) }
     #[inline(always)] unsafe fn load(p: *const f32) -> Self { Self(unsafe { [vld1q_f32(p), vld1q_f32(p.add(4)), vld1q_f32(p.add(8)), vld1q_f32(p.add(12))] }) }
@@ -116,6 +117,23 @@ impl Simd for Neon {
     } }
     #[inline(always)] unsafe fn dot_nibbles(sum: Int, nibbles: Int, codes: Int) -> Int { unsafe { Self::dot_codes(sum, nibbles, codes) } }
     #[inline(always)] unsafe fn start(weight_sums: Int) -> Int { each(weight_sums, |v| unsafe { vshlq_n_s32::<7>(v) }) }
+
+    #[inline(always)] unsafe fn tally() -> [uint16x8_t; 2] { [unsafe { vdupq_n_u16(0) }; 2] }
+    #[inline(always)] unsafe fn look_up(tally: [uint16x8_t; 2], tables: *const u8, bytes: *const u8) -> [uint16x8_t; 2] {
+        let mut tally = tally;
+        for j in 0..4 {
+            unsafe {
+                let (low, high, bytes) = (vld1q_u8(tables.add(16 * j)), vld1q_u8(tables.add(64 + 16 * j)), vld1q_u8(bytes.add(16 * j)));
+                let sum = vaddq_u8(vqtbl1q_u8(low, vandq_u8(bytes, vdupq_n_u8(15))), vqtbl1q_u8(high, vshrq_n_u8::<4>(bytes)));
+                tally = [vaddw_u8(tally[0], vget_low_u8(sum)), vaddw_high_u8(tally[1], sum)];
+            }
+        }
+        tally
+    }
+    #[inline(always)] unsafe fn tallied(tally: [uint16x8_t; 2]) -> Int { unsafe {
+        let wide = [vmovl_u16(vget_low_u16(tally[0])), vmovl_high_u16(tally[0]), vmovl_u16(vget_low_u16(tally[1])), vmovl_high_u16(tally[1])];
+        each(wide, |v| vreinterpretq_s32_u32(v))
+    } }
     #[inline(always)] unsafe fn prefetch(p: *const u8) { unsafe { asm!("prfm pldl1keep, [{}]", in(reg) p, options(nostack, preserves_flags, readonly)) } }
 }
 

@@ -26,6 +26,7 @@ impl<const LEVELS: i32> Simd for Portable<LEVELS> {
     const BIAS: u8 = 0;
     const TILE: Tile = Tile::R4x1;
     type Int = [i32; LANES];
+    type Tally = [i32; LANES];
 
     #[inline(always)] unsafe fn splat(v: f32) -> Self { Self([v; LANES]) }
     #[inline(always)] unsafe fn load(p: *const f32) -> Self { Self(unsafe { p.cast::<[f32; LANES]>().read_unaligned() }) }
@@ -65,4 +66,12 @@ impl<const LEVELS: i32> Simd for Portable<LEVELS> {
     #[inline(always)] unsafe fn dot_nibbles(sum: [i32; LANES], nibbles: [i32; LANES], codes: [i32; LANES]) -> [i32; LANES] {
         dot4(sum, |i, b| nibbles[i].to_le_bytes()[b] as i32 * (codes[i].to_le_bytes()[b] as i8) as i32)
     }
+
+    #[inline(always)] unsafe fn tally() -> [i32; LANES] { [0; LANES] }
+    #[inline(always)] unsafe fn look_up(tally: [i32; LANES], tables: *const u8, bytes: *const u8) -> [i32; LANES] {
+        let (tables, bytes) = unsafe { (&*tables.cast::<[[[u8; 16]; 4]; 2]>(), &*bytes.cast::<[[u8; LANES]; 4]>()) };
+        let both = |byte: u8, j: usize| i32::from(tables[0][j][usize::from(byte & 15)]) + i32::from(tables[1][j][usize::from(byte >> 4)]);
+        from_fn(|i| (0..4).fold(tally[i], |sum, j| sum + both(bytes[j][i], j)))
+    }
+    #[inline(always)] unsafe fn tallied(tally: [i32; LANES]) -> [i32; LANES] { tally }
 }

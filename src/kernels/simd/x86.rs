@@ -95,6 +95,33 @@ unsafe fn dot_bytes<const VNNI: bool>(sum: __m256i, unsigned: __m256i, signed: _
     }
 }
 
+/// Adds bytes of two tables and then to a tally: all pairs of bytes as words, whose lower bytes carry over, and the upper
+/// bytes.
+#[inline(always)]
+unsafe fn look_up32(tally: [__m256i; 2], low: *const u8, high: *const u8, bytes: *const u8) -> [__m256i; 2] {
+    // SAFETY: the caller vouches for AVX2, and for 32 bytes at each pointer.
+    unsafe {
+        let (bytes, four) = (_mm256_loadu_si256(bytes.cast()), _mm256_set1_epi8(15));
+        let low = _mm256_shuffle_epi8(_mm256_loadu_si256(low.cast()), _mm256_and_si256(bytes, four));
+        let bytes = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), four);
+        let sum = _mm256_add_epi8(low, _mm256_shuffle_epi8(_mm256_loadu_si256(high.cast()), bytes));
+        [_mm256_add_epi16(tally[0], sum), _mm256_add_epi16(tally[1], _mm256_srli_epi16::<8>(sum))]
+    }
+}
+
+/// The sums of 16 lanes, as words, of a tally in both halves of vectors.
+#[inline(always)]
+unsafe fn tallied16(tally: [__m256i; 2]) -> [__m128i; 2] {
+    // SAFETY: the caller vouches for AVX2.
+    unsafe {
+        // The words have wrapped around; what the lower bytes add up to has not.
+        let even = _mm256_sub_epi16(tally[0], _mm256_slli_epi16::<8>(tally[1]));
+        let even = _mm_add_epi16(_mm256_castsi256_si128(even), _mm256_extracti128_si256::<1>(even));
+        let odd = _mm_add_epi16(_mm256_castsi256_si128(tally[1]), _mm256_extracti128_si256::<1>(tally[1]));
+        [_mm_unpacklo_epi16(even, odd), _mm_unpackhi_epi16(even, odd)]
+    }
+}
+
 // SAFETY of every block: the caller vouches for the instruction set and the pointers, as the trait says.
 #[rustfmt::skip]
 #[allow(clippy::undocumented_unsafe_blocks)] // One reason for all, above.
@@ -103,6 +130,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     const BIAS: u8 = 0;
     const TILE: Tile = if VNNI { Tile::R6x1 } else { Tile::R4x1 };
     type Int = [__m256i; 2];
+    type Tally = [__m256i; 2];
 
     #[inline(always)] unsafe fn splat(v: f32) -> Self { Self([unsafe { _mm256_set1_ps(v) }; 2]) }
     #[inline(always)] unsafe fn load(p: *const f32) -> Self { Self(unsafe { [_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8))] }) }
@@ -155,6 +183,16 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     #[inline(always)] unsafe fn dot_nibbles(sum: Self::Int, nibbles: Self::Int, codes: Self::Int) -> Self::Int { unsafe {
         [dot_bytes::<VNNI>(sum[0], nibbles[0], codes[0]), dot_bytes::<VNNI>(sum[1], nibbles[1], codes[1])]
     } }
+
+    #[inline(always)] unsafe fn tally() -> [__m256i; 2] { unsafe { [_mm256_setzero_si256(); 2] } }
+    #[inline(always)] unsafe fn look_up(tally: [__m256i; 2], tables: *const u8, bytes: *const u8) -> [__m256i; 2] { unsafe {
+        let tally = look_up32(tally, tables, tables.add(64), bytes);
+        look_up32(tally, tables.add(32), tables.add(96), bytes.add(32))
+    } }
+    #[inline(always)] unsafe fn tallied(tally: [__m256i; 2]) -> Self::Int { unsafe {
+        let [low, high] = tallied16(tally);
+        [_mm256_cvtepu16_epi32(low), _mm256_cvtepu16_epi32(high)]
+    } }
 }
 
 /// AVX-512 with VNNI.
@@ -169,6 +207,7 @@ impl Simd for Avx512 {
     const BIAS: u8 = 0;
     const TILE: Tile = Tile::R4x3;
     type Int = __m512i;
+    type Tally = [__m512i; 2];
 
     #[inline(always)] unsafe fn splat(v: f32) -> Self { Self(unsafe { _mm512_set1_ps(v) }) }
     #[inline(always)] unsafe fn load(p: *const f32) -> Self { Self(unsafe { _mm512_loadu_ps(p) }) }
@@ -215,6 +254,21 @@ impl Simd for Avx512 {
     } }
     #[inline(always)] unsafe fn dot_codes(sum: __m512i, codes: __m512i, weights: __m512i) -> __m512i { unsafe { _mm512_dpbusd_epi32(sum, codes, weights) } }
     #[inline(always)] unsafe fn dot_nibbles(sum: __m512i, nibbles: __m512i, codes: __m512i) -> __m512i { unsafe { _mm512_dpbusd_epi32(sum, nibbles, codes) } }
+
+    #[inline(always)] unsafe fn tally() -> [__m512i; 2] { unsafe { [_mm512_setzero_si512(); 2] } }
+    #[inline(always)] unsafe fn look_up(tally: [__m512i; 2], tables: *const u8, bytes: *const u8) -> [__m512i; 2] { unsafe {
+        let (bytes, four) = (_mm512_loadu_si512(bytes.cast()), _mm512_set1_epi8(15));
+        let low = _mm512_shuffle_epi8(_mm512_loadu_si512(tables.cast()), _mm512_and_si512(bytes, four));
+        let bytes = _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), four);
+        let sum = _mm512_add_epi8(low, _mm512_shuffle_epi8(_mm512_loadu_si512(tables.add(64).cast()), bytes));
+        [_mm512_add_epi16(tally[0], sum), _mm512_add_epi16(tally[1], _mm512_srli_epi16::<8>(sum))]
+    } }
+    #[inline(always)] unsafe fn tallied(tally: [__m512i; 2]) -> __m512i { unsafe {
+        let even = _mm256_add_epi16(_mm512_castsi512_si256(tally[0]), _mm512_extracti64x4_epi64::<1>(tally[0]));
+        let odd = _mm256_add_epi16(_mm512_castsi512_si256(tally[1]), _mm512_extracti64x4_epi64::<1>(tally[1]));
+        let [low, high] = tallied16([even, odd]);
+        _mm512_cvtepu16_epi32(_mm256_set_m128i(high, low))
+    } }
 }
 
 /// The upper eight lanes.

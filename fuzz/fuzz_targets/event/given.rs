@@ -1,0 +1,147 @@
+//! Requests, and the events that carry them.
+
+use arbitrary::{Arbitrary, Unstructured};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+const METHODS: [&str; 5] = ["GET", "POST", "PUT", "OPTIONS", "BREW"];
+/// Parts of paths that mean something, beside any others.
+const PARTS: [&str; 6] = ["v1", "embeddings", "prod", "$default", "%2F", "embed"];
+const FIELDS: [&str; 9] = ["input", "inputs", "ids", "messages", "prompt", "audio", "uri", "query", "vector"];
+
+/// A front door.
+#[derive(Debug, Clone, Copy, Arbitrary)]
+enum Form {
+    V2,
+    V1,
+    Alb,
+    AlbMulti,
+}
+
+#[derive(Debug, Arbitrary)]
+enum Body {
+    None,
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+/// A request of HTTP.
+#[derive(Debug, Arbitrary)]
+pub struct Http {
+    form: Form,
+    #[arbitrary(with = |u: &mut Unstructured| u.choose(&METHODS).copied())]
+    method: &'static str,
+    #[arbitrary(with = |u: &mut Unstructured| path(u))]
+    path: String,
+    stage: Option<String>,
+    headers: BTreeMap<String, Vec<String>>,
+    body: Body,
+}
+
+fn path(u: &mut Unstructured) -> arbitrary::Result<String> {
+    let part = |u: &mut Unstructured| match u.ratio(1, 2)? {
+        true => u.arbitrary::<String>(),
+        false => u.choose(&PARTS).map(|part| part.to_string()),
+    };
+    (0..u.int_in_range(1..=4)?).map(|_| Ok(format!("/{}", part(u)?))).collect()
+}
+
+impl Http {
+    pub fn method(&self) -> &str {
+        self.method
+    }
+
+    /// The path as it came, and without the stage where it begins with it.
+    pub fn paths(&self) -> Vec<&str> {
+        let stage = self.stage.as_deref().unwrap_or("$default");
+        let rest = self.path.strip_prefix('/').and_then(|path| path.strip_prefix(stage));
+        let rest = rest.filter(|rest| rest.is_empty() || rest.starts_with('/'));
+        let rest = rest.map(|rest| if rest.is_empty() { "/" } else { rest });
+        [Some(self.path.as_str()), rest].into_iter().flatten().collect()
+    }
+
+    pub fn body(&self) -> Bytes {
+        match &self.body {
+            Body::None => Bytes::new(),
+            Body::Text(text) => text.clone().into(),
+            Body::Bytes(bytes) => bytes.clone().into(),
+        }
+    }
+
+    /// Those that HTTP can have, as the front door hands them on.
+    pub fn headers(&self) -> impl Iterator<Item = (&String, &String)> {
+        let is_multi = matches!(self.form, Form::AlbMulti | Form::V1);
+        let some = move |(name, values): (_, &'_ Vec<String>)| (name, if is_multi { values.len() } else { 1 });
+        let kept = self.headers.iter().map(move |pair| (some(pair), pair.1));
+        let pairs = kept.flat_map(|((name, count), values)| values.iter().rev().take(count).map(move |v| (name, v)));
+        pairs.filter(|(name, value)| HeaderName::try_from(*name).is_ok() && HeaderValue::try_from(*value).is_ok())
+    }
+
+    pub fn event(&self) -> Value {
+        let last = |values: &Vec<String>| values.last().cloned();
+        let single: Map<String, Value> =
+            self.headers.iter().filter_map(|(name, values)| Some((name.clone(), last(values)?.into()))).collect();
+        let (body, encoded) = match &self.body {
+            Body::None => (Value::Null, false),
+            Body::Text(text) => (text.clone().into(), false),
+            Body::Bytes(bytes) => (STANDARD.encode(bytes).into(), true),
+        };
+        let mut event = json!({"body": body, "isBase64Encoded": encoded});
+        let (path, method) = match self.form {
+            Form::V2 => {
+                event["requestContext"] = json!({"http": {"method": self.method}});
+                ("rawPath", None)
+            }
+            Form::V1 => {
+                event["requestContext"] = json!({"resourceId": "x"});
+                ("path", Some(self.method))
+            }
+            Form::Alb | Form::AlbMulti => {
+                event["requestContext"] = json!({"elb": {"targetGroupArn": "x"}});
+                ("path", Some(self.method))
+            }
+        };
+        event[path] = self.path.clone().into();
+        if let Some(method) = method {
+            event["httpMethod"] = method.into();
+        }
+        if let Some(stage) = &self.stage {
+            event["requestContext"]["stage"] = stage.clone().into();
+        }
+        if !matches!(self.form, Form::AlbMulti) {
+            event["headers"] = single.into();
+        }
+        if matches!(self.form, Form::AlbMulti | Form::V1) {
+            event["multiValueHeaders"] = json!(self.headers);
+        }
+        event
+    }
+}
+
+/// A direct invocation.
+#[derive(Debug, Arbitrary)]
+pub struct Direct {
+    pub path: Option<String>,
+    method: Option<String>,
+    #[arbitrary(with = |u: &mut Unstructured| u.choose(&FIELDS).copied())]
+    field: &'static str,
+    pub text: String,
+    is_object: bool,
+}
+
+impl Direct {
+    pub fn event(&self) -> Value {
+        let value = if self.is_object { json!({"source_sentence": self.text}) } else { json!(self.text) };
+        let mut event = json!({self.field: value});
+        for (name, value) in [("path", &self.path), ("method", &self.method)] {
+            if let Some(value) = value {
+                event[name] = value.clone().into();
+            }
+        }
+        event
+    }
+}

@@ -1,0 +1,262 @@
+//! `tealight embed --format`, where an index takes the output: documents of a file to points, and those to bodies of requests.
+
+use super::embed::{EmbedArgs, output};
+use crate::documents::{self, Document, Form, Point, Stream};
+use crate::engine::documents::EmbedDocuments;
+use crate::engine::speech;
+use crate::engine::{Deadline, Engine};
+use crate::error::{Error, Kind, Result, shown};
+use crate::format::document::flush;
+#[cfg(feature = "arrow")]
+use crate::format::table::Table;
+use crate::format::{Format, Packer};
+use crate::models::map::map;
+use crate::models::pack::replace;
+use std::fs::File;
+use std::io::{BufReader, Write};
+use std::path::{Path, PathBuf};
+
+/// Documents of one call of the engine.
+const GROUP: usize = 256;
+/// Bytes of their texts, beyond which no other is added.
+const GROUP_BYTES: usize = 256 << 10;
+/// Where the number of a body stands in a file name.
+const NUMBER: &str = "{}";
+
+/// Takes the points of documents.
+pub(super) trait Taker {
+    /// Takes the points of a document, all or none; false where nobody reads on.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidValue`]: the index does not take them. Others end the work.
+    fn take(&mut self, points: Vec<Point>) -> Result<bool>;
+    /// Ends.
+    fn finish(&mut self) -> Result<()>;
+}
+
+pub(super) fn run(args: &EmbedArgs, engine: &Engine, format: Format) -> Result<()> {
+    let encoding = args.encoding.0;
+    match &args.output {
+        Some(path) if path.to_string_lossy().contains(NUMBER) && !format.is_file() => {
+            let packer = Packer::new(format, encoding, args.collection.as_deref())?;
+            convert(args, engine, &mut Files { packer, path: path.clone(), number: 0 })
+        }
+        path => output(path.as_deref(), |out| match format {
+            #[cfg(feature = "arrow")]
+            Format::Arrow | Format::Parquet => convert(args, engine, &mut Rows::new(args, engine, format, out)?),
+            #[cfg(not(feature = "arrow"))]
+            Format::Arrow | Format::Parquet => {
+                Err(Error::value("format", "this binary was built without the feature arrow"))
+            }
+            _ => {
+                let packer = Packer::new(format, encoding, args.collection.as_deref())?;
+                convert(args, engine, &mut Bodies { packer, out })
+            }
+        }),
+    }
+}
+
+/// Bodies one after the other.
+struct Bodies<'a> {
+    packer: Packer,
+    out: &'a mut dyn Write,
+}
+
+impl Taker for Bodies<'_> {
+    fn take(&mut self, points: Vec<Point>) -> Result<bool> {
+        let items = points.iter().map(|point| self.packer.item(point)).collect::<Result<Vec<_>>>()?;
+        for item in items {
+            if let Some(body) = self.packer.push(item)
+                && !written(self.out, &body)?
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        match self.packer.finish() {
+            Some(body) => written(self.out, &body).map(drop),
+            None => Ok(()),
+        }
+    }
+}
+
+fn written(out: &mut dyn Write, body: &[u8]) -> Result<bool> {
+    match out.write_all(body) {
+        Ok(()) => flush(out),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Error::new(Kind::Io, format!("cannot write: {error}"))),
+    }
+}
+
+/// A file for each body.
+struct Files {
+    packer: Packer,
+    path: PathBuf,
+    number: usize,
+}
+
+impl Files {
+    fn write(&mut self, body: &[u8]) -> Result<()> {
+        self.number += 1;
+        let name = self.path.to_string_lossy().replace(NUMBER, &self.number.to_string());
+        replace(Path::new(&name), |out| out.write_all(body))
+    }
+}
+
+impl Taker for Files {
+    fn take(&mut self, points: Vec<Point>) -> Result<bool> {
+        let items = points.iter().map(|point| self.packer.item(point)).collect::<Result<Vec<_>>>()?;
+        for item in items {
+            if let Some(body) = self.packer.push(item) {
+                self.write(&body)?;
+            }
+        }
+        Ok(true)
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        match self.packer.finish() {
+            Some(body) => self.write(&body),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A table as a whole.
+#[cfg(feature = "arrow")]
+struct Rows<'a> {
+    table: Option<Table<'a>>,
+    dimension: usize,
+}
+
+#[cfg(feature = "arrow")]
+impl<'a> Rows<'a> {
+    fn new(args: &EmbedArgs, engine: &Engine, format: Format, out: &'a mut dyn Write) -> Result<Self> {
+        let dimension = match args.dimensions {
+            Some(dimension) => dimension,
+            None => engine.preload()?.model.dimension(),
+        };
+        Ok(Self { table: Some(Table::new(format, args.encoding.0, out)?), dimension })
+    }
+}
+
+#[cfg(feature = "arrow")]
+impl Taker for Rows<'_> {
+    fn take(&mut self, points: Vec<Point>) -> Result<bool> {
+        self.table.as_mut().map_or(Ok(()), |table| table.push(points)).map(|()| true)
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.table.take().map_or(Ok(()), |table| table.finish(self.dimension))
+    }
+}
+
+pub(super) fn convert(args: &EmbedArgs, engine: &Engine, taker: &mut dyn Taker) -> Result<()> {
+    let mut failed = Failed { goes_on: args.keep_going, count: 0 };
+    let mut documents = documents(args, engine)?;
+    loop {
+        let (mut numbers, mut group, mut bytes) = (vec![], vec![], 0);
+        while group.len() < GROUP && bytes < GROUP_BYTES {
+            let Some(entry) = documents.next() else { break };
+            let entry = entry?;
+            match entry.document {
+                Ok(document) => {
+                    bytes += document.text.len();
+                    numbers.push(entry.number);
+                    group.push(document);
+                }
+                Err(error) => failed.add(entry.number, None, error)?,
+            }
+        }
+        if group.is_empty() {
+            break;
+        }
+        let names: Vec<_> = group.iter().map(|document| document.name().unwrap_or_default()).collect();
+        let embedded = engine.run(args.job(group), Deadline::NONE)?;
+        for ((number, name), points) in numbers.into_iter().zip(names).zip(embedded.points) {
+            match points.and_then(|points| taker.take(points)) {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                Err(error) => failed.add(number, Some(name), error)?,
+            }
+        }
+    }
+    taker.finish()?;
+    failed.end()
+}
+
+impl EmbedArgs {
+    fn job(&self, documents: Vec<Document>) -> EmbedDocuments {
+        EmbedDocuments {
+            model: None,
+            documents,
+            chunking: self.chunking(),
+            dimensions: self.dimensions,
+            prompt: self.prompt.clone(),
+        }
+    }
+}
+
+/// Documents that have no points.
+struct Failed {
+    goes_on: bool,
+    count: usize,
+}
+
+impl Failed {
+    /// Tells of one, or ends with it.
+    fn add(&mut self, number: usize, name: Option<String>, error: Error) -> Result<()> {
+        let is_own =
+            !matches!(error.kind, Kind::Io | Kind::Internal | Kind::Upstream | Kind::Timeout | Kind::ModelLoad);
+        let error = match name {
+            Some(name) => error.context(format_args!("document {number}, {:?}", shown(&name))),
+            None => error.context(format_args!("line {number}")),
+        };
+        if !self.goes_on || !is_own {
+            return Err(error);
+        }
+        self.count += 1;
+        let _ = writeln!(std::io::stderr(), "tealight: {error}");
+        Ok(())
+    }
+
+    fn end(&self) -> Result<()> {
+        match self.count {
+            0 => Ok(()),
+            n => Err(Error::new(Kind::InvalidValue, format!("{n} documents were left out"))),
+        }
+    }
+}
+
+/// Documents of the texts that were given, or of the input by its name.
+pub(super) fn documents<'a>(args: &'a EmbedArgs, engine: &'a Engine) -> Result<Stream<'a>> {
+    if !args.texts.is_empty() {
+        return Ok(documents::listed(args.texts.iter().map(|text| Document::of(text).checked())));
+    }
+    let Some(path) = args.input.as_deref().filter(|path| *path != Path::new("-")) else {
+        return Ok(documents::texts(std::io::stdin().lock(), super::embed::told));
+    };
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let form = Form::of(&name).ok();
+    if form == Some(Form::Audio) {
+        let segments =
+            speech::documents(engine, &name, map(path)?, Deadline::NONE).map_err(|e| e.context(path.display()))?;
+        return Ok(documents::listed(segments.into_iter().map(Ok)));
+    }
+    let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
+    match form {
+        Some(Form::Table(delimiter)) => Ok(documents::table(file, delimiter)),
+        #[cfg(feature = "arrow")]
+        Some(Form::Columns) => Ok(documents::columns(file)),
+        #[cfg(not(feature = "arrow"))]
+        Some(Form::Columns) => {
+            Err(Error::value("input", "this binary was built without the feature arrow, which reads Parquet"))
+        }
+        Some(Form::Text) => Ok(documents::whole(file, Some(name))),
+        Some(Form::Lines) => Ok(documents::lines(BufReader::new(file))),
+        _ => Ok(documents::texts(BufReader::new(file), super::embed::told)),
+    }
+}

@@ -1,0 +1,25 @@
+//! Events without the runtime around them, for `fuzz/`: what is asked, and how a reply goes back.
+
+use super::{HttpEvent, Kinds, direct, kind_of};
+use crate::error::Result;
+use bytes::Bytes;
+use http::{Request, Response};
+use serde_json::value::RawValue;
+
+/// The request that an event carries, if its kind carries one.
+pub fn request(payload: &str) -> Result<Option<Request<Bytes>>> {
+    match kind_of(payload) {
+        Kinds::Http => HttpEvent::parse(payload)?.request().map(Some),
+        Kinds::Direct => direct::request(payload).map(Some),
+        Kinds::S3Test | Kinds::Other(_) => Ok(None),
+    }
+}
+
+/// A reply in the event's form.
+pub fn reply(payload: &str, response: &Response<Bytes>) -> Result<Box<RawValue>> {
+    match kind_of(payload) {
+        Kinds::Http => HttpEvent::parse(payload)?.reply(response),
+        Kinds::Direct => direct::reply(response),
+        Kinds::S3Test | Kinds::Other(_) => Ok(direct::null()),
+    }
+}

@@ -1,0 +1,451 @@
+//! Sinks against servers that fail in every way: each on a free port of this machine, and each the same every time.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use serde_json::{Value, json};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use support::aws::{ACCESS_KEY, SECRET_KEY, TOKEN, check_signature};
+use support::http::{Message, Mock, Reply, nowhere};
+use tealight::config::Secret;
+use tealight::documents::{Document, Origin, Point};
+use tealight::engine::Deadline;
+use tealight::sinks::{Sink, Source, Target};
+use tealight::{Error, Kind, Result};
+
+fn point(text: &str) -> Point {
+    let origin = Arc::new(Origin::new(&Document::of(text), "m").unwrap());
+    let vector = vec![0.25, 0.5];
+    Point { id: origin.id(0), origin, chunk: 0, text: text.into(), start: 0, end: text.len(), vector }
+}
+
+fn points(count: usize) -> Vec<Point> {
+    (0..count).map(|n| point(&format!("word {n}"))).collect()
+}
+
+fn open(url: &str) -> Box<dyn Sink> {
+    let source = Source::Documents("test".into());
+    Target::parse(url, Some(Secret("sesame".into()))).unwrap().open(&source, Deadline::NONE).unwrap()
+}
+
+fn within(time: Duration) -> Deadline {
+    Deadline(Some(Instant::now() + time))
+}
+
+/// Writes all of it; the positions that were refused, and why.
+fn write(sink: &mut dyn Sink, points: &[Point], deadline: Deadline) -> Result<Vec<(usize, Error)>> {
+    let mut refused = sink.write(points, deadline)?;
+    refused.extend(sink.finish(deadline)?);
+    Ok(refused)
+}
+
+fn qdrant(mock: &Mock) -> Box<dyn Sink> {
+    open(&format!("qdrant+http://{}/docs", mock.address))
+}
+
+fn opensearch(mock: &Mock) -> Box<dyn Sink> {
+    open(&format!("opensearch+http://{}/docs", mock.address))
+}
+
+fn taken() -> Reply {
+    Reply::new(200, r#"{"result":{"status":"completed"},"status":"ok"}"#)
+}
+
+/// The replies of a list, then others.
+fn first(replies: Vec<Reply>, then: impl Fn(&Message) -> Reply + Send + Sync + 'static) -> Mock {
+    let calls = AtomicUsize::new(0);
+    Mock::start(move |request| match replies.get(calls.fetch_add(1, Ordering::SeqCst)) {
+        Some(reply) => reply.clone(),
+        None => then(request),
+    })
+}
+
+#[test]
+fn a_body_is_what_qdrant_takes() {
+    let mock = Mock::start(|_| taken());
+    assert!(write(&mut *qdrant(&mock), &points(3), Deadline::NONE).unwrap().is_empty());
+    let seen = mock.seen();
+    assert_eq!((seen.len(), seen[0].method(), seen[0].path()), (1, "PUT", "/collections/docs/points?wait=true"));
+    assert_eq!((seen[0].header("api-key"), seen[0].header("content-type")), (Some("sesame"), Some("application/json")));
+    let body = seen[0].json();
+    assert_eq!(body["points"].as_array().unwrap().len(), 3);
+    assert_eq!(body["points"][1]["payload"]["text"], "word 1");
+}
+
+#[test]
+fn nothing_is_not_sent() {
+    let mock = Mock::start(|_| taken());
+    assert!(write(&mut *qdrant(&mock), &[], Deadline::NONE).unwrap().is_empty());
+    assert_eq!(mock.seen().len(), 0);
+}
+
+#[test]
+fn what_passes_is_tried_again_after_what_the_server_asks_for() {
+    let replies = vec![
+        Reply::new(429, r#"{"status":{"error":"slow down"}}"#).header("retry-after", 1),
+        Reply::new(500, "oops"),
+        Reply { cut: Some(5), ..taken() },
+    ];
+    let mock = first(replies, |_| taken());
+    let began = Instant::now();
+    assert!(write(&mut *qdrant(&mock), &points(2), Deadline::NONE).unwrap().is_empty());
+    let seen = mock.seen();
+    assert_eq!(seen.len(), 4);
+    assert!(seen.iter().all(|request| request.body == seen[0].body));
+    assert!(began.elapsed() >= Duration::from_secs(1));
+}
+
+#[test]
+fn nobody_waits_longer_than_there_is_time() {
+    let mock = Mock::start(|_| Reply::new(429, "").header("retry-after", 30));
+    let began = Instant::now();
+    let error = write(&mut *qdrant(&mock), &points(1), within(Duration::from_secs(3))).unwrap_err();
+    assert!(error.message.contains("429") && error.message.contains("30 s"), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(1) && mock.seen().len() == 1);
+
+    let slow = Mock::start(|_| {
+        std::thread::sleep(Duration::from_secs(20));
+        taken()
+    });
+    let began = Instant::now();
+    let error = write(&mut *qdrant(&slow), &points(1), within(Duration::from_secs(1))).unwrap_err();
+    assert!(error.kind.retryable() && began.elapsed() < Duration::from_secs(3), "{error}");
+
+    let past = Deadline(Some(Instant::now()));
+    assert_eq!(write(&mut *qdrant(&mock), &points(1), past).unwrap_err().kind, Kind::Timeout);
+}
+
+#[test]
+fn what_does_not_pass_is_said_once_and_clearly() {
+    for (status, text, words) in [
+        (401, "", vec!["401", "TEALIGHT_SINK_KEY"]),
+        (403, r#"{"status":{"error":"forbidden"}}"#, vec!["403", "forbidden"]),
+        (404, r#"{"status":{"error":"Not found: Collection `docs`"}}"#, vec!["404", "Not found: Collection `docs`"]),
+        (301, "", vec!["301"]),
+    ] {
+        let mock = Mock::start(move |_| Reply::new(status, text).header("location", "http://example.com"));
+        let error = write(&mut *qdrant(&mock), &points(3), Deadline::NONE).unwrap_err();
+        assert!(words.iter().all(|word| error.message.contains(word)), "{error}");
+        assert!(error.message.contains("collection docs of Qdrant"), "{error}");
+        assert!(!error.message.contains("sesame") && !error.message.contains("word 1"), "{error}");
+        assert_eq!(mock.seen().len(), 1);
+    }
+}
+
+#[test]
+fn a_server_that_is_not_there_is_waited_for() {
+    let address = nowhere();
+    let begun = Instant::now();
+    let late = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        let listener = std::net::TcpListener::bind(address).unwrap();
+        let (mut socket, _) = listener.accept().unwrap();
+        let mut reader = std::io::BufReader::new(socket.try_clone().unwrap());
+        Message::read(&mut reader).unwrap();
+        std::io::Write::write_all(&mut socket, b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
+    });
+    let mut sink = open(&format!("qdrant+http://{address}/docs"));
+    write(&mut *sink, &points(1), Deadline::NONE).unwrap();
+    late.join().unwrap();
+    assert!(begun.elapsed() >= Duration::from_millis(300));
+}
+
+/// As Qdrant does it: a body is taken as a whole or not at all.
+fn refusing(word: &'static str) -> Mock {
+    Mock::start(move |request| match request.text().contains(word) {
+        true => Reply::new(400, r#"{"status":{"error":"Wrong input: Vector dimension error"}}"#),
+        false => taken(),
+    })
+}
+
+#[test]
+fn one_point_that_is_refused_holds_back_no_other() {
+    let mock = refusing("word 700\"");
+    let mut sink = qdrant(&mock);
+    let refused = write(&mut *sink, &points(1001), Deadline::NONE).unwrap();
+    assert_eq!(refused.iter().map(|(position, _)| *position).collect::<Vec<_>>(), [700]);
+    assert_eq!(refused[0].1.kind, Kind::InvalidValue);
+    assert!(refused[0].1.message.contains("Vector dimension"), "{}", refused[0].1);
+    // What the format itself refuses is told by the same count.
+    let mut zero = point("zero");
+    zero.vector = vec![0.0; 2];
+    let more = [point("word 700"), point("fine"), zero];
+    let refused = write(&mut *sink, &more, Deadline::NONE).unwrap();
+    let positions: Vec<_> = refused.iter().map(|(position, _)| *position).collect();
+    assert!(positions.contains(&1001) && !positions.contains(&1002), "{positions:?}");
+
+    let taken: HashSet<String> = mock
+        .seen()
+        .iter()
+        .filter(|request| !request.text().contains("word 700\""))
+        .flat_map(|request| request.json()["points"].as_array().unwrap().clone())
+        .map(|point| point["payload"]["text"].as_str().unwrap().to_string())
+        .collect();
+    assert!((0..1001).filter(|n| *n != 700).all(|n| taken.contains(&format!("word {n}"))));
+}
+
+#[test]
+fn an_index_that_takes_nothing_is_given_up() {
+    let mock = refusing("word");
+    let error = write(&mut *qdrant(&mock), &points(500), Deadline::NONE).unwrap_err();
+    assert!(error.message.contains("Vector dimension") && error.message.contains("first 8"), "{error}");
+    assert!(mock.seen().len() < 50, "{}", mock.seen().len());
+    // Fewer are each told.
+    let refused = write(&mut *qdrant(&mock), &points(3), Deadline::NONE).unwrap();
+    assert_eq!(refused.len(), 3);
+}
+
+/// The ids of a bulk body.
+fn ids(request: &Message) -> Vec<String> {
+    let text = request.text();
+    let lines = text.lines().step_by(2);
+    lines.map(|line| serde_json::from_str::<Value>(line).unwrap()["index"]["_id"].as_str().unwrap().into()).collect()
+}
+
+fn bulk(items: Vec<Value>) -> Reply {
+    let items: Vec<_> = items.into_iter().map(|item| json!({"index": item})).collect();
+    Reply::new(200, json!({"took": 1, "errors": true, "items": items}).to_string())
+}
+
+#[test]
+fn of_a_bulk_body_only_what_may_pass_is_sent_again() {
+    let all = points(6);
+    let (busy, wrong) = (all[1].id.to_string(), all[4].id.to_string());
+    let calls = AtomicUsize::new(0);
+    let mock = Mock::start(move |request| {
+        let is_first = calls.fetch_add(1, Ordering::SeqCst) == 0;
+        let item = |id: String| match () {
+            () if id == wrong => json!({"_id": id, "status": 400, "error": {"type": "mapper_parsing_exception",
+                "reason": "failed to parse field [year]. Preview of field's value: 'my words'",
+                "caused_by": {"type": "x", "reason": "For input string"}}}),
+            () if id == busy && is_first => json!({"_id": id, "status": 429, "error": {"type": "busy"}}),
+            () => json!({"_id": id, "status": 201}),
+        };
+        bulk(ids(request).into_iter().map(item).collect())
+    });
+    let refused = write(&mut *opensearch(&mock), &all, Deadline::NONE).unwrap();
+    assert_eq!(refused.len(), 1);
+    let (position, error) = &refused[0];
+    assert_eq!((*position, error.kind), (4, Kind::InvalidValue));
+    assert!(error.message.contains("failed to parse field [year]") && !error.message.contains("my words"), "{error}");
+    let seen = mock.seen();
+    assert_eq!((seen.len(), seen[0].path(), ids(&seen[1])), (2, "/docs/_bulk", vec![all[1].id.to_string()]));
+    assert_eq!(seen[0].header("content-type"), Some("application/x-ndjson"));
+    assert_eq!(seen[0].header("authorization"), Some("ApiKey sesame"));
+}
+
+#[test]
+fn documents_that_stay_refused_for_now_end_the_write() {
+    let mock = Mock::start(|request| bulk(ids(request).iter().map(|_| json!({"status": 429})).collect()));
+    let error = write(&mut *opensearch(&mock), &points(2), within(Duration::from_secs(2))).unwrap_err();
+    assert!(error.kind.retryable() && error.message.contains("429"), "{error}");
+    assert!(mock.seen().len() > 1);
+}
+
+#[test]
+fn an_answer_of_something_else_is_none() {
+    for reply in [Reply::new(200, "<html>hello"), bulk(vec![]), Reply::new(404, "")] {
+        let mock = Mock::start(move |_| reply.clone());
+        let error = write(&mut *opensearch(&mock), &points(2), Deadline::NONE).unwrap_err();
+        assert!(error.message.contains("index docs of OpenSearch"), "{error}");
+        assert_eq!(mock.seen().len(), 1);
+    }
+}
+
+/// tests/stores has a real one; it is never silent.
+#[cfg(feature = "postgres")]
+#[test]
+fn a_database_that_says_nothing_is_not_waited_for() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("postgres://tea:secret%20@{}/db", silent.local_addr().unwrap());
+    let began = Instant::now();
+    let error = write(&mut *open(&url), &points(1), within(Duration::from_secs(1))).unwrap_err();
+    assert!(error.kind.retryable() && began.elapsed() < Duration::from_secs(3), "{error}");
+    assert!(error.message.contains("table documents of PostgreSQL") && !error.message.contains("secret"), "{error}");
+    let url = format!("postgres://tea@{}/db?table=a.b", nowhere());
+    let error = write(&mut *open(&url), &points(1), within(Duration::from_secs(1))).unwrap_err();
+    assert!(error.kind.retryable() && error.message.contains("refused"), "{error}");
+}
+
+/// Runs a test of this file in a process of its own, whose environment has AWS at a mock.
+fn with_aws(test: &str, service: &str, mock: &Mock) -> String {
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--ignored", "--nocapture"]);
+    command.env(format!("AWS_ENDPOINT_URL_{service}"), mock.url()).env("AWS_REGION", "eu-west-1");
+    for (name, value) in
+        [("AWS_ACCESS_KEY_ID", ACCESS_KEY), ("AWS_SECRET_ACCESS_KEY", SECRET_KEY), ("AWS_SESSION_TOKEN", TOKEN)]
+    {
+        command.env(name, value);
+    }
+    let output = command.output().unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    assert!(!said.contains(SECRET_KEY) && !said.contains(TOKEN), "{said}");
+    said
+}
+
+#[test]
+fn vectors_are_put_by_a_request_that_aws_accepts() {
+    let replies = vec![
+        Reply::new(429, r#"{"message":"Too many"}"#).header("x-amzn-errortype", "TooManyRequestsException"),
+        Reply::new(400, r#"{"__type":"ThrottlingException"}"#),
+    ];
+    let mock = first(replies, |_| Reply::new(200, "{}"));
+    with_aws("three_points_into_s3_vectors", "S3VECTORS", &mock);
+    let seen = mock.seen();
+    assert_eq!((seen.len(), seen[2].method(), seen[2].path()), (3, "POST", "/PutVectors"));
+    check_signature(&seen[2], "eu-west-1", "s3vectors", &["content-type", "x-amz-security-token"]);
+    let body = seen[2].json();
+    assert_eq!((&body["vectorBucketName"], &body["indexName"]), (&json!("bucket"), &json!("index")));
+    assert_eq!(body["vectors"].as_array().unwrap().len(), 3);
+    assert_eq!(body["vectors"][0]["data"]["float32"], json!([0.25, 0.5]));
+}
+
+#[test]
+#[ignore = "is run by the one above"]
+fn three_points_into_s3_vectors() {
+    assert!(write(&mut *open("s3vectors://bucket/index"), &points(3), Deadline::NONE).unwrap().is_empty());
+}
+
+fn object() -> Source {
+    Source::Object { bucket: "in".into(), key: "a/b c.csv".into(), etag: "\"01ab\"".into(), part: None }
+}
+
+fn objects() -> Box<dyn Sink> {
+    Target::parse("s3://bucket/out", None).unwrap().open(&object(), Deadline::NONE).unwrap()
+}
+
+const OBJECT: &str = "/bucket/out/a/b%20c.csv.01ab.jsonl";
+
+#[test]
+fn a_small_object_is_put_at_once() {
+    let mock = first(vec![Reply::new(503, "<Error><Code>SlowDown</Code></Error>")], |_| Reply::new(200, ""));
+    with_aws("three_points_into_an_object", "S3", &mock);
+    let seen = mock.seen();
+    assert_eq!((seen.len(), seen[1].method(), seen[1].path()), (2, "PUT", OBJECT));
+    check_signature(&seen[1], "eu-west-1", "s3", &["x-amz-content-sha256"]);
+    assert_eq!(seen[1].text().lines().count(), 3);
+}
+
+#[test]
+fn a_bucket_of_another_region_is_written_to_there() {
+    let moved = Reply::new(301, "<Error><Code>PermanentRedirect</Code></Error>");
+    let mock = first(vec![moved.header("x-amz-bucket-region", "us-west-2")], |_| Reply::new(200, ""));
+    with_aws("three_points_into_an_object", "S3", &mock);
+    let seen = mock.seen();
+    assert_eq!(seen.len(), 2);
+    check_signature(&seen[1], "us-west-2", "s3", &["x-amz-content-sha256"]);
+}
+
+#[test]
+#[ignore = "is run by the ones above"]
+fn three_points_into_an_object() {
+    assert!(write(&mut *objects(), &points(3), Deadline::NONE).unwrap().is_empty());
+}
+
+/// S3 as far as uploads in parts go; the reply to a completion is what `complete` says.
+fn uploads(complete: impl Fn() -> Reply + Send + Sync + 'static) -> Mock {
+    Mock::start(move |request| {
+        let (_, query) = request.path().split_once('?').unwrap_or((request.path(), ""));
+        match (request.method(), query) {
+            ("POST", "uploads=") => Reply::new(
+                200,
+                "<InitiateMultipartUploadResult><UploadId>a+b</UploadId></InitiateMultipartUploadResult>",
+            ),
+            ("PUT", part) => Reply::new(200, "").header("etag", format!("\"{}\"", part.len())),
+            ("POST", "uploadId=a%2Bb") => complete(),
+            ("DELETE", _) => Reply::new(204, ""),
+            ("HEAD", "") => Reply::new(200, "").header("etag", "\"x-2\"").header("content-length", LARGE),
+            _ => Reply::new(400, ""),
+        }
+    })
+}
+
+/// Bytes of the object of parts.
+const LARGE: usize = 9_000_000;
+
+fn steps(mock: &Mock) -> Vec<String> {
+    mock.seen().iter().map(|request| format!("{} {}", request.method(), request.path())).collect()
+}
+
+#[test]
+fn a_large_object_goes_in_parts() {
+    let calls = AtomicUsize::new(0);
+    let mock = uploads(move || match calls.fetch_add(1, Ordering::SeqCst) {
+        0 => Reply::new(200, "<Error><Code>InternalError</Code></Error>"),
+        _ => Reply::new(200, "<CompleteMultipartUploadResult/>"),
+    });
+    with_aws("many_points_into_an_object", "S3", &mock);
+    let seen = mock.seen();
+    assert_eq!(
+        steps(&mock),
+        [
+            format!("POST {OBJECT}?uploads="),
+            format!("PUT {OBJECT}?partNumber=1&uploadId=a%2Bb"),
+            format!("PUT {OBJECT}?partNumber=2&uploadId=a%2Bb"),
+            format!("POST {OBJECT}?uploadId=a%2Bb"),
+            format!("POST {OBJECT}?uploadId=a%2Bb"),
+        ]
+    );
+    assert!(seen[1].body.len() >= 8 << 20);
+    let whole = [&seen[1].body[..], &seen[2].body].concat();
+    assert_eq!(whole.len(), LARGE);
+    assert!(whole.ends_with(b"\n") && String::from_utf8(whole).unwrap().lines().count() == 90);
+    assert!(seen[3].text().contains("<PartNumber>2</PartNumber>"));
+}
+
+#[test]
+fn a_completion_whose_answer_was_lost_is_found_done() {
+    let mock = uploads(|| Reply::new(404, "<Error><Code>NoSuchUpload</Code></Error>"));
+    with_aws("many_points_into_an_object", "S3", &mock);
+    assert_eq!(steps(&mock).last().unwrap(), &format!("HEAD {OBJECT}"));
+}
+
+/// Points whose lines have 100,000 bytes each.
+#[test]
+#[ignore = "is run by the ones above"]
+fn many_points_into_an_object() {
+    let mut sink = objects();
+    let line = |text: &str| {
+        let mut jsonl =
+            tealight::format::Packer::new(tealight::format::Format::Jsonl, Default::default(), None).unwrap();
+        let item = jsonl.item(&point(text)).unwrap();
+        jsonl.push(item);
+        jsonl.finish().unwrap().len()
+    };
+    let text = "x".repeat(100_000 - line(""));
+    for _ in 0..90 {
+        assert!(sink.write(&[point(&text)], Deadline::NONE).unwrap().is_empty());
+    }
+    assert!(sink.finish(Deadline::NONE).unwrap().is_empty());
+}
+
+#[test]
+fn an_upload_that_fails_is_aborted() {
+    let mock = uploads(|| Reply::new(403, "<Error><Code>AccessDenied</Code><Message>no</Message></Error>"));
+    with_aws("an_object_that_may_not_be", "S3", &mock);
+    assert_eq!(steps(&mock).last().unwrap(), &format!("DELETE {OBJECT}?uploadId=a%2Bb"));
+    let mock = uploads(|| Reply::new(200, ""));
+    with_aws("an_object_that_nobody_finishes", "S3", &mock);
+    assert_eq!(steps(&mock).last().unwrap(), &format!("DELETE {OBJECT}?uploadId=a%2Bb"));
+}
+
+#[test]
+#[ignore = "is run by the one above"]
+fn an_object_that_may_not_be() {
+    let text = "x".repeat(9 << 20);
+    let error = write(&mut *objects(), &[point(&text)], Deadline::NONE).unwrap_err();
+    let words = ["s3://bucket/out/a/b c.csv.01ab.jsonl", "403", "AccessDenied", "s3:PutObject"];
+    assert!(words.iter().all(|word| error.message.contains(word)), "{error}");
+}
+
+#[test]
+#[ignore = "is run by the one above"]
+fn an_object_that_nobody_finishes() {
+    let mut sink = objects();
+    let texts = ["x".repeat(9 << 20), "y".into()];
+    sink.write(&texts.map(|text| point(&text)), Deadline::NONE).unwrap();
+}
