@@ -207,7 +207,8 @@ fn the_newest_version_is_written_whenever_it_came() {
     // After the last was: the old one may have been written behind it.
     let after = new.clone();
     let s3 = S3::start(move |_, request| match request.method() {
-        "HEAD" if request.header("if-match") != Some(&etag(&after)) => Some(error(412, "PreconditionFailed")),
+        "HEAD" if request.header("if-match") == Some(&etag(&after)) => Some(Reply::new(200, "")),
+        "HEAD" => Some(error(412, "PreconditionFailed")),
         "GET" if request.header("if-match").is_none() => {
             Some(answer(&mut BTreeMap::from([("/docs/a.jsonl".into(), after.clone())]), request))
         }
@@ -300,7 +301,7 @@ fn texts_are_named_by_their_objects() {
     function.good(created(&[("note.md", text), ("table.csv", b"id,text,year\n7,one,1961\n")]));
     let written: Vec<_> = s3.written().into_values().flatten().collect();
     assert_eq!(ids(&written), ["s3://docs/note.md", "7"]);
-    assert_eq!(written[1]["year"], "1961");
+    assert_eq!(written[1]["metadata"]["year"], "1961");
 }
 
 #[test]

@@ -183,7 +183,7 @@ impl Ingest<'_> {
             documents: documents.to_vec(),
             chunking: self.chunking,
             dimensions: None,
-            prompt: crate::engine::search::passage(self.engine)?,
+            prompt: None,
         };
         let run = catch_unwind(AssertUnwindSafe(|| self.engine.run(job, deadline)));
         let error = match run.unwrap_or_else(|_| Err(Error::internal("the model failed").param(FIELD))) {

@@ -3,16 +3,11 @@
 use super::{Extent, Failure, Ingest, Report, Run, Stop};
 use crate::aws::read::{Reader, Version};
 use crate::aws::s3::{MOST_BYTES, Object};
-use crate::documents::{Document, Entry, Form, Stream, lines, table, unread, whole};
-use crate::engine::Deadline;
-use crate::engine::speech::Transcribe;
+use crate::documents::{Form, Stream, lines, listed, table, unread, whole};
+use crate::engine::{Deadline, speech};
 use crate::error::{Error, Kind, Result};
-use crate::format::transcript::rounded;
-use crate::models::whisper::{Options, Segment};
 use crate::sinks::{Source, Target};
 use bytes::Bytes;
-use serde_json::json;
-use serde_json::value::{RawValue, to_raw_value};
 use std::io::{BufReader, Read};
 
 /// Times that an object is begun, where it is replaced again and again.
@@ -113,10 +108,7 @@ impl Ingest<'_> {
             Form::Columns => Ok(crate::documents::columns(crate::aws::read::Blocks::new(version.clone()))),
             #[cfg(not(feature = "arrow"))]
             Form::Columns => Err(Error::value("name", "this build reads no Parquet")),
-            Form::Text => {
-                let id = named(&object.uri())?;
-                Ok(Box::new(whole(reader).map(move |entry| Ok(with_id(entry?, &id)))))
-            }
+            Form::Text => Ok(whole(reader, Some(object.uri()))),
             Form::Audio => self.said(object, version, reader, deadline),
         }
     }
@@ -129,38 +121,9 @@ impl Ingest<'_> {
         }
         let mut audio = Vec::with_capacity(version.length() as usize);
         reader.take(MOST_BYTES).read_to_end(&mut audio).map_err(unread)?;
-        let options = Options::default();
-        let progress = &mut |_: &[Segment], _: f32, _: f32| Ok(());
-        let job = Transcribe { model: None, audio: audio.into(), prompt: None, options, progress };
-        let said = self.engine.run(job, deadline)?;
-        let uri = object.uri();
-        let spoken = said.transcript.segments.into_iter().filter(|segment| !segment.text.trim().is_empty());
-        let entry =
-            move |(index, segment): (usize, Segment)| Ok(Entry { number: index + 1, document: part(&uri, &segment) });
-        Ok(Box::new(spoken.enumerate().map(entry)))
+        let segments = speech::documents(self.engine, &object.uri(), audio.into(), deadline)?;
+        Ok(listed(segments.into_iter().map(Ok)))
     }
-}
-
-fn with_id(mut entry: Entry, id: &RawValue) -> Entry {
-    if let Ok(document) = &mut entry.document {
-        document.id = Some(id.to_owned());
-    }
-    entry
-}
-
-/// A segment as a document, named as a media fragment: <https://www.w3.org/TR/media-frags/#naming-time>.
-fn part(uri: &str, segment: &Segment) -> Result<Document> {
-    let (start, end) = (rounded(segment.start), rounded(segment.end));
-    let metadata = to_raw_value(&json!({"start_seconds": start, "end_seconds": end}));
-    Ok(Document {
-        id: Some(named(&format!("{uri}#t={start},{end}"))?),
-        text: segment.text.trim().to_string(),
-        metadata: Some(metadata.map_err(|e| Error::internal(e.to_string()))?),
-    })
-}
-
-fn named(name: &str) -> Result<Box<RawValue>> {
-    to_raw_value(name).map_err(|e| Error::internal(e.to_string()))
 }
 
 fn too_long(object: &Object, report: &Report) -> Error {
