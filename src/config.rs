@@ -1,6 +1,7 @@
 //! Every environment variable, read once, with unit and default.
 
 use crate::aws::s3::prefixes;
+use crate::documents::Chunking;
 use crate::error::{Error, Result};
 use crate::kernels::Isa;
 use crate::models::weights::Precision;
@@ -53,6 +54,9 @@ pub struct Config {
     pub api_key_secret: Option<String>,
     /// `TEALIGHT_INDEX`: the index that `/search` searches: a file, in the function's package or a layer, too, or `s3://BUCKET/KEY`.
     pub index: Option<String>,
+    /// `TEALIGHT_CHUNK_TOKENS`: tokens of a chunk of a long document; `TEALIGHT_CHUNK_OVERLAP`: tokens that two chunks beside each
+    /// other share. Default, and 0: as many as the model reads, and none.
+    pub chunking: Chunking,
     /// `TEALIGHT_S3_PREFIXES`: what requests may name in S3, `s3://BUCKET/PREFIX` with commas between them. Default: nothing.
     pub s3_prefixes: Vec<String>,
     /// `TEALIGHT_SINK`: where points of documents are written, as the module `sinks` knows it; a password may be in it.
@@ -162,6 +166,7 @@ impl Config {
             api_key: get("TEALIGHT_API_KEY").map(|key| Secret(key.trim().to_string())),
             api_key_secret: get("TEALIGHT_API_KEY_SECRET"),
             index: get("TEALIGHT_INDEX"),
+            chunking: chunking(&get)?,
             s3_prefixes: s3_prefixes(get("TEALIGHT_S3_PREFIXES"))?,
             sink: get("TEALIGHT_SINK").map(Secret),
             sink_format: get("TEALIGHT_SINK_FORMAT"),
@@ -175,6 +180,21 @@ impl Config {
             cors_origin: get("TEALIGHT_CORS_ALLOW_ORIGIN"),
         })
     }
+}
+
+/// The most tokens that a chunk can be asked to have, in any model.
+const MOST_CHUNK_TOKENS: usize = 1 << 17;
+
+fn chunking(get: &dyn Fn(&str) -> Option<String>) -> Result<Chunking> {
+    let number = |name: &str| match get(name).map(|text| text.parse().map_err(|_| text)) {
+        None => Ok(0),
+        Some(Ok(n)) if n <= MOST_CHUNK_TOKENS => Ok(n),
+        Some(Ok(n)) => Err(format!("{name} is {n}, the most is {MOST_CHUNK_TOKENS}")),
+        Some(Err(text)) => Err(format!("{name} is {text:?}, it must be a whole number from 0 to {MOST_CHUNK_TOKENS}")),
+    };
+    let read = |name: &str| number(name).map_err(|message| Error::value(name, message));
+    let (tokens, overlap) = (read("TEALIGHT_CHUNK_TOKENS")?, read("TEALIGHT_CHUNK_OVERLAP")?);
+    Ok(Chunking { tokens: Some(tokens).filter(|tokens| *tokens > 0), overlap })
 }
 
 fn s3_prefixes(text: Option<String>) -> Result<Vec<String>> {
@@ -229,6 +249,16 @@ mod tests {
     }
 
     #[test]
+    fn chunks_of_0_tokens_are_left_to_the_model() {
+        let of = |tokens, overlap| {
+            read(&[("TEALIGHT_CHUNK_TOKENS", tokens), ("TEALIGHT_CHUNK_OVERLAP", overlap)]).unwrap().chunking
+        };
+        assert_eq!(of("", ""), Chunking::default());
+        assert_eq!(of("0", "0"), Chunking::default());
+        assert_eq!(of("128", "16"), Chunking { tokens: Some(128), overlap: 16 });
+    }
+
+    #[test]
     fn lambda_memory_decides_the_threads() {
         let cores = std::thread::available_parallelism().unwrap().get();
         for (mb, threads) in [("128", 1), ("1769", 1), ("2653", 1), ("2654", 2), ("10240", 6)] {
@@ -244,6 +274,9 @@ mod tests {
             ("TEALIGHT_THREADS", "many"),
             ("TEALIGHT_DOWNLOAD", "yes"),
             ("TEALIGHT_PAYLOAD_LIMIT", "-1"),
+            ("TEALIGHT_CHUNK_TOKENS", "-1"),
+            ("TEALIGHT_CHUNK_TOKENS", "131073"),
+            ("TEALIGHT_CHUNK_OVERLAP", "many"),
             ("TEALIGHT_ISA", "mmx"),
             ("TEALIGHT_PRECISION", "f16"),
         ] {

@@ -35,6 +35,12 @@ pub enum Kind {
     IndexNotFound,
     /// An index is there and cannot be read.
     IndexLoad,
+    /// An object is not there, or not any more.
+    ObjectNotFound,
+    /// An object may not be read, or is not there for one who may not list its bucket.
+    ObjectDenied,
+    /// An object was replaced while it was read.
+    ObjectReplaced,
     /// A source of models, keys or data outside the function failed.
     Upstream,
     /// Every place in the queue is taken.
@@ -102,6 +108,10 @@ impl Kind {
             Kind::ModelLoad        => row(500, 424, "Backend", SERVER, "model_load_failed", false),
             Kind::IndexNotFound    => row(404, 404, "Validation", BAD, "index_not_found", false),
             Kind::IndexLoad        => row(500, 424, "Backend", SERVER, "index_load_failed", false),
+            Kind::ObjectNotFound   => row(404, 404, "Validation", BAD, "object_not_found", false),
+            // A permission that is missing can be given.
+            Kind::ObjectDenied     => row(403, 403, "Validation", BAD, "object_denied", true),
+            Kind::ObjectReplaced   => row(409, 409, "Validation", BAD, "object_replaced", true),
             Kind::Upstream         => row(502, 424, "Backend", SERVER, "upstream_error", true),
             Kind::Overloaded       => row(429, 429, "Overloaded", "rate_limit_error", "overloaded", true),
             Kind::Timeout          => row(504, 504, "Overloaded", SERVER, "timeout", true),

@@ -13,12 +13,13 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`event`] | Lambda: direct invocations, API Gateway, function URL, load balancer |
+//! | [`event`] | Lambda: direct invocations, API Gateway, function URL, load balancer; SQS, S3, EventBridge, SNS, Step Functions |
 //! | [`server`] | HTTP on a local socket |
 //! | [`cli`] | commands |
 //! | [`api`] | routes of OpenAI and text-embeddings-inference: a request in, a reply out, no sockets |
 //! | [`aws`] | signed requests: objects of S3, secrets |
 //! | [`documents`] | documents of lines, tables, columns and texts, and the points that become of them |
+//! | [`mod@ingest`] | documents into a sink: read, embedded and written side by side, until there is no time for more |
 //! | [`engine`] | what can be asked: jobs, the registry of loaded models, where models come from. Read this first |
 //! | [`mod@audio`] | recordings: any file to samples at 16 kHz |
 //! | [`models`] | files to networks: GGUF, safetensors, tokenizers, BERT, sentence-transformers' pipelines, Whisper, Llama |
@@ -28,7 +29,7 @@
 //! | [`sinks`] | points written straight into an index, or to S3 |
 //! | [`config`], [`error`], [`log`] | every environment variable; every error and its status; log lines |
 //!
-//! Dependencies point one way: `main → {event, server, cli} → api → engine → models → nn → kernels`.
+//! Dependencies point one way: `main → {event, server, cli} → {api, ingest} → engine → models → nn → kernels`.
 //!
 //! # Shapes
 //!
@@ -69,6 +70,7 @@ pub mod error;
 pub mod event;
 pub mod format;
 pub mod index;
+pub mod ingest;
 pub mod kernels;
 pub mod log;
 pub mod models;

@@ -1,5 +1,6 @@
 //! Requests to AWS, signed with the function's own credentials: Signature Version 4, as the SDKs do it, without an SDK.
 
+pub mod read;
 pub mod s3;
 pub mod secrets;
 pub mod upload;

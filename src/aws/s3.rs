@@ -3,16 +3,16 @@
 use super::{Call, endpoint, region, upstream};
 use crate::error::{Error, Kind, Result, shown};
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::{Method, Response, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::time::{Duration, Instant};
 
 /// The largest object that is read, in bytes: it is held in memory.
 pub const MOST_BYTES: u64 = 1 << 29;
 /// Times that a request is sent, where S3 is busy or fails.
-const ATTEMPTS: u32 = 4;
+pub(super) const ATTEMPTS: u32 = 4;
 /// Before the second time; doubled before each other.
-const PAUSE: Duration = Duration::from_millis(100);
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
 /// What S3 leaves as it is in a path.
 pub(crate) const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
@@ -43,6 +43,45 @@ impl Object {
         Ok(Self { bucket: bucket.into(), key: key.into() })
     }
 
+    /// Of an event, which names no others than the function's role may read.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidValue`]: the bucket or the key cannot be one.
+    pub fn at(bucket: &str, key: &str) -> Result<Self> {
+        match is_bucket(bucket) && !key.is_empty() {
+            true => Ok(Self { bucket: bucket.into(), key: key.into() }),
+            false => Err(Error::value("bucket", format!("{:?} with {:?} is no object", shown(bucket), shown(key)))),
+        }
+    }
+
+    /// The bucket that it is in.
+    pub fn bucket(&self) -> &str {
+        &self.bucket
+    }
+
+    /// Its name there.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// `s3://BUCKET/KEY`.
+    pub fn uri(&self) -> String {
+        format!("s3://{}/{}", self.bucket, self.key)
+    }
+
+    /// The reply to a request for it, of any status.
+    pub(super) fn request(
+        &self,
+        method: Method,
+        region: &str,
+        headers: &[(&'static str, &str)],
+        time: Duration,
+    ) -> Result<Response<ureq::Body>> {
+        let key = utf8_percent_encode(&self.key, PATH);
+        let url = format!("{}/{}/{key}", endpoint("s3", region), self.bucket);
+        Call { service: "s3", region, method, url: &url, headers, body: b"" }.send(time)
+    }
+
     /// Its bytes, within `time`.
     ///
     /// # Errors
@@ -65,7 +104,7 @@ impl Object {
         Err(Error::internal("attempts ended"))
     }
 
-    fn named(&self, error: Error) -> Error {
+    pub(super) fn named(&self, error: Error) -> Error {
         error.context(format_args!("s3://{}/{}", shown(&self.bucket), shown(&self.key)))
     }
 
@@ -74,10 +113,7 @@ impl Object {
         if left.is_zero() {
             return Err(Error::new(Kind::Timeout, "there is no time left to read it"));
         }
-        let key = utf8_percent_encode(&self.key, PATH);
-        let url = format!("{}/{}/{key}", endpoint("s3", region), self.bucket);
-        let call = Call { service: "s3", region, method: Method::GET, url: &url, headers: &[], body: b"" };
-        let mut reply = call.send(left)?;
+        let mut reply = self.request(Method::GET, region, &[], left)?;
         let header = |name: &str| reply.headers().get(name).and_then(|v| v.to_str().ok()).map(String::from);
         let (status, length, elsewhere) = (reply.status(), header("content-length"), header("x-amz-bucket-region"));
         let body = reply.body_mut();
@@ -95,14 +131,20 @@ impl Object {
         if let Some(elsewhere) = elsewhere.filter(|other| status.is_redirection() || other != region) {
             return Ok(Answer::In(elsewhere));
         }
-        let text = body.read_to_string().unwrap_or_default();
-        let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>"));
-        let said = format!("S3 answers {status} {}", code.map_or("", |(code, _)| code));
+        let said = said(&mut reply);
         Err(match status {
             StatusCode::NOT_FOUND | StatusCode::FORBIDDEN => Error::value(field, said),
             _ => upstream(said),
         })
     }
+}
+
+/// What S3 says in a reply that is an error.
+pub(super) fn said(reply: &mut Response<ureq::Body>) -> String {
+    let status = reply.status();
+    let text = reply.body_mut().read_to_string().unwrap_or_default();
+    let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>"));
+    format!("S3 answers {status} {}", code.map_or("", |(code, _)| code))
 }
 
 enum Answer {

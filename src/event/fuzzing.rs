@@ -1,6 +1,7 @@
 //! Events without the runtime around them, for `fuzz/`: what is asked, and how a reply goes back.
 
-use super::{HttpEvent, Kinds, direct, kind_of};
+use super::work::Bringer;
+use super::{HttpEvent, Kinds, direct, kind_of, map, records};
 use crate::error::Result;
 use bytes::Bytes;
 use http::{Request, Response};
@@ -11,7 +12,10 @@ pub fn request(payload: &str) -> Result<Option<Request<Bytes>>> {
     match kind_of(payload) {
         Kinds::Http => HttpEvent::parse(payload)?.request().map(Some),
         Kinds::Direct => direct::request(payload).map(Some),
-        Kinds::S3Test | Kinds::Other(_) => Ok(None),
+        Kinds::S3Test => Ok(None),
+        Kinds::Work(Bringer::Records) => records::parse(payload).map(|_| None),
+        Kinds::Work(Bringer::Bridge) => records::bridged(payload).map(|_| None),
+        Kinds::Work(Bringer::Map) => map::parse(payload).map(|_| None),
     }
 }
 
@@ -20,6 +24,6 @@ pub fn reply(payload: &str, response: &Response<Bytes>) -> Result<Box<RawValue>>
     match kind_of(payload) {
         Kinds::Http => HttpEvent::parse(payload)?.reply(response),
         Kinds::Direct => direct::reply(response),
-        Kinds::S3Test | Kinds::Other(_) => Ok(direct::null()),
+        Kinds::S3Test | Kinds::Work(_) => Ok(direct::null()),
     }
 }

@@ -1,17 +1,22 @@
-//! The AWS Lambda function: one handler for direct invocations and for every HTTP front door.
+//! The AWS Lambda function: one handler for direct invocations, for every HTTP front door, and for what brings documents.
 //!
-//! An event becomes the same request that the local server would get; the reply goes back in the event's own form.
+//! A request becomes the same one that the local server would get; the reply goes back in the event's own form. Documents come in
+//! messages of a queue, as objects of S3 that were created, or in batches of a distributed map; their points go to the sink.
 
 mod direct;
 #[doc(hidden)]
 pub mod fuzzing;
 mod http_event;
+mod map;
+mod records;
+mod work;
 
 use crate::api::stream::Sink;
 use crate::api::{Api, Trust, routes::Family};
 use crate::config::Config;
 use crate::engine::{Deadline, Engine};
 use crate::error::{Error, Kind};
+use crate::sinks;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_event::HttpEvent;
@@ -22,6 +27,7 @@ use serde_json::value::RawValue;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc::Receiver;
+use work::{Bringer, Worker};
 
 /// Lambda stops an Init after 10 seconds and begins it again: a load that takes longer goes on while the first request
 /// waits for it.
@@ -71,6 +77,8 @@ struct Marks<'a> {
     records: Option<&'a RawValue>,
     source: Option<serde_json::Value>,
     detail: Option<serde::de::IgnoredAny>,
+    #[serde(borrow, rename = "Items")]
+    items: Option<&'a RawValue>,
     #[serde(rename = "Event")]
     event: Option<serde_json::Value>,
 }
@@ -79,7 +87,7 @@ enum Kinds {
     Http,
     Direct,
     S3Test,
-    Other(&'static str),
+    Work(Bringer),
 }
 
 fn kind_of(payload: &str) -> Kinds {
@@ -88,9 +96,11 @@ fn kind_of(payload: &str) -> Kinds {
     if marks.request_context.is_some() {
         Kinds::Http
     } else if marks.records.is_some() {
-        Kinds::Other("Records (SQS, S3 or SNS)")
+        Kinds::Work(Bringer::Records)
     } else if marks.source.is_some() && marks.detail.is_some() {
-        Kinds::Other("EventBridge")
+        Kinds::Work(Bringer::Bridge)
+    } else if marks.items.is_some() {
+        Kinds::Work(Bringer::Map)
     } else if marks.event.is_some_and(|e| e == "s3:TestEvent") {
         Kinds::S3Test
     } else {
@@ -105,11 +115,35 @@ async fn handle(api: Arc<Api>, event: LambdaEvent<Box<RawValue>>) -> Result<Outc
         Kinds::Http => http(api, payload, limit).await.map_err(diagnostic),
         Kinds::Direct => direct(api, payload, limit).await.map_err(diagnostic),
         Kinds::S3Test => Ok(FunctionResponse::BufferedResponse(direct::null())),
-        // An error keeps the records in their queue.
-        Kinds::Other(name) => Err(diagnostic(Error::new(
-            Kind::UnsupportedEvent,
-            format!("events of the kind {name} are not served by this version"),
-        ))),
+        // An error keeps messages in their queue.
+        Kinds::Work(bringer) => work(api, bringer, event.payload, limit).await.map_err(diagnostic),
+    }
+}
+
+/// Embeds and writes what an event brings, beside the event loop.
+async fn work(
+    api: Arc<Api>,
+    bringer: Bringer,
+    payload: Box<RawValue>,
+    limit: Option<Duration>,
+) -> Result<Outcome, Error> {
+    let deadline = Deadline(limit.map(|l| Instant::now() + l));
+    let work = tokio::task::spawn_blocking(move || {
+        let engine = &api.engine;
+        let target = sinks::configured(engine)?.ok_or_else(|| {
+            let message = "the event brings documents, and TEALIGHT_SINK does not say where their vectors go";
+            Error::new(Kind::UnsupportedEvent, message)
+        })?;
+        Worker::new(engine, &target, deadline).work(bringer, payload.get())
+    });
+    let done = match limit {
+        Some(limit) => tokio::time::timeout(limit, work).await,
+        None => Ok(work.await),
+    };
+    match done {
+        Ok(Ok(reply)) => reply.and_then(bounded).map(FunctionResponse::BufferedResponse),
+        Ok(Err(_)) => Err(Error::internal("the work ended early")),
+        Err(_) => Err(Error::new(Kind::Timeout, "the time for this invocation ran out before all was written")),
     }
 }
 

@@ -183,6 +183,11 @@ impl Target {
         Ok(self)
     }
 
+    /// Whether each source becomes an object of its own, so that the same source must bring the same points.
+    pub fn is_by_source(&self) -> bool {
+        matches!(self.place, Place::Objects { .. })
+    }
+
     /// Opens it for points of a source; asks nobody yet.
     ///
     /// # Errors
