@@ -24,7 +24,7 @@ const GROUP_BYTES: usize = 256 << 10;
 const NUMBER: &str = "{}";
 
 /// Takes the points of documents.
-pub(super) trait Taker {
+trait Taker {
     /// Takes the points of a document, all or none; false where nobody reads on.
     ///
     /// # Errors
@@ -154,7 +154,7 @@ impl Taker for Rows<'_> {
     }
 }
 
-pub(super) fn convert(args: &EmbedArgs, engine: &Engine, taker: &mut dyn Taker) -> Result<()> {
+fn convert(args: &EmbedArgs, engine: &Engine, taker: &mut dyn Taker) -> Result<()> {
     let mut failed = Failed { goes_on: args.keep_going, count: 0 };
     let mut documents = documents(args, engine)?;
     loop {

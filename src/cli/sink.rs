@@ -1,20 +1,33 @@
 //! `tealight embed --sink`: points of documents straight into an index, or to Amazon S3.
 
 use super::embed::EmbedArgs;
-use super::points::{Taker, convert};
-use crate::documents::Point;
+use super::points::documents;
 use crate::engine::{Deadline, Engine};
 use crate::error::{Error, Kind, Result, shown};
-use crate::sinks::{self, MOST_HELD, Sink, Source};
+use crate::ingest::{Extent, Failure, Ingest};
+use crate::sinks::{self, Source};
 use sha2::{Digest, Sha256};
-use std::collections::VecDeque;
 use std::io::Write;
 use std::path::Path;
 
 pub(super) fn run(args: &EmbedArgs, engine: &Engine, url: &str) -> Result<()> {
     let target = sinks::named(url, engine).map_err(|e| e.context("--sink"))?;
     let sink = target.open(&source(args), Deadline::NONE)?;
-    convert(args, engine, &mut Into { sink, names: VecDeque::new(), given: 0, refused: 0 })
+    let documents = documents(args, engine)?;
+    let prompt = args.prompt.as_deref();
+    let ingest = Ingest { engine, chunking: args.chunking(), dimensions: args.dimensions, prompt };
+    let run = ingest.run(sink, documents, Extent::Whole, Deadline::NONE);
+    for Failure { number, id, error } in &run.report.failures {
+        let name = id.as_deref().map_or_else(String::new, |id| format!(", {:?}", shown(id)));
+        let _ = writeln!(std::io::stderr(), "tealight: document {number}{name}: {error}");
+    }
+    match (run.stop, run.report.failed.len()) {
+        (Some(stop), _) => Err(stop.error().clone()),
+        (None, 0) => Ok(()),
+        (None, n) => {
+            Err(Error::new(Kind::InvalidValue, format!("{n} documents were left out, all others are written")))
+        }
+    }
 }
 
 fn source(args: &EmbedArgs) -> Source {
@@ -25,46 +38,5 @@ fn source(args: &EmbedArgs) -> Source {
     match args.input.as_deref().filter(|path| *path != Path::new("-")) {
         Some(path) => Source::File(path.to_string_lossy().into_owned()),
         None => Source::Documents("stdin".into()),
-    }
-}
-
-/// A sink, and what its points are called.
-struct Into {
-    sink: Box<dyn Sink>,
-    /// The documents of the last points that were given.
-    names: VecDeque<String>,
-    given: usize,
-    refused: usize,
-}
-
-impl Into {
-    /// Tells of points that are refused for good; the others go on.
-    fn tell(&mut self, refused: Vec<(usize, Error)>) {
-        self.refused += refused.len();
-        let first = self.given - self.names.len();
-        for (position, error) in refused {
-            let name = position.checked_sub(first).and_then(|i| self.names.get(i)).map_or("", String::as_str);
-            let _ = writeln!(std::io::stderr(), "tealight: document {:?}: {error}", shown(name));
-        }
-    }
-}
-
-impl Taker for Into {
-    fn take(&mut self, points: Vec<Point>) -> Result<bool> {
-        self.given += points.len();
-        self.names.extend(points.iter().map(|point| point.origin.document_id.clone()));
-        let refused = self.sink.write(&points, Deadline::NONE)?;
-        self.tell(refused);
-        self.names.drain(..self.names.len().saturating_sub(MOST_HELD));
-        Ok(true)
-    }
-
-    fn finish(&mut self) -> Result<()> {
-        let refused = self.sink.finish(Deadline::NONE)?;
-        self.tell(refused);
-        match self.refused {
-            0 => Ok(()),
-            n => Err(Error::new(Kind::InvalidValue, format!("{n} points were refused, all others are written"))),
-        }
     }
 }

@@ -189,20 +189,37 @@ fn split(
     Ok(())
 }
 
-/// The last words of a part, as many as `most` tokens hold.
+/// The last words of a part, as many as `most` tokens hold; of a word with more than that, its end.
 fn tail(text: &str, range: Range<usize>, most: usize, count: &dyn Fn(&str) -> Result<usize>) -> Result<Option<Piece>> {
     let mut found = None;
     for (at, word) in text[range.clone()].split_word_bound_indices().rev() {
         let range = range.start + at..range.end;
         let tokens = count(&text[range.clone()])?;
         if tokens > most {
-            break;
+            return if found.is_some() { Ok(found) } else { end(text, range, most, count) };
         }
         if !word.trim().is_empty() {
             found = Some(Piece { range, tokens });
         }
     }
     Ok(found)
+}
+
+/// The last characters of a part, no more than `most` tokens hold.
+fn end(
+    text: &str,
+    mut range: Range<usize>,
+    most: usize,
+    count: &dyn Fn(&str) -> Result<usize>,
+) -> Result<Option<Piece>> {
+    loop {
+        let tokens = count(&text[range.clone()])?;
+        if tokens <= most {
+            return Ok(Some(Piece { range, tokens }));
+        }
+        let [first, _] = halves(&text[range.clone()])[..] else { return Ok(None) };
+        range.start += first.len();
+    }
 }
 
 /// A text in two between characters, or in one.
@@ -267,6 +284,9 @@ mod tests {
             cut(text, 11, 4),
             ["One two three. Four five. Six seven eight.", "Six seven eight. Nine ten eleven."]
         );
+        let letters = |text: &str| Ok(text.chars().count());
+        let found = chunks("äöüäöüäöüä", 4, 2, &letters).unwrap();
+        assert!(found.windows(2).all(|two| two[1].characters.start < two[0].characters.end), "{found:?}");
         // Of a sentence that is longer than that, the last words.
         let words = ["One two three. Four five.", "Four five. Six seven eight.", "seven eight. Nine ten eleven."];
         assert_eq!(cut(text, 7, 3), words);

@@ -85,7 +85,7 @@ struct ItemFailure {
 impl<'a> Worker<'a> {
     /// Of an engine and where points go.
     pub fn new(engine: &'a Engine, target: &'a Target, deadline: Deadline) -> Self {
-        Self { ingest: Ingest { engine, chunking: engine.config.chunking }, target, deadline }
+        Self { ingest: Ingest::configured(engine), target, deadline }
     }
 
     /// Does what an event asks for, and gives the reply.

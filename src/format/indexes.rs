@@ -3,7 +3,7 @@
 use super::payload::{Rules, Values, fields, metadata, text};
 use super::{Encoded, Encoding, Format, encode};
 use crate::documents::{Origin, Point};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, shown};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::fmt::Write as _;
@@ -219,13 +219,16 @@ const COLUMNS: [&str; 9] = ["id", "document_id", "chunk", "text", "start", "end"
 fn columns(point: &Point, vector: String) -> Result<[String; 9]> {
     let (origin, metadata) = (&point.origin, metadata(point));
     let is_nul = |text: &str| text.contains('\0');
-    for (field, found) in
-        [("id", is_nul(&origin.document_id)), ("text", is_nul(&point.text)), ("metadata", has_nul(&metadata))]
-    {
-        if found {
-            let message = format!("{field} has the character U+0000, which PostgreSQL does not take");
-            return Err(Error::value(field, message));
-        }
+    let field = origin.metadata.iter().find(|(name, value)| is_nul(name) || has_nul(value.get()));
+    let wrong = match field {
+        Some((name, _)) => Some(("metadata", format!("metadata has {:?} with", shown(name)))),
+        None if is_nul(&origin.document_id) => Some(("id", "id has".to_string())),
+        None if is_nul(&point.text) => Some(("text", "text has".to_string())),
+        None => None,
+    };
+    if let Some((field, what)) = wrong {
+        let message = format!("{what} the character U+0000, which PostgreSQL does not take");
+        return Err(Error::value(field, message));
     }
     let numbers = [point.chunk, point.start, point.end].map(|n| n.to_string());
     let [chunk, start, end] = numbers;
@@ -314,7 +317,7 @@ fn check_name(format: Format, name: &str) -> Result<()> {
         Format::Milvus => "letters, digits and _",
         _ => "TABLE or SCHEMA.TABLE of letters, digits and _",
     };
-    Err(Error::value("collection", format!("collection is {:?}, it must be {what}", crate::error::shown(name))))
+    Err(Error::value("collection", format!("collection is {:?}, it must be {what}", shown(name))))
 }
 
 fn not_empty(name: &str) -> Option<&'static str> {

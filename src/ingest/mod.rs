@@ -41,6 +41,17 @@ pub struct Ingest<'a> {
     pub engine: &'a Engine,
     /// How documents are cut.
     pub chunking: Chunking,
+    /// How many values to keep of each vector; all where it is missing.
+    pub dimensions: Option<usize>,
+    /// The name of a prompt; as [`EmbedDocuments`] has it where it is missing.
+    pub prompt: Option<&'a str>,
+}
+
+impl<'a> Ingest<'a> {
+    /// As the environment says.
+    pub fn configured(engine: &'a Engine) -> Self {
+        Self { engine, chunking: engine.config.chunking, dimensions: None, prompt: None }
+    }
 }
 
 /// Whether a part of the documents is of use.
@@ -182,8 +193,8 @@ impl Ingest<'_> {
             model: None,
             documents: documents.to_vec(),
             chunking: self.chunking,
-            dimensions: None,
-            prompt: None,
+            dimensions: self.dimensions,
+            prompt: self.prompt.map(String::from),
         };
         let run = catch_unwind(AssertUnwindSafe(|| self.engine.run(job, deadline)));
         let error = match run.unwrap_or_else(|_| Err(Error::internal("the model failed").param(FIELD))) {
@@ -310,7 +321,7 @@ mod tests {
 
     fn run(shelf: &Shelf, text: &str, extent: Extent, deadline: Deadline) -> (Run, Vec<String>) {
         let engine = engine();
-        let ingest = Ingest { engine: &engine, chunking: Chunking::default() };
+        let ingest = Ingest { chunking: Chunking::default(), ..Ingest::configured(&engine) };
         let run = ingest.run(Box::new(shelf.clone()), lines(text.as_bytes()), extent, deadline);
         let kept = shelf.kept.lock().unwrap().iter().map(|(id, _)| id.clone()).collect();
         (run, kept)
@@ -372,7 +383,7 @@ mod tests {
     #[test]
     fn a_source_that_is_damaged_is_told_from_one_that_fails() {
         let engine = engine();
-        let ingest = Ingest { engine: &engine, chunking: Chunking::default() };
+        let ingest = Ingest { chunking: Chunking::default(), ..Ingest::configured(&engine) };
         for (kind, is_poison) in [(Kind::InvalidShape, true), (Kind::Upstream, false), (Kind::Io, false)] {
             let shelf = Shelf::default();
             let stream = lines(&b"{\"text\": \"a\"}"[..]).chain([Err(Error::new(kind, "x"))]);
@@ -385,7 +396,7 @@ mod tests {
     #[test]
     fn a_wrong_setting_is_no_documents_fault() {
         let engine = engine();
-        let ingest = Ingest { engine: &engine, chunking: Chunking { tokens: Some(100_000), overlap: 0 } };
+        let ingest = Ingest { chunking: Chunking { tokens: Some(100_000), overlap: 0 }, ..Ingest::configured(&engine) };
         let run =
             ingest.run(Box::new(Shelf::default()), lines(&b"{\"text\": \"a\"}"[..]), Extent::Whole, Deadline::NONE);
         assert!(run.report.failed.is_empty());

@@ -199,7 +199,7 @@ async fn write(client: &Client, table: &str, rows: &[u8], time: Duration) -> Res
     client
         .batch_execute(&format!(
             "BEGIN; SET LOCAL statement_timeout = {limit}; \
-             CREATE TABLE {GIVEN} ON COMMIT DROP AS SELECT {COLUMNS} FROM {table} WITH NO DATA"
+             CREATE TEMP TABLE {GIVEN} ON COMMIT DROP AS SELECT {COLUMNS} FROM {table} WITH NO DATA"
         ))
         .await?;
     let mut sink = Box::pin(client.copy_in::<_, Bytes>(&format!("COPY {GIVEN} ({COLUMNS}) FROM STDIN")).await?);
