@@ -306,9 +306,9 @@ mod tests {
     use super::*;
 
     /// A line with what is read of it: name and text.
-    type Read = (usize, Result<(String, String), Kind>);
+    type Found = (usize, Result<(String, String), Kind>);
 
-    fn entries(stream: Stream) -> Vec<Read> {
+    fn entries(stream: Stream) -> Vec<Found> {
         let entry = |entry: Result<Entry>| {
             let Entry { number, document } = entry.unwrap();
             (number, document.map(|d| (d.name().unwrap(), d.text)).map_err(|e| e.kind))
