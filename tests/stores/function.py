@@ -14,6 +14,15 @@ from conftest import ROOT, TEALIGHT
 API = "/2018-06-01/runtime/invocation/"
 
 
+LAMBDA = {
+    "AWS_LAMBDA_FUNCTION_NAME": "tealight",
+    "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "1769",
+    "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+    "AWS_LAMBDA_LOG_GROUP_NAME": "/aws/lambda/tealight",
+    "AWS_LAMBDA_LOG_STREAM_NAME": "2026/11/23/[$LATEST]0123456789abcdef",
+}
+
+
 class Killed(Exception):
     """The process was killed before it answered."""
 
@@ -54,7 +63,7 @@ class Function:
     """One process, which may be killed; the next invocation starts another."""
 
     def __init__(self, env):
-        self.env = {"AWS_LAMBDA_FUNCTION_NAME": "tealight", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "1769", **env}
+        self.env = LAMBDA | env
         self.process = None
 
     def start(self):
@@ -64,7 +73,7 @@ class Function:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
         env = kept | {"AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self.server.server_port}"} | self.env
-        self.process = subprocess.Popen([TEALIGHT], cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
+        self.process = subprocess.Popen([TEALIGHT], cwd=ROOT, env=env, stdout=2)
 
     def stop(self):
         if self.process:
@@ -74,6 +83,12 @@ class Function:
             self.server.server_close()
             self.process = None
 
+    def answered(self, until):
+        try:
+            return self.server.replies.get(timeout=max(0.001, min(0.5, until - time.monotonic())))
+        except queue.Empty:
+            return None
+
     def invoke(self, event, seconds=300, kill_after=None):
         """The reply. With kill_after, SIGKILL comes so many seconds after the event."""
         if not self.process:
@@ -82,12 +97,14 @@ class Function:
             self.invoke({"input": "warm"})
         id = str(uuid.uuid4())
         self.server.events.put((id, json.dumps(event).encode(), time.time() + seconds))
-        try:
-            path, reply = self.server.replies.get(timeout=seconds + 30 if kill_after is None else kill_after)
-        except queue.Empty:
-            assert kill_after is not None, "no answer by the deadline"
-            self.stop()
-            raise Killed from None
+        until = time.monotonic() + (seconds if kill_after is None else kill_after)
+        while (answer := self.answered(until)) is None:
+            assert self.process.poll() is None, f"the function ended with {self.process.returncode}"
+            if time.monotonic() >= until:
+                assert kill_after is not None, "no answer by the deadline"
+                self.stop()
+                raise Killed
+        path, reply = answer
         assert path.startswith(id), path
         if path.endswith("/error"):
             raise Failed(reply["errorType"], reply["errorMessage"])
