@@ -259,6 +259,32 @@ def test_objects_in_s3_are_lines_by_default(file, aws, made):
     assert bodies(sink.client.get_object(Bucket="tealight", Key=item["Key"])["Body"].read()) == bodies(made("jsonl", "--chunk-tokens", 254))
 
 
+@pytest.mark.parametrize("plan", [always("lost", 1), always("cut", 1), always("early", 1), mixed(7)], ids=["lost", "cut", "early", "mixed"])
+def test_large_objects_are_whole(tmp_path, aws, plan):
+    sink = S3(aws)
+    sink.clear()
+    path = write(tmp_path / "many.jsonl", [{"id": n, "text": f"number {n}"} for n in range(2200)])
+    proxy = Proxy(aws, plan)
+    url, env = sink.arguments(proxy.address)
+    tealight("embed", "--input", path, "--sink", url, env={name: value for name, value in env.items() if name != "TEALIGHT_SINK_FORMAT"})
+    [item] = sink.client.list_objects_v2(Bucket="tealight")["Contents"]
+    assert item["Key"] == "out/here/many.jsonl.jsonl" and item["ETag"].strip('"').endswith("-2") and item["Size"] > 8 << 20
+    body = sink.client.get_object(Bucket="tealight", Key=item["Key"])["Body"].read()
+    assert [line["document_id"] for line in bodies(body)] == [str(n) for n in range(2200)]
+
+
+def test_large_objects_leave_nothing_where_they_fail(tmp_path, aws):
+    sink = S3(aws)
+    sink.clear()
+    before = len(sink.client.list_multipart_uploads(Bucket="tealight").get("Uploads", []))
+    path = write(tmp_path / "many.jsonl", [{"id": n, "text": f"number {n}"} for n in range(2200)])
+    proxy = Proxy(aws, lambda identity: ["500"] * 100 if "partNumber=2" in identity else [])
+    url, env = sink.arguments(proxy.address)
+    assert "500" in tealight("embed", "--input", path, "--sink", url, env=env, code=1)
+    assert "Contents" not in sink.client.list_objects_v2(Bucket="tealight")
+    assert len(sink.client.list_multipart_uploads(Bucket="tealight").get("Uploads", [])) == before
+
+
 @pytest.fixture(scope="module")
 def postgres():
     with servers.postgres() as server:
