@@ -110,10 +110,9 @@ fn checked(documents: &[Box<RawValue>]) -> Result<Vec<Document>> {
         let message = format!("documents has {} documents, the limit is {MOST}", documents.len());
         return Err(Error::value("documents", message));
     }
-    let document = |(i, json): (usize, &Box<RawValue>)| {
-        Document::parse(json.get().as_bytes()).map_err(|error| named(error, i, None))
-    };
-    documents.iter().enumerate().map(document).collect()
+    let document =
+        |(i, json): (usize, &RawValue)| Document::parse(json.get().as_bytes()).map_err(|error| named(error, i, None));
+    documents.iter().map(AsRef::as_ref).enumerate().map(document).collect()
 }
 
 fn named(error: Error, i: usize, name: Option<&str>) -> Error {

@@ -211,11 +211,14 @@ impl Failed {
     fn add(&mut self, number: usize, name: Option<String>, error: Error) -> Result<()> {
         let is_own =
             !matches!(error.kind, Kind::Io | Kind::Internal | Kind::Upstream | Kind::Timeout | Kind::ModelLoad);
+        if !is_own {
+            return Err(error);
+        }
         let error = match name {
             Some(name) => error.context(format_args!("document {number}, {:?}", shown(&name))),
             None => error.context(format_args!("line {number}")),
         };
-        if !self.goes_on || !is_own {
+        if !self.goes_on {
             return Err(error);
         }
         self.count += 1;

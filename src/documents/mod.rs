@@ -305,7 +305,10 @@ pub(crate) fn unread(error: std::io::Error) -> Error {
 mod tests {
     use super::*;
 
-    fn entries(stream: Stream) -> Vec<(usize, Result<(String, String), Kind>)> {
+    /// A line with what is read of it: name and text.
+    type Found = (usize, Result<(String, String), Kind>);
+
+    fn entries(stream: Stream) -> Vec<Found> {
         let entry = |entry: Result<Entry>| {
             let Entry { number, document } = entry.unwrap();
             (number, document.map(|d| (d.name().unwrap(), d.text)).map_err(|e| e.kind))

@@ -79,9 +79,11 @@ impl Settings {
         config
     }
 
-    /// Whatever is encrypted is encrypted for a server that is known.
-    fn tls(&self) -> Result<MakeRustlsConnect> {
-        let Some(path) = &self.roots else { return Ok(MakeRustlsConnect::with_webpki_roots()) };
+    fn tls(&self) -> Result<Option<MakeRustlsConnect>> {
+        if self.mode == SslMode::Disable {
+            return Ok(None);
+        }
+        let Some(path) = &self.roots else { return Ok(Some(MakeRustlsConnect::with_webpki_roots())) };
         use rustls::pki_types::{CertificateDer, pem::PemObject};
         let unread = |e: &dyn std::fmt::Display| wrong(format!("sslrootcert {path:?} cannot be read: {e}"));
         let mut roots = rustls::RootCertStore::empty();
@@ -89,7 +91,7 @@ impl Settings {
             roots.add(certificate.map_err(|e| unread(&e))?).map_err(|e| unread(&e))?;
         }
         let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        Ok(MakeRustlsConnect::new(config))
+        Ok(Some(MakeRustlsConnect::new(config)))
     }
 }
 
@@ -99,6 +101,8 @@ pub(super) struct Table {
     /// A connection lives on the thread of whoever writes.
     runtime: Option<Runtime>,
     client: Option<Client>,
+    /// Whatever is encrypted is encrypted for a server that is known.
+    tls: Option<MakeRustlsConnect>,
     /// The table's name as statements have it.
     name: String,
 }
@@ -107,19 +111,19 @@ impl Table {
     pub fn new(settings: Settings) -> Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|e| Error::internal(format!("no event loop for PostgreSQL: {e}")))?;
-        let name = quoted(&settings.table);
-        Ok(Self { settings, runtime: Some(runtime), client: None, name })
+        let (tls, name) = (settings.tls()?, quoted(&settings.table));
+        Ok(Self { settings, runtime: Some(runtime), client: None, tls, name })
     }
 
     /// Writes rows once, or says what it takes to write them.
     fn once(&mut self, rows: &[u8], time: Duration) -> Result<Answer, Miss> {
-        let Self { settings, runtime: Some(runtime), client, name } = self else {
+        let Self { settings, runtime: Some(runtime), client, tls, name } = self else {
             return Err(Error::internal("the event loop is gone").into());
         };
         let work = async {
             let connected = match client.take().filter(|client| !client.is_closed()) {
                 Some(client) => client,
-                None => connect(settings, time).await?,
+                None => connect(settings, tls.clone(), time).await?,
             };
             let outcome = write(&connected, name, rows, time).await;
             *client = Some(connected);
@@ -181,14 +185,13 @@ fn quoted(name: &str) -> String {
     name.split('.').map(one).collect::<Vec<_>>().join(".")
 }
 
-async fn connect(settings: &Settings, time: Duration) -> Result<Client, Trouble> {
+async fn connect(settings: &Settings, tls: Option<MakeRustlsConnect>, time: Duration) -> Result<Client, Trouble> {
     let config = settings.config(time);
-    if settings.mode == SslMode::Disable {
+    let Some(tls) = tls else {
         let (client, connection) = config.connect(NoTls).await?;
         tokio::spawn(connection);
         return Ok(client);
-    }
-    let tls = settings.tls().map_err(|e| Trouble::Lasting(e.message))?;
+    };
     let (client, connection) = config.connect(tls).await?;
     tokio::spawn(connection);
     Ok(client)
@@ -239,6 +242,9 @@ impl From<tokio_postgres::Error> for Trouble {
         let text = causes(&error);
         match error.is_closed() || is_cut(&error) {
             true => Trouble::Passing(text),
+            false if text.contains("certificate") => {
+                Trouble::Lasting(format!("{text} (sslrootcert names a file of certificates that are trusted)"))
+            }
             false => Trouble::Lasting(text),
         }
     }
