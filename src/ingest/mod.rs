@@ -22,6 +22,7 @@ use crate::error::{Error, Kind, Result};
 use crate::sinks::Sink;
 use pace::Pace;
 use report::Ledger;
+use std::iter::Peekable;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -120,27 +121,30 @@ impl Ingest<'_> {
         let report = ledger.into_inner().unwrap_or_else(PoisonError::into_inner).report;
         match failed {
             // Which of its points a sink has that failed is not known.
-            Some(error) => Run { report, settled: 0, stop: Some(Stop::Later(error)) },
+            Some(error) => {
+                let report = Report { documents: 0, points: 0, ..report };
+                Run { report, settled: 0, stop: Some(Stop::Later(error)) }
+            }
             None => Run { report, settled: if is_of_use { ended.read } else { 0 }, stop: ended.stop },
         }
     }
 
-    fn embed(&self, mut documents: Stream, belt: Belt) -> Ended {
+    fn embed(&self, documents: Stream, belt: Belt) -> Ended {
         let later = |read, error| Ended { read, stop: Some(Stop::Later(error)) };
         let mut read = 0;
         // The time that loading takes is no group's.
         if let Err(error) = self.engine.preload() {
             return later(read, error);
         }
+        let mut documents = documents.peekable();
         loop {
-            if belt.pace.is_over() {
-                return later(read, out_of_time());
-            }
             let start = Instant::now();
-            let (group, end) = next_group(&mut documents);
-            let count = group.len();
-            let given = self.made(group, &belt).and_then(|points| {
-                belt.pace.embedded(start.elapsed());
+            let Some(Group { entries, bytes, end }) = Group::of(&mut documents, belt.pace, read == 0) else {
+                return later(read, out_of_time());
+            };
+            let count = entries.len();
+            let given = self.made(entries, &belt).and_then(|points| {
+                belt.pace.embedded(bytes, start.elapsed());
                 belt.give(points)
             });
             if let Err(error) = given {
@@ -233,20 +237,48 @@ impl Belt<'_> {
     }
 }
 
-/// Documents that are embedded together, and how the stream has ended, if it has.
-fn next_group(documents: &mut Stream) -> (Vec<Entry>, Option<Result<()>>) {
-    let (mut group, mut bytes) = (vec![], 0);
-    while bytes < GROUP_BYTES && group.len() < GROUP_DOCUMENTS {
-        match documents.next() {
-            None => return (group, Some(Ok(()))),
-            Some(Err(error)) => return (group, Some(Err(error))),
-            Some(Ok(entry)) => {
-                bytes += entry.document.as_ref().map_or(0, |document| document.text.len());
-                group.push(entry);
+/// Documents that are embedded together.
+struct Group {
+    entries: Vec<Entry>,
+    /// Of their texts.
+    bytes: usize,
+    /// How the stream has ended, if it has.
+    end: Option<Result<()>>,
+}
+
+impl Group {
+    /// The next documents for which there is time; none if there is none.
+    fn of(documents: &mut Peekable<Stream>, pace: &Pace, is_first: bool) -> Option<Self> {
+        let room = pace.room().min(GROUP_BYTES);
+        let mut group = Self { entries: vec![], bytes: 0, end: None };
+        while group.bytes < GROUP_BYTES && group.entries.len() < GROUP_DOCUMENTS {
+            let bytes = match documents.peek() {
+                Some(Ok(entry)) => entry.document.as_ref().map_or(0, |document| document.text.len()),
+                _ => 0,
+            };
+            let fits =
+                group.bytes + bytes <= room || (group.entries.is_empty() && Self::may_be_alone(bytes, pace, is_first));
+            if !fits {
+                return (!group.entries.is_empty()).then_some(group);
+            }
+            group.bytes += bytes;
+            match documents.next() {
+                Some(Ok(entry)) => group.entries.push(entry),
+                Some(Err(error)) => group.end = Some(Err(error)),
+                None => group.end = Some(Ok(())),
+            }
+            if group.end.is_some() {
+                break;
             }
         }
+        Some(group)
     }
-    (group, None)
+
+    /// Whether a text that is longer than a group, or than there is time for, is tried.
+    fn may_be_alone(bytes: usize, pace: &Pace, is_first: bool) -> bool {
+        let room = pace.room();
+        bytes <= room || (is_first && pace.has_room_for(bytes))
+    }
 }
 
 /// Writes what comes, until nothing more does.

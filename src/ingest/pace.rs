@@ -1,81 +1,111 @@
 //! When there is no time for more.
 
-use crate::engine::Deadline;
+use crate::engine::{Deadline, FORWARD_TOKENS};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A tenth of the time, but no more than this, is left whatever was measured.
 const MOST_LEAST: Duration = Duration::from_secs(1);
 /// Writes behind a group: its own, the one that waits, and the sink's last.
 const WRITES: u32 = 3;
+/// Bytes of the group that is the first to be measured.
+const FIRST_BYTES: usize = 2 << 10;
+/// Bytes of the texts of a forward pass, which nothing ends before its time; most tokens are as long as this says, or longer.
+const PASS_BYTES: usize = 4 * FORWARD_TOKENS;
+/// Bytes below which a group's time says little about more of them.
+const LEAST_BYTES: usize = 1 << 10;
 
-/// How long groups and writes take, and so whether there is time for another.
+/// Nanoseconds that a byte of a text took lately in this process; 0 before the first.
+static LATELY: AtomicU64 = AtomicU64::new(0);
+
+/// How long texts and writes take, and so for how much more there is time.
 #[derive(Debug)]
 pub(super) struct Pace {
     deadline: Deadline,
     least: Duration,
-    longest: Mutex<Longest>,
+    taken: Mutex<Taken>,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
-struct Longest {
-    group: Duration,
+struct Taken {
+    /// Of the last group, in nanoseconds.
+    byte: u64,
+    /// The longest.
     write: Duration,
 }
 
 impl Pace {
     pub fn new(deadline: Deadline) -> Self {
-        Self { deadline, least: deadline.left(10 * MOST_LEAST) / 10, longest: Mutex::default() }
+        let taken = Mutex::new(Taken { byte: LATELY.load(Ordering::Relaxed), ..Taken::default() });
+        Self { deadline, least: deadline.left(10 * MOST_LEAST) / 10, taken }
     }
 
-    fn longest(&self) -> Longest {
-        *self.longest.lock().unwrap_or_else(PoisonError::into_inner)
+    fn taken(&self) -> Taken {
+        *self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A group was read and embedded.
-    pub fn embedded(&self, time: Duration) {
-        let mut longest = self.longest.lock().unwrap_or_else(PoisonError::into_inner);
-        longest.group = longest.group.max(time);
+    /// A group of so many bytes was read and embedded.
+    pub fn embedded(&self, bytes: usize, time: Duration) {
+        let byte = (time.as_nanos() as u64 / bytes.max(LEAST_BYTES) as u64).max(1);
+        LATELY.store(byte, Ordering::Relaxed);
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).byte = byte;
     }
 
     /// A group was written.
     pub fn wrote(&self, time: Duration) {
-        let mut longest = self.longest.lock().unwrap_or_else(PoisonError::into_inner);
-        longest.write = longest.write.max(time);
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.write = taken.write.max(time);
     }
 
-    /// Whether another group would come too late.
-    pub fn is_over(&self) -> bool {
-        self.deadline.is_within(self.longest().group + self.reserve())
+    /// Bytes of texts that there is time for, the next being perhaps slower by half.
+    pub fn room(&self) -> usize {
+        let Some(end) = self.embedding().0 else { return usize::MAX };
+        let left = end.saturating_duration_since(Instant::now()) * 2 / 3;
+        match self.taken().byte {
+            _ if left.is_zero() => 0,
+            0 => FIRST_BYTES,
+            byte => (left.as_nanos() as u64 / byte) as usize,
+        }
     }
 
-    /// What the sink needs behind the last group.
-    fn reserve(&self) -> Duration {
-        WRITES * self.longest().write + self.least
+    /// Whether there is time for a text by itself. A long one is stopped between two forward passes, if need be.
+    pub fn has_room_for(&self, bytes: usize) -> bool {
+        let is_measured = self.taken().byte > 0;
+        self.room() >= if is_measured { bytes.min(PASS_BYTES) } else { 1 }
     }
 
-    /// When a group must be embedded.
+    /// When no forward pass may begin any more: there must be time for it, and for what the sink needs behind it.
     pub fn embedding(&self) -> Deadline {
-        Deadline(self.deadline.0.map(|at| at.checked_sub(self.reserve()).unwrap_or(at)))
+        let taken = self.taken();
+        let reserve = WRITES * taken.write + self.least;
+        let pass = Duration::from_nanos(taken.byte * PASS_BYTES as u64);
+        Deadline(self.deadline.0.map(|at| at.checked_sub(reserve + pass).unwrap_or_else(Instant::now)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Instant;
 
     #[test]
     fn what_was_measured_decides() {
-        let seconds = Duration::from_secs;
-        let pace = Pace::new(Deadline(Some(Instant::now() + seconds(60))));
-        assert!(!pace.is_over());
-        pace.embedded(seconds(30));
-        assert!(!pace.is_over());
-        pace.wrote(seconds(9));
-        assert!(!pace.is_over());
+        let (seconds, ms) = (Duration::from_secs, Duration::from_millis);
+        let pace = Pace::new(Deadline(Some(Instant::now() + seconds(61))));
+        pace.embedded(10_000, seconds(1));
+        // Two thirds of 60 s at 10,000 bytes each, less a forward pass.
+        let room = pace.room();
+        assert!((370_000..400_000).contains(&room), "{room}");
         pace.wrote(seconds(10));
-        assert!(pace.is_over(), "30 + 3 * 10 s, and what is always left");
-        assert!(!Pace::new(Deadline::NONE).is_over());
+        assert!(pace.room() < room / 2 + 10_000);
+        pace.wrote(seconds(20));
+        assert!(pace.room() == 0 && !pace.has_room_for(1), "60 s are the sink's");
+
+        let pace = Pace::new(Deadline(Some(Instant::now() + seconds(3))));
+        pace.embedded(16 << 10, ms(500));
+        assert!(pace.has_room_for(1 << 30), "for its first pass, and it is stopped then");
+        pace.embedded(16 << 10, ms(2000));
+        assert!(!pace.has_room_for(16 << 10));
+        assert_eq!(Pace::new(Deadline::NONE).room(), usize::MAX);
     }
 }

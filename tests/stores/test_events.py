@@ -4,9 +4,9 @@ import io
 import json
 import random
 import urllib.parse
+import uuid
 
 import boto3
-import psycopg
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -31,10 +31,11 @@ def lines(numbers):
 
 def parquet(numbers):
     numbers = list(numbers)
-    table = {"id": [f"p{n}" for n in numbers], "text": [text(n) for n in numbers], "n": numbers, "pad": [random.Random(n).randbytes(20_000).hex() for n in numbers]}
+    # Before the texts in the file, so that much of it stands between one and the next.
+    codes = [random.Random(n).randbytes(20_000).hex() for n in numbers]
+    table = {"codes": codes, "id": [f"p{n}" for n in numbers], "text": [text(n) for n in numbers], "n": numbers}
     file = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.table(table).drop_columns("pad").append_column("pad", pyarrow.array(table["pad"])), file,
-                                compression="snappy", row_group_size=40, use_dictionary=False)
+    pyarrow.parquet.write_table(pyarrow.table(table), file, compression="snappy", row_group_size=40, use_dictionary=False)
     return file.getvalue()
 
 
@@ -99,7 +100,11 @@ class Folder:
 
     def found(self):
         items = self.s3.list_objects_v2(Bucket="points-out").get("Contents", [])
-        return {item["Key"]: self.s3.get_object(Bucket="points-out", Key=item["Key"])["Body"].read() for item in items}
+        bodies = {item["Key"]: self.s3.get_object(Bucket="points-out", Key=item["Key"])["Body"].read() for item in items}
+        # Messages are other ones each time, and so are the names of their objects.
+        names = {key: key if key.startswith("here/in/") else json.loads(body)["document_id"] for key, body in bodies.items()}
+        assert len(set(names.values())) == len(bodies), "an object for each message, and no more"
+        return {names[key]: body for key, body in bodies.items()}
 
 
 class World:
@@ -108,13 +113,12 @@ class World:
     def __init__(self, url, sink):
         self.url, self.sink = url, sink
         self.s3, self.sqs = client("s3", url), client("sqs", url)
-        self.queue = self.sqs.create_queue(QueueName="documents")["QueueUrl"]
         self.function = Function(sink.env(url))
-        self.mapping = Mapping(self.sqs, self.queue, self.function)
 
     def begin(self):
         self.sink.clear()
-        self.sqs.purge_queue(QueueUrl=self.queue)
+        self.queue = self.sqs.create_queue(QueueName=f"documents-{uuid.uuid4()}")["QueueUrl"]
+        self.mapping = Mapping(self.sqs, self.queue, self.function)
         for key, body in OBJECTS.items():
             etag = self.s3.put_object(Bucket=INPUTS, Key=key, Body=body)["ETag"]
             self.send({"Records": [notice(key, etag, len(body))]})
