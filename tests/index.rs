@@ -311,7 +311,10 @@ fn the_command_line_builds_searches_and_changes() {
     let about: Value = serde_json::from_str(&good(&["index", "info", &file])).unwrap();
     assert_eq!(
         about,
-        json!({"model": "all-MiniLM-L6-v2", "documents": 2, "dimension": 384, "metric": "cosine", "precision": "int8"})
+        json!({
+            "model": "all-MiniLM-L6-v2", "documents": 2, "dimension": 384, "metric": "cosine", "precision": "int8",
+            "graph": false
+        })
     );
     // What is wrong is said, and what was there stays.
     let model = path("other.gguf");

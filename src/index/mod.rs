@@ -7,6 +7,7 @@ mod best;
 mod build;
 mod file;
 mod filter;
+mod graph;
 mod words;
 
 pub use build::{Builder, MOST_VALUES};
@@ -66,6 +67,8 @@ pub struct Search<'a> {
     pub filter: Option<Filter>,
     /// What scores below is left out.
     pub min_score: Option<f32>,
+    /// By a vector: through all rows, though the file has a graph.
+    pub exact: bool,
 }
 
 /// A document that was found.
@@ -83,6 +86,7 @@ pub struct Found {
 #[derive(Debug)]
 pub struct Index {
     file: File,
+    graph: graph::Place,
 }
 
 impl Index {
@@ -91,7 +95,7 @@ impl Index {
     /// # Errors
     /// [`Kind::IndexLoad`], which says what is wrong with it; [`Kind::Io`].
     pub fn open(path: &Path) -> Result<Self> {
-        let this = Self { file: File::open(path)? };
+        let this = Self { file: File::open(path)?, graph: graph::Place::default() };
         this.check_sizes().map_err(|e| e.context(path.display()))?;
         Ok(this)
     }
@@ -214,7 +218,7 @@ impl Index {
             return Err(Error::value("k", format!("k is {}, it must be 1 to {MOST}", search.count)));
         }
         let takes = |row: u32| self.takes(search.filter.as_ref(), row);
-        let by_vector = |count| search.vector.map(|v| self.nearest(cpu, v, count, &takes)).transpose();
+        let by_vector = |count| search.vector.map(|v| self.nearest(cpu, v, count, search.exact, &takes)).transpose();
         let by_words = |count| search.words.map(|text| words::search(&self.file, text, count, &takes)).transpose();
         // Ranks far behind still count for what is in both lists.
         let both = search.count.max(LEAST);
@@ -249,6 +253,7 @@ impl Index {
         cpu: &Cpu,
         vector: &[f32],
         count: usize,
+        exact: bool,
         takes: &(dyn Fn(u32) -> Result<bool> + Sync),
     ) -> Result<Vec<Hit>> {
         build::checked(vector, self.dimension())?;
@@ -256,6 +261,9 @@ impl Index {
             Metric::Cosine => build::normalised(vector)?,
             Metric::Dot | Metric::L2 => vector.to_vec(),
         };
+        if let Some(hits) = self.by_graph(cpu.isa, &query, count, exact, takes)? {
+            return self.rescored(cpu.isa, &query, &hits, count);
+        }
         let (oversample, least) = match self.precision() {
             Precision::Int8 => (OVERSAMPLE, LEAST),
             Precision::Int4 => (OVERSAMPLE4, LEAST4),

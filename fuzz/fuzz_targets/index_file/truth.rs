@@ -73,7 +73,8 @@ fn check_search(given: &Given, index: &Index, query: &[f32], isa: Isa) {
     let filter = given.below.map(filter);
     let search = Search { vector: Some(query), count: given.k, filter: filter.clone(), ..Search::default() };
     let hits = index.search(&Cpu::new(isa, 1), &search).unwrap();
-    if tolerance > MOST * SUM {
+    let sums = |vector: &[f32]| vector.iter().map(|v| f64::from(v.abs())).sum::<f64>();
+    if tolerance > MOST * SUM || vectors.iter().map(|v| sums(v)).fold(sums(query), f64::max) > MOST {
         return;
     }
     let takes = |row: usize| filter.as_ref().is_none_or(|f| f.takes(&index.document(row).unwrap().metadata));
