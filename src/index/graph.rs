@@ -11,8 +11,6 @@ use crate::nn::Cpu;
 
 #[cfg(feature = "graph")]
 pub(super) use with::Place;
-#[cfg(not(feature = "graph"))]
-pub(super) use without::Place;
 
 impl Index {
     /// Whether the file has a graph.
@@ -24,9 +22,6 @@ impl Index {
 #[cfg(not(feature = "graph"))]
 mod without {
     use super::*;
-
-    #[derive(Debug, Default)]
-    pub(in super::super) struct Place;
 
     impl Index {
         pub(in super::super) fn by_graph(

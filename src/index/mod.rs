@@ -86,6 +86,7 @@ pub struct Found {
 #[derive(Debug)]
 pub struct Index {
     file: File,
+    #[cfg(feature = "graph")]
     graph: graph::Place,
 }
 
@@ -95,7 +96,11 @@ impl Index {
     /// # Errors
     /// [`Kind::IndexLoad`], which says what is wrong with it; [`Kind::Io`].
     pub fn open(path: &Path) -> Result<Self> {
-        let this = Self { file: File::open(path)?, graph: graph::Place::default() };
+        let this = Self {
+            file: File::open(path)?,
+            #[cfg(feature = "graph")]
+            graph: graph::Place::default(),
+        };
         this.check_sizes().map_err(|e| e.context(path.display()))?;
         Ok(this)
     }
