@@ -247,6 +247,15 @@ fn subnormal_numbers_are_numbers() {
     }
 }
 
+#[test]
+fn no_score_is_less_than_another_zero() {
+    let folder = tempfile::tempdir().unwrap();
+    // Products that are nothing in float32, but for their sign.
+    let index = built(&folder.path().join("a.tlx"), &[-1e-30, 1e-30, -1e-30], 1, Metric::Dot, Precision::Int8);
+    let hits = index.search(&Cpu::new(Isa::best(), 1), &by(&[1e-30], 3)).unwrap();
+    assert_eq!(hits.iter().map(|h| (h.row, h.score.to_bits())).collect::<Vec<_>>(), [(0, 0), (1, 0), (2, 0)]);
+}
+
 fn run(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tealight")).args(arguments).output().unwrap()
 }

@@ -366,7 +366,8 @@ impl Index {
                     (2.0 * dot - square - of_row * largest * largest).min(0.0)
                 }
             };
-            best.offer(Hit { score, row: hit.row });
+            // Of 0 and -0 neither is better; the sum of both is 0.
+            best.offer(Hit { score: score + 0.0, row: hit.row });
         }
         Ok(best.sorted())
     }
