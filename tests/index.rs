@@ -357,6 +357,15 @@ fn subnormal_numbers_are_numbers() {
     }
 }
 
+#[test]
+fn no_score_is_less_than_another_zero() {
+    let folder = tempfile::tempdir().unwrap();
+    // Products that are nothing in float32, but for their sign.
+    let index = built(&folder.path().join("a.tlx"), &[-1e-30, 1e-30, -1e-30], 1, Metric::Dot, Precision::Int8);
+    let hits = index.search(&Cpu::new(Isa::best(), 1), &by(&[1e-30], 3)).unwrap();
+    assert_eq!(hits.iter().map(|h| (h.row, h.score.to_bits())).collect::<Vec<_>>(), [(0, 0), (1, 0), (2, 0)]);
+}
+
 fn run(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tealight")).args(arguments).output().unwrap()
 }
@@ -421,7 +430,10 @@ fn the_command_line_builds_searches_and_changes() {
     let about: Value = serde_json::from_str(&good(&["index", "info", &file])).unwrap();
     assert_eq!(
         about,
-        json!({"model": "all-MiniLM-L6-v2", "documents": 2, "dimension": 384, "metric": "cosine", "precision": "int8"})
+        json!({
+            "model": "all-MiniLM-L6-v2", "documents": 2, "dimension": 384, "metric": "cosine", "precision": "int8",
+            "graph": false
+        })
     );
     // What is wrong is said, and what was there stays.
     let model = path("other.gguf");

@@ -29,6 +29,9 @@ pub struct SearchRequest {
     pub min_score: Option<f32>,
     /// `vector`, `words`, or `hybrid`, which is both; `vector` where it is missing.
     pub mode: Option<String>,
+    /// Goes through all rows, though the index has a graph; `false` where it is missing.
+    #[serde(default)]
+    pub exact: bool,
 }
 
 /// The reply of `/search`.
@@ -70,6 +73,7 @@ pub fn search(call: &Call) -> Result<Reply> {
         count: request.k.unwrap_or(COUNT),
         filter: request.filter.as_ref().map(Filter::of).transpose()?,
         min_score: request.min_score,
+        exact: request.exact,
         index: None,
     };
     let finds = call.engine.run(job, call.deadline)?;

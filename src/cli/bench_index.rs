@@ -32,6 +32,9 @@ pub(super) struct IndexBenchArgs {
     /// What a search goes through first
     #[arg(long, value_enum, default_value = "int8")]
     precision: PrecisionArg,
+    /// Through a graph of neighbours
+    #[arg(long)]
+    graph: bool,
     /// Queries that are timed
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     runs: u16,
@@ -47,11 +50,14 @@ struct IndexRow {
     rows: usize,
     dim: usize,
     precision: &'static str,
+    graph: bool,
+    /// To link the rows.
+    graph_s: f64,
     threads: usize,
     isa: &'static str,
     ms_median: f64,
     recall_at_10: f64,
-    /// Bytes of codes or signs, over the time.
+    /// Bytes of codes or signs, over the time: of all rows, which a graph does not go through.
     gb_s: f64,
     memory_gb_s: f64,
 }
@@ -83,7 +89,11 @@ pub(super) fn run(args: &IndexBenchArgs) -> Result<()> {
     for (i, row) in vectors.chunks_exact(d).enumerate() {
         builder.add(&Document { id: i.to_string(), text: String::new(), metadata: Map::new() }, row)?;
     }
-    let rows = builder.rows();
+    let (rows, start) = (builder.rows(), Instant::now());
+    if args.graph {
+        builder.link(&engine.cpu)?;
+    }
+    let graph_s = start.elapsed().as_secs_f64();
     builder.write(&path)?;
     let index = Index::open(&path);
     // It stays mapped.
@@ -111,9 +121,24 @@ pub(super) fn run(args: &IndexBenchArgs) -> Result<()> {
     };
     let (threads, isa, gb_s) = (engine.cpu.threads(), engine.cpu.isa.name(), (rows * bytes) as f64 / ms_median / 1e6);
     let memory_gb_s = peak::bandwidth(threads);
-    let row = IndexRow { rows, dim: d, precision, threads, isa, ms_median, recall_at_10, gb_s, memory_gb_s };
+    let row = IndexRow {
+        rows,
+        dim: d,
+        precision,
+        graph: args.graph,
+        graph_s,
+        threads,
+        isa,
+        ms_median,
+        recall_at_10,
+        gb_s,
+        memory_gb_s,
+    };
     let line = match args.json {
         true => json_line(&row)?,
+        false if args.graph => format!(
+            "{rows} x {d}, graph: {ms_median:.3} ms median, recall {recall_at_10:.4}, {graph_s:.0} s to link ({isa}, threads: {threads})"
+        ),
         false => format!(
             "{rows} x {d}, {precision}: {ms_median:.3} ms median, recall {recall_at_10:.4}, {gb_s:.1} GB/s, {:.0} % of the \
              {memory_gb_s:.1} of memory ({isa}, threads: {threads})",

@@ -37,6 +37,8 @@ pub(super) enum IndexCommand {
         /// Their ids
         #[arg(required = true)]
         ids: Vec<String>,
+        #[command(flatten)]
+        model: ModelArgs,
     },
     /// Search an index for what a text says
     Search(SearchArgs),
@@ -93,6 +95,9 @@ pub(super) struct BuildArgs {
     /// Keep only the first N values of each vector
     #[arg(long, value_name = "N")]
     dimensions: Option<usize>,
+    /// Add a graph of neighbours, for millions of documents: searches look at few of them, and miss some of the best
+    #[arg(long)]
+    graph: bool,
     #[command(flatten)]
     model: ModelArgs,
 }
@@ -115,6 +120,9 @@ pub(super) struct SearchArgs {
     /// By its vector, by its words, or by both
     #[arg(long, default_value = "vector", value_parser = Mode::ALL.map(Mode::name))]
     mode: String,
+    /// Go through all documents, though the index has a graph
+    #[arg(long)]
+    exact: bool,
     /// text: scores and texts; json: a document a line
     #[arg(long, short, default_value = "text", value_parser = ["text", "json"])]
     format: String,
@@ -126,7 +134,7 @@ pub(super) fn run(command: &IndexCommand) -> Result<()> {
     match command {
         IndexCommand::Build(args) => build(args),
         IndexCommand::Add { file, documents, model } => add(file, documents, model),
-        IndexCommand::Delete { file, ids } => delete(file, ids),
+        IndexCommand::Delete { file, ids, model } => delete(file, ids, model),
         IndexCommand::Search(args) => search(args),
         IndexCommand::Info { file } => info(file),
     }
@@ -196,7 +204,7 @@ fn build(args: &BuildArgs) -> Result<()> {
         Ok((document, vector))
     };
     fill(&engine, &mut builder, documents.map(cut), outside, dimension)?;
-    finish(builder, &args.output)
+    finish(&engine, builder, args.graph, &args.output)
 }
 
 /// Adds documents, with their own vectors or with those that the engine's model makes.
@@ -236,8 +244,11 @@ fn fill(
     }
 }
 
-fn finish(builder: Builder, path: &Path) -> Result<()> {
+fn finish(engine: &Engine, mut builder: Builder, graph: bool, path: &Path) -> Result<()> {
     let rows = builder.rows();
+    if graph {
+        builder.link(&engine.cpu)?;
+    }
     builder.write(path)?;
     print(|out| writeln!(out, "{}: {rows} documents", path.display()))
 }
@@ -270,10 +281,10 @@ fn add(file: &Path, documents: &DocumentArgs, model: &ModelArgs) -> Result<()> {
     let (mut builder, _) = rebuilt(&index, &ids)?;
     let (outside, dimension) = (index.model().is_none(), index.dimension());
     fill(&engine, &mut builder, documents.iter().cloned().map(Ok), outside, dimension)?;
-    finish(builder, file)
+    finish(&engine, builder, index.has_graph(), file)
 }
 
-fn delete(file: &Path, ids: &[String]) -> Result<()> {
+fn delete(file: &Path, ids: &[String], model: &ModelArgs) -> Result<()> {
     let index = Index::open(file)?;
     let wanted: HashSet<&str> = ids.iter().map(String::as_str).collect();
     let (builder, found) = rebuilt(&index, &wanted)?;
@@ -281,7 +292,7 @@ fn delete(file: &Path, ids: &[String]) -> Result<()> {
         let message = format!("{found} of {} ids are in the index; nothing was changed", wanted.len());
         return Err(Error::value("id", message));
     }
-    finish(builder, file)
+    finish(&model.engine()?, builder, index.has_graph(), file)
 }
 
 fn search(args: &SearchArgs) -> Result<()> {
@@ -302,6 +313,7 @@ fn search(args: &SearchArgs) -> Result<()> {
         count: args.k,
         filter: filter.transpose()?,
         min_score: args.min_score,
+        exact: args.exact,
         index: Some(Arc::new(index)),
     };
     let found = engine.run(job, Deadline::NONE)?.found;
@@ -325,6 +337,7 @@ fn info(file: &Path) -> Result<()> {
         "dimension": index.dimension(),
         "metric": index.metric(),
         "precision": index.precision(),
+        "graph": index.has_graph(),
     }))?;
     print(|out| writeln!(out, "{line}"))
 }

@@ -64,6 +64,8 @@ pub struct Find {
     pub filter: Option<Filter>,
     /// What scores below is left out.
     pub min_score: Option<f32>,
+    /// Whether all rows are gone through, though the index has a graph.
+    pub exact: bool,
     /// The index; the configured one where it is missing.
     pub index: Option<Arc<Index>>,
 }
@@ -96,8 +98,8 @@ impl Job for Find {
         }
         deadline.check()?;
         let vector = vector.filter(|_| self.mode != Mode::Words || words.is_none());
-        let (count, min_score) = (self.count, self.min_score);
-        let search = Search { vector: vector.as_deref(), words, count, filter: self.filter, min_score };
+        let Find { count, filter, min_score, exact, .. } = self;
+        let search = Search { vector: vector.as_deref(), words, count, filter, min_score, exact };
         Ok(Finds { found: index.search(&engine.cpu, &search)?, model, usage })
     }
 }

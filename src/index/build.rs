@@ -18,19 +18,20 @@ const LARGEST: f32 = 127.0;
 #[derive(Debug)]
 pub struct Builder {
     model: Option<String>,
-    dimension: usize,
-    metric: Metric,
+    pub(super) dimension: usize,
+    pub(super) metric: Metric,
     precision: Precision,
     /// Codes of each row, row by row.
     codes: Vec<i8>,
     /// What a code stands for, what the code 0 stands for, and half the square of the row's length.
     scales: Vec<[f32; 3]>,
-    halves: Vec<u16>,
-    largest: Vec<f32>,
+    pub(super) halves: Vec<u16>,
+    pub(super) largest: Vec<f32>,
     documents: Vec<u8>,
     starts: Vec<u64>,
     words: words::Builder,
     ids: HashSet<String>,
+    pub(super) graph: Option<Vec<u8>>,
 }
 
 /// A row over the largest of its magnitudes, as half floats that fill whole vectors; and that magnitude.
@@ -97,6 +98,7 @@ impl Builder {
             starts: vec![0],
             words: words::Builder::default(),
             ids: HashSet::new(),
+            graph: None,
         })
     }
 
@@ -193,6 +195,7 @@ impl Builder {
         sections.push((Part::Documents, self.documents));
         sections.push((Part::Starts, bytemuck::cast_slice(&self.starts).to_vec()));
         sections.extend(self.words.sections());
+        sections.extend(self.graph.map(|graph| (Part::Graph, graph)));
         let sections: Vec<_> = sections.iter().map(|(part, bytes)| (*part, bytes.as_slice())).collect();
         write(path, header, &sections)
     }

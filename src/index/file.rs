@@ -88,6 +88,8 @@ pub enum Part {
     Postings,
     /// Words of each document, u32.
     Lengths,
+    /// A graph of neighbours: what a code stands for, f32; zeros up to 64; usearch's bytes.
+    Graph,
 }
 
 impl Part {
@@ -196,6 +198,21 @@ impl File {
         let range = start + range.start..start + range.end;
         self.check(&range)?;
         Ok(&self.bytes[self.body + range.start..self.body + range.end])
+    }
+
+    /// Whether there is a section.
+    pub fn has(&self, part: Part) -> bool {
+        self.place(part).is_ok()
+    }
+
+    /// All of a section, checked, with a share in the mapping.
+    ///
+    /// # Errors
+    /// As of [`File::bytes`].
+    #[cfg(feature = "graph")]
+    pub fn shared(&self, part: Part) -> Result<Bytes> {
+        let length = self.place(part)?.1;
+        Ok(self.bytes.slice_ref(self.bytes(part, 0..length)?))
     }
 
     /// The values `range` of a section, checked.

@@ -7,6 +7,7 @@ mod best;
 mod build;
 mod file;
 mod filter;
+mod graph;
 mod signs;
 mod words;
 
@@ -69,6 +70,8 @@ pub struct Search<'a> {
     pub filter: Option<Filter>,
     /// What scores below is left out.
     pub min_score: Option<f32>,
+    /// By a vector: through all rows, though the file has a graph.
+    pub exact: bool,
 }
 
 /// A document that was found.
@@ -86,6 +89,8 @@ pub struct Found {
 #[derive(Debug)]
 pub struct Index {
     file: File,
+    #[cfg(feature = "graph")]
+    graph: graph::Place,
 }
 
 impl Index {
@@ -94,7 +99,11 @@ impl Index {
     /// # Errors
     /// [`Kind::IndexLoad`], which says what is wrong with it; [`Kind::Io`].
     pub fn open(path: &Path) -> Result<Self> {
-        let this = Self { file: File::open(path)? };
+        let this = Self {
+            file: File::open(path)?,
+            #[cfg(feature = "graph")]
+            graph: graph::Place::default(),
+        };
         this.check_sizes().map_err(|e| e.context(path.display()))?;
         Ok(this)
     }
@@ -221,7 +230,7 @@ impl Index {
             return Err(Error::value("k", format!("k is {}, it must be 1 to {MOST}", search.count)));
         }
         let takes = |row: u32| self.takes(search.filter.as_ref(), row);
-        let by_vector = |count| search.vector.map(|v| self.nearest(cpu, v, count, &takes)).transpose();
+        let by_vector = |count| search.vector.map(|v| self.nearest(cpu, v, count, search.exact, &takes)).transpose();
         let by_words = |count| search.words.map(|text| words::search(&self.file, text, count, &takes)).transpose();
         // Ranks far behind still count for what is in both lists.
         let both = search.count.max(LEAST);
@@ -256,6 +265,7 @@ impl Index {
         cpu: &Cpu,
         vector: &[f32],
         count: usize,
+        exact: bool,
         takes: &(dyn Fn(u32) -> Result<bool> + Sync),
     ) -> Result<Vec<Hit>> {
         build::checked(vector, self.dimension())?;
@@ -263,6 +273,9 @@ impl Index {
             Metric::Cosine => build::normalised(vector)?,
             Metric::Dot | Metric::L2 => vector.to_vec(),
         };
+        if let Some(hits) = self.by_graph(cpu.isa, &query, count, exact, takes)? {
+            return self.rescored(cpu.isa, &query, &hits, count);
+        }
         let (oversample, least) = match self.precision() {
             Precision::Int8 => (OVERSAMPLE, LEAST),
             Precision::Int4 => (OVERSAMPLE4, LEAST4),
@@ -361,7 +374,8 @@ impl Index {
                     (2.0 * dot - square - of_row * largest * largest).min(0.0)
                 }
             };
-            best.offer(Hit { score, row: hit.row });
+            // Of 0 and -0 neither is better; the sum of both is 0.
+            best.offer(Hit { score: score + 0.0, row: hit.row });
         }
         Ok(best.sorted())
     }

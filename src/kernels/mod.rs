@@ -10,9 +10,13 @@ mod amx;
 pub mod attention;
 pub mod codes;
 pub(crate) mod gemm;
+#[cfg(feature = "graph")]
+pub mod graph;
 pub mod int4;
 pub mod int8;
 pub mod isa;
+#[cfg(feature = "graph")]
+mod links;
 pub mod peak;
 pub mod rowwise;
 pub mod scan;

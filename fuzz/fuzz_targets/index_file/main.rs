@@ -50,7 +50,7 @@ fn any(path: &Path, query: &[f32], words: &str) {
         for (vector, words, filter) in
             [(Some(&*query), None, None), (None, Some(words), None), (Some(&*query), Some(words), Some(filter))]
         {
-            let _ = index.search(&Cpu::new(isa, 1), &Search { vector, words, filter, count: 5, min_score: None });
+            let _ = index.search(&Cpu::new(isa, 1), &Search { vector, words, filter, count: 5, ..Search::default() });
         }
     }
     let mut builder = Builder::new(None, index.dimension(), index.metric(), index.precision()).unwrap();

@@ -9,8 +9,8 @@ use tealight::nn::Cpu;
 const HALF: f32 = 1.0 / 1024.0;
 /// A sum in float32 is as near to that in float64, in shares of the sum of magnitudes.
 const SUM: f64 = 1e-4;
-/// Sums in float32 go no further.
-const MOST: f64 = 1e37;
+/// Beyond it, what is multiplied or summed on the way to a score is infinite in float32 though the score is not.
+const MOST: f64 = 1e30;
 /// Products of smaller numbers are nothing in float32.
 const LEAST: f64 = 1e-36;
 /// The distance between the least numbers of float32: as near is a product before it is multiplied by a row's largest value.
@@ -73,13 +73,16 @@ fn check_search(given: &Given, index: &Index, query: &[f32], isa: Isa) {
     let filter = given.below.map(filter);
     let search = Search { vector: Some(query), count: given.k, filter: filter.clone(), ..Search::default() };
     let hits = index.search(&Cpu::new(isa, 1), &search).unwrap();
-    if tolerance > MOST * SUM {
+    let sums = |vector: &[f32]| vector.iter().map(|v| f64::from(v.abs())).sum::<f64>();
+    let most = vectors.iter().map(|v| sums(v)).fold(sums(query), f64::max);
+    // Of codes of 4 bits, what the code 0 stands for is multiplied by the sum of the query.
+    if tolerance > MOST * SUM || most > MOST || sums(query) * f64::from(largest) > MOST {
         return;
     }
     let takes = |row: usize| filter.as_ref().is_none_or(|f| f.takes(&index.document(row).unwrap().metadata));
     let mut taken: Vec<f64> = all.iter().filter(|(_, row)| takes(*row)).map(|((score, _), _)| *score).collect();
     taken.sort_by(|a, b| b.total_cmp(a));
-    let shown = || format!("{} {hits:?} {taken:?} {query:?}", isa.name());
+    let shown = || format!("{:?} {:?} {} {hits:?} {taken:?} {query:?}", given.metric, given.precision, isa.name());
     assert_eq!(hits.len(), taken.len().min(given.k), "{}", shown());
     assert!(hits.is_sorted_by(|a, b| (b.score, a.row) < (a.score, b.row)), "{}", shown());
     let near = |hit: &Found, score: f64| (f64::from(hit.score) - score).abs() <= tolerance;
