@@ -13,6 +13,7 @@ use support::http::{Message, Mock, Reply, nowhere};
 use tealight::config::Secret;
 use tealight::documents::{Document, Origin, Point};
 use tealight::engine::Deadline;
+use tealight::format::{Encoding, Format, Packer};
 use tealight::sinks::{Sink, Source, Target};
 use tealight::{Error, Kind, Result};
 
@@ -409,14 +410,9 @@ fn a_completion_whose_answer_was_lost_is_found_done() {
 #[ignore = "is run by the ones above"]
 fn many_points_into_an_object() {
     let mut sink = objects();
-    let line = |text: &str| {
-        let mut jsonl =
-            tealight::format::Packer::new(tealight::format::Format::Jsonl, Default::default(), None).unwrap();
-        let item = jsonl.item(&point(text)).unwrap();
-        jsonl.push(item);
-        jsonl.finish().unwrap().len()
-    };
-    let text = "x".repeat(100_000 - line(""));
+    let mut jsonl = Packer::new(Format::Jsonl, Encoding::Float, None).unwrap();
+    jsonl.push(jsonl.item(&point(&"x".repeat(90_000))).unwrap());
+    let text = "x".repeat(190_000 - jsonl.finish().unwrap().len());
     for _ in 0..90 {
         assert!(sink.write(&[point(&text)], Deadline::NONE).unwrap().is_empty());
     }

@@ -89,7 +89,8 @@ impl EmbedArgs {
         Chunking { tokens: self.chunk_tokens, overlap: self.chunk_overlap }
     }
 
-    fn are_points(&self) -> bool {
+    /// Whether points are written, and not documents as they are.
+    pub(super) fn are_points(&self) -> bool {
         !format(self).is_record() || self.chunk_tokens.is_some()
     }
 }

@@ -244,6 +244,8 @@ pub(super) fn documents<'a>(args: &'a EmbedArgs, engine: &'a Engine) -> Result<S
     };
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let form = Form::of(&name).ok();
+    // For vectors alone, lines are texts, whatever the file is called.
+    let form = form.filter(|form| args.are_points() || !matches!(form, Form::Lines | Form::Text));
     if form == Some(Form::Audio) {
         let segments =
             speech::documents(engine, &name, map(path)?, Deadline::NONE).map_err(|e| e.context(path.display()))?;

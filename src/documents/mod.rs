@@ -64,7 +64,7 @@ impl Document {
     /// As of [`Document::parse`].
     pub fn checked(self) -> Result<Self> {
         if self.text.trim().is_empty() {
-            return Err(Error::new(Kind::Empty, "the document has no text").param("text"));
+            return Err(Error::new(Kind::Empty, "the text of the document is empty").param("text"));
         }
         self.name()?;
         match &self.metadata {

@@ -186,7 +186,8 @@ impl Sink for Upload {
     }
 }
 
-/// Parts that become no object are paid for until they are forgotten.
+/// Parts that become no object are paid for until they are forgotten. Where the process is killed before, or the answer to a begun
+/// upload was lost, only a rule of the bucket's does that (`AbortIncompleteMultipartUpload`).
 impl Drop for Upload {
     fn drop(&mut self) {
         if let Some(id) = self.id.take() {

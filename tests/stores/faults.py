@@ -1,5 +1,6 @@
 """What stands between tealight and a server and does it harm, the same harm every time."""
 
+import datetime
 import hashlib
 import http.client
 import http.server
@@ -7,6 +8,7 @@ import json
 import random
 import socket
 import socketserver
+import ssl
 import struct
 import threading
 import time
@@ -202,6 +204,66 @@ class CutHandler(socketserver.BaseRequestHandler):
                 except OSError:
                     pass
             upstream.close()
+
+
+class Tls(socketserver.ThreadingTCPServer):
+    """Encrypts for a PostgreSQL that cannot, with a certificate of an authority of its own."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, port, folder, name="localhost"):
+        self.target, self.authority = port, folder / "authority.pem"
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(certificate(folder, self.authority, name))
+        super().__init__(("127.0.0.1", 0), TlsHandler)
+        self.port = self.server_address[1]
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def handle_error(self, request, client_address):
+        pass
+
+
+class TlsHandler(socketserver.BaseRequestHandler):
+    def handle(self):
+        # What a client asks for encryption with, before anything else.
+        assert self.request.recv(8) == struct.pack(">II", 8, 80877103)
+        self.request.sendall(b"S")
+        with self.server.context.wrap_socket(self.request, server_side=True) as inner:
+            with socket.create_connection(("127.0.0.1", self.server.target)) as upstream:
+                threading.Thread(target=pass_on, args=(upstream, inner), daemon=True).start()
+                pass_on(inner, upstream)
+
+
+def pass_on(source, target):
+    try:
+        while data := source.recv(65536):
+            target.sendall(data)
+    except OSError:
+        pass
+
+
+def certificate(folder, authority, name):
+    """A file of a certificate for a name with its key, and that of the authority that has signed it."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    def build(subject, key, issuer, signer, *extensions):
+        now = datetime.datetime.now(datetime.timezone.utc)
+        names = [x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)]) for text in (subject, issuer)]
+        builder = x509.CertificateBuilder(names[1], names[0], key.public_key(), x509.random_serial_number())
+        builder = builder.not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(now + datetime.timedelta(days=1))
+        for extension in extensions:
+            builder = builder.add_extension(extension, critical=False)
+        return builder.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    root, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    authority.write_bytes(build("authority", root, "authority", root, x509.BasicConstraints(ca=True, path_length=None)))
+    leaf = build(name, key, "authority", root, x509.SubjectAlternativeName([x509.DNSName(name)]), x509.BasicConstraints(ca=False, path_length=None))
+    secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "server.pem").write_bytes(leaf + secret)
+    return folder / "server.pem"
 
 
 def signature(service, secret, token=None):

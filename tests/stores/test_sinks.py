@@ -10,7 +10,7 @@ import pytest
 import requests
 import servers
 from conftest import agree, bodies, check_points, cosines, tealight, write
-from faults import KINDS, Cut, Proxy, always, mixed, signature
+from faults import KINDS, Cut, Proxy, Tls, always, mixed, signature
 from test_pgvector import COLUMNS, nearest, points
 
 AWS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "secret/+", "AWS_SESSION_TOKEN": "token/+=", "AWS_REGION": "eu-west-1"}
@@ -259,6 +259,32 @@ def test_objects_in_s3_are_lines_by_default(file, aws, made):
     assert bodies(sink.client.get_object(Bucket="tealight", Key=item["Key"])["Body"].read()) == bodies(made("jsonl", "--chunk-tokens", 254))
 
 
+@pytest.mark.parametrize("plan", [always("lost", 1), always("cut", 1), always("early", 1), mixed(7)], ids=["lost", "cut", "early", "mixed"])
+def test_large_objects_are_whole(tmp_path, aws, plan):
+    sink = S3(aws)
+    sink.clear()
+    path = write(tmp_path / "many.jsonl", [{"id": n, "text": f"number {n}"} for n in range(2200)])
+    proxy = Proxy(aws, plan)
+    url, env = sink.arguments(proxy.address)
+    tealight("embed", "--input", path, "--sink", url, env={name: value for name, value in env.items() if name != "TEALIGHT_SINK_FORMAT"})
+    [item] = sink.client.list_objects_v2(Bucket="tealight")["Contents"]
+    assert item["Key"] == "out/here/many.jsonl.jsonl" and item["ETag"].strip('"').endswith("-2") and item["Size"] > 8 << 20
+    body = sink.client.get_object(Bucket="tealight", Key=item["Key"])["Body"].read()
+    assert [line["document_id"] for line in bodies(body)] == [str(n) for n in range(2200)]
+
+
+def test_large_objects_leave_nothing_where_they_fail(tmp_path, aws):
+    sink = S3(aws)
+    sink.clear()
+    before = len(sink.client.list_multipart_uploads(Bucket="tealight").get("Uploads", []))
+    path = write(tmp_path / "many.jsonl", [{"id": n, "text": f"number {n}"} for n in range(2200)])
+    proxy = Proxy(aws, lambda identity: ["500"] * 100 if "partNumber=2" in identity else [])
+    url, env = sink.arguments(proxy.address)
+    assert "500" in tealight("embed", "--input", path, "--sink", url, env=env, code=1)
+    assert "Contents" not in sink.client.list_objects_v2(Bucket="tealight")
+    assert len(sink.client.list_multipart_uploads(Bucket="tealight").get("Uploads", [])) == before
+
+
 @pytest.fixture(scope="module")
 def postgres():
     with servers.postgres() as server:
@@ -330,6 +356,46 @@ def test_postgres_says_no(table, file, user, options, words):
     assert not words or any(word in said for word in words), said
     assert "pa ss" not in said and SAID.partition(":")[2] not in said and ":wrong" not in said
     assert time.monotonic() - began < 20 and connection.execute("select count(*) from others").fetchone()[0] == 0
+
+
+def test_postgres_is_encrypted_for_a_server_that_is_known(table, tmp_path, file, corpus, queries):
+    server, connection = table
+    proxy = Tls(server.port, tmp_path)
+    url = f"postgres://{SAID}@localhost:{proxy.port}/vectors"
+    for mode in ("prefer", "require", "verify-full"):
+        tealight("embed", "--input", file, "--sink", f"{url}?sslmode={mode}&sslrootcert={proxy.authority}")
+    held(connection, corpus, queries[0])
+    for options in ("", "?sslmode=require"):
+        assert "certificate" in tealight("embed", "--input", file, "--sink", url + options, code=1)
+    by_address = url.replace("localhost", "127.0.0.1")
+    assert "certificate" in tealight("embed", "--input", file, "--sink", f"{by_address}?sslmode=verify-full&sslrootcert={proxy.authority}", code=1)
+    assert "/nowhere" in tealight("embed", "--input", file, "--sink", f"{url}?sslrootcert=/nowhere", code=1)
+
+
+def test_postgres_takes_bits_and_columns_of_others(table, file, corpus):
+    server, connection = table
+    connection.execute(f"drop schema if exists other cascade; create schema other; create table other.bits (n serial not null, {COLUMNS} bit(384))")
+    url = f"postgres://old:old@localhost:{server.port}/vectors"
+    for _ in range(2):
+        tealight("embed", "--input", file, "--sink", f"{url}?table=other.bits&encoding=binary")
+    rows = dict(connection.execute("select id::text, vector::text from other.bits").fetchall())
+    assert rows == {id: "".join("01"[int(bit)] for bit in vector > 0) for id, vector in zip(corpus.ids, corpus.vectors)}
+
+
+def test_postgres_with_vectors_of_another_length_is_given_up(table, file):
+    server, connection = table
+    connection.execute("alter table others alter column vector type vector(3)")
+    said = tealight("embed", "--input", file, "--sink", f"postgres://{SAID}@localhost:{server.port}/vectors?table=others", code=1)
+    assert "expected 3 dimensions, not 384" in said and said.count("\n") == 1
+
+
+def test_postgres_that_is_locked_is_not_waited_for_for_ever(table, file, corpus):
+    server, connection = table
+    with server.connect(dbname="vectors", autocommit=False) as other:
+        other.execute("lock table documents")
+        threading.Timer(3, other.rollback).start()
+        tealight("embed", "--input", file, "--sink", f"postgres://{SAID}@localhost:{server.port}/vectors")
+    assert connection.execute("select count(*) from documents").fetchone()[0] == len(corpus.ids)
 
 
 def test_postgres_keeps_all_or_nothing_of_a_body_it_refuses(table, tmp_path):
