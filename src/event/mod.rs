@@ -127,7 +127,8 @@ async fn work(
     payload: Box<RawValue>,
     limit: Option<Duration>,
 ) -> Result<Outcome, Error> {
-    let deadline = Deadline(limit.map(|l| Instant::now() + l));
+    // Sooner than it is given up here, for that gives up what is done too.
+    let deadline = Deadline(limit.map(|l| Instant::now() + l - (l / 10).min(MAX_MARGIN)));
     let work = tokio::task::spawn_blocking(move || {
         let engine = &api.engine;
         let target = sinks::configured(engine)?.ok_or_else(|| {

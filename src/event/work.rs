@@ -37,6 +37,31 @@ struct Placed {
     document: Result<Document>,
 }
 
+impl Placed {
+    fn bytes(&self) -> usize {
+        self.document.as_ref().map_or(0, |document| document.text.len())
+    }
+}
+
+/// Documents that are written under one name.
+struct Lot {
+    name: String,
+    extent: Extent,
+    documents: Vec<Placed>,
+}
+
+/// Tasks with their places as documents and objects.
+fn parted(tasks: impl Iterator<Item = (usize, Task)>) -> (Vec<Placed>, Vec<(usize, Notice)>) {
+    let (mut documents, mut objects) = (vec![], vec![]);
+    for (at, task) in tasks {
+        match task {
+            Task::Document(document) => documents.push(Placed { at, document }),
+            Task::Object(notice) => objects.push((at, notice)),
+        }
+    }
+    (documents, objects)
+}
+
 /// What becomes of the parts of an event.
 #[derive(Default)]
 struct Outcome {
@@ -107,7 +132,8 @@ impl<'a> Worker<'a> {
     /// An event that is done as a whole or fails as a whole; what can never succeed is told in the reply.
     fn whole(&self, tasks: Vec<Option<Task>>, name: &str) -> Result<Box<RawValue>> {
         let placed = tasks.into_iter().enumerate().filter_map(|(at, task)| Some((at, task?)));
-        let outcome = self.tasks(placed.collect(), name, Extent::Whole);
+        let (documents, objects) = parted(placed);
+        let outcome = self.all(vec![Lot { name: name.into(), extent: Extent::Whole, documents }], objects);
         let Some((_, first)) = outcome.later.first() else { return json(&outcome.reply) };
         Err(match outcome.later.len() {
             1 => first.clone(),
@@ -120,12 +146,6 @@ impl<'a> Worker<'a> {
         let ids: Vec<_> = messages.iter().map(|message| message.id.clone()).collect();
         let failed = match is_fifo {
             true => self.in_order(messages),
-            // An object by itself is named by its message, so that the same message brings the same object.
-            false if self.target.is_by_source() => messages
-                .into_iter()
-                .enumerate()
-                .filter_map(|(at, message)| (!self.alone(message)).then_some(at))
-                .collect(),
             false => self.together(messages, name),
         };
         let failures = ids.into_iter().enumerate().filter(|(at, _)| failed.contains(at));
@@ -149,7 +169,8 @@ impl<'a> Worker<'a> {
     fn alone(&self, message: Message) -> bool {
         match message.tasks {
             Ok(tasks) => {
-                let outcome = self.tasks(tasks.into_iter().map(|task| (0, task)).collect(), &message.id, Extent::Whole);
+                let (documents, objects) = parted(tasks.into_iter().map(|task| (0, task)));
+                let outcome = self.all(vec![Lot { name: message.id, extent: Extent::Whole, documents }], objects);
                 outcome.failed.is_empty() && outcome.later.is_empty()
             }
             Err(error) => {
@@ -159,39 +180,40 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Messages in any order, their documents side by side.
+    /// Messages in any order.
     fn together(&self, messages: Vec<Message>, name: &str) -> HashSet<usize> {
-        let (mut tasks, mut failed) = (vec![], HashSet::new());
+        let (mut lots, mut objects, mut failed) = (vec![], vec![], HashSet::new());
         for (at, message) in messages.into_iter().enumerate() {
             match message.tasks {
-                Ok(found) => tasks.extend(found.into_iter().map(|task| (at, task))),
+                Ok(tasks) => {
+                    let (documents, found) = parted(tasks.into_iter().map(|task| (at, task)));
+                    lots.push(Lot { name: message.id, extent: Extent::Whole, documents });
+                    objects.extend(found);
+                }
                 Err(error) => {
                     refused(&error);
                     failed.insert(at);
                 }
             }
         }
-        let outcome = self.tasks(tasks, name, Extent::Part);
+        // An object that is written is named by its message, so that the same message brings the same object.
+        if !self.target.is_by_source() {
+            let mut documents: Vec<_> = lots.into_iter().flat_map(|lot| lot.documents).collect();
+            documents.sort_by_key(Placed::bytes);
+            lots = vec![Lot { name: name.into(), extent: Extent::Part, documents }];
+        }
+        lots.sort_by_key(|lot| lot.documents.iter().map(Placed::bytes).sum::<usize>());
+        let outcome = self.all(lots, objects);
         failed.extend(outcome.failed);
         failed.extend(outcome.later.into_iter().map(|(at, _)| at));
         failed
     }
 
-    /// Does tasks: documents first, then objects, and what has no order from the smallest on, so that one that is too large takes
-    /// no time from the others.
-    fn tasks(&self, tasks: Vec<(usize, Task)>, name: &str, extent: Extent) -> Outcome {
-        let (mut documents, mut objects, mut outcome) = (vec![], vec![], Outcome::default());
-        for (at, task) in tasks {
-            match task {
-                Task::Document(document) => documents.push(Placed { at, document }),
-                Task::Object(notice) => objects.push((at, notice)),
-            }
-        }
-        if extent == Extent::Part {
-            documents.sort_by_key(|placed| placed.document.as_ref().map_or(0, |document| document.text.len()));
-        }
-        if !documents.is_empty() {
-            self.documents(documents, name, extent, &mut outcome);
+    /// Documents first, then objects from the smallest on, so that one that is too large takes no time from the others.
+    fn all(&self, lots: Vec<Lot>, mut objects: Vec<(usize, Notice)>) -> Outcome {
+        let mut outcome = Outcome::default();
+        for lot in lots.into_iter().filter(|lot| !lot.documents.is_empty()) {
+            self.documents(lot, &mut outcome);
         }
         objects.sort_by_key(|(_, notice)| notice.size);
         for (at, notice) in objects {
@@ -202,11 +224,11 @@ impl<'a> Worker<'a> {
         outcome
     }
 
-    fn documents(&self, documents: Vec<Placed>, name: &str, extent: Extent, outcome: &mut Outcome) {
+    fn documents(&self, Lot { name, extent, documents }: Lot, outcome: &mut Outcome) {
         let places: Vec<_> = documents.iter().map(|placed| placed.at).collect();
         let entry = |(position, placed): (usize, Placed)| Ok(Entry { number: position + 1, document: placed.document });
         let stream = Box::new(documents.into_iter().enumerate().map(entry));
-        let run = match self.target.open(&Source::Documents(name.into()), self.deadline) {
+        let run = match self.target.open(&Source::Documents(name), self.deadline) {
             Ok(sink) => self.ingest.run(sink, stream, extent, self.deadline),
             Err(error) => Run { report: Report::default(), settled: 0, stop: Some(Stop::Later(error)) },
         };

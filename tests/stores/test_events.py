@@ -102,7 +102,8 @@ class Folder:
         items = self.s3.list_objects_v2(Bucket="points-out").get("Contents", [])
         bodies = {item["Key"]: self.s3.get_object(Bucket="points-out", Key=item["Key"])["Body"].read() for item in items}
         # Messages are other ones each time, and so are the names of their objects.
-        names = {key: key if key.startswith("here/in/") else json.loads(body)["document_id"] for key, body in bodies.items()}
+        ids = {key: " ".join(json.loads(line)["document_id"] for line in body.decode().splitlines()) for key, body in bodies.items()}
+        names = {key: key if key.startswith("here/in/") else ids[key] for key in bodies}
         assert len(set(names.values())) == len(bodies), "an object for each message, and no more"
         return {names[key]: body for key, body in bodies.items()}
 
@@ -238,7 +239,7 @@ def test_a_distributed_map_brings_objects_and_rows(world):
 
 def test_a_fifo_queue_keeps_its_order(world):
     world.sink.clear()
-    url = world.sqs.create_queue(QueueName="ordered.fifo", Attributes={"FifoQueue": "true", "ContentBasedDeduplication": "true"})["QueueUrl"]
+    url = world.sqs.create_queue(QueueName=f"{uuid.uuid4()}.fifo", Attributes={"FifoQueue": "true", "ContentBasedDeduplication": "true"})["QueueUrl"]
     for n, body in enumerate(["one", "", "two"]):
         world.sqs.send_message(QueueUrl=url, MessageBody=json.dumps({"id": f"m{n}", "text": body}), MessageGroupId="a")
     world.sqs.send_message(QueueUrl=url, MessageBody=json.dumps({"id": "m9", "text": "other"}), MessageGroupId="b")
