@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import random
+import subprocess
 import urllib.parse
 import uuid
 
@@ -11,6 +13,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import servers
+from conftest import ROOT
 from function import Failed, Function, Killed, Mapping
 from test_pgvector import COLUMNS
 
@@ -170,7 +173,8 @@ def test_everything_is_there(undisturbed):
     assert documents(undisturbed) == (COUNT + 1, 50, 100, 3, 1)
 
 
-@pytest.mark.parametrize("seed", range(6))
+# A kill at other moments for each; more of them where somebody asks for more.
+@pytest.mark.parametrize("seed", range(int(os.environ.get("TEALIGHT_KILLS", "2"))))
 def test_a_kill_changes_nothing(world, undisturbed, seed):
     draw = random.Random(seed)
     world.begin()
@@ -261,3 +265,29 @@ def test_a_sink_that_is_away_fails_everything_for_now(aws, database):
         assert function.invoke({"Records": [record]}, seconds=20) == {"batchItemFailures": [{"itemIdentifier": "m"}]}
     finally:
         function.stop()
+
+
+def test_what_a_recording_says_becomes_points(aws, database):
+    model = ROOT / "target/hf"
+    subprocess.run([ROOT / "models/fetch", "Systran/faster-whisper-tiny.en"], env=os.environ | {"HF_HOME": str(model)}, check=True, stdout=subprocess.DEVNULL)
+    table, s3 = Table(database), client("s3", aws)
+    table.clear()
+    body = (ROOT / "tests/fixtures/audio/jfk.flac").read_bytes()
+    if INPUTS not in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]:
+        s3.create_bucket(Bucket=INPUTS, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    etag = s3.put_object(Bucket=INPUTS, Key="in/talk one.flac", Body=body)["ETag"]
+    function = Function(table.env(aws) | {"TEALIGHT_SPEECH_MODEL": "whisper-tiny.en", "HF_HOME": str(model)})
+    try:
+        for _ in range(2):
+            reply = function.invoke({"Records": [notice("in/talk one.flac", etag, len(body))]})
+            assert reply["failures"] == 0 and reply["documents"] == len(table.found()) > 0, reply
+    finally:
+        function.stop()
+        s3.delete_object(Bucket=INPUTS, Key="in/talk one.flac")
+    points = sorted(table.found().values(), key=lambda point: point[6]["start_seconds"])
+    assert "your country" in " ".join(point[2] for point in points)
+    for document, _, _, _, _, _, metadata, _ in points:
+        name, _, times = document.partition("#t=")
+        assert name == f"s3://{INPUTS}/in/talk one.flac"
+        start, end = map(float, times.split(","))
+        assert (metadata["start_seconds"], metadata["end_seconds"]) == (start, end) and 0 <= start < end <= 11.1
