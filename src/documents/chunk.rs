@@ -78,7 +78,7 @@ pub fn chunks(text: &str, limit: usize, overlap: usize, count: &dyn Fn(&str) -> 
         // Together pieces may have more tokens than one by one.
         while open.len() > 1 && !fits(&trimmed(text, span(&open)))? {
             if fresh == 1 {
-                open.pop_front();
+                shorten(text, &mut open);
             } else if let Some(piece) = open.pop_back() {
                 pieces.push_front(piece);
                 fresh -= 1;
@@ -89,6 +89,14 @@ pub fn chunks(text: &str, limit: usize, overlap: usize, count: &dyn Fn(&str) -> 
     }
     ranges.retain(|range| !range.is_empty());
     Ok(with_characters(text, ranges))
+}
+
+/// Takes away from the front: all but the last piece before the one that must stay, and of that one half.
+fn shorten(text: &str, open: &mut VecDeque<Piece>) {
+    let Some(Piece { range, tokens }) = open.pop_front() else { return };
+    if let (1, [first, _]) = (open.len(), &halves(&text[range.clone()])[..]) {
+        open.push_front(Piece { range: range.start + first.len()..range.end, tokens: tokens.div_ceil(2) });
+    }
 }
 
 /// What the next chunk has in common with this one.
@@ -306,6 +314,19 @@ mod tests {
         let letters = |text: &str| Ok(text.chars().count());
         let found = chunks("äöüäöüäöüä", 4, 0, &letters).unwrap();
         assert_eq!(found.iter().map(|c| c.characters.clone()).collect::<Vec<_>>(), [0..2, 2..5, 5..7, 7..10]);
+    }
+
+    #[test]
+    fn parts_of_a_word_that_is_one_token_as_a_whole_overlap() {
+        // As WordPiece: what is too long is one token, its parts are many.
+        let pieces = |text: &str| {
+            let tokens = |word: &str| if word.chars().count() > 20 { 1 } else { word.chars().count().div_ceil(2) };
+            Ok(text.split_whitespace().map(tokens).sum())
+        };
+        let text = format!("{} {} {}", "a".repeat(19), "b".repeat(60), "c d e f g h ".repeat(9));
+        let found = chunks(&text, 12, 4, &pieces).unwrap();
+        assert!(found.len() > 3 && found.iter().all(|c| pieces(&text[c.bytes.clone()]).unwrap() <= 12), "{found:?}");
+        assert!(found.windows(2).all(|two| two[1].characters.start < two[0].characters.end), "{found:?}");
     }
 
     #[test]
