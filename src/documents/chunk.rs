@@ -106,6 +106,8 @@ fn shared(
     overlap: usize,
     count: &dyn Fn(&str) -> Result<usize>,
 ) -> Result<VecDeque<Piece>> {
+    // White space is nothing that two chunks could have in common.
+    while open.pop_back_if(|piece| text[piece.range.clone()].trim().is_empty()).is_some() {}
     let last = open.back().cloned();
     while sum(&open) > overlap {
         open.pop_front();
@@ -294,6 +296,9 @@ mod tests {
         );
         let letters = |text: &str| Ok(text.chars().count());
         let found = chunks("äöüäöüäöüä", 4, 2, &letters).unwrap();
+        assert!(found.windows(2).all(|two| two[1].characters.start < two[0].characters.end), "{found:?}");
+        // White space behind a word that is too long is no overlap.
+        let found = chunks("aaaaaaaa bbbbbbbb cccccccc", 8, 2, &|text| Ok(text.trim().chars().count())).unwrap();
         assert!(found.windows(2).all(|two| two[1].characters.start < two[0].characters.end), "{found:?}");
         // Of a sentence that is longer than that, the last words.
         let words = ["One two three. Four five.", "Four five. Six seven eight.", "seven eight. Nine ten eleven."];
