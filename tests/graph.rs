@@ -2,6 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 #![cfg(feature = "graph")]
 
+#[path = "support/numbers.rs"]
+mod numbers;
+
+use numbers::random;
 use serde_json::json;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -15,16 +19,6 @@ use tealight::nn::Cpu;
 const RECALL: f64 = 0.98;
 const RECALL_DOT: f64 = 0.9;
 const D: usize = 64;
-
-/// Numbers as a bell has them, by the sum of twelve.
-fn random(count: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 40) as f32 / (1u64 << 24) as f32
-    };
-    (0..count).map(|_| (0..12).map(|_| next()).sum::<f32>() - 6.0).collect()
-}
 
 /// Rows about a hundred centres.
 fn clustered(count: usize, seed: u64) -> Vec<f32> {

@@ -1,8 +1,11 @@
 //! The index: searches against float64, its file, damaged in every way, the command line and `/search`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+#[path = "support/numbers.rs"]
+mod numbers;
 mod support;
 
+use numbers::random;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::process::{Command, Output};
@@ -16,16 +19,6 @@ use tealight::{Error, Kind};
 const RECALL: f64 = 0.995;
 /// The largest difference of a score to that in float64, for vectors of length 1.
 const SCORE_ERROR: f64 = 2e-4;
-
-/// Numbers as a bell has them, by the sum of twelve.
-fn random(count: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 40) as f32 / (1u64 << 24) as f32
-    };
-    (0..count).map(|_| (0..12).map(|_| next()).sum::<f32>() - 6.0).collect()
-}
 
 fn document(id: usize) -> Document {
     let words = ["red", "green", "blue"][id % 3];

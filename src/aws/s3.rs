@@ -143,8 +143,13 @@ impl Object {
 pub(super) fn said(reply: &mut Response<ureq::Body>) -> String {
     let status = reply.status();
     let text = reply.body_mut().read_to_string().unwrap_or_default();
-    let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>"));
-    format!("S3 answers {status} {}", code.map_or("", |(code, _)| code))
+    format!("S3 answers {status} {}", element(&text, "Code").unwrap_or_default())
+}
+
+/// What an element of a reply holds.
+pub(crate) fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = xml.split_once(&format!("<{name}>"))?;
+    Some(rest.split_once(&format!("</{name}>"))?.0)
 }
 
 enum Answer {

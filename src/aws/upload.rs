@@ -1,6 +1,7 @@
 //! Uploads to Amazon S3: the requests of one in parts, and what is said to them.
 //! <https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html>
 
+use super::s3::element;
 use crate::error::{Error, Kind, Result, shown};
 use http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -76,11 +77,6 @@ pub fn completion(etags: &[String]) -> Vec<u8> {
 /// The code of an error, which a completion may answer behind the status 200, too.
 pub fn error_code(reply: &str) -> Option<&str> {
     reply.contains("<Error>").then(|| element(reply, "Code").unwrap_or(""))
-}
-
-fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
-    let (_, rest) = xml.split_once(&format!("<{name}>"))?;
-    Some(rest.split_once(&format!("</{name}>"))?.0)
 }
 
 fn escaped(text: &str) -> String {

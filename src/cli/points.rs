@@ -6,7 +6,7 @@ use crate::engine::documents::EmbedDocuments;
 use crate::engine::speech;
 use crate::engine::{Deadline, Engine};
 use crate::error::{Error, Kind, Result, shown};
-use crate::format::document::flush;
+use crate::format::document::bytes;
 #[cfg(feature = "arrow")]
 use crate::format::table::Table;
 use crate::format::{Format, Packer};
@@ -14,7 +14,7 @@ use crate::models::map::map;
 use crate::models::pack::replace;
 use std::fs::File;
 use std::io::{BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Documents of one call of the engine.
 const GROUP: usize = 256;
@@ -35,11 +35,10 @@ trait Taker {
 }
 
 pub(super) fn run(args: &EmbedArgs, engine: &Engine, format: Format) -> Result<()> {
-    let encoding = args.encoding.0;
+    let packer = || Packer::new(format, args.encoding.0, args.collection.as_deref());
     match &args.output {
         Some(path) if path.to_string_lossy().contains(NUMBER) && !format.is_file() => {
-            let packer = Packer::new(format, encoding, args.collection.as_deref())?;
-            convert(args, engine, &mut Files { packer, path: path.clone(), number: 0 })
+            convert(args, engine, &mut Bodies { packer: packer()?, write: to_files(path) })
         }
         path => output(path.as_deref(), |out| match format {
             #[cfg(feature = "arrow")]
@@ -48,26 +47,23 @@ pub(super) fn run(args: &EmbedArgs, engine: &Engine, format: Format) -> Result<(
             Format::Arrow | Format::Parquet => {
                 Err(Error::value("format", "this binary was built without the feature arrow"))
             }
-            _ => {
-                let packer = Packer::new(format, encoding, args.collection.as_deref())?;
-                convert(args, engine, &mut Bodies { packer, out })
-            }
+            _ => convert(args, engine, &mut Bodies { packer: packer()?, write: |body: &[u8]| bytes(out, body) }),
         }),
     }
 }
 
-/// Bodies one after the other.
-struct Bodies<'a> {
+/// Bodies, and where each goes; false where nobody reads on.
+struct Bodies<W> {
     packer: Packer,
-    out: &'a mut dyn Write,
+    write: W,
 }
 
-impl Taker for Bodies<'_> {
+impl<W: FnMut(&[u8]) -> Result<bool>> Taker for Bodies<W> {
     fn take(&mut self, points: Vec<Point>) -> Result<bool> {
         let items = points.iter().map(|point| self.packer.item(point)).collect::<Result<Vec<_>>>()?;
         for item in items {
             if let Some(body) = self.packer.push(item)
-                && !written(self.out, &body)?
+                && !(self.write)(&body)?
             {
                 return Ok(false);
             }
@@ -76,52 +72,17 @@ impl Taker for Bodies<'_> {
     }
 
     fn finish(&mut self) -> Result<()> {
-        match self.packer.finish() {
-            Some(body) => written(self.out, &body).map(drop),
-            None => Ok(()),
-        }
+        self.packer.finish().map_or(Ok(()), |body| (self.write)(&body).map(drop))
     }
 }
 
-fn written(out: &mut dyn Write, body: &[u8]) -> Result<bool> {
-    match out.write_all(body) {
-        Ok(()) => flush(out),
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(Error::new(Kind::Io, format!("cannot write: {error}"))),
-    }
-}
-
-/// A file for each body.
-struct Files {
-    packer: Packer,
-    path: PathBuf,
-    number: usize,
-}
-
-impl Files {
-    fn write(&mut self, body: &[u8]) -> Result<()> {
-        self.number += 1;
-        let name = self.path.to_string_lossy().replace(NUMBER, &self.number.to_string());
-        replace(Path::new(&name), |out| out.write_all(body))
-    }
-}
-
-impl Taker for Files {
-    fn take(&mut self, points: Vec<Point>) -> Result<bool> {
-        let items = points.iter().map(|point| self.packer.item(point)).collect::<Result<Vec<_>>>()?;
-        for item in items {
-            if let Some(body) = self.packer.push(item) {
-                self.write(&body)?;
-            }
-        }
-        Ok(true)
-    }
-
-    fn finish(&mut self) -> Result<()> {
-        match self.packer.finish() {
-            Some(body) => self.write(&body),
-            None => Ok(()),
-        }
+/// Writes each body to a file of its own.
+fn to_files(path: &Path) -> impl FnMut(&[u8]) -> Result<bool> {
+    let mut number = 0;
+    move |body| {
+        number += 1;
+        let name = path.to_string_lossy().replace(NUMBER, &number.to_string());
+        replace(Path::new(&name), |out| out.write_all(body)).map(|()| true)
     }
 }
 

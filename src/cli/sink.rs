@@ -2,11 +2,11 @@
 
 use super::embed::EmbedArgs;
 use super::points::documents;
+use crate::documents::short_hash;
 use crate::engine::{Deadline, Engine};
 use crate::error::{Error, Kind, Result, shown};
 use crate::ingest::{Extent, Failure, Ingest};
 use crate::sinks::{self, Source};
-use sha2::{Digest, Sha256};
 use std::io::Write;
 use std::path::Path;
 
@@ -32,8 +32,7 @@ pub(super) fn run(args: &EmbedArgs, engine: &Engine, url: &str) -> Result<()> {
 
 fn source(args: &EmbedArgs) -> Source {
     if !args.texts.is_empty() {
-        let hash: [u8; 32] = Sha256::digest(args.texts.join("\n")).into();
-        return Source::Documents(hash[..16].iter().map(|byte| format!("{byte:02x}")).collect());
+        return Source::Documents(short_hash(&args.texts.join("\n")));
     }
     match args.input.as_deref().filter(|path| *path != Path::new("-")) {
         Some(path) => Source::File(path.to_string_lossy().into_owned()),

@@ -18,7 +18,6 @@ use crate::error::{Error, Kind, Result, shown};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
-use std::fmt::Write as _;
 use std::io::{BufRead, Read};
 
 /// The largest document, in bytes as it is read: it is held in memory.
@@ -103,10 +102,14 @@ fn wrong(error: &dyn std::fmt::Display) -> Error {
 }
 
 fn hashed(text: &str) -> String {
-    Sha256::digest(text.as_bytes())[..16].iter().fold("sha256:".to_string(), |mut name, byte| {
-        let _ = write!(name, "{byte:02x}");
-        name
-    })
+    format!("sha256:{}", short_hash(text))
+}
+
+/// The first 16 bytes of the SHA-256 of a text, in hexadecimal: enough to name it by.
+pub(crate) fn short_hash(text: &str) -> String {
+    let mut hash = format!("{:x}", Sha256::digest(text));
+    hash.truncate(32);
+    hash
 }
 
 /// A document on its way, or what is wrong with it.

@@ -202,6 +202,14 @@ pub fn line(out: &mut dyn Write, text: &str) -> Result<bool> {
     written(writeln!(out, "{text}"))
 }
 
+/// Writes bytes and passes them on; false where nobody reads on.
+///
+/// # Errors
+/// [`Kind::Io`].
+pub fn bytes(out: &mut dyn Write, bytes: &[u8]) -> Result<bool> {
+    Ok(written(out.write_all(bytes))? && flush(out)?)
+}
+
 /// Passes on what was written, for whoever waits for it; false where nobody reads on.
 ///
 /// # Errors
@@ -218,7 +226,8 @@ fn written(outcome: std::io::Result<()>) -> Result<bool> {
     }
 }
 
-fn unwritten(error: std::io::Error) -> Error {
+/// What was made could not be written.
+pub(crate) fn unwritten(error: impl std::fmt::Display) -> Error {
     Error::new(Kind::Io, format!("cannot write: {error}"))
 }
 

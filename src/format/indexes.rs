@@ -1,13 +1,12 @@
 //! What each index takes of a point, and how much at a time.
 
-use super::payload::{Rules, Values, fields, metadata, text};
+use super::payload::{Rules, Values, fields, metadata, own, text};
 use super::{Encoded, Encoding, Format, encode};
-use crate::documents::{Origin, Point};
+use crate::documents::Point;
 use crate::error::{Error, Kind, Result, shown};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 const MB: usize = 1 << 20;
 /// Bytes of one point's metadata in Pinecone and S3 Vectors.
@@ -142,8 +141,8 @@ impl Format {
             }
             Format::Pgvector => columns(point, vector).map(|row| vec![copied(&row)]),
             Format::PgvectorSql => columns(point, vector).map(|row| vec![literals(&row)]),
-            Format::Json | Format::Jsonl => record(point, vector, encoding)
-                .map(|record| vec![if self == Format::Jsonl { record + "\n" } else { record }]),
+            Format::Json => Ok(vec![record(point, vector, encoding)]),
+            Format::Jsonl => Ok(vec![record(point, vector, encoding) + "\n"]),
             Format::Npy | Format::Arrow | Format::Parquet => Err(Error::internal("a matrix or table has no texts")),
         }
     }
@@ -193,11 +192,8 @@ fn json(encoded: &Encoded) -> String {
 }
 
 /// A point as `index build` and people read it: its metadata stays together.
-fn record(point: &Point, vector: String, encoding: Encoding) -> Result<String> {
-    let (document_id, model) = (point.origin.document_id.clone(), point.origin.model.clone());
-    let bare = Arc::new(Origin { document_id, model, metadata: vec![] });
-    let own = fields(&Point { origin: bare, ..point.clone() }, &Rules::ANY, true)?;
-    let mut line = format!("{{\"id\":\"{}\",{own}", point.id);
+fn record(point: &Point, vector: String, encoding: Encoding) -> String {
+    let mut line = format!("{{\"id\":\"{}\",{}", point.id, own(point, true));
     if !point.origin.metadata.is_empty() {
         let _ = write!(line, ",\"metadata\":{}", metadata(point));
     }
@@ -205,7 +201,7 @@ fn record(point: &Point, vector: String, encoding: Encoding) -> Result<String> {
     if let (_, Some(scale)) = encode(point.vector.clone(), encoding) {
         let _ = write!(line, ",\"scale\":{scale:?}");
     }
-    Ok(line + "}")
+    line + "}"
 }
 
 fn lines(bytes: usize) -> Shape {
@@ -230,8 +226,7 @@ fn columns(point: &Point, vector: String) -> Result<[String; 9]> {
         let message = format!("{what} the character U+0000, which PostgreSQL does not take");
         return Err(Error::value(field, message));
     }
-    let numbers = [point.chunk, point.start, point.end].map(|n| n.to_string());
-    let [chunk, start, end] = numbers;
+    let [chunk, start, end] = [point.chunk, point.start, point.end].map(|n| n.to_string());
     let (id, document_id, text, model) =
         (point.id.to_string(), origin.document_id.clone(), point.text.clone(), origin.model.clone());
     Ok([id, document_id, chunk, text, start, end, model, metadata, vector])
@@ -245,6 +240,16 @@ fn has_nul(json: &str) -> bool {
     })
 }
 
+/// What rows of COPY and literals escape alike.
+fn escape(c: char, out: &mut String) {
+    match c {
+        '\\' => out.push_str("\\\\"),
+        '\n' => out.push_str("\\n"),
+        '\r' => out.push_str("\\r"),
+        c => out.push(c),
+    }
+}
+
 fn copied(row: &[String; 9]) -> String {
     let mut line = String::new();
     for (i, value) in row.iter().enumerate() {
@@ -253,11 +258,8 @@ fn copied(row: &[String; 9]) -> String {
         }
         for c in value.chars() {
             match c {
-                '\\' => line.push_str("\\\\"),
                 '\t' => line.push_str("\\t"),
-                '\n' => line.push_str("\\n"),
-                '\r' => line.push_str("\\r"),
-                c => line.push(c),
+                c => escape(c, &mut line),
             }
         }
     }
@@ -271,10 +273,7 @@ fn literals(row: &[String; 9]) -> String {
         for c in value.chars() {
             match c {
                 '\'' => out.push_str("''"),
-                '\\' => out.push_str("\\\\"),
-                '\n' => out.push_str("\\n"),
-                '\r' => out.push_str("\\r"),
-                c => out.push(c),
+                c => escape(c, &mut out),
             }
         }
         out.push('\'');
@@ -299,14 +298,10 @@ fn on_conflict() -> String {
 // Names.
 
 fn check_name(format: Format, name: &str) -> Result<()> {
-    let word = |name: &str| {
-        let starts = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-        starts && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-    };
     let fits = match format {
-        Format::Weaviate => word(name) && name.starts_with(|c: char| c.is_ascii_uppercase()),
-        Format::Milvus => word(name),
-        Format::Pgvector | Format::PgvectorSql => name.split('.').count() <= 2 && name.split('.').all(word),
+        Format::Weaviate => is_word(name) && name.starts_with(|c: char| c.is_ascii_uppercase()),
+        Format::Milvus => is_word(name),
+        Format::Pgvector | Format::PgvectorSql => name.split('.').count() <= 2 && name.split('.').all(is_word),
         _ => return Ok(()),
     };
     if fits && name.len() <= NAME {
@@ -318,6 +313,11 @@ fn check_name(format: Format, name: &str) -> Result<()> {
         _ => "TABLE or SCHEMA.TABLE of letters, digits and _",
     };
     Err(Error::value("collection", format!("collection is {:?}, it must be {what}", shown(name))))
+}
+
+fn is_word(name: &str) -> bool {
+    let starts = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    starts && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
 fn not_empty(name: &str) -> Option<&'static str> {
@@ -341,10 +341,8 @@ fn of_chroma(name: &str) -> Option<&'static str> {
 
 /// <https://docs.weaviate.io/weaviate/config-refs/collections>
 fn of_weaviate(name: &str) -> Option<&'static str> {
-    let is_word = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     let is_taken = ["_id", "_additional"].contains(&name);
-    (!is_word || is_taken)
+    (!is_word(name) || is_taken)
         .then_some("which is no name of a property: letters, digits and _, and not _id or _additional")
 }
 

@@ -47,16 +47,25 @@ impl Rules {
     };
 }
 
-/// A point's fields but `id` and `vector`, as the inside of a JSON object; without `text` where it goes elsewhere.
-pub(super) fn fields(point: &Point, rules: &Rules, has_text: bool) -> Result<String> {
+/// What a point has of its own but `id` and `vector`, as the inside of a JSON object; without `text` where it goes elsewhere.
+pub(super) fn own(point: &Point, has_text: bool) -> String {
     let (origin, mut out) = (&point.origin, String::new());
     let _ = write!(out, "\"document_id\":{},\"chunk\":{}", text(&origin.document_id), point.chunk);
     if has_text {
         let _ = write!(out, ",\"text\":{}", text(&point.text));
     }
     let _ = write!(out, ",\"start\":{},\"end\":{},\"model\":{}", point.start, point.end, text(&origin.model));
+    out
+}
+
+/// The same with the metadata beside it.
+///
+/// # Errors
+/// [`Kind::InvalidValue`] of `metadata`: the index has no place for it.
+pub(super) fn fields(point: &Point, rules: &Rules, has_text: bool) -> Result<String> {
+    let mut out = own(point, has_text);
     let mut names = 5 + usize::from(has_text);
-    for (name, value) in &origin.metadata {
+    for (name, value) in &point.origin.metadata {
         let is_null = value.get() == "null";
         check(name, value, rules).map_err(|what| refused(name, &what))?;
         if is_null && !rules.nulls {

@@ -1,14 +1,14 @@
 //! Points as a table in columns: a stream of Arrow, or a file of Parquet.
 
+use super::document::unwritten;
 use super::indexes::packed;
 use super::{Encoding, Format, payload};
 use crate::documents::Point;
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use arrow_array::{ArrayRef, FixedSizeListArray, Float32Array, Int32Array, RecordBatch, StringArray, UInt8Array};
 use arrow_ipc::writer::StreamWriter;
-use arrow_schema::{ArrowError, DataType, Field, Schema};
+use arrow_schema::{DataType, Field, Schema};
 use parquet::arrow::ArrowWriter;
-use parquet::errors::ParquetError;
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -62,7 +62,7 @@ impl<'a> Table<'a> {
     /// Writes to `out`.
     ///
     /// # Errors
-    /// [`Kind::InvalidValue`]: there is no such column of vectors.
+    /// [`crate::Kind::InvalidValue`]: there is no such column of vectors.
     pub fn new(format: Format, encoding: Encoding, out: &'a mut dyn Write) -> Result<Self> {
         format.check(encoding)?;
         Ok(Self { format, encoding, out, made: Made::default(), writer: None, rows: vec![] })
@@ -71,7 +71,7 @@ impl<'a> Table<'a> {
     /// Writes points.
     ///
     /// # Errors
-    /// [`Kind::InvalidValue`]: a value is not finite; [`Kind::Io`].
+    /// [`crate::Kind::InvalidValue`]: a value is not finite; [`crate::Kind::Io`].
     pub fn push(&mut self, points: Vec<Point>) -> Result<()> {
         points.iter().try_for_each(|point| self.format.check_vector(&point.vector, self.encoding))?;
         self.rows.extend(points);
@@ -81,13 +81,13 @@ impl<'a> Table<'a> {
     /// Ends; `dimension` is that of the vectors, of which there may be none.
     ///
     /// # Errors
-    /// [`Kind::Io`].
+    /// [`crate::Kind::Io`].
     pub fn finish(mut self, dimension: usize) -> Result<()> {
         self.flush()?;
         self.open(dimension)?;
         match self.writer.take() {
-            Some(Writer::Arrow(mut writer)) => writer.finish().map_err(of_arrow)?,
-            Some(Writer::Parquet(writer)) => writer.close().map(drop).map_err(of_parquet)?,
+            Some(Writer::Arrow(mut writer)) => writer.finish().map_err(unwritten)?,
+            Some(Writer::Parquet(writer)) => writer.close().map(drop).map_err(unwritten)?,
             None => {}
         }
         self.write()
@@ -98,15 +98,15 @@ impl<'a> Table<'a> {
         self.open(dimension)?;
         let batch = batch(&std::mem::take(&mut self.rows), self.encoding, dimension)?;
         match &mut self.writer {
-            Some(Writer::Arrow(writer)) => writer.write(&batch).map_err(of_arrow)?,
-            Some(Writer::Parquet(writer)) => writer.write(&batch).map_err(of_parquet)?,
+            Some(Writer::Arrow(writer)) => writer.write(&batch).map_err(unwritten)?,
+            Some(Writer::Parquet(writer)) => writer.write(&batch).map_err(unwritten)?,
             None => {}
         }
         self.write()
     }
 
     fn write(&mut self) -> Result<()> {
-        self.out.write_all(&self.made.take()).map_err(|e| Error::new(Kind::Io, format!("cannot write: {e}")))
+        self.out.write_all(&self.made.take()).map_err(unwritten)
     }
 
     /// Writes the head, whose columns depend on the dimension.
@@ -117,8 +117,8 @@ impl<'a> Table<'a> {
         let out = self.made.clone();
         let schema = schema(self.encoding, dimension);
         self.writer = Some(match self.format {
-            Format::Parquet => Writer::Parquet(Box::new(ArrowWriter::try_new(out, schema, None).map_err(of_parquet)?)),
-            _ => Writer::Arrow(Box::new(StreamWriter::try_new(out, &schema).map_err(of_arrow)?)),
+            Format::Parquet => Writer::Parquet(Box::new(ArrowWriter::try_new(out, schema, None).map_err(unwritten)?)),
+            _ => Writer::Arrow(Box::new(StreamWriter::try_new(out, &schema).map_err(unwritten)?)),
         });
         Ok(())
     }
@@ -160,7 +160,7 @@ fn batch(rows: &[Point], encoding: Encoding, dimension: usize) -> Result<RecordB
         _ => Arc::new(Float32Array::from_iter_values(rows.iter().flat_map(|point| point.vector.iter().copied()))),
     };
     let (item, length) = vector_of(encoding, dimension);
-    let vectors = FixedSizeListArray::try_new(item, length, values, None).map_err(of_arrow)?;
+    let vectors = FixedSizeListArray::try_new(item, length, values, None).map_err(unwritten)?;
     let columns = vec![
         text(&|point| point.id.to_string()),
         text(&|point| point.origin.document_id.clone()),
@@ -172,13 +172,5 @@ fn batch(rows: &[Point], encoding: Encoding, dimension: usize) -> Result<RecordB
         text(&payload::metadata),
         Arc::new(vectors),
     ];
-    RecordBatch::try_new(schema(encoding, dimension), columns).map_err(of_arrow)
-}
-
-fn of_arrow(error: ArrowError) -> Error {
-    Error::new(Kind::Io, format!("cannot write: {error}"))
-}
-
-fn of_parquet(error: ParquetError) -> Error {
-    Error::new(Kind::Io, format!("cannot write: {error}"))
+    RecordBatch::try_new(schema(encoding, dimension), columns).map_err(unwritten)
 }

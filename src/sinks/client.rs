@@ -2,6 +2,7 @@
 
 use super::retry::{self, Miss};
 use crate::aws::Call;
+use crate::aws::s3::element;
 use crate::config::Secret;
 use crate::engine::Deadline;
 use crate::error::{Error, Kind, Result};
@@ -195,11 +196,6 @@ fn said(text: &str) -> String {
 pub(super) fn reason(said: &str) -> &str {
     const PREVIEW: &str = " Preview of field's value";
     said.split_once(PREVIEW).map_or(said, |(reason, _)| reason)
-}
-
-fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
-    let (_, rest) = xml.split_once(&format!("<{name}>"))?;
-    Some(rest.split_once(&format!("</{name}>"))?.0)
 }
 
 #[cfg(test)]
