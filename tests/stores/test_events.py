@@ -200,8 +200,11 @@ def test_time_that_runs_out_loses_nothing(world, undisturbed):
     world.begin()
     handed_back = 0
     for seconds in [1, 1.5, 2, 2.5, 3]:
-        failed = world.mapping.once(seconds=seconds)
-        handed_back += len(failed or [])
+        try:
+            handed_back += len(world.mapping.once(seconds=seconds) or [])
+        except Failed as error:
+            # On a machine that is busy elsewhere, not even a reply is in time: then all messages come back.
+            assert error.args[0] == "timeout"
     world.drain()
     assert handed_back and world.sink.found() == undisturbed
 
