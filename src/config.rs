@@ -81,6 +81,12 @@ pub struct Config {
     pub cors_origin: Option<String>,
 }
 
+/// Where Lambda says how the function begins, and what it says of a snapshot.
+/// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html>
+pub const INITIALIZATION: &str = "AWS_LAMBDA_INITIALIZATION_TYPE";
+/// Its value where a snapshot is taken.
+pub const SNAP_START: &str = "snap-start";
+
 /// The default model, which the package carries.
 pub const DEFAULT_MODEL: &str = "all-MiniLM-L6-v2";
 
@@ -160,7 +166,12 @@ impl Config {
             task_root: get("LAMBDA_TASK_ROOT").map(PathBuf::from),
             download: flag("TEALIGHT_DOWNLOAD", false)?,
             threads: number("TEALIGHT_THREADS", threads, 1024)?,
-            isa: get("TEALIGHT_ISA").map_or_else(|| Ok(Isa::best()), |name| Isa::named(&name))?,
+            isa: match get("TEALIGHT_ISA") {
+                Some(name) => Isa::named(&name)?,
+                // A snapshot wakes up on other machines than the one that it was taken on.
+                None if get(INITIALIZATION).as_deref() == Some(SNAP_START) => Isa::common(),
+                None => Isa::best(),
+            },
             precision: precision(get("TEALIGHT_PRECISION").as_deref())?,
             pooling: get("TEALIGHT_POOLING").map(|name| pooling(&name)).transpose()?,
             api_key: get("TEALIGHT_API_KEY").map(|key| Secret(key.trim().to_string())),

@@ -113,7 +113,7 @@ impl Kind {
             Kind::ObjectDenied     => row(403, 403, "Validation", BAD, "object_denied", true),
             Kind::ObjectReplaced   => row(409, 409, "Validation", BAD, "object_replaced", true),
             Kind::Upstream         => row(502, 424, "Backend", SERVER, "upstream_error", true),
-            Kind::Overloaded       => row(429, 429, "Overloaded", "rate_limit_error", "overloaded", true),
+            Kind::Overloaded       => row(503, 429, "Overloaded", SERVER, "overloaded", true),
             Kind::Timeout          => row(504, 504, "Overloaded", SERVER, "timeout", true),
             Kind::SlowBody         => row(408, 408, "Validation", BAD, "body_timeout", true),
             Kind::ClientGone       => row(499, 499, "Validation", BAD, "client_gone", true),

@@ -27,7 +27,8 @@
 //! | [`kernels`] | arithmetic on slices, one file an idea; the only unsafe code but for mapping a file |
 //! | [`mod@format`] | what vectors and transcripts look like outside |
 //! | [`sinks`] | points written straight into an index, or to S3 |
-//! | [`config`], [`error`], [`log`] | every environment variable; every error and its status; log lines |
+//! | [`config`], [`error`] | every environment variable; every error and its status |
+//! | [`log`], [`trace`] | a line of JSON for each request, with CloudWatch's metrics; what a request is part of, carried on |
 //!
 //! Dependencies point one way: `main → {event, server, cli} → {api, ingest} → engine → models → nn → kernels`.
 //!
@@ -75,7 +76,10 @@ pub mod kernels;
 pub mod log;
 pub mod models;
 pub mod nn;
+#[cfg(feature = "otel")]
+pub mod otel;
 pub mod server;
 pub mod sinks;
+pub mod trace;
 
 pub use error::{Error, Kind, Result};

@@ -32,6 +32,8 @@ GROUPS = [
         "HttpApi": ["ON", "OFF"],
         "Authorization": ["AWS_IAM", "API_KEY"],
         "ReservedConcurrency": ["-1", "0", "5"],
+        "MetricsNamespace": ["", "acme/tealight"],
+        "Tracing": ["PassThrough", "Active"],
     },
     {
         "Authorization": ["AWS_IAM", "API_KEY"],
@@ -204,6 +206,8 @@ def check_least_privilege(stack, values):
         expected |= says("Allow", "secretsmanager:GetSecretValue", "<ApiKey>")
     if values["SinkSecretArn"]:
         expected |= says("Allow", "secretsmanager:GetSecretValue", SECRET)
+    if values["Tracing"] == "Active":
+        expected |= says("Allow", "xray:PutTraceSegments xray:PutTelemetryRecords", "*")
     if values["Recordings"]:
         expected |= says("Allow", "s3:GetObject", "arn:aws:s3:::talks/2026/*")
     if values["IndexFile"].startswith("s3:"):
@@ -280,6 +284,7 @@ def check_function(stack, values):
     assert function.get("ReservedConcurrentExecutions") == (None if reserved == "-1" else reserved)
     assert "Policies" not in function, "with its own role, SAM ignores them"
     for variable, parameter, off in [
+        ("POWERTOOLS_METRICS_NAMESPACE", "MetricsNamespace", ""),
         ("TEALIGHT_INDEX", "IndexFile", ""),
         ("TEALIGHT_SINK", "Sink", ""),
         ("TEALIGHT_SINK_FORMAT", "SinkFormat", ""),
@@ -289,6 +294,7 @@ def check_function(stack, values):
     ]:
         value = values[parameter]
         assert environment.get(variable) == (None if value == off else value), variable
+    assert function["Tracing"] == values["Tracing"]
     subnets, groups = values["SubnetIds"].split(","), values["SecurityGroupIds"].split(",")
     joined = {"SubnetIds": subnets, "SecurityGroupIds": groups} if values["SubnetIds"] or values["SecurityGroupIds"] else None
     assert function.get("VpcConfig") == joined

@@ -500,3 +500,24 @@ fn direct_invocations_may_write_a_method_small_and_a_path_with_a_query() {
     assert!(function.good(json!({"path": "/v1/models", "method": "get"}))["data"].is_array());
     assert!(function.good(json!({"path": "/embed?x=1", "inputs": "a"}))[0].is_array());
 }
+
+#[test]
+fn a_snapshot_has_the_model_and_no_instructions_that_other_machines_may_lack() {
+    let function =
+        Function::start(&[("AWS_LAMBDA_INITIALIZATION_TYPE", "snap-start"), ("TEALIGHT_MODEL", TINY)]);
+    function.good(HELLO);
+    let status = function.good(json!({"path": "/status"}));
+    assert!(["avx2", "neon", "scalar"].contains(&status["isa"].as_str().unwrap()), "{status}");
+    // The first text was embedded before the snapshot, and not by a request.
+    assert_eq!((&status["requests"]["count"], &status["models"][0]["loaded"]), (&1.into(), &true.into()), "{status}");
+    let log = function.process.stdout();
+    assert_eq!(log.matches("model loaded").count(), 1, "{log}");
+}
+
+#[test]
+fn a_version_whose_model_is_missing_is_not_published() {
+    let mut function =
+        Function::start(&[("AWS_LAMBDA_INITIALIZATION_TYPE", "snap-start"), ("TEALIGHT_MODEL", "nothing-here")]);
+    let status = function.process.wait();
+    assert!(!status.success() && function.process.stderr().contains("nothing-here"), "{}", function.process.stderr());
+}

@@ -474,11 +474,11 @@ fn busy(server: &Server) -> Client {
         let mut client = server.connect();
         let body = json!({"input": vec!["candle ".repeat(250); texts]}).to_string();
         client.send(request("POST", "/v1/embeddings", &[JSON], body));
-        if (0..20).any(|_| server.post("/v1/embeddings", r#"{"input":""}"#).status() == 429) {
+        if (0..20).any(|_| server.post("/v1/embeddings", r#"{"input":""}"#).status() == 503) {
             return Some(client);
         }
         // Turned away by the probe, or done before it: a fast machine gets more to do.
-        texts *= if client.reply().status() == 429 { 1 } else { 2 };
+        texts *= if client.reply().status() == 503 { 1 } else { 2 };
         None
     })
 }
@@ -509,8 +509,8 @@ fn too_many_requests_at_once_are_turned_away_and_welcome_later() {
     let server = Server::start(&[ONE_PLACE]);
     let mut client = busy(&server);
     let (openai, tei) = (server.post("/v1/embeddings", HELLO), server.post("/embed", r#"{"inputs":"a"}"#));
-    for (reply, word) in [(openai, "overloaded"), (tei, "Overloaded")] {
-        assert_eq!(reply.status(), 429, "{}", reply.text());
+    for (reply, status, word) in [(openai, 503, "overloaded"), (tei, 429, "Overloaded")] {
+        assert_eq!(reply.status(), status, "{}", reply.text());
         assert!(reply.header("retry-after").unwrap().parse::<u64>().unwrap() > 0);
         assert_eq!(error(&reply).1, word);
     }
@@ -601,7 +601,7 @@ fn bodies_fill_no_more_than_the_memory_for_them() {
     one_more.send(head);
     let reply = one_more.reply();
     let (message, code) = error(&reply);
-    assert!(reply.status() == 429 && code == "overloaded" && message.contains("bodies"), "{}", reply.text());
+    assert!(reply.status() == 503 && code == "overloaded" && message.contains("bodies"), "{}", reply.text());
     drop(clients);
     wait_for("room", || (server.post("/v1/audio/transcriptions", "{}").status() == 400).then_some(()));
     server.serves();

@@ -86,7 +86,7 @@ pub fn documents(call: &Call) -> Result<Reply> {
     }
     body.extend(packer.finish().unwrap_or_default());
     let text = String::from_utf8(body).map_err(|_| Error::internal("a body is not UTF-8"))?;
-    Ok(Reply::text(text, content_type(packer.format())).usage(embedded.usage))
+    Ok(Reply::text(text, content_type(packer.format())).usage(embedded.usage).model(embedded.model))
 }
 
 fn packer(request: &DocumentsRequest) -> Result<Packer> {

@@ -1,6 +1,7 @@
 //! Counters for Prometheus, under text-embeddings-inference's names where it has one.
 
 use super::routes::{Call, Reply};
+use super::status::{Totals, resident};
 use crate::engine::Usage;
 use crate::error::{Kind, Result};
 use std::collections::BTreeMap;
@@ -76,6 +77,20 @@ impl Metrics {
         }
     }
 
+    /// The sums of it all.
+    pub fn totals(&self) -> Totals {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let inference = &state.inference;
+        Totals {
+            count: state.requests.values().sum(),
+            failures: state.failures.values().sum(),
+            tokens: state.tokens,
+            written_tokens: state.written,
+            audio_s: state.audio,
+            inference_ms_mean: (inference.count > 0).then(|| inference.sum * 1e3 / inference.count as f64),
+        }
+    }
+
     fn text(&self) -> String {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut out = String::new();
@@ -103,6 +118,11 @@ fn counters(out: &mut String, name: &str, label: &str, values: &BTreeMap<&'stati
     }
 }
 
+/// A label's value: <https://prometheus.io/docs/instrumenting/exposition_formats/>.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
 /// Answers `GET /metrics`.
 pub fn render(call: &Call) -> Result<Reply> {
     let mut text = call.metrics.text();
@@ -112,5 +132,13 @@ pub fn render(call: &Call) -> Result<Reply> {
         text,
         "# TYPE tealight_info gauge\ntealight_info{{version=\"{version}\",isa=\"{isa}\",threads=\"{threads}\"}} 1"
     );
+    let _ = writeln!(text, "# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds {}", call.started);
+    if let Some(bytes) = resident() {
+        let _ = writeln!(text, "# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes {bytes}");
+    }
+    let _ = writeln!(text, "# TYPE tealight_model_load_seconds gauge");
+    for (name, time) in call.engine.registry.load_times() {
+        let _ = writeln!(text, "tealight_model_load_seconds{{model=\"{}\"}} {}", escaped(&name), time.as_secs_f64());
+    }
     Ok(Reply::text(text, "text/plain; version=0.0.4"))
 }

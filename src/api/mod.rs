@@ -5,10 +5,12 @@ mod auth;
 pub mod documents;
 mod form;
 mod metrics;
+mod page;
 pub mod openai;
 pub mod openapi;
 pub mod routes;
 pub mod search;
+pub mod status;
 pub mod stream;
 pub mod tei;
 pub mod text;
@@ -16,9 +18,11 @@ mod wire;
 
 use crate::engine::{Deadline, Engine, Usage};
 use crate::error::{Error, Kind, Result};
+use crate::log;
+use crate::trace::Origin;
 use auth::Auth;
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response};
 use metrics::Metrics;
 use routes::{Access, Call, Family, Found, Reply, Route};
@@ -55,7 +59,8 @@ impl Api {
     }
 
     /// Answers a request. Every reply, of an error too, is complete; a panic becomes an error. Where a reply is a stream, it goes to
-    /// `sink`, if there is one, and what is returned has nothing for the client.
+    /// `sink`, if there is one, and what is returned has nothing for the client. An [`Origin`] among the request's extensions says
+    /// what it is part of, and else its headers.
     pub fn handle(
         &self,
         request: &Request<Bytes>,
@@ -63,7 +68,9 @@ impl Api {
         deadline: Deadline,
         sink: Option<&Sink>,
     ) -> Response<Bytes> {
-        self.shared(self.routed(request, trust, deadline, sink))
+        let origin = request.extensions().get::<Origin>().cloned();
+        let origin = origin.unwrap_or_else(|| Origin::of(request.headers(), None));
+        self.shared(origin.within(|| self.routed(request, trust, deadline, sink)))
     }
 
     /// The head of a reply whose body is a stream of events.
@@ -91,12 +98,15 @@ impl Api {
             Ok(Found::OtherMethods(family, methods)) => return other_method(family, request.method(), &methods),
             Ok(Found::Route(route, tail)) => (route, tail),
         };
+        log::take_loading();
+        let text = |name| request.headers().get(name).and_then(|v: &HeaderValue| v.to_str().ok());
         let outcome = self.checked(request, route, trust).and_then(|()| {
             let call = Call {
                 engine: &self.engine,
                 metrics: &self.metrics,
                 body: request.body(),
-                content_type: request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()),
+                content_type: text(CONTENT_TYPE),
+                accept: text(ACCEPT),
                 tail,
                 deadline,
                 sink,
@@ -104,12 +114,31 @@ impl Api {
             };
             catch_unwind(AssertUnwindSafe(|| (route.handler)(&call))).unwrap_or_else(|_| Err(panicked()))
         });
+        let total = start.elapsed();
         let counted = outcome.as_ref().map(|reply| reply.usage).map_err(|error| error.kind);
-        self.metrics.count(route.path, start.elapsed(), counted);
+        self.metrics.count(route.path, total, counted);
+        self.report(route, &outcome, total);
         match outcome {
-            Ok(reply) => self.accept(reply, start.elapsed()),
+            Ok(reply) => self.accept(reply, total),
             Err(error) => refuse(route.family, &error),
         }
+    }
+
+    /// Logs a request, unless it asks for nothing but a sign of life.
+    fn report(&self, route: &Route, outcome: &Result<Reply>, total: Duration) {
+        let (reply, error) = (outcome.as_ref().ok(), outcome.as_ref().err().map(|error| error.kind));
+        if route.access == Access::Open && error.is_none() {
+            return;
+        }
+        #[cfg(feature = "otel")]
+        crate::otel::name(route.method.name(), route.path);
+        let usage = reply.and_then(|reply| reply.usage);
+        let named = reply.and_then(|reply| reply.model.clone()).filter(|name| !name.is_empty());
+        let model = named.or_else(|| usage.map(|_| self.engine.registry.default_name()));
+        let (cpu, loading) = (&self.engine.cpu, log::take_loading());
+        let status = error.map_or(200, |kind| route.family.status(kind).as_u16());
+        let (route, model, isa, threads) = (route.path, model.as_deref(), cpu.isa.name(), cpu.threads());
+        log::Request { route, status, error, model, usage, total, loading, isa, threads }.write();
     }
 
     fn checked(&self, request: &Request<Bytes>, route: &Route, trust: Trust) -> Result<()> {
@@ -151,6 +180,11 @@ impl Api {
         let mut response = respond(200, reply.body);
         if let Some(content_type) = reply.content_type {
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        }
+        for (name, value) in reply.headers {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                response.headers_mut().insert(HeaderName::from_static(name), value);
+            }
         }
         if let Some(usage) = reply.usage {
             self.timing(response.headers_mut(), &usage, total);
@@ -217,11 +251,11 @@ fn refuse(family: Family, error: &Error) -> Response<Bytes> {
     if !error.kind.retryable() && error.kind.status().is_server_error() {
         tracing::error!(code = error.kind.code(), "{error}");
     }
-    let (status, body) = match family {
-        Family::OpenAi | Family::Audio => (error.kind.status(), serde_json::to_vec(&openai::ErrorBody::from(error))),
-        Family::Tei => (error.kind.tei_status(), serde_json::to_vec(&tei::ErrorBody::from(error))),
+    let body = match family {
+        Family::OpenAi | Family::Audio => serde_json::to_vec(&openai::ErrorBody::from(error)),
+        Family::Tei => serde_json::to_vec(&tei::ErrorBody::from(error)),
     };
-    let mut response = respond(status.as_u16(), body.unwrap_or_default().into());
+    let mut response = respond(family.status(error.kind).as_u16(), body.unwrap_or_default().into());
     // For a direct invocation, whose errors are finer than the words of TEI's bodies.
     response.extensions_mut().insert(error.clone());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

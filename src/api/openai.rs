@@ -152,7 +152,7 @@ pub fn embeddings(call: &Call) -> Result<Reply> {
         model: output.model,
         usage: Usage { prompt_tokens: tokens, total_tokens: tokens },
     };
-    Ok(Reply::json(&response)?.usage(output.usage))
+    Ok(Reply::json(&response)?.usage(output.usage).model(response.model))
 }
 
 /// Answers `GET /v1/models`.

@@ -1,7 +1,7 @@
 //! The table of routes: everything that the function answers, in Lambda and locally.
 
 use super::stream::Sink;
-use super::{audio, documents, metrics, openai, openapi, search, tei, text};
+use super::{audio, documents, metrics, openai, openapi, page, search, status, tei, text};
 use crate::engine::{Deadline, Engine, Usage};
 use crate::error::{Error, Kind, Result, shown};
 use bytes::Bytes;
@@ -27,6 +27,14 @@ impl Family {
             Ok(Found::Route(route, _)) => route.family,
             Ok(Found::OtherMethods(family, _)) => family,
             Err(_) => Family::OpenAi,
+        }
+    }
+
+    /// The status of an error.
+    pub fn status(self, kind: Kind) -> http::StatusCode {
+        match self {
+            Family::OpenAi | Family::Audio => kind.status(),
+            Family::Tei => kind.tei_status(),
         }
     }
 
@@ -104,6 +112,8 @@ pub struct Call<'a> {
     pub body: &'a Bytes,
     /// Its type.
     pub content_type: Option<&'a str>,
+    /// The types that the caller takes.
+    pub accept: Option<&'a str>,
     /// What the path has in place of `{model}`, decoded.
     pub tail: Option<String>,
     /// When the reply must be ready.
@@ -121,20 +131,24 @@ pub struct Reply {
     pub body: Bytes,
     /// Its type; none for an empty body.
     pub content_type: Option<&'static str>,
+    /// Headers besides the type.
+    pub headers: Vec<(&'static str, String)>,
     /// What the models did for it.
     pub usage: Option<Usage>,
+    /// The model that did most of it.
+    pub model: Option<String>,
 }
 
 impl Reply {
     /// A JSON body.
     pub fn json(value: &impl serde::Serialize) -> Result<Self> {
         let body = serde_json::to_vec(value).map_err(|e| Error::internal(format!("a reply is not JSON: {e}")))?;
-        Ok(Self { body: body.into(), content_type: Some("application/json"), usage: None })
+        Ok(Self { body: body.into(), content_type: Some("application/json"), ..Self::default() })
     }
 
     /// A text body.
     pub fn text(body: String, content_type: &'static str) -> Self {
-        Self { body: body.into(), content_type: Some(content_type), usage: None }
+        Self { body: body.into(), content_type: Some(content_type), ..Self::default() }
     }
 
     /// No body.
@@ -145,6 +159,12 @@ impl Reply {
     /// Says what the models did for it.
     pub fn usage(mut self, usage: Usage) -> Self {
         self.usage = Some(usage);
+        self
+    }
+
+    /// Names the model that did it.
+    pub fn model(mut self, name: impl Into<String>) -> Self {
+        self.model = Some(name.into());
         self
     }
 }
@@ -212,7 +232,8 @@ pub const ROUTES: &[Route] = &[
     get("/info",         Tei, Key,  "The model and the limits", Some(schema::<tei::Info>), tei::info),
     get("/health",       Tei, Open, HEALTH, None, tei::health),
     get("/ping",         Tei, Open, HEALTH, None, tei::health),
-    get("/",             Tei, Open, HEALTH, None, tei::health),
+    get("/",             Tei, Open, "The page to try all of it, for browsers; for others as /health", None, page::render),
+    get("/status",    OpenAi, Key,  "The models that are here, and what this process has done", Some(schema::<status::Status>), status::render),
     get("/metrics",      Tei, Open, "Counters for Prometheus", None, metrics::render),
     get("/openapi.json", OpenAi, Open, "This description", None, openapi::render),
 ];

@@ -84,5 +84,6 @@ pub fn search(call: &Call) -> Result<Reply> {
         metadata: found.document.metadata,
     };
     let results = finds.found.into_iter().map(result).collect();
-    Ok(Reply::json(&SearchResponse { results, model: finds.model })?.usage(finds.usage))
+    let reply = Reply::json(&SearchResponse { results, model: finds.model.clone() })?.usage(finds.usage);
+    Ok(Reply { model: finds.model, ..reply })
 }

@@ -233,7 +233,7 @@ pub fn embed(call: &Call) -> Result<Reply> {
     let output = call.engine.run(job, call.deadline)?;
     let encoding = request.encoding_format.unwrap_or_default();
     let vectors: Vec<Encoded> = output.vectors.into_iter().map(|v| encode(v, encoding).0).collect();
-    Ok(Reply::json(&vectors)?.usage(output.usage))
+    Ok(Reply::json(&vectors)?.usage(output.usage).model(output.model))
 }
 
 /// Answers `POST /embed_all`.

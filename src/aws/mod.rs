@@ -6,6 +6,7 @@ pub mod secrets;
 pub mod upload;
 
 use crate::error::{Error, Kind, Result};
+use crate::trace::Origin;
 use aws_credential_types::Credentials;
 use aws_sigv4::http_request::{
     PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings, UriPathNormalizationMode,
@@ -82,6 +83,8 @@ impl Call<'_> {
         }
         let mut request = builder.body(self.body).map_err(upstream)?;
         instructions.apply_to_request_http1x(&mut request);
+        // Not signed: whoever stands between may change them.
+        request.headers_mut().extend(Origin::current().headers());
         Ok(request)
     }
 }

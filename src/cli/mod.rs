@@ -2,6 +2,7 @@
 
 mod bench;
 mod bench_index;
+mod cost;
 mod embed;
 mod generate;
 mod index;
@@ -83,6 +84,8 @@ enum Command {
         #[command(subcommand)]
         what: Bench,
     },
+    /// Reckon what tokens and hours of audio cost on AWS Lambda, from the speed of this machine
+    Cost(cost::CostArgs),
     /// Print a completion script: tealight completions bash > /etc/bash_completion.d/tealight
     Completions {
         /// The shell to print it for
@@ -204,6 +207,7 @@ fn execute(command: Command, main: SystemTime) -> Result<()> {
         Command::Bench { what: Bench::Transcribe(args) } => bench::transcribe(&args),
         Command::Bench { what: Bench::Generate(args) } => bench::generate(&args),
         Command::Bench { what: Bench::Index(args) } => bench_index::run(&args),
+        Command::Cost(args) => cost::run(&args),
         Command::Completions { shell } => completions(shell),
     }
 }

@@ -125,6 +125,27 @@ pub fn known(name: &str) -> Option<(&'static str, &'static str)> {
     found.or_else(|| text().map(|t| (t.name, t.repository)))
 }
 
+/// What the catalog tells of a model of any kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// SPDX name of its licence.
+    pub license: Option<&'static str>,
+    /// Values of a vector.
+    pub dimension: Option<usize>,
+    /// The longest text, in tokens.
+    pub max_tokens: Option<usize>,
+}
+
+/// What is known of a model by its short name.
+pub fn facts(name: &str) -> Option<Facts> {
+    let vectors = CATALOG.iter().find(|e| e.name == name);
+    let vectors = vectors.map(|e| Facts { license: Some(e.license), dimension: Some(e.dimension), max_tokens: Some(e.max_tokens) });
+    let speech = || SPEECH.iter().find(|s| s.name == name).map(|s| Facts { license: Some(s.license), ..Facts::default() });
+    let text = || TEXT.iter().find(|t| t.name == name);
+    let text = || text().map(|t| Facts { license: Some(t.license), dimension: None, max_tokens: Some(t.max_tokens) });
+    vectors.or_else(speech).or_else(text)
+}
+
 /// The short name of a model: of the catalog, or the last part of the repository or path.
 pub fn short_name(name: &str) -> &str {
     let last = || name.rsplit(['/', ':']).next().map_or(name, |last| last.strip_suffix(".gguf").unwrap_or(last));

@@ -6,6 +6,7 @@
 pub mod catalog;
 pub mod documents;
 pub mod generate;
+pub mod here;
 pub mod hub;
 pub mod registry;
 pub mod search;

@@ -3,6 +3,7 @@
 use super::{catalog, source};
 use crate::config::Config;
 use crate::error::{Error, Result, shown};
+use crate::log;
 use crate::models::Embedder;
 use crate::models::llama::{Llama, is_llama};
 use crate::models::whisper::{Whisper, is_whisper};
@@ -30,16 +31,16 @@ type Slot<M> = Arc<Mutex<Option<Arc<Loaded<M>>>>>;
 
 /// Models of one kind by their names.
 #[derive(Debug)]
-struct Slots<M>(Mutex<BTreeMap<String, Slot<M>>>);
+pub(super) struct Slots<M>(Mutex<BTreeMap<String, Slot<M>>>);
 
 /// The models of a process.
 #[derive(Debug)]
 pub struct Registry {
-    config: Arc<Config>,
+    pub(super) config: Arc<Config>,
     cpu: Cpu,
-    embedders: Slots<Embedder>,
-    speech: Slots<Whisper>,
-    text: Slots<Arc<Llama>>,
+    pub(super) embedders: Slots<Embedder>,
+    pub(super) speech: Slots<Whisper>,
+    pub(super) text: Slots<Arc<Llama>>,
 }
 
 /// A lock that a panic elsewhere cannot close for good: what it guards is replaced whole, never half.
@@ -54,6 +55,17 @@ impl<M> Default for Slots<M> {
 }
 
 impl<M> Slots<M> {
+    /// A model, if it is in memory already; never waits.
+    pub fn peek(&self, name: &str) -> Option<Arc<Loaded<M>>> {
+        let slot = lock(&self.0).get(name)?.clone();
+        slot.try_lock().ok()?.clone()
+    }
+
+    pub fn load_times(&self) -> Vec<(String, Duration)> {
+        let names: Vec<String> = lock(&self.0).keys().cloned().collect();
+        names.into_iter().filter_map(|name| self.peek(&name).map(|loaded| (name, loaded.load_time))).collect()
+    }
+
     fn get(
         &self,
         name: String,
@@ -61,14 +73,17 @@ impl<M> Slots<M> {
         load: impl FnOnce(&Path) -> Result<M>,
     ) -> Result<Arc<Loaded<M>>> {
         let slot = lock(&self.0).entry(name.clone()).or_default().clone();
+        let start = Instant::now();
         let mut place = lock(&slot);
         if let Some(loaded) = place.as_ref() {
+            log::add_loading(start.elapsed());
             return Ok(loaded.clone());
         }
         let start = Instant::now();
         let path = path()?;
         let model = load(&path)?;
         let load_time = start.elapsed();
+        log::add_loading(load_time);
         tracing::info!(model = name, load_ms = load_time.as_millis() as u64, "model loaded");
         let loaded = Arc::new(Loaded { name, model, path, load_time });
         *place = Some(loaded.clone());
@@ -183,12 +198,6 @@ impl Registry {
                 loaded.map_err(|e| if is_llama(&path) { e } else { other_kind(name, "does not write text") })
             }
         }
-    }
-
-    /// The default model if it is in memory already; never waits.
-    pub fn default_if_loaded(&self) -> Option<Arc<Loaded>> {
-        let slot = lock(&self.embedders.0).get(&self.default_name())?.clone();
-        slot.try_lock().ok()?.clone()
     }
 
     /// The names that requests can use: the default first, then those that hear and write, if they are here, then what is

@@ -130,6 +130,11 @@ pub fn passage(model: &Embedder) -> Option<String> {
 pub struct Place(Mutex<Option<Arc<Index>>>);
 
 impl Engine {
+    /// The configured index, if it is open already; never waits.
+    pub fn index_if_open(&self) -> Option<Arc<Index>> {
+        self.index.0.try_lock().ok()?.clone()
+    }
+
     /// The configured index; opens it if need be, after getting it from S3 if it is there.
     ///
     /// # Errors

@@ -13,15 +13,16 @@ mod work;
 
 use crate::api::stream::Sink;
 use crate::api::{Api, Trust, routes::Family};
-use crate::config::Config;
-use crate::engine::{Deadline, Engine};
+use crate::config::{Config, INITIALIZATION, SNAP_START};
+use crate::engine::{Deadline, Embed, Engine, Input, Long, Texts};
 use crate::error::{Error, Kind};
 use crate::sinks;
+use crate::trace::Origin;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_event::HttpEvent;
 use lambda_runtime::streaming::Body;
-use lambda_runtime::{Diagnostic, FunctionResponse, LambdaEvent, MetadataPrelude, Runtime, StreamResponse, service_fn};
+use lambda_runtime::{Context, Diagnostic, FunctionResponse, LambdaEvent, MetadataPrelude, Runtime, StreamResponse, service_fn};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::sync::Arc;
@@ -47,7 +48,10 @@ pub fn run() -> Result<(), lambda_runtime::Error> {
     let api = Arc::new(Api::new(Arc::new(Engine::new(config)?)));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async move {
-        preload(&api.engine).await;
+        match std::env::var(INITIALIZATION).is_ok_and(|kind| kind == SNAP_START) {
+            true => warm(&api.engine).await?,
+            false => preload(&api.engine).await,
+        }
         Runtime::new(service_fn(move |event| handle(api.clone(), event))).run().await
     })
 }
@@ -61,6 +65,23 @@ async fn preload(engine: &Arc<Engine>) {
         }
     };
     begin(load, INIT_LIMIT).await;
+}
+
+/// Embeds a text before SnapStart's snapshot is taken, so that all environments begin with what that takes. A failure is one of the
+/// version that is published.
+async fn warm(engine: &Arc<Engine>) -> Result<(), Error> {
+    let engine = engine.clone();
+    let texts = Texts {
+        model: None,
+        inputs: vec![Input::Text("hello world".into())],
+        prompt: None,
+        long: Long::Refuse,
+        field: "input",
+        first: 0,
+    };
+    let embed = Embed { texts, normalize: true, dimensions: None };
+    let work = tokio::task::spawn_blocking(move || engine.run(embed, Deadline::NONE).map(drop));
+    work.await.unwrap_or_else(|_| Err(Error::internal("the first text could not be embedded")))
 }
 
 /// Begins work beside the event loop and waits for it, but no longer than `limit`; the work goes on.
@@ -110,14 +131,21 @@ fn kind_of(payload: &str) -> Kinds {
 
 async fn handle(api: Arc<Api>, event: LambdaEvent<Box<RawValue>>) -> Result<Outcome, Diagnostic> {
     let limit = time_limit(event.context.deadline(), SystemTime::now());
-    let payload = event.payload.get();
-    match kind_of(payload) {
-        Kinds::Http => http(api, payload, limit).await.map_err(diagnostic),
-        Kinds::Direct => direct(api, payload, limit).await.map_err(diagnostic),
+    let (payload, context) = (event.payload.get(), &event.context);
+    let outcome = match kind_of(payload) {
+        Kinds::Http => http(api, payload, context, limit).await,
+        Kinds::Direct => direct(api, payload, context, limit).await,
         Kinds::S3Test => Ok(FunctionResponse::BufferedResponse(direct::null())),
         // An error keeps messages in their queue.
-        Kinds::Work(bringer) => work(api, bringer, event.payload, limit).await.map_err(diagnostic),
-    }
+        Kinds::Work(bringer) => work(api, bringer, event.payload, origin(context, &HeaderMap::new()), limit).await,
+    };
+    outcome.map_err(|error| diagnostic(error, &event.context.request_id))
+}
+
+/// What an invocation is part of.
+fn origin(context: &Context, headers: &HeaderMap) -> Origin {
+    let (request_id, function_arn) = (Some(context.request_id.clone()), Some(context.invoked_function_arn.clone()));
+    Origin { request_id, function_arn, ..Origin::of(headers, context.xray_trace_id.as_deref()) }
 }
 
 /// Embeds and writes what an event brings, beside the event loop.
@@ -125,18 +153,20 @@ async fn work(
     api: Arc<Api>,
     bringer: Bringer,
     payload: Box<RawValue>,
+    origin: Origin,
     limit: Option<Duration>,
 ) -> Result<Outcome, Error> {
     // Sooner than it is given up here, for that gives up what is done too.
     let deadline = Deadline(limit.map(|l| Instant::now() + l - (l / 10).min(MAX_MARGIN)));
-    let work = tokio::task::spawn_blocking(move || {
+    let done = move || {
         let engine = &api.engine;
         let target = sinks::configured(engine)?.ok_or_else(|| {
             let message = "the event brings documents, and TEALIGHT_SINK does not say where their vectors go";
             Error::new(Kind::UnsupportedEvent, message)
         })?;
         Worker::new(engine, &target, deadline).work(bringer, payload.get())
-    });
+    };
+    let work = tokio::task::spawn_blocking(move || origin.within(done));
     let done = match limit {
         Some(limit) => tokio::time::timeout(limit, work).await,
         None => Ok(work.await),
@@ -148,9 +178,9 @@ async fn work(
     }
 }
 
-fn diagnostic(error: Error) -> Diagnostic {
-    // What the text says may be the request's own words.
-    tracing::warn!(code = error.kind.code(), param = error.param, "invocation failed");
+fn diagnostic(error: Error, request_id: &str) -> Diagnostic {
+    // What the text says may be the request's own words, and so may the name of a field.
+    tracing::warn!(function_request_id = request_id, code = error.kind.code(), "invocation failed");
     Diagnostic { error_type: error.kind.code().into(), error_message: error.message }
 }
 
@@ -177,11 +207,20 @@ fn time_limit(deadline: SystemTime, now: SystemTime) -> Option<Duration> {
     Some(left - (left / 10).min(MAX_MARGIN))
 }
 
-async fn http(api: Arc<Api>, payload: &str, limit: Option<Duration>) -> Result<Outcome, Error> {
+async fn http(
+    api: Arc<Api>,
+    payload: &str,
+    context: &Context,
+    limit: Option<Duration>,
+) -> Result<Outcome, Error> {
     let event = HttpEvent::parse(payload)?;
     let can_stream = api.engine.config.response_stream && event.is_function_url();
     let answer = match event.request() {
-        Ok(request) => answer(api.clone(), request, Trust::Key, limit, can_stream).await,
+        Ok(mut request) => {
+            let origin = origin(context, request.headers());
+            request.extensions_mut().insert(origin);
+            answer(api.clone(), request, Trust::Key, limit, can_stream).await
+        }
         Err(error) => Answer::Whole(api.refuse(Family::OpenAi, &error)),
     };
     let response = match answer {
@@ -220,8 +259,14 @@ fn forward(first: Bytes, mut pieces: Receiver<Bytes>) -> Body {
     body
 }
 
-async fn direct(api: Arc<Api>, payload: &str, limit: Option<Duration>) -> Result<Outcome, Error> {
-    let request = direct::request(payload)?;
+async fn direct(
+    api: Arc<Api>,
+    payload: &str,
+    context: &Context,
+    limit: Option<Duration>,
+) -> Result<Outcome, Error> {
+    let mut request = direct::request(payload)?;
+    request.extensions_mut().insert(origin(context, &HeaderMap::new()));
     match answer(api, request, Trust::Iam, limit, false).await {
         Answer::Whole(response) => direct::reply(&response).and_then(bounded).map(FunctionResponse::BufferedResponse),
         Answer::Begun(..) => Err(Error::internal("a direct invocation was answered by a stream")),

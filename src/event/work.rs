@@ -5,12 +5,14 @@ use super::{map, records};
 use crate::documents::{Document, Entry};
 use crate::engine::{Deadline, Engine};
 use crate::error::{Error, Kind, Result, shown};
+use crate::log;
 use crate::ingest::{Extent, Failure, Ingest, MOST_KEPT, Notice, Report, Run, Stop};
 use crate::sinks::{Source, Target};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
+use std::time::Instant;
 
 /// What brings work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +31,7 @@ pub struct Worker<'a> {
     ingest: Ingest<'a>,
     target: &'a Target,
     deadline: Deadline,
+    begun: Instant,
 }
 
 /// A document with the place that its failures are told by.
@@ -110,7 +113,8 @@ struct ItemFailure {
 impl<'a> Worker<'a> {
     /// Of an engine and where points go.
     pub fn new(engine: &'a Engine, target: &'a Target, deadline: Deadline) -> Self {
-        Self { ingest: Ingest::configured(engine), target, deadline }
+        log::take_loading();
+        Self { ingest: Ingest::configured(engine), target, deadline, begun: Instant::now() }
     }
 
     /// Does what an event asks for, and gives the reply.
@@ -220,7 +224,8 @@ impl<'a> Worker<'a> {
             self.object(at, &notice, &mut outcome);
         }
         let Reply { documents, points, failures, .. } = outcome.reply;
-        tracing::info!(documents, points, failures, later = outcome.later.len(), "documents written");
+        let (later, total) = (outcome.later.len(), self.begun.elapsed());
+        log::Written { documents, points, failures, later, total, loading: log::take_loading() }.write();
         outcome
     }
 
@@ -288,11 +293,11 @@ impl Reply {
 
 /// What an error says may be a document's own words.
 fn refused(error: &Error) {
-    tracing::warn!(code = error.kind.code(), param = error.param, "message or object failed");
+    tracing::warn!(code = error.kind.code(), "message or object failed");
 }
 
 fn delayed(error: &Error) {
-    tracing::warn!(code = error.kind.code(), param = error.param, "handed back");
+    tracing::warn!(code = error.kind.code(), "handed back");
 }
 
 fn json(reply: &impl Serialize) -> Result<Box<RawValue>> {

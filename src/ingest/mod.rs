@@ -20,6 +20,7 @@ use crate::engine::documents::{EmbedDocuments, Embedded};
 use crate::engine::{Deadline, Engine};
 use crate::error::{Error, Kind, Result};
 use crate::sinks::Sink;
+use crate::trace::Here;
 use pace::Pace;
 use report::Ledger;
 use std::iter::Peekable;
@@ -110,7 +111,8 @@ impl Ingest<'_> {
         let (pace, ledger) = (Pace::new(deadline), Mutex::default());
         let (sender, points) = sync_channel(1);
         let (ended, written) = std::thread::scope(|scope| {
-            let writer = scope.spawn(|| write(sink, points, &pace, &ledger, deadline));
+            let here = Here::current();
+            let writer = scope.spawn(|| here.within(|| write(sink, points, &pace, &ledger, deadline)));
             let ended = self.embed(documents, Belt { points: sender, pace: &pace, ledger: &ledger });
             let written = writer.join().unwrap_or_else(|_| Err(Error::internal("the sink's thread ended early")));
             (ended, written)

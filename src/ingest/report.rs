@@ -39,8 +39,7 @@ impl Report {
             return;
         }
         if self.failures.len() < MOST_KEPT {
-            let (code, param) = (failure.error.kind.code(), failure.error.param.as_deref());
-            tracing::warn!(code, param, number = failure.number, "document failed");
+            tracing::warn!(code = failure.error.kind.code(), number = failure.number, "document failed");
             self.failures.push(failure);
         }
     }

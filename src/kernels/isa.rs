@@ -34,6 +34,13 @@ impl Isa {
         Self::available().last().copied().unwrap_or(Isa::Scalar)
     }
 
+    /// The fastest set that every CPU of AWS Lambda has, as far as this one has it: AVX2 is what is documented for x86-64.
+    /// <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-avx2.html>
+    pub fn common() -> Self {
+        let is_common = |isa: &&Isa| ["avx2", "neon", "scalar"].contains(&isa.name());
+        Self::available().iter().rev().find(is_common).copied().unwrap_or(Isa::Scalar)
+    }
+
     /// The set that a user forces by name (`TEALIGHT_ISA`): one that this CPU has, or an error that lists those.
     pub fn named(name: &str) -> Result<Self> {
         let available = Self::available();

@@ -51,7 +51,16 @@ pub fn run(api: Arc<Api>, address: SocketAddr, ready: impl FnOnce(SocketAddr)) -
         .max_blocking_threads(2 * workers(&api))
         .build()
         .map_err(|e| Error::internal(format!("cannot start the event loop: {e}")))?;
+    raise_open_files();
     runtime.block_on(serve(api, address, ready))
+}
+
+/// Connections that only wait must not keep others out: systems begin with 1024 open files and allow more.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    // Where it cannot be raised, it stays.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 /// How many requests are worked on at once; recordings and long texts have as many workers again, so that they hold up nothing else.
@@ -105,6 +114,8 @@ async fn serve(api: Arc<Api>, address: SocketAddr, ready: impl FnOnce(SocketAddr
     }
     drop(listener);
     let _ = tokio::time::timeout(SHUTDOWN_TIME, graceful.shutdown()).await;
+    #[cfg(feature = "otel")]
+    crate::otel::flush();
     Ok(())
 }
 

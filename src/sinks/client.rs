@@ -6,6 +6,7 @@ use crate::aws::s3::element;
 use crate::config::Secret;
 use crate::engine::Deadline;
 use crate::error::{Error, Kind, Result};
+use crate::trace::Origin;
 use http::{HeaderMap, Method, Request, StatusCode};
 use serde_json::Value;
 use std::time::Duration;
@@ -111,7 +112,9 @@ impl Client {
             value.set_sensitive(true);
             builder = builder.header(*name, value);
         }
-        builder.body(*body).map_err(|e| refused(format!("its address is none: {e}")))
+        let mut request = builder.body(*body).map_err(|e| refused(format!("its address is none: {e}")))?;
+        request.headers_mut().extend(Origin::current().headers());
+        Ok(request)
     }
 }
 

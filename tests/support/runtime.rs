@@ -63,6 +63,7 @@ impl Function {
         let (queue, done) = (Arc::new(Mutex::new(queue)), Mutex::new(done));
         let api = Mock::start(move |request| match (request.method(), request.path().strip_prefix(API)) {
             ("GET", Some("/invocation/next")) => next(&queue),
+            ("GET", Some("/restore/next")) => Reply::new(200, "{}"),
             ("POST", Some(path)) => report(request, path, &done.lock().unwrap()),
             _ => Reply::new(404, "{}"),
         });

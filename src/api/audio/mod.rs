@@ -86,7 +86,7 @@ pub fn embeddings(call: &Call) -> Result<Reply> {
         SegmentEmbedding { object: "embedding", index, text, start, end, embedding, scale }
     };
     let work = work(transcript.duration, start);
-    let reply = Reply::json(&AudioEmbeddingsResponse {
+    let response = AudioEmbeddingsResponse {
         object: "list",
         data: transcript.segments.iter().zip(vectors.vectors).enumerate().map(document).collect(),
         model: vectors.model,
@@ -94,8 +94,8 @@ pub fn embeddings(call: &Call) -> Result<Reply> {
         language: language_name(&transcript.language).into(),
         duration: rounded(transcript.duration),
         usage: Usage::of(transcript.duration),
-    })?;
-    Ok(reply.usage(work))
+    };
+    Ok(Reply::json(&response)?.usage(work).model(response.speech_model))
 }
 
 /// What a recording of so many seconds was, for the counters.
@@ -110,6 +110,7 @@ fn answer(call: &Call, task: Task) -> Result<Reply> {
     let options = fields.options(task)?;
     let parts = Parts { segments: !options.words || fields.wants("segment"), words: options.words };
     let mut events = fields.stream.unwrap_or(false).then(|| Events::new(call.sink));
+    let (with_times, mut count) = (fields.wants("segment"), 0);
     let job = Transcribe {
         model: fields.model,
         audio: file,
@@ -118,22 +119,30 @@ fn answer(call: &Call, task: Task) -> Result<Reply> {
         progress: &mut |segments, _, _| {
             call.sink.map_or(Ok(()), Sink::check)?;
             let Some(events) = &mut events else { return Ok(()) };
-            segments.iter().try_for_each(|s| events.send(&Delta { kind: "transcript.text.delta", delta: &s.text }))
+            for segment in segments {
+                events.send(&Delta { kind: "transcript.text.delta", delta: &segment.text })?;
+                if with_times {
+                    events.send(&Timed::of(segment, count))?;
+                    count += 1;
+                }
+            }
+            Ok(())
         },
     };
     let outcome = call.engine.run(job, call.deadline);
     if let Some(mut events) = events {
         let seconds = outcome.as_ref().map_or(0.0, |said| said.transcript.duration);
+        let model = outcome.as_ref().map_or_else(|_| String::new(), |said| said.model.clone());
         let done = outcome.and_then(|said| {
             let (text, usage) = (said.transcript.text(), Usage::of(seconds));
             events.send(&Done { kind: "transcript.text.done", text: text.trim(), usage })
         });
-        return Ok(events.end(done)?.usage(work(seconds, start)));
+        return Ok(events.end(done)?.usage(work(seconds, start)).model(model));
     }
-    let transcript = outcome?.transcript;
+    let Said { model, transcript } = outcome?;
     let body =
         render(&transcript, task, form, parts).map_err(|e| Error::internal(format!("a reply is not JSON: {e}")))?;
-    Ok(Reply::text(body, form.content_type()).usage(work(transcript.duration, start)))
+    Ok(Reply::text(body, form.content_type()).usage(work(transcript.duration, start)).model(model))
 }
 
 /// OpenAI's event for a further part of a text.
@@ -142,6 +151,24 @@ struct Delta<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
     delta: &'a str,
+}
+
+/// OpenAI's event for a segment, which clients ask for by `timestamp_granularities[]`; who speaks is not told.
+#[derive(Serialize)]
+struct Timed<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    id: String,
+    start: f32,
+    end: f32,
+    text: &'a str,
+}
+
+impl<'a> Timed<'a> {
+    fn of(segment: &'a Segment, index: usize) -> Self {
+        let (id, start, end) = (format!("seg_{index}"), rounded(segment.start), rounded(segment.end));
+        Self { kind: "transcript.text.segment", id, start, end, text: &segment.text }
+    }
 }
 
 /// OpenAI's last event.

@@ -143,7 +143,7 @@ pub fn chat(call: &Call) -> Result<Reply> {
     };
     let choices = answers.into_iter().enumerate().map(choice).collect();
     let (object, model) = ("chat.completion", loaded.name.clone());
-    Ok(Reply::json(&ChatResponse { id, object, created, model, choices, usage })?.usage(work))
+    Ok(Reply::json(&ChatResponse { id, object, created, model, choices, usage })?.usage(work).model(&loaded.name))
 }
 
 /// A part of a text in a stream.

@@ -117,7 +117,7 @@ pub fn completions(call: &Call) -> Result<Reply> {
     };
     let choices = answers.into_iter().enumerate().map(choice).collect();
     let (object, model) = ("text_completion", loaded.name.clone());
-    Ok(Reply::json(&CompletionResponse { id, object, created, model, choices, usage })?.usage(work))
+    Ok(Reply::json(&CompletionResponse { id, object, created, model, choices, usage })?.usage(work).model(&loaded.name))
 }
 
 /// A part of a text in a stream, behind so many characters.

@@ -260,7 +260,7 @@ impl Texts<'_> {
         let work = written.as_ref().map_or_else(|_| Usage::default(), |usage| usage.work(start.elapsed()));
         let counted = written.and_then(|usage| if counts { send(json!([]), Some(usage)) } else { Ok(()) });
         let outcome = counted.and_then(|()| events.done());
-        Ok(events.end(outcome)?.usage(work))
+        Ok(events.end(outcome)?.usage(work).model(model))
     }
 }
 

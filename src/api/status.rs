@@ -1,0 +1,132 @@
+//! `GET /status`: the models that are here, what they run on, and what this process has done so far.
+
+use super::routes::{Call, Family, Reply};
+use crate::engine::here::Here;
+use crate::error::Result;
+use crate::kernels::Isa;
+use schemars::JsonSchema;
+use serde::Serialize;
+use std::time::SystemTime;
+
+/// The reply of `/status`. What is not known is null.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Status {
+    version: &'static str,
+    /// The instruction set of the kernels.
+    isa: &'static str,
+    /// Those that this CPU has.
+    isas: Vec<&'static str>,
+    /// Of a forward pass.
+    threads: usize,
+    /// Seconds since the process started.
+    uptime_s: u64,
+    /// Memory that the process has in use.
+    memory_bytes: Option<u64>,
+    limits: Limits,
+    models: Vec<Model>,
+    index: Option<IndexStatus>,
+    requests: Totals,
+}
+
+/// What a request may have.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Limits {
+    /// Bytes of a body.
+    body_bytes: usize,
+    /// Bytes of a body with a recording.
+    audio_bytes: usize,
+    /// Inputs on text-embeddings-inference's routes.
+    batch: usize,
+}
+
+/// A model that is here.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Model {
+    name: String,
+    /// `embedding`, `speech` or `text`.
+    kind: &'static str,
+    /// Whether requests of its kind that name none get it.
+    default: bool,
+    loaded: bool,
+    /// Of its files.
+    bytes: Option<u64>,
+    /// As an SPDX name.
+    license: Option<String>,
+    load_ms: Option<f64>,
+    /// Values of a vector.
+    dimension: Option<usize>,
+    /// Of a text, at most.
+    max_tokens: Option<usize>,
+}
+
+impl From<Here> for Model {
+    fn from(here: Here) -> Self {
+        let Here { name, role, is_default, bytes, license, load_time, dimension, max_tokens } = here;
+        let (default, loaded, load_ms) =
+            (is_default, load_time.is_some(), load_time.map(|time| time.as_micros() as f64 / 1e3));
+        Self { name, kind: role.name(), default, loaded, bytes, license, load_ms, dimension, max_tokens }
+    }
+}
+
+/// The index that `/search` searches.
+#[derive(Debug, Serialize, JsonSchema)]
+struct IndexStatus {
+    /// As `TEALIGHT_INDEX` has it.
+    name: String,
+    /// Its documents, once it is open.
+    documents: Option<usize>,
+    /// The model that made its vectors, once it is open.
+    model: Option<String>,
+}
+
+/// Counted since the process started.
+#[derive(Debug, Default, Serialize, JsonSchema)]
+pub struct Totals {
+    /// Requests.
+    pub count: u64,
+    /// Requests that failed.
+    pub failures: u64,
+    /// Tokens read.
+    pub tokens: u64,
+    /// Tokens written.
+    pub written_tokens: u64,
+    /// Seconds of recordings.
+    pub audio_s: f64,
+    /// Of a request that a model worked for, in milliseconds.
+    pub inference_ms_mean: Option<f64>,
+}
+
+/// Answers `GET /status`.
+pub fn render(call: &Call) -> Result<Reply> {
+    let (engine, config) = (call.engine, &call.engine.config);
+    let limit = |family: Family| config.payload_limit.unwrap_or(family.payload_limit());
+    let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_secs());
+    let index = config.index.as_ref().map(|name| {
+        let open = engine.index_if_open();
+        let model = open.as_ref().and_then(|index| index.model().map(String::from));
+        IndexStatus { name: name.clone(), documents: open.map(|index| index.rows()), model }
+    });
+    Reply::json(&Status {
+        version: env!("CARGO_PKG_VERSION"),
+        isa: engine.cpu.isa.name(),
+        isas: Isa::available().iter().map(|isa| isa.name()).collect(),
+        threads: engine.cpu.threads(),
+        uptime_s: now.saturating_sub(call.started),
+        memory_bytes: resident(),
+        limits: Limits {
+            body_bytes: limit(Family::OpenAi),
+            audio_bytes: limit(Family::Audio),
+            batch: config.max_client_batch,
+        },
+        models: engine.registry.here().into_iter().map(Model::from).collect(),
+        index,
+        requests: call.metrics.totals(),
+    })
+}
+
+/// Memory that the process has in use, as Linux tells it: <https://man7.org/linux/man-pages/man5/proc_pid_status.5.html>.
+pub(super) fn resident() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(kilobytes.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
+}

@@ -1,0 +1,284 @@
+//! `tealight cost`: what tokens and hours of audio cost on AWS Lambda, reckoned from the speed of this machine.
+//!
+//! ```text
+//! vCPUs   = memory in MB / 1769
+//! time    = work / (rate of one thread x speedup(vCPUs)); below one vCPU it is that fraction of the time
+//! dollars = (time + cold start / requests of an environment) x memory in GB x price of a GB-second + price of a request
+//! ```
+
+use super::{json_line, print};
+use crate::error::{Error, Kind, Result};
+use clap::Args;
+use serde::Serialize;
+use serde_json::Value;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// Memory that buys one virtual CPU, in MB: <https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html>.
+const MB_PER_VCPU: f64 = 1769.0;
+/// Sizes of functions that are reckoned, in MB, as far as this machine has the cores.
+const MEMORY: [u32; 7] = [512, 1024, 1769, 3538, 5307, 7076, 10_240];
+/// Texts of a request and tokens of each: what `bench embed` takes.
+const TEXTS: (u32, u32) = (32, 128);
+/// Tokens that a request for text brings, and that it gets: what `bench generate` takes.
+const TEXT: (u32, u32) = (256, 64);
+
+/// Prices of AWS Lambda: <https://aws.amazon.com/lambda/pricing/>.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Prices {
+    region: &'static str,
+    as_of: &'static str,
+    /// Dollars of a GB-second, in the first tier.
+    x86_64: f64,
+    arm64: f64,
+    /// Dollars of a request.
+    request: f64,
+}
+
+const PRICES: Prices =
+    Prices { region: "us-east-1", as_of: "2026-11", x86_64: 0.000_016_666_7, arm64: 0.000_013_333_4, request: 0.2e-6 };
+
+#[derive(Debug, Args)]
+pub(super) struct CostArgs {
+    /// A recording: without one, audio is not reckoned
+    #[arg(long, value_name = "FILE")]
+    recording: Option<PathBuf>,
+    /// Requests that an environment answers between its cold start and its end
+    #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    requests: u32,
+    /// Print an object a memory size
+    #[arg(long)]
+    json: bool,
+}
+
+/// What one request does, and how long it takes.
+#[derive(Debug, Clone, Copy)]
+struct Work {
+    /// Millions of tokens, or hours of audio.
+    units: f64,
+    /// Seconds on one thread.
+    one: f64,
+    /// Seconds on all threads of this machine.
+    all: f64,
+}
+
+impl Work {
+    /// Seconds on so many virtual CPUs; between one and all threads the speedup is taken to grow evenly.
+    fn seconds(self, vcpus: f64, threads: usize) -> f64 {
+        if vcpus <= 1.0 || threads < 2 {
+            return self.one / vcpus.min(1.0);
+        }
+        let share = (vcpus - 1.0) / (threads as f64 - 1.0);
+        self.one / (1.0 + share.min(1.0) * (self.one / self.all - 1.0))
+    }
+}
+
+/// What one unit costs in functions of one size.
+#[derive(Debug, Serialize)]
+struct Row {
+    memory_mb: u32,
+    vcpus: f64,
+    architecture: &'static str,
+    /// Whether this machine has that architecture; else its price is taken with the speed of this machine.
+    is_measured: bool,
+    usd_per_million_tokens: Option<f64>,
+    usd_per_audio_hour: Option<f64>,
+    usd_per_million_written_tokens: Option<f64>,
+    /// Share of the cold start in the first of these.
+    cold_share: Option<f64>,
+}
+
+/// What was measured on this machine.
+struct Machine {
+    isa: String,
+    threads: usize,
+    /// Seconds.
+    cold_start: f64,
+    embed: Work,
+    audio: Option<Work>,
+    text: Option<Work>,
+}
+
+pub(super) fn run(args: &CostArgs) -> Result<()> {
+    let machine = Machine::measure(args)?;
+    let rows = machine.rows(args.requests);
+    if args.json {
+        let lines = rows.iter().map(json_line).collect::<Result<Vec<_>>>()?;
+        return print(|out| lines.iter().try_for_each(|line| writeln!(out, "{line}")));
+    }
+    let text = machine.explained(args) + &table(&rows);
+    print(|out| write!(out, "{text}"))
+}
+
+impl Machine {
+    fn measure(args: &CostArgs) -> Result<Self> {
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let (shape, (read, written)) = (format!("{}x{}", TEXTS.0, TEXTS.1), TEXT);
+        let both = |f: &dyn Fn(usize) -> Result<Value>| Ok::<_, Error>((f(1)?, f(threads)?));
+        let (one, all) = both(&|n| bench(&["bench", "embed", "--shape", &shape], Some(n)))?;
+        let seconds = |row: &Value| number(row, "ms_median").map(|ms| ms / 1e3);
+        let units = f64::from(TEXTS.0 * TEXTS.1) / 1e6;
+        let embed = Work { units, one: seconds(&one)?, all: seconds(&all)? };
+        let audio = args.recording.as_ref().map(|file| {
+            let file = file.to_string_lossy();
+            let (one, all) = both(&|n| bench(&["bench", "transcribe", "--input", &file], Some(n)))?;
+            let units = number(&one, "seconds")? / 3600.0;
+            Ok::<_, Error>(Work { units, one: number(&one, "s_median")?, all: number(&all, "s_median")? })
+        });
+        let text = both(&|n| bench(&["bench", "generate"], Some(n))).and_then(|(one, all)| {
+            let seconds = |row: &Value| {
+                let (read_s, written_s) = (number(row, "prefill_tok_s")?, number(row, "decode_tok_s")?);
+                Ok::<_, Error>(f64::from(read) / read_s + f64::from(written) / written_s)
+            };
+            Ok(Work { units: f64::from(written) / 1e6, one: seconds(&one)?, all: seconds(&all)? })
+        });
+        let cold_start = number(&bench(&["info", "--timing"], None)?, "whole_process_ms")? / 1e3;
+        let isa = one["isa"].as_str().unwrap_or_default().to_string();
+        // Without a model that writes there is nothing to reckon.
+        Ok(Self { isa, threads, cold_start, embed, audio: audio.transpose()?, text: text.ok() })
+    }
+
+    fn rows(&self, requests: u32) -> Vec<Row> {
+        let sizes = MEMORY.into_iter().filter(|mb| f64::from(*mb) / MB_PER_VCPU <= self.threads as f64);
+        let architectures = [("x86_64", PRICES.x86_64), ("arm64", PRICES.arm64)];
+        let here = if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" };
+        let row = |(memory_mb, (architecture, price)): (u32, (&'static str, f64))| {
+            let vcpus = f64::from(memory_mb) / MB_PER_VCPU;
+            let second = f64::from(memory_mb) / 1024.0 * price;
+            let cold = self.cold_start / vcpus.min(1.0) / f64::from(requests);
+            let cost = |work: Work| {
+                // Lambda bills whole milliseconds.
+                let billed = (work.seconds(vcpus, self.threads) * 1e3).ceil() / 1e3;
+                ((billed + cold) * second + PRICES.request) / work.units
+            };
+            let tokens = cost(self.embed);
+            Row {
+                memory_mb,
+                vcpus,
+                architecture,
+                is_measured: architecture == here,
+                usd_per_million_tokens: Some(tokens),
+                usd_per_audio_hour: self.audio.map(cost),
+                usd_per_million_written_tokens: self.text.map(cost),
+                cold_share: Some(cold * second / self.embed.units / tokens),
+            }
+        };
+        sizes.flat_map(|mb| architectures.map(|a| row((mb, a)))).collect()
+    }
+
+    /// The formulas, the prices, and what was measured.
+    fn explained(&self, args: &CostArgs) -> String {
+        let rate = |work: &Work| work.units / work.one;
+        let mut lines = vec![
+            format!("This machine: {}, {} threads; cold start {:.1} ms.", self.isa, self.threads, self.cold_start * 1e3),
+            format!(
+                "One thread: {:.0} tokens/s in requests of {} texts of {} tokens.",
+                rate(&self.embed) * 1e6,
+                TEXTS.0,
+                TEXTS.1
+            ),
+        ];
+        match &self.audio {
+            Some(audio) => lines.push(format!("One thread: {:.1} s of audio a second.", rate(audio) * 3600.0)),
+            None => lines.push("Audio: --recording FILE measures it.".into()),
+        }
+        match &self.text {
+            Some(text) => lines.push(format!(
+                "One thread: {:.1} tokens written a second, in requests that bring {} and get {}.",
+                rate(text) * 1e6,
+                TEXT.0,
+                TEXT.1
+            )),
+            None => lines.push("Text: no model that writes is here; tealight pull smollm2-135m-instruct gets one.".into()),
+        }
+        let Prices { region, as_of, x86_64, arm64, request } = PRICES;
+        lines.push(format!(
+            "Prices ({region}, {as_of}, https://aws.amazon.com/lambda/pricing/): ${x86_64:.10} a GB-second on x86_64, ${arm64:.10} on \
+             arm64, ${:.2} a million requests.",
+            request * 1e6
+        ));
+        lines.push(format!(
+            "vCPUs = MB / {MB_PER_VCPU}; time = work / speed on them; dollars = (time + cold start / {} requests) x GB x price + request.",
+            args.requests
+        ));
+        lines.push("* at the speed of this machine, which has the other architecture: run it there.".into());
+        lines.push(String::new());
+        lines.join("\n") + "\n"
+    }
+}
+
+fn table(rows: &[Row]) -> String {
+    let dollars = |cost: Option<f64>| cost.map_or_else(|| "-".into(), |cost| format!("{cost:.4}"));
+    let head = format!(
+        "{:>6} {:>6} {:<8} {:>17} {:>16} {:>25} {:>6}\n",
+        "MB", "vCPUs", "", "$/million tokens", "$/hour of audio", "$/million tokens written", "cold"
+    );
+    let line = |row: &Row| {
+        let mark = if row.is_measured { "" } else { "*" };
+        format!(
+            "{:>6} {:>6.2} {:<8} {:>17} {:>16} {:>25} {:>5.1}%\n",
+            row.memory_mb,
+            row.vcpus,
+            format!("{}{mark}", row.architecture),
+            dollars(row.usd_per_million_tokens),
+            dollars(row.usd_per_audio_hour),
+            dollars(row.usd_per_million_written_tokens),
+            100.0 * row.cold_share.unwrap_or_default()
+        )
+    };
+    head + &rows.iter().map(line).collect::<String>()
+}
+
+/// What a command of this program prints as JSON, in a process of its own: threads start once in each.
+fn bench(arguments: &[&str], threads: Option<usize>) -> Result<Value> {
+    let failed = |e: std::io::Error| Error::new(Kind::Io, format!("cannot start a process to measure: {e}"));
+    let mut command = Command::new(std::env::current_exe().map_err(failed)?);
+    command.args(arguments).arg("--json").stdin(Stdio::null());
+    if let Some(threads) = threads {
+        command.args(["--threads", &threads.to_string()]);
+    }
+    let output = command.output().map_err(failed)?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let said = said.trim().trim_start_matches("tealight: ");
+        return Err(Error::new(Kind::Io, format!("tealight {}: {said}", arguments.join(" "))));
+    }
+    let line = output.stdout.split(|b| *b == b'\n').next().unwrap_or_default();
+    serde_json::from_slice(line).map_err(|e| Error::internal(format!("a process printed no JSON: {e}")))
+}
+
+fn number(row: &Value, name: &str) -> Result<f64> {
+    row[name].as_f64().ok_or_else(|| Error::internal(format!("a measurement has no {name}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WORK: Work = Work { units: 0.004_096, one: 0.4, all: 0.25 };
+
+    #[test]
+    fn time_follows_the_virtual_cpus() {
+        assert_eq!(WORK.seconds(0.5, 2), 0.8);
+        assert_eq!(WORK.seconds(1.0, 2), 0.4);
+        assert!((WORK.seconds(2.0, 2) - 0.25).abs() < 1e-12);
+        assert!((WORK.seconds(1.5, 2) - 0.4 / 1.3).abs() < 1e-12);
+        assert_eq!(WORK.seconds(1.0, 1), 0.4);
+    }
+
+    #[test]
+    fn dollars_are_what_the_formula_says() {
+        let machine =
+            Machine { isa: "avx2".into(), threads: 2, cold_start: 0.01, embed: WORK, audio: None, text: None };
+        let rows = machine.rows(100);
+        assert_eq!(rows.iter().map(|r| r.memory_mb).collect::<Vec<_>>(), [512, 512, 1024, 1024, 1769, 1769, 3538, 3538]);
+        let row = &rows[4];
+        let expected = ((0.4 + 0.0001) * 1769.0 / 1024.0 * 0.000_016_666_7 + 0.2e-6) / 0.004_096;
+        let found = row.usd_per_million_tokens.unwrap();
+        assert!((found / expected - 1.0).abs() < 1e-12, "{found} {expected}");
+        assert!(row.architecture == "x86_64" && row.usd_per_audio_hour.is_none());
+        let share = 0.0001 * 1769.0 / 1024.0 * 0.000_016_666_7 / (expected * 0.004_096);
+        assert!((row.cold_share.unwrap() - share).abs() < 1e-12);
+        assert_eq!(rows.iter().filter(|r| r.is_measured).count(), 4);
+    }
+}

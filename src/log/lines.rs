@@ -1,0 +1,127 @@
+//! Log lines as JSON, with the keys that Powertools for AWS Lambda gives them
+//! (<https://docs.powertools.aws.dev/lambda/python/latest/core/logger/>), and metrics in CloudWatch's embedded format
+//! (<https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>).
+
+use super::request;
+use serde_json::{Map, Value, json};
+use std::fmt::{Debug, Result, Write};
+use std::time::{SystemTime, UNIX_EPOCH};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormattedFields};
+use tracing_subscriber::registry::{LookupSpan, Scope};
+
+/// The service that lines are of, where nobody says.
+const SERVICE: &str = "tealight";
+/// What OpenTelemetry's layer reads, and nobody else.
+const OTEL: &str = "otel.";
+
+/// Writes events as lines of JSON.
+#[derive(Debug)]
+pub(super) struct Lines {
+    /// What all lines say.
+    common: Map<String, Value>,
+    /// CloudWatch's name for the metrics, if there shall be any.
+    namespace: Option<String>,
+}
+
+impl Lines {
+    /// With what the environment says of the function.
+    pub fn new(variable: &dyn Fn(&str) -> Option<String>) -> Self {
+        let name = variable("AWS_LAMBDA_FUNCTION_NAME");
+        let service = variable("POWERTOOLS_SERVICE_NAME").or_else(|| name.clone()).unwrap_or_else(|| SERVICE.into());
+        let memory = variable("AWS_LAMBDA_FUNCTION_MEMORY_SIZE").and_then(|mb| mb.parse::<u32>().ok());
+        let pairs = [
+            ("service", Some(json!(service))),
+            ("function_name", name.map(Value::from)),
+            ("function_memory_size", memory.map(Value::from)),
+        ];
+        let common = pairs.into_iter().filter_map(|(key, value)| Some((key.into(), value?))).collect();
+        Self { common, namespace: variable("POWERTOOLS_METRICS_NAMESPACE") }
+    }
+
+    /// Whether lines carry metrics.
+    pub fn has_metrics(&self) -> bool {
+        self.namespace.is_some()
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for Lines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> Result {
+        let now = SystemTime::now();
+        let mut line = Map::new();
+        line.insert("level".into(), event.metadata().level().as_str().into());
+        line.insert("timestamp".into(), OffsetDateTime::from(now).format(&Rfc3339).unwrap_or_default().into());
+        line.extend(self.common.clone());
+        for span in context.event_scope().into_iter().flat_map(Scope::from_root) {
+            let extensions = span.extensions();
+            let fields = extensions.get::<FormattedFields<N>>().map_or("", |fields| fields.fields.as_str());
+            let fields: Map<String, Value> = serde_json::from_str(fields).unwrap_or_default();
+            line.extend(fields.into_iter().filter(|(key, _)| !key.starts_with(OTEL)));
+        }
+        event.record(&mut Fields(&mut line));
+        if let Some(namespace) = self.namespace.as_deref().filter(|_| event.metadata().name() == request::EVENT) {
+            let ms = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+            embed(&mut line, namespace, ms);
+        }
+        writeln!(writer, "{}", Value::Object(line))
+    }
+}
+
+/// Says which fields of a line are metrics, and by what they are told apart.
+fn embed(line: &mut Map<String, Value>, namespace: &str, ms: u64) {
+    line.insert("requests".into(), 1.into());
+    line.insert("failures".into(), (line.contains_key("error") as u8).into());
+    line.insert("cold_starts".into(), ((line.get("cold_start") == Some(&Value::Bool(true))) as u8).into());
+    let is_there = |(name, _): &&(&str, &str)| line.get(*name).is_some_and(Value::is_number);
+    let metrics: Vec<_> = request::METRICS.iter().filter(is_there).collect();
+    let metrics: Vec<_> = metrics.iter().map(|(name, unit)| json!({"Name": name, "Unit": unit})).collect();
+    let mut dimensions = vec![vec!["service"], vec!["service", "route"]];
+    if line.contains_key("model") {
+        dimensions.push(vec!["service", "model"]);
+    }
+    let directive = json!({"Namespace": namespace, "Dimensions": dimensions, "Metrics": metrics});
+    line.insert("_aws".into(), json!({"Timestamp": ms, "CloudWatchMetrics": [directive]}));
+}
+
+/// Puts the fields of an event into a line.
+struct Fields<'a>(&'a mut Map<String, Value>);
+
+impl Fields<'_> {
+    fn put(&mut self, field: &Field, value: impl Into<Value>) {
+        self.0.insert(field.name().into(), value.into());
+    }
+}
+
+impl Visit for Fields<'_> {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.put(field, value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.put(field, value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.put(field, value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.put(field, value);
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.put(field, value);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.put(field, format!("{value:?}"));
+    }
+}

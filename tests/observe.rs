@@ -1,0 +1,197 @@
+//! What the function and the server say of themselves: log lines, metrics, traces, the status, and the page. The real binary.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use support::http::{Mock, Reply};
+use support::runtime::Function;
+use support::server::Server;
+use support::{TINY, wait_for};
+
+/// A text that no log may have.
+const CANARY: &str = "canary9f3k";
+const HELLO: &str = r#"{"input":"hello world"}"#;
+const JSON_LINES: (&str, &str) = ("AWS_LAMBDA_LOG_FORMAT", "JSON");
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+/// Lines of a log that have a field of this value.
+fn lines(log: &str, field: &str, value: &Value) -> Vec<Value> {
+    let parsed = |line: &str| serde_json::from_str::<Value>(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+    log.lines().filter(|line| line.starts_with('{')).map(parsed).filter(|line| line[field] == *value).collect()
+}
+
+fn http_event(method: &str, path: &str, headers: Value, body: &str) -> Value {
+    json!({"version": "2.0", "rawPath": path, "headers": headers, "body": body, "isBase64Encoded": false,
+           "requestContext": {"http": {"method": method, "path": path}, "stage": "$default"}})
+}
+
+#[test]
+fn a_line_of_an_invocation_has_the_keys_of_powertools_and_cloudwatchs_metrics() {
+    let function = Function::start(&[("POWERTOOLS_METRICS_NAMESPACE", "tealight"), ("TEALIGHT_MODEL", TINY)]);
+    function.good(HELLO);
+    function.invoke(r#"{"input":"hello world","dimensions":99999}"#);
+    let traced = json!({"traceparent": format!("00-{TRACE}-00f067aa0ba902b7-01")});
+    function.good(http_event("POST", "/v1/embeddings", traced, HELLO));
+    let requests = wait_for("three lines", || {
+        Some(lines(&function.process.stdout(), "message", &"request".into())).filter(|lines| lines.len() == 3)
+    });
+    let [first, failed, traced] = requests.as_slice() else { panic!("{requests:?}") };
+    let expected = json!({
+        "level": "INFO", "service": "tealight", "function_name": "tealight", "function_memory_size": 1769,
+        "function_arn": "arn:aws:lambda:eu-central-1:210987654321:function:tealight", "function_request_id": "request-0",
+        "xray_trace_id": "1-6922e1f1-3f5d7b9a1c2e4d6f8b0a1c3e", "cold_start": true, "route": "/v1/embeddings", "status": 200,
+    });
+    for (key, value) in expected.as_object().unwrap() {
+        assert_eq!(first[key], *value, "{key} of {first}");
+    }
+    for key in ["total_ms", "tokenization_ms", "inference_ms", "tokens", "threads"] {
+        assert!(first[key].as_f64().is_some_and(|n| n > 0.0), "{key} of {first}");
+    }
+    assert!(first["model"].is_string() && first["isa"].is_string() && first["error"].is_null(), "{first}");
+    let time = first["timestamp"].as_str().unwrap();
+    assert!(time.len() >= 20 && &time[10..11] == "T" && time.ends_with('Z'), "{time}");
+    assert_eq!((&failed["cold_start"], &failed["status"], &failed["error"]), (&false.into(), &400.into(), &"invalid_value".into()));
+    assert_eq!(failed["function_request_id"], "request-1");
+    assert_eq!(traced["trace_id"], TRACE);
+    emf(first, [1, 0, 1]);
+    emf(failed, [1, 1, 0]);
+}
+
+/// Checks a line's directive against <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>.
+#[track_caller]
+fn emf(line: &Value, [requests, failures, cold_starts]: [u64; 3]) {
+    let counts = [&line["requests"], &line["failures"], &line["cold_starts"]];
+    assert_eq!(counts, [&requests.into(), &failures.into(), &cold_starts.into()], "{line}");
+    let aws = &line["_aws"];
+    assert!(aws["Timestamp"].as_u64().is_some_and(|ms| ms > 1_700_000_000_000), "{aws}");
+    let directive = &aws["CloudWatchMetrics"][0];
+    assert_eq!(directive["Namespace"], "tealight");
+    for dimension in directive["Dimensions"].as_array().unwrap().iter().flat_map(|d| d.as_array().unwrap()) {
+        assert!(line[dimension.as_str().unwrap()].is_string(), "{dimension} of {line}");
+    }
+    let metrics = directive["Metrics"].as_array().unwrap();
+    assert!(metrics.len() >= 4, "{line}");
+    for metric in metrics {
+        assert!(line[metric["Name"].as_str().unwrap()].is_number(), "{metric} of {line}");
+        assert!(["Count", "Milliseconds", "Seconds"].contains(&metric["Unit"].as_str().unwrap()));
+    }
+}
+
+#[test]
+fn nothing_that_a_request_brings_is_logged() {
+    let (key, sink) = (("TEALIGHT_API_KEY", CANARY), ("TEALIGHT_SINK", "qdrant+http://127.0.0.1:1/documents"));
+    for format in ["JSON", "Text"] {
+        let level = ("AWS_LAMBDA_LOG_LEVEL", "TRACE");
+        let function = Function::start(&[("AWS_LAMBDA_LOG_FORMAT", format), ("TEALIGHT_MODEL", TINY), key, sink, level]);
+        let bodies = [
+            json!({"input": CANARY}),
+            json!({"input": "x", "model": CANARY}),
+            json!({"input": "x", "dimensions": CANARY}),
+            json!({"input": "x", CANARY: 1}),
+            json!({"inputs": [CANARY, ""]}),
+            json!({"ids": [[CANARY]]}),
+            json!({"messages": [{"role": CANARY, "content": CANARY}]}),
+            json!({"prompt": CANARY, "stop": CANARY}),
+            json!({"audio": CANARY}),
+            json!({"uri": format!("s3://{CANARY}/x")}),
+            json!({"query": CANARY}),
+            json!({"documents": [{"id": CANARY, "text": CANARY, "metadata": {CANARY: {CANARY: CANARY}}}], "format": "pinecone"}),
+            json!({"documents": [{CANARY: 1}]}),
+            json!({"path": format!("/{CANARY}")}),
+            json!({"Records": [{"eventSource": "aws:sqs", "messageId": "m", "body": json!({"id": CANARY, "text": CANARY}).to_string()},
+                               {"eventSource": "aws:sqs", "messageId": "n", "body": CANARY}]}),
+            http_event("POST", "/embed", json!({"authorization": format!("Bearer {CANARY}x")}), HELLO),
+            http_event("POST", "/embed", json!({"authorization": format!("Bearer {CANARY}")}), &json!({"inputs": CANARY}).to_string()),
+        ];
+        let count = bodies.len();
+        bodies.iter().for_each(|body| drop(function.invoke(body)));
+        let log = function.process.stdout() + &function.process.stderr();
+        assert!(log.lines().count() > count / 2, "{log}");
+        assert!(!log.contains(CANARY), "{log}");
+    }
+}
+
+#[test]
+fn a_trace_is_carried_on_to_the_sink() {
+    let index = Mock::start(|_| Reply::new(200, r#"{"result":{"status":"completed"},"status":"ok"}"#));
+    let url = format!("qdrant+http://{}/documents", index.address);
+    let function = Function::start(&[("TEALIGHT_MODEL", TINY), ("TEALIGHT_SINK", &url)]);
+    let body = json!({"id": "a", "text": "carried"}).to_string();
+    let reply = function.good(json!({"Records": [{"eventSource": "aws:sqs", "messageId": "m", "body": body}]}));
+    assert_eq!(reply["batchItemFailures"], json!([]));
+    let seen = index.seen();
+    assert!(!seen.is_empty());
+    for request in seen {
+        let xray = "Root=1-6922e1f1-3f5d7b9a1c2e4d6f8b0a1c3e;Sampled=0";
+        assert_eq!(request.header("x-amzn-trace-id"), Some(xray), "{request:?}");
+    }
+}
+
+#[test]
+fn the_server_logs_requests_and_leaves_signs_of_life_out() {
+    let server = Server::start(&[JSON_LINES]);
+    let traced = [("traceparent", &format!("00-{TRACE}-00f067aa0ba902b7-01")[..])];
+    assert_eq!(server.post_with("/v1/embeddings", &traced, HELLO).status(), 200);
+    for path in ["/health", "/metrics", "/"] {
+        assert_eq!(server.get(path).status(), 200);
+    }
+    let requests = lines(&server.stop(), "message", &"request".into());
+    assert_eq!(requests.len(), 1, "{requests:?}");
+    assert_eq!((&requests[0]["trace_id"], &requests[0]["model"]), (&TRACE.into(), &"all-MiniLM-L6-v2".into()));
+    assert!(requests[0]["load_ms"].is_number() && requests[0]["_aws"].is_null());
+}
+
+#[test]
+fn the_status_knows_the_models_and_counts() {
+    let server = Server::start(&[("TEALIGHT_API_KEY", "sesame")]);
+    assert_eq!(server.get("/status").status(), 401);
+    let key = [("authorization", "Bearer sesame"), ("content-type", "application/json")];
+    let status = || server.connect().call("GET", "/status", &key, "").json();
+    let before = status();
+    let model = before["models"][0].clone();
+    assert_eq!((&model["name"], &model["kind"], &model["loaded"]), (&"all-MiniLM-L6-v2".into(), &"embedding".into(), &false.into()));
+    assert_eq!((&model["license"], &model["default"]), (&"Apache-2.0".into(), &true.into()));
+    assert!(model["bytes"].as_u64().is_some_and(|n| n > 20_000_000) && model["load_ms"].is_null());
+    assert_eq!(server.post_with("/v1/embeddings", &key, HELLO).status(), 200);
+    let after = status();
+    assert!(after["models"][0]["loaded"] == true && after["models"][0]["load_ms"].as_f64().is_some_and(|ms| ms > 0.0));
+    assert_eq!(after["requests"]["tokens"], 4);
+    assert!(after["requests"]["inference_ms_mean"].as_f64().is_some_and(|ms| ms > 0.0));
+    assert!(after["memory_bytes"].as_u64().is_some_and(|n| n > 1 << 20));
+    let metrics = server.get("/metrics").text();
+    for name in ["tealight_model_load_seconds{model=\"all-MiniLM-L6-v2\"}", "process_resident_memory_bytes", "process_start_time_seconds"] {
+        assert!(metrics.lines().any(|line| line.starts_with(name)), "{name}: {metrics}");
+    }
+}
+
+#[test]
+fn browsers_get_the_page_and_may_run_nothing_else() {
+    let server = Server::start(&[("TEALIGHT_API_KEY", "sesame")]);
+    let browser = [("accept", "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8")];
+    let page = server.connect().call("GET", "/", &browser, "");
+    assert_eq!((page.status(), page.header("content-type")), (200, Some("text/html; charset=utf-8")));
+    let (html, policy) = (page.text(), page.header("content-security-policy").unwrap().to_string());
+    let inside = |tag: &str| {
+        let (_, rest) = html.split_once(&format!("<{tag}")).unwrap();
+        rest.split_once('>').unwrap().1.split_once(&format!("</{tag}>")).unwrap().0.to_string()
+    };
+    for tag in ["script", "style"] {
+        let hash = STANDARD.encode(Sha256::digest(inside(tag)));
+        assert!(policy.contains(&format!("{tag}-src 'sha256-{hash}'")), "{tag} of {policy}");
+        assert_eq!(html.matches(&format!("<{tag}")).count(), 1);
+    }
+    assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+    for outside in ["http://", "https://", "src=\"/", "//cdn"] {
+        let found = html.match_indices(outside).map(|(at, _)| &html[at..(at + 60).min(html.len())]);
+        let asked: Vec<_> = found.filter(|text| !text.contains("www.w3.org")).collect();
+        assert!(outside.starts_with("http") || asked.is_empty(), "{asked:?}");
+    }
+    assert_eq!(server.connect().call("GET", "/", &[("accept", "*/*")], "").body, b"");
+    let function = Function::start(&[("TEALIGHT_MODEL", TINY)]);
+    let reply = function.good(http_event("GET", "/", json!({"accept": "text/html"}), ""));
+    assert_eq!((reply["statusCode"].as_u64(), reply["body"].as_str()), (Some(200), Some(html.as_str())));
+}
