@@ -10,7 +10,20 @@ use std::sync::OnceLock;
 
 const HTML: &str = include_str!("../page/page.html");
 const CSS: &str = include_str!("../page/page.css");
-const JS: &str = include_str!("../page/page.js");
+/// One script, so that there is one hash: what is used comes before what uses it.
+const JS: &str = concat!(
+    include_str!("../page/dom.js"),
+    include_str!("../page/math.js"),
+    include_str!("../page/text.js"),
+    include_str!("../page/api.js"),
+    include_str!("../page/embed.js"),
+    include_str!("../page/search.js"),
+    include_str!("../page/record.js"),
+    include_str!("../page/speak.js"),
+    include_str!("../page/write.js"),
+    include_str!("../page/status.js"),
+    include_str!("../page/main.js"),
+);
 
 /// The page, and the policy that lets a browser run nothing else: <https://www.w3.org/TR/CSP3/>.
 fn page() -> &'static (String, String) {
