@@ -24,9 +24,9 @@ thread_local! {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origin {
     /// Lambda's number of the invocation.
-    pub request_id: Option<String>,
+    request_id: Option<String>,
     /// The function's name with account and region.
-    pub function_arn: Option<String>,
+    function_arn: Option<String>,
     traceparent: Option<String>,
     tracestate: Option<String>,
     xray: Option<String>,
@@ -41,6 +41,11 @@ impl Origin {
         let tracestate = given.as_ref().and_then(|_| header(TRACESTATE)).map(String::from);
         let traceparent = given.or_else(|| xray.as_deref().and_then(converted));
         Self { traceparent, tracestate, xray, ..Self::default() }
+    }
+
+    /// The same, in an invocation of Lambda's.
+    pub fn invocation(self, request_id: &str, function_arn: &str) -> Self {
+        Self { request_id: Some(request_id.into()), function_arn: Some(function_arn.into()), ..self }
     }
 
     /// Of the request that this thread works on.

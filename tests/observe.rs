@@ -64,8 +64,8 @@ fn a_line_of_an_invocation_has_the_keys_of_powertools_and_cloudwatchs_metrics() 
 /// Checks a line's directive against <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>.
 #[track_caller]
 fn emf(line: &Value, [requests, failures, cold_starts]: [u64; 3]) {
-    let counts = [&line["requests"], &line["failures"], &line["cold_starts"]];
-    assert_eq!(counts, [&requests.into(), &failures.into(), &cold_starts.into()], "{line}");
+    let counts = json!([line["requests"], line["failures"], line["cold_starts"]]);
+    assert_eq!(counts, json!([requests, failures, cold_starts]), "{line}");
     let aws = &line["_aws"];
     assert!(aws["Timestamp"].as_u64().is_some_and(|ms| ms > 1_700_000_000_000), "{aws}");
     let directive = &aws["CloudWatchMetrics"][0];

@@ -13,13 +13,15 @@ const CSS: &str = include_str!("../page/page.css");
 /// One script, so that there is one hash: what is used comes before what uses it.
 const JS: &str = concat!(
     include_str!("../page/dom.js"),
+    include_str!("../page/api.js"),
     include_str!("../page/math.js"),
     include_str!("../page/text.js"),
-    include_str!("../page/api.js"),
+    include_str!("../page/map.js"),
+    include_str!("../page/code.js"),
     include_str!("../page/embed.js"),
     include_str!("../page/search.js"),
-    include_str!("../page/record.js"),
     include_str!("../page/speak.js"),
+    include_str!("../page/record.js"),
     include_str!("../page/write.js"),
     include_str!("../page/status.js"),
     include_str!("../page/main.js"),

@@ -144,8 +144,7 @@ async fn handle(api: Arc<Api>, event: LambdaEvent<Box<RawValue>>) -> Result<Outc
 
 /// What an invocation is part of.
 fn origin(context: &Context, headers: &HeaderMap) -> Origin {
-    let (request_id, function_arn) = (Some(context.request_id.clone()), Some(context.invoked_function_arn.clone()));
-    Origin { request_id, function_arn, ..Origin::of(headers, context.xray_trace_id.as_deref()) }
+    Origin::of(headers, context.xray_trace_id.as_deref()).invocation(&context.request_id, &context.invoked_function_arn)
 }
 
 /// Embeds and writes what an event brings, beside the event loop.

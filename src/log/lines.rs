@@ -4,7 +4,7 @@
 
 use super::request;
 use serde_json::{Map, Value, json};
-use std::fmt::{Debug, Result, Write};
+use std::fmt::{Debug, Result};
 use std::time::{SystemTime, UNIX_EPOCH};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;

@@ -1,0 +1,86 @@
+//! Spans for a collector of OpenTelemetry: the real binary, and a mock that takes OTLP in JSON.
+#![cfg(feature = "otel")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use serde_json::{Value, json};
+use support::TINY;
+use support::http::{Mock, Reply};
+use support::runtime::Function;
+use support::server::Server;
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const PARENT: &str = "00f067aa0ba902b7";
+const HELLO: &str = r#"{"input":"canary9f3k"}"#;
+
+fn collector() -> Mock {
+    Mock::start(|_| Reply::new(200, "{}").header("content-type", "application/json"))
+}
+
+/// The spans that came, with the service that sent them.
+fn spans(collector: &Mock) -> Vec<(String, Value)> {
+    let mut spans = vec![];
+    for request in collector.seen() {
+        assert_eq!((request.method(), request.path()), ("POST", "/v1/traces"));
+        assert_eq!(request.header("content-type"), Some("application/json"));
+        assert!(!request.text().contains("canary9f3k"), "{}", request.text());
+        for resource in request.json()["resourceSpans"].as_array().unwrap() {
+            let attributes = resource["resource"]["attributes"].as_array().unwrap();
+            let service = attributes.iter().find(|a| a["key"] == "service.name").unwrap();
+            let service = service["value"]["stringValue"].as_str().unwrap().to_string();
+            let scopes = resource["scopeSpans"].as_array().unwrap();
+            let all = scopes.iter().flat_map(|scope| scope["spans"].as_array().unwrap());
+            spans.extend(all.map(|span| (service.clone(), span.clone())));
+        }
+    }
+    spans
+}
+
+#[test]
+fn the_span_of_a_request_is_a_part_of_its_callers_trace() {
+    let collector = collector();
+    let server = Server::start(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url()), ("OTEL_SERVICE_NAME", "vectors")]);
+    let header = [("traceparent", &format!("00-{TRACE}-{PARENT}-01")[..])];
+    assert_eq!(server.post_with("/v1/embeddings", &header, HELLO).status(), 200);
+    server.stop();
+    let spans = spans(&collector);
+    let [(service, span)] = spans.as_slice() else { panic!("{spans:?}") };
+    assert_eq!(service, "vectors");
+    assert_eq!((&span["name"], &span["traceId"]), (&"POST /v1/embeddings".into(), &TRACE.into()));
+    // 2 is SERVER: https://github.com/open-telemetry/opentelemetry-proto/blob/main/opentelemetry/proto/trace/v1/trace.proto
+    assert_eq!((&span["parentSpanId"], &span["kind"]), (&PARENT.into(), &2.into()));
+    let event = span["events"].as_array().unwrap().iter().find(|event| event["name"] == "request").unwrap();
+    let keys: Vec<_> = event["attributes"].as_array().unwrap().iter().map(|a| a["key"].as_str().unwrap()).collect();
+    assert!(["route", "status", "model", "total_ms"].iter().all(|key| keys.contains(key)), "{keys:?}");
+}
+
+#[test]
+fn a_function_sends_before_it_answers_and_what_it_calls_is_a_part_of_its_span() {
+    let (collector, index) = (collector(), Mock::start(|_| Reply::new(200, r#"{"result":{"status":"completed"},"status":"ok"}"#)));
+    let sink = format!("qdrant+http://{}/documents", index.address);
+    let endpoint = collector.url();
+    let function = Function::start(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint),
+        ("TEALIGHT_MODEL", TINY),
+        ("TEALIGHT_SINK", &sink),
+    ]);
+    let body = json!({"id": "a", "text": "carried"}).to_string();
+    function.good(json!({"Records": [{"eventSource": "aws:sqs", "messageId": "m", "body": body}]}));
+    let spans = spans(&collector);
+    let [(service, span)] = spans.as_slice() else { panic!("{spans:?}") };
+    assert_eq!((service.as_str(), &span["name"]), ("tealight", &"request".into()));
+    let expected = format!("00-{}-{}-0", span["traceId"].as_str().unwrap(), span["spanId"].as_str().unwrap());
+    let seen = index.seen();
+    assert!(!seen.is_empty());
+    for request in seen {
+        assert!(request.header("traceparent").is_some_and(|text| text.starts_with(&expected)), "{request:?} {expected}");
+    }
+}
+
+#[test]
+fn without_a_collector_nothing_is_sent_and_all_goes_on() {
+    let server = Server::start(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")]);
+    server.serves();
+    server.stop();
+}
