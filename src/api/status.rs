@@ -71,7 +71,7 @@ impl From<Here> for Model {
 /// The index that `/search` searches.
 #[derive(Debug, Serialize, JsonSchema)]
 struct IndexStatus {
-    /// As `TEALIGHT_INDEX` has it.
+    /// The last part of what `TEALIGHT_INDEX` has.
     name: String,
     /// Its documents, once it is open.
     documents: Option<usize>,
@@ -101,10 +101,15 @@ pub fn render(call: &Call) -> Result<Reply> {
     let (engine, config) = (call.engine, &call.engine.config);
     let limit = |family: Family| config.payload_limit.unwrap_or(family.payload_limit());
     let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_secs());
-    let index = config.index.as_ref().map(|name| {
-        let open = engine.index_if_open();
+    let index = config.index.as_deref().map(|name| {
+        // A file is opened in no time; what is in S3 waits until it is searched.
+        let open = match name.starts_with("s3://") {
+            true => engine.index_if_open(),
+            false => engine.index(call.deadline).ok(),
+        };
         let model = open.as_ref().and_then(|index| index.model().map(String::from));
-        IndexStatus { name: name.clone(), documents: open.map(|index| index.rows()), model }
+        let name = name.rsplit('/').next().unwrap_or(name).to_string();
+        IndexStatus { name, documents: open.map(|index| index.rows()), model }
     });
     Reply::json(&Status {
         version: env!("CARGO_PKG_VERSION"),

@@ -40,12 +40,15 @@ function fillModels(select) {
   select.value = list.some((model) => model.name === before) ? before : "";
 }
 
+/** An index with its size, once it is open. */
+const sized = ({ name, documents }) => (documents == null ? name : `${name} (${count(documents, "document")})`);
+
 function showIndex() {
   const { index } = state;
   if (Boolean(index) !== $("source").hidden) return;
   $("source").hidden = !index;
   document.querySelector(`[name="source"][value="${index ? "own" : "session"}"]`).checked = true;
-  if (index) $("source-own").textContent = `${index.name} (${count(index.documents, "document")})`;
+  if (index) $("source-own").textContent = sized(index);
   showSource();
 }
 
@@ -59,7 +62,7 @@ function showStatus() {
     figure("Threads", threads),
     figure("Memory", memory_bytes && inBytes(memory_bytes)),
     figure("Running for", uptime_s == null ? null : inWords(uptime_s)),
-    figure("Index", index ? `${index.name}, ${count(index.documents, "document")}` : "none"),
+    figure("Index", index ? sized(index) : "none"),
   );
   $("status-models").replaceChildren(...state.models.map(modelTile));
   $("status-requests").replaceChildren(...requestFigures(requests ?? {}));

@@ -54,10 +54,10 @@ def test_embed_is_a_list_of_vectors_even_for_one_text(post):
     assert np.shape(post("/embed", inputs=TEXTS)) == (3, DIMENSION)
 
 
-def test_embed_is_the_goldens(post, goldens):
+def test_embed_is_the_goldens(post, goldens, cosine):
     texts, vectors = goldens
     got = np.vstack([post("/embed", inputs=batch) for batch in batches(texts, MAX_BATCH)])
-    assert cosines(got, vectors).mean() >= 0.999
+    assert cosines(got, vectors).mean() >= cosine[0]
 
 
 def test_embed_and_openai_give_the_same_numbers(post):

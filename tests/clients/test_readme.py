@@ -1,0 +1,53 @@
+"""Each request of README that has a reply beside it has that reply."""
+
+import json
+import pathlib
+import re
+import subprocess
+
+import numpy as np
+import pytest
+from conftest import cosines
+
+ROOT = pathlib.Path(__file__).parents[2]
+PAIRS = re.findall(r"```sh\n([^`]*?curl http://127\.0\.0\.1:9000[^`]*)```\n```json\n([^`]*)```", (ROOT / "README.md").read_text())
+# Other requests may come between, and instruction sets differ in the last digits of int8.
+OWN = {"id", "created", "cached_tokens"}
+LEAST_COSINE = 0.9
+MOST_APART = 0.03
+
+
+def command(text):
+    """The last command of a block, which may have begun a server before."""
+    return text[text.index("curl ") :]
+
+
+def alike(found, shown, name=""):
+    if isinstance(shown, dict):
+        assert found.keys() == shown.keys(), name
+        for key in shown:
+            # Points are named by their documents, replies by chance.
+            if key not in OWN or name == "points":
+                alike(found[key], shown[key], key)
+    elif isinstance(shown, list) and shown and isinstance(shown[0], float):
+        assert len(found) == len(shown)
+        # Few values of a vector: their direction.
+        close = np.allclose(found, shown, atol=MOST_APART) or cosines(found, shown) > LEAST_COSINE
+        assert close, (name, found, shown)
+    elif isinstance(shown, list):
+        assert len(found) == len(shown), name
+        for left, right in zip(found, shown):
+            alike(left, right, name)
+    else:
+        assert found == shown, name
+
+
+@pytest.mark.parametrize("request_, reply", PAIRS, ids=[re.search(r"9000(/\S+)", pair[0])[1] for pair in PAIRS])
+def test_a_request_has_the_reply_that_is_shown(url, key, request_, reply):
+    shell = command(request_).replace("http://127.0.0.1:9000", url).replace("curl ", f"curl -s -H 'authorization: Bearer {key}' ", 1)
+    found = subprocess.run(["bash", "-c", shell], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    alike(json.loads(found), json.loads(reply))
+
+
+def test_readme_has_requests():
+    assert len(PAIRS) >= 6
