@@ -6,7 +6,7 @@ use crate::trace::{Origin, TRACEPARENT};
 use bytes::Bytes;
 use http::{Request, Response};
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
-use opentelemetry::trace::TracerProvider;
+use opentelemetry::trace::{TraceContextExt, TracerProvider};
 use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
@@ -59,7 +59,7 @@ pub(crate) fn linked(origin: Origin, span: &Span) -> Origin {
 
 /// Names the span of the request that this thread works on.
 pub(crate) fn name(method: &str, route: &str) {
-    Span::current().record("otel.name", format!("{method} {route}"));
+    Span::current().context().span().update_name(format!("{method} {route}"));
 }
 
 /// Sends what is not sent yet: a function stands still between invocations.

@@ -92,7 +92,6 @@ impl Origin {
             trace_id = self.trace_id(),
             xray_trace_id = self.xray_trace_id(),
             cold_start = is_first(),
-            otel.name = tracing::field::Empty,
             otel.kind = tracing::field::Empty,
         )
     }
@@ -231,12 +230,14 @@ mod tests {
     #[test]
     fn what_is_no_trace_is_dropped() {
         let zero = "00-00000000000000000000000000000000-00f067aa0ba902b7-01";
-        for wrong in ["", "00", zero, &W3C.to_uppercase(), &W3C[..54], &format!("{W3C}-x"), &format!("ff{}", &W3C[2..])] {
+        for wrong in ["", "00", zero, &W3C.to_uppercase(), &W3C[..54], &format!("{W3C}-x"), &format!("ff{}", &W3C[2..])]
+        {
             assert!(Origin::of(&headers(&[(TRACEPARENT, wrong)]), None).headers().is_empty(), "{wrong}");
         }
         let later = format!("01{}-more", &W3C[2..]);
         assert!(Origin::of(&headers(&[(TRACEPARENT, &later)]), None).trace_id().is_some());
-        for wrong in ["Root=1-5759e988-bd86", "Root=2-5759e988-bd862e3fe1be46a994272793", "Self=1", "Root=1-zzzzzzzz-x"] {
+        for wrong in ["Root=1-5759e988-bd86", "Root=2-5759e988-bd862e3fe1be46a994272793", "Self=1", "Root=1-zzzzzzzz-x"]
+        {
             assert!(Origin::of(&headers(&[(XRAY, wrong)]), None).headers().is_empty(), "{wrong}");
         }
         let long = format!("Root=1-5759e988-bd862e3fe1be46a994272793;Lineage={}", "a".repeat(MOST));

@@ -454,6 +454,13 @@ fn the_command_line_builds_searches_and_changes() {
     good(&["index", "build", &input, "-o", &file, "--metric", "l2", "--precision", "binary"]);
     assert!(bad(&["index", "search", &file, "x"]).contains("vectors from outside"));
     assert_eq!(ids(&["x", "--mode", "words"]), ["1", "2"]);
+    // Those that a model has made, who says so; of a model that makes longer ones the beginning.
+    good(&["index", "build", &input, "-o", &file, "--model", "all-MiniLM-L6-v2"]);
+    assert_eq!(ids(&["x"]).len(), 2);
+    let long = json!({"id": 1, "text": "x", "embedding": vec![0.5; 385]}).to_string();
+    std::fs::write(&input, long).unwrap();
+    let told = bad(&["index", "build", &input, "-o", &file, "--model", "all-MiniLM-L6-v2"]);
+    assert!(told.contains("385 values") && told.contains("384"), "{told}");
 }
 
 #[test]

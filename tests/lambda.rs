@@ -503,8 +503,7 @@ fn direct_invocations_may_write_a_method_small_and_a_path_with_a_query() {
 
 #[test]
 fn a_snapshot_has_the_model_and_no_instructions_that_other_machines_may_lack() {
-    let function =
-        Function::start(&[("AWS_LAMBDA_INITIALIZATION_TYPE", "snap-start"), ("TEALIGHT_MODEL", TINY)]);
+    let function = Function::start(&[("AWS_LAMBDA_INITIALIZATION_TYPE", "snap-start"), ("TEALIGHT_MODEL", TINY)]);
     function.good(HELLO);
     let status = function.good(json!({"path": "/status"}));
     assert!(["avx2", "neon", "scalar"].contains(&status["isa"].as_str().unwrap()), "{status}");

@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use std::time::{Duration, SystemTime};
 use support::http::{Mock, Reply};
 use support::runtime::Function;
 use support::server::Server;
@@ -54,7 +55,10 @@ fn a_line_of_an_invocation_has_the_keys_of_powertools_and_cloudwatchs_metrics() 
     assert!(first["model"].is_string() && first["isa"].is_string() && first["error"].is_null(), "{first}");
     let time = first["timestamp"].as_str().unwrap();
     assert!(time.len() >= 20 && &time[10..11] == "T" && time.ends_with('Z'), "{time}");
-    assert_eq!((&failed["cold_start"], &failed["status"], &failed["error"]), (&false.into(), &400.into(), &"invalid_value".into()));
+    assert_eq!(
+        (&failed["cold_start"], &failed["status"], &failed["error"]),
+        (&false.into(), &400.into(), &"invalid_value".into())
+    );
     assert_eq!(failed["function_request_id"], "request-1");
     assert_eq!(traced["trace_id"], TRACE);
     emf(first, [1, 0, 1]);
@@ -86,7 +90,8 @@ fn nothing_that_a_request_brings_is_logged() {
     let (key, sink) = (("TEALIGHT_API_KEY", CANARY), ("TEALIGHT_SINK", "qdrant+http://127.0.0.1:1/documents"));
     for format in ["JSON", "Text"] {
         let level = ("AWS_LAMBDA_LOG_LEVEL", "TRACE");
-        let function = Function::start(&[("AWS_LAMBDA_LOG_FORMAT", format), ("TEALIGHT_MODEL", TINY), key, sink, level]);
+        let function =
+            Function::start(&[("AWS_LAMBDA_LOG_FORMAT", format), ("TEALIGHT_MODEL", TINY), key, sink, level]);
         let bodies = [
             json!({"input": CANARY}),
             json!({"input": "x", "model": CANARY}),
@@ -105,10 +110,17 @@ fn nothing_that_a_request_brings_is_logged() {
             json!({"Records": [{"eventSource": "aws:sqs", "messageId": "m", "body": json!({"id": CANARY, "text": CANARY}).to_string()},
                                {"eventSource": "aws:sqs", "messageId": "n", "body": CANARY}]}),
             http_event("POST", "/embed", json!({"authorization": format!("Bearer {CANARY}x")}), HELLO),
-            http_event("POST", "/embed", json!({"authorization": format!("Bearer {CANARY}")}), &json!({"inputs": CANARY}).to_string()),
+            http_event(
+                "POST",
+                "/embed",
+                json!({"authorization": format!("Bearer {CANARY}")}),
+                &json!({"inputs": CANARY}).to_string(),
+            ),
         ];
         let count = bodies.len();
-        bodies.iter().for_each(|body| drop(function.invoke(body)));
+        // Nobody waits long for a sink that is not there.
+        let soon = || SystemTime::now() + Duration::from_secs(3);
+        bodies.iter().for_each(|body| drop(function.invoke_before(body, soon())));
         let log = function.process.stdout() + &function.process.stderr();
         assert!(log.lines().count() > count / 2, "{log}");
         assert!(!log.contains(CANARY), "{log}");
@@ -153,7 +165,10 @@ fn the_status_knows_the_models_and_counts() {
     let status = || server.connect().call("GET", "/status", &key, "").json();
     let before = status();
     let model = before["models"][0].clone();
-    assert_eq!((&model["name"], &model["kind"], &model["loaded"]), (&"all-MiniLM-L6-v2".into(), &"embedding".into(), &false.into()));
+    assert_eq!(
+        (&model["name"], &model["kind"], &model["loaded"]),
+        (&"all-MiniLM-L6-v2".into(), &"embedding".into(), &false.into())
+    );
     assert_eq!((&model["license"], &model["default"]), (&"Apache-2.0".into(), &true.into()));
     assert!(model["bytes"].as_u64().is_some_and(|n| n > 20_000_000) && model["load_ms"].is_null());
     assert_eq!(server.post_with("/v1/embeddings", &key, HELLO).status(), 200);
@@ -163,7 +178,11 @@ fn the_status_knows_the_models_and_counts() {
     assert!(after["requests"]["inference_ms_mean"].as_f64().is_some_and(|ms| ms > 0.0));
     assert!(after["memory_bytes"].as_u64().is_some_and(|n| n > 1 << 20));
     let metrics = server.get("/metrics").text();
-    for name in ["tealight_model_load_seconds{model=\"all-MiniLM-L6-v2\"}", "process_resident_memory_bytes", "process_start_time_seconds"] {
+    for name in [
+        "tealight_model_load_seconds{model=\"all-MiniLM-L6-v2\"}",
+        "process_resident_memory_bytes",
+        "process_start_time_seconds",
+    ] {
         assert!(metrics.lines().any(|line| line.starts_with(name)), "{name}: {metrics}");
     }
 }

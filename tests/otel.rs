@@ -57,7 +57,8 @@ fn the_span_of_a_request_is_a_part_of_its_callers_trace() {
 
 #[test]
 fn a_function_sends_before_it_answers_and_what_it_calls_is_a_part_of_its_span() {
-    let (collector, index) = (collector(), Mock::start(|_| Reply::new(200, r#"{"result":{"status":"completed"},"status":"ok"}"#)));
+    let (collector, index) =
+        (collector(), Mock::start(|_| Reply::new(200, r#"{"result":{"status":"completed"},"status":"ok"}"#)));
     let sink = format!("qdrant+http://{}/documents", index.address);
     let endpoint = collector.url();
     let function = Function::start(&[
@@ -74,7 +75,10 @@ fn a_function_sends_before_it_answers_and_what_it_calls_is_a_part_of_its_span() 
     let seen = index.seen();
     assert!(!seen.is_empty());
     for request in seen {
-        assert!(request.header("traceparent").is_some_and(|text| text.starts_with(&expected)), "{request:?} {expected}");
+        assert!(
+            request.header("traceparent").is_some_and(|text| text.starts_with(&expected)),
+            "{request:?} {expected}"
+        );
     }
 }
 

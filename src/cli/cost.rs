@@ -170,7 +170,12 @@ impl Machine {
     fn explained(&self, args: &CostArgs) -> String {
         let rate = |work: &Work| work.units / work.one;
         let mut lines = vec![
-            format!("This machine: {}, {} threads; cold start {:.1} ms.", self.isa, self.threads, self.cold_start * 1e3),
+            format!(
+                "This machine: {}, {} threads; cold start {:.1} ms.",
+                self.isa,
+                self.threads,
+                self.cold_start * 1e3
+            ),
             format!(
                 "One thread: {:.0} tokens/s in requests of {} texts of {} tokens.",
                 rate(&self.embed) * 1e6,
@@ -189,7 +194,9 @@ impl Machine {
                 TEXT.0,
                 TEXT.1
             )),
-            None => lines.push("Text: no model that writes is here; tealight pull smollm2-135m-instruct gets one.".into()),
+            None => {
+                lines.push("Text: no model that writes is here; tealight pull smollm2-135m-instruct gets one.".into())
+            }
         }
         let Prices { region, as_of, x86_64, arm64, request } = PRICES;
         lines.push(format!(
@@ -271,7 +278,10 @@ mod tests {
         let machine =
             Machine { isa: "avx2".into(), threads: 2, cold_start: 0.01, embed: WORK, audio: None, text: None };
         let rows = machine.rows(100);
-        assert_eq!(rows.iter().map(|r| r.memory_mb).collect::<Vec<_>>(), [512, 512, 1024, 1024, 1769, 1769, 3538, 3538]);
+        assert_eq!(
+            rows.iter().map(|r| r.memory_mb).collect::<Vec<_>>(),
+            [512, 512, 1024, 1024, 1769, 1769, 3538, 3538]
+        );
         let row = &rows[4];
         let expected = ((0.4 + 0.0001) * 1769.0 / 1024.0 * 0.000_016_666_7 + 0.2e-6) / 0.004_096;
         let found = row.usd_per_million_tokens.unwrap();

@@ -2,6 +2,7 @@
 
 use super::embed::lines;
 use super::{ModelArgs, json_line, print};
+use crate::engine::registry::Loaded;
 use crate::engine::search::{Find, Mode, passage};
 use crate::engine::{Deadline, Embed, Engine, Input, Long, Texts};
 use crate::error::{Error, Kind, Result};
@@ -20,6 +21,7 @@ const CHUNK: usize = 1024;
 #[derive(Debug, Subcommand)]
 pub(super) enum IndexCommand {
     /// Build an index from documents: a line each, {"id": ..., "text": "...", "metadata": {...}}, "embedding" where a vector is there
+    /// already; --model then says what has made it
     Build(BuildArgs),
     /// Add documents to an index; of an id that is there the document is replaced
     Add {
@@ -187,6 +189,11 @@ fn build(args: &BuildArgs) -> Result<()> {
     let mut documents = read(&args.documents)?.peekable();
     let outside = matches!(documents.peek(), Some(Ok((_, Some(_)))));
     let (model, dimension) = match documents.peek() {
+        // Who names a model says that it has made the vectors, so that texts can be searched for.
+        Some(Ok((_, Some(vector)))) if args.model.model.is_some() => {
+            let loaded = engine.preload()?;
+            (Some(loaded.name.clone()), made_by(&loaded, vector.len(), args.dimensions)?)
+        }
         Some(Ok((_, Some(vector)))) => (None, args.dimensions.unwrap_or(vector.len())),
         _ => {
             let loaded = engine.preload()?;
@@ -205,6 +212,17 @@ fn build(args: &BuildArgs) -> Result<()> {
     };
     fill(&engine, &mut builder, documents.map(cut), outside, dimension)?;
     finish(&engine, builder, args.graph, &args.output)
+}
+
+/// The values of a row, of vectors that a model is said to have made.
+fn made_by(loaded: &Loaded, length: usize, dimensions: Option<usize>) -> Result<usize> {
+    match loaded.model.dimension() {
+        most if length <= most => Ok(dimensions.unwrap_or(length)),
+        most => {
+            let message = format!("the first embedding has {length} values, {:?} makes {most}", loaded.name);
+            Err(Error::value("embedding", message))
+        }
+    }
 }
 
 /// Adds documents, with their own vectors or with those that the engine's model makes.

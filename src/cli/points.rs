@@ -203,7 +203,8 @@ pub(super) fn documents<'a>(args: &'a EmbedArgs, engine: &'a Engine) -> Result<S
     let Some(path) = args.input.as_deref().filter(|path| *path != Path::new("-")) else {
         return Ok(documents::texts(std::io::stdin().lock(), super::embed::told));
     };
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    // With its folders: notes of one name in two of them are two documents.
+    let name = path.to_string_lossy().into_owned();
     let form = Form::of(&name).ok();
     // For vectors alone, lines are texts, whatever the file is called.
     let form = form.filter(|form| args.are_points() || !matches!(form, Form::Lines | Form::Text));

@@ -139,8 +139,13 @@ pub struct Facts {
 /// What is known of a model by its short name.
 pub fn facts(name: &str) -> Option<Facts> {
     let vectors = CATALOG.iter().find(|e| e.name == name);
-    let vectors = vectors.map(|e| Facts { license: Some(e.license), dimension: Some(e.dimension), max_tokens: Some(e.max_tokens) });
-    let speech = || SPEECH.iter().find(|s| s.name == name).map(|s| Facts { license: Some(s.license), ..Facts::default() });
+    let vectors = vectors.map(|e| Facts {
+        license: Some(e.license),
+        dimension: Some(e.dimension),
+        max_tokens: Some(e.max_tokens),
+    });
+    let speech =
+        || SPEECH.iter().find(|s| s.name == name).map(|s| Facts { license: Some(s.license), ..Facts::default() });
     let text = || TEXT.iter().find(|t| t.name == name);
     let text = || text().map(|t| Facts { license: Some(t.license), dimension: None, max_tokens: Some(t.max_tokens) });
     vectors.or_else(speech).or_else(text)

@@ -143,7 +143,8 @@ mod tests {
     #[test]
     fn the_default_model_is_here_before_and_after_it_is_loaded() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/models");
-        let engine = Engine::new(Config::read(|n| (n == "TEALIGHT_MODEL_DIR").then(|| folder.into())).unwrap()).unwrap();
+        let engine =
+            Engine::new(Config::read(|n| (n == "TEALIGHT_MODEL_DIR").then(|| folder.into())).unwrap()).unwrap();
         let first = |engine: &Engine| engine.registry.here().remove(0);
         let here = first(&engine);
         assert_eq!((here.name.as_str(), here.role, here.is_default), ("all-MiniLM-L6-v2", Role::Embedding, true));

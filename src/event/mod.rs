@@ -22,7 +22,9 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_event::HttpEvent;
 use lambda_runtime::streaming::Body;
-use lambda_runtime::{Context, Diagnostic, FunctionResponse, LambdaEvent, MetadataPrelude, Runtime, StreamResponse, service_fn};
+use lambda_runtime::{
+    Context, Diagnostic, FunctionResponse, LambdaEvent, MetadataPrelude, Runtime, StreamResponse, service_fn,
+};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::sync::Arc;
@@ -206,12 +208,7 @@ fn time_limit(deadline: SystemTime, now: SystemTime) -> Option<Duration> {
     Some(left - (left / 10).min(MAX_MARGIN))
 }
 
-async fn http(
-    api: Arc<Api>,
-    payload: &str,
-    context: &Context,
-    limit: Option<Duration>,
-) -> Result<Outcome, Error> {
+async fn http(api: Arc<Api>, payload: &str, context: &Context, limit: Option<Duration>) -> Result<Outcome, Error> {
     let event = HttpEvent::parse(payload)?;
     let can_stream = api.engine.config.response_stream && event.is_function_url();
     let answer = match event.request() {
@@ -258,12 +255,7 @@ fn forward(first: Bytes, mut pieces: Receiver<Bytes>) -> Body {
     body
 }
 
-async fn direct(
-    api: Arc<Api>,
-    payload: &str,
-    context: &Context,
-    limit: Option<Duration>,
-) -> Result<Outcome, Error> {
+async fn direct(api: Arc<Api>, payload: &str, context: &Context, limit: Option<Duration>) -> Result<Outcome, Error> {
     let mut request = direct::request(payload)?;
     request.extensions_mut().insert(origin(context, &HeaderMap::new()));
     match answer(api, request, Trust::Iam, limit, false).await {

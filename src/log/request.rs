@@ -83,7 +83,7 @@ impl Request<'_> {
             inference_ms = time(usage.inference),
             tokens = some(usage.tokens),
             written_tokens = some(usage.written),
-            audio_s = (!usage.audio.is_zero()).then(|| usage.audio.as_secs_f64()),
+            audio_s = (!usage.audio.is_zero()).then_some(usage.audio.as_secs_f64()),
             isa = self.isa,
             threads = self.threads as u64,
             "request"
