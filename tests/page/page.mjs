@@ -416,7 +416,7 @@ inPage("a key is asked for, refused, accepted and kept", "#embed", async (page) 
 inPage("the function's own index is searched", "#search", async (page) => {
   await page.locator("#key").fill("sesame");
   await page.locator("#key").press("Enter");
-  await page.getByText(/documents\)/).waitFor();
+  await page.locator("#source-own", { hasText: /documents\)/ }).waitFor();
   assert.equal(await page.locator("#build-form").isVisible(), false);
   await page.locator("#query").fill("a pet asleep");
   await find(page);
