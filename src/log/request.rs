@@ -70,7 +70,7 @@ impl Request<'_> {
         let usage = self.usage.unwrap_or_default();
         // What a request has nothing of is left out of its line.
         let some = |n: usize| (n > 0).then_some(n as u64);
-        let time = |d: Duration| (!d.is_zero()).then(|| ms(d));
+        let time = |d: Duration| (d.as_micros() > 0).then(|| ms(d));
         tracing::info!(
             name: EVENT,
             route = self.route,

@@ -99,6 +99,41 @@ def test_notes_are_found_by_what_they_mean(tmp_path):
     assert "examples/notes.sh" in run("notes.sh", code=2, **env)
 
 
+def test_a_note_saved_while_the_index_is_made_is_not_lost(tmp_path):
+    folder, binaries = tmp_path / "notes", tmp_path / "bin"
+    folder.mkdir()
+    binaries.mkdir()
+    (folder / "beans.txt").write_text("Beans are sown in May.\n")
+    # Documents have been read when the note is saved, and are not yet in an index.
+    (binaries / "tealight").write_text(f"""#!/usr/bin/env bash
+        if [[ $2 == build ]]; then
+            documents=$(cat)
+            echo "A zebra has escaped." >"{folder}/beans.txt"
+            exec "{TEALIGHT.resolve()}" "$@" <<<"$documents"
+        fi
+        exec "{TEALIGHT.resolve()}" "$@"
+    """)
+    (binaries / "tealight").chmod(0o755)
+    env = {"PATH": f"{binaries}:{os.environ['PATH']}", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    assert "Beans" in run("notes.sh", folder, "zebra", **env)
+    assert "zebra" in run("notes.sh", folder, "zebra", **env)
+
+
+@pytest.mark.parametrize("missing", ["jq", "tealight"])
+def test_notes_without_a_program_leave_no_index(tmp_path, missing):
+    folder, binaries = tmp_path / "notes", tmp_path / "bin"
+    folder.mkdir()
+    binaries.mkdir()
+    (folder / "beans.txt").write_text("Beans are sown in May.\n")
+    for program in {"bash", "cksum", "cut", "find", "jq", "mkdir", "mv", "rm", "sed", "touch"} - {missing}:
+        (binaries / program).symlink_to(shutil.which(program))
+    if missing != "tealight":
+        (binaries / "tealight").symlink_to(TEALIGHT.resolve())
+    env = {"PATH": str(binaries), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    assert run("notes.sh", folder, "beans", code=1, **env) == f"{missing} is not installed\n"
+    assert not list(tmp_path.glob("cache/tealight/*"))
+
+
 def test_voice_memos_are_found_at_their_second(python, tmp_path):
     body = (AUDIO / "speech.mp3").read_bytes()
     start = body.index(b"\xff\xfb")
