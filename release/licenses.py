@@ -1,10 +1,11 @@
-"""Collects the licences of all that a release carries: release/licenses.py FILE. Fails where one is not of those that we take."""
+"""Collects the licences of all that a release carries: release/licenses.py FILE. Fails where one is not of those that we take, or has no
+text."""
 
 import pathlib
 import re
 import sys
 
-from dependencies import crates, models
+from dependencies import ROOT, crates, models
 from license_expression import get_spdx_licensing
 
 TAKEN = {
@@ -35,10 +36,22 @@ def is_taken(expression):
 
 
 def texts(package):
-    """The texts of a crate's licence files, by name."""
+    """The texts of a crate's licence files; where it has none, that of the licence it names, which for these two is always the same."""
     folder = pathlib.Path(package["manifest_path"]).parent
     files = [file for file in sorted(folder.iterdir()) if file.is_file() and FILES.match(file.name)]
-    return {file.name: file.read_text(errors="replace").strip() for file in files}
+    if files:
+        return [read(file) for file in files]
+    names = {str(name) for name in LICENSING.license_symbols(spdx(package["license"]))}
+    if "Apache-2.0" in names:
+        return [read(ROOT / "LICENSE-APACHE")]
+    if "MIT" in names:
+        holder = ", ".join(package["authors"]) or f"the authors of {package['name']}"
+        return [re.sub(r"Copyright .*", f"Copyright (c) {holder}", read(ROOT / "LICENSE-MIT"), count=1)]
+    raise SystemExit(f"{package['name']} {package['version']} carries no text of its licence, {package['license']}")
+
+
+def read(file):
+    return file.read_text(errors="replace").strip()
 
 
 def collected():
@@ -49,12 +62,11 @@ def collected():
     holders = {}
     lines = ["Licences of what this release carries.", "", "Models"]
     lines += [f"  {m['name']}: {m['license']}, {m['origin']}" for m in models()]
-    lines += ["", "Crates"]
+    lines += ["", "Crates", f"  {packages[root]['name']} {packages[root]['version']}: {packages[root]['license']}"]
     for at, package in sorted(packages.items(), key=lambda item: (item[1]["name"], item[1]["version"])):
-        if at == root:
-            continue
-        lines.append(f"  {package['name']} {package['version']}: {spdx(package['license'])}")
-        for text in texts(package).values():
+        if at != root:
+            lines.append(f"  {package['name']} {package['version']}: {spdx(package['license'])}")
+        for text in texts(package):
             holders.setdefault(text, []).append(f"{package['name']} {package['version']}")
     for text, names in sorted(holders.items(), key=lambda item: item[1]):
         lines += ["", "-" * 100, ", ".join(names), "", text]

@@ -85,13 +85,14 @@ impl Origin {
     }
 
     fn span(&self) -> Span {
-        tracing::info_span!(
+        // At the highest level: its lines name the invocation whatever lines are written.
+        tracing::error_span!(
             "request",
             function_request_id = self.request_id,
             function_arn = self.function_arn,
             trace_id = self.trace_id(),
             xray_trace_id = self.xray_trace_id(),
-            cold_start = is_first(),
+            cold_start = !IS_WARM.load(Ordering::Relaxed),
             otel.kind = tracing::field::Empty,
         )
     }
@@ -151,10 +152,12 @@ impl Drop for Sent {
     }
 }
 
-/// Whether nothing was asked of this process before.
-fn is_first() -> bool {
-    static IS_WARM: AtomicBool = AtomicBool::new(false);
-    !IS_WARM.swap(true, Ordering::Relaxed)
+/// Whether this process has answered a request; signs of life do not count.
+static IS_WARM: AtomicBool = AtomicBool::new(false);
+
+/// Says that a request is answered: those that begin after it are no cold starts.
+pub(crate) fn warmed() {
+    IS_WARM.store(true, Ordering::Relaxed);
 }
 
 /// The trace that a `traceparent` names: `00-TRACE-PARENT-FLAGS`, and more fields in versions to come.

@@ -158,6 +158,96 @@ fn the_server_logs_requests_and_leaves_signs_of_life_out() {
 }
 
 #[test]
+fn what_comes_to_no_route_has_a_line_and_is_counted() {
+    let server = Server::start(&[JSON_LINES, ("TEALIGHT_API_KEY", CANARY)]);
+    // No sign of life is a cold start.
+    assert_eq!(server.get("/health").status(), 200);
+    let wrong = [("authorization", "Bearer wrong")];
+    assert_eq!(server.get(&format!("/{CANARY}")).status(), 404);
+    assert_eq!(server.get("/embed").status(), 405);
+    assert_eq!(server.post_with("/v1/embeddings", &wrong, HELLO).status(), 401);
+    let long = "x".repeat(7_000_000);
+    let key = [("authorization", &format!("Bearer {CANARY}")[..])];
+    assert_eq!(server.post_with("/v1/embeddings", &key, &long).status(), 413);
+    let metrics = server.get("/metrics").text();
+    for count in [
+        "te_request_count{path=\"unknown\"} 2",
+        "te_request_count{path=\"/v1/embeddings\"} 2",
+        "te_request_failure{err=\"invalid_api_key\"} 1",
+        "te_request_failure{err=\"body_too_large\"} 1",
+    ] {
+        assert!(metrics.lines().any(|line| line == count), "{count}: {metrics}");
+    }
+    let log = server.stop();
+    let field = |name: &str| -> Vec<Value> {
+        lines(&log, "message", &"request".into()).iter().map(|line| line[name].clone()).collect()
+    };
+    assert_eq!(json!(field("status")), json!([404, 405, 401, 413]));
+    assert_eq!(json!(field("route")), json!(["unknown", "unknown", "/v1/embeddings", "/v1/embeddings"]));
+    assert_eq!(json!(field("cold_start")), json!([true, false, false, false]));
+    assert!(!log.contains(CANARY), "{log}");
+}
+
+#[test]
+fn an_event_that_nobody_can_read_has_a_line() {
+    let function = Function::start(&[JSON_LINES, ("TEALIGHT_MODEL", TINY)]);
+    for event in [json!({"nothing": CANARY}), json!({"path": CANARY}), json!({"requestContext": CANARY})] {
+        function.invoke(event.to_string());
+    }
+    // Documents, and no sink.
+    function.invoke(json!({"Records": [{"eventSource": "aws:sqs", "messageId": "m", "body": CANARY}]}).to_string());
+    let requests = wait_for("four lines", || {
+        Some(lines(&function.process.stdout(), "message", &"request".into())).filter(|lines| lines.len() == 4)
+    });
+    let routes: Vec<_> = requests.iter().map(|line| line["route"].clone()).collect();
+    assert_eq!(json!(routes), json!(["unknown", "unknown", "unknown", "event"]));
+    let is_told = |line: &Value| line["error"].is_string() && line["function_request_id"].is_string();
+    assert!(requests.iter().all(is_told), "{requests:?}");
+}
+
+#[test]
+fn warnings_name_their_invocation_where_requests_have_no_lines() {
+    let sink = ("TEALIGHT_SINK", "qdrant+http://127.0.0.1:1/documents");
+    let function = Function::start(&[JSON_LINES, ("AWS_LAMBDA_LOG_LEVEL", "WARN"), ("TEALIGHT_MODEL", TINY), sink]);
+    let body = json!({"Records": [{"eventSource": "aws:sqs", "messageId": "m", "body": CANARY}]});
+    function.invoke(body.to_string());
+    let failed = wait_for("a warning", || {
+        Some(lines(&function.process.stdout(), "level", &"WARN".into())).filter(|lines| !lines.is_empty())
+    });
+    assert_eq!(failed[0]["function_request_id"], "request-0", "{failed:?}");
+    assert!(lines(&function.process.stdout(), "level", &"INFO".into()).is_empty());
+}
+
+#[test]
+fn credentials_of_aws_are_never_logged() {
+    const SECRET: &str = "canarySecretKey7h2";
+    const TOKEN: &str = "canaryToken4f8";
+    let stores = Mock::start(|_| Reply::new(200, "{}"));
+    let endpoint = format!("http://{}", stores.address);
+    let function = Function::start(&[
+        JSON_LINES,
+        ("AWS_LAMBDA_LOG_LEVEL", "TRACE"),
+        ("RUST_LOG", "trace"),
+        ("TEALIGHT_MODEL", TINY),
+        ("TEALIGHT_SINK", "s3vectors://acme/documents"),
+        ("AWS_ENDPOINT_URL", &endpoint),
+        ("AWS_ACCESS_KEY_ID", CANARY),
+        ("AWS_SECRET_ACCESS_KEY", SECRET),
+        ("AWS_SESSION_TOKEN", TOKEN),
+    ]);
+    let body = json!({"id": "a", "text": "signed"}).to_string();
+    let reply = function.good(json!({"Records": [{"eventSource": "aws:sqs", "messageId": "m", "body": body}]}));
+    assert_eq!(reply["batchItemFailures"], json!([]));
+    let seen = stores.seen();
+    assert!(seen.iter().any(|request| request.header("x-amz-security-token") == Some(TOKEN)), "{seen:?}");
+    let log = function.process.stdout() + &function.process.stderr();
+    assert!(log.contains("documents written"), "{log}");
+    for word in [CANARY, SECRET, TOKEN] {
+        assert!(!log.contains(word), "{word}: {log}");
+    }
+}
+
+#[test]
 fn the_status_knows_the_models_and_counts() {
     let server = Server::start(&[("TEALIGHT_API_KEY", "sesame")]);
     assert_eq!(server.get("/status").status(), 401);
@@ -179,7 +269,7 @@ fn the_status_knows_the_models_and_counts() {
     assert!(after["memory_bytes"].as_u64().is_some_and(|n| n > 1 << 20));
     let metrics = server.get("/metrics").text();
     for name in [
-        "tealight_model_load_seconds{model=\"all-MiniLM-L6-v2\"}",
+        "tealight_model_load_seconds{kind=\"embedding\",model=\"all-MiniLM-L6-v2\"}",
         "process_resident_memory_bytes",
         "process_start_time_seconds",
     ] {

@@ -137,8 +137,9 @@ pub fn render(call: &Call) -> Result<Reply> {
         let _ = writeln!(text, "# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes {bytes}");
     }
     let _ = writeln!(text, "# TYPE tealight_model_load_seconds gauge");
-    for (name, time) in call.engine.registry.load_times() {
-        let _ = writeln!(text, "tealight_model_load_seconds{{model=\"{}\"}} {}", escaped(&name), time.as_secs_f64());
+    for (role, name, time) in call.engine.registry.load_times() {
+        let (kind, name, seconds) = (role.name(), escaped(&name), time.as_secs_f64());
+        let _ = writeln!(text, "tealight_model_load_seconds{{kind=\"{kind}\",model=\"{name}\"}} {seconds}");
     }
     Ok(Reply::text(text, "text/plain; version=0.0.4"))
 }

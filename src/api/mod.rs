@@ -25,10 +25,10 @@ use bytes::Bytes;
 use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response};
 use metrics::Metrics;
-use routes::{Access, Call, Family, Found, Reply, Route};
+use routes::{Access, Asked, Call, Family, Found, Reply, Route};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 use stream::{EVENT_STREAM, Sink};
 
 /// The interface over an engine.
@@ -89,13 +89,13 @@ impl Api {
         deadline: Deadline,
         sink: Option<&Sink>,
     ) -> Response<Bytes> {
-        let start = Instant::now();
+        let asked = Asked::of(request);
         if request.method() == Method::OPTIONS && self.engine.config.cors_origin.is_some() {
             return respond(204, Bytes::new());
         }
         let (route, tail) = match routes::find(request.method(), request.uri().path()) {
-            Err(error) => return refuse(Family::OpenAi, &error),
-            Ok(Found::OtherMethods(family, methods)) => return other_method(family, request.method(), &methods),
+            Err(error) => return self.turned_away(asked, &error),
+            Ok(Found::OtherMethods(_, methods)) => return self.other_method(asked, request.method(), &methods),
             Ok(Found::Route(route, tail)) => (route, tail),
         };
         log::take_loading();
@@ -114,7 +114,7 @@ impl Api {
             };
             catch_unwind(AssertUnwindSafe(|| (route.handler)(&call))).unwrap_or_else(|_| Err(panicked()))
         });
-        let total = start.elapsed();
+        let total = asked.at.elapsed();
         let counted = outcome.as_ref().map(|reply| reply.usage).map_err(|error| error.kind);
         self.metrics.count(route.path, total, counted);
         self.report(route, &outcome, total);
@@ -135,10 +135,35 @@ impl Api {
         let usage = reply.and_then(|reply| reply.usage);
         let named = reply.and_then(|reply| reply.model.clone()).filter(|name| !name.is_empty());
         let model = named.or_else(|| usage.map(|_| self.engine.registry.default_name()));
-        let (cpu, loading) = (&self.engine.cpu, log::take_loading());
+        let loading = log::take_loading();
         let status = error.map_or(200, |kind| route.family.status(kind).as_u16());
-        let (route, model, isa, threads) = (route.path, model.as_deref(), cpu.isa.name(), cpu.threads());
+        let (isa, threads) = (self.engine.cpu.isa.name(), self.engine.cpu.threads());
+        let (route, model) = (route.path, model.as_deref());
         log::Request { route, status, error, model, usage, total, loading, isa, threads }.write();
+    }
+
+    /// Counts and logs what failed before it came to its route.
+    pub fn note(&self, asked: Asked, error: &Error) {
+        let (total, status) = (asked.at.elapsed(), asked.family.status(error.kind).as_u16());
+        self.metrics.count(asked.route, total, Err(error.kind));
+        let (isa, threads) = (self.engine.cpu.isa.name(), self.engine.cpu.threads());
+        let (route, error, loading) = (asked.route, Some(error.kind), Duration::ZERO);
+        log::Request { route, status, error, model: None, usage: None, total, loading, isa, threads }.write();
+    }
+
+    fn turned_away(&self, asked: Asked, error: &Error) -> Response<Bytes> {
+        self.note(asked, error);
+        refuse(asked.family, error)
+    }
+
+    fn other_method(&self, asked: Asked, method: &Method, allowed: &[&str]) -> Response<Bytes> {
+        let allowed = allowed.join(", ");
+        let message = format!("the method {method} is not allowed here; allowed: {allowed}");
+        let mut response = self.turned_away(asked, &Error::new(Kind::MethodNotAllowed, message));
+        if let Ok(value) = HeaderValue::from_str(&allowed) {
+            response.headers_mut().insert(ALLOW, value);
+        }
+        response
     }
 
     fn checked(&self, request: &Request<Bytes>, route: &Route, trust: Trust) -> Result<()> {
@@ -153,9 +178,9 @@ impl Api {
         if route.request.is_some() { check_type(request.headers(), takes_forms) } else { Ok(()) }
     }
 
-    /// An error outside [`Api::handle`] as a reply.
-    pub fn refuse(&self, family: Family, error: &Error) -> Response<Bytes> {
-        self.shared(refuse(family, error))
+    /// An error outside [`Api::handle`] as a reply, counted and logged as one inside is.
+    pub fn refuse(&self, origin: Origin, asked: Asked, error: &Error) -> Response<Bytes> {
+        self.shared(origin.within(|| self.turned_away(asked, error)))
     }
 
     /// Lets browsers of the configured origin see a reply.
@@ -233,17 +258,6 @@ fn check_type(headers: &HeaderMap, forms_too: bool) -> Result<()> {
     }
     let wanted = if forms_too { "multipart/form-data or application/json" } else { "application/json" };
     Err(Error::new(Kind::MediaType, format!("the content type is {value:?}, it must be {wanted}")))
-}
-
-fn other_method(family: Family, method: &Method, allowed: &[&str]) -> Response<Bytes> {
-    let allowed = allowed.join(", ");
-    let error =
-        Error::new(Kind::MethodNotAllowed, format!("the method {method} is not allowed here; allowed: {allowed}"));
-    let mut response = refuse(family, &error);
-    if let Ok(value) = HeaderValue::from_str(&allowed) {
-        response.headers_mut().insert(ALLOW, value);
-    }
-    response
 }
 
 /// An error as a reply, in the form of the route's family.

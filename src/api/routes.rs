@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::Method;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
+use std::time::Instant;
 
 /// Whose conventions a route follows for errors and limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,15 +22,6 @@ pub enum Family {
 }
 
 impl Family {
-    /// Whose conventions a request's path follows.
-    pub fn of<B>(request: &http::Request<B>) -> Self {
-        match find(request.method(), request.uri().path()) {
-            Ok(Found::Route(route, _)) => route.family,
-            Ok(Found::OtherMethods(family, _)) => family,
-            Err(_) => Family::OpenAi,
-        }
-    }
-
     /// The status of an error.
     pub fn status(self, kind: Kind) -> http::StatusCode {
         match self {
@@ -246,6 +238,37 @@ pub enum Found {
     /// The path has these methods, and not the one asked for.
     OtherMethods(Family, Vec<&'static str>),
 }
+
+/// What was asked, and when: for what is said of a request that never came to its route.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked {
+    /// The path of the route, or another word where there is none.
+    pub route: &'static str,
+    /// Whose conventions the reply follows.
+    pub family: Family,
+    /// When it came.
+    pub at: Instant,
+}
+
+impl Asked {
+    /// A request, by its path.
+    pub fn of<B>(request: &http::Request<B>) -> Self {
+        let (route, family) = match find(request.method(), request.uri().path()) {
+            Ok(Found::Route(route, _)) => (route.path, route.family),
+            Ok(Found::OtherMethods(family, _)) => (NO_ROUTE, family),
+            Err(_) => (NO_ROUTE, Family::OpenAi),
+        };
+        Self { route, family, at: Instant::now() }
+    }
+
+    /// What cannot be read far enough to have a route.
+    pub fn unknown() -> Self {
+        Self { route: NO_ROUTE, family: Family::OpenAi, at: Instant::now() }
+    }
+}
+
+/// The route of requests that have none.
+const NO_ROUTE: &str = "unknown";
 
 /// Finds the route of a request.
 ///

@@ -7,6 +7,9 @@
 //! ```
 
 use super::{json_line, print};
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::engine::here::Role;
 use crate::error::{Error, Kind, Result};
 use clap::Args;
 use serde::Serialize;
@@ -81,11 +84,11 @@ struct Row {
     architecture: &'static str,
     /// Whether this machine has that architecture; else its price is taken with the speed of this machine.
     is_measured: bool,
-    usd_per_million_tokens: Option<f64>,
+    usd_per_million_tokens: f64,
     usd_per_audio_hour: Option<f64>,
     usd_per_million_written_tokens: Option<f64>,
     /// Share of the cold start in the first of these.
-    cold_share: Option<f64>,
+    cold_share: f64,
 }
 
 /// What was measured on this machine.
@@ -114,28 +117,32 @@ impl Machine {
     fn measure(args: &CostArgs) -> Result<Self> {
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
         let (shape, (read, written)) = (format!("{}x{}", TEXTS.0, TEXTS.1), TEXT);
+        let (read_of, written_of) = (read.to_string(), written.to_string());
         let both = |f: &dyn Fn(usize) -> Result<Value>| Ok::<_, Error>((f(1)?, f(threads)?));
-        let (one, all) = both(&|n| bench(&["bench", "embed", "--shape", &shape], Some(n)))?;
-        let seconds = |row: &Value| number(row, "ms_median").map(|ms| ms / 1e3);
-        let units = f64::from(TEXTS.0 * TEXTS.1) / 1e6;
-        let embed = Work { units, one: seconds(&one)?, all: seconds(&all)? };
+        // What is wrong with the recording is said before minutes are spent on the rest.
         let audio = args.recording.as_ref().map(|file| {
             let file = file.to_string_lossy();
             let (one, all) = both(&|n| bench(&["bench", "transcribe", "--input", &file], Some(n)))?;
             let units = number(&one, "seconds")? / 3600.0;
             Ok::<_, Error>(Work { units, one: number(&one, "s_median")?, all: number(&all, "s_median")? })
         });
-        let text = both(&|n| bench(&["bench", "generate"], Some(n))).and_then(|(one, all)| {
+        let audio = audio.transpose()?;
+        let (one, all) = both(&|n| bench(&["bench", "embed", "--shape", &shape], Some(n)))?;
+        let seconds = |row: &Value| number(row, "ms_median").map(|ms| ms / 1e3);
+        let units = f64::from(TEXTS.0 * TEXTS.1) / 1e6;
+        let embed = Work { units, one: seconds(&one)?, all: seconds(&all)? };
+        let generate = ["bench", "generate", "--prefill", &read_of, "--decode", &written_of];
+        let text = has_text_model()?.then(|| {
+            let (one, all) = both(&|n| bench(&generate, Some(n)))?;
             let seconds = |row: &Value| {
                 let (read_s, written_s) = (number(row, "prefill_tok_s")?, number(row, "decode_tok_s")?);
                 Ok::<_, Error>(f64::from(read) / read_s + f64::from(written) / written_s)
             };
-            Ok(Work { units: f64::from(written) / 1e6, one: seconds(&one)?, all: seconds(&all)? })
+            Ok::<_, Error>(Work { units: f64::from(written) / 1e6, one: seconds(&one)?, all: seconds(&all)? })
         });
         let cold_start = number(&bench(&["info", "--timing"], None)?, "whole_process_ms")? / 1e3;
         let isa = one["isa"].as_str().unwrap_or_default().to_string();
-        // Without a model that writes there is nothing to reckon.
-        Ok(Self { isa, threads, cold_start, embed, audio: audio.transpose()?, text: text.ok() })
+        Ok(Self { isa, threads, cold_start, embed, audio, text: text.transpose()? })
     }
 
     fn rows(&self, requests: u32) -> Vec<Row> {
@@ -157,10 +164,10 @@ impl Machine {
                 vcpus,
                 architecture,
                 is_measured: architecture == here,
-                usd_per_million_tokens: Some(tokens),
+                usd_per_million_tokens: tokens,
                 usd_per_audio_hour: self.audio.map(cost),
                 usd_per_million_written_tokens: self.text.map(cost),
-                cold_share: Some(cold * second / self.embed.units / tokens),
+                cold_share: cold * second / self.embed.units / tokens,
             }
         };
         sizes.flat_map(|mb| architectures.map(|a| row((mb, a)))).collect()
@@ -223,17 +230,23 @@ fn table(rows: &[Row]) -> String {
     let line = |row: &Row| {
         let mark = if row.is_measured { "" } else { "*" };
         format!(
-            "{:>6} {:>6.2} {:<8} {:>17} {:>16} {:>25} {:>5.1}%\n",
+            "{:>6} {:>6.2} {:<8} {:>17} {:>16} {:>25} {:>5.2}%\n",
             row.memory_mb,
             row.vcpus,
             format!("{}{mark}", row.architecture),
-            dollars(row.usd_per_million_tokens),
+            dollars(Some(row.usd_per_million_tokens)),
             dollars(row.usd_per_audio_hour),
             dollars(row.usd_per_million_written_tokens),
-            100.0 * row.cold_share.unwrap_or_default()
+            100.0 * row.cold_share
         )
     };
     head + &rows.iter().map(line).collect::<String>()
+}
+
+/// Whether a model that writes is here; where it would have to be downloaded first, nothing is reckoned.
+fn has_text_model() -> Result<bool> {
+    let registry = Engine::new(Config::from_env()?)?.registry;
+    Ok(registry.here().iter().any(|model| model.role == Role::Text && model.is_default))
 }
 
 /// What a command of this program prints as JSON, in a process of its own: threads start once in each.
@@ -284,11 +297,11 @@ mod tests {
         );
         let row = &rows[4];
         let expected = ((0.4 + 0.0001) * 1769.0 / 1024.0 * 0.000_016_666_7 + 0.2e-6) / 0.004_096;
-        let found = row.usd_per_million_tokens.unwrap();
+        let found = row.usd_per_million_tokens;
         assert!((found / expected - 1.0).abs() < 1e-12, "{found} {expected}");
         assert!(row.architecture == "x86_64" && row.usd_per_audio_hour.is_none());
         let share = 0.0001 * 1769.0 / 1024.0 * 0.000_016_666_7 / (expected * 0.004_096);
-        assert!((row.cold_share.unwrap() - share).abs() < 1e-12);
+        assert!((row.cold_share - share).abs() < 1e-12);
         assert_eq!(rows.iter().filter(|r| r.is_measured).count(), 4);
     }
 }

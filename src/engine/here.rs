@@ -99,10 +99,16 @@ impl Registry {
         all
     }
 
-    /// How long each model took to load that is in memory.
-    pub fn load_times(&self) -> Vec<(String, Duration)> {
-        let (vectors, speech) = (self.embedders.load_times(), self.speech.load_times());
-        [vectors, speech, self.text.load_times()].concat()
+    /// How long each model took to load that is in memory, and as what: one that writes may make vectors, too.
+    pub fn load_times(&self) -> Vec<(Role, String, Duration)> {
+        let all = [
+            (Role::Embedding, self.embedders.load_times()),
+            (Role::Speech, self.speech.load_times()),
+            (Role::Text, self.text.load_times()),
+        ];
+        all.into_iter()
+            .flat_map(|(role, times)| times.into_iter().map(move |(name, time)| (role, name, time)))
+            .collect()
     }
 
     /// Adds what only the model itself tells, if it is loaded.

@@ -134,6 +134,9 @@ impl Registry {
             Some(name) if self.is_text(name) => {
                 self.load(self.text_name(), || source::for_operator(&self.config, &self.config.text_model))
             }
+            Some(name) if self.is_speech(name) && self.can_load(&self.config.speech_model) => {
+                Err(other_kind(name, "makes no vectors of texts"))
+            }
             Some(name) => {
                 let path = source::for_request(&self.config, name)?;
                 let loaded = self.load(catalog::short_name(name).to_string(), || Ok(path.clone()));

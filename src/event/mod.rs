@@ -12,7 +12,7 @@ mod records;
 mod work;
 
 use crate::api::stream::Sink;
-use crate::api::{Api, Trust, routes::Family};
+use crate::api::{Api, Trust, routes::Asked};
 use crate::config::{Config, INITIALIZATION, SNAP_START};
 use crate::engine::{Deadline, Embed, Engine, Input, Long, Texts};
 use crate::error::{Error, Kind};
@@ -139,7 +139,11 @@ async fn handle(api: Arc<Api>, event: LambdaEvent<Box<RawValue>>) -> Result<Outc
         Kinds::Direct => direct(api, payload, context, limit).await,
         Kinds::S3Test => Ok(FunctionResponse::BufferedResponse(direct::null())),
         // An error keeps messages in their queue.
-        Kinds::Work(bringer) => work(api, bringer, event.payload, origin(context, &HeaderMap::new()), limit).await,
+        Kinds::Work(bringer) => {
+            let (asked, origin) = (Asked { route: "event", ..Asked::unknown() }, origin(context, &HeaderMap::new()));
+            let done = work(api.clone(), bringer, event.payload, origin.clone(), limit).await;
+            done.inspect_err(|error| origin.within(|| api.note(asked, error)))
+        }
     };
     outcome.map_err(|error| diagnostic(error, &event.context.request_id))
 }
@@ -209,15 +213,15 @@ fn time_limit(deadline: SystemTime, now: SystemTime) -> Option<Duration> {
 }
 
 async fn http(api: Arc<Api>, payload: &str, context: &Context, limit: Option<Duration>) -> Result<Outcome, Error> {
-    let event = HttpEvent::parse(payload)?;
+    let here = || origin(context, &HeaderMap::new());
+    let event = HttpEvent::parse(payload).inspect_err(|error| here().within(|| api.note(Asked::unknown(), error)))?;
     let can_stream = api.engine.config.response_stream && event.is_function_url();
     let answer = match event.request() {
-        Ok(mut request) => {
+        Ok(request) => {
             let origin = origin(context, request.headers());
-            request.extensions_mut().insert(origin);
-            answer(api.clone(), request, Trust::Key, limit, can_stream).await
+            answer(api.clone(), request, origin, Trust::Key, limit, can_stream).await
         }
-        Err(error) => Answer::Whole(api.refuse(Family::OpenAi, &error)),
+        Err(error) => Answer::Whole(api.refuse(here(), Asked::unknown(), &error)),
     };
     let response = match answer {
         Answer::Begun(first, pieces) => return Ok(stream(api.stream_head(), forward(first, pieces))),
@@ -228,7 +232,9 @@ async fn http(api: Arc<Api>, payload: &str, context: &Context, limit: Option<Dur
         Answer::Whole(response) => response,
     };
     let reply = event.reply(&response).and_then(bounded);
-    reply.or_else(|error| event.reply(&api.refuse(Family::OpenAi, &error))).map(FunctionResponse::BufferedResponse)
+    reply
+        .or_else(|error| event.reply(&api.refuse(here(), Asked::unknown(), &error)))
+        .map(FunctionResponse::BufferedResponse)
 }
 
 /// A reply as the function URL wants it in RESPONSE_STREAM mode.
@@ -256,9 +262,10 @@ fn forward(first: Bytes, mut pieces: Receiver<Bytes>) -> Body {
 }
 
 async fn direct(api: Arc<Api>, payload: &str, context: &Context, limit: Option<Duration>) -> Result<Outcome, Error> {
-    let mut request = direct::request(payload)?;
-    request.extensions_mut().insert(origin(context, &HeaderMap::new()));
-    match answer(api, request, Trust::Iam, limit, false).await {
+    let origin = origin(context, &HeaderMap::new());
+    let request =
+        direct::request(payload).inspect_err(|error| origin.clone().within(|| api.note(Asked::unknown(), error)))?;
+    match answer(api, request, origin, Trust::Iam, limit, false).await {
         Answer::Whole(response) => direct::reply(&response).and_then(bounded).map(FunctionResponse::BufferedResponse),
         Answer::Begun(..) => Err(Error::internal("a direct invocation was answered by a stream")),
     }
@@ -273,13 +280,15 @@ enum Answer {
 /// Runs a request beside the event loop, and stops waiting for it when its time is over.
 async fn answer(
     api: Arc<Api>,
-    request: Request<Bytes>,
+    mut request: Request<Bytes>,
+    origin: Origin,
     trust: Trust,
     limit: Option<Duration>,
     can_stream: bool,
 ) -> Answer {
     let deadline = Deadline(limit.map(|l| Instant::now() + l));
-    let family = Family::of(&request);
+    let asked = Asked::of(&request);
+    request.extensions_mut().insert(origin.clone());
     let worker = api.clone();
     let (sink, mut pieces) = Sink::channel();
     let sink = can_stream.then_some(sink);
@@ -300,7 +309,7 @@ async fn answer(
         Ok(Err(_)) => Error::internal("the request's task ended early"),
         Err(_) => Error::new(Kind::Timeout, "the time for this invocation ran out before the reply was ready"),
     };
-    Answer::Whole(api.refuse(family, &error))
+    Answer::Whole(api.refuse(origin, asked, &error))
 }
 
 #[cfg(test)]

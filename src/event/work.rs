@@ -225,7 +225,9 @@ impl<'a> Worker<'a> {
         }
         let Reply { documents, points, failures, .. } = outcome.reply;
         let (later, total) = (outcome.later.len(), self.begun.elapsed());
-        log::Written { documents, points, failures, later, total, loading: log::take_loading() }.write();
+        let (engine, loading) = (self.ingest.engine, log::take_loading());
+        let (model, isa, threads) = (engine.registry.default_name(), engine.cpu.isa.name(), engine.cpu.threads());
+        log::Written { model: &model, documents, points, failures, later, total, loading, isa, threads }.write();
         outcome
     }
 

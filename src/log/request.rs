@@ -2,6 +2,7 @@
 
 use crate::engine::Usage;
 use crate::error::Kind;
+use crate::trace;
 use std::cell::Cell;
 use std::time::Duration;
 
@@ -36,12 +37,17 @@ pub fn add_loading(time: Duration) {
     LOADING.set(LOADING.get() + time);
 }
 
+/// That time so far.
+pub fn loading() -> Duration {
+    LOADING.get()
+}
+
 /// That time, which begins again at 0.
 pub fn take_loading() -> Duration {
     LOADING.take()
 }
 
-/// A request that is done.
+/// A request that is done, or was turned away.
 #[derive(Debug)]
 pub struct Request<'a> {
     /// The path of its route.
@@ -70,7 +76,6 @@ impl Request<'_> {
         let usage = self.usage.unwrap_or_default();
         // What a request has nothing of is left out of its line.
         let some = |n: usize| (n > 0).then_some(n as u64);
-        let time = |d: Duration| (d.as_micros() > 0).then(|| ms(d));
         tracing::info!(
             name: EVENT,
             route = self.route,
@@ -78,9 +83,9 @@ impl Request<'_> {
             error = self.error.map(Kind::code),
             model = self.model,
             total_ms = ms(self.total),
-            load_ms = time(self.loading),
-            tokenization_ms = time(usage.tokenization),
-            inference_ms = time(usage.inference),
+            load_ms = some_ms(self.loading),
+            tokenization_ms = some_ms(usage.tokenization),
+            inference_ms = some_ms(usage.inference),
             tokens = some(usage.tokens),
             written_tokens = some(usage.written),
             audio_s = (!usage.audio.is_zero()).then_some(usage.audio.as_secs_f64()),
@@ -88,12 +93,15 @@ impl Request<'_> {
             threads = self.threads as u64,
             "request"
         );
+        trace::warmed();
     }
 }
 
 /// Documents of an event that are done.
 #[derive(Debug)]
-pub struct Written {
+pub struct Written<'a> {
+    /// The model that made the vectors.
+    pub model: &'a str,
     /// Documents whose points are written.
     pub documents: usize,
     /// Points that are written.
@@ -106,26 +114,39 @@ pub struct Written {
     pub total: Duration,
     /// The part of it in which the model was loaded.
     pub loading: Duration,
+    /// The instruction set.
+    pub isa: &'a str,
+    /// Threads of a forward pass.
+    pub threads: usize,
 }
 
-impl Written {
+impl Written<'_> {
     /// Writes the line.
     pub fn write(&self) {
         tracing::info!(
             name: EVENT,
             route = "event",
+            model = self.model,
             documents = self.documents as u64,
             points = self.points as u64,
             failed_documents = self.failures as u64,
             handed_back = self.later as u64,
             total_ms = ms(self.total),
-            load_ms = (!self.loading.is_zero()).then(|| ms(self.loading)),
+            load_ms = some_ms(self.loading),
+            isa = self.isa,
+            threads = self.threads as u64,
             "documents written"
         );
+        trace::warmed();
     }
 }
 
 /// Milliseconds, to the microsecond.
 fn ms(time: Duration) -> f64 {
     time.as_micros() as f64 / 1e3
+}
+
+/// The same, but for what took none.
+fn some_ms(time: Duration) -> Option<f64> {
+    (time.as_micros() > 0).then(|| ms(time))
 }

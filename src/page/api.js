@@ -92,7 +92,11 @@ async function embed(texts, signal, options = {}) {
 function askForKey() {
   const isWrong = sessionStorage.getItem(KEY);
   $("key-form").hidden = false;
-  $("key-note").classList.toggle("error", Boolean(isWrong));
-  $("key-note").textContent = isWrong ? "The function refused this key." : "It stays in this tab, and goes when you close it.";
+  sayOfKey(isWrong ? "The function refused this key." : "It stays in this tab, and goes when you close it.", Boolean(isWrong));
   $("key").focus();
+}
+
+function sayOfKey(text, isError) {
+  $("key-note").classList.toggle("error", isError);
+  $("key-note").textContent = text;
 }

@@ -16,6 +16,7 @@ function embedOptions() {
 async function compare(signal) {
   const texts = embedTexts();
   if (texts.length > MOST_ROWS) throw new Error(`There are ${texts.length} texts; this page shows ${MOST_ROWS} at most.`);
+  if (!texts.length) throw new Error("There is no text yet: write one a line.");
   embedding.say("Embedding…");
   const start = performance.now();
   const response = await post("v1/embeddings", { input: texts, ...embedOptions(), encoding_format: "base64" }, signal);

@@ -11,7 +11,9 @@ function showMap({ texts, vectors }) {
   const marks = texts.map((text, i) => mark(`${i + 1}: ${text}`, dots[i], labels[i]));
   const name = `Map of ${count(texts.length, "text")}: what is alike is near.`;
   $("map").replaceChildren(svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": name }, ...marks));
-  $("map-caption").textContent = `What is alike is near. The two principal components show ${Math.round(shown * 100)} % of the variance.`;
+  const caption = `What is alike is near. The two principal components show ${Math.round(shown * 100)} % of the variance.`;
+  // One point varies in nothing.
+  $("map-caption").textContent = texts.length > 1 ? caption : "";
 }
 
 function mark(title, { x, y }, { box, part, text }) {

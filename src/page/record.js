@@ -7,34 +7,48 @@ const MICROPHONE = {
 };
 
 let recorder = null;
+// A browser may ask its user first, who may press the button again meanwhile.
+let isAsking = false;
 
 /** Begins to record, or ends it and transcribes. */
 async function record() {
   if (recorder) return recorder.stop();
+  if (isAsking) return;
+  isAsking = true;
   try {
     // It is only there over https, and on the machine itself.
     if (!navigator.mediaDevices) throw new Error("A browser lets a page use the microphone over https only.");
     begin(await navigator.mediaDevices.getUserMedia({ audio: true }));
   } catch (error) {
     hearing.say(MICROPHONE[error.name] ?? error.message, true);
+  } finally {
+    isAsking = false;
   }
 }
 
+const release = (stream) => stream.getTracks().forEach((track) => track.stop());
+
 function begin(stream) {
-  const parts = [];
-  recorder = new MediaRecorder(stream);
-  on(recorder, "dataavailable", ({ data }) => parts.push(data));
-  const end = showLevel(stream);
-  on(recorder, "stop", () => {
-    for (const track of stream.getTracks()) track.stop();
-    end();
-    takeRecording(new Blob(parts, { type: recorder.mimeType }));
-    recorder = null;
-    showRecording(false);
-    hearing.run(transcribe);
-  });
-  recorder.start();
-  showRecording(true);
+  try {
+    const [parts, current] = [[], new MediaRecorder(stream)];
+    on(current, "dataavailable", ({ data }) => parts.push(data));
+    current.start();
+    const end = showLevel(stream);
+    on(current, "stop", () => {
+      release(stream);
+      end();
+      recorder = null;
+      showRecording(false);
+      $("audio-file").value = "";
+      takeRecording(new Blob(parts, { type: current.mimeType }));
+      hearing.run(transcribe);
+    });
+    recorder = current;
+    showRecording(true);
+  } catch (error) {
+    release(stream);
+    throw error;
+  }
 }
 
 function showRecording(isOn) {

@@ -159,9 +159,12 @@ function about({ metadata }) {
 async function addFiles(list) {
   changed();
   await building.run(async () => {
+    const wrong = [];
     for (const file of list) {
-      files.push({ name: file.name, documents: await ofFile(file) });
+      const take = (documents) => files.push({ name: file.name, documents });
+      await ofFile(file).then(take, (error) => wrong.push(error.message));
     }
+    if (wrong.length) throw new Error(wrong.join(" "));
   });
   showFiles();
 }

@@ -35,9 +35,12 @@ function fillModels(select) {
   const list = models(select.dataset.kind);
   select.parentElement.hidden = list.length < 2;
   const before = select.value;
-  const option = (model) => element("option", { value: model.default ? "" : model.name }, model.name);
-  select.replaceChildren(...list.map(option));
-  select.value = list.some((model) => model.name === before) ? before : "";
+  const value = (model) => (model.default ? "" : model.name);
+  select.replaceChildren(...list.map((model) => element("option", { value: value(model) }, model.name)));
+  // Where the one that requests need not name is missing, they name the first.
+  const first = list.find((model) => model.default) ?? list[0];
+  const chosen = list.find((model) => value(model) === before) ?? first;
+  if (chosen) select.value = value(chosen);
 }
 
 /** An index with its size, once it is open. */
@@ -106,11 +109,14 @@ function startStatus() {
   for (const link of document.querySelectorAll("[data-route]")) link.href = new URL(link.dataset.route, BASE);
   on($("key-form"), "submit", (event) => {
     event.preventDefault();
-    sessionStorage.setItem(KEY, $("key").value.trim());
+    const key = $("key").value.trim();
+    if (/[^\x21-\x7e]/.test(key)) return sayOfKey("A key has neither spaces nor letters beyond ASCII.", true);
+    sessionStorage.setItem(KEY, key);
     refresh();
   });
   on($("key-change"), "click", () => {
     sessionStorage.removeItem(KEY);
+    $("key").value = "";
     askForKey();
   });
 }

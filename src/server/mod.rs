@@ -1,10 +1,11 @@
 //! The local server: HTTP/1.1 over the same interface that the function has.
 
-use crate::api::routes::{Access, Family, Found, Route, find};
+use crate::api::routes::{Access, Asked, Family, Found, Route, find};
 use crate::api::stream::Sink;
 use crate::api::{Api, Trust, too_large};
 use crate::engine::Deadline;
 use crate::error::{Error, Kind, Result};
+use crate::trace::Origin;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::BodyExt;
@@ -133,12 +134,17 @@ async fn stop_signal() {
     }
 }
 
-async fn answer(api: Arc<Api>, limits: Arc<Limits>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-    let family = Family::of(&request);
-    let response = match admitted(api.clone(), &limits, request, family).await {
+async fn answer(
+    api: Arc<Api>,
+    limits: Arc<Limits>,
+    mut request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let (asked, origin) = (Asked::of(&request), Origin::of(request.headers(), None));
+    request.extensions_mut().insert(origin.clone());
+    let response = match admitted(api.clone(), &limits, request, asked.family).await {
         Ok(response) => response,
         Err(error) => {
-            let mut response = api.refuse(family, &error).map(Body::from);
+            let mut response = api.refuse(origin, asked, &error).map(Body::from);
             // What is left of the body is not read, so the connection cannot be used again.
             response.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
             response

@@ -11,6 +11,7 @@ use crate::engine::{self, Check};
 use crate::error::{Error, Result};
 use crate::format::transcript::{Parts, Usage, render, rounded};
 use crate::format::{Encoded, encode};
+use crate::log;
 use crate::models::whisper::{Segment, Task, language_name};
 use request::Request;
 use schemars::JsonSchema;
@@ -85,7 +86,11 @@ pub fn embeddings(call: &Call) -> Result<Reply> {
         let (text, start, end) = (segment.text.trim().to_string(), rounded(segment.start), rounded(segment.end));
         SegmentEmbedding { object: "embedding", index, text, start, end, embedding, scale }
     };
-    let work = work(transcript.duration, start);
+    let work = engine::Usage {
+        tokens: vectors.usage.tokens,
+        tokenization: vectors.usage.tokenization,
+        ..work(transcript.duration, start)
+    };
     let response = AudioEmbeddingsResponse {
         object: "list",
         data: transcript.segments.iter().zip(vectors.vectors).enumerate().map(document).collect(),
@@ -98,9 +103,10 @@ pub fn embeddings(call: &Call) -> Result<Reply> {
     Ok(Reply::json(&response)?.usage(work).model(response.speech_model))
 }
 
-/// What a recording of so many seconds was, for the counters.
+/// What a recording of so many seconds was, for the counters; models that had to be loaded count for themselves.
 fn work(seconds: f32, start: Instant) -> engine::Usage {
-    let (audio, inference) = (Duration::from_secs_f32(seconds.max(0.0)), start.elapsed());
+    let audio = Duration::from_secs_f32(seconds.max(0.0));
+    let inference = start.elapsed().saturating_sub(log::loading());
     engine::Usage { audio, inference, ..engine::Usage::default() }
 }
 
