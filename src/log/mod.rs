@@ -7,6 +7,7 @@ mod request;
 pub use request::{Request, Written, add_loading, loading, take_loading};
 
 use lines::Lines;
+use std::any::Any;
 use std::panic::PanicHookInfo;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -54,13 +55,25 @@ fn level(text: &str) -> LevelFilter {
 /// Says where a panic was; of what it says only what stands in the code, since the rest may be a request's own words.
 fn panicked(info: &PanicHookInfo<'_>) {
     let at = info.location().map(ToString::to_string).unwrap_or_default();
-    let said = info.payload().downcast_ref::<&'static str>().copied().unwrap_or("a defect");
-    tracing::error!(at, "panic: {said}");
+    tracing::error!(at, "panic: {}", said(info.payload()));
+}
+
+/// What a panic says where that stands in the code.
+fn said(payload: &(dyn Any + Send)) -> &'static str {
+    payload.downcast_ref::<&'static str>().copied().unwrap_or("a defect")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_panic_says_nothing_that_it_was_given() {
+        let payload = |text: &str| std::panic::catch_unwind(|| panic!("no {text}")).unwrap_err();
+        assert_eq!(said(&*payload("canary")), "a defect");
+        let payload = std::panic::catch_unwind(|| panic!("no such thing")).unwrap_err();
+        assert_eq!(said(&*payload), "no such thing");
+    }
 
     #[test]
     fn levels_are_lambdas_names_or_filters_of_rust_log() {

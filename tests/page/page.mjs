@@ -122,8 +122,15 @@ inPage("errors of the function stand where they were caused", "#embed", async (p
 }, { expected: /Failed to load resource/ });
 
 inPage("one text, equal texts, and markup", "#embed", async (page) => {
+  let requests = 0;
+  page.on("request", (request) => (requests += request.url().endsWith("/embeddings")));
+  await page.locator("#embed-texts").fill(" \n");
+  await press(page, "Compare");
+  await said(page, "embed-note", /no text yet/);
+  assert.equal(requests, 0);
   await page.locator("#embed-texts").fill("alone");
   assert.match(await compare(page), /^\d+ tokens;/);
+  assert.equal(await page.locator("#map-caption").textContent(), "");
   await page.locator("#embed-texts").fill("same\nsame\nsame");
   assert.match(await compare(page), /with 1\.00/);
   await page.locator("#embed-texts").fill(`${HOSTILE}\nmore`);
@@ -193,8 +200,9 @@ inPage("files are documents, in parts that are shown in them", "#search", async 
   await find(page);
   assert.equal(await first.locator("strong").textContent(), "a1");
   assert.match(await first.locator(".passage").textContent(), /"strong" flour,\nwater/);
-  await page.locator("#files").setInputFiles([file("bad.jsonl", '{"text": "fine"}\n{"txt": 1}')]);
+  await page.locator("#files").setInputFiles([file("bad.jsonl", '{"text": "fine"}\n{"txt": 1}'), file("good.txt", "Snow falls.")]);
   assert.match(await said(page, "build-note", /bad/), /bad\.jsonl, line 2 has no "text"/);
+  await page.getByText("good.txt: 1 document").waitFor();
   await drop(page, "dropped.md", "# Tides\n\nThe moon pulls the water.");
   await page.getByText("dropped.md: 1 document").waitFor();
   await page.getByRole("button", { name: "Remove long.txt" }).click();
@@ -291,6 +299,35 @@ inPage("the microphone is recorded and heard", "#speak", async (page) => {
   assert.match((await texts(page, "#segments li > span")).join(" "), /\w+/);
   await page.waitForFunction(() => Number.isFinite(document.getElementById("audio").duration));
   assert.equal(await page.locator("#record").getAttribute("aria-pressed"), "false");
+});
+
+inPage("the microphone is asked for once, and let go", "#speak", async (page) => {
+  await page.evaluate(() => {
+    const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+    window.streams = [];
+    navigator.mediaDevices.getUserMedia = async (options) => {
+      const stream = await ask(options);
+      window.streams.push(stream);
+      return stream;
+    };
+  });
+  const states = () => page.evaluate(() => window.streams.flatMap((stream) => stream.getTracks().map((track) => track.readyState)));
+  await page.locator("#record").dblclick();
+  await page.locator("#record", { hasText: "Stop" }).waitFor();
+  assert.deepEqual(await states(), ["live"]);
+  await press(page, "Stop and transcribe");
+  await page.locator("#record", { hasText: "Record" }).waitFor();
+  assert.deepEqual(await states(), ["ended"]);
+  await page.evaluate(() => {
+    window.MediaRecorder = class {
+      constructor() {
+        throw new Error("no recorder");
+      }
+    };
+  });
+  await press(page, "Record");
+  await said(page, "speak-note", /no recorder/);
+  assert.deepEqual(await states(), ["ended", "ended"]);
 });
 
 inPage("a microphone that is refused is told of", "#speak", async (page) => {
@@ -397,6 +434,9 @@ inPage("the status is that of the function", "#status", async (page) => {
 
 inPage("a key is asked for, refused, accepted and kept", "#embed", async (page) => {
   await page.locator("#key-form").waitFor();
+  await page.locator("#key").fill("schlüssel");
+  await press(page, "Use this key");
+  await said(page, "key-note", /beyond ASCII/);
   await page.locator("#key").fill("wrong");
   await press(page, "Use this key");
   await said(page, "key-note", /refused this key/);
@@ -411,6 +451,7 @@ inPage("a key is asked for, refused, accepted and kept", "#embed", async (page) 
   assert.match(await compare(page), /Most alike/);
   await press(page, "Change key");
   assert.equal(await page.evaluate(() => sessionStorage.length), 0);
+  assert.equal(await page.locator("#key").inputValue(), "");
 }, { base: KEYED, expected: /status of 401/ });
 
 inPage("the function's own index is searched", "#search", async (page) => {
@@ -440,6 +481,11 @@ inPage("what the function has no model for is said", "", async (page) => {
     assert.equal(await page.getByRole("tabpanel").getByRole("button", { name: /^(Transcribe|Write)$/ }).isDisabled(), true);
   }
 }, { before: (page) => withStatus(page, (status) => ({ ...status, models: status.models.filter((model) => model.kind === "embedding") })) });
+
+inPage("a model is named where no other stands for it", "#write", async (page) => {
+  const [sent] = await Promise.all([page.waitForRequest("**/completions"), press(page, "Write")]);
+  assert.equal(sent.postDataJSON().model, "smollm2-135m-instruct");
+}, { before: (page) => withStatus(page, (status) => ({ ...status, models: status.models.map((model) => ({ ...model, default: false })) })) });
 
 /** The page with another status of the function. */
 async function withStatus(page, change) {
