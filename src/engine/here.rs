@@ -130,7 +130,8 @@ impl Registry {
                 loaded.model.about.license.clone()
             }),
         };
-        here.license = license.or(here.license.take());
+        // The catalog spells names as SPDX does, model files as their makers did.
+        here.license = here.license.take().or(license);
     }
 }
 
