@@ -464,6 +464,90 @@ fn the_command_line_builds_searches_and_changes() {
 }
 
 #[test]
+fn folders_and_long_documents_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let notes = folder.path().join("notes");
+    let file = folder.path().join("notes.tlx").display().to_string();
+    std::fs::create_dir_all(notes.join("deep/.git")).unwrap();
+    let write = |name: &str, text: &str| std::fs::write(notes.join(name), text).unwrap();
+    let filler = "Nothing of any interest was said in the meeting. ".repeat(60);
+    let long = format!("{filler}\n\nThe library card has to be renewed in spring.\n");
+    write("long.md", &long);
+    write(
+        "deep/table.csv",
+        "id,text,year\nsoup,Simmer the lentils for twenty minutes.,1990\n,The engine needs oil.,\n",
+    );
+    write("deep/lines.jsonl", "\n{\"text\": \"Beans are sown in May.\"}\n");
+    write("blank.txt", " \n");
+    write("deep/.git/config.md", "hidden");
+    write("song.mp3", "no recording");
+    write("picture.png", "no text");
+    std::os::unix::fs::symlink(&notes, notes.join("deep/again")).unwrap();
+    let at = notes.display().to_string();
+    let search = |query: &str| -> Vec<Value> {
+        let out = good(&["index", "search", &file, query, "--format", "json", "-k", "100"]);
+        out.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
+    };
+    good(&["index", "build", &at, "-o", &file, "--chunk-tokens", "64", "--chunk-overlap", "16"]);
+    let hits = search("where is the library card renewed?");
+    let best = &hits[0];
+    let document = format!("{at}/long.md");
+    let number = best["metadata"]["chunk"].as_u64().unwrap();
+    assert!(number > 5 && best["id"] == format!("{document}#{number}") && best["metadata"]["document_id"] == document);
+    // A part says where it stands, in characters.
+    let characters: Vec<char> = long.chars().collect();
+    for hit in hits.iter().filter(|hit| hit["metadata"]["document_id"] == document) {
+        let [start, end] = ["start", "end"].map(|name| hit["metadata"][name].as_u64().unwrap() as usize);
+        assert_eq!(hit["text"], characters[start..end].iter().collect::<String>());
+    }
+    let mut others: Vec<_> = hits.iter().filter(|hit| hit["metadata"]["document_id"].is_null()).collect();
+    others.sort_by_key(|hit| hit["id"].to_string());
+    let expected = [format!("{at}/deep/lines.jsonl:2"), format!("{at}/deep/table.csv:3"), "soup".into()];
+    assert_eq!(others.iter().map(|hit| hit["id"].as_str().unwrap()).collect::<Vec<_>>(), expected);
+    assert_eq!(others[2]["metadata"], json!({"year": 1990}));
+    // A document is replaced, and taken out, with all its parts.
+    write("long.md", "It is short now.");
+    let count = hits.len();
+    let parts = count - others.len();
+    good(&["index", "add", &file, &document]);
+    let hits = search("short");
+    assert_eq!((hits.len(), hits[0]["id"].as_str()), (count - parts + 1, Some(&document[..])));
+    write("long.md", &long);
+    good(&["index", "add", &file, &document]);
+    assert!(search("short").len() > 4);
+    good(&["index", "delete", &file, &document, "soup"]);
+    assert_eq!(search("anything").len(), 2);
+    // What stays as it was when something is wrong.
+    assert!(bad(&["index", "build", &format!("{at}/blank.txt"), "-o", &file]).contains("blank.txt: document 1"));
+    assert!(
+        bad(&["index", "build", &format!("{at}/deep/.git"), &at, "-o", &file, "--chunk-tokens", "9999"])
+            .contains("9999")
+    );
+    let empty = folder.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    assert!(bad(&["index", "build", &empty.display().to_string(), "-o", &file]).contains("no files of documents"));
+    let twice = json!({"id": document, "text": long}).to_string();
+    write("deep/lines.jsonl", &twice);
+    assert!(bad(&["index", "build", &at, "-o", &file]).contains("twice"));
+    assert_eq!(search("anything").len(), 2);
+}
+
+#[test]
+fn what_embed_has_written_is_an_index() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (input, rows, file) = (path("docs.jsonl"), path("rows.jsonl"), path("docs.tlx"));
+    let long = "The tide was coming in. ".repeat(40);
+    std::fs::write(&input, json!({"id": "sea", "text": long, "metadata": {"year": 1961}}).to_string()).unwrap();
+    good(&["embed", "--input", &input, "--format", "jsonl", "--chunk-tokens", "64", "-o", &rows]);
+    good(&["index", "build", &rows, "-o", &file, "--model", "all-MiniLM-L6-v2"]);
+    let hit: Value =
+        serde_json::from_str(&good(&["index", "search", &file, "ebb", "-k", "1", "--format", "json"])).unwrap();
+    assert_eq!((&hit["metadata"]["document_id"], &hit["metadata"]["year"]), (&"sea".into(), &1961.into()));
+    assert!(hit["metadata"]["end"].as_u64() > hit["metadata"]["start"].as_u64());
+}
+
+#[test]
 fn the_function_answers_from_its_index() {
     let folder = tempfile::tempdir().unwrap();
     let (input, file) = (folder.path().join("docs.jsonl"), folder.path().join("docs.tlx"));

@@ -1,27 +1,28 @@
 //! `tealight index`: documents to an index in a file, and searches in it.
 
-use super::embed::lines;
+use super::rows::{Given, Row, document_of, embedded, read};
 use super::{ModelArgs, json_line, print};
+use crate::documents::Chunking;
 use crate::engine::registry::Loaded;
-use crate::engine::search::{Find, Mode, passage};
-use crate::engine::{Deadline, Embed, Engine, Input, Long, Texts};
-use crate::error::{Error, Kind, Result};
+use crate::engine::search::{Find, Mode};
+use crate::engine::{Deadline, Engine};
+use crate::error::{Error, Result};
 use crate::index::{Builder, Document, Filter, Found, Index, Metric, Precision};
-use crate::models::tokenizer::Direction;
 use clap::{Args, Subcommand, ValueEnum};
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Documents of one call of the engine.
-const CHUNK: usize = 1024;
+const GROUP: usize = 1024;
+/// Bytes of their texts, beyond which no other is added.
+const GROUP_BYTES: usize = 256 << 10;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum IndexCommand {
-    /// Build an index from documents: a line each, {"id": ..., "text": "...", "metadata": {...}}, "embedding" where a vector is there
-    /// already; --model then says what has made it
+    /// Build an index from documents. Lines of JSON are {"id": ..., "text": "...", "metadata": {...}}, and "embedding" where a vector is
+    /// there already; --model then says what has made it. A document that is longer than a chunk becomes a row for each part, ID#0, ID#1
     Build(BuildArgs),
     /// Add documents to an index; of an id that is there the document is replaced
     Add {
@@ -32,7 +33,7 @@ pub(super) enum IndexCommand {
         #[command(flatten)]
         model: ModelArgs,
     },
-    /// Take documents out of an index
+    /// Take documents out of an index, with all of their parts
     Delete {
         /// The index
         file: PathBuf,
@@ -53,8 +54,22 @@ pub(super) enum IndexCommand {
 
 #[derive(Debug, Args)]
 pub(super) struct DocumentArgs {
-    /// Where documents are read from; - is stdin
-    input: PathBuf,
+    /// Files, by their endings .jsonl, .csv, .tsv, .parquet, .txt, .md or recordings; folders, of which all but recordings are read; - is
+    /// lines of JSON from stdin
+    #[arg(required = true)]
+    input: Vec<PathBuf>,
+    /// Tokens of a chunk at most [default: what the model reads]
+    #[arg(long, value_name = "N")]
+    chunk_tokens: Option<usize>,
+    /// Tokens that a chunk may have in common with the one before it
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    chunk_overlap: usize,
+}
+
+impl DocumentArgs {
+    fn chunking(&self) -> Chunking {
+        Chunking { tokens: self.chunk_tokens, overlap: self.chunk_overlap }
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -142,43 +157,6 @@ pub(super) fn run(command: &IndexCommand) -> Result<()> {
     }
 }
 
-/// A line of the input.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Line {
-    id: Option<Value>,
-    #[serde(default)]
-    text: String,
-    #[serde(default)]
-    metadata: Map<String, Value>,
-    embedding: Option<Vec<f32>>,
-}
-
-/// A document, and its vector where the input has one.
-type Given = (Document, Option<Vec<f32>>);
-
-fn read(args: &DocumentArgs) -> Result<impl Iterator<Item = Result<Given>>> {
-    let document = |(number, line): (usize, Result<String>)| {
-        let line: Line = serde_json::from_str(&line?)
-            .map_err(|e| Error::new(Kind::InvalidShape, format!("line {}: not a document: {e}", number + 1)))?;
-        let id = match line.id {
-            None => (number + 1).to_string(),
-            Some(Value::String(id)) => id,
-            Some(Value::Number(id)) => id.to_string(),
-            Some(other) => {
-                let message = format!("line {}: id is {other}, it must be a text or a number", number + 1);
-                return Err(Error::value("id", message));
-            }
-        };
-        if line.text.is_empty() && line.embedding.is_none() {
-            return Err(Error::new(Kind::Empty, format!("line {}: the document has no text", number + 1)));
-        }
-        Ok((Document { id, text: line.text, metadata: line.metadata }, line.embedding))
-    };
-    let is_some = |line: &Result<String>| !line.as_ref().is_ok_and(|line| line.trim().is_empty());
-    Ok(lines(Some(&args.input))?.filter(is_some).enumerate().map(document))
-}
-
 fn build(args: &BuildArgs) -> Result<()> {
     let engine = args.model.engine()?;
     let metric = match args.metric {
@@ -186,7 +164,7 @@ fn build(args: &BuildArgs) -> Result<()> {
         MetricArg::Dot => Metric::Dot,
         MetricArg::L2 => Metric::L2,
     };
-    let mut documents = read(&args.documents)?.peekable();
+    let mut documents = read(&args.documents.input, &engine)?.peekable();
     let outside = matches!(documents.peek(), Some(Ok((_, Some(_)))));
     let (model, dimension) = match documents.peek() {
         // Who names a model says that it has made the vectors, so that texts can be searched for.
@@ -210,7 +188,8 @@ fn build(args: &BuildArgs) -> Result<()> {
         }
         Ok((document, vector))
     };
-    fill(&engine, &mut builder, documents.map(cut), outside, dimension)?;
+    let filling = Filling { engine: &engine, outside, chunking: args.documents.chunking(), dimension };
+    filling.fill(&mut builder, documents.map(cut))?;
     finish(&engine, builder, args.graph, &args.output)
 }
 
@@ -225,39 +204,62 @@ fn made_by(loaded: &Loaded, length: usize, dimensions: Option<usize>) -> Result<
     }
 }
 
-/// Adds documents, with their own vectors or with those that the engine's model makes.
-fn fill(
-    engine: &Engine,
-    builder: &mut Builder,
-    mut documents: impl Iterator<Item = Result<Given>>,
+/// How documents get into an index: with their own vectors, or in chunks with those that the engine's model makes.
+struct Filling<'a> {
+    engine: &'a Engine,
     outside: bool,
+    chunking: Chunking,
     dimension: usize,
-) -> Result<()> {
-    let prompt = if outside { None } else { passage(&engine.preload()?.model) };
-    loop {
-        let chunk = documents.by_ref().take(CHUNK).collect::<Result<Vec<_>>>()?;
-        if chunk.is_empty() {
-            return Ok(());
+}
+
+impl Filling<'_> {
+    fn fill(&self, builder: &mut Builder, mut documents: impl Iterator<Item = Result<Given>>) -> Result<()> {
+        // Documents of several rows, whose ids no row has.
+        let mut parted = HashSet::new();
+        loop {
+            let (mut group, mut bytes) = (vec![], 0);
+            while group.len() < GROUP && bytes < GROUP_BYTES {
+                let Some(given) = documents.next() else { break };
+                let given = self.checked(given?)?;
+                bytes += given.0.text.len();
+                group.push(given);
+            }
+            if group.is_empty() {
+                return Ok(());
+            }
+            for rows in self.rows(group)? {
+                let of = rows.first().map_or("", |(row, _)| document_of(row)).to_string();
+                let is_there = parted.contains(&of) || rows.len() > 1 && builder.has(&of);
+                if is_there {
+                    return Err(Error::value("id", format!("document {of:?}: the id is there twice")));
+                }
+                rows.iter().try_for_each(|(row, vector)| builder.add(row, vector))?;
+                if rows.len() > 1 {
+                    parted.insert(of);
+                }
+            }
         }
-        let one_kind = |(document, vector): &Given| match vector.is_some() == outside {
-            true => Ok(()),
+    }
+
+    /// Refuses one of the other kind than the first.
+    fn checked(&self, given: Given) -> Result<Given> {
+        match given.1.is_some() == self.outside {
+            true => Ok(given),
             false => {
                 let message = "some documents have an embedding and others have none";
-                Err(Error::value("embedding", message).context(format_args!("document {:?}", document.id)))
+                Err(Error::value("embedding", message).context(format_args!("document {:?}", given.0.id)))
             }
-        };
-        chunk.iter().try_for_each(one_kind)?;
-        let vectors = match outside {
-            true => chunk.iter().map(|(_, vector)| vector.clone().unwrap_or_default()).collect(),
+        }
+    }
+
+    fn rows(&self, group: Vec<Given>) -> Result<Vec<Vec<Row>>> {
+        let own = |(document, vector): Given| vec![(document, vector.unwrap_or_default())];
+        match self.outside {
+            true => Ok(group.into_iter().map(own).collect()),
             false => {
-                let inputs = chunk.iter().map(|(document, _)| Input::Text(document.text.clone())).collect();
-                let (model, long, prompt) = (None, Long::Cut(Direction::Right), prompt.clone());
-                let texts = Texts { model, inputs, prompt, long, field: "text", first: builder.rows() + 1 };
-                engine.run(Embed { texts, normalize: true, dimensions: Some(dimension) }, Deadline::NONE)?.vectors
+                let documents = group.into_iter().map(|(document, _)| document).collect();
+                embedded(self.engine, documents, self.chunking, self.dimension)
             }
-        };
-        for ((document, _), vector) in chunk.iter().zip(vectors) {
-            builder.add(document, &vector)?;
         }
     }
 }
@@ -271,34 +273,36 @@ fn finish(engine: &Engine, mut builder: Builder, graph: bool, path: &Path) -> Re
     print(|out| writeln!(out, "{}: {rows} documents", path.display()))
 }
 
-/// A builder with the rows of an index whose ids are not among `without`.
-fn rebuilt(index: &Index, without: &HashSet<&str>) -> Result<(Builder, usize)> {
+/// A builder with the rows of an index that are not of the documents `without`, and those of these that were there.
+fn rebuilt<'a>(index: &Index, without: &HashSet<&'a str>) -> Result<(Builder, HashSet<&'a str>)> {
     index.check()?;
     let model = index.model().map(String::from);
     let mut builder = Builder::new(model, index.dimension(), index.metric(), index.precision())?;
-    let mut left_out = 0;
+    let mut found = HashSet::new();
     for row in 0..index.rows() {
         let document = index.document(row)?;
-        if without.contains(document.id.as_str()) {
-            left_out += 1;
-        } else {
-            builder.copy(index, row)?;
+        // A part alone may be meant, too.
+        let named = [document_of(&document), document.id.as_str()].into_iter().find_map(|id| without.get(id));
+        match named {
+            Some(id) => drop(found.insert(*id)),
+            None => builder.copy(index, row)?,
         }
     }
-    Ok((builder, left_out))
+    Ok((builder, found))
 }
 
 fn add(file: &Path, documents: &DocumentArgs, model: &ModelArgs) -> Result<()> {
     let index = Index::open(file)?;
-    let documents = read(documents)?.collect::<Result<Vec<_>>>()?;
     let engine = match index.model() {
         Some(name) => model.with_model(name)?,
         None => model.engine()?,
     };
-    let ids: HashSet<&str> = documents.iter().map(|(document, _)| document.id.as_str()).collect();
+    let given = read(&documents.input, &engine)?.collect::<Result<Vec<_>>>()?;
+    let ids: HashSet<&str> = given.iter().map(|(document, _)| document.id.as_str()).collect();
     let (mut builder, _) = rebuilt(&index, &ids)?;
     let (outside, dimension) = (index.model().is_none(), index.dimension());
-    fill(&engine, &mut builder, documents.iter().cloned().map(Ok), outside, dimension)?;
+    let filling = Filling { engine: &engine, outside, chunking: documents.chunking(), dimension };
+    filling.fill(&mut builder, given.iter().cloned().map(Ok))?;
     finish(&engine, builder, index.has_graph(), file)
 }
 
@@ -306,8 +310,8 @@ fn delete(file: &Path, ids: &[String], model: &ModelArgs) -> Result<()> {
     let index = Index::open(file)?;
     let wanted: HashSet<&str> = ids.iter().map(String::as_str).collect();
     let (builder, found) = rebuilt(&index, &wanted)?;
-    if found < wanted.len() {
-        let message = format!("{found} of {} ids are in the index; nothing was changed", wanted.len());
+    if found.len() < wanted.len() {
+        let message = format!("{} of {} ids are in the index; nothing was changed", found.len(), wanted.len());
         return Err(Error::value("id", message));
     }
     finish(&model.engine()?, builder, index.has_graph(), file)

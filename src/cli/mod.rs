@@ -8,6 +8,7 @@ mod generate;
 mod index;
 mod points;
 mod pull;
+mod rows;
 mod show;
 mod sink;
 mod timing;

@@ -203,11 +203,15 @@ pub(super) fn documents<'a>(args: &'a EmbedArgs, engine: &'a Engine) -> Result<S
     let Some(path) = args.input.as_deref().filter(|path| *path != Path::new("-")) else {
         return Ok(documents::texts(std::io::stdin().lock(), super::embed::told));
     };
+    let form = Form::of(&path.to_string_lossy()).ok();
+    // For vectors alone, lines are texts, whatever the file is called.
+    of_file(path, form.filter(|form| args.are_points() || !matches!(form, Form::Lines | Form::Text)), engine)
+}
+
+/// Documents of a file of this form; without one, of lines that are texts or documents.
+pub(super) fn of_file<'a>(path: &Path, form: Option<Form>, engine: &Engine) -> Result<Stream<'a>> {
     // With its folders: notes of one name in two of them are two documents.
     let name = path.to_string_lossy().into_owned();
-    let form = Form::of(&name).ok();
-    // For vectors alone, lines are texts, whatever the file is called.
-    let form = form.filter(|form| args.are_points() || !matches!(form, Form::Lines | Form::Text));
     if form == Some(Form::Audio) {
         let segments =
             speech::documents(engine, &name, map(path)?, Deadline::NONE).map_err(|e| e.context(path.display()))?;

@@ -111,6 +111,11 @@ impl Builder {
         self.add_row(document, vector).map_err(|e| e.context(format_args!("document {:?}", document.id)))
     }
 
+    /// Whether a document of this id is there.
+    pub fn has(&self, id: &str) -> bool {
+        self.ids.contains(id)
+    }
+
     fn add_row(&mut self, document: &Document, vector: &[f32]) -> Result<()> {
         checked(vector, self.dimension)?;
         let row = match self.metric {
