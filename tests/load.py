@@ -130,7 +130,10 @@ def too_many_clients():
         statuses, errors, _ = wrk(server, 2)
         assert set(statuses) == {"200", "503+1"}, f"neither served nor told when to come again: {statuses}"
         assert errors == 0, errors
-        assert server.post()[0] == 200
+        # What the last clients asked for may still be worked on.
+        first = server.post()[0]
+        time.sleep(1 if first == 503 else 0)
+        assert server.post()[0] == 200, f"a client that came again was not served, after {first}"
         print(f"{CLIENTS} clients at 4 places: {statuses}")
         server.stop()
 
