@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::process::{Command, Output};
 use support::server::Server;
-use tealight::index::{Builder, Document, Filter, Found, Index, Metric, Precision, Search};
+use tealight::index::{Builder, Document, Filter, Found, Index, MOST_LENGTH, Metric, Precision, Search};
 use tealight::kernels::Isa;
 use tealight::nn::Cpu;
 use tealight::{Error, Kind};
@@ -218,7 +218,26 @@ fn signs_of_few_rows_and_of_large_ones() {
         // The mean is the row, and nothing is left of it.
         assert_eq!(found(&[3.0, 4.0], metric, &[1.0, 0.0]), [0]);
     }
-    assert_eq!(found(&[1e-30, -3e30, 2e30, 1e30, 0.0, 0.0], Metric::Dot, &[0.0, -1.0]), [0, 2, 1]);
+    assert_eq!(found(&[1e-16, -3e16, 2e16, 1e16, 0.0, 0.0], Metric::Dot, &[0.0, -1.0]), [0, 2, 1]);
+}
+
+#[test]
+fn the_longest_rows_are_found_by_the_longest_queries() {
+    let folder = tempfile::tempdir().unwrap();
+    let longest = MOST_LENGTH as f32;
+    let rows = [longest, -longest, longest / 2.0, 0.0];
+    let cpu = Cpu::new(Isa::best(), 1);
+    for precision in [Precision::Int8, Precision::Int4, Precision::Binary] {
+        for metric in [Metric::Cosine, Metric::Dot, Metric::L2] {
+            let rows = if metric == Metric::Cosine { &rows[..3] } else { &rows };
+            let index = built(&folder.path().join("a.tlx"), rows, 1, metric, precision);
+            let hits = index.search(&cpu, &by(&[longest], 4)).unwrap();
+            assert!(hits.iter().all(|hit| hit.score.is_finite()) && hits.len() == rows.len(), "{hits:?}");
+            assert_eq!((hits[0].row, hits.last().unwrap().row), (0, 1), "{metric:?} {precision:?}");
+            let error = index.search(&cpu, &by(&[2.0 * longest], 4));
+            assert_eq!(error.is_err(), metric != Metric::Cosine, "{error:?}");
+        }
+    }
 }
 
 #[test]
@@ -277,6 +296,11 @@ fn what_an_index_cannot_hold_is_refused_by_document() {
         assert!(error.message.contains(word) && error.message.contains(&format!("d{id}")), "{error:?}");
     }
     assert_eq!(builder.rows(), 1);
+    for metric in [Metric::Dot, Metric::L2] {
+        let error =
+            Builder::new(None, 2, metric, Precision::Int8).unwrap().add(&document(5), &[-1e17, 1e17]).unwrap_err();
+        assert!(["d5", "length 1.41", "at most 1e17"].iter().all(|word| error.message.contains(word)), "{error:?}");
+    }
     for d in [0, 1 << 20] {
         assert!(Builder::new(None, d, Metric::Dot, Precision::Int8).unwrap_err().message.contains("65536"));
     }
@@ -342,7 +366,7 @@ fn subnormal_numbers_are_numbers() {
         let stored = [index.vector(0).unwrap(), index.vector(1).unwrap()].concat();
         assert!(stored.iter().zip(rows).all(|(a, b)| (a - b).abs() <= 1e-45), "{stored:?}");
         for isa in Isa::available() {
-            for query in [[1e30, 1e30], [3.6e-43, 1e-45]] {
+            for query in [[5e16, 5e16], [3.6e-43, 1e-45]] {
                 let hits = index.search(&Cpu::new(isa, 1), &by(&query, 2)).unwrap();
                 assert_eq!(hits.iter().map(|hit| hit.row).collect::<Vec<_>>(), [0, 1], "{query:?}");
             }

@@ -11,6 +11,8 @@ use std::path::Path;
 
 /// Values of a vector at most.
 pub const MOST_VALUES: usize = 65_536;
+/// The length of a vector at most where it is not scaled to 1: float32 holds all products and squares of such vectors.
+pub const MOST_LENGTH: f64 = 1e17;
 /// The largest code.
 const LARGEST: f32 = 127.0;
 
@@ -52,27 +54,44 @@ pub(super) fn floats(halves: &[u16], largest: f32) -> Vec<f32> {
     row
 }
 
+fn length(row: &[f32]) -> f64 {
+    row.iter().map(|v| *v as f64 * *v as f64).sum::<f64>().sqrt()
+}
+
 /// Scales a row to length 1.
 ///
 /// # Errors
 /// It has no length.
-pub(super) fn normalised(row: &[f32]) -> Result<Vec<f32>> {
-    let length = row.iter().map(|v| *v as f64 * *v as f64).sum::<f64>().sqrt();
+fn normalised(row: &[f32]) -> Result<Vec<f32>> {
+    let length = length(row);
     if length == 0.0 {
         return Err(Error::value("vector", "the vector is all zeros, which has no direction for the metric cosine"));
     }
     Ok(row.iter().map(|v| (*v as f64 / length) as f32).collect())
 }
 
-/// Checks a vector's length and values.
-pub(super) fn checked(vector: &[f32], dimension: usize) -> Result<()> {
+/// A row or a query as the metric needs it, if the index can hold it.
+///
+/// # Errors
+/// It has another number of values, one that is not finite, no direction where cosines are asked for, or a length beyond
+/// [`MOST_LENGTH`] where they are not.
+pub(super) fn fitted(vector: &[f32], dimension: usize, metric: Metric) -> Result<Vec<f32>> {
     if vector.len() != dimension {
         let message = format!("the vector has {} values, the index {dimension}", vector.len());
         return Err(Error::value("vector", message));
     }
-    match vector.iter().position(|v| !v.is_finite()) {
-        Some(i) => Err(Error::value("vector", format!("the vector has the value {} at {i}", vector[i]))),
-        None => Ok(()),
+    if let Some(i) = vector.iter().position(|v| !v.is_finite()) {
+        return Err(Error::value("vector", format!("the vector has the value {} at {i}", vector[i])));
+    }
+    match (metric, length(vector)) {
+        (Metric::Cosine, _) => normalised(vector),
+        (Metric::Dot | Metric::L2, length) if length > MOST_LENGTH => {
+            let message = format!(
+                "the vector has the length {length:e}, it must be at most {MOST_LENGTH:e} for products and distances"
+            );
+            Err(Error::value("vector", message))
+        }
+        (Metric::Dot | Metric::L2, _) => Ok(vector.to_vec()),
     }
 }
 
@@ -105,8 +124,8 @@ impl Builder {
     /// Adds a document with its vector.
     ///
     /// # Errors
-    /// The vector has another length, a value that is not finite, or no length where cosines are asked for; or the id was there
-    /// before. The error names the id.
+    /// The vector has another number of values, one that is not finite, no direction where cosines are asked for, or a length beyond
+    /// [`MOST_LENGTH`] where they are not; or the id was there before. The error names the id.
     pub fn add(&mut self, document: &Document, vector: &[f32]) -> Result<()> {
         self.add_row(document, vector).map_err(|e| e.context(format_args!("document {:?}", document.id)))
     }
@@ -117,11 +136,7 @@ impl Builder {
     }
 
     fn add_row(&mut self, document: &Document, vector: &[f32]) -> Result<()> {
-        checked(vector, self.dimension)?;
-        let row = match self.metric {
-            Metric::Cosine => normalised(vector)?,
-            Metric::Dot | Metric::L2 => vector.to_vec(),
-        };
+        let row = fitted(vector, self.dimension, self.metric)?;
         let (halves, largest) = halved(&row);
         self.push(document, &row, &halves, largest)
     }

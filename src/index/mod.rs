@@ -11,7 +11,7 @@ mod graph;
 mod signs;
 mod words;
 
-pub use build::{Builder, MOST_VALUES};
+pub use build::{Builder, MOST_LENGTH, MOST_VALUES};
 pub use file::{Metric, Precision};
 pub use filter::Filter;
 
@@ -268,11 +268,7 @@ impl Index {
         exact: bool,
         takes: &(dyn Fn(u32) -> Result<bool> + Sync),
     ) -> Result<Vec<Hit>> {
-        build::checked(vector, self.dimension())?;
-        let query = match self.metric() {
-            Metric::Cosine => build::normalised(vector)?,
-            Metric::Dot | Metric::L2 => vector.to_vec(),
-        };
+        let query = build::fitted(vector, self.dimension(), self.metric())?;
         if let Some(hits) = self.by_graph(cpu.isa, &query, count, exact, takes)? {
             return self.rescored(cpu.isa, &query, &hits, count);
         }

@@ -4,7 +4,7 @@ use crate::damage::Damage;
 use arbitrary::{Arbitrary, Result, Unstructured};
 use serde_json::json;
 use std::path::Path;
-use tealight::index::{Builder, Document, Filter, Metric, Precision};
+use tealight::index::{Builder, Document, Filter, MOST_LENGTH, Metric, Precision};
 
 /// With loops of their own in the kernels, about multiples of their blocks, and of no multiple of anything.
 const DIMENSIONS: [usize; 14] = [1, 2, 3, 7, 8, 15, 16, 17, 33, 63, 64, 65, 128, 384];
@@ -50,6 +50,12 @@ pub fn filter(below: u8) -> Filter {
     Filter::of(&json!({"number": {"$lt": below}})).unwrap()
 }
 
+/// Whether a row or a query has no direction where it needs one, or is too long.
+pub fn refused(metric: Metric, vector: &[f32]) -> bool {
+    let square: f64 = vector.iter().map(|v| f64::from(*v).powi(2)).sum();
+    if metric == Metric::Cosine { square == 0.0 } else { square.sqrt() > MOST_LENGTH }
+}
+
 impl Given {
     fn vector(&self, row: usize) -> Vec<f32> {
         let start = row * usize::from(self.stride);
@@ -70,11 +76,13 @@ impl Given {
     pub fn write(&self, path: &Path) -> Vec<(Document, Vec<f32>)> {
         let mut builder = Builder::new(Some("m".into()), self.dimension, self.metric, self.precision).unwrap();
         let mut rows: Vec<_> = (0..self.count).map(|row| (self.document(row), self.vector(row))).collect();
-        // What has no direction is refused.
         rows.retain(|(document, vector)| match builder.add(document, vector) {
-            Ok(()) => true,
+            Ok(()) => {
+                assert!(!refused(self.metric, vector), "{vector:?}");
+                true
+            }
             Err(_) => {
-                assert!(self.metric == Metric::Cosine && vector.iter().all(|v| *v == 0.0), "{vector:?}");
+                assert!(refused(self.metric, vector), "{vector:?}");
                 false
             }
         });

@@ -1,6 +1,6 @@
 //! What a whole index must give: what was put in, and the best rows by float64.
 
-use crate::given::{Given, filter};
+use crate::given::{Given, filter, refused};
 use tealight::index::{Document, Found, Index, Metric, Precision, Search};
 use tealight::kernels::Isa;
 use tealight::nn::Cpu;
@@ -9,8 +9,6 @@ use tealight::nn::Cpu;
 const HALF: f32 = 1.0 / 1024.0;
 /// A sum in float32 is as near to that in float64, in shares of the sum of magnitudes.
 const SUM: f64 = 1e-4;
-/// Beyond it, what is multiplied or summed on the way to a score is infinite in float32 though the score is not.
-const MOST: f64 = 1e30;
 /// Products of smaller numbers are nothing in float32.
 const LEAST: f64 = 1e-36;
 /// The distance between the least numbers of float32: as near is a product before it is multiplied by a row's largest value.
@@ -35,7 +33,7 @@ pub fn check(given: &Given, rows: &[(Document, Vec<f32>)], index: &Index) {
         }
     }
     let query = given.query();
-    if given.metric != Metric::Cosine || query.iter().any(|v| *v != 0.0) {
+    if !refused(given.metric, &query) {
         Isa::available().into_iter().for_each(|isa| check_search(given, index, &query, isa));
     }
     let words = Search { words: Some(&given.words), count: given.k, ..Search::default() };
@@ -73,12 +71,6 @@ fn check_search(given: &Given, index: &Index, query: &[f32], isa: Isa) {
     let filter = given.below.map(filter);
     let search = Search { vector: Some(query), count: given.k, filter: filter.clone(), ..Search::default() };
     let hits = index.search(&Cpu::new(isa, 1), &search).unwrap();
-    let sums = |vector: &[f32]| vector.iter().map(|v| f64::from(v.abs())).sum::<f64>();
-    let most = vectors.iter().map(|v| sums(v)).fold(sums(query), f64::max);
-    // Of codes of 4 bits, what the code 0 stands for is multiplied by the sum of the query.
-    if tolerance > MOST * SUM || most > MOST || sums(query) * f64::from(largest) > MOST {
-        return;
-    }
     let takes = |row: usize| filter.as_ref().is_none_or(|f| f.takes(&index.document(row).unwrap().metadata));
     let mut taken: Vec<f64> = all.iter().filter(|(_, row)| takes(*row)).map(|((score, _), _)| *score).collect();
     taken.sort_by(|a, b| b.total_cmp(a));
