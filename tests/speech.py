@@ -23,8 +23,8 @@ TEXTS = ROOT / "src" / "models" / "calibration.txt"
 # voice, words a minute, every which line
 VOICES = {"espeak-us": ("en-us", 150, 0), "espeak-gb": ("en-gb+f3", 140, 1)}
 LINES = 70
-# by espeak-ng's voice: such as float32 is sure of, which `reference` checks
-SENTENCES = {
+# by espeak-ng's voice, such as float32 is sure of, which `reference` checks: every instruction set hears them
+SURE_OF = {
     "en": "The weather will be fine tomorrow, so we want to walk along the river in the morning.",
     "fr+m3": "Bonjour, je voudrais une chambre pour deux personnes, avec une salle de bain, s'il vous plaît.",
     "es": "Mañana hará buen tiempo, por eso queremos caminar junto al río por la mañana.",
@@ -33,7 +33,13 @@ SENTENCES = {
     "tr+f2": "Yarın hava güzel olacak, bu yüzden sabah nehir boyunca yürümek istiyoruz.",
     "de": "Guten Tag, ich hätte gern ein Zimmer für zwei Personen mit Bad, bitte.",
 }
-LANGUAGES = ["english", "french", "spanish", "italian", "russian", "turkish", "german"]
+# such as float32 takes for what they are with 0.3 to 0.5: AVX2's activations of 7 bits miss some, those of 8 bits none
+BARELY = {
+    "fr": "Il fera beau demain, nous voulons donc nous promener le long de la rivière le matin.",
+    "ru": SURE_OF["ru+belinda"],
+    "tr": SURE_OF["tr+f2"],
+}
+LANGUAGES = {"en": "english", "fr": "french", "es": "spanish", "it": "italian", "ru": "russian", "tr": "turkish", "de": "german"}
 # the probability from which float32 counts as sure of a language
 SURE = 0.8
 # how much worse than float32 decoding, in words of a hundred
@@ -77,7 +83,7 @@ def make():
         data = (LIBRIVOX / f"{name}.wav").read_bytes()
         (CORPUS / f"{name}.wav").write_bytes(data)
         truth[f"{name}.wav"] = re.sub(r"\(\d\)", "", text)
-    for voice, text in SENTENCES.items():
+    for voice, text in (SURE_OF | BARELY).items():
         speak(voice, 140, text, CORPUS / f"language-{voice}.wav")
     (CORPUS / "transcripts.json").write_text(json.dumps(truth, indent=1))
     seconds = 0
@@ -87,10 +93,12 @@ def make():
     print(f"{len(truth)} recordings, {seconds / 60:.1f} minutes")
 
 
-def transcribe(model, names, *options):
+def transcribe(model, names, *options, env={}):
     """Whole replies of tealight."""
     command = [ROOT / "target" / "release" / "tealight", "transcribe", "--model", model, "--format", "verbose_json", *options]
-    lines = subprocess.run([*command, *(CORPUS / name for name in names)], check=True, capture_output=True, text=True).stdout
+    lines = subprocess.run(
+        [*command, *(CORPUS / name for name in names)], env=os.environ | env, check=True, capture_output=True, text=True
+    ).stdout
     return dict(zip(names, map(json.loads, lines.splitlines())))
 
 
@@ -103,10 +111,12 @@ def check(model, reference):
     print(f"{model}: in float32 {theirs:.2f} %", flush=True)
     failed = ours > theirs + MARGIN
     if not model.endswith(".en"):
-        names = [f"language-{voice}.wav" for voice in SENTENCES]
-        heard = {name: reply["language"] for name, reply in transcribe(model, names).items()}
-        print(f"{model}: languages {heard}")
-        failed |= list(heard.values()) != LANGUAGES
+        # What the portable set hears, every one with activations of 8 bits does.
+        for isa, voices in ({}, SURE_OF), ({"TEALIGHT_ISA": "scalar"}, SURE_OF | BARELY):
+            names = [f"language-{voice}.wav" for voice in voices]
+            heard = {name: reply["language"] for name, reply in transcribe(model, names, env=isa).items()}
+            print(f"{model}: languages {heard}")
+            failed |= list(heard.values()) != [LANGUAGES[voice[:2]] for voice in voices]
     sys.exit(failed)
 
 
@@ -121,10 +131,10 @@ def reference(folder, output):
         texts[name] = "".join(segment.text for segment in segments)
     Path(output).write_text(json.dumps(texts, indent=1) + "\n")
     print(f"word error rate {rate(truth, texts):.2f} %")
-    for voice in SENTENCES if model.model.is_multilingual else ():
+    for voice in SURE_OF if model.model.is_multilingual else ():
         language, probability, _ = model.detect_language(decode_audio(str(CORPUS / f"language-{voice}.wav")))
         print(f"{voice}: {language}, {probability:.2f}")
-        assert language == voice.split("+")[0] and probability >= SURE, f"float32 is not sure of {voice}"
+        assert language == voice[:2] and probability >= SURE, f"float32 is not sure of {voice}"
 
 
 def main():

@@ -28,7 +28,6 @@ pub struct EmbeddingsRequest {
     pub dimensions: Option<usize>,
     /// Who asks; ignored.
     #[serde(default)]
-    #[allow(dead_code)] // Part of the documented request, and checked to be a string.
     pub user: Option<String>,
     /// The name of a prompt of the model to put before each text. Not OpenAI's.
     #[serde(default)]

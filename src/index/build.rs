@@ -54,23 +54,7 @@ pub(super) fn floats(halves: &[u16], largest: f32) -> Vec<f32> {
     row
 }
 
-fn length(row: &[f32]) -> f64 {
-    row.iter().map(|v| *v as f64 * *v as f64).sum::<f64>().sqrt()
-}
-
-/// Scales a row to length 1.
-///
-/// # Errors
-/// It has no length.
-fn normalised(row: &[f32]) -> Result<Vec<f32>> {
-    let length = length(row);
-    if length == 0.0 {
-        return Err(Error::value("vector", "the vector is all zeros, which has no direction for the metric cosine"));
-    }
-    Ok(row.iter().map(|v| (*v as f64 / length) as f32).collect())
-}
-
-/// A row or a query as the metric needs it, if the index can hold it.
+/// A row or a query as the metric needs it, for cosines of length 1, if the index can hold it.
 ///
 /// # Errors
 /// It has another number of values, one that is not finite, no direction where cosines are asked for, or a length beyond
@@ -83,15 +67,19 @@ pub(super) fn fitted(vector: &[f32], dimension: usize, metric: Metric) -> Result
     if let Some(i) = vector.iter().position(|v| !v.is_finite()) {
         return Err(Error::value("vector", format!("the vector has the value {} at {i}", vector[i])));
     }
-    match (metric, length(vector)) {
-        (Metric::Cosine, _) => normalised(vector),
-        (Metric::Dot | Metric::L2, length) if length > MOST_LENGTH => {
+    let length = vector.iter().map(|v| *v as f64 * *v as f64).sum::<f64>().sqrt();
+    match metric {
+        Metric::Cosine if length == 0.0 => {
+            Err(Error::value("vector", "the vector is all zeros, which has no direction for the metric cosine"))
+        }
+        Metric::Cosine => Ok(vector.iter().map(|v| (*v as f64 / length) as f32).collect()),
+        Metric::Dot | Metric::L2 if length > MOST_LENGTH => {
             let message = format!(
                 "the vector has the length {length:e}, it must be at most {MOST_LENGTH:e} for products and distances"
             );
             Err(Error::value("vector", message))
         }
-        (Metric::Dot | Metric::L2, _) => Ok(vector.to_vec()),
+        Metric::Dot | Metric::L2 => Ok(vector.to_vec()),
     }
 }
 
