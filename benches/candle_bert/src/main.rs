@@ -42,7 +42,7 @@ fn bench(model: &BertModel, shape: &str) -> Result<()> {
     for _ in 0..WARM_UPS {
         hidden(model, &ids)?;
     }
-    // As many runs as peers/ort_bench.py and `tealight bench embed` make.
+    // As many runs as baselines/ort.py and `tealight bench embed` make.
     let mut times = vec![];
     for _ in 0..(20_000 / (batch * tokens)).clamp(5, 100) {
         let start = Instant::now();
