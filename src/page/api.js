@@ -1,18 +1,18 @@
 // Requests to the function that served this page.
 
-// It may stand below a path: a stage of API Gateway, or the emulator's name of a function.
-const BASE = new URL(location.pathname.replace(/\/?$/, "/"), location.origin);
-const KEY = "tealight-key";
-// Texts of one request; the route takes more, but each reply has to fit into what Lambda sends at once.
-const TEXTS = 256;
+// The page may be served below a path: an API Gateway stage, or a function name in the Lambda emulator.
+const BASE_URL = new URL(location.pathname.replace(/\/?$/, "/"), location.origin);
+const KEY_STORAGE = "tealight-key";
+// Texts per embedding request. The route accepts more, but each response must stay below Lambda's limit of 6 MB.
+const MAX_BATCH_TEXTS = 256;
 
-const ADVICE = {
-  401: "This function asks for an API key.",
-  403: "The function refused. If its URL takes only requests signed with IAM, a browser cannot call it.",
-  413: "This is larger than the function takes.",
+const STATUS_MESSAGES = {
+  401: "This function requires an API key.",
+  403: "Access denied. A browser cannot call a function URL that requires requests signed with IAM credentials.",
+  413: "The request is larger than the function accepts.",
   429: "The function is busy. Try again in a moment.",
   503: "The function is busy. Try again in a moment.",
-  504: "The function ran out of time.",
+  504: "The function timed out.",
 };
 
 class ApiError extends Error {
@@ -23,45 +23,45 @@ class ApiError extends Error {
 }
 
 const authorization = () => {
-  const key = sessionStorage.getItem(KEY);
+  const key = sessionStorage.getItem(KEY_STORAGE);
   return key ? { authorization: `Bearer ${key}` } : {};
 };
 
-/** The reply of a route. An object is sent as JSON, a form as a form, nothing as GET. */
+/** Sends a request: GET without a body, otherwise POST, as a multipart form if the body is FormData and as JSON if not. */
 async function request(path, { body, signal } = {}) {
   const isForm = body instanceof FormData;
   const headers = { ...authorization(), ...(body && !isForm && { "content-type": "application/json" }) };
   const options = { method: body ? "POST" : "GET", headers, signal, cache: "no-store", body: isForm ? body : JSON.stringify(body) };
-  const response = await fetch(new URL(path, BASE), options).catch(lost);
-  if (!response.ok) throw await refusal(response);
+  const response = await fetch(new URL(path, BASE_URL), options).catch(throwNetworkError);
+  if (!response.ok) throw await responseError(response);
   return response;
 }
 
-/** Why a request was refused: OpenAI's errors have a message in them, text-embeddings-inference's are texts, AWS has its own. */
-async function refusal(response) {
+/** The error of a failed response. OpenAI's errors are objects, text-embeddings-inference's are strings, AWS uses `message` or `Message`. */
+async function responseError(response) {
   const { status } = response;
   const { error, message, Message } = await response.json().catch(() => ({}));
-  const said = error?.message ?? error ?? message ?? Message;
-  // Those of a key and of IAM are written for programs.
-  const text = status === 401 || status === 403 ? ADVICE[status] : said || ADVICE[status];
-  return new ApiError(text ?? `The function answered with status ${status}.`, status);
+  const bodyMessage = error?.message ?? error ?? message ?? Message;
+  // The bodies of 401 and 403 address developers, not users of this page.
+  const text = status === 401 || status === 403 ? STATUS_MESSAGES[status] : bodyMessage || STATUS_MESSAGES[status];
+  return new ApiError(text ?? `The function returned status ${status}.`, status);
 }
 
-/** What became of a connection. */
-function lost(error) {
-  throw error.name === "AbortError" ? error : new ApiError("The function cannot be reached, or the connection broke off.", 0);
+/** Rethrows an AbortError; replaces any other error of `fetch` with a readable one. */
+function throwNetworkError(error) {
+  throw error.name === "AbortError" ? error : new ApiError("The function cannot be reached, or the connection was lost.", 0);
 }
 
 const post = (path, body, signal) => request(path, { body, signal });
 
-/** Server-sent events as they come, or all at once from a front door that keeps them to the end. */
+/** Yields server-sent events as they arrive, or all at once where a proxy buffers the response. */
 async function* events(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
+  let buffer = "";
   for (;;) {
-    const { value = "", done } = await reader.read().catch(lost);
-    const blocks = (rest + value).split("\n\n");
-    rest = blocks.pop();
+    const { value = "", done } = await reader.read().catch(throwNetworkError);
+    const blocks = (buffer + value).split("\n\n");
+    buffer = blocks.pop();
     for (const block of blocks) {
       const data = block.replace(/^data: /, "");
       if (data === "[DONE]") return;
@@ -70,33 +70,33 @@ async function* events(response) {
       yield event;
       if (event.type === "transcript.text.done") return;
     }
-    if (done) throw new ApiError("The reply broke off before its end.", 0);
+    if (done) throw new ApiError("The response was cut off.", 0);
   }
 }
 
-/** A vector from base64 of little-endian float32: a third of the bytes of decimals. */
-const decode = (text) => new Float32Array(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
+/** Decodes an embedding from base64 of little-endian float32, a third of the size of decimal numbers. */
+const decodeEmbedding = (base64) => new Float32Array(Uint8Array.from(atob(base64), (c) => c.charCodeAt(0)).buffer);
 
-/** Vectors of texts, by requests of so many. */
+/** Embeds texts in batches. Resolves to one Float32Array per text. */
 async function embed(texts, signal, options = {}) {
   const vectors = [];
-  for (let at = 0; at < texts.length; at += TEXTS) {
-    const body = { input: texts.slice(at, at + TEXTS), encoding_format: "base64", truncate: true, ...options };
+  for (let start = 0; start < texts.length; start += MAX_BATCH_TEXTS) {
+    const body = { input: texts.slice(start, start + MAX_BATCH_TEXTS), encoding_format: "base64", truncate: true, ...options };
     const { data } = await (await post("v1/embeddings", body, signal)).json();
-    vectors.push(...data.map((row) => decode(row.embedding)));
+    vectors.push(...data.map((item) => decodeEmbedding(item.embedding)));
   }
   return vectors;
 }
 
-/** Shows the field for the key. */
+/** Shows the form for the API key. */
 function askForKey() {
-  const isWrong = sessionStorage.getItem(KEY);
+  const isRejected = sessionStorage.getItem(KEY_STORAGE);
   $("key-form").hidden = false;
-  sayOfKey(isWrong ? "The function refused this key." : "It stays in this tab, and goes when you close it.", Boolean(isWrong));
+  showKeyMessage(isRejected ? "This API key was rejected." : "The key is stored only in this tab, until you close it.", Boolean(isRejected));
   $("key").focus();
 }
 
-function sayOfKey(text, isError) {
+function showKeyMessage(text, isError) {
   $("key-note").classList.toggle("error", isError);
   $("key-note").textContent = text;
 }

@@ -1,4 +1,4 @@
-// Elements of the page. Nothing is ever parsed as HTML: data become text nodes and attributes.
+// DOM helpers. Data are only ever inserted as text nodes and attributes, never parsed as HTML.
 
 const $ = (id) => document.getElementById(id);
 
@@ -15,30 +15,31 @@ const element = (name, attributes = {}, ...children) => attach(document.createEl
 const svg = (name, attributes = {}, ...children) =>
   attach(document.createElementNS("http://www.w3.org/2000/svg", name), attributes, children);
 
-const checked = (name) => document.querySelector(`input[name="${name}"]:checked`).value;
+/** The value of the selected radio button of a group. */
+const radioValue = (name) => document.querySelector(`input[name="${name}"]:checked`).value;
 
-const on = (target, type, listener) => target.addEventListener(type, listener);
+const on = (target, type, listener, options) => target.addEventListener(type, listener, options);
 
-/** A row of a list of figures; what is not known is a dash. */
-const figure = (name, value) => element("div", {}, element("dt", {}, name), element("dd", {}, value ?? "–"));
+/** An entry of a definition list; an unknown value is shown as a dash. */
+const metric = (name, value) => element("div", {}, element("dt", {}, name), element("dd", {}, value ?? "–"));
 
-const count = (number, one, many = `${one}s`) => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
+const pluralize = (number, singular, plural = `${singular}s`) => `${number.toLocaleString("en")} ${number === 1 ? singular : plural}`;
 
-const inBytes = (bytes) => {
+const formatBytes = (bytes) => {
   const [size, unit] = bytes < 1e6 ? [bytes / 1e3, "kB"] : bytes < 1e9 ? [bytes / 1e6, "MB"] : [bytes / 1e9, "GB"];
   return `${size.toFixed(size < 10 ? 1 : 0)} ${unit}`;
 };
 
-const inTime = (ms) => (ms < 10 ? `${ms.toFixed(1)} ms` : ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`);
+const formatMilliseconds = (ms) => (ms < 10 ? `${ms.toFixed(1)} ms` : ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`);
 
-const save = (name, text, type) => {
+const download = (filename, text, type) => {
   const url = URL.createObjectURL(new Blob([text], { type }));
-  element("a", { href: url, download: name }).click();
-  // The browser has to have begun to read it.
+  element("a", { href: url, download: filename }).click();
+  // The browser starts reading the blob only after the click, so the URL must stay valid for a moment.
   setTimeout(() => URL.revokeObjectURL(url), 1000);
 };
 
-/** Something that can be started: it ends what it was doing when it starts again, and tells how it went beside its button. */
+/** A cancellable operation. Starting it again aborts the previous run; its result or error is shown in a note beside its button. */
 class Action {
   constructor(note, { stop, progress } = {}) {
     this.note = $(note);
@@ -47,7 +48,7 @@ class Action {
     if (this.stop) on(this.stop, "click", () => this.abort());
   }
 
-  say(text, isError = false) {
+  showMessage(text, isError = false) {
     this.note.textContent = text;
     this.note.classList.toggle("error", isError);
   }
@@ -56,12 +57,12 @@ class Action {
     this.controller?.abort();
   }
 
-  /** Whether `work` came to its end. */
+  /** Runs `work` with an AbortSignal. Resolves to true if it succeeded and was not replaced by a later run. */
   async run(work) {
     this.abort();
     const controller = (this.controller = new AbortController());
     const isCurrent = () => controller === this.controller;
-    this.show(true);
+    this.showBusy(true);
     try {
       await work(controller.signal);
       return isCurrent();
@@ -69,22 +70,21 @@ class Action {
       if (isCurrent()) this.fail(error);
       return false;
     } finally {
-      if (isCurrent()) this.show(false);
+      if (isCurrent()) this.showBusy(false);
     }
   }
 
-  /** Shows whether it is at work. */
-  show(isBusy) {
+  showBusy(isBusy) {
     if (this.stop) this.stop.disabled = !isBusy;
     if (!this.progress) return;
-    // Without a value it says that something happens, not how far it is.
+    // Without a value the bar is indeterminate.
     this.progress.removeAttribute("value");
     this.progress.hidden = !isBusy;
   }
 
   fail(error) {
-    if (error.name === "AbortError") return this.say("Stopped.");
-    this.say(error.message, true);
+    if (error.name === "AbortError") return this.showMessage("Stopped.");
+    this.showMessage(error.message, true);
     if (error.status === 401) askForKey();
   }
 }

@@ -1,12 +1,13 @@
-// The tab Write: a story that goes on, or a conversation.
+// The Generate tab: completion of a prompt, or chat.
 
-const writing = new Action("write-note", { stop: "write-stop" });
+const generateAction = new Action("generate-note", { stop: "generate-stop" });
+// The conversation, as the chat API expects it.
 const messages = [];
 
-const isChat = () => checked("form") === "chat";
+const isChat = () => radioValue("generation-type") === "chat";
 
-function sampling() {
-  const [model, seed] = [$("write-model").value, $("seed").valueAsNumber];
+function generationOptions() {
+  const [model, seed] = [$("generate-model").value, $("seed").valueAsNumber];
   return {
     ...(model && { model }),
     temperature: $("temperature").valueAsNumber,
@@ -18,82 +19,82 @@ function sampling() {
   };
 }
 
-/** Writes a text piece by piece; returns why it ended. */
-async function generate(path, body, onText, signal) {
-  const times = { start: performance.now(), tokens: 0 };
-  let finish;
-  for await (const { choices, usage } of events(await post(path, { ...body, ...sampling() }, signal))) {
+/** Streams generated text to `onText`. Resolves to the finish reason. */
+async function streamText(path, body, onText, signal) {
+  const timing = { start: performance.now(), tokens: 0 };
+  let finishReason;
+  for await (const { choices, usage } of events(await post(path, { ...body, ...generationOptions() }, signal))) {
     const [choice] = choices;
-    finish = choice?.finish_reason ?? finish;
+    finishReason = choice?.finish_reason ?? finishReason;
     const text = choice?.text ?? choice?.delta?.content;
     if (text) {
       onText(text);
-      tick(times);
+      onToken(timing);
     }
-    // A piece may be of several tokens; the last event knows.
-    if (usage) times.tokens = usage.completion_tokens;
-    showRates(times);
+    // A delta may contain several tokens; the usage of the last event is exact.
+    if (usage) timing.tokens = usage.completion_tokens;
+    showTiming(timing);
   }
-  return finish;
+  return finishReason;
 }
 
-function tick(times) {
-  times.last = performance.now();
-  times.first ??= times.last;
-  times.tokens++;
+function onToken(timing) {
+  timing.last = performance.now();
+  timing.first ??= timing.last;
+  timing.tokens++;
 }
 
-function showRates({ start, first, last, tokens }) {
+function showTiming({ start, first, last, tokens }) {
   if (!tokens) return;
-  // A front door that keeps all to the end hides when the first token came.
-  const isStream = last - first > 20;
-  const rate = isStream ? (tokens - 1) / (last - first) : tokens / (last - start);
-  $("rates").hidden = false;
-  $("rate").textContent = (1000 * rate).toFixed(1);
-  $("first-token").textContent = isStream || tokens === 1 ? inTime(first - start) : "–";
+  // Where a proxy buffers the response, all tokens arrive at once and the time to the first is unknown.
+  const isStreamed = last - first > 20;
+  const tokensPerMs = isStreamed ? (tokens - 1) / (last - first) : tokens / (last - start);
+  $("generation-metrics").hidden = false;
+  $("tokens-per-second").textContent = (1000 * tokensPerMs).toFixed(1);
+  $("time-to-first-token").textContent = isStreamed || tokens === 1 ? formatMilliseconds(first - start) : "–";
   $("token-count").textContent = tokens.toLocaleString("en");
 }
 
-async function writeStory(signal) {
-  const prompt = $("story-prompt").value;
-  if (!prompt.trim()) throw new Error("A story needs a beginning.");
+async function completePrompt(signal) {
+  const prompt = $("prompt").value;
+  if (!prompt.trim()) throw new Error("The prompt is empty.");
   const text = element("span");
-  $("story-text").replaceChildren(element("span", { class: "prompt" }, prompt), text);
-  $("story-text").hidden = false;
-  return generate("v1/completions", { prompt }, (more) => grow(text, more, $("story-text")), signal);
+  $("completion-text").replaceChildren(element("span", { class: "prompt" }, prompt), text);
+  $("completion-text").hidden = false;
+  return streamText("v1/completions", { prompt }, (delta) => appendText(text, delta, $("completion-text")), signal);
 }
 
-async function answer(signal) {
+async function sendChatMessage(signal) {
   const content = $("chat-message").value.trim();
   if (!content) throw new Error("The message is empty.");
-  say("user", content);
+  addMessage("user", content);
   $("chat-message").value = "";
-  // An answer that was stopped before its first word is none.
-  const asked = messages.filter((message) => message.content);
-  const reply = say("assistant", "");
-  const onText = (more) => {
-    reply.message.content += more;
-    grow(reply.item, more, reply.item);
+  // A reply that was stopped before its first token is not part of the conversation.
+  const sentMessages = messages.filter((message) => message.content);
+  const reply = addMessage("assistant", "");
+  const onText = (delta) => {
+    reply.message.content += delta;
+    appendText(reply.item, delta, reply.item);
   };
   try {
-    return await generate("v1/chat/completions", { messages: asked }, onText, signal);
+    return await streamText("v1/chat/completions", { messages: sentMessages }, onText, signal);
   } finally {
-    if (!reply.message.content) takeBack(reply, content);
+    if (!reply.message.content) rollback(reply, content);
   }
 }
 
-/** Puts a message into the conversation. */
-function say(role, content) {
+function addMessage(role, content) {
   const message = { role, content };
   messages.push(message);
-  const item = element("li", { class: role }, element("span", { class: "hidden" }, role === "user" ? "You: " : "Answer: "), content);
+  const speaker = element("span", { class: "visually-hidden" }, role === "user" ? "You: " : "Assistant: ");
+  const item = element("li", { class: role }, speaker, content);
   $("chat-log").append(item);
   $("chat-clear").hidden = false;
   return { message, item };
 }
 
-/** What got no answer can be sent again. */
-function takeBack(reply, content) {
+/** Removes a message that got no reply and puts it back into the text field. */
+function rollback(reply, content) {
   if (messages.at(-1) !== reply.message) return;
   messages.splice(-2);
   reply.item.previousSibling.remove();
@@ -101,61 +102,62 @@ function takeBack(reply, content) {
   $("chat-message").value ||= content;
 }
 
-/** Adds to a text, and keeps its end in sight where it was. */
-function grow(target, more, scroller) {
+/** Appends text; keeps the end in view if it was in view before. */
+function appendText(target, text, scroller) {
   const isAtEnd = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 40;
-  target.append(more);
+  target.append(text);
   if (isAtEnd) scroller.scrollTop = scroller.scrollHeight;
 }
 
-async function write(signal) {
-  writing.say("Writing…");
-  $("rates").hidden = true;
-  const log = isChat() ? $("chat-log") : $("story-text");
-  // What reads a page aloud waits for the whole text.
+async function generate(signal) {
+  generateAction.showMessage("Generating…");
+  $("generation-metrics").hidden = true;
+  const log = isChat() ? $("chat-log") : $("completion-text");
+  // Screen readers wait for the whole text.
   log.setAttribute("aria-busy", "true");
   try {
-    const finish = await (isChat() ? answer : writeStory)(signal);
-    writing.say(finish === "length" ? "Ended at the limit of tokens." : "Ended.");
+    const finishReason = await (isChat() ? sendChatMessage : completePrompt)(signal);
+    generateAction.showMessage(finishReason === "length" ? "Stopped at the token limit." : "Done.");
   } finally {
     log.setAttribute("aria-busy", "false");
   }
 }
 
 function clearChat() {
-  writing.abort();
+  generateAction.abort();
   messages.length = 0;
   $("chat-log").replaceChildren();
   $("chat-clear").hidden = true;
   $("chat-message").focus();
 }
 
-function showForm() {
-  $("story").hidden = isChat();
+function showGenerationType() {
+  $("completion").hidden = isChat();
   $("chat").hidden = !isChat();
   $("chat-clear").hidden = !isChat() || !messages.length;
-  $("write-form").querySelector(".primary").textContent = isChat() ? "Send" : "Write";
+  $("generate-form").querySelector(".primary").textContent = isChat() ? "Send" : "Generate";
 }
 
-function showRange(input) {
+/** Shows the value of a slider beside its label. */
+function showRangeValue(input) {
   document.querySelector(`output[for="${input.id}"]`).textContent = input.valueAsNumber.toFixed(2);
 }
 
-function startWrite() {
-  const form = $("write-form");
+function startGenerate() {
+  const form = $("generate-form");
   on(form, "submit", (event) => {
     event.preventDefault();
-    writing.run(write);
+    generateAction.run(generate);
   });
   on($("chat-message"), "keydown", (event) => {
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
     event.preventDefault();
     form.requestSubmit();
   });
-  for (const radio of form.querySelectorAll('[name="form"]')) on(radio, "change", showForm);
+  for (const radio of form.querySelectorAll('[name="generation-type"]')) on(radio, "change", showGenerationType);
   for (const range of form.querySelectorAll('[type="range"]')) {
-    on(range, "input", () => showRange(range));
-    showRange(range);
+    on(range, "input", () => showRangeValue(range));
+    showRangeValue(range);
   }
   on($("chat-clear"), "click", clearChat);
 }

@@ -1,50 +1,50 @@
-// Tabs (https://www.w3.org/WAI/ARIA/apg/patterns/tabs/), each with an address of its own behind "#".
+// Tabs (https://www.w3.org/WAI/ARIA/apg/patterns/tabs/). The URL fragment names the selected tab.
 
 const tabs = [...document.querySelectorAll('[role="tab"]')];
 
-const nameOf = (tab) => tab.id.replace("tab-", "");
+const tabName = (tab) => tab.id.replace("tab-", "");
 
-function choose(tab) {
+function selectTab(tab) {
   for (const other of tabs) {
-    const isChosen = other === tab;
-    other.setAttribute("aria-selected", isChosen);
-    other.tabIndex = isChosen ? 0 : -1;
-    $(other.getAttribute("aria-controls")).hidden = !isChosen;
+    const isSelected = other === tab;
+    other.setAttribute("aria-selected", isSelected);
+    other.tabIndex = isSelected ? 0 : -1;
+    $(other.getAttribute("aria-controls")).hidden = !isSelected;
   }
   document.title = `tealight · ${tab.textContent}`;
-  if (nameOf(tab) === "embed" && compared) showMap(compared);
-  if (nameOf(tab) === "status" && state) refresh();
+  if (tabName(tab) === "embeddings" && compared) showMap(compared);
+  if (tabName(tab) === "status" && serverStatus) refreshStatus();
 }
 
-function chooseByHash() {
-  choose(tabs.find((tab) => `#${nameOf(tab)}` === location.hash) ?? tabs[0]);
+function selectTabOfUrl() {
+  selectTab(tabs.find((tab) => `#${tabName(tab)}` === location.hash) ?? tabs[0]);
 }
 
-function moveTo(tab) {
-  history.replaceState(null, "", `#${nameOf(tab)}`);
-  choose(tab);
+function openTab(tab) {
+  history.replaceState(null, "", `#${tabName(tab)}`);
+  selectTab(tab);
 }
 
-function onKey(event) {
-  const at = tabs.indexOf(event.target);
-  const next = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: tabs.length - 1 }[event.key];
+function onTabKey(event) {
+  const index = tabs.indexOf(event.target);
+  const next = { ArrowRight: index + 1, ArrowLeft: index - 1, Home: 0, End: tabs.length - 1 }[event.key];
   if (next == null) return;
   event.preventDefault();
   const tab = tabs[(next + tabs.length) % tabs.length];
   tab.focus();
-  moveTo(tab);
+  openTab(tab);
 }
 
 for (const tab of tabs) {
-  on(tab, "click", () => moveTo(tab));
-  on(tab, "keydown", onKey);
+  on(tab, "click", () => openTab(tab));
+  on(tab, "keydown", onTabKey);
 }
-on(window, "hashchange", chooseByHash);
-startEmbed();
+on(window, "hashchange", selectTabOfUrl);
+startEmbeddings();
 startSearch();
-startSpeak();
-startWrite();
+startTranscribe();
+startGenerate();
 startStatus();
-chooseByHash();
-showCode();
-refresh();
+selectTabOfUrl();
+showSnippet();
+refreshStatus();

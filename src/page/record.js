@@ -1,73 +1,74 @@
-// The microphone.
+// Recording from the microphone.
 
-const MICROPHONE = {
-  NotAllowedError: "The browser does not let this page use the microphone. Allow it beside the address, and try again.",
-  NotFoundError: "There is no microphone.",
-  NotReadableError: "The microphone is in use by something else.",
+const MICROPHONE_ERRORS = {
+  NotAllowedError: "The browser does not allow this page to use the microphone. Allow it in the address bar and try again.",
+  NotFoundError: "No microphone was found.",
+  NotReadableError: "The microphone is in use by another application.",
 };
 
+// The MediaRecorder while it records.
 let recorder = null;
-// A browser may ask its user first, who may press the button again meanwhile.
-let isAsking = false;
+// True while the browser asks for permission; the button may be pressed again meanwhile.
+let isRequestingMicrophone = false;
 
-/** Begins to record, or ends it and transcribes. */
-async function record() {
+/** Starts a recording, or stops and transcribes it. */
+async function toggleRecording() {
   if (recorder) return recorder.stop();
-  if (isAsking) return;
-  isAsking = true;
+  if (isRequestingMicrophone) return;
+  isRequestingMicrophone = true;
   try {
-    // It is only there over https, and on the machine itself.
-    if (!navigator.mediaDevices) throw new Error("A browser lets a page use the microphone over https only.");
-    begin(await navigator.mediaDevices.getUserMedia({ audio: true }));
+    // Browsers define `mediaDevices` only over HTTPS and on localhost.
+    if (!navigator.mediaDevices) throw new Error("Browsers allow the microphone only over https and on localhost.");
+    startRecording(await navigator.mediaDevices.getUserMedia({ audio: true }));
   } catch (error) {
-    hearing.say(MICROPHONE[error.name] ?? error.message, true);
+    transcribeAction.showMessage(MICROPHONE_ERRORS[error.name] ?? error.message, true);
   } finally {
-    isAsking = false;
+    isRequestingMicrophone = false;
   }
 }
 
-const release = (stream) => stream.getTracks().forEach((track) => track.stop());
+const stopTracks = (stream) => stream.getTracks().forEach((track) => track.stop());
 
-function begin(stream) {
+function startRecording(stream) {
   try {
-    const [parts, current] = [[], new MediaRecorder(stream)];
-    on(current, "dataavailable", ({ data }) => parts.push(data));
+    const [chunks, current] = [[], new MediaRecorder(stream)];
+    on(current, "dataavailable", ({ data }) => chunks.push(data));
     current.start();
-    const end = showLevel(stream);
+    const stopLevel = showLevel(stream);
     on(current, "stop", () => {
-      release(stream);
-      end();
+      stopTracks(stream);
+      stopLevel();
       recorder = null;
       showRecording(false);
       $("audio-file").value = "";
-      takeRecording(new Blob(parts, { type: current.mimeType }));
-      hearing.run(transcribe);
+      setRecording(new Blob(chunks, { type: current.mimeType }));
+      transcribeAction.run(transcribe);
     });
     recorder = current;
     showRecording(true);
   } catch (error) {
-    release(stream);
+    stopTracks(stream);
     throw error;
   }
 }
 
-function showRecording(isOn) {
-  $("record").setAttribute("aria-pressed", isOn);
-  $("record").textContent = isOn ? "Stop and transcribe" : "Record";
-  $("record-state").hidden = !isOn;
-  if (isOn) hearing.say("");
+function showRecording(isRecording) {
+  $("record").setAttribute("aria-pressed", isRecording);
+  $("record").textContent = isRecording ? "Stop and transcribe" : "Record";
+  $("record-state").hidden = !isRecording;
+  if (isRecording) transcribeAction.showMessage("");
 }
 
-/** Shows how loud it is and for how long; returns how to end that. */
+/** Shows the input level and the elapsed time until the returned function is called. */
 function showLevel(stream) {
   const context = new AudioContext();
   const analyser = context.createAnalyser();
   context.createMediaStreamSource(stream).connect(analyser);
-  const [wave, start] = [new Float32Array(analyser.fftSize), performance.now()];
+  const [samples, start] = [new Float32Array(analyser.fftSize), performance.now()];
   const timer = setInterval(() => {
-    analyser.getFloatTimeDomainData(wave);
-    $("record-level").value = Math.min(1, 4 * Math.sqrt(dot(wave, wave) / wave.length));
-    $("record-time").textContent = clock((performance.now() - start) / 1000);
+    analyser.getFloatTimeDomainData(samples);
+    $("record-level").value = Math.min(1, 4 * Math.sqrt(dot(samples, samples) / samples.length));
+    $("record-time").textContent = formatClock((performance.now() - start) / 1000);
   }, 100);
   return () => {
     clearInterval(timer);

@@ -1,113 +1,116 @@
-// The tab Search: documents in parts, their vectors in this page, and what fits a query.
+// The Search tab: indexes documents in this page, or searches the function's own index.
 
-// Documents of one request, so that progress shows.
-const BATCH_DOCUMENTS = 32;
-// Characters that are shown before and behind a part.
-const AROUND = 120;
+// Few documents per request, so that the progress bar moves.
+const MAX_BATCH_DOCUMENTS = 32;
+// Characters of the document shown before and after a chunk.
+const CONTEXT_CHARS = 120;
 
-const building = new Action("build-note", { stop: "build-stop", progress: "build-progress" });
-const finding = new Action("find-note");
+const buildAction = new Action("build-note", { stop: "build-stop", progress: "build-progress" });
+const searchAction = new Action("search-note");
+// The chosen files with their documents.
 const files = [];
-let built = null;
+// The chunks of all documents with their vectors; null until the index is built, and after the documents have changed.
+let pageIndex = null;
 
-/** All documents: of lines, and of files. */
-const documents = () => [...ofLines($("documents").value), ...files.flatMap((file) => file.documents)];
+const allDocuments = () => [...parseLines($("documents").value), ...files.flatMap((file) => file.documents)];
 
-/** Pieces of documents in requests that are not too large. */
-function batches(all) {
-  const list = [[]];
+/** Groups documents, split where they are long, into batches that fit into a request. */
+function batchDocuments(documents) {
+  const batches = [[]];
   let size = 0;
-  for (const piece of all.flatMap((document) => pieces(document.text).map((part) => ({ document, ...part })))) {
-    if (list.at(-1).length === BATCH_DOCUMENTS || size + piece.text.length > PIECE) {
-      list.push([]);
+  for (const piece of documents.flatMap((document) => splitLongText(document.text).map((part) => ({ document, ...part })))) {
+    if (batches.at(-1).length === MAX_BATCH_DOCUMENTS || size + piece.text.length > MAX_REQUEST_CHARS) {
+      batches.push([]);
       size = 0;
     }
-    list.at(-1).push(piece);
+    batches.at(-1).push(piece);
     size += piece.text.length;
   }
-  return list.filter((batch) => batch.length);
+  return batches.filter((batch) => batch.length);
 }
 
-async function build(signal) {
-  const all = documents();
-  if (!all.length) throw new Error("There are no documents yet.");
-  const chunk = { tokens: $("chunk-tokens").valueAsNumber, overlap: $("chunk-overlap").valueAsNumber };
-  const [parts, start, list] = [[], performance.now(), batches(all)];
-  for (const [done, batch] of list.entries()) {
-    building.say(`Embedding: ${count(parts.length, "part")} so far…`);
-    Object.assign($("build-progress"), { max: list.length, value: done });
-    parts.push(...(await embedBatch(batch, chunk, signal)));
+async function buildIndex(signal) {
+  const documents = allDocuments();
+  if (!documents.length) throw new Error("There are no documents yet.");
+  const chunking = { tokens: $("chunk-tokens").valueAsNumber, overlap: $("chunk-overlap").valueAsNumber };
+  const [chunks, start, batches] = [[], performance.now(), batchDocuments(documents)];
+  for (const [done, batch] of batches.entries()) {
+    buildAction.showMessage(`Embedding: ${pluralize(chunks.length, "chunk")} so far…`);
+    Object.assign($("build-progress"), { max: batches.length, value: done });
+    chunks.push(...(await embedBatch(batch, chunking, signal)));
   }
-  built = { parts };
-  building.say(`${count(all.length, "document")} in ${count(parts.length, "part")}, in ${inTime(performance.now() - start)}.`);
+  pageIndex = { chunks };
+  const counts = `${pluralize(documents.length, "document")} in ${pluralize(chunks.length, "chunk")}`;
+  buildAction.showMessage(`Indexed ${counts} in ${formatMilliseconds(performance.now() - start)}.`);
 }
 
-/** The parts of some documents, each with its vector. */
-async function embedBatch(batch, chunk, signal) {
+/** The chunks of a batch of documents with their vectors. */
+async function embedBatch(batch, chunking, signal) {
   const body = {
-    // An id says in an error which document it is about.
+    // Error messages refer to a document by its id, so the id contains the document's name.
     documents: batch.map(({ document, text }, i) => ({ id: `${i}: ${document.name}`, text })),
     format: "json",
     encoding_format: "base64",
-    chunk,
+    chunk: chunking,
   };
-  const named = new Map(body.documents.map(({ id }, i) => [id, batch[i]]));
-  const rows = await (await post("documents", body, signal)).json();
-  return rows.map((row) => {
-    const { document, before } = named.get(row.document_id);
-    return { document, start: before + row.start, end: before + row.end, text: row.text, vector: decode(row.embedding) };
+  const pieceOfId = new Map(body.documents.map(({ id }, i) => [id, batch[i]]));
+  const points = await (await post("documents", body, signal)).json();
+  return points.map((point) => {
+    const { document, offset } = pieceOfId.get(point.document_id);
+    const vector = decodeEmbedding(point.embedding);
+    return { document, start: offset + point.start, end: offset + point.end, text: point.text, vector };
   });
 }
 
-/** Builds, unless what is built is what is there. */
-async function ready(signal) {
-  if (built) return;
-  finding.say("Building the index…");
-  const isBuilt = await building.run(build);
+/** Builds the index unless it is up to date. */
+async function ensureIndex(signal) {
+  if (pageIndex) return;
+  searchAction.showMessage("Building the index…");
+  const isBuilt = await buildAction.run(buildIndex);
   signal.throwIfAborted();
-  if (!isBuilt) throw new Error("There is no index yet: see the note below the documents.");
+  if (!isBuilt) throw new Error("The index could not be built: see the message below the documents.");
 }
 
-const isOwn = () => checked("source") === "own";
+const usesServerIndex = () => radioValue("search-source") === "server-index";
 
-async function find(signal) {
-  const [query, limit] = [$("query").value, $("count").valueAsNumber];
-  if (!isOwn()) await ready(signal);
-  finding.say("Searching…");
+async function runSearch(signal) {
+  const [query, k] = [$("query").value, $("result-count").valueAsNumber];
+  if (!usesServerIndex()) await ensureIndex(signal);
+  searchAction.showMessage("Searching…");
   const start = performance.now();
-  const results = await (isOwn() ? findOwn : findHere)(query, limit, signal);
-  const shown = results.map((result) => showResult(result, stems(query)));
-  $("found").replaceChildren(...shown.map((one) => one.item));
-  finding.say(`${count(results.length, "result")} in ${inTime(performance.now() - start)}.`);
-  await markSentences(query, results, shown, signal);
+  const results = await (usesServerIndex() ? searchServerIndex : searchPageIndex)(query, k, signal);
+  const views = results.map((result) => resultView(result, queryStems(query)));
+  $("results").replaceChildren(...views.map((view) => view.item));
+  searchAction.showMessage(`${pluralize(results.length, "result")} in ${formatMilliseconds(performance.now() - start)}.`);
+  await markBestSentences(query, results, views, signal);
 }
 
-async function findHere(query, limit, signal) {
+async function searchPageIndex(query, k, signal) {
   const [vector] = await embed([query], signal, { truncate: false });
-  const found = best(built.parts.map((part) => dot(part.vector, vector)), limit);
-  return found.map(({ at, score }) => ({ ...built.parts[at], score }));
+  const hits = topK(pageIndex.chunks.map((chunk) => dot(chunk.vector, vector)), k);
+  return hits.map(({ index, score }) => ({ ...pageIndex.chunks[index], score }));
 }
 
-async function findOwn(query, k, signal) {
+async function searchServerIndex(query, k, signal) {
   const { results } = await (await post("search", { query, k, mode: $("mode").value }, signal)).json();
   return results.map(({ id, score, text, metadata }) => ({ document: { name: id, text, metadata }, score, text }));
 }
 
-/** Marks in each result the sentence that fits best. */
-async function markSentences(query, results, shown, signal) {
-  const split = results.map((result) => sentences(result.text));
-  const [wanted, ...vectors] = await embed([query, ...split.flat()], signal);
-  for (const [i, list] of split.entries()) {
-    const own = vectors.splice(0, list.length);
-    const [first] = best(own.map((vector) => dot(vector, wanted)), 1);
-    shown[i].mark(list[first?.at]);
+/** Marks the sentence of each result that is most similar to the query. */
+async function markBestSentences(query, results, views, signal) {
+  const sentences = results.map((result) => splitSentences(result.text));
+  const [queryVector, ...vectors] = await embed([query, ...sentences.flat()], signal);
+  for (const [i, list] of sentences.entries()) {
+    const listVectors = vectors.splice(0, list.length);
+    const [best] = topK(listVectors.map((vector) => dot(vector, queryVector)), 1);
+    views[i].mark(list[best?.index]);
   }
 }
 
-/** A result in the list, and how to mark a sentence of it. */
-function showResult({ document, score, start, end, text }, wanted) {
+/** The list item of a result, and a function that marks one of its sentences. */
+function resultView({ document, score, start, end, text }, stems) {
   const bar = element("span", { class: "bar" });
-  bar.style.setProperty("--part", `${Math.round(100 * Math.min(Math.max(score, 0), 1))}%`);
+  bar.style.setProperty("--fraction", `${Math.round(100 * Math.min(Math.max(score, 0), 1))}%`);
   const head = element(
     "div",
     { class: "head" },
@@ -115,118 +118,117 @@ function showResult({ document, score, start, end, text }, wanted) {
     bar,
     element("span", { class: "score" }, score.toFixed(3)),
   );
-  const passage = element("span");
-  const [before, behind] = surroundings(document.text, start, end);
-  const item = element("li", { class: "card" }, head, whole(before, passage, behind), ...about(document));
-  const mark = (sentence) => passage.replaceChildren(...marked(text, sentence, wanted));
+  const chunk = element("span");
+  const [before, after] = surroundingText(document.text, start, end);
+  const item = element("li", { class: "card" }, head, passage(before, chunk, after), ...metadataLine(document));
+  const mark = (sentence) => chunk.replaceChildren(...highlightSentence(text, sentence, stems));
   mark();
   return { item, mark };
 }
 
-/** What stands before and behind a part of a document. */
-function surroundings(text, start, end) {
+/** The text of a document before and after a chunk, whose offsets count code points. */
+function surroundingText(text, start, end) {
   if (start == null) return ["", ""];
   const characters = [...text];
   return [characters.slice(0, start).join(""), characters.slice(end).join("")];
 }
 
-/** A part in its document, of which first only the nearest is shown. */
-function whole(before, passage, behind) {
-  const [head, tail] = [element("span", { class: "around" }), element("span", { class: "around" })];
-  const text = element("p", { class: "passage" }, head, passage, tail);
-  const show = (isAll) => {
-    head.textContent = isAll || before.length <= AROUND ? before : `… ${before.slice(-AROUND)}`;
-    tail.textContent = isAll || behind.length <= AROUND ? behind : `${behind.slice(0, AROUND)} …`;
+/** A chunk with the text around it, and a button for the whole document where that is longer. */
+function passage(before, chunk, after) {
+  const [head, tail] = [element("span", { class: "context" }), element("span", { class: "context" })];
+  const text = element("p", { class: "passage" }, head, chunk, tail);
+  const show = (isExpanded) => {
+    head.textContent = isExpanded || before.length <= CONTEXT_CHARS ? before : `… ${before.slice(-CONTEXT_CHARS)}`;
+    tail.textContent = isExpanded || after.length <= CONTEXT_CHARS ? after : `${after.slice(0, CONTEXT_CHARS)} …`;
   };
   show(false);
-  if (before.length <= AROUND && behind.length <= AROUND) return text;
-  const button = element("button", { type: "button", class: "quiet", "aria-expanded": "false" }, "Whole document");
+  if (before.length <= CONTEXT_CHARS && after.length <= CONTEXT_CHARS) return text;
+  const button = element("button", { type: "button", class: "link-button", "aria-expanded": "false" }, "Whole document");
   on(button, "click", () => {
-    const isAll = button.getAttribute("aria-expanded") === "false";
-    button.setAttribute("aria-expanded", isAll);
-    show(isAll);
+    const isExpanded = button.getAttribute("aria-expanded") === "false";
+    button.setAttribute("aria-expanded", isExpanded);
+    show(isExpanded);
   });
   return element("div", {}, text, button);
 }
 
-/** What else is known of a document, in a line. */
-function about({ metadata }) {
-  const shown = (value) => (typeof value === "string" ? value : JSON.stringify(value));
-  const said = Object.entries(metadata ?? {}).map(([name, value]) => `${name}: ${shown(value)}`);
-  return said.length ? [element("p", { class: "hint" }, said.join(" · "))] : [];
+function metadataLine({ metadata }) {
+  const format = (value) => (typeof value === "string" ? value : JSON.stringify(value));
+  const fields = Object.entries(metadata ?? {}).map(([name, value]) => `${name}: ${format(value)}`);
+  return fields.length ? [element("p", { class: "hint" }, fields.join(" · "))] : [];
 }
 
 async function addFiles(list) {
-  changed();
-  await building.run(async () => {
-    const wrong = [];
+  invalidateIndex();
+  await buildAction.run(async () => {
+    const errors = [];
     for (const file of list) {
-      const take = (documents) => files.push({ name: file.name, documents });
-      await ofFile(file).then(take, (error) => wrong.push(error.message));
+      const add = (documents) => files.push({ name: file.name, documents });
+      await parseFile(file).then(add, (error) => errors.push(error.message));
     }
-    if (wrong.length) throw new Error(wrong.join(" "));
+    if (errors.length) throw new Error(errors.join(" "));
   });
   showFiles();
 }
 
 function showFiles() {
   const items = files.map((file) => {
-    const remove = element("button", { type: "button", class: "quiet", "aria-label": `Remove ${file.name}` }, "Remove");
+    const remove = element("button", { type: "button", class: "link-button", "aria-label": `Remove ${file.name}` }, "Remove");
     on(remove, "click", () => {
       files.splice(files.indexOf(file), 1);
-      changed();
+      invalidateIndex();
       showFiles();
     });
-    return element("li", { class: "row between" }, `${file.name}: ${count(file.documents.length, "document")}`, remove);
+    return element("li", { class: "row between" }, `${file.name}: ${pluralize(file.documents.length, "document")}`, remove);
   });
   $("file-list").replaceChildren(...items);
 }
 
-/** What is built is of other documents, or in other parts. */
-function changed() {
-  if (built) building.say("The documents have changed: the next search reads them again.");
-  built = null;
-  building.abort();
+/** Discards the index because the documents or the chunk size have changed. */
+function invalidateIndex() {
+  if (pageIndex) buildAction.showMessage("The documents have changed: the next search rebuilds the index.");
+  pageIndex = null;
+  buildAction.abort();
 }
 
-function takeDrops(target) {
-  const shade = (isOver) => target.classList.toggle("dragging", isOver);
+function acceptDrops(target) {
+  const showDragging = (isDragging) => target.classList.toggle("dragging", isDragging);
   on(target, "dragover", (event) => {
     event.preventDefault();
-    shade(true);
+    showDragging(true);
   });
-  on(target, "dragleave", () => shade(false));
+  on(target, "dragleave", () => showDragging(false));
   on(target, "drop", (event) => {
     event.preventDefault();
-    shade(false);
+    showDragging(false);
     addFiles(event.dataTransfer.files);
   });
 }
 
-/** Documents of the page, or the function's own index. */
+/** Shows the fields of the selected index. */
 function showSource() {
-  $("build-form").hidden = isOwn();
-  $("mode-field").hidden = !isOwn();
-  $("found").replaceChildren();
-  finding.say("");
+  $("build-form").hidden = usesServerIndex();
+  $("mode-field").hidden = !usesServerIndex();
+  $("results").replaceChildren();
+  searchAction.showMessage("");
 }
 
 function startSearch() {
   on($("build-form"), "submit", (event) => {
     event.preventDefault();
-    finding.abort();
-    building.run(build);
+    searchAction.abort();
+    buildAction.run(buildIndex);
   });
-  on($("find-form"), "submit", (event) => {
+  on($("search-form"), "submit", (event) => {
     event.preventDefault();
-    building.abort();
-    finding.run(find);
+    buildAction.abort();
+    searchAction.run(runSearch);
   });
-  for (const id of ["documents", "chunk-tokens", "chunk-overlap"]) on($(id), "input", changed);
+  for (const id of ["documents", "chunk-tokens", "chunk-overlap"]) on($(id), "input", invalidateIndex);
   on($("files"), "change", async (event) => {
     await addFiles([...event.target.files]);
     event.target.value = "";
   });
-  takeDrops($("build-form"));
-  on($("source"), "change", showSource);
+  acceptDrops($("build-form"));
+  on($("search-source"), "change", showSource);
 }

@@ -1,121 +1,123 @@
-// The tab Status, and what the other tabs have to know of the function: its models, limits and index.
+// The Status tab, and what the other tabs need to know about the function: its models, limits and index.
 
-const asking = new Action("status-note");
-const KINDS = { embedding: "Vectors", speech: "Speech", text: "Text" };
-let state = null;
+const statusAction = new Action("status-note");
+const MODEL_KINDS = { embedding: "Embeddings", speech: "Speech-to-text", text: "Text generation" };
+// The last response of GET /status; null until it arrives.
+let serverStatus = null;
 
-const models = (kind) => (state?.models ?? []).filter((model) => model.kind === kind);
+const modelsOfKind = (kind) => (serverStatus?.models ?? []).filter((model) => model.kind === kind);
 
-const defaultModel = (kind) => (models(kind).find((model) => model.default) ?? models(kind)[0])?.name ?? "default";
+const defaultModel = (kind) => (modelsOfKind(kind).find((model) => model.default) ?? modelsOfKind(kind)[0])?.name ?? "default";
 
 async function loadStatus(signal) {
-  state = await (await request("status", { signal })).json();
-  asking.say("");
+  serverStatus = await (await request("status", { signal })).json();
+  statusAction.showMessage("");
   $("key-form").hidden = true;
-  $("key-change").hidden = !sessionStorage.getItem(KEY);
+  $("key-change").hidden = !sessionStorage.getItem(KEY_STORAGE);
   showStatus();
-  fitTabs();
+  updateTabs();
 }
 
-/** Makes the tabs fit what the function has. */
-function fitTabs() {
+/** Adapts all tabs to the models, limits and index of the function. */
+function updateTabs() {
   for (const select of document.querySelectorAll("select[data-kind]")) fillModels(select);
-  for (const note of document.querySelectorAll("[data-missing]")) note.hidden = models(note.dataset.missing).length > 0;
-  for (const fields of document.querySelectorAll("[data-needs]")) fields.disabled = !models(fields.dataset.needs).length;
-  const [first] = models("embedding").filter((model) => model.default);
-  if (first?.dimension) $("embed-dimensions").max = first.dimension;
-  if (first?.max_tokens) $("chunk-tokens").max = first.max_tokens;
-  $("said-form").parentElement.hidden = !models("embedding").length;
-  showIndex();
-  showCode();
+  for (const note of document.querySelectorAll("[data-missing]")) note.hidden = modelsOfKind(note.dataset.missing).length > 0;
+  for (const fieldset of document.querySelectorAll("[data-needs]")) fieldset.disabled = !modelsOfKind(fieldset.dataset.needs).length;
+  const embeddingModel = modelsOfKind("embedding").find((model) => model.default);
+  if (embeddingModel?.dimension) $("embed-dimensions").max = embeddingModel.dimension;
+  if (embeddingModel?.max_tokens) $("chunk-tokens").max = embeddingModel.max_tokens;
+  $("transcript-search-form").parentElement.hidden = !modelsOfKind("embedding").length;
+  showServerIndex();
+  showSnippet();
 }
 
-/** The models of a kind; where there is one, nobody has to choose. */
+/** Lists the models of a kind; the field is hidden unless there is a choice. */
 function fillModels(select) {
-  const list = models(select.dataset.kind);
+  const list = modelsOfKind(select.dataset.kind);
   select.parentElement.hidden = list.length < 2;
-  const before = select.value;
+  const previous = select.value;
+  // Requests do not name the default model.
   const value = (model) => (model.default ? "" : model.name);
   select.replaceChildren(...list.map((model) => element("option", { value: value(model) }, model.name)));
-  // Where the one that requests need not name is missing, they name the first.
+  // If the default model is not installed, requests name the first one.
   const first = list.find((model) => model.default) ?? list[0];
-  const chosen = list.find((model) => value(model) === before) ?? first;
-  if (chosen) select.value = value(chosen);
+  const selected = list.find((model) => value(model) === previous) ?? first;
+  if (selected) select.value = value(selected);
 }
 
-/** An index with its size, once it is open. */
-const sized = ({ name, documents }) => (documents == null ? name : `${name} (${count(documents, "document")})`);
+/** The name of the index; the number of documents is known once the index has been opened. */
+const indexLabel = ({ name, documents }) => (documents == null ? name : `${name} (${pluralize(documents, "document")})`);
 
-function showIndex() {
-  const { index } = state;
-  if (Boolean(index) !== $("source").hidden) return;
-  $("source").hidden = !index;
-  document.querySelector(`[name="source"][value="${index ? "own" : "session"}"]`).checked = true;
-  if (index) $("source-own").textContent = sized(index);
+function showServerIndex() {
+  const { index } = serverStatus;
+  if (Boolean(index) !== $("search-source").hidden) return;
+  $("search-source").hidden = !index;
+  document.querySelector(`[name="search-source"][value="${index ? "server-index" : "page-index"}"]`).checked = true;
+  if (index) $("server-index").textContent = indexLabel(index);
   showSource();
 }
 
 function showStatus() {
-  const { version, isa, isas, threads, uptime_s, memory_bytes, index, requests } = state;
+  const { version, isa, isas, threads, uptime_s, memory_bytes, index, requests } = serverStatus;
   $("status").hidden = false;
   $("status-process").replaceChildren(
-    figure("Version", version),
-    figure("Instruction set", isa),
-    figure("Others here", isas?.filter((other) => other !== isa).join(", ") || null),
-    figure("Threads", threads),
-    figure("Memory", memory_bytes && inBytes(memory_bytes)),
-    figure("Running for", uptime_s == null ? null : inWords(uptime_s)),
-    figure("Index", index ? sized(index) : "none"),
+    metric("Version", version),
+    metric("Instruction set", isa),
+    metric("Other instruction sets", isas?.filter((other) => other !== isa).join(", ") || null),
+    metric("Threads", threads),
+    metric("Memory", memory_bytes && formatBytes(memory_bytes)),
+    metric("Uptime", uptime_s == null ? null : formatUptime(uptime_s)),
+    metric("Index", index ? indexLabel(index) : "none"),
   );
-  $("status-models").replaceChildren(...state.models.map(modelTile));
-  $("status-requests").replaceChildren(...requestFigures(requests ?? {}));
+  $("status-models").replaceChildren(...serverStatus.models.map(modelTile));
+  $("status-requests").replaceChildren(...requestMetrics(requests ?? {}));
 }
 
-function requestFigures({ count: all, failures, tokens, written_tokens, audio_s, inference_ms_mean }) {
-  const number = (value) => value?.toLocaleString("en");
+function requestMetrics({ count, failures, tokens, written_tokens, audio_s, inference_ms_mean }) {
+  const format = (value) => value?.toLocaleString("en");
   return [
-    figure("Requests", number(all)),
-    figure("Refused or failed", number(failures)),
-    figure("Tokens read", number(tokens)),
-    figure("Tokens written", number(written_tokens)),
-    figure("Speech heard", audio_s == null ? null : `${audio_s.toFixed(1)} s`),
-    figure("Mean inference", inference_ms_mean == null ? null : inTime(inference_ms_mean)),
+    metric("Requests", format(count)),
+    metric("Failed requests", format(failures)),
+    metric("Prompt tokens", format(tokens)),
+    metric("Completion tokens", format(written_tokens)),
+    metric("Audio transcribed", audio_s == null ? null : `${audio_s.toFixed(1)} s`),
+    metric("Mean inference time", inference_ms_mean == null ? null : formatMilliseconds(inference_ms_mean)),
   ];
 }
 
 function modelTile({ name, kind, default: isDefault, loaded, bytes, license, load_ms, dimension, max_tokens }) {
   const pill = element("span", { class: loaded ? "pill on" : "pill" }, loaded ? "loaded" : "not loaded yet");
-  const figures = [
-    figure("Size", bytes && inBytes(bytes)),
-    figure("Licence", license),
-    figure("Loaded in", load_ms == null ? null : inTime(load_ms)),
-    ...(dimension ? [figure("Dimensions", dimension)] : []),
-    ...(max_tokens ? [figure("Tokens at most", max_tokens.toLocaleString("en"))] : []),
+  const metrics = [
+    metric("Size", bytes && formatBytes(bytes)),
+    metric("License", license),
+    metric("Load time", load_ms == null ? null : formatMilliseconds(load_ms)),
+    ...(dimension ? [metric("Dimensions", dimension)] : []),
+    ...(max_tokens ? [metric("Max tokens", max_tokens.toLocaleString("en"))] : []),
   ];
-  const kindName = `${KINDS[kind] ?? kind}${isDefault ? " · where a request names none" : ""}`;
+  const kindLabel = `${MODEL_KINDS[kind] ?? kind}${isDefault ? " · default" : ""}`;
   const head = element("div", { class: "head between" }, element("strong", {}, name), pill);
-  return element("li", { class: "card" }, head, element("p", { class: "hint" }, kindName), element("dl", { class: "figures" }, ...figures));
+  return element("li", { class: "card" }, head, element("p", { class: "hint" }, kindLabel), element("dl", { class: "metrics" }, ...metrics));
 }
 
-function inWords(seconds) {
+function formatUptime(seconds) {
   if (seconds < 90) return `${Math.round(seconds)} s`;
   return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
 }
 
-const refresh = () => asking.run(loadStatus);
+const refreshStatus = () => statusAction.run(loadStatus);
 
 function startStatus() {
-  on($("status-refresh"), "click", refresh);
-  for (const link of document.querySelectorAll("[data-route]")) link.href = new URL(link.dataset.route, BASE);
+  on($("status-refresh"), "click", refreshStatus);
+  for (const link of document.querySelectorAll("[data-route]")) link.href = new URL(link.dataset.route, BASE_URL);
   on($("key-form"), "submit", (event) => {
     event.preventDefault();
     const key = $("key").value.trim();
-    if (/[^\x21-\x7e]/.test(key)) return sayOfKey("A key has neither spaces nor letters beyond ASCII.", true);
-    sessionStorage.setItem(KEY, key);
-    refresh();
+    if (/[^\x21-\x7e]/.test(key)) return showKeyMessage("An API key contains only ASCII characters and no spaces.", true);
+    sessionStorage.setItem(KEY_STORAGE, key);
+    refreshStatus();
   });
   on($("key-change"), "click", () => {
-    sessionStorage.removeItem(KEY);
+    sessionStorage.removeItem(KEY_STORAGE);
     $("key").value = "";
     askForKey();
   });

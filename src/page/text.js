@@ -1,97 +1,98 @@
-// Documents, sentences, words and subtitles.
+// Parsing documents, splitting them into sentences and words, and writing subtitles.
 
-// A document is sent in pieces of so many characters at most: the vectors of their smallest parts fit into what Lambda replies, 6 MB.
-const PIECE = 60_000;
-// Words that say nothing of what is looked for.
-const COMMON = new Set(
+// Characters of a document sent per request. With the smallest chunk size, its embeddings still fit into Lambda's response limit of 6 MB.
+const MAX_REQUEST_CHARS = 60_000;
+const STOP_WORDS = new Set(
   (
     "a about an and are as at be by can did do does for from had has have how i if in is it its me my not of on or " +
     "that the their then there these they this to was we were what when where which who why will with you your"
   ).split(" "),
 );
 
-const segments = (text, granularity) => [...new Intl.Segmenter(undefined, { granularity }).segment(text)];
+/** Segments of a text with granularity "sentence" or "word". */
+const segmentText = (text, granularity) => [...new Intl.Segmenter(undefined, { granularity }).segment(text)];
 
-const sentences = (text) =>
-  segments(text, "sentence")
+const splitSentences = (text) =>
+  segmentText(text, "sentence")
     .map(({ segment }) => segment.trim())
     .filter(Boolean);
 
-/** A word without its case and its commonest English endings. */
+/** A word in lower case without the commonest English suffixes. */
 const stem = (word) => {
   const lower = word.toLowerCase();
   return lower.length < 4 ? lower : lower.replace(/(?<=...)(ing|ed|es|s|e)$/, "");
 };
 
-const stems = (query) => {
-  const words = segments(query, "word").filter(({ isWordLike, segment }) => isWordLike && !COMMON.has(segment.toLowerCase()));
+/** The stems of a query's words, without stop words. */
+const queryStems = (query) => {
+  const words = segmentText(query, "word").filter(({ isWordLike, segment }) => isWordLike && !STOP_WORDS.has(segment.toLowerCase()));
   return new Set(words.map(({ segment }) => stem(segment)));
 };
 
-/** A text with the words of a query in it. */
-function worded(text, wanted) {
-  const parts = segments(text, "word").map(({ segment, isWordLike }) =>
-    isWordLike && wanted.has(stem(segment)) ? element("b", {}, segment) : segment,
+/** A text with the words of the query in bold. */
+function highlightWords(text, stems) {
+  const parts = segmentText(text, "word").map(({ segment, isWordLike }) =>
+    isWordLike && stems.has(stem(segment)) ? element("b", {}, segment) : segment,
   );
   return element("span", {}, ...parts);
 }
 
-/** The same with one sentence marked. */
-function marked(text, sentence, wanted) {
-  const at = sentence ? text.indexOf(sentence) : -1;
-  if (at < 0) return [worded(text, wanted)];
-  const end = at + sentence.length;
-  const mark = element("mark", {}, worded(text.slice(at, end), wanted));
-  return [worded(text.slice(0, at), wanted), mark, worded(text.slice(end), wanted)];
+/** Nodes of a text with the words of the query in bold and one sentence marked. */
+function highlightSentence(text, sentence, stems) {
+  const start = sentence ? text.indexOf(sentence) : -1;
+  if (start < 0) return [highlightWords(text, stems)];
+  const end = start + sentence.length;
+  const mark = element("mark", {}, highlightWords(text.slice(start, end), stems));
+  return [highlightWords(text.slice(0, start), stems), mark, highlightWords(text.slice(end), stems)];
 }
 
-/** Documents of pasted lines. */
-const ofLines = (text) =>
+/** One document per line that is not blank. */
+const parseLines = (text) =>
   text
     .split("\n")
     .map((line, i) => ({ name: `line ${i + 1}`, text: line.trim() }))
     .filter((document) => document.text);
 
-/** Documents of a file, by its name. */
-async function ofFile(file) {
+/** The documents of a file; its extension determines the format. */
+async function parseFile(file) {
   const text = (await file.text()).replace(/^\uFEFF/, "");
-  const ending = file.name.split(".").pop().toLowerCase();
-  const read = { jsonl: ofJsonLines, ndjson: ofJsonLines, csv: ofTable, tsv: ofTable }[ending];
-  const documents = read ? read(text, file.name, ending === "tsv" ? "\t" : ",") : [{ name: file.name, text }];
-  const full = documents.filter((document) => document.text.trim());
-  if (!full.length) throw new Error(`${file.name} has no text.`);
-  return full;
+  const extension = file.name.split(".").pop().toLowerCase();
+  const parse = { jsonl: parseJsonLines, ndjson: parseJsonLines, csv: parseTable, tsv: parseTable }[extension];
+  const documents = parse ? parse(text, file.name, extension === "tsv" ? "\t" : ",") : [{ name: file.name, text }];
+  const withText = documents.filter((document) => document.text.trim());
+  if (!withText.length) throw new Error(`${file.name} has no text.`);
+  return withText;
 }
 
-function ofJsonLines(text, name) {
-  const lines = text.split("\n").map((line, i) => ({ line, at: `${name}, line ${i + 1}` }));
-  return lines.filter(({ line }) => line.trim()).map(({ line, at }) => ofJson(line, at));
+function parseJsonLines(text, name) {
+  const lines = text.split("\n").map((line, i) => ({ line, location: `${name}, line ${i + 1}` }));
+  return lines.filter(({ line }) => line.trim()).map(({ line, location }) => parseJsonDocument(line, location));
 }
 
-function ofJson(line, at) {
+function parseJsonDocument(line, location) {
   let value;
   try {
     value = JSON.parse(line);
   } catch {
-    throw new Error(`${at} is not JSON.`);
+    throw new Error(`${location} is not valid JSON.`);
   }
-  if (typeof value?.text !== "string") throw new Error(`${at} has no "text".`);
-  return { name: String(value.id ?? at), text: value.text, metadata: value.metadata };
+  if (typeof value?.text !== "string") throw new Error(`${location} has no "text".`);
+  return { name: String(value.id ?? location), text: value.text, metadata: value.metadata };
 }
 
-function ofTable(text, name, separator) {
-  const [head = [], ...rows] = cells(text, separator);
-  const [textAt, idAt] = ["text", "id"].map((column) => head.findIndex((cell) => cell.trim().toLowerCase() === column));
-  if (textAt < 0) throw new Error(`${name} has no column "text".`);
+function parseTable(text, name, separator) {
+  const [header = [], ...rows] = parseCsv(text, separator);
+  const [textColumn, idColumn] = ["text", "id"].map((column) => header.findIndex((cell) => cell.trim().toLowerCase() === column));
+  if (textColumn < 0) throw new Error(`${name} has no column "text".`);
   return rows.map((row, i) => ({
-    name: row[idAt] || `${name}, row ${i + 1}`,
-    text: row[textAt] ?? "",
-    metadata: Object.fromEntries(head.map((cell, j) => [cell, row[j]]).filter((_, j) => j !== textAt && j !== idAt)),
+    name: row[idColumn] || `${name}, row ${i + 1}`,
+    text: row[textColumn] ?? "",
+    metadata: Object.fromEntries(header.map((cell, j) => [cell, row[j]]).filter((_, j) => j !== textColumn && j !== idColumn)),
   }));
 }
 
-/** Rows of a table (RFC 4180): in quotes there may be separators, line breaks, and quotes twice. */
-function cells(text, separator) {
+/** Rows of cells (RFC 4180): a quoted cell may contain separators, line breaks and doubled quotes. */
+function parseCsv(text, separator) {
   const rows = [[]];
   const cell = new RegExp(`(?:"([^"]*(?:""[^"]*)*)"|([^${separator}\\r\\n]*))(${separator}|\\r\\n|\\r|\\n|$)`, "y");
   while (cell.lastIndex < text.length) {
@@ -102,42 +103,47 @@ function cells(text, separator) {
   return rows.filter((row) => row.length > 1 || row[0]);
 }
 
-/** Where to cut a text that is too long: behind a line, a sentence or a word, if there is one. */
-function cut(text) {
-  if (text.length <= PIECE) return text.length;
-  const window = text.slice(0, PIECE);
-  const end = ["\n", ". ", " "].map((mark) => window.lastIndexOf(mark) + 1).find(Boolean) ?? PIECE;
-  const isHalf = /[\uDC00-\uDFFF]/.test(text[end]);
-  return isHalf ? end - 1 : end;
+/** Where to split a text that is too long: after the last line, sentence or word that fits, otherwise at the limit. */
+function splitPosition(text) {
+  if (text.length <= MAX_REQUEST_CHARS) return text.length;
+  const window = text.slice(0, MAX_REQUEST_CHARS);
+  const end = ["\n", ". ", " "].map((mark) => window.lastIndexOf(mark) + 1).find(Boolean) ?? MAX_REQUEST_CHARS;
+  const isInsideSurrogatePair = /[\uDC00-\uDFFF]/.test(text[end]);
+  return isInsideSurrogatePair ? end - 1 : end;
 }
 
-/** A text in parts that are not too long, each with the number of characters before it, which are not UTF-16's units. */
-function pieces(text) {
-  const parts = [];
-  for (let before = 0; text; ) {
-    const part = text.slice(0, cut(text));
-    parts.push({ text: part, before });
-    before += [...part].length;
-    text = text.slice(part.length);
+/** Splits a text into pieces of at most MAX_REQUEST_CHARS. The offset of a piece counts Unicode code points, as the API does, not UTF-16 code units. */
+function splitLongText(text) {
+  const pieces = [];
+  for (let offset = 0; text; ) {
+    const piece = text.slice(0, splitPosition(text));
+    pieces.push({ text: piece, offset });
+    offset += [...piece].length;
+    text = text.slice(piece.length);
   }
-  return parts;
+  return pieces;
 }
 
-const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
+/** Minutes and seconds, such as 1:05. */
+const formatClock = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
 
-/** A moment of subtitles: 00:01:02,345, in WebVTT with a point. */
-function moment(seconds, point) {
+/** A subtitle timestamp such as 00:01:02,345; SubRip uses a decimal comma, WebVTT a decimal point. */
+function formatTimestamp(seconds, decimalMark) {
   const ms = Math.round(seconds * 1000);
-  const two = (number) => String(Math.floor(number) % 60).padStart(2, "0");
+  const twoDigits = (number) => String(Math.floor(number) % 60).padStart(2, "0");
   const hours = String(Math.floor(ms / 3_600_000)).padStart(2, "0");
-  return `${hours}:${two(ms / 60_000)}:${two(ms / 1000)}${point}${String(ms % 1000).padStart(3, "0")}`;
+  return `${hours}:${twoDigits(ms / 60_000)}:${twoDigits(ms / 1000)}${decimalMark}${String(ms % 1000).padStart(3, "0")}`;
 }
 
-// In cues of WebVTT "&" and "<" begin what is no text (https://www.w3.org/TR/webvtt1/#webvtt-cue-text).
-const cue = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+// In WebVTT cues, "&" and "<" start markup (https://www.w3.org/TR/webvtt1/#webvtt-cue-text).
+const escapeCue = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 
-const SUBTITLES = {
-  srt: (said) => said.map((s, i) => `${i + 1}\n${moment(s.start, ",")} --> ${moment(s.end, ",")}\n${s.text}\n\n`).join(""),
-  vtt: (said) => "WEBVTT\n\n" + said.map((s) => `${moment(s.start, ".")} --> ${moment(s.end, ".")}\n${cue(s.text)}\n\n`).join(""),
-  txt: (said) => said.map((s) => `${s.text}\n`).join(""),
+/** The lines of a cue: its time range and its text. */
+const formatCue = ({ start, end }, text, decimalMark) =>
+  `${formatTimestamp(start, decimalMark)} --> ${formatTimestamp(end, decimalMark)}\n${text}\n\n`;
+
+const SUBTITLE_FORMATS = {
+  srt: (segments) => segments.map((s, i) => `${i + 1}\n${formatCue(s, s.text, ",")}`).join(""),
+  vtt: (segments) => "WEBVTT\n\n" + segments.map((s) => formatCue(s, escapeCue(s.text), ".")).join(""),
+  txt: (segments) => segments.map((s) => `${s.text}\n`).join(""),
 };

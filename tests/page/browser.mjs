@@ -1,19 +1,19 @@
-// Chromium, and pages of it that keep what went wrong in them.
+// Starts Chromium and opens pages that record their errors.
 
 import { createRequire } from "node:module";
 
-// Packages lie beside what the tests make.
+// tests/check_page installs the packages in the output folder of the tests.
 const { chromium } = createRequire(`${process.env.TEALIGHT_PAGE_OUT}/`)("playwright-core");
 
 const ARGUMENTS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync";
 
-/** Chromium with a microphone that plays a file. */
-export function launch(wave) {
-  const microphone = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", `--use-file-for-fake-audio-capture=${wave}`];
+/** Starts Chromium with a microphone that plays a WAV file. */
+export function launch(wavPath) {
+  const microphone = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", `--use-file-for-fake-audio-capture=${wavPath}`];
   return chromium.launch({ executablePath: "/usr/bin/chromium", args: [...ARGUMENTS.split(" "), ...microphone] });
 }
 
-/** A page of its own context. `problems` has errors of scripts, of the console and of the Content-Security-Policy. */
+/** Opens a URL in a new browser context. `problems` collects script errors, console errors and Content-Security-Policy violations. */
 export async function open(browser, url, { before, ...options } = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, reducedMotion: "reduce", ...options });
   const page = await context.newPage();
@@ -29,8 +29,8 @@ export async function open(browser, url, { before, ...options } = {}) {
   return { page, problems };
 }
 
-/** Waits until the note beside an action says that it ended, one way or the other; returns what it says. */
-export async function said(page, id, pattern) {
+/** Waits until the message of an action matches a pattern; returns the message. */
+export async function waitForNote(page, id, pattern) {
   const note = page.locator(`#${id}`);
   await page.waitForFunction(([id, source]) => new RegExp(source).test(document.getElementById(id).textContent), [id, pattern.source]);
   return note.textContent();
