@@ -1,4 +1,4 @@
-"""What template.yaml promises, for combinations of its switches: defaults, least privilege, nothing public unasked, no endless loop."""
+"""Tests template.yaml for combinations of its parameters: defaults, least privilege, no public access by default, no endless loop."""
 
 import itertools
 import json
@@ -10,22 +10,22 @@ from samtranslator.yaml_helper import yaml_parse
 TEMPLATE = yaml_parse((pathlib.Path(__file__).parents[1] / "template.yaml").read_text())
 DEFAULTS = {name: str(parameter["Default"]) for name, parameter in TEMPLATE["Parameters"].items()}
 PSEUDO = {"AWS::Partition": "aws", "AWS::Region": "eu-west-1", "AWS::AccountId": "111122223333", "AWS::StackName": "stack"}
-HERE = "eu-west-1:111122223333"
-SECRET = f"arn:aws:secretsmanager:{HERE}:secret:sink/key-a1B2c3"
-DOMAIN = f"arn:aws:es:{HERE}:domain/papers"
-COLLECTION = f"arn:aws:aoss:{HERE}:collection/abc123"
+ACCOUNT = "eu-west-1:111122223333"
+SECRET = f"arn:aws:secretsmanager:{ACCOUNT}:secret:sink/key-a1B2c3"
+DOMAIN = f"arn:aws:es:{ACCOUNT}:domain/papers"
+COLLECTION = f"arn:aws:aoss:{ACCOUNT}:collection/abc123"
 TLS_ONLY = {"Bool": {"aws:SecureTransport": "false"}}
 SINKS = {
     "": "",
     "s3": "s3://docs/out/2026",
-    "s3, among the inputs": "s3://docs/in/again",
-    "s3, a whole bucket": "s3://vectors",
+    "s3, within the inputs": "s3://docs/in/again",
+    "s3, without a prefix": "s3://vectors",
     "s3vectors": "s3vectors://my-vectors/my-index",
     "qdrant": "qdrant+https://qdrant.example:6333/papers",
     "opensearch": "opensearch+https://search.example/papers?aws=es",
     "postgres": "postgres://writer@db.example:5432/papers?table=documents&sslmode=verify-full",
 }
-# Switches of one group are combined with each other, and with the defaults of all others.
+# All combinations of the values in a group are tested, with the defaults of all other parameters.
 GROUPS = [
     {
         "FunctionUrl": ["RESPONSE_STREAM", "BUFFERED", "OFF"],
@@ -54,7 +54,7 @@ GROUPS = [
         "Queue": ["OFF", "STANDARD", "FIFO"],
         "QueueBatchSize": ["1", "10", "11"],
         "DocumentsBucket": ["", "docs"],
-        "Sink": ["", SINKS["s3"], SINKS["s3, among the inputs"]],
+        "Sink": ["", SINKS["s3"], SINKS["s3, within the inputs"]],
         "Timeout": TEMPLATE["Parameters"]["Timeout"]["AllowedValues"],
     },
     {
@@ -63,100 +63,100 @@ GROUPS = [
         "MapResults": ["results", "bulk", "in"],
         "Queue": ["OFF", "STANDARD"],
         "DocumentsBucket": ["", "docs"],
-        "Sink": ["", SINKS["s3"], SINKS["s3, among the inputs"]],
+        "Sink": ["", SINKS["s3"], SINKS["s3, within the inputs"]],
     },
 ]
-NOTHING = object()
+NO_VALUE = object()
 
 
-def refers(name, values):
-    """What a reference gives: a parameter's value, or the name of a resource in angle brackets."""
+def resolve_ref(name, values):
+    """The value of a parameter, or the name of a resource in angle brackets."""
     value = values.get(name, f"<{name}>")
-    split = TEMPLATE["Parameters"].get(name, {}).get("Type") == "CommaDelimitedList"
-    return value.split(",") if split else value
+    is_list = TEMPLATE["Parameters"].get(name, {}).get("Type") == "CommaDelimitedList"
+    return value.split(",") if is_list else value
 
 
-def holds(condition, values):
-    """The truth of a condition: its name, or an intrinsic function."""
+def evaluate(condition, values):
+    """Evaluates a condition, given by name or as an intrinsic function."""
     if isinstance(condition, str):
-        return holds(TEMPLATE["Conditions"][condition], values)
+        return evaluate(TEMPLATE["Conditions"][condition], values)
     ((name, argument),) = condition.items()
     if name == "Condition":
-        return holds(argument, values)
+        return evaluate(argument, values)
     if name == "Fn::Not":
-        return not holds(argument[0], values)
+        return not evaluate(argument[0], values)
     if name in ("Fn::And", "Fn::Or"):
-        return {"Fn::And": all, "Fn::Or": any}[name](holds(part, values) for part in argument)
+        return {"Fn::And": all, "Fn::Or": any}[name](evaluate(part, values) for part in argument)
     if name in ("Fn::Equals", "Fn::Contains"):
         left, right = (resolve(side, values) for side in argument)
         return left == right if name == "Fn::Equals" else right in left
-    raise ValueError(f"condition {name}")
+    raise ValueError(f"unsupported condition function {name}")
 
 
-def substituted(argument, values):
-    text, more = (argument, {}) if isinstance(argument, str) else argument
-    values = values | {name: resolve(value, values) for name, value in more.items()}
-    return re.sub(r"\$\{([A-Za-z0-9:.]+)\}", lambda match: refers(match[1], values), text)
+def substitute(argument, values):
+    text, variables = (argument, {}) if isinstance(argument, str) else argument
+    values = values | {name: resolve(value, values) for name, value in variables.items()}
+    return re.sub(r"\$\{([A-Za-z0-9:.]+)\}", lambda match: resolve_ref(match[1], values), text)
 
 
 def resolve(node, values):
-    """The node with intrinsic functions replaced by what they give."""
+    """The node with all intrinsic functions evaluated."""
     if isinstance(node, list):
-        return [item for item in (resolve(item, values) for item in node) if item is not NOTHING]
+        return [item for item in (resolve(item, values) for item in node) if item is not NO_VALUE]
     if not isinstance(node, dict):
         return node
     if node == {"Ref": "AWS::NoValue"}:
-        return NOTHING
+        return NO_VALUE
     if len(node) == 1:
         ((name, argument),) = node.items()
         if name == "Ref":
-            return refers(argument, values)
+            return resolve_ref(argument, values)
         if name == "Fn::GetAtt":
             return f"<{'.'.join(argument)}>"
         if name == "Fn::If":
-            condition, yes, no = argument
-            return resolve(yes if holds(condition, values) else no, values)
+            condition, if_true, if_false = argument
+            return resolve(if_true if evaluate(condition, values) else if_false, values)
         if name == "Fn::Sub":
-            return substituted(argument, values)
+            return substitute(argument, values)
         if name in ("Fn::Join", "Fn::Split", "Fn::Select", "Fn::FindInMap"):
             first, second, *third = (resolve(part, values) for part in argument)
             if name == "Fn::FindInMap":
                 return TEMPLATE["Mappings"][first][second][third[0]]
-            return {"Fn::Join": str.join, "Fn::Split": lambda by, text: text.split(by), "Fn::Select": lambda at, of: of[at]}[name](
+            return {"Fn::Join": str.join, "Fn::Split": lambda by, text: text.split(by), "Fn::Select": lambda index, items: items[index]}[name](
                 first, second
             )
     pairs = ((key, resolve(value, values)) for key, value in node.items())
-    return {key: value for key, value in pairs if value is not NOTHING}
+    return {key: value for key, value in pairs if value is not NO_VALUE}
 
 
 def resources(values):
-    """The resources that a stack with these parameter values has, each as its type and properties."""
+    """The resources of a stack with these parameter values: (type, properties) by logical id."""
     values = PSEUDO | values
     return {
         name: (resource["Type"], resolve(resource["Properties"], values))
         for name, resource in TEMPLATE["Resources"].items()
-        if "Condition" not in resource or holds(resource["Condition"], values)
+        if "Condition" not in resource or evaluate(resource["Condition"], values)
     }
 
 
-def refused(values):
-    """Whether a rule of the template refuses these parameter values."""
+def violates_rule(values):
+    """Whether these parameter values violate a rule of the template."""
     return any(
-        holds(rule["RuleCondition"], values) and not all(holds(assertion["Assert"], values) for assertion in rule["Assertions"])
+        evaluate(rule["RuleCondition"], values) and not all(evaluate(assertion["Assert"], values) for assertion in rule["Assertions"])
         for rule in TEMPLATE["Rules"].values()
     )
 
 
-def of_type(stack, kind):
-    return [properties for type_, properties in stack.values() if type_ == kind]
+def of_type(stack, resource_type):
+    return [properties for type_, properties in stack.values() if type_ == resource_type]
 
 
 def as_list(value):
     return value if isinstance(value, list) else [value]
 
 
-def flat(statements):
-    """Statements as a set of effect, action, resource and condition, so that how they are grouped does not matter."""
+def flatten(statements):
+    """Policy statements as a set of (effect, action, resource, condition), so that their grouping does not matter."""
     return {
         (statement["Effect"], action, resource, json.dumps(statement.get("Condition")))
         for statement in statements
@@ -165,59 +165,59 @@ def flat(statements):
     }
 
 
-def says(effect, actions, *places, condition=None):
-    return {(effect, action, place, json.dumps(condition)) for action in actions.split() for place in places}
+def permissions_of(effect, actions, *resource_arns, condition=None):
+    return {(effect, action, arn, json.dumps(condition)) for action in actions.split() for arn in resource_arns}
 
 
-def granted(stack, role):
-    """What a role may do, and may not."""
-    assert "ManagedPolicyArns" not in stack[role][1], "a managed policy grants more than is needed"
+def role_permissions(stack, role):
+    """All permissions that the policies of a role allow and deny."""
+    assert "ManagedPolicyArns" not in stack[role][1], "a managed policy grants more than necessary"
     policies = list(stack[role][1]["Policies"])
     policies += [policy for policy in of_type(stack, "AWS::IAM::RolePolicy") if policy["RoleName"] == f"<{role}>"]
-    found = set().union(*(flat(policy["PolicyDocument"]["Statement"]) for policy in policies))
-    assert not [action for _, action, _, _ in found if "*" in action], found
-    return found
+    permissions = set().union(*(flatten(policy["PolicyDocument"]["Statement"]) for policy in policies))
+    assert not [action for _, action, _, _ in permissions if "*" in action], permissions
+    return permissions
 
 
-def inputs(values):
-    """Where documents come from, so that nothing may be written there."""
-    found = [f"arn:aws:s3:::{values['DocumentsBucket']}/in/*"] if values["DocumentsBucket"] else []
-    return found + ([f"arn:aws:s3:::{values['MapBucket']}/bulk/*"] if values["DistributedMap"] != "OFF" else [])
+def input_arns(values):
+    """ARNs of the objects that documents are read from, which no role may write to."""
+    arns = [f"arn:aws:s3:::{values['DocumentsBucket']}/in/*"] if values["DocumentsBucket"] else []
+    return arns + ([f"arn:aws:s3:::{values['MapBucket']}/bulk/*"] if values["DistributedMap"] != "OFF" else [])
 
 
-def for_the_sink(values):
-    scheme, _, place = values["Sink"].partition("://")
+def sink_permissions(values):
+    scheme, _, path = values["Sink"].partition("://")
     if scheme == "s3":
-        return says("Allow", "s3:PutObject s3:AbortMultipartUpload", f"arn:aws:s3:::{place}/*")
+        return permissions_of("Allow", "s3:PutObject s3:AbortMultipartUpload", f"arn:aws:s3:::{path}/*")
     if scheme == "s3vectors":
-        index = f"arn:aws:s3vectors:{HERE}:bucket/my-vectors/index/my-index"
-        return says("Allow", "s3vectors:PutVectors s3vectors:DeleteVectors", index)
+        index = f"arn:aws:s3vectors:{ACCOUNT}:bucket/my-vectors/index/my-index"
+        return permissions_of("Allow", "s3vectors:PutVectors s3vectors:DeleteVectors", index)
     if scheme.startswith("opensearch") and values["OpenSearchArn"] == DOMAIN:
-        return says("Allow", "es:ESHttpPost es:ESHttpPut", f"{DOMAIN}/papers", f"{DOMAIN}/papers/*")
+        return permissions_of("Allow", "es:ESHttpPost es:ESHttpPut", f"{DOMAIN}/papers", f"{DOMAIN}/papers/*")
     if scheme.startswith("opensearch") and values["OpenSearchArn"] == COLLECTION:
-        return says("Allow", "aoss:APIAccessAll", COLLECTION)
+        return permissions_of("Allow", "aoss:APIAccessAll", COLLECTION)
     return set()
 
 
 def check_least_privilege(stack, values):
-    expected = says("Allow", "logs:CreateLogStream logs:PutLogEvents", "<Logs.Arn>") | for_the_sink(values)
-    expected |= says("Deny", "s3:PutObject", *inputs(values))
+    expected = permissions_of("Allow", "logs:CreateLogStream logs:PutLogEvents", "<Logs.Arn>") | sink_permissions(values)
+    expected |= permissions_of("Deny", "s3:PutObject", *input_arns(values))
     if values["Authorization"] == "API_KEY":
-        expected |= says("Allow", "secretsmanager:GetSecretValue", "<ApiKey>")
+        expected |= permissions_of("Allow", "secretsmanager:GetSecretValue", "<ApiKey>")
     if values["SinkSecretArn"]:
-        expected |= says("Allow", "secretsmanager:GetSecretValue", SECRET)
+        expected |= permissions_of("Allow", "secretsmanager:GetSecretValue", SECRET)
     if values["Tracing"] == "Active":
-        expected |= says("Allow", "xray:PutTraceSegments xray:PutTelemetryRecords", "*")
+        expected |= permissions_of("Allow", "xray:PutTraceSegments xray:PutTelemetryRecords", "*")
     if values["Recordings"]:
-        expected |= says("Allow", "s3:GetObject", "arn:aws:s3:::talks/2026/*")
+        expected |= permissions_of("Allow", "s3:GetObject", "arn:aws:s3:::talks/2026/*")
     if values["IndexFile"].startswith("s3:"):
-        expected |= says("Allow", "s3:GetObject", "arn:aws:s3:::indexes/a/notes.tlx")
+        expected |= permissions_of("Allow", "s3:GetObject", "arn:aws:s3:::indexes/a/notes.tlx")
     if values["Queue"] != "OFF":
-        expected |= says("Allow", "sqs:ReceiveMessage sqs:DeleteMessage sqs:GetQueueAttributes", "<DocumentsQueue.Arn>")
+        expected |= permissions_of("Allow", "sqs:ReceiveMessage sqs:DeleteMessage sqs:GetQueueAttributes", "<DocumentsQueue.Arn>")
     if values["DocumentsBucket"]:
-        expected |= says("Allow", "s3:GetObject s3:GetObjectVersion", "arn:aws:s3:::docs/in/*")
+        expected |= permissions_of("Allow", "s3:GetObject s3:GetObjectVersion", "arn:aws:s3:::docs/in/*")
     if values["DistributedMap"] in ("OBJECTS", "MANIFEST"):
-        expected |= says("Allow", "s3:GetObject s3:GetObjectVersion", f"arn:aws:s3:::{values['MapBucket']}/bulk/*")
+        expected |= permissions_of("Allow", "s3:GetObject s3:GetObjectVersion", f"arn:aws:s3:::{values['MapBucket']}/bulk/*")
     if values["SubnetIds"] or values["SecurityGroupIds"]:
         interfaces = " ".join(
             f"ec2:{action}"
@@ -226,45 +226,45 @@ def check_least_privilege(stack, values):
                 " AssignPrivateIpAddresses UnassignPrivateIpAddresses"
             ).split()
         )
-        code = {"ArnLike": {"lambda:SourceFunctionArn": f"arn:aws:lambda:{HERE}:function:*"}}
-        expected |= says("Allow", interfaces, "*") | says("Deny", interfaces, "*", condition=code)
-    assert granted(stack, "Role") == expected, granted(stack, "Role") ^ expected
+        code = {"ArnLike": {"lambda:SourceFunctionArn": f"arn:aws:lambda:{ACCOUNT}:function:*"}}
+        expected |= permissions_of("Allow", interfaces, "*") | permissions_of("Deny", interfaces, "*", condition=code)
+    assert role_permissions(stack, "Role") == expected, role_permissions(stack, "Role") ^ expected
 
 
 def check_least_privilege_of_map(stack, values):
-    kind, bucket = values["DistributedMap"], f"arn:aws:s3:::{values['MapBucket']}"
-    roles = {"Role"} | ({"MapRole"} if kind != "OFF" else set())
+    source, bucket = values["DistributedMap"], f"arn:aws:s3:::{values['MapBucket']}"
+    roles = {"Role"} | ({"MapRole"} if source != "OFF" else set())
     assert {name for name, (type_, _) in stack.items() if type_ == "AWS::IAM::Role"} == roles
-    if kind == "OFF":
+    if source == "OFF":
         return
-    expected = says("Allow", "lambda:InvokeFunction", "<Function.Arn>") | says("Allow", "states:StartExecution", "<Map>")
-    runs = (f"arn:aws:states:{HERE}:execution:<Map.Name>{label}:*" for label in ("", "/Documents"))
-    expected |= says("Allow", "states:DescribeExecution states:StopExecution states:RedriveExecution", *runs)
+    expected = permissions_of("Allow", "lambda:InvokeFunction", "<Function.Arn>") | permissions_of("Allow", "states:StartExecution", "<Map>")
+    executions = (f"arn:aws:states:{ACCOUNT}:execution:<Map.Name>{label}:*" for label in ("", "/Documents"))
+    expected |= permissions_of("Allow", "states:DescribeExecution states:StopExecution states:RedriveExecution", *executions)
     results = "s3:PutObject s3:GetObject s3:ListMultipartUploadParts s3:AbortMultipartUpload"
-    expected |= says("Allow", results, f"{bucket}/{values['MapResults']}/*") | says("Deny", "s3:PutObject", *inputs(values))
-    if kind != "MANIFEST":
-        expected |= says("Allow", "s3:ListBucket", bucket, condition={"StringLike": {"s3:prefix": "bulk/*"}})
-    if kind != "OBJECTS":
-        expected |= says("Allow", "s3:GetObject", f"{bucket}/bulk/*")
-    assert granted(stack, "MapRole") == expected, granted(stack, "MapRole") ^ expected
+    expected |= permissions_of("Allow", results, f"{bucket}/{values['MapResults']}/*") | permissions_of("Deny", "s3:PutObject", *input_arns(values))
+    if source != "MANIFEST":
+        expected |= permissions_of("Allow", "s3:ListBucket", bucket, condition={"StringLike": {"s3:prefix": "bulk/*"}})
+    if source != "OBJECTS":
+        expected |= permissions_of("Allow", "s3:GetObject", f"{bucket}/bulk/*")
+    assert role_permissions(stack, "MapRole") == expected, role_permissions(stack, "MapRole") ^ expected
     (trusted,) = stack["MapRole"][1]["AssumeRolePolicyDocument"]["Statement"]
     assert trusted["Principal"] == {"Service": "states.amazonaws.com"}
     assert trusted["Condition"] == {"StringEquals": {"aws:SourceAccount": "111122223333"}}
 
 
-def check_ways_in(stack, values):
-    key = values["Authorization"] == "API_KEY"
-    edge = "NONE" if key else "AWS_IAM"
+def check_endpoints(stack, values):
+    has_api_key = values["Authorization"] == "API_KEY"
+    auth_type = "NONE" if has_api_key else "AWS_IAM"
     urls = of_type(stack, "AWS::Lambda::Url")
-    assert [url["AuthType"] for url in urls] == [edge] * (values["FunctionUrl"] != "OFF")
+    assert [url["AuthType"] for url in urls] == [auth_type] * (values["FunctionUrl"] != "OFF")
     assert all(url["InvokeMode"] == values["FunctionUrl"] for url in urls)
     routes = of_type(stack, "AWS::ApiGatewayV2::Route")
-    assert [route["AuthorizationType"] for route in routes] == [edge] * (values["HttpApi"] == "ON")
+    assert [route["AuthorizationType"] for route in routes] == [auth_type] * (values["HttpApi"] == "ON")
 
     permissions = of_type(stack, "AWS::Lambda::Permission")
     public = [permission for permission in permissions if permission["Principal"] == "*"]
     assert sorted(permission["Action"] for permission in public) == (
-        ["lambda:InvokeFunction", "lambda:InvokeFunctionUrl"] if key and urls else []
+        ["lambda:InvokeFunction", "lambda:InvokeFunctionUrl"] if has_api_key and urls else []
     )
     for permission in public:
         assert permission.get("FunctionUrlAuthType") == "NONE" or permission.get("InvokedViaFunctionUrl") is True
@@ -277,13 +277,13 @@ def check_function(stack, values):
     function = stack["Function"][1]
     environment = function["Environment"]["Variables"]
     assert environment.get("TEALIGHT_RESPONSE_STREAM") == ("1" if values["FunctionUrl"] == "RESPONSE_STREAM" else None)
-    key = values["Authorization"] == "API_KEY"
-    assert environment.get("TEALIGHT_API_KEY_SECRET") == ("<ApiKey>" if key else None)
-    assert len(of_type(stack, "AWS::SecretsManager::Secret")) == key
+    has_api_key = values["Authorization"] == "API_KEY"
+    assert environment.get("TEALIGHT_API_KEY_SECRET") == ("<ApiKey>" if has_api_key else None)
+    assert len(of_type(stack, "AWS::SecretsManager::Secret")) == has_api_key
     reserved = values["ReservedConcurrency"]
     assert function.get("ReservedConcurrentExecutions") == (None if reserved == "-1" else reserved)
-    assert "Policies" not in function, "with its own role, SAM ignores them"
-    for variable, parameter, off in [
+    assert "Policies" not in function, "SAM ignores Policies if Role is set"
+    for variable, parameter, unset in [
         ("POWERTOOLS_METRICS_NAMESPACE", "MetricsNamespace", ""),
         ("TEALIGHT_INDEX", "IndexFile", ""),
         ("TEALIGHT_SINK", "Sink", ""),
@@ -293,11 +293,11 @@ def check_function(stack, values):
         ("TEALIGHT_CHUNK_OVERLAP", "ChunkOverlap", "0"),
     ]:
         value = values[parameter]
-        assert environment.get(variable) == (None if value == off else value), variable
+        assert environment.get(variable) == (None if value == unset else value), variable
     assert function["Tracing"] == values["Tracing"]
     subnets, groups = values["SubnetIds"].split(","), values["SecurityGroupIds"].split(",")
-    joined = {"SubnetIds": subnets, "SecurityGroupIds": groups} if values["SubnetIds"] or values["SecurityGroupIds"] else None
-    assert function.get("VpcConfig") == joined
+    vpc_config = {"SubnetIds": subnets, "SecurityGroupIds": groups} if values["SubnetIds"] or values["SecurityGroupIds"] else None
+    assert function.get("VpcConfig") == vpc_config
 
 
 def check_queue(stack, values):
@@ -305,27 +305,27 @@ def check_queue(stack, values):
         assert not [name for name, (type_, _) in stack.items() if type_.startswith(("AWS::SQS", "AWS::S3::"))]
         assert not of_type(stack, "AWS::Lambda::EventSourceMapping")
         return
-    queue, dead, asks = (stack[name][1] for name in ("DocumentsQueue", "DeadLetterQueue", "QueueInvokes"))
-    fifo = values["Queue"] == "FIFO"
-    for one in (queue, dead):
-        assert one["SqsManagedSseEnabled"] is True
-        assert one.get("FifoQueue") == (True if fifo else None) and one["QueueName"].endswith(".fifo") == fifo
-    assert queue.get("ContentBasedDeduplication") == (True if fifo else None)
+    queue, dead_letters, mapping = (stack[name][1] for name in ("DocumentsQueue", "DeadLetterQueue", "QueueInvokes"))
+    is_fifo = values["Queue"] == "FIFO"
+    for each in (queue, dead_letters):
+        assert each["SqsManagedSseEnabled"] is True
+        assert each.get("FifoQueue") == (True if is_fifo else None) and each["QueueName"].endswith(".fifo") == is_fifo
+    assert queue.get("ContentBasedDeduplication") == (True if is_fifo else None)
     assert int(queue["VisibilityTimeout"]) == 6 * int(values["Timeout"])
     assert queue["RedrivePolicy"] == {"deadLetterTargetArn": "<DeadLetterQueue.Arn>", "maxReceiveCount": "5"}
-    assert queue["MessageRetentionPeriod"] < dead["MessageRetentionPeriod"] == 14 * 24 * 3600
-    assert asks["EventSourceArn"] == "<DocumentsQueue.Arn>" and asks["FunctionName"] == "<Function.Arn>"
-    assert asks["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
-    assert asks["BatchSize"] == values["QueueBatchSize"] and asks["ScalingConfig"] == {"MaximumConcurrency": "5"}
-    assert asks.get("MaximumBatchingWindowInSeconds") == (None if fifo else "1")
+    assert queue["MessageRetentionPeriod"] < dead_letters["MessageRetentionPeriod"] == 14 * 24 * 3600
+    assert mapping["EventSourceArn"] == "<DocumentsQueue.Arn>" and mapping["FunctionName"] == "<Function.Arn>"
+    assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+    assert mapping["BatchSize"] == values["QueueBatchSize"] and mapping["ScalingConfig"] == {"MaximumConcurrency": "5"}
+    assert mapping.get("MaximumBatchingWindowInSeconds") == (None if is_fifo else "1")
 
     policy = stack["QueuesTakeTlsOnly"][1]
     assert policy["Queues"] == ["<DocumentsQueue>", "<DeadLetterQueue>"]
     source = {"ArnEquals": {"aws:SourceArn": "arn:aws:s3:::docs"}, "StringEquals": {"aws:SourceAccount": "111122223333"}}
-    expected = says("Deny", "sqs:*", "<DocumentsQueue.Arn>", "<DeadLetterQueue.Arn>", condition=TLS_ONLY)
+    expected = permissions_of("Deny", "sqs:*", "<DocumentsQueue.Arn>", "<DeadLetterQueue.Arn>", condition=TLS_ONLY)
     if values["DocumentsBucket"]:
-        expected |= says("Allow", "sqs:SendMessage", "<DocumentsQueue.Arn>", condition=source)
-    assert flat(policy["PolicyDocument"]["Statement"]) == expected
+        expected |= permissions_of("Allow", "sqs:SendMessage", "<DocumentsQueue.Arn>", condition=source)
+    assert flatten(policy["PolicyDocument"]["Statement"]) == expected
 
 
 def check_bucket(stack, values):
@@ -340,43 +340,43 @@ def check_bucket(stack, values):
     (rule,) = bucket["LifecycleConfiguration"]["Rules"]
     assert rule["Status"] == "Enabled" and rule["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 1}
     policy = stack["DocumentsTakeTlsOnly"][1]["PolicyDocument"]["Statement"]
-    assert flat(policy) == says("Deny", "s3:*", "<Documents.Arn>", "<Documents.Arn>/*", condition=TLS_ONLY)
+    assert flatten(policy) == permissions_of("Deny", "s3:*", "<Documents.Arn>", "<Documents.Arn>/*", condition=TLS_ONLY)
 
     ((events,),) = bucket["NotificationConfiguration"].values()
     assert (events["Event"], events["Queue"]) == ("s3:ObjectCreated:*", "<DocumentsQueue.Arn>")
     (rule,) = events["Filter"]["S3Key"]["Rules"]
-    wakes = f"arn:aws:s3:::{bucket['BucketName']}/{rule['Value']}*"
+    trigger = f"arn:aws:s3:::{bucket['BucketName']}/{rule['Value']}*"
     for role in {"Role", "MapRole"} & stack.keys():
-        assert ("Deny", "s3:PutObject", wakes, "null") in granted(stack, role), f"{role} can wake the function for ever"
+        assert ("Deny", "s3:PutObject", trigger, "null") in role_permissions(stack, role), f"{role} can trigger the function in an endless loop"
 
 
 def check_map(stack, values):
-    machines, kind, bucket = of_type(stack, "AWS::StepFunctions::StateMachine"), values["DistributedMap"], values["MapBucket"]
-    assert len(machines) == (kind != "OFF")
+    machines, source, bucket = of_type(stack, "AWS::StepFunctions::StateMachine"), values["DistributedMap"], values["MapBucket"]
+    assert len(machines) == (source != "OFF")
     if not machines:
         return
     definition = json.loads(machines[0]["DefinitionString"])
-    assert "<" not in machines[0]["DefinitionString"].replace("<Function.Arn>", ""), "not all was substituted"
-    over = definition["States"]["Documents"]
-    reader = over["ItemReader"]
-    lists = kind != "MANIFEST"
-    assert reader["Resource"] == f"arn:aws:states:::s3:{'listObjectsV2' if lists else 'getObject'}"
-    place, given = ("Prefix", "prefix") if lists else ("Key", "key")
-    assert reader["Arguments"] == {"Bucket": bucket, place: f"{{% 'bulk/' & $states.input.{given} %}}"}
-    whole = {"OBJECTS": "NONE", "MANIFEST": None}
-    assert reader["ReaderConfig"].get("Transformation") == whole.get(kind, "LOAD_AND_FLATTEN")
-    assert reader["ReaderConfig"].get("InputType") == (None if kind == "OBJECTS" else kind)
-    assert ("CSVHeaderLocation" in reader["ReaderConfig"]) == (kind == "CSV")
-    batches = {"MaxItemsPerBatch": 100, "MaxInputBytesPerBatch": 250_000, "BatchInput": {"bucket": bucket}}
-    assert over["ItemBatcher"] == batches and (over["MaxConcurrency"], over["ToleratedFailurePercentage"]) == (10, 5)
-    assert over["ResultWriter"]["Arguments"] == {"Bucket": bucket, "Prefix": values["MapResults"]}
-    assert over["ItemProcessor"]["ProcessorConfig"] == {"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"}
-    task = over["ItemProcessor"]["States"]["Embed"]
+    assert "<" not in machines[0]["DefinitionString"].replace("<Function.Arn>", ""), "a variable was not substituted"
+    map_state = definition["States"]["Documents"]
+    reader = map_state["ItemReader"]
+    lists_bucket = source != "MANIFEST"
+    assert reader["Resource"] == f"arn:aws:states:::s3:{'listObjectsV2' if lists_bucket else 'getObject'}"
+    path_argument, input_field = ("Prefix", "prefix") if lists_bucket else ("Key", "key")
+    assert reader["Arguments"] == {"Bucket": bucket, path_argument: f"{{% 'bulk/' & $states.input.{input_field} %}}"}
+    transformation = {"OBJECTS": "NONE", "MANIFEST": None}
+    assert reader["ReaderConfig"].get("Transformation") == transformation.get(source, "LOAD_AND_FLATTEN")
+    assert reader["ReaderConfig"].get("InputType") == (None if source == "OBJECTS" else source)
+    assert ("CSVHeaderLocation" in reader["ReaderConfig"]) == (source == "CSV")
+    batcher = {"MaxItemsPerBatch": 100, "MaxInputBytesPerBatch": 250_000, "BatchInput": {"bucket": bucket}}
+    assert map_state["ItemBatcher"] == batcher and (map_state["MaxConcurrency"], map_state["ToleratedFailurePercentage"]) == (10, 5)
+    assert map_state["ResultWriter"]["Arguments"] == {"Bucket": bucket, "Prefix": values["MapResults"]}
+    assert map_state["ItemProcessor"]["ProcessorConfig"] == {"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"}
+    task = map_state["ItemProcessor"]["States"]["Embed"]
     assert task["Arguments"] == {"FunctionName": "<Function.Arn>", "Payload": "{% $states.input %}"}
     assert task["TimeoutSeconds"] > max(map(int, TEMPLATE["Parameters"]["Timeout"]["AllowedValues"]))
     retried = {error for retry in task["Retry"] for error in retry["ErrorEquals"]}
     assert {"Lambda.TooManyRequestsException", "Lambda.ServiceException", "States.Timeout"} <= retried
-    # What the function itself calls retryable.
+    # The error types that the function reports as retryable.
     assert {"upstream_error", "overloaded", "object_replaced", "timeout"} <= retried
     assert all(retry["BackoffRate"] > 1 and retry["JitterStrategy"] == "FULL" for retry in task["Retry"])
 
@@ -384,7 +384,7 @@ def check_map(stack, values):
 CHECKS = (
     check_least_privilege,
     check_least_privilege_of_map,
-    check_ways_in,
+    check_endpoints,
     check_function,
     check_queue,
     check_bucket,
@@ -406,11 +406,11 @@ def check_defaults():
     assert DEFAULTS["Model"] == "all-MiniLM-L6-v2"
     documents = TEMPLATE["Resources"]["Documents"]
     assert documents["DeletionPolicy"] == documents["UpdateReplacePolicy"] == "Retain"
-    assert documents["DependsOn"] == "QueuesTakeTlsOnly", "S3 refuses a queue that it may not send to yet"
+    assert documents["DependsOn"] == "QueuesTakeTlsOnly", "S3 rejects a queue that it is not yet allowed to send to"
 
 
-def takes(name, value):
-    """Whether a parameter takes a value."""
+def accepts(name, value):
+    """Whether a value satisfies the constraints of a parameter."""
     parameter = TEMPLATE["Parameters"][name]
     values = value.split(",") if parameter["Type"] == "CommaDelimitedList" else [value]
     allowed = map(str, parameter.get("AllowedValues", [value]))
@@ -418,12 +418,12 @@ def takes(name, value):
 
 
 def check_parameters():
-    bounds = {"AllowedValues", "AllowedPattern", "MinValue"}
+    constraints = {"AllowedValues", "AllowedPattern", "MinValue"}
     for name, parameter in TEMPLATE["Parameters"].items():
         assert parameter["Description"], name
-        assert bounds & parameter.keys(), f"{name} takes anything"
-        assert "Default" in parameter, f"{name} must be given"
-        assert takes(name, DEFAULTS[name]), f"{name} refuses its default"
+        assert constraints & parameter.keys(), f"{name} has no constraint"
+        assert "Default" in parameter, f"{name} has no default"
+        assert accepts(name, DEFAULTS[name]), f"{name} does not accept its default"
     groups = TEMPLATE["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
     assert sorted(name for group in groups for name in group["Parameters"]) == sorted(TEMPLATE["Parameters"])
     for name, value in [
@@ -432,36 +432,36 @@ def check_parameters():
         ("Sink", "s3vectors://bucket"),
         ("Sink", "postgres://writer:secret@db.example/papers"),
         ("Sink", "https://qdrant.example/papers"),
-        ("SinkSecretArn", f"arn:aws:secretsmanager:{HERE}:secret:*"),
-        ("OpenSearchArn", f"arn:aws:es:{HERE}:domain/*"),
+        ("SinkSecretArn", f"arn:aws:secretsmanager:{ACCOUNT}:secret:*"),
+        ("OpenSearchArn", f"arn:aws:es:{ACCOUNT}:domain/*"),
         ("DocumentsPrefix", ""),
         ("DocumentsPrefix", "in"),
         ("MapPrefix", "a'/"),
         ("MapResults", "results/"),
         ("Timeout", "7"),
     ]:
-        assert not takes(name, value), f"{name} takes {value}"
+        assert not accepts(name, value), f"{name} accepts {value}"
 
 
 def check_rules():
-    for refusal in [
+    for rejected in [
         {"DocumentsBucket": "docs"},
         {"DocumentsBucket": "docs", "Queue": "FIFO"},
         {"Queue": "FIFO", "QueueBatchSize": "11"},
         {"DistributedMap": "CSV"},
     ]:
-        assert refused(DEFAULTS | refusal), refusal
-    assert not refused(DEFAULTS)
+        assert violates_rule(DEFAULTS | rejected), rejected
+    assert not violates_rule(DEFAULTS)
 
 
 def check_combinations():
     count = 0
     for group in GROUPS:
-        for choice in itertools.product(*group.values()):
-            chosen = dict(zip(group, map(str, choice)))
-            assert all(takes(name, value) for name, value in chosen.items()), chosen
+        for combination in itertools.product(*group.values()):
+            chosen = dict(zip(group, map(str, combination)))
+            assert all(accepts(name, value) for name, value in chosen.items()), chosen
             values = DEFAULTS | chosen
-            if refused(values):
+            if violates_rule(values):
                 continue
             count += 1
             stack = resources(values)
@@ -477,7 +477,7 @@ def main():
     check_parameters()
     check_defaults()
     check_rules()
-    print(f"template.yaml: defaults, least privilege and ways in and out are as promised ({check_combinations()} combinations)")
+    print(f"template.yaml: defaults, permissions, endpoints and event sources are correct ({check_combinations()} combinations)")
 
 
 if __name__ == "__main__":
