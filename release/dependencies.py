@@ -1,4 +1,4 @@
-"""What is inside a release: the crates that are linked into the binary, and the models beside it."""
+"""Lists the contents of a release: the crates linked into the binary, and the models."""
 
 import hashlib
 import json
@@ -6,7 +6,7 @@ import pathlib
 import subprocess
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-# Both halves of Lambda.
+# The architectures of Lambda.
 PLATFORMS = ("x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu")
 
 
@@ -15,37 +15,37 @@ def metadata(platform):
     return json.loads(subprocess.check_output(command, cwd=ROOT))
 
 
-def linked(about):
-    """Packages by their ids that the binary is linked from: no tests, no build scripts."""
-    nodes = {node["id"]: node for node in about["resolve"]["nodes"]}
-    root = about["resolve"]["root"]
-    reached, waiting = set(), [root]
-    while waiting:
-        at = waiting.pop()
-        if at in reached:
+def linked_packages(graph):
+    """The root's id, the packages linked into the binary by id, and their dependencies; without dev and build dependencies."""
+    nodes = {node["id"]: node for node in graph["resolve"]["nodes"]}
+    root = graph["resolve"]["root"]
+    visited, pending = set(), [root]
+    while pending:
+        package_id = pending.pop()
+        if package_id in visited:
             continue
-        reached.add(at)
-        for dependency in nodes[at]["deps"]:
+        visited.add(package_id)
+        for dependency in nodes[package_id]["deps"]:
             if any(kind["kind"] is None for kind in dependency["dep_kinds"]):
-                waiting.append(dependency["pkg"])
-    edges = {at: [d["pkg"] for d in nodes[at]["deps"] if d["pkg"] in reached] for at in reached}
-    packages = {package["id"]: package for package in about["packages"] if package["id"] in reached}
+                pending.append(dependency["pkg"])
+    edges = {package_id: [d["pkg"] for d in nodes[package_id]["deps"] if d["pkg"] in visited] for package_id in visited}
+    packages = {package["id"]: package for package in graph["packages"] if package["id"] in visited}
     return root, packages, edges
 
 
 def crates():
-    """Of all platforms: the root's id, packages by id, and what each depends on."""
+    """The union over all platforms of the root's id, the packages by id, and the dependencies of each."""
     packages, edges = {}, {}
     for platform in PLATFORMS:
-        root, some, lines = linked(metadata(platform))
-        packages |= some
-        for at, targets in lines.items():
-            edges[at] = sorted({*edges.get(at, []), *targets})
+        root, platform_packages, platform_edges = linked_packages(metadata(platform))
+        packages |= platform_packages
+        for package_id, targets in platform_edges.items():
+            edges[package_id] = sorted({*edges.get(package_id, []), *targets})
     return root, packages, edges
 
 
 def checksums():
-    """Checksums of crates by name and version, from Cargo.lock."""
+    """Checksums of crates by (name, version), from Cargo.lock."""
     import tomllib
 
     lock = tomllib.loads((ROOT / "Cargo.lock").read_text())
@@ -53,14 +53,14 @@ def checksums():
 
 
 def models():
-    """Names, licences, origins and sha256 of the models that releases carry, as models/README.md has them."""
+    """Name, license, origin and sha256 of each model in a release, from models/README.md."""
     text = (ROOT / "models/README.md").read_text()
-    found = []
+    rows = []
     for file in sorted((ROOT / "models").glob("*.gguf")):
         row = next(line for line in text.splitlines() if line.startswith(f"| `{file.name}`"))
         cells = [cell.strip() for cell in row.strip("|").split("|")]
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
         if cells[3].strip("`") != digest:
-            raise SystemExit(f"{file.name} is not the file of models/README.md: {digest}")
-        found.append({"name": file.stem, "license": cells[2], "origin": cells[1].split("](")[1].split(")")[0], "sha256": digest})
-    return found
+            raise SystemExit(f"{file.name} has sha256 {digest}, which is not the one in models/README.md")
+        rows.append({"name": file.stem, "license": cells[2], "origin": cells[1].split("](")[1].split(")")[0], "sha256": digest})
+    return rows

@@ -1,5 +1,4 @@
-"""Collects the licences of all that a release carries: release/licenses.py FILE. Fails where one is not of those that we take, or has no
-text."""
+"""Collects the licenses of everything in a release: release/licenses.py FILE. Fails if a license is not allowed or its text is missing."""
 
 import pathlib
 import re
@@ -8,7 +7,7 @@ import sys
 from dependencies import ROOT, crates, models
 from license_expression import get_spdx_licensing
 
-TAKEN = {
+ALLOWED = {
     "0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0", "CDLA-Permissive-2.0", "ISC", "MIT", "MIT-0", "MPL-2.0",
     "Unicode-3.0", "Unlicense", "Zlib", "Apache-2.0 WITH LLVM-exception",
 }  # fmt: skip
@@ -17,26 +16,26 @@ LICENSING = get_spdx_licensing()
 
 
 def spdx(text):
-    """An SPDX expression: old crates write a slash where it has OR."""
+    """A license field as an SPDX expression; old crates write a slash instead of OR."""
     return re.sub(r"\s*/\s*", " OR ", text)
 
 
-def is_taken(expression):
-    """Whether an expression can be met by licences that we take."""
+def is_allowed(expression):
+    """Whether allowed licenses satisfy an SPDX expression."""
     parsed = LICENSING.parse(spdx(expression), validate=True)
 
-    def holds(node):
+    def satisfied(node):
         if node.operator.strip() == "AND" if hasattr(node, "operator") else False:
-            return all(holds(part) for part in node.args)
+            return all(satisfied(part) for part in node.args)
         if hasattr(node, "operator"):
-            return any(holds(part) for part in node.args)
-        return str(node) in TAKEN
+            return any(satisfied(part) for part in node.args)
+        return str(node) in ALLOWED
 
-    return holds(parsed)
+    return satisfied(parsed)
 
 
-def texts(package):
-    """The texts of a crate's licence files; where it has none, that of the licence it names, which for these two is always the same."""
+def license_texts(package):
+    """The license files of a crate; if it has none, the standard text of Apache-2.0 or MIT."""
     folder = pathlib.Path(package["manifest_path"]).parent
     files = [file for file in sorted(folder.iterdir()) if file.is_file() and FILES.match(file.name)]
     if files:
@@ -47,36 +46,36 @@ def texts(package):
     if "MIT" in names:
         holder = ", ".join(package["authors"]) or f"the authors of {package['name']}"
         return [re.sub(r"Copyright .*", f"Copyright (c) {holder}", read(ROOT / "LICENSE-MIT"), count=1)]
-    raise SystemExit(f"{package['name']} {package['version']} carries no text of its licence, {package['license']}")
+    raise SystemExit(f"{package['name']} {package['version']} does not contain the text of its license, {package['license']}")
 
 
 def read(file):
     return file.read_text(errors="replace").strip()
 
 
-def collected():
+def collect():
     root, packages, _ = crates()
-    refused = [f"{p['name']} {p['version']}: {p['license']}" for p in packages.values() if not p["license"] or not is_taken(p["license"])]
-    if refused:
-        raise SystemExit("licences that we do not take: " + "; ".join(refused))
-    holders = {}
-    lines = ["Licences of what this release carries.", "", "Models"]
+    disallowed = [f"{p['name']} {p['version']}: {p['license']}" for p in packages.values() if not p["license"] or not is_allowed(p["license"])]
+    if disallowed:
+        raise SystemExit("licenses that are not allowed: " + "; ".join(disallowed))
+    packages_by_text = {}
+    lines = ["Licenses of the contents of this release.", "", "Models"]
     lines += [f"  {m['name']}: {m['license']}, {m['origin']}" for m in models()]
     lines += ["", "Crates", f"  {packages[root]['name']} {packages[root]['version']}: {packages[root]['license']}"]
-    for at, package in sorted(packages.items(), key=lambda item: (item[1]["name"], item[1]["version"])):
-        if at != root:
+    for package_id, package in sorted(packages.items(), key=lambda item: (item[1]["name"], item[1]["version"])):
+        if package_id != root:
             lines.append(f"  {package['name']} {package['version']}: {spdx(package['license'])}")
-        for text in texts(package):
-            holders.setdefault(text, []).append(f"{package['name']} {package['version']}")
-    for text, names in sorted(holders.items(), key=lambda item: item[1]):
+        for text in license_texts(package):
+            packages_by_text.setdefault(text, []).append(f"{package['name']} {package['version']}")
+    for text, names in sorted(packages_by_text.items(), key=lambda item: item[1]):
         lines += ["", "-" * 100, ", ".join(names), "", text]
     return "\n".join(lines) + "\n", len(packages) - 1
 
 
 def main():
-    text, count = collected()
+    text, count = collect()
     pathlib.Path(sys.argv[1]).write_text(text)
-    print(f"{count} crates, {len(models())} model: licences are taken and collected")
+    print(f"{count} crates, {len(models())} model: all licenses are allowed; texts collected")
 
 
 if __name__ == "__main__":

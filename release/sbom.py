@@ -1,4 +1,4 @@
-"""Writes the bill of materials of a release as CycloneDX 1.6 in JSON: release/sbom.py FILE. The same tree gives the same bytes."""
+"""Writes the software bill of materials of a release as CycloneDX 1.6 JSON: release/sbom.py FILE. The output is reproducible."""
 
 import pathlib
 import sys
@@ -16,7 +16,7 @@ from licenses import spdx
 from packageurl import PackageURL
 
 
-def component(package, digest):
+def crate_component(package, digest):
     hashes = [HashType(alg=HashAlgorithm.SHA_256, content=digest)] if digest else []
     name, version = package["name"], package["version"]
     links = [ExternalReference(type=ExternalReferenceType.VCS, url=XsUri(package["repository"]))] if package["repository"] else []
@@ -32,39 +32,39 @@ def component(package, digest):
     )
 
 
-def model(about):
+def model_component(model):
     return Component(
-        name=about["name"],
+        name=model["name"],
         type=ComponentType.MACHINE_LEARNING_MODEL,
-        bom_ref=f"model:{about['name']}",
-        licenses=[LicenseExpression(about["license"])],
-        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=about["sha256"])],
-        external_references=[ExternalReference(type=ExternalReferenceType.DISTRIBUTION, url=XsUri(about["origin"]))],
+        bom_ref=f"model:{model['name']}",
+        licenses=[LicenseExpression(model["license"])],
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=model["sha256"])],
+        external_references=[ExternalReference(type=ExternalReferenceType.DISTRIBUTION, url=XsUri(model["origin"]))],
     )
 
 
-def bill():
+def create_bom():
     root, packages, edges = crates()
     digests = checksums()
-    components = {at: component(p, digests[p["name"], p["version"]]) for at, p in packages.items()}
+    components = {package_id: crate_component(p, digests[p["name"], p["version"]]) for package_id, p in packages.items()}
     components[root].type = ComponentType.APPLICATION
-    carried = [model(about) for about in models()]
-    bom = Bom(components=[c for at, c in components.items() if at != root] + carried)
+    model_components = [model_component(model) for model in models()]
+    bom = Bom(components=[c for package_id, c in components.items() if package_id != root] + model_components)
     bom.metadata.component = components[root]
-    for at, targets in edges.items():
-        bom.register_dependency(components[at], [components[t] for t in targets])
-    bom.register_dependency(components[root], carried)
-    # By what is in it, so that the same tree gives the same bytes.
-    names = sorted(f"{c.bom_ref.value} {[h.content for h in c.hashes]}" for c in bom.components)
-    bom.serial_number = uuid.uuid5(uuid.NAMESPACE_URL, "\n".join(names))
+    for package_id, targets in edges.items():
+        bom.register_dependency(components[package_id], [components[t] for t in targets])
+    bom.register_dependency(components[root], model_components)
+    # A serial number derived from the contents, and no timestamp, make the output reproducible.
+    contents = sorted(f"{c.bom_ref.value} {[h.content for h in c.hashes]}" for c in bom.components)
+    bom.serial_number = uuid.uuid5(uuid.NAMESPACE_URL, "\n".join(contents))
     bom.metadata.timestamp = None
     return bom
 
 
 def main():
-    text = JsonV1Dot6(bill()).output_as_string(indent=1)
+    text = JsonV1Dot6(create_bom()).output_as_string(indent=1)
     if errors := JsonStrictValidator(SchemaVersion.V1_6).validate_str(text):
-        raise SystemExit(f"the bill is not CycloneDX: {errors}")
+        raise SystemExit(f"the SBOM is not valid CycloneDX: {errors}")
     pathlib.Path(sys.argv[1]).write_text(text + "\n")
 
 

@@ -1,4 +1,4 @@
-"""Fails where Cargo.lock has a crate that its authors have withdrawn, as the index of crates.io tells it."""
+"""Fails if a crate in Cargo.lock is yanked according to the crates.io index, or is not from crates.io."""
 
 import concurrent.futures
 import json
@@ -9,7 +9,7 @@ import urllib.request
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
-def place(name):
+def index_path(name):
     """https://doc.rust-lang.org/cargo/reference/registry-index.html#index-files"""
     name = name.lower()
     match len(name):
@@ -23,22 +23,23 @@ def place(name):
 
 def is_yanked(crate):
     name, version = crate
-    with urllib.request.urlopen(f"https://index.crates.io/{place(name)}", timeout=60) as reply:
-        lines = map(json.loads, reply.read().splitlines())
+    with urllib.request.urlopen(f"https://index.crates.io/{index_path(name)}", timeout=60) as response:
+        lines = map(json.loads, response.read().splitlines())
         return next(line["yanked"] for line in lines if line["vers"] == version)
 
 
 def main():
     lock = tomllib.loads((ROOT / "Cargo.lock").read_text())
     crates = [(p["name"], p["version"]) for p in lock["package"] if "source" in p]
-    elsewhere = [p["name"] for p in lock["package"] if "registry+" not in p.get("source", "registry+")]
-    if elsewhere:
-        raise SystemExit(f"not from the registry: {', '.join(elsewhere)}")
+    other_sources = [p["name"] for p in lock["package"] if "registry+" not in p.get("source", "registry+")]
+    if other_sources:
+        raise SystemExit(f"not from crates.io: {', '.join(other_sources)}")
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
-        yanked = [crate for crate, gone in zip(crates, pool.map(is_yanked, crates)) if gone]
+        results = zip(crates, pool.map(is_yanked, crates))
+        yanked = [crate for crate, crate_is_yanked in results if crate_is_yanked]
     if yanked:
-        raise SystemExit(f"withdrawn by their authors: {yanked}")
-    print(f"{len(crates)} crates of Cargo.lock: all from the registry, none withdrawn")
+        raise SystemExit(f"yanked: {yanked}")
+    print(f"{len(crates)} crates in Cargo.lock: all from crates.io, none yanked")
 
 
 if __name__ == "__main__":
