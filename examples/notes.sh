@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Search in a folder of notes by what they mean: nothing but the command line, no server, no network.
+# Semantic search in a folder of notes with the command line only: no server, no network.
 #
 #   examples/notes.sh ~/notes "how to prune the apple tree"
 #
-# prints the three best passages, each with the note that it is from. The index is one file in ~/.cache/tealight, and is made again when a
-# note was written, added or taken away since.
+# prints the three best passages with the names of their notes. The index is a file in ~/.cache/tealight; it is rebuilt when a note has been
+# added, changed or removed.
 set -euo pipefail
 
 if (($# < 2)); then
@@ -17,15 +17,15 @@ question=${*:2}
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/tealight
 index=$cache/notes-$(cksum <<<"$PWD" | cut -d' ' -f1).tlx
 
-# A folder is newer than the index when a note was taken away from it.
+# Removing a note updates the modification time of its folder.
 if [[ ! -e $index || -n $(find . -newer "$index" -print -quit) ]]; then
     mkdir -p "$cache"
-    # As old as what is read here, so that a note which is saved meanwhile is newer.
-    touch "$index.began"
-    # A long passage is found by what most of it says.
+    # The index gets the time at which the build started, so that notes saved during the build are newer.
+    touch "$index.started"
+    # An embedding represents the main topic of a chunk, so small chunks make details findable.
     tealight index build . --chunk-tokens 64 --output "$index.new" >/dev/null
-    touch -r "$index.began" "$index.new"
+    touch -r "$index.started" "$index.new"
     mv "$index.new" "$index"
-    rm "$index.began"
+    rm "$index.started"
 fi
 tealight index search "$index" "$question" -k 3

@@ -1,11 +1,11 @@
-"""Search in what the function has written to PostgreSQL. The same function embeds the question, so that its model is the same.
+"""Semantic search in the documents that the function has written to PostgreSQL. The same function, and so the same model, embeds the query.
 
     pip install boto3 'psycopg[binary]'
     export DATABASE_URL=postgres://me@HOST/db
-    export TEALIGHT_FUNCTION=arn:aws:lambda:...    # FunctionArn among the outputs of sam deploy
+    export TEALIGHT_FUNCTION=arn:aws:lambda:...    # output FunctionArn of sam deploy
     python search.py "how long do we keep invoices?"
 
-It needs lambda:InvokeFunction on the function, by the AWS credentials and the region that are set.
+The AWS credentials need the permission lambda:InvokeFunction on the function.
 """
 
 import json
@@ -23,16 +23,16 @@ NEAREST = """
 
 
 def embed(text):
-    reply = boto3.client("lambda").invoke(FunctionName=os.environ["TEALIGHT_FUNCTION"], Payload=json.dumps({"input": text}))
-    body = json.load(reply["Payload"])
-    if "FunctionError" in reply:
+    response = boto3.client("lambda").invoke(FunctionName=os.environ["TEALIGHT_FUNCTION"], Payload=json.dumps({"input": text}))
+    body = json.load(response["Payload"])
+    if "FunctionError" in response:
         raise RuntimeError(f"{body.get('errorType')}: {body.get('errorMessage')}")
     return body["data"][0]["embedding"]
 
 
 def main():
     question = " ".join(sys.argv[1:]) or sys.exit(__doc__)
-    # pgvector reads what Python writes of a list.
+    # Python's list syntax is also the text format of pgvector.
     vector = str(embed(question))
     with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
         for document, text, cosine in connection.execute(NEAREST, {"vector": vector}):
