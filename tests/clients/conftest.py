@@ -1,4 +1,4 @@
-"""Where the server is, and what its vectors should be."""
+"""The server under test and the expected embeddings."""
 
 import json
 import os
@@ -23,29 +23,29 @@ def url():
 
 @pytest.fixture(scope="session")
 def key():
-    """The API key, where the server has one. A server without takes any."""
+    """The API key of the server. A server without a key accepts any."""
     return os.environ.get("TEALIGHT_API_KEY", "none")
 
 
 @pytest.fixture(scope="session")
 def goldens():
-    """Texts and their float32 vectors from an independent implementation."""
+    """Texts and their float32 embeddings from an independent implementation, [texts, DIMENSION]."""
     texts = json.loads((GOLDENS / "texts.json").read_text())
     vectors = np.load(GOLDENS / "vectors.npy")
     assert len(texts) == len(vectors) >= 200
-    kept = [row for row, text in enumerate(texts) if text]
-    return [texts[row] for row in kept], vectors[kept]
+    non_empty = [row for row, text in enumerate(texts) if text]
+    return [texts[row] for row in non_empty], vectors[non_empty]
 
 
 @pytest.fixture(scope="session")
-def cosine(url, key):
-    """How near vectors are to float32's: the mean and the least. As tests/goldens.rs has them, whose AVX2 has activations of 7 bits."""
+def min_cosine(url, key):
+    """Minimum mean and minimum cosine similarity to float32, as in tests/goldens.rs. AVX2 uses 7-bit activations, which cost accuracy."""
     isa = requests.get(f"{url}/status", headers={"authorization": f"Bearer {key}"}, timeout=60).json()["isa"]
     return (0.998, 0.994) if isa == "avx2" else (0.999, 0.997)
 
 
 def cosines(left, right):
-    """The cosine of each row of `left` with the same row of `right`."""
+    """The cosine similarity of each row of `left` with the same row of `right`."""
     left, right = np.asarray(left, dtype=np.float64), np.asarray(right, dtype=np.float64)
     norms = np.linalg.norm(left, axis=-1) * np.linalg.norm(right, axis=-1)
     return (left * right).sum(axis=-1) / norms

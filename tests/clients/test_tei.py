@@ -1,4 +1,4 @@
-"""text-embeddings-inference's routes: fields, defaults, limits, shapes, status codes and x-* headers."""
+"""The routes of text-embeddings-inference: fields, defaults, limits, shapes, status codes and x-* headers."""
 
 import json
 import re
@@ -25,13 +25,13 @@ def session(key):
 
 @pytest.fixture(scope="module")
 def post(session, url):
-    """Posts fields and returns the reply's JSON, whatever the status is meant to be."""
+    """Posts fields, checks the status and returns the JSON of the response."""
 
     def post(path, status=200, **fields):
-        reply = session.post(url + path, json=fields)
-        assert reply.status_code == status, reply.text[:500]
-        assert reply.headers["content-type"].startswith("application/json")
-        return reply.json()
+        response = session.post(url + path, json=fields)
+        assert response.status_code == status, response.text[:500]
+        assert response.headers["content-type"].startswith("application/json")
+        return response.json()
 
     return post
 
@@ -39,70 +39,70 @@ def post(session, url):
 @pytest.fixture(scope="module")
 def get(session, url):
     def get(path, status=200):
-        reply = session.get(url + path)
-        assert reply.status_code == status, reply.text[:500]
-        return reply
+        response = session.get(url + path)
+        assert response.status_code == status, response.text[:500]
+        return response
 
     return get
 
 
-# Vectors
+# Embeddings
 
 
-def test_embed_is_a_list_of_vectors_even_for_one_text(post):
+def test_embed_returns_list_even_for_one_text(post):
     assert np.shape(post("/embed", inputs="hello world")) == (1, DIMENSION)
     assert np.shape(post("/embed", inputs=TEXTS)) == (3, DIMENSION)
 
 
-def test_embed_is_the_goldens(post, goldens, cosine):
+def test_embed_matches_goldens(post, goldens, min_cosine):
     texts, vectors = goldens
-    got = np.vstack([post("/embed", inputs=batch) for batch in batches(texts, MAX_BATCH)])
-    assert cosines(got, vectors).mean() >= cosine[0]
+    actual = np.vstack([post("/embed", inputs=batch) for batch in batches(texts, MAX_BATCH)])
+    assert cosines(actual, vectors).mean() >= min_cosine[0]
 
 
-def test_embed_and_openai_give_the_same_numbers(post):
+def test_embed_equals_openai_route(post):
     rows = post("/v1/embeddings", input=TEXTS, model=MODEL)["data"]
     assert [row["embedding"] for row in rows] == post("/embed", inputs=TEXTS)
 
 
 @pytest.mark.parametrize("path", ["/", "/invocations"])
-def test_aliases_of_embed(post, path):
+def test_embed_aliases_give_same_response(post, path):
     assert post(path, inputs=TEXTS) == post("/embed", inputs=TEXTS)
 
 
-def test_embed_takes_texts_and_token_ids_mixed(post):
+def test_embed_accepts_mixed_texts_and_token_ids(post):
     ids = [token["id"] for token in post("/tokenize", inputs="hello world")[0]]
     ids_alone = post("/embed", inputs=ids)
     mixed = post("/embed", inputs=["hello world", ids])
     assert mixed == [*ids_alone, *ids_alone]
 
 
-def test_embed_normalises_unless_told_otherwise(post):
-    lengths = np.linalg.norm(post("/embed", inputs=TEXTS), axis=1)
-    assert np.allclose(lengths, 1, atol=1e-5)
+def test_embed_normalize_defaults_to_true(post):
+    norms = np.linalg.norm(post("/embed", inputs=TEXTS), axis=1)
+    assert np.allclose(norms, 1, atol=1e-5)
     assert not np.allclose(np.linalg.norm(post("/embed", inputs=TEXTS, normalize=False), axis=1), 1, atol=1e-2)
 
 
-def test_embed_cuts_long_texts_unless_told_otherwise(post):
+def test_embed_truncate_defaults_to_true(post):
     assert post("/embed", inputs=TOO_LONG) == post("/embed", inputs=TOO_LONG, truncate=True)
     assert post("/embed", inputs=TOO_LONG, truncate=None) == post("/embed", inputs=TOO_LONG)
     post("/embed", inputs=TOO_LONG, truncate=False, status=422)
 
 
 @pytest.mark.parametrize("direction", ["left", "Left"])
-def test_embed_cuts_on_the_left(post, direction):
+def test_embed_truncates_left_if_requested(post, direction):
     text = "first " * MAX_TOKENS + "last " * MAX_TOKENS
     left = post("/embed", inputs=text, truncation_direction=direction)
     assert left == post("/embed", inputs="last " * MAX_TOKENS) != post("/embed", inputs=text)
 
 
-def test_embed_dimensions(post):
-    cut = np.array(post("/embed", inputs=TEXTS))[:, :64]
-    expected = cut / np.linalg.norm(cut, axis=1, keepdims=True)
+def test_embed_dimensions_truncate_and_normalize(post):
+    truncated = np.array(post("/embed", inputs=TEXTS))[:, :64]
+    expected = truncated / np.linalg.norm(truncated, axis=1, keepdims=True)
     assert np.allclose(post("/embed", inputs=TEXTS, dimensions=64), expected, atol=1e-6)
 
 
-def test_embed_encodings(post):
+def test_embed_supports_encoding_formats(post):
     bits = np.packbits(np.array(post("/embed", inputs=TEXTS)) > 0, axis=1)
     assert np.array_equal(post("/embed", inputs=TEXTS, encoding_format="ubinary"), bits)
     assert np.shape(post("/embed", inputs=TEXTS, encoding_format="int8")) == (3, DIMENSION)
@@ -110,18 +110,18 @@ def test_embed_encodings(post):
 
 
 def test_embed_ignores_unknown_fields(post):
-    assert post("/embed", inputs=TEXTS, colour="warm") == post("/embed", inputs=TEXTS)
+    assert post("/embed", inputs=TEXTS, color="warm") == post("/embed", inputs=TEXTS)
 
 
-def test_embed_all_is_one_vector_a_token(post):
+def test_embed_all_returns_one_vector_per_token(post):
     tokens = post("/tokenize", inputs=TEXTS)
     pooled = post("/embed", inputs=TEXTS)
     for vectors, row, vector in zip(post("/embed_all", inputs=TEXTS), tokens, pooled, strict=True):
         assert np.shape(vectors) == (len(row), DIMENSION)
-        assert cosines(np.mean(vectors, axis=0), vector) > 0.99999, "this model's pooling is the mean"
+        assert cosines(np.mean(vectors, axis=0), vector) > 0.99999, "this model uses mean pooling"
 
 
-def test_similarity(post):
+def test_similarity_is_dot_product(post):
     inputs = {"source_sentence": TEXTS[0], "sentences": TEXTS}
     vectors = np.array(post("/embed", inputs=TEXTS))
     assert np.allclose(post("/similarity", inputs=inputs), vectors @ vectors[0], atol=1e-5)
@@ -132,7 +132,7 @@ def test_similarity(post):
 # Tokens
 
 
-def test_tokenize(post):
+def test_tokenize_returns_ids_texts_and_offsets(post):
     (row,) = post("/tokenize", inputs="hello world")
     assert [set(token) for token in row] == [{"id", "text", "special", "start", "stop"}] * 4
     assert [token["id"] for token in row] == [101, 7592, 2088, 102]
@@ -141,14 +141,14 @@ def test_tokenize(post):
     assert [(token["start"], token["stop"]) for token in row] == [(None, None), (0, 5), (6, 11), (None, None)]
 
 
-def test_tokens_are_the_goldens(post, goldens):
+def test_tokenize_matches_goldens(post, goldens):
     texts, _ = goldens
     names = ("texts.json", "tokens.json")
     expected = dict(zip(*(json.loads((GOLDENS / name).read_text()) for name in names)))
     for batch in batches(texts, MAX_BATCH):
         rows = [[token["id"] for token in row] for row in post("/tokenize", inputs=batch)]
-        got = [row if len(row) <= MAX_TOKENS else row[: MAX_TOKENS - 1] + row[-1:] for row in rows]
-        assert got == [expected[text] for text in batch]
+        actual = [row if len(row) <= MAX_TOKENS else row[: MAX_TOKENS - 1] + row[-1:] for row in rows]
+        assert actual == [expected[text] for text in batch]
 
 
 def test_tokenize_offsets_count_bytes(post):
@@ -162,21 +162,21 @@ def test_tokenize_without_special_tokens(post):
     assert len(rows) == 3 and not any(token["special"] for row in rows for token in row)
 
 
-def test_tokenize_does_not_cut(post):
+def test_tokenize_does_not_truncate(post):
     assert len(post("/tokenize", inputs=TOO_LONG)[0]) > MAX_TOKENS
 
 
-def test_decode(post):
+def test_decode_returns_texts(post):
     ids = [101, 7592, 2088, 102]
     assert post("/decode", ids=ids) == ["hello world"]
     assert post("/decode", ids=[ids, [7592]]) == ["hello world", "hello"]
     assert post("/decode", ids=ids, skip_special_tokens=False) == ["[CLS] hello world [SEP]"]
 
 
-# What the server says of itself
+# Metadata
 
 
-def test_info(get):
+def test_info_has_tei_fields(get):
     info = get("/info").json()
     assert MODEL in info["model_id"] and info["model_type"] == {"embedding": {"pooling": "mean"}}
     assert info["max_input_length"] == MAX_TOKENS and info["max_client_batch_size"] == MAX_BATCH
@@ -187,17 +187,17 @@ def test_info(get):
 
 
 @pytest.mark.parametrize("path", ["/health", "/ping"])
-def test_health_is_empty(get, path):
+def test_health_has_empty_body(get, path):
     assert get(path).content == b""
 
 
 SAMPLE = re.compile(r'[a-zA-Z_:][\w:]*(\{(\w+="[^"\n]*",?)*\})? (NaN|[+-]Inf|-?[0-9.e+-]+)( \d+)?')
 
 
-def test_metrics_are_prometheus_text(get):
-    reply = get("/metrics")
-    assert reply.headers["content-type"].startswith("text/plain")
-    lines = [line for line in reply.text.splitlines() if line and not line.startswith("#")]
+def test_metrics_have_prometheus_format(get):
+    response = get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain")
+    lines = [line for line in response.text.splitlines() if line and not line.startswith("#")]
     assert lines and [line for line in lines if not SAMPLE.fullmatch(line)] == []
 
 
@@ -219,7 +219,7 @@ def test_openapi_is_valid_and_complete(get):
         ("/similarity", {"inputs": {"source_sentence": TEXTS[0], "sentences": TEXTS[1:]}}),
     ],
 )
-def test_headers_of_inference(session, url, post, path, fields):
+def test_inference_routes_have_compute_headers(session, url, post, path, fields):
     headers = session.post(url + path, json=fields).headers
     values = {name: int(headers[name]) for name in HEADERS}
     assert headers["x-compute-type"]
@@ -233,7 +233,7 @@ def test_headers_of_inference(session, url, post, path, fields):
 
 @pytest.mark.parametrize("path", ["/embed", "/embed_all"])
 @pytest.mark.parametrize(
-    ("fields", "status", "kind"),
+    ("fields", "status", "error_type"),
     [
         ({"inputs": ""}, 400, "Empty"),
         ({"inputs": []}, 400, "Empty"),
@@ -250,9 +250,9 @@ def test_headers_of_inference(session, url, post, path, fields):
         ({}, 422, "Validation"),
     ],
 )
-def test_bad_fields(post, path, fields, status, kind):
+def test_invalid_fields_are_rejected(post, path, fields, status, error_type):
     error = post(path, status=status, **fields)
-    assert error["error_type"] == kind and len(error["error"]) > 10
+    assert error["error_type"] == error_type and len(error["error"]) > 10
 
 
 @pytest.mark.parametrize(
@@ -274,13 +274,13 @@ def test_bad_fields(post, path, fields, status, kind):
         ("/decode", {"ids": "hello"}, 422),
     ],
 )
-def test_bad_fields_of_other_routes(post, path, fields, status):
+def test_invalid_fields_of_other_routes_are_rejected(post, path, fields, status):
     error = post(path, status=status, **fields)
     assert set(error) == {"error", "error_type"}
     assert error["error_type"] == ("Empty" if status == 400 else "Validation")
 
 
-def test_largest_batch(post):
+def test_max_batch_is_accepted(post):
     assert np.shape(post("/embed", inputs=["hello"] * MAX_BATCH)) == (MAX_BATCH, DIMENSION)
 
 
@@ -297,22 +297,22 @@ def test_largest_batch(post):
         ("DELETE", None, 405),
     ],
 )
-def test_errors_outside_the_fields(session, url, method, body, status):
-    reply = session.request(method, f"{url}/embed", data=body, headers={"content-type": "application/json"})
-    assert reply.status_code == status and set(reply.json()) == {"error", "error_type"}
+def test_invalid_request_has_tei_error(session, url, method, body, status):
+    response = session.request(method, f"{url}/embed", data=body, headers={"content-type": "application/json"})
+    assert response.status_code == status and set(response.json()) == {"error", "error_type"}
 
 
-def test_text_of_five_megabytes(session, url):
-    reply = session.post(f"{url}/embed", json={"inputs": "candle " * 750_000})
-    assert reply.status_code in (200, 413), "cut like any long text, or too large a body"
+def test_huge_text_is_truncated_or_too_large(session, url):
+    response = session.post(f"{url}/embed", json={"inputs": "candle " * 750_000})
+    assert response.status_code in (200, 413), "truncated like any long text, or body too large"
 
 
-def test_numbers_are_json(session, url):
-    """No NaN, which json.loads would take."""
+def test_numbers_are_valid_json(session, url):
+    """Rejects NaN and Infinity, which json.loads would accept."""
 
-    def refuse(word):
-        raise AssertionError(word)
+    def reject(constant):
+        raise AssertionError(constant)
 
-    reply = session.post(f"{url}/embed", json={"inputs": [" ", "\u0000\u0001", "🕯"]})
-    assert reply.status_code == 200
-    json.loads(reply.text, parse_constant=refuse)
+    response = session.post(f"{url}/embed", json={"inputs": [" ", "\u0000\u0001", "🕯"]})
+    assert response.status_code == 200
+    json.loads(response.text, parse_constant=reject)
