@@ -1,4 +1,4 @@
-"""A corpus, tealight's own vectors of it, and the order that arithmetic gives."""
+"""A corpus with its embeddings, and exact nearest neighbors to compare search results with."""
 
 import json
 import os
@@ -18,8 +18,8 @@ QUESTIONS = ["How can I get back into my account?", "an animal with many arms", 
              "what the weather will be", "a programming language"]
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:tealight:point")
 FIELDS = ("document_id", "chunk", "text", "start", "end", "model")
-# What one index or another has no place for. Each has to be refused by name, or changed to what the index takes.
-ODD = {
+# Metadata that some vector stores do not accept. Each field must be rejected by name or converted to a supported value.
+ODD_FIELDS = {
     "null": None, "nested": {"a": {"b": [1, None]}}, "numbers": [1, 2.5], "mixed": [1, "a", True], "lists": [[1], [2]],
     "empty list": [], "empty object": {}, "big": 2**63 + 1, "small": 1e-7, "huge": 1e308, "long": "x" * 5000, "$dollar": 1, "#hash": 1, "": 1,
     "a.b": 1, "größe": 1, "my-key": 1, "_id": "a", "_additional": 1, "$meta": 1, "nul": "a\0b", "quote": "it's \\ \"this\"\t\n",
@@ -30,8 +30,8 @@ def point_id(document_id, chunk, model=MODEL):
     return str(uuid.uuid5(NAMESPACE, f"{document_id}\n{chunk}\n{model}"))
 
 
-def name_of(document):
-    """What a document is called: by its id, or by its text where it has none."""
+def document_id_of(document):
+    """The id of a document, or a hash of its text if it has none."""
     if "id" in document:
         return str(document["id"])
     import hashlib
@@ -40,36 +40,36 @@ def name_of(document):
 
 
 def tealight(*arguments, env=None, code=0, input=None):
-    """Runs tealight; its output, or what it says on standard error where it has to fail."""
+    """Runs tealight. Returns its output, or its standard error if it is expected to fail."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "TEALIGHT_"))}
     command = [TEALIGHT, *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, env={**environment, **(env or {})}, input=input, capture_output=True, timeout=300)
-    said = done.stderr.decode(errors="replace")
-    assert (done.returncode == 0) == (code == 0), f"{command}: {done.returncode}\n{said[-2000:]}"
-    return done.stdout if code == 0 else said
+    result = subprocess.run(command, cwd=ROOT, env={**environment, **(env or {})}, input=input, capture_output=True, timeout=300)
+    message = result.stderr.decode(errors="replace")
+    assert (result.returncode == 0) == (code == 0), f"{command}: {result.returncode}\n{message[-2000:]}"
+    return result.stdout if code == 0 else message
 
 
-def write(path, documents):
+def write_jsonl(path, documents):
     path.write_text("".join(json.dumps(document, ensure_ascii=False) + "\n" for document in documents))
     return path
 
 
-def lines(output):
-    """Its lines. A text may hold whatever else Python takes for the end of a line."""
+def split_lines(output):
+    """Lines that end with a newline. Unlike splitlines, it does not split at other line separators within texts."""
     return output.removesuffix(b"\n").split(b"\n")
 
 
-def bodies(output):
-    """One request body a line."""
-    return [json.loads(line) for line in lines(output)]
+def parse_bodies(output):
+    """Parses one request body per line."""
+    return [json.loads(line) for line in split_lines(output)]
 
 
-def agree(found, rows, scores, tolerance=0.0):
-    """The ids found are those with the best scores, in their order. Only rows whose scores are that near may change places."""
+def assert_nearest(found, rows, scores, tolerance=0.0):
+    """Asserts that the ids found have the best scores, in order. Rows may be swapped if their scores differ by at most `tolerance`."""
     best = np.sort(scores)[::-1][: len(found)]
-    got = np.array([scores[rows[str(id)]] for id in found])
+    actual = np.array([scores[rows[str(id)]] for id in found])
     assert len(found) == len(set(found)) == min(10, len(scores)), found
-    assert np.abs(got - best).max() <= tolerance, list(zip(got, best))
+    assert np.abs(actual - best).max() <= tolerance, list(zip(actual, best))
 
 
 def cosines(vectors, query):
@@ -78,12 +78,12 @@ def cosines(vectors, query):
 
 
 def l2(vectors, query):
-    """Larger is nearer."""
+    """Negated squared L2 distance, so that larger is nearer."""
     return -((np.asarray(vectors, dtype=np.float64) - np.asarray(query, dtype=np.float64)) ** 2).sum(axis=1)
 
 
 def hamming(bits, query):
-    """Larger is nearer; rows of bytes, signed or not."""
+    """Negated Hamming distance, so that larger is nearer. Bytes may be signed or unsigned."""
     bits, query = np.asarray(bits).astype(np.uint8), np.asarray(query).astype(np.uint8)
     return -np.unpackbits(bits ^ query, axis=1).sum(axis=1).astype(np.float64)
 
@@ -91,30 +91,30 @@ def hamming(bits, query):
 @pytest.fixture(scope="session")
 def documents():
     texts = json.loads((ROOT / "tests/goldens/texts.json").read_text())
-    kept = [text for text in dict.fromkeys(texts) if text.strip() and len(text) <= 300 and "\0" not in text]
-    assert len(kept) > 200
+    usable = [text for text in dict.fromkeys(texts) if text.strip() and len(text) <= 300 and "\0" not in text]
+    assert len(usable) > 200
     kinds = ["letter", "note", "Grüße, 世界 'quoted' \\ \t \"it\""]
-    made = []
-    for n, text in enumerate(kept):
+    corpus = []
+    for n, text in enumerate(usable):
         metadata = {"number": n, "ratio": n / 7, "even": n % 2 == 0, "kind": kinds[n % 3], "tags": ["all", f"t{n % 5}"]}
-        made.append({"id": n if n % 10 == 3 else f"doc/{n}", "text": text, "metadata": metadata})
-    del made[17]["id"], made[18]["metadata"]
-    return made
+        corpus.append({"id": n if n % 10 == 3 else f"doc/{n}", "text": text, "metadata": metadata})
+    del corpus[17]["id"], corpus[18]["metadata"]
+    return corpus
 
 
 @pytest.fixture(scope="session")
-def file(documents, tmp_path_factory):
-    return write(tmp_path_factory.mktemp("corpus") / "docs.jsonl", documents)
+def corpus_file(documents, tmp_path_factory):
+    return write_jsonl(tmp_path_factory.mktemp("corpus") / "docs.jsonl", documents)
 
 
 @pytest.fixture(scope="session")
-def corpus(documents, file):
-    """The ids of the points, their rows, and their vectors in float64."""
-    records = bodies(tealight("embed", "--input", file, "--format", "jsonl"))
+def corpus(documents, corpus_file):
+    """Point ids, the row of each id, float64 embeddings [points, DIMENSION], and the documents."""
+    records = parse_bodies(tealight("embed", "--input", corpus_file, "--format", "jsonl"))
     assert len(records) == len(documents)
     vectors = np.array([record["embedding"] for record in records], dtype=np.float64)
     assert vectors.shape == (len(documents), DIMENSION)
-    ids = [point_id(name_of(document), 0) for document in documents]
+    ids = [point_id(document_id_of(document), 0) for document in documents]
     return types.SimpleNamespace(ids=ids, rows={id: row for row, id in enumerate(ids)}, vectors=vectors, documents=documents)
 
 
@@ -128,46 +128,46 @@ def queries(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def made(file):
-    """What tealight makes of the corpus: in a format, with options."""
-    def make(format, *options):
-        return tealight("embed", "--input", file, "--format", format, *options)
+def corpus_as(corpus_file):
+    """Embeds the corpus and writes it in a format, with options."""
+    def embed(format, *options):
+        return tealight("embed", "--input", corpus_file, "--format", format, *options)
 
-    return make
+    return embed
 
 
-@pytest.fixture(params=ODD, ids=lambda key: key or "no name")
-def odd(request, tmp_path):
-    """A document with a field that not every index takes, written in a format: None where tealight refuses it by name."""
-    key, value = request.param, ODD[request.param]
-    # Its neighbours must not be lost with it.
-    path = write(tmp_path / "odd.jsonl", [{"id": "odd", "text": "a candle", "metadata": {key: value, "fine": 1}}])
+@pytest.fixture(params=ODD_FIELDS, ids=lambda key: key or "empty name")
+def odd_field(request, tmp_path):
+    """Embeds a document with an unusual metadata field. The result is None if tealight rejects the field by name."""
+    key, value = request.param, ODD_FIELDS[request.param]
+    # The other field of the document must not be lost.
+    path = write_jsonl(tmp_path / "odd.jsonl", [{"id": "odd", "text": "a candle", "metadata": {key: value, "fine": 1}}])
 
-    def make(format, *options):
+    def embed(format, *options):
         command = [TEALIGHT, "embed", "--input", str(path), "--format", format, *options]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60)
-        if done.returncode == 0:
-            return done.stdout
-        said = done.stderr.decode(errors="replace")
-        assert "odd" in said and (key in said or repr(key) in said or json.dumps(key) in said), said
-        assert "panicked" not in said, said
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60)
+        if result.returncode == 0:
+            return result.stdout
+        message = result.stderr.decode(errors="replace")
+        assert "odd" in message and (key in message or repr(key) in message or json.dumps(key) in message), message
+        assert "panicked" not in message, message
         return None
 
-    make.key, make.value = key, value
-    return make
+    embed.key, embed.value = key, value
+    return embed
 
 
 def check_points(points, corpus):
-    """Pairs of id and payload are those of the corpus: every one, once, with what its document says."""
+    """Asserts that the (id, payload) pairs are exactly those of the corpus, each once, with the fields and metadata of its document."""
     by_id = dict(points)
     assert len(points) == len(by_id) and set(by_id) == set(corpus.ids)
     for id, document in zip(corpus.ids, corpus.documents):
         payload = by_id[id]
-        assert payload["document_id"] == name_of(document) and (payload["chunk"], payload["model"]) == (0, MODEL)
+        assert payload["document_id"] == document_id_of(document) and (payload["chunk"], payload["model"]) == (0, MODEL)
         assert payload["text"] == document["text"][payload["start"] : payload["end"]], payload
         assert id == point_id(payload["document_id"], payload["chunk"], payload["model"])
-        rest = {key: value for key, value in payload.items() if key not in FIELDS}
+        metadata = {key: value for key, value in payload.items() if key not in FIELDS}
         expected = document.get("metadata", {})
-        assert set(rest) == set(expected), (rest, expected)
+        assert set(metadata) == set(expected), (metadata, expected)
         assert all(value == pytest.approx(expected[key], rel=1e-12) if isinstance(value, float) else value == expected[key]
-                   for key, value in rest.items()), (rest, expected)
+                   for key, value in metadata.items()), (metadata, expected)

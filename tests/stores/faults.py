@@ -1,4 +1,4 @@
-"""What stands between tealight and a server and does it harm, the same harm every time."""
+"""Proxies between tealight and a server that inject deterministic faults."""
 
 import datetime
 import hashlib
@@ -14,33 +14,33 @@ import threading
 import time
 import urllib.parse
 
-KINDS = ["reset", "early", "429", "500", "503", "slow", "lost", "cut"]
+FAULTS = ["reset", "early", "429", "500", "503", "slow", "lost", "cut"]
 
 
-def always(kind, times=2):
-    """The same harm to every request, so many times."""
-    return lambda _: [kind] * times
+def always(fault, times=2):
+    """The same fault for the first attempts of every request."""
+    return lambda _: [fault] * times
 
 
-def mixed(seed, kinds=KINDS):
-    """Up to three harms to a request, drawn from the seed and from the request alone: in whatever order requests come."""
+def mixed(seed, faults=FAULTS):
+    """Up to three faults per request. They depend only on the seed and the request, not on the order of requests."""
     def plan(identity):
-        draw = random.Random(f"{seed} {identity}")
-        return draw.choices(kinds, k=draw.randint(0, 3))
+        rng = random.Random(f"{seed} {identity}")
+        return rng.choices(faults, k=rng.randint(0, 3))
 
     return plan
 
 
 class Proxy(http.server.ThreadingHTTPServer):
-    """Passes requests on, after the harm planned for them.
+    """Forwards requests after injecting the faults planned for them.
 
-    reset   the connection is closed before there is an answer; the server never hears of the request
-    early   the same, with half of the request read
-    429, 500, 503   said in the server's place; 429 with a Retry-After of a second
-    slow    the answer comes in two parts, with a pause between them
-    lost    the server does what it is asked to, and the connection is closed without its answer
-    cut     the same, with half of the answer written
-    partial   of a _bulk, every other document is refused for now
+    reset   resets the connection before a response; the server does not receive the request
+    early   as reset, after half of the request has been read
+    429, 500, 503   responds with this status instead of the server; 429 with a Retry-After of one second
+    slow    sends the response in two parts with a pause between them
+    lost    the server processes the request, but the connection is reset without a response
+    cut     as lost, after half of the response has been written
+    partial   rejects every other document of a _bulk request with status 429
     """
 
     daemon_threads = True
@@ -48,23 +48,23 @@ class Proxy(http.server.ThreadingHTTPServer):
 
     def __init__(self, upstream, plan=always("", 0), port=0, check=None):
         self.upstream, self.plan, self.check = urllib.parse.urlparse(upstream), plan, check
-        self.lock, self.attempts, self.after = threading.Lock(), {}, {}
-        self.done, self.early, self.wrong = [], [], []
+        self.lock, self.attempts, self.retry_at = threading.Lock(), {}, {}
+        self.injected, self.premature, self.check_errors = [], [], []
         super().__init__(("127.0.0.1", port), ProxyHandler)
         self.address = f"127.0.0.1:{self.server_port}"
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
-    def next_harm(self, identity):
+    def next_fault(self, identity):
         with self.lock:
             attempt = self.attempts[identity] = self.attempts.get(identity, -1) + 1
-            if time.monotonic() < self.after.pop(identity, 0):
-                self.early.append(identity)
-            harms = self.plan(identity)
-            harm = harms[attempt] if attempt < len(harms) else None
-            if harm == "429":
-                self.after[identity] = time.monotonic() + 0.95
-            self.done.append(harm)
-            return harm
+            if time.monotonic() < self.retry_at.pop(identity, 0):
+                self.premature.append(identity)
+            faults = self.plan(identity)
+            fault = faults[attempt] if attempt < len(faults) else None
+            if fault == "429":
+                self.retry_at[identity] = time.monotonic() + 0.95
+            self.injected.append(fault)
+            return fault
 
     def handle_error(self, request, client_address):
         pass
@@ -76,13 +76,13 @@ class ProxyHandler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
-    def drop(self):
-        """Closes the connection so that the other side finds it reset."""
+    def reset(self):
+        """Resets the connection."""
         self.close_connection = True
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.connection.close()
 
-    def body(self, share=1.0):
+    def read_body(self, fraction=1.0):
         if self.headers.get("transfer-encoding", "").lower() == "chunked":
             parts = []
             while size := int(self.rfile.readline().split(b";")[0], 16):
@@ -90,9 +90,9 @@ class ProxyHandler(http.server.BaseHTTPRequestHandler):
                 self.rfile.readline()
             self.rfile.readline()
             return b"".join(parts)
-        return self.rfile.read(int(int(self.headers.get("content-length", 0)) * share))
+        return self.rfile.read(int(int(self.headers.get("content-length", 0)) * fraction))
 
-    def answer(self, status, headers, body, pause=0.0, share=1.0):
+    def respond(self, status, headers, body, pause=0.0, fraction=1.0):
         self.send_response(status)
         for name, value in headers:
             self.send_header(name, value)
@@ -102,74 +102,74 @@ class ProxyHandler(http.server.BaseHTTPRequestHandler):
             return
         half = len(body) // 2
         self.wfile.write(body[:half])
-        if share < 1:
+        if fraction < 1:
             self.wfile.flush()
-            return self.drop()
+            return self.reset()
         time.sleep(pause)
         self.wfile.write(body[half:])
 
     def forward(self, body):
         upstream = http.client.HTTPConnection(self.server.upstream.hostname, self.server.upstream.port, timeout=60)
-        unwanted = ("host", "connection", "transfer-encoding", "content-length", "expect", "accept-encoding")
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in unwanted}
+        hop_headers = ("host", "connection", "transfer-encoding", "content-length", "expect", "accept-encoding")
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in hop_headers}
         upstream.request(self.command, self.path, body, headers | {"content-length": str(len(body))})
-        reply = upstream.getresponse()
-        kept = [(name, value) for name, value in reply.getheaders() if name.lower() not in ("content-length", "transfer-encoding", "connection")]
-        return reply.status, kept, reply.read()
+        response = upstream.getresponse()
+        response_headers = [(name, value) for name, value in response.getheaders() if name.lower() not in ("content-length", "transfer-encoding", "connection")]
+        return response.status, response_headers, response.read()
 
     def partial(self, body):
-        """What a node says that has no room for all of it."""
+        """Responds like a node whose write queue accepts only some of the documents."""
         rows = body.splitlines(keepends=True)
         pairs = list(zip(rows[::2], rows[1::2]))
-        kept = [number for number, (action, _) in enumerate(pairs) if hashlib.sha256(action).digest()[0] % 2]
-        refused = {"type": "es_rejected_execution_exception", "reason": "rejected execution of coordinating operation"}
-        items = [{"index": json.loads(action)["index"] | {"status": 429, "error": refused}} for action, _ in pairs]
+        accepted = [number for number, (action, _) in enumerate(pairs) if hashlib.sha256(action).digest()[0] % 2]
+        rejection = {"type": "es_rejected_execution_exception", "reason": "rejected execution of coordinating operation"}
+        items = [{"index": json.loads(action)["index"] | {"status": 429, "error": rejection}} for action, _ in pairs]
         headers = [("content-type", "application/json")]
-        if kept:
-            status, headers, said = self.forward(b"".join(row for number in kept for row in pairs[number]))
+        if accepted:
+            status, headers, response = self.forward(b"".join(row for number in accepted for row in pairs[number]))
             if status != 200:
-                return status, headers, said
-            for number, item in zip(kept, json.loads(said)["items"]):
+                return status, headers, response
+            for number, item in zip(accepted, json.loads(response)["items"]):
                 items[number] = item
         return 200, headers, json.dumps({"took": 1, "errors": True, "items": items}).encode()
 
     def serve(self):
         identity = f"{self.command} {self.path} {self.headers.get('content-length')}"
-        harm = self.server.next_harm(identity)
-        if harm == "early":
-            self.body(0.5)
-            return self.drop()
-        body = self.body()
+        fault = self.server.next_fault(identity)
+        if fault == "early":
+            self.read_body(0.5)
+            return self.reset()
+        body = self.read_body()
         if self.server.check:
             try:
                 self.server.check(self.command, self.path, self.headers, body)
-            except Exception as wrong:
-                self.server.wrong.append(repr(wrong))
-                return self.answer(403, [("content-type", "application/json")], b'{"message":"The request signature we calculated does not match"}')
-        if harm == "reset":
-            return self.drop()
-        if harm in ("429", "500", "503"):
-            later = [("retry-after", "1")] if harm == "429" else []
-            return self.answer(int(harm), [("content-type", "application/json"), *later], b'{"message":"not now"}')
-        if harm == "partial" and self.path.partition("?")[0].endswith("/_bulk"):
-            return self.answer(*self.partial(body))
-        reply = self.forward(body)
-        if harm == "lost":
-            return self.drop()
-        self.answer(*reply, pause=1.0 if harm == "slow" else 0.0, share=0.5 if harm == "cut" else 1.0)
+            except Exception as error:
+                self.server.check_errors.append(repr(error))
+                return self.respond(403, [("content-type", "application/json")], b'{"message":"The request signature we calculated does not match"}')
+        if fault == "reset":
+            return self.reset()
+        if fault in ("429", "500", "503"):
+            retry_after = [("retry-after", "1")] if fault == "429" else []
+            return self.respond(int(fault), [("content-type", "application/json"), *retry_after], b'{"message":"not now"}')
+        if fault == "partial" and self.path.partition("?")[0].endswith("/_bulk"):
+            return self.respond(*self.partial(body))
+        response = self.forward(body)
+        if fault == "lost":
+            return self.reset()
+        self.respond(*response, pause=1.0 if fault == "slow" else 0.0, fraction=0.5 if fault == "cut" else 1.0)
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = serve
 
 
-class Cut(socketserver.ThreadingTCPServer):
-    """Passes bytes on. The first connections end after so many bytes from the client, one number each."""
+class TruncatingProxy(socketserver.ThreadingTCPServer):
+    """Forwards bytes. Closes the first connections after the numbers of bytes from the client that `limits` lists, one per connection."""
 
     daemon_threads = True
     allow_reuse_address = True
 
     def __init__(self, port, limits):
         self.target, self.limits, self.lock, self.connections = port, list(limits), threading.Lock(), 0
-        super().__init__(("127.0.0.1", 0), CutHandler)
+        super().__init__(("127.0.0.1", 0), TruncatingProxyHandler)
         self.port = self.server_address[1]
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -177,37 +177,37 @@ class Cut(socketserver.ThreadingTCPServer):
         pass
 
 
-class CutHandler(socketserver.BaseRequestHandler):
+class TruncatingProxyHandler(socketserver.BaseRequestHandler):
     def handle(self):
         with self.server.lock:
             self.server.connections += 1
-            left = self.server.limits.pop(0) if self.server.limits else float("inf")
+            remaining = self.server.limits.pop(0) if self.server.limits else float("inf")
         upstream = socket.create_connection(("127.0.0.1", self.server.target))
 
-        def back():
+        def forward_responses():
             try:
                 while data := upstream.recv(65536):
                     self.request.sendall(data)
             except OSError:
                 pass
 
-        threading.Thread(target=back, daemon=True).start()
+        threading.Thread(target=forward_responses, daemon=True).start()
         try:
-            while left > 0 and (data := self.request.recv(65536)):
-                data = data[: int(min(left, len(data)))]
-                left -= len(data)
+            while remaining > 0 and (data := self.request.recv(65536)):
+                data = data[: int(min(remaining, len(data)))]
+                remaining -= len(data)
                 upstream.sendall(data)
         finally:
-            for end in (self.request, upstream):
+            for connection in (self.request, upstream):
                 try:
-                    end.shutdown(socket.SHUT_RDWR)
+                    connection.shutdown(socket.SHUT_RDWR)
                 except OSError:
                     pass
             upstream.close()
 
 
-class Tls(socketserver.ThreadingTCPServer):
-    """Encrypts for a PostgreSQL that cannot, with a certificate of an authority of its own."""
+class TlsProxy(socketserver.ThreadingTCPServer):
+    """Terminates TLS for a PostgreSQL without it, with a certificate from its own certificate authority."""
 
     daemon_threads = True
     allow_reuse_address = True
@@ -216,7 +216,7 @@ class Tls(socketserver.ThreadingTCPServer):
         self.target, self.authority = port, folder / "authority.pem"
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.load_cert_chain(certificate(folder, self.authority, name))
-        super().__init__(("127.0.0.1", 0), TlsHandler)
+        super().__init__(("127.0.0.1", 0), TlsProxyHandler)
         self.port = self.server_address[1]
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -224,18 +224,18 @@ class Tls(socketserver.ThreadingTCPServer):
         pass
 
 
-class TlsHandler(socketserver.BaseRequestHandler):
+class TlsProxyHandler(socketserver.BaseRequestHandler):
     def handle(self):
-        # What a client asks for encryption with, before anything else.
+        # The SSLRequest message, which a client sends first.
         assert self.request.recv(8) == struct.pack(">II", 8, 80877103)
         self.request.sendall(b"S")
-        with self.server.context.wrap_socket(self.request, server_side=True) as inner:
+        with self.server.context.wrap_socket(self.request, server_side=True) as client:
             with socket.create_connection(("127.0.0.1", self.server.target)) as upstream:
-                threading.Thread(target=pass_on, args=(upstream, inner), daemon=True).start()
-                pass_on(inner, upstream)
+                threading.Thread(target=forward_bytes, args=(upstream, client), daemon=True).start()
+                forward_bytes(client, upstream)
 
 
-def pass_on(source, target):
+def forward_bytes(source, target):
     try:
         while data := source.recv(65536):
             target.sendall(data)
@@ -244,7 +244,7 @@ def pass_on(source, target):
 
 
 def certificate(folder, authority, name):
-    """A file of a certificate for a name with its key, and that of the authority that has signed it."""
+    """Writes a certificate for a name with its key, and the certificate of the authority that signed it. Returns the file of the certificate and key."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -267,7 +267,7 @@ def certificate(folder, authority, name):
 
 
 def signature(service, secret, token=None):
-    """A check of AWS's signature, version 4, made again with AWS's own code from what was signed."""
+    """A function that verifies an AWS signature (SigV4) by recomputing it with botocore."""
     from botocore.auth import S3SigV4Auth, SigV4Auth
     from botocore.awsrequest import AWSRequest
     from botocore.credentials import Credentials
@@ -275,13 +275,13 @@ def signature(service, secret, token=None):
     def check(method, path, headers, body):
         scheme, _, rest = headers["authorization"].partition(" ")
         parts = dict(part.strip().split("=", 1) for part in rest.split(","))
-        key, date, region, named, end = parts["Credential"].split("/")
-        assert (scheme, named, end) == ("AWS4-HMAC-SHA256", service, "aws4_request"), rest
+        key, date, region, scope_service, terminator = parts["Credential"].split("/")
+        assert (scheme, scope_service, terminator) == ("AWS4-HMAC-SHA256", service, "aws4_request"), rest
         names = parts["SignedHeaders"].split(";")
         assert "host" in names and "x-amz-date" in names and names == sorted(names), names
         assert not token or (headers["x-amz-security-token"] == token and "x-amz-security-token" in names)
-        told = headers.get("x-amz-content-sha256")
-        assert told in (None, "UNSIGNED-PAYLOAD", hashlib.sha256(body).hexdigest()) or told.startswith("STREAMING-"), told
+        payload_hash = headers.get("x-amz-content-sha256")
+        assert payload_hash in (None, "UNSIGNED-PAYLOAD", hashlib.sha256(body).hexdigest()) or payload_hash.startswith("STREAMING-"), payload_hash
         request = AWSRequest(method, f"http://{headers['host']}{path}", data=body, headers={name: headers[name] for name in names})
         request.context["timestamp"] = headers["x-amz-date"]
         assert headers["x-amz-date"].startswith(date)

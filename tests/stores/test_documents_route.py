@@ -1,4 +1,4 @@
-"""POST /documents makes the same bodies as the command line."""
+"""POST /documents returns the same bodies as the command line."""
 
 import json
 import subprocess
@@ -6,7 +6,7 @@ import subprocess
 import numpy as np
 import pytest
 import requests
-from conftest import ROOT, TEALIGHT, bodies, lines, tealight, write
+from conftest import ROOT, TEALIGHT, parse_bodies, split_lines, tealight, write_jsonl
 from servers import free_port, wait_for
 
 VECTORS = ("vector", "values", "embeddings", "float32")
@@ -25,33 +25,33 @@ def url(tmp_path_factory):
         process.wait(30)
 
 
-def split(value, vectors):
-    """A body without its vectors, which are put aside."""
+def extract_vectors(value, vectors):
+    """A body without its vectors, which are appended to `vectors`."""
     if isinstance(value, list):
-        return [split(item, vectors) for item in value]
+        return [extract_vectors(item, vectors) for item in value]
     if not isinstance(value, dict):
         return value
     vectors += [value[key] for key in value if key in VECTORS]
-    return {key: split(item, vectors) for key, item in value.items() if key not in VECTORS}
+    return {key: extract_vectors(item, vectors) for key, item in value.items() if key not in VECTORS}
 
 
 @pytest.mark.parametrize("format", ["qdrant", "pinecone", "s3-vectors", "opensearch", "elasticsearch", "chroma", "weaviate", "milvus", "turbopuffer"])
-def test_bodies_are_the_same(url, tmp_path, format):
-    documents = [{"id": "a", "text": "a candle"}, {"id": 7, "text": "an octopus", "metadata": {"year": 1999}}, {"text": "no name"}]
-    reply = requests.post(url, json={"documents": documents, "format": format}, timeout=60)
-    assert reply.status_code == 200, reply.text
-    expected = tealight("embed", "--input", write(tmp_path / "d.jsonl", documents), "--format", format)
-    mine, theirs = [], []
-    assert split(bodies(reply.content), mine) == split(bodies(expected), theirs)
-    assert len(mine) == len(theirs) > 0
-    for one, other in zip(mine, theirs):
-        assert np.abs(np.array(one) - np.array(other)).max() < 1e-6
+def test_bodies_equal_command_line(url, tmp_path, format):
+    documents = [{"id": "a", "text": "a candle"}, {"id": 7, "text": "an octopus", "metadata": {"year": 1999}}, {"text": "no id"}]
+    response = requests.post(url, json={"documents": documents, "format": format}, timeout=60)
+    assert response.status_code == 200, response.text
+    expected = tealight("embed", "--input", write_jsonl(tmp_path / "d.jsonl", documents), "--format", format)
+    route_vectors, cli_vectors = [], []
+    assert extract_vectors(parse_bodies(response.content), route_vectors) == extract_vectors(parse_bodies(expected), cli_vectors)
+    assert len(route_vectors) == len(cli_vectors) > 0
+    for route_vector, cli_vector in zip(route_vectors, cli_vectors):
+        assert np.abs(np.array(route_vector) - np.array(cli_vector)).max() < 1e-6
 
 
-def test_statements_are_lines(url):
-    reply = requests.post(url, json={"documents": [{"id": "a", "text": "it's"}], "format": "pgvector-sql"}, timeout=60)
-    [statement] = lines(reply.content)
-    assert reply.status_code == 200 and statement.startswith(b"INSERT INTO") and b"it''s" in statement
+def test_sql_has_one_statement_per_line(url):
+    response = requests.post(url, json={"documents": [{"id": "a", "text": "it's"}], "format": "pgvector-sql"}, timeout=60)
+    [statement] = split_lines(response.content)
+    assert response.status_code == 200 and statement.startswith(b"INSERT INTO") and b"it''s" in statement
 
 
 @pytest.mark.parametrize("body, word", [
@@ -62,6 +62,6 @@ def test_statements_are_lines(url):
     ({"format": "qdrant"}, "documents"),
     ({"documents": [{"text": "a"}], "format": "qdrant", "chunk": {"tokens": 8, "overlap": 8}}, "overlap"),
 ])
-def test_mistakes_are_named(url, body, word):
-    reply = requests.post(url, json=body, timeout=60)
-    assert reply.status_code in (400, 422) and word in json.dumps(reply.json()["error"]), reply.text
+def test_invalid_request_names_field(url, body, word):
+    response = requests.post(url, json=body, timeout=60)
+    assert response.status_code in (400, 422) and word in json.dumps(response.json()["error"]), response.text

@@ -1,4 +1,4 @@
-"""LanceDB reads the Arrow stream, and merges it a second time."""
+"""LanceDB reads the Arrow stream and merges a second copy without duplicates."""
 
 import io
 import json
@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from conftest import agree, check_points, cosines, hamming
+from conftest import assert_nearest, check_points, cosines, hamming
 
 
 @pytest.fixture
@@ -32,39 +32,39 @@ def points(table):
         yield row.pop("id"), row | metadata
 
 
-def test_the_stream_is_a_table(database, corpus, made, queries):
-    table = load(database, made("arrow"))
+def test_arrow_stream_is_searchable_table(database, corpus, corpus_as, queries):
+    table = load(database, corpus_as("arrow"))
     vector = table.schema.field("vector").type
     assert vector.list_size == 384 and vector.value_type == pa.float32()
     assert [table.schema.field(name).type for name in ("chunk", "start", "end")] == [pa.int32()] * 3
     check_points(list(points(table.to_arrow())), corpus)
     for query in queries:
         found = table.search(query, vector_column_name="vector").distance_type("cosine").limit(10).to_list()
-        agree([row["id"] for row in found], corpus.rows, cosines(corpus.vectors, query), 1e-6)
+        assert_nearest([row["id"] for row in found], corpus.rows, cosines(corpus.vectors, query), 1e-6)
 
 
-def test_bits_are_bytes(database, corpus, made):
-    table = load(database, made("arrow", "--encoding", "binary"))
+def test_binary_vectors_are_packed_bytes(database, corpus, corpus_as):
+    table = load(database, corpus_as("arrow", "--encoding", "binary"))
     bits = {row["id"]: row["vector"] for row in table.to_arrow().to_pylist()}
     assert table.schema.field("vector").type.value_type == pa.uint8()
     matrix = np.array([bits[id] for id in corpus.ids])
     assert np.array_equal(matrix, np.packbits(corpus.vectors > 0, axis=1))
     for row in (0, 50, 150):
         found = table.search(matrix[row].astype(np.uint8), vector_column_name="vector").distance_type("hamming").limit(10).to_list()
-        agree([row["id"] for row in found], corpus.rows, hamming(matrix, matrix[row]))
+        assert_nearest([row["id"] for row in found], corpus.rows, hamming(matrix, matrix[row]))
 
 
-def test_parquet_has_the_same_columns(corpus, made):
-    table = pyarrow.parquet.read_table(io.BytesIO(made("parquet")))
-    stream = pa.ipc.open_stream(made("arrow")).read_all()
+def test_parquet_equals_arrow(corpus, corpus_as):
+    table = pyarrow.parquet.read_table(io.BytesIO(corpus_as("parquet")))
+    stream = pa.ipc.open_stream(corpus_as("arrow")).read_all()
     assert table.column_names == stream.column_names
     check_points(list(points(table)), corpus)
     matrix = np.array([row["vector"] for row in table.to_pylist()])
     assert np.array_equal(matrix.astype(np.float32), corpus.vectors.astype(np.float32))
 
 
-def test_no_odd_field_is_refused(database, odd):
-    output = odd("arrow")
+def test_odd_fields_are_accepted(database, odd_field):
+    output = odd_field("arrow")
     assert output is not None
     [(_, row)] = points(load(database, output).to_arrow())
-    assert row[odd.key] == pytest.approx(odd.value) if isinstance(odd.value, float) else row[odd.key] == odd.value
+    assert row[odd_field.key] == pytest.approx(odd_field.value) if isinstance(odd_field.value, float) else row[odd_field.key] == odd_field.value

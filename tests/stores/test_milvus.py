@@ -1,4 +1,4 @@
-"""Milvus takes the bodies at its REST as they are."""
+"""A Milvus server accepts the request bodies unchanged."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import requests
 import servers
-from conftest import agree, check_points, cosines, lines
+from conftest import assert_nearest, check_points, cosines, split_lines
 from pymilvus import DataType, MilvusClient
 
 
@@ -23,39 +23,39 @@ def milvus(tmp_path_factory):
         yield url, client
 
 
-def post(url, verb, body):
-    # The newest server to be had as a package has the first version of the REST, whose bodies are the same.
-    reply = requests.post(f"{url}/v1/vector/{verb}", data=body, headers={"content-type": "application/json"}, timeout=60).json()
-    assert reply["code"] == 200, reply
-    return reply["data"]
+def post(url, operation, body):
+    # The newest server available as a package has version 1 of the REST API, whose bodies are the same.
+    response = requests.post(f"{url}/v1/vector/{operation}", data=body, headers={"content-type": "application/json"}, timeout=60).json()
+    assert response["code"] == 200, response
+    return response["data"]
 
 
-def everything(client):
+def all_rows(client):
     return client.query("documents", filter='id != ""', output_fields=["*"], limit=10_000)
 
 
-def test_bodies_are_its_upserts(milvus, corpus, made, queries):
+def test_bodies_are_valid_upserts(milvus, corpus, corpus_as, queries):
     url, client = milvus
     for _ in range(2):
-        for line in lines(made("milvus")):
+        for line in split_lines(corpus_as("milvus")):
             post(url, "upsert", line)
-        rows = everything(client)
+        rows = all_rows(client)
         assert len(rows) == len(corpus.ids)
     check_points([(row["id"], {key: value for key, value in row.items() if key not in ("id", "vector")}) for row in rows], corpus)
     for query in np.asarray(queries, dtype=float):
         found = client.search("documents", [query.tolist()], limit=10)[0]
-        agree([hit["id"] for hit in found], corpus.rows, cosines(corpus.vectors, query), 1e-6)
+        assert_nearest([hit["id"] for hit in found], corpus.rows, cosines(corpus.vectors, query), 1e-6)
 
 
-def test_no_odd_field_is_refused(milvus, odd):
+def test_odd_fields_are_accepted(milvus, odd_field):
     url, client = milvus
-    output = odd("milvus")
+    output = odd_field("milvus")
     if output is None:
         return
-    for line in lines(output):
+    for line in split_lines(output):
         post(url, "upsert", line)
     [row] = client.query("documents", filter='document_id == "odd"', output_fields=["*"])
-    if isinstance(odd.value, float):
-        # A number without a point would be read as an integer.
-        assert math.isclose(row[odd.key], odd.value)
+    if isinstance(odd_field.value, float):
+        # A number without a decimal point would be parsed as an integer.
+        assert math.isclose(row[odd_field.key], odd_field.value)
     client.delete("documents", ids=[row["id"]])

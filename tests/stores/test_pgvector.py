@@ -1,11 +1,10 @@
-"""PostgreSQL with pgvector takes COPY and SQL as they are."""
+"""PostgreSQL with pgvector accepts the COPY data and the SQL statements unchanged."""
 
 import json
 
-import psycopg
 import pytest
 import servers
-from conftest import agree, check_points, cosines, hamming, lines, name_of, tealight, write
+from conftest import assert_nearest, check_points, cosines, document_id_of, hamming, split_lines, tealight, write_jsonl
 
 COLUMNS = 'id uuid primary key, document_id text, chunk int, text text, "start" int, "end" int, model text, metadata jsonb, vector'
 
@@ -18,12 +17,12 @@ def database():
             yield connection
 
 
-def table(connection, kind="vector(384)"):
-    connection.execute(f"drop table if exists documents; create table documents ({COLUMNS} {kind})")
+def create_table(connection, vector_type="vector(384)"):
+    connection.execute(f"drop table if exists documents; create table documents ({COLUMNS} {vector_type})")
 
 
-def copy(connection, rows, into="documents"):
-    with connection.cursor() as cursor, cursor.copy(f"copy {into} from stdin") as stream:
+def copy(connection, rows, table="documents"):
+    with connection.cursor() as cursor, cursor.copy(f"copy {table} from stdin") as stream:
         stream.write(rows)
 
 
@@ -43,18 +42,18 @@ def nearest(connection, query):
     return [str(row[0]) for row in rows.fetchall()]
 
 
-def test_copy_is_read(database, corpus, made, queries):
-    table(database)
-    copy(database, made("pgvector"))
+def test_copy_loads_corpus(database, corpus, corpus_as, queries):
+    create_table(database)
+    copy(database, corpus_as("pgvector"))
     assert count(database) == len(corpus.ids)
     check_points(list(points(database)), corpus)
     for query in queries:
-        agree(nearest(database, query), corpus.rows, cosines(corpus.vectors, query), 1e-6)
+        assert_nearest(nearest(database, query), corpus.rows, cosines(corpus.vectors, query), 1e-6)
 
 
-def test_statements_can_be_said_twice(database, corpus, made, queries):
-    table(database)
-    statements = lines(made("pgvector-sql"))
+def test_statements_are_idempotent(database, corpus, corpus_as, queries):
+    create_table(database)
+    statements = split_lines(corpus_as("pgvector-sql"))
     assert all(statement.startswith(b"INSERT INTO") and statement.endswith(b";") for statement in statements)
     for _ in range(2):
         for statement in statements:
@@ -62,85 +61,85 @@ def test_statements_can_be_said_twice(database, corpus, made, queries):
         assert count(database) == len(corpus.ids)
     check_points(list(points(database)), corpus)
     for query in queries:
-        agree(nearest(database, query), corpus.rows, cosines(corpus.vectors, query), 1e-6)
+        assert_nearest(nearest(database, query), corpus.rows, cosines(corpus.vectors, query), 1e-6)
 
 
 @pytest.mark.parametrize("format", ["pgvector", "pgvector-sql"])
-def test_bits_are_bits(database, format, corpus, made):
-    table(database, "bit(384)")
-    output = made(format, "--encoding", "binary")
+def test_binary_vectors_are_bit_strings(database, format, corpus, corpus_as):
+    create_table(database, "bit(384)")
+    output = corpus_as(format, "--encoding", "binary")
     if format == "pgvector":
         copy(database, output)
     else:
-        for line in lines(output):
+        for line in split_lines(output):
             database.execute(line)
     bits = corpus.vectors > 0
     for row in (0, 50, 150):
-        written = "".join("01"[int(bit)] for bit in bits[row])
-        rows = database.execute(f"select id from documents order by vector <~> B'{written}', id limit 10").fetchall()
+        bit_string = "".join("01"[int(bit)] for bit in bits[row])
+        rows = database.execute(f"select id from documents order by vector <~> B'{bit_string}', id limit 10").fetchall()
         import numpy as np
 
         packed = np.packbits(bits, axis=1)
-        agree([str(id) for (id,) in rows], corpus.rows, hamming(packed, packed[row]))
+        assert_nearest([str(id) for (id,) in rows], corpus.rows, hamming(packed, packed[row]))
 
 
 @pytest.mark.parametrize("format", ["pgvector", "pgvector-sql"])
-def test_equal_documents_are_one_point(database, tmp_path, format):
-    table(database)
-    path = write(tmp_path / "twice.jsonl", [{"text": "a candle"}, {"text": "a candle"}, {"id": "a", "text": "one"}, {"id": "a", "text": "two"}])
+def test_duplicate_documents_become_one_point(database, tmp_path, format):
+    create_table(database)
+    path = write_jsonl(tmp_path / "twice.jsonl", [{"text": "a candle"}, {"text": "a candle"}, {"id": "a", "text": "one"}, {"id": "a", "text": "two"}])
     output = tealight("embed", "--input", path, "--format", format)
     if format == "pgvector":
-        database.execute("create temp table given (like documents)")
-        copy(database, output, "given")
-        assert database.execute("select count(distinct id) from given").fetchone()[0] == 2
-        database.execute("drop table given")
+        database.execute("create temp table staging (like documents)")
+        copy(database, output, "staging")
+        assert database.execute("select count(distinct id) from staging").fetchone()[0] == 2
+        database.execute("drop table staging")
         return
-    for line in lines(output):
+    for line in split_lines(output):
         database.execute(line)
     assert sorted(text for (text,) in database.execute("select text from documents").fetchall()) == ["a candle", "two"]
 
 
 @pytest.mark.parametrize("format", ["pgvector", "pgvector-sql"])
 @pytest.mark.parametrize("document", [{"id": "odd", "text": "a\0b"}, {"id": "o\0dd", "text": "a"}, {"id": "odd", "text": "a", "metadata": {"odd\0": 1}}])
-def test_nul_has_no_place_in_it(database, tmp_path, format, document):
-    table(database)
-    path = write(tmp_path / "nul.jsonl", [document])
+def test_nul_is_rejected_or_stored(database, tmp_path, format, document):
+    create_table(database)
+    path = write_jsonl(tmp_path / "nul.jsonl", [document])
     try:
         output = tealight("embed", "--input", path, "--format", format)
     except AssertionError:
         assert "dd" in tealight("embed", "--input", path, "--format", format, code=1)
         return
-    copy(database, output) if format == "pgvector" else [database.execute(line) for line in lines(output)]
+    copy(database, output) if format == "pgvector" else [database.execute(line) for line in split_lines(output)]
     assert count(database) == 1
 
 
 @pytest.mark.parametrize("format", ["pgvector", "pgvector-sql"])
-def test_no_odd_field_is_refused(database, odd, format):
-    table(database)
-    output = odd(format)
+def test_odd_fields_are_accepted(database, odd_field, format):
+    create_table(database)
+    output = odd_field(format)
     if output is None:
-        assert odd.key == "nul"
+        assert odd_field.key == "nul"
         return
-    copy(database, output) if format == "pgvector" else [database.execute(line) for line in lines(output)]
+    copy(database, output) if format == "pgvector" else [database.execute(line) for line in split_lines(output)]
     [(_, payload)] = points(database)
-    if odd.key != "nul":
-        assert payload[odd.key] == pytest.approx(odd.value) if isinstance(odd.value, (int, float)) else payload[odd.key] == odd.value
+    if odd_field.key != "nul":
+        assert payload[odd_field.key] == pytest.approx(odd_field.value) if isinstance(odd_field.value, (int, float)) else payload[odd_field.key] == odd_field.value
 
 
-def test_text_is_no_sql(database, tmp_path):
-    """Quotes, backslashes and ends of lines stay what they are, whatever the server makes of backslashes in a string."""
+def test_text_is_escaped(database, tmp_path):
+    """Quotes, backslashes and line breaks are preserved, regardless of standard_conforming_strings."""
     texts = ["it's", "a\\' b", "'); drop table documents; --", "\\\\", "\\n", "a\nb\r\nc\td", "$$x$$", "\\.", "", "\\N", "E'\\x41'", "%s %% ?1 $1"]
     documents = [{"id": f"{text}#{n}", "text": text or "empty", "metadata": {text or "k": text}} for n, text in enumerate(texts)]
-    path = write(tmp_path / "texts.jsonl", documents)
+    path = write_jsonl(tmp_path / "texts.jsonl", documents)
     for format in ("pgvector", "pgvector-sql"):
         for conforming in ("on", "off"):
-            table(database)
+            create_table(database)
             database.execute(f"set standard_conforming_strings = {conforming}; set escape_string_warning = off")
             output = tealight("embed", "--input", path, "--format", format)
-            copy(database, output) if format == "pgvector" else [database.execute(line) for line in lines(output)]
-            got = {payload["document_id"]: payload for _, payload in points(database)}
+            copy(database, output) if format == "pgvector" else [database.execute(line) for line in split_lines(output)]
+            actual = {payload["document_id"]: payload for _, payload in points(database)}
             for document in documents:
-                payload = got[name_of(document)]
+                payload = actual[document_id_of(document)]
                 assert payload["text"] == document["text"], (format, conforming)
                 assert all(payload[key] == value for key, value in document["metadata"].items()), (format, conforming)
             database.execute("set standard_conforming_strings = on")

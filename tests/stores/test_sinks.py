@@ -1,6 +1,5 @@
-"""--sink: every point is in its index, once, whatever happens on the way."""
+"""embed --sink: every point is stored exactly once, in spite of faults."""
 
-import json
 import threading
 import time
 
@@ -9,8 +8,8 @@ import numpy as np
 import pytest
 import requests
 import servers
-from conftest import agree, bodies, check_points, cosines, tealight, write
-from faults import KINDS, Cut, Proxy, Tls, always, mixed, signature
+from conftest import assert_nearest, check_points, cosines, parse_bodies, tealight, write_jsonl
+from faults import FAULTS, Proxy, TlsProxy, TruncatingProxy, always, mixed, signature
 from test_pgvector import COLUMNS, nearest, points
 
 AWS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "secret/+", "AWS_SESSION_TOKEN": "token/+=", "AWS_REGION": "eu-west-1"}
@@ -22,8 +21,8 @@ def client(name, url):
 
 class Qdrant:
     key = "sesame"
-    # What a Retry-After says is kept to. AWS has none of those.
-    waits = True
+    # Whether the client must respect Retry-After, which AWS does not send.
+    respects_retry_after = True
 
     def __init__(self, folder):
         self.server = servers.Qdrant(folder, key=self.key)
@@ -40,7 +39,7 @@ class Qdrant:
 
 
 class OpenSearch:
-    waits = True
+    respects_retry_after = True
 
     def __init__(self, url):
         self.upstream = url
@@ -61,7 +60,7 @@ class OpenSearch:
 
 
 class S3Vectors:
-    waits = False
+    respects_retry_after = False
     names = {"vectorBucketName": "tealight", "indexName": "documents"}
 
     def __init__(self, url):
@@ -83,9 +82,9 @@ class S3Vectors:
 
 
 class S3:
-    """Its objects are lines for Qdrant here, to be read as the others are."""
+    """Objects in the format of Qdrant, so that they can be read like the other sinks."""
 
-    waits = False
+    respects_retry_after = False
 
     def __init__(self, url):
         self.upstream, self.client = url, client("s3", url)
@@ -103,10 +102,10 @@ class S3:
         [item] = self.client.list_objects_v2(Bucket="tealight")["Contents"]
         assert item["Key"].startswith("out/here/"), item
         body = self.client.get_object(Bucket="tealight", Key=item["Key"])["Body"].read()
-        return [(point["id"], point["payload"], point["vector"]) for line in bodies(body) for point in line["points"]]
+        return [(point["id"], point["payload"], point["vector"]) for line in parse_bodies(body) for point in line["points"]]
 
 
-SERVICES = {"S3": "s3", "S3Vectors": "s3vectors"}
+SIGNING_NAMES = {"S3": "s3", "S3Vectors": "s3vectors"}
 
 
 @pytest.fixture(scope="module")
@@ -126,158 +125,158 @@ def sink(request, tmp_path_factory):
         yield {"S3Vectors": S3Vectors, "S3": S3}[request.param](request.getfixturevalue("aws"))
 
 
-def feed(sink, file, proxy, **options):
+def embed_to(sink, file, proxy, **options):
     url, env = sink.arguments(proxy.address)
     return tealight("embed", "--input", file, "--sink", url, env=env, **options)
 
 
-def check(sink, corpus):
+def check_sink(sink, corpus):
     found = sink.points()
     check_points([(id, payload) for id, payload, _ in found], corpus)
     vectors = {id: vector for id, _, vector in found}
-    got = np.array([vectors[id] for id in corpus.ids], dtype=np.float64)
-    # Qdrant keeps them as long as one, whatever comes.
-    assert np.abs(got - corpus.vectors).max() < 1e-6
+    actual = np.array([vectors[id] for id in corpus.ids], dtype=np.float64)
+    # Qdrant normalizes vectors, so they are not bit-identical.
+    assert np.abs(actual - corpus.vectors).max() < 1e-6
 
 
-def test_every_point_is_there_once(sink, file, corpus):
+def test_every_point_is_stored_once(sink, corpus_file, corpus):
     sink.clear()
     for _ in range(2):
         proxy = Proxy(sink.upstream)
-        feed(sink, file, proxy)
-        assert proxy.done
-        check(sink, corpus)
+        embed_to(sink, corpus_file, proxy)
+        assert proxy.injected
+        check_sink(sink, corpus)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_harm_changes_nothing(sink, kind, file, corpus):
+@pytest.mark.parametrize("fault", FAULTS)
+def test_fault_does_not_change_result(sink, fault, corpus_file, corpus):
     sink.clear()
-    proxy = Proxy(sink.upstream, always(kind))
-    feed(sink, file, proxy)
-    assert kind in proxy.done and not (proxy.early and sink.waits)
-    check(sink, corpus)
+    proxy = Proxy(sink.upstream, always(fault))
+    embed_to(sink, corpus_file, proxy)
+    assert fault in proxy.injected and not (proxy.premature and sink.respects_retry_after)
+    check_sink(sink, corpus)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_harms_together_change_nothing(sink, seed, file, corpus):
+def test_mixed_faults_do_not_change_result(sink, seed, corpus_file, corpus):
     sink.clear()
     proxy = Proxy(sink.upstream, mixed(seed))
-    feed(sink, file, proxy)
-    assert not (proxy.early and sink.waits)
-    check(sink, corpus)
+    embed_to(sink, corpus_file, proxy)
+    assert not (proxy.premature and sink.respects_retry_after)
+    check_sink(sink, corpus)
 
 
-def test_a_server_may_come_late(sink, file, corpus):
+def test_server_that_starts_late_is_retried(sink, corpus_file, corpus):
     sink.clear()
     port, late = servers.free_port(), []
     timer = threading.Timer(2, lambda: late.append(Proxy(sink.upstream, port=port)))
     timer.start()
     url, env = sink.arguments(f"127.0.0.1:{port}")
-    tealight("embed", "--input", file, "--sink", url, env=env)
-    assert late and late[0].done
-    check(sink, corpus)
+    tealight("embed", "--input", corpus_file, "--sink", url, env=env)
+    assert late and late[0].injected
+    check_sink(sink, corpus)
 
 
-def test_what_never_works_ends(sink, file):
+def test_permanent_failure_ends(sink, corpus_file):
     sink.clear()
     proxy = Proxy(sink.upstream, always("500", 10_000))
-    began = time.monotonic()
-    said = feed(sink, file, proxy, code=1)
-    assert "500" in said and "panicked" not in said and 1 < len(proxy.done) and time.monotonic() - began < 120
+    start = time.monotonic()
+    message = embed_to(sink, corpus_file, proxy, code=1)
+    assert "500" in message and "panicked" not in message and 1 < len(proxy.injected) and time.monotonic() - start < 120
 
 
-def test_what_is_not_there_is_not_asked_for_again(sink, file):
+def test_missing_target_is_not_retried(sink, corpus_file):
     sink.clear()
     url, env = sink.arguments(Proxy(sink.upstream).address)
-    wrong = url.replace("tealight", "nothing-here") if "tealight" in url else url.replace("documents", "nothing-here")
+    missing = url.replace("tealight", "nothing-here") if "tealight" in url else url.replace("documents", "nothing-here")
     if isinstance(sink, OpenSearch):
-        pytest.skip("an index is made by its first document")
-    began = time.monotonic()
-    said = tealight("embed", "--input", file, "--sink", wrong, env=env, code=1)
-    assert "404" in said or "NoSuchBucket" in said or "NotFound" in said or "not found" in said.lower(), said
-    assert time.monotonic() - began < 20
+        pytest.skip("the first document creates the index")
+    start = time.monotonic()
+    message = tealight("embed", "--input", corpus_file, "--sink", missing, env=env, code=1)
+    assert "404" in message or "NoSuchBucket" in message or "NotFound" in message or "not found" in message.lower(), message
+    assert time.monotonic() - start < 20
 
 
-def test_requests_are_signed(sink, file, corpus):
+def test_requests_have_valid_signature(sink, corpus_file, corpus):
     sink.clear()
-    service = SERVICES.get(type(sink).__name__)
+    service = SIGNING_NAMES.get(type(sink).__name__)
     for name in [service] if service else ["es", "aoss"] if isinstance(sink, OpenSearch) else []:
         proxy = Proxy(sink.upstream, check=signature(name, AWS["AWS_SECRET_ACCESS_KEY"], AWS["AWS_SESSION_TOKEN"]))
         url, env = sink.arguments(proxy.address)
-        tealight("embed", "--input", file, "--sink", url if service else f"{url}?aws={name}", env=AWS | env)
-        assert proxy.done and not proxy.wrong, proxy.wrong
-        check(sink, corpus)
+        tealight("embed", "--input", corpus_file, "--sink", url if service else f"{url}?aws={name}", env=AWS | env)
+        assert proxy.injected and not proxy.check_errors, proxy.check_errors
+        check_sink(sink, corpus)
 
 
-def test_documents_refused_for_now_are_sent_again(tmp_path, file, corpus):
+def test_temporarily_rejected_documents_are_retried(tmp_path, corpus_file, corpus):
     with servers.opensearch() as url:
         sink = OpenSearch(url)
         sink.clear()
         proxy = Proxy(url, always("partial"))
-        feed(sink, file, proxy)
-        assert "partial" in proxy.done
-        check(sink, corpus)
+        embed_to(sink, corpus_file, proxy)
+        assert "partial" in proxy.injected
+        check_sink(sink, corpus)
 
 
-def test_a_document_refused_for_good_is_named(tmp_path):
+def test_permanently_rejected_document_is_named(tmp_path):
     with servers.opensearch() as url:
         sink = OpenSearch(url)
         sink.clear()
         documents = [{"id": f"d{n}", "text": f"word {n}", "metadata": {"year": n}} for n in range(20)]
-        documents[7]["metadata"]["year"] = "no number"
-        said = feed(sink, write(tmp_path / "d.jsonl", documents), Proxy(url), code=1)
-        assert "d7" in said and "year" in said, said
-        # The others are not held back by it.
+        documents[7]["metadata"]["year"] = "not a number"
+        message = embed_to(sink, write_jsonl(tmp_path / "d.jsonl", documents), Proxy(url), code=1)
+        assert "d7" in message and "year" in message, message
+        # The other documents are written.
         assert len(sink.points()) == 19
 
 
-def test_a_wrong_key_is_not_told(tmp_path, file):
+def test_wrong_key_is_not_printed(tmp_path, corpus_file):
     sink = Qdrant(tmp_path)
     sink.clear()
     url, _ = sink.arguments(Proxy(sink.upstream).address)
-    said = tealight("embed", "--input", file, "--sink", url, env={"TEALIGHT_SINK_KEY": "open-says-me"}, code=1)
-    assert "401" in said and "open-says-me" not in said
+    message = tealight("embed", "--input", corpus_file, "--sink", url, env={"TEALIGHT_SINK_KEY": "open-says-me"}, code=1)
+    assert "401" in message and "open-says-me" not in message
 
 
-def test_the_key_may_be_a_secret(tmp_path, file, corpus, aws):
+def test_key_is_read_from_secret(tmp_path, corpus_file, corpus, aws):
     arn = client("secretsmanager", aws).create_secret(Name=f"sink-{time.time()}", SecretString=Qdrant.key)["ARN"]
     sink = Qdrant(tmp_path)
     sink.clear()
     url, _ = sink.arguments(Proxy(sink.upstream).address)
     env = AWS | {"TEALIGHT_SINK_SECRET": arn, "AWS_ENDPOINT_URL_SECRETS_MANAGER": aws}
-    tealight("embed", "--input", file, "--sink", url, env=env)
-    check(sink, corpus)
+    tealight("embed", "--input", corpus_file, "--sink", url, env=env)
+    check_sink(sink, corpus)
 
 
-def test_objects_in_s3_are_lines_by_default(file, aws, made):
+def test_s3_objects_are_json_lines_by_default(corpus_file, aws, corpus_as):
     sink = S3(aws)
     sink.clear()
     url, env = sink.arguments(Proxy(aws).address)
-    tealight("embed", "--input", file, "--sink", url, env={name: value for name, value in env.items() if name != "TEALIGHT_SINK_FORMAT"})
+    tealight("embed", "--input", corpus_file, "--sink", url, env={name: value for name, value in env.items() if name != "TEALIGHT_SINK_FORMAT"})
     [item] = sink.client.list_objects_v2(Bucket="tealight")["Contents"]
     assert item["Key"].endswith(".jsonl")
-    assert bodies(sink.client.get_object(Bucket="tealight", Key=item["Key"])["Body"].read()) == bodies(made("jsonl", "--chunk-tokens", 254))
+    assert parse_bodies(sink.client.get_object(Bucket="tealight", Key=item["Key"])["Body"].read()) == parse_bodies(corpus_as("jsonl", "--chunk-tokens", 254))
 
 
 @pytest.mark.parametrize("plan", [always("lost", 1), always("cut", 1), always("early", 1), mixed(7)], ids=["lost", "cut", "early", "mixed"])
-def test_large_objects_are_whole(tmp_path, aws, plan):
+def test_multipart_upload_is_complete(tmp_path, aws, plan):
     sink = S3(aws)
     sink.clear()
-    path = write(tmp_path / "many.jsonl", [{"id": n, "text": f"number {n}"} for n in range(2200)])
+    path = write_jsonl(tmp_path / "many.jsonl", [{"id": n, "text": f"number {n}"} for n in range(2200)])
     proxy = Proxy(aws, plan)
     url, env = sink.arguments(proxy.address)
     tealight("embed", "--input", path, "--sink", url, env={name: value for name, value in env.items() if name != "TEALIGHT_SINK_FORMAT"})
     [item] = sink.client.list_objects_v2(Bucket="tealight")["Contents"]
     assert item["Key"] == "out/here/many.jsonl.jsonl" and item["ETag"].strip('"').endswith("-2") and item["Size"] > 8 << 20
     body = sink.client.get_object(Bucket="tealight", Key=item["Key"])["Body"].read()
-    assert [line["document_id"] for line in bodies(body)] == [str(n) for n in range(2200)]
+    assert [line["document_id"] for line in parse_bodies(body)] == [str(n) for n in range(2200)]
 
 
-def test_large_objects_leave_nothing_where_they_fail(tmp_path, aws):
+def test_failed_multipart_upload_is_aborted(tmp_path, aws):
     sink = S3(aws)
     sink.clear()
     before = len(sink.client.list_multipart_uploads(Bucket="tealight").get("Uploads", []))
-    path = write(tmp_path / "many.jsonl", [{"id": n, "text": f"number {n}"} for n in range(2200)])
+    path = write_jsonl(tmp_path / "many.jsonl", [{"id": n, "text": f"number {n}"} for n in range(2200)])
     proxy = Proxy(aws, lambda identity: ["500"] * 100 if "partNumber=2" in identity else [])
     url, env = sink.arguments(proxy.address)
     assert "500" in tealight("embed", "--input", path, "--sink", url, env=env, code=1)
@@ -305,117 +304,117 @@ def table(postgres):
     return server, connection
 
 
-SAID = "tealight:pa%20ss%25w%2F%C3%B6%3A1%40"
+CREDENTIALS = "tealight:pa%20ss%25w%2F%C3%B6%3A1%40"
 
 
-def held(connection, corpus, query):
+def check_table(connection, corpus, query):
     check_points(list(points(connection)), corpus)
-    agree(nearest(connection, query), corpus.rows, cosines(corpus.vectors, query), 1e-6)
+    assert_nearest(nearest(connection, query), corpus.rows, cosines(corpus.vectors, query), 1e-6)
 
 
-def test_postgres_has_every_point_once(table, file, corpus, queries):
+def test_postgres_stores_every_point_once(table, corpus_file, corpus, queries):
     server, connection = table
     for _ in range(2):
-        tealight("embed", "--input", file, "--sink", f"postgres://{SAID}@127.0.0.1:{server.port}/vectors")
-        held(connection, corpus, queries[0])
+        tealight("embed", "--input", corpus_file, "--sink", f"postgres://{CREDENTIALS}@127.0.0.1:{server.port}/vectors")
+        check_table(connection, corpus, queries[0])
 
 
-def test_postgres_takes_its_password_apart(table, file, corpus, queries):
+def test_postgres_accepts_separate_password(table, corpus_file, corpus, queries):
     server, connection = table
     url = f"postgres://tealight@127.0.0.1:{server.port}/vectors?table=documents&sslmode=prefer"
-    tealight("embed", "--input", file, "--sink", url, env={"TEALIGHT_SINK_KEY": "pa ss%w/ö:1@"})
-    held(connection, corpus, queries[0])
+    tealight("embed", "--input", corpus_file, "--sink", url, env={"TEALIGHT_SINK_KEY": "pa ss%w/ö:1@"})
+    check_table(connection, corpus, queries[0])
 
 
-def test_postgres_knows_older_passwords_and_other_tables(table, file, corpus):
+def test_postgres_supports_md5_password_and_table_option(table, corpus_file, corpus):
     server, connection = table
-    tealight("embed", "--input", file, "--sink", f"postgres://old:old@127.0.0.1:{server.port}/vectors?table=others")
+    tealight("embed", "--input", corpus_file, "--sink", f"postgres://old:old@127.0.0.1:{server.port}/vectors?table=others")
     assert connection.execute("select count(*) from others").fetchone()[0] == len(corpus.ids)
     assert connection.execute("select count(*) from documents").fetchone()[0] == 0
 
 
 @pytest.mark.parametrize("limits", [[1], [20], [90], [400], [2_000], [100_000], [700_000], [50, 500, 300_000]])
-def test_postgres_may_lose_the_connection(table, file, corpus, queries, limits):
+def test_postgres_connection_loss_is_retried(table, corpus_file, corpus, queries, limits):
     server, connection = table
-    proxy = Cut(server.port, limits)
-    tealight("embed", "--input", file, "--sink", f"postgres://{SAID}@127.0.0.1:{proxy.port}/vectors")
+    proxy = TruncatingProxy(server.port, limits)
+    tealight("embed", "--input", corpus_file, "--sink", f"postgres://{CREDENTIALS}@127.0.0.1:{proxy.port}/vectors")
     assert proxy.connections > len(limits)
-    held(connection, corpus, queries[0])
+    check_table(connection, corpus, queries[0])
 
 
 @pytest.mark.parametrize("user, options, words", [
     ("tealight:wrong", "", ["password"]),
-    (SAID, "?table=nothing", ["nothing"]),
-    (SAID, "?table=documents%3B%20drop%20table%20others", []),
-    (SAID, "?sslmode=require", ["TLS", "SSL", "ssl", "tls"]),
+    (CREDENTIALS, "?table=nothing", ["nothing"]),
+    (CREDENTIALS, "?table=documents%3B%20drop%20table%20others", []),
+    (CREDENTIALS, "?sslmode=require", ["TLS", "SSL", "ssl", "tls"]),
 ])
-def test_postgres_says_no(table, file, user, options, words):
+def test_postgres_error_is_reported_without_password(table, corpus_file, user, options, words):
     server, connection = table
-    began = time.monotonic()
-    said = tealight("embed", "--input", file, "--sink", f"postgres://{user}@127.0.0.1:{server.port}/vectors{options}", code=1)
-    assert not words or any(word in said for word in words), said
-    assert "pa ss" not in said and SAID.partition(":")[2] not in said and ":wrong" not in said
-    assert time.monotonic() - began < 20 and connection.execute("select count(*) from others").fetchone()[0] == 0
+    start = time.monotonic()
+    message = tealight("embed", "--input", corpus_file, "--sink", f"postgres://{user}@127.0.0.1:{server.port}/vectors{options}", code=1)
+    assert not words or any(word in message for word in words), message
+    assert "pa ss" not in message and CREDENTIALS.partition(":")[2] not in message and ":wrong" not in message
+    assert time.monotonic() - start < 20 and connection.execute("select count(*) from others").fetchone()[0] == 0
 
 
-def test_postgres_is_encrypted_for_a_server_that_is_known(table, tmp_path, file, corpus, queries):
+def test_postgres_verifies_certificate(table, tmp_path, corpus_file, corpus, queries):
     server, connection = table
-    proxy = Tls(server.port, tmp_path)
-    url = f"postgres://{SAID}@localhost:{proxy.port}/vectors"
+    proxy = TlsProxy(server.port, tmp_path)
+    url = f"postgres://{CREDENTIALS}@localhost:{proxy.port}/vectors"
     for mode in ("prefer", "require", "verify-full"):
-        tealight("embed", "--input", file, "--sink", f"{url}?sslmode={mode}&sslrootcert={proxy.authority}")
-    held(connection, corpus, queries[0])
+        tealight("embed", "--input", corpus_file, "--sink", f"{url}?sslmode={mode}&sslrootcert={proxy.authority}")
+    check_table(connection, corpus, queries[0])
     for options in ("", "?sslmode=require"):
-        assert "certificate" in tealight("embed", "--input", file, "--sink", url + options, code=1)
+        assert "certificate" in tealight("embed", "--input", corpus_file, "--sink", url + options, code=1)
     by_address = url.replace("localhost", "127.0.0.1")
-    assert "certificate" in tealight("embed", "--input", file, "--sink", f"{by_address}?sslmode=verify-full&sslrootcert={proxy.authority}", code=1)
-    assert "/nowhere" in tealight("embed", "--input", file, "--sink", f"{url}?sslrootcert=/nowhere", code=1)
+    assert "certificate" in tealight("embed", "--input", corpus_file, "--sink", f"{by_address}?sslmode=verify-full&sslrootcert={proxy.authority}", code=1)
+    assert "/nowhere" in tealight("embed", "--input", corpus_file, "--sink", f"{url}?sslrootcert=/nowhere", code=1)
 
 
-def test_postgres_takes_bits_and_columns_of_others(table, file, corpus):
+def test_postgres_writes_bits_and_ignores_other_columns(table, corpus_file, corpus):
     server, connection = table
     connection.execute(f"drop schema if exists other cascade; create schema other; create table other.bits (n serial not null, {COLUMNS} bit(384))")
     url = f"postgres://old:old@localhost:{server.port}/vectors"
     for _ in range(2):
-        tealight("embed", "--input", file, "--sink", f"{url}?table=other.bits&encoding=binary")
+        tealight("embed", "--input", corpus_file, "--sink", f"{url}?table=other.bits&encoding=binary")
     rows = dict(connection.execute("select id::text, vector::text from other.bits").fetchall())
     assert rows == {id: "".join("01"[int(bit)] for bit in vector > 0) for id, vector in zip(corpus.ids, corpus.vectors)}
 
 
-def test_postgres_with_vectors_of_another_length_is_given_up(table, file):
+def test_postgres_dimension_mismatch_is_not_retried(table, corpus_file):
     server, connection = table
     connection.execute("alter table others alter column vector type vector(3)")
-    said = tealight("embed", "--input", file, "--sink", f"postgres://{SAID}@localhost:{server.port}/vectors?table=others", code=1)
-    assert "expected 3 dimensions, not 384" in said and said.count("\n") == 1
+    message = tealight("embed", "--input", corpus_file, "--sink", f"postgres://{CREDENTIALS}@localhost:{server.port}/vectors?table=others", code=1)
+    assert "expected 3 dimensions, not 384" in message and message.count("\n") == 1
 
 
-def test_postgres_that_is_locked_is_not_waited_for_for_ever(table, file, corpus):
+def test_postgres_waits_for_lock(table, corpus_file, corpus):
     server, connection = table
     with server.connect(dbname="vectors", autocommit=False) as other:
         other.execute("lock table documents")
         threading.Timer(3, other.rollback).start()
-        tealight("embed", "--input", file, "--sink", f"postgres://{SAID}@localhost:{server.port}/vectors")
+        tealight("embed", "--input", corpus_file, "--sink", f"postgres://{CREDENTIALS}@localhost:{server.port}/vectors")
     assert connection.execute("select count(*) from documents").fetchone()[0] == len(corpus.ids)
 
 
-def test_postgres_keeps_all_or_nothing_of_a_body_it_refuses(table, tmp_path):
+def test_postgres_rejected_body_is_all_or_nothing(table, tmp_path):
     server, connection = table
     connection.execute("alter table documents add check (text <> 'word 7')")
-    path = write(tmp_path / "d.jsonl", [{"id": n, "text": f"word {n}"} for n in range(20)])
-    said = tealight("embed", "--input", path, "--sink", f"postgres://{SAID}@127.0.0.1:{server.port}/vectors", code=1)
-    assert "documents" in said and "panicked" not in said
+    path = write_jsonl(tmp_path / "d.jsonl", [{"id": n, "text": f"word {n}"} for n in range(20)])
+    message = tealight("embed", "--input", path, "--sink", f"postgres://{CREDENTIALS}@127.0.0.1:{server.port}/vectors", code=1)
+    assert "documents" in message and "panicked" not in message
     assert connection.execute("select count(*) from documents").fetchone()[0] in (0, 19)
 
 
-def test_equal_documents_are_one_point_everywhere(sink, tmp_path):
+def test_duplicate_documents_become_one_point(sink, tmp_path):
     sink.clear()
     documents = [{"text": "a candle"}, {"text": "a candle"}, {"id": "a", "text": "one"}, {"id": "a", "text": "two"}]
-    feed(sink, write(tmp_path / "twice.jsonl", documents), Proxy(sink.upstream))
-    # A file keeps what it is told; an index has the last.
+    embed_to(sink, write_jsonl(tmp_path / "twice.jsonl", documents), Proxy(sink.upstream))
+    # A file has both versions, of which the dict keeps the last; a store has only the last.
     found = {id: payload["text"] for id, payload, _ in sink.points()}
     assert sorted(found.values()) == ["a candle", "two"]
 
 
-def test_nothing_is_nothing(sink, tmp_path):
+def test_empty_input_writes_nothing(sink, tmp_path):
     sink.clear()
-    feed(sink, write(tmp_path / "none.jsonl", []), Proxy(sink.upstream))
+    embed_to(sink, write_jsonl(tmp_path / "none.jsonl", []), Proxy(sink.upstream))
