@@ -1,7 +1,7 @@
-"""BERT sentence embeddings written from the equations, in numpy: the truth that tests compare with.
+"""A reference implementation of BERT sentence embeddings in numpy, which tests compare with.
 
-The weights are what the file holds; the arithmetic is float64 and each result is rounded once, to
-float32. So the numbers do not depend on the BLAS, the thread count or the machine.
+The arithmetic is float64 and each result is rounded once, to float32, so the numbers do not depend on
+the BLAS library, the number of threads or the machine.
 """
 
 import json
@@ -20,8 +20,8 @@ def gelu(x):
 
 
 def layer_norm(x, weight, bias, eps):
-    centred = x - x.mean(-1, keepdims=True)
-    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + eps) * weight + bias
+    centered = x - x.mean(-1, keepdims=True)
+    return centered / np.sqrt((centered**2).mean(-1, keepdims=True) + eps) * weight + bias
 
 
 def softmax(x):
@@ -29,7 +29,7 @@ def softmax(x):
     return e / e.sum(-1, keepdims=True)
 
 
-def normalise(x):
+def normalize(x):
     return x / np.linalg.norm(x)
 
 
@@ -50,7 +50,7 @@ def load_tokenizer(path, max_length):
 
 
 class Bert:
-    """Weights and configuration of one encoder; `hidden(ids)` gives the last hidden states [T, D]."""
+    """An encoder; `hidden_states(ids)` returns the last hidden states [tokens, hidden_size]."""
 
     def __init__(self, weights, config):
         self.weights = {name.removeprefix("bert."): tensor.astype(np.float64) for name, tensor in weights.items()}
@@ -71,25 +71,25 @@ class Bert:
         return layer_norm(x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"], self.eps)
 
     def embed(self, ids):
-        word, position, kind = (self.weights[f"embeddings.{name}_embeddings.weight"] for name in ("word", "position", "token_type"))
-        return self.norm(word[ids] + position[: len(ids)] + kind[0], "embeddings.LayerNorm")
+        word, position, token_type = (self.weights[f"embeddings.{name}_embeddings.weight"] for name in ("word", "position", "token_type"))
+        return self.norm(word[ids] + position[: len(ids)] + token_type[0], "embeddings.LayerNorm")
 
-    def attend(self, x, layer):
-        def split(name):
+    def self_attention(self, x, layer):
+        def split_heads(name):
             return self.linear(x, f"{layer}.attention.self.{name}").reshape(len(x), self.heads, -1).transpose(1, 0, 2)
 
-        query, key, value = split("query"), split("key"), split("value")
-        scores = softmax(query @ key.transpose(0, 2, 1) / math.sqrt(query.shape[-1]))
-        return (scores @ value).transpose(1, 0, 2).reshape(x.shape)
+        query, key, value = split_heads("query"), split_heads("key"), split_heads("value")
+        weights = softmax(query @ key.transpose(0, 2, 1) / math.sqrt(query.shape[-1]))
+        return (weights @ value).transpose(1, 0, 2).reshape(x.shape)
 
-    def block(self, x, layer):
-        attended = self.linear(self.attend(x, layer), f"{layer}.attention.output.dense")
+    def encoder_layer(self, x, layer):
+        attended = self.linear(self.self_attention(x, layer), f"{layer}.attention.output.dense")
         x = self.norm(x + attended, f"{layer}.attention.output.LayerNorm")
-        widened = gelu(self.linear(x, f"{layer}.intermediate.dense"))
-        return self.norm(x + self.linear(widened, f"{layer}.output.dense"), f"{layer}.output.LayerNorm")
+        intermediate = gelu(self.linear(x, f"{layer}.intermediate.dense"))
+        return self.norm(x + self.linear(intermediate, f"{layer}.output.dense"), f"{layer}.output.LayerNorm")
 
-    def hidden(self, ids):
+    def hidden_states(self, ids):
         x = self.embed(ids)
         for index in range(self.layers):
-            x = self.block(x, f"encoder.layer.{index}")
+            x = self.encoder_layer(x, f"encoder.layer.{index}")
         return x

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Llama written from the equations, in numpy, in float64: the truth that tests compare with.
+"""A float64 reference implementation of Llama in numpy, which tests compare with.
 
-    llama_reference.py fixtures          writes tests/fixtures/llama: small models of random numbers and their logits
-    llama_reference.py golden GGUF       writes tests/goldens/llama/smollm2.json: logits of a real file after real text
-    llama_reference.py formats FOLDER    writes GGUF files of random numbers in every format, and their logits
+    llama_reference.py fixtures          writes tests/fixtures/llama: small models with random weights, and their logits
+    llama_reference.py golden GGUF       writes tests/goldens/llama/smollm2.json: logits of a real model for a text
+    llama_reference.py formats FOLDER    writes GGUF files with random weights in every format, and their logits
 
-Weights are those that a file stands for: of quantised files what their blocks decode to (by the gguf package).
+The weights of quantized files are dequantized by the gguf package.
 """
 
 import json
@@ -35,124 +35,124 @@ def silu(x):
     return x / (1 + np.exp(-x))
 
 
-def llama3_divisors(width, base, factor, low, high, original):
-    """Of each frequency; transformers' modeling_rope_utils.py."""
-    wavelengths = 2 * math.pi * base ** (np.arange(0, width, 2) / width)
+def llama3_freq_factors(head_dim, rope_theta, factor, low, high, original):
+    """The divisor of each RoPE frequency, as in transformers' modeling_rope_utils.py."""
+    wavelengths = 2 * math.pi * rope_theta ** (np.arange(0, head_dim, 2) / head_dim)
     smooth = (original / wavelengths - low) / (high - low)
-    divisors = 1 / ((1 - smooth) / factor + smooth)
-    return np.where(wavelengths > original / low, factor, np.where(wavelengths < original / high, 1, divisors))
+    interpolated = 1 / ((1 - smooth) / factor + smooth)
+    return np.where(wavelengths > original / low, factor, np.where(wavelengths < original / high, 1, interpolated))
 
 
-def rotate(x, base, divisors, halves):
-    """[tokens, heads, width]; pairs are neighbours, or values of the first and of the second half."""
-    tokens, _, width = x.shape
-    angles = np.arange(tokens)[:, None] * base ** (-np.arange(0, width, 2) / width) / divisors
+def apply_rope(x, rope_theta, freq_factors, rotate_half):
+    """x is [tokens, heads, head_dim]. Pairs are adjacent values, or with rotate_half values of the first and of the second half."""
+    tokens, _, head_dim = x.shape
+    angles = np.arange(tokens)[:, None] * rope_theta ** (-np.arange(0, head_dim, 2) / head_dim) / freq_factors
     cos, sin = np.cos(angles)[:, None], np.sin(angles)[:, None]
-    if halves:
-        a, b = x[..., :width // 2], x[..., width // 2:]
+    if rotate_half:
+        a, b = x[..., :head_dim // 2], x[..., head_dim // 2:]
         return np.concatenate([a * cos - b * sin, a * sin + b * cos], -1)
     a, b = x[..., ::2], x[..., 1::2]
     return np.stack([a * cos - b * sin, a * sin + b * cos], -1).reshape(x.shape)
 
 
-def rows(w, config, ids):
-    """[tokens, width], normalised. Names are GGUF's without `.weight`."""
-    heads, shared, width = config["heads"], config["heads"] // config["kv_heads"], config["head"]
-    turn = lambda x: rotate(x, config["base"], config.get("divisors", 1), config.get("halves", False))
-    split = lambda x: x.reshape(len(ids), -1, width)
+def hidden_states(w, config, ids):
+    """[tokens, hidden_size], after the last norm. Tensor names are those of GGUF without `.weight`."""
+    heads, group_size, head_dim = config["num_attention_heads"], config["num_attention_heads"] // config["num_key_value_heads"], config["head_dim"]
+    rope = lambda x: apply_rope(x, config["rope_theta"], config.get("freq_factors", 1), config.get("rotate_half", False))
+    split_heads = lambda x: x.reshape(len(ids), -1, head_dim)
     x = w["token_embd"][ids]
     mask = np.where(np.arange(len(ids)) > np.arange(len(ids))[:, None], -np.inf, 0)
-    for i in range(config["layers"]):
-        block = {name[len(f"blk.{i}."):]: tensor for name, tensor in w.items() if name.startswith(f"blk.{i}.")}
-        y = rms_norm(x, block["attn_norm"], config["eps"])
-        q, k = turn(split(y @ block["attn_q"].T)), turn(split(y @ block["attn_k"].T))
-        v = split(y @ block["attn_v"].T)
-        attended = [softmax(q[:, h] @ k[:, h // shared].T / math.sqrt(width) + mask) @ v[:, h // shared] for h in range(heads)]
-        x = x + np.concatenate(attended, -1) @ block["attn_output"].T
-        y = rms_norm(x, block["ffn_norm"], config["eps"])
-        x = x + (silu(y @ block["ffn_gate"].T) * (y @ block["ffn_up"].T)) @ block["ffn_down"].T
-    return rms_norm(x, w["output_norm"], config["eps"])
+    for i in range(config["num_hidden_layers"]):
+        layer = {name[len(f"blk.{i}."):]: tensor for name, tensor in w.items() if name.startswith(f"blk.{i}.")}
+        y = rms_norm(x, layer["attn_norm"], config["rms_norm_eps"])
+        q, k = rope(split_heads(y @ layer["attn_q"].T)), rope(split_heads(y @ layer["attn_k"].T))
+        v = split_heads(y @ layer["attn_v"].T)
+        attended = [softmax(q[:, h] @ k[:, h // group_size].T / math.sqrt(head_dim) + mask) @ v[:, h // group_size] for h in range(heads)]
+        x = x + np.concatenate(attended, -1) @ layer["attn_output"].T
+        y = rms_norm(x, layer["ffn_norm"], config["rms_norm_eps"])
+        x = x + (silu(y @ layer["ffn_gate"].T) * (y @ layer["ffn_up"].T)) @ layer["ffn_down"].T
+    return rms_norm(x, w["output_norm"], config["rms_norm_eps"])
 
 
 def logits(w, config, ids):
-    """[tokens, vocabulary]."""
-    return rows(w, config, ids) @ w.get("output", w["token_embd"]).T
+    """[tokens, vocab_size]."""
+    return hidden_states(w, config, ids) @ w.get("output", w["token_embd"]).T
 
 
-def vectors(w, config, ids):
-    """Of length 1, by name of the pooling."""
-    all_rows = rows(w, config, ids)
-    pooled = {"lasttoken": all_rows[-1], "mean": all_rows.mean(0)}
-    return {name: rounded([row / np.linalg.norm(row)])[0] for name, row in pooled.items()}
+def embeddings(w, config, ids):
+    """Unit-length embeddings by pooling mode."""
+    states = hidden_states(w, config, ids)
+    pooled = {"lasttoken": states[-1], "mean": states.mean(0)}
+    return {mode: round_rows([vector / np.linalg.norm(vector)])[0] for mode, vector in pooled.items()}
 
 
 # Files
 
 def random_model(seed, config, tied):
-    random = np.random.default_rng(seed)
-    d, head, vocabulary, inner = config["width"], config["head"], config["vocabulary"], config["inner"]
-    matrix = lambda n, k: random.normal(0, k**-0.5, (n, k)).astype("<f4")
-    norm = lambda: random.normal(1, 0.1, d).astype("<f4")
-    w = {"token_embd": random.normal(0, 1, (vocabulary, d)).astype("<f4"), "output_norm": norm()}
-    for i in range(config["layers"]):
+    rng = np.random.default_rng(seed)
+    d, head_dim, vocab_size, intermediate_size = config["hidden_size"], config["head_dim"], config["vocab_size"], config["intermediate_size"]
+    matrix = lambda n, k: rng.normal(0, k**-0.5, (n, k)).astype("<f4")
+    norm = lambda: rng.normal(1, 0.1, d).astype("<f4")
+    w = {"token_embd": rng.normal(0, 1, (vocab_size, d)).astype("<f4"), "output_norm": norm()}
+    for i in range(config["num_hidden_layers"]):
         w |= {f"blk.{i}.{name}": tensor for name, tensor in {
-            "attn_norm": norm(), "ffn_norm": norm(), "attn_q": matrix(config["heads"] * head, d),
-            "attn_k": matrix(config["kv_heads"] * head, d), "attn_v": matrix(config["kv_heads"] * head, d),
-            "attn_output": matrix(d, config["heads"] * head), "ffn_gate": matrix(inner, d), "ffn_up": matrix(inner, d),
-            "ffn_down": matrix(d, inner)}.items()}
-    return w if tied else w | {"output": matrix(vocabulary, d)}
+            "attn_norm": norm(), "ffn_norm": norm(), "attn_q": matrix(config["num_attention_heads"] * head_dim, d),
+            "attn_k": matrix(config["num_key_value_heads"] * head_dim, d), "attn_v": matrix(config["num_key_value_heads"] * head_dim, d),
+            "attn_output": matrix(d, config["num_attention_heads"] * head_dim), "ffn_gate": matrix(intermediate_size, d), "ffn_up": matrix(intermediate_size, d),
+            "ffn_down": matrix(d, intermediate_size)}.items()}
+    return w if tied else w | {"output": matrix(vocab_size, d)}
 
 
-LAYERED = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_down", "ffn_up"]
+LAYER_MATRICES = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_down", "ffn_up"]
 
 
-def sizes(config, vocabulary):
-    return struct.pack("<7i", config["width"], config["inner"], config["layers"], config["heads"], config["kv_heads"],
-                       vocabulary, config["context"])
+def pack_sizes(config, vocab_size):
+    return struct.pack("<7i", config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"],
+                       config["num_attention_heads"], config["num_key_value_heads"], vocab_size, config["max_position_embeddings"])
 
 
-def layered(w, config, name):
-    return [w[f"blk.{i}.{name}"] for i in range(config["layers"])]
+def layer_tensors(w, config, name):
+    return [w[f"blk.{i}.{name}"] for i in range(config["num_hidden_layers"])]
 
 
 def write_version_0(path, w, config, tied):
-    parts = [w["token_embd"], *layered(w, config, "attn_norm"), *(t for n in LAYERED[:4] for t in layered(w, config, n)),
-             *layered(w, config, "ffn_norm"), *(t for n in LAYERED[4:] for t in layered(w, config, n)), w["output_norm"],
-             np.zeros(config["context"] * config["head"], "<f4")]
+    parts = [w["token_embd"], *layer_tensors(w, config, "attn_norm"), *(t for n in LAYER_MATRICES[:4] for t in layer_tensors(w, config, n)),
+             *layer_tensors(w, config, "ffn_norm"), *(t for n in LAYER_MATRICES[4:] for t in layer_tensors(w, config, n)), w["output_norm"],
+             np.zeros(config["max_position_embeddings"] * config["head_dim"], "<f4")]
     parts += [] if tied else [w["output"]]
-    vocabulary = config["vocabulary"] if tied else -config["vocabulary"]
-    path.write_bytes(sizes(config, vocabulary) + b"".join(part.tobytes() for part in parts))
+    vocab_size = config["vocab_size"] if tied else -config["vocab_size"]
+    path.write_bytes(pack_sizes(config, vocab_size) + b"".join(part.tobytes() for part in parts))
 
 
-def write_newer(path, w, config, tied, group=None):
-    header = struct.pack("<2i", 0x616B3432, 2 if group else 1) + sizes(config, config["vocabulary"]) + struct.pack("<B", tied)
+def write_version_1_or_2(path, w, config, tied, group=None):
+    header = struct.pack("<2i", 0x616B3432, 2 if group else 1) + pack_sizes(config, config["vocab_size"]) + struct.pack("<B", tied)
     header += struct.pack("<i", group) if group else b""
-    norms = [*layered(w, config, "attn_norm"), *layered(w, config, "ffn_norm"), w["output_norm"]]
-    matrices = [w["token_embd"], *(t for n in LAYERED for t in layered(w, config, n))] + ([] if tied else [w["output"]])
+    norms = [*layer_tensors(w, config, "attn_norm"), *layer_tensors(w, config, "ffn_norm"), w["output_norm"]]
+    matrices = [w["token_embd"], *(t for n in LAYER_MATRICES for t in layer_tensors(w, config, n))] + ([] if tied else [w["output"]])
     body = b"".join(norm.tobytes() for norm in norms)
     for matrix in matrices:
-        body += matrix.tobytes() if not group else b"".join(part.tobytes() for part in quantised(matrix, group))
+        body += matrix.tobytes() if not group else b"".join(part.tobytes() for part in quantize_groups(matrix, group))
     path.write_bytes(header.ljust(256, b"\0") + body)
 
 
-def quantised(matrix, group):
+def quantize_groups(matrix, group):
     rows = matrix.reshape(-1, group)
     scales = np.abs(rows).max(1) / 127
     return np.round(rows / scales[:, None]).astype("i1"), scales.astype("<f4")
 
 
-def dequantised(matrix, group):
-    codes, scales = quantised(matrix, group)
+def dequantize_groups(matrix, group):
+    codes, scales = quantize_groups(matrix, group)
     return (codes * scales[:, None].astype(np.float64)).reshape(matrix.shape)
 
 
 PIECES = "a b c d e h i l n o r s t w . th he in er an the and ing hello world ▁ ▁t ▁the ▁a ▁hello ▁world ▁w ▁wor ld ▁h ell".split()
 
 
-def write_tokenizer(path, vocabulary):
-    """As llama2.c's tokenizer.py exports one: longer pieces have higher scores here."""
+def write_tokenizer(path, vocab_size):
+    """Writes a tokenizer in the format of llama2.c's tokenizer.py. Longer pieces have higher scores."""
     tokens = ["<unk>", "\n<s>\n", "\n</s>\n", *(f"<0x{i:02X}>" for i in range(256)), *PIECES]
-    tokens += [f"x{i}" for i in range(vocabulary - len(tokens))]
+    tokens += [f"x{i}" for i in range(vocab_size - len(tokens))]
     scores = [0.0] * 259 + [float(len(piece)) + i / 1000 for i, piece in enumerate(tokens[259:])]
     data = b""
     for token, score in zip(tokens, scores):
@@ -163,26 +163,26 @@ def write_tokenizer(path, vocabulary):
 
 
 def encode(text, tokens, scores):
-    """llama2.c's run.c: a space in front, single characters, then the best pair joined until there is none."""
+    """BPE as in llama2.c's run.c: starts from single characters after a leading space and merges the best pair until there is none."""
     ids = {token.replace("▁", " "): i for i, token in enumerate(tokens)}
     out = []
     for character in " " + text if text else "":
         out += [ids[character]] if character in ids else [byte + 3 for byte in character.encode()]
-    spelled = lambda i: tokens[i].replace("▁", " ")
+    spelling = lambda i: tokens[i].replace("▁", " ")
     while True:
-        pairs = [(scores[ids[both]], -i, ids[both]) for i, (a, b) in enumerate(zip(out, out[1:]))
-                 if (both := spelled(a) + spelled(b)) in ids]
+        pairs = [(scores[ids[pair]], -i, ids[pair]) for i, (a, b) in enumerate(zip(out, out[1:]))
+                 if (pair := spelling(a) + spelling(b)) in ids]
         if not pairs:
             return out
-        _, at, joined = max(pairs)
-        out[-at:-at + 2] = [joined]
+        _, negated_index, merged = max(pairs)
+        out[-negated_index:-negated_index + 2] = [merged]
 
 
-def as_float64(w):
+def to_float64(w):
     return {name: tensor.astype(np.float64) for name, tensor in w.items()}
 
 
-def rounded(rows):
+def round_rows(rows):
     return [[float(f"{v:.6g}") for v in row] for row in rows]
 
 
@@ -195,22 +195,22 @@ def write_huggingface(folder, w, config, scaling):
              "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
     others = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 
-    def renamed(name):
+    def hf_name(name):
         if name in others:
             return others[name] + ".weight"
         _, index, part = name.split(".")
         return f"model.layers.{index}.{names[part]}.weight"
 
     folder.mkdir(exist_ok=True)
-    save_file({renamed(name): tensor for name, tensor in w.items()}, folder / "model.safetensors")
+    save_file({hf_name(name): tensor for name, tensor in w.items()}, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps({
-        "model_type": "llama", "hidden_size": config["width"], "intermediate_size": config["inner"],
-        "num_hidden_layers": config["layers"], "num_attention_heads": config["heads"],
-        "num_key_value_heads": config["kv_heads"], "head_dim": config["head"], "rms_norm_eps": config["eps"],
-        "rope_theta": config["base"], "max_position_embeddings": config["context"], "rope_scaling": scaling}, indent=1))
+        "model_type": "llama", "hidden_size": config["hidden_size"], "intermediate_size": config["intermediate_size"],
+        "num_hidden_layers": config["num_hidden_layers"], "num_attention_heads": config["num_attention_heads"],
+        "num_key_value_heads": config["num_key_value_heads"], "head_dim": config["head_dim"], "rms_norm_eps": config["rms_norm_eps"],
+        "rope_theta": config["rope_theta"], "max_position_embeddings": config["max_position_embeddings"], "rope_scaling": scaling}, indent=1))
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {character: i for i, character in enumerate(["<s>", "</s>", *alphabet])}
-    vocabulary |= {f"unused{i}": i for i in range(len(vocabulary), config["vocabulary"])}
+    vocabulary |= {f"unused{i}": i for i in range(len(vocabulary), config["vocab_size"])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     tokenizer.add_special_tokens(["<s>", "</s>"])
@@ -222,8 +222,8 @@ def write_huggingface(folder, w, config, scaling):
 
 def fixtures():
     FIXTURES.mkdir(exist_ok=True)
-    base = {"width": 32, "inner": 44, "layers": 2, "heads": 4, "kv_heads": 2, "head": 8, "vocabulary": 304, "context": 64,
-            "eps": 1e-5, "base": 1e4}
+    base = {"hidden_size": 32, "intermediate_size": 44, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+            "head_dim": 8, "vocab_size": 304, "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "rope_theta": 1e4}
     ids = [1, 300, 17, 42, 299, 259, 3, 100, 7, 7, 7, 250, 31, 64, 128, 260, 261, 262, 263, 5, 9, 270]
     goldens = {"ids": ids, "vectors": {}}
     for version, tied, seed in ((0, False, 1), (1, True, 2), (2, True, 3)):
@@ -232,34 +232,35 @@ def fixtures():
         if version == 0:
             write_version_0(path, w, base, tied)
         else:
-            # groups go on from one row to the next
-            write_newer(path, w, base, tied, group=32 if version == 2 else None)
-        true = {name: dequantised(t, 32) if version == 2 and t.ndim == 2 else t.astype(np.float64) for name, t in w.items()}
-        goldens[path.name] = rounded(logits(true, base, ids)[[0, 1, -1]])
-        goldens["vectors"][path.name] = vectors(true, base, ids)
-    tokens, scores = write_tokenizer(FIXTURES / "tokenizer.bin", base["vocabulary"])
+            # groups may span rows
+            write_version_1_or_2(path, w, base, tied, group=32 if version == 2 else None)
+        reference_weights = {name: dequantize_groups(t, 32) if version == 2 and t.ndim == 2 else t.astype(np.float64) for name, t in w.items()}
+        goldens[path.name] = round_rows(logits(reference_weights, base, ids)[[0, 1, -1]])
+        goldens["vectors"][path.name] = embeddings(reference_weights, base, ids)
+    tokens, scores = write_tokenizer(FIXTURES / "tokenizer.bin", base["vocab_size"])
     texts = ["hello world", "the weather", "", "Größe\n", "  the  and the", "hello hello hell"]
     goldens["tokens"] = [[text, encode(text, tokens, scores)] for text in texts]
-    config = base | {"halves": True, "base": 5e5, "context": 256, "heads": 6, "kv_heads": 2, "head": 16}
-    about = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
-    config["divisors"] = llama3_divisors(16, 5e5, *about.values())
+    config = base | {"rotate_half": True, "rope_theta": 5e5, "max_position_embeddings": 256, "num_attention_heads": 6,
+                     "num_key_value_heads": 2, "head_dim": 16}
+    scaling = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
+    config["freq_factors"] = llama3_freq_factors(16, 5e5, *scaling.values())
     w = random_model(4, config, tied=False)
-    write_huggingface(FIXTURES / "scaled", w, config, {"rope_type": "llama3", **about})
-    goldens["scaled"] = rounded(logits(as_float64(w), config, ids)[[0, 1, -1]])
-    goldens["vectors"]["scaled"] = vectors(as_float64(w), config, ids)
+    write_huggingface(FIXTURES / "scaled", w, config, {"rope_type": "llama3", **scaling})
+    goldens["scaled"] = round_rows(logits(to_float64(w), config, ids)[[0, 1, -1]])
+    goldens["vectors"]["scaled"] = embeddings(to_float64(w), config, ids)
     (FIXTURES / "goldens.json").write_text(json.dumps(goldens) + "\n")
 
 
-def random_blocks(random, kind, shape):
-    """A matrix in one of the formats that no library quantises in Python: any bytes are numbers, once their scales are sensible."""
+def random_blocks(rng, format_name, shape):
+    """A random matrix in a format that the gguf package cannot quantize. Any bytes are valid weights if the scales are reasonable."""
     blocks = shape[0] * shape[1] // 256
-    raw = lambda count: random.integers(0, 256, (blocks, count), dtype=np.uint8)
-    scale = lambda value: (random.uniform(0.5, 1, (blocks, 1)) * value).astype("<f2").view(np.uint8)
+    raw = lambda count: rng.integers(0, 256, (blocks, count), dtype=np.uint8)
+    scale = lambda value: (rng.uniform(0.5, 1, (blocks, 1)) * value).astype("<f2").view(np.uint8)
     parts = {
         "Q4_K": lambda: [scale(3e-4), scale(2.2e-3), raw(140)],
         "Q5_K": lambda: [scale(2e-4), scale(3e-3), raw(172)],
         "Q6_K": lambda: [raw(208), scale(4e-5)],
-    }[kind]()
+    }[format_name]()
     return np.concatenate(parts, 1).reshape(shape[0], -1)
 
 
@@ -271,20 +272,20 @@ def formats(folder):
     from tokenizers import pre_tokenizers
 
     folder.mkdir(parents=True, exist_ok=True)
-    config = {"width": 256, "inner": 512, "layers": 2, "heads": 8, "kv_heads": 4, "head": 32, "vocabulary": 320, "context": 128,
-              "eps": 1e-5, "base": 1e4}
+    config = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 4,
+              "head_dim": 32, "vocab_size": 320, "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "rope_theta": 1e4}
     ids = [1, 300, 17, 42, 299, 259, 3, 100, 7, 7, 250, 31, 64, 128, 260, 261, 319, 5, 9, 270]
     expected = {"ids": ids}
-    for seed, kind in enumerate(FORMATS):
-        random, dtype = np.random.default_rng(seed), GGMLQuantizationType[kind]
-        writer = GGUFWriter(folder / f"{kind}.gguf", "llama")
-        for add, name in [(writer.add_embedding_length, "width"), (writer.add_feed_forward_length, "inner"),
-                          (writer.add_block_count, "layers"), (writer.add_head_count, "heads"),
-                          (writer.add_head_count_kv, "kv_heads"), (writer.add_context_length, "context"),
-                          (writer.add_layer_norm_rms_eps, "eps"), (writer.add_rope_freq_base, "base")]:
+    for seed, format_name in enumerate(FORMATS):
+        rng, dtype = np.random.default_rng(seed), GGMLQuantizationType[format_name]
+        writer = GGUFWriter(folder / f"{format_name}.gguf", "llama")
+        for add, name in [(writer.add_embedding_length, "hidden_size"), (writer.add_feed_forward_length, "intermediate_size"),
+                          (writer.add_block_count, "num_hidden_layers"), (writer.add_head_count, "num_attention_heads"),
+                          (writer.add_head_count_kv, "num_key_value_heads"), (writer.add_context_length, "max_position_embeddings"),
+                          (writer.add_layer_norm_rms_eps, "rms_norm_eps"), (writer.add_rope_freq_base, "rope_theta")]:
             add(config[name])
         alphabet = ["<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
-        tokens = alphabet + ["ab"] + [f"unused{i}" for i in range(config["vocabulary"] - len(alphabet) - 1)]
+        tokens = alphabet + ["ab"] + [f"unused{i}" for i in range(config["vocab_size"] - len(alphabet) - 1)]
         writer.add_tokenizer_model("gpt2")
         writer.add_tokenizer_pre("llama-bpe")
         writer.add_token_list(tokens)
@@ -292,24 +293,24 @@ def formats(folder):
         writer.add_token_merges(["a b"])
         writer.add_bos_token_id(0)
         writer.add_eos_token_id(1)
-        true, this = {}, dict(config)
-        if kind == "F16":
-            # as files of Llama 3.1 have their scaling
-            this["divisors"] = llama3_divisors(config["head"], config["base"], 8, 1, 4, 32)
-            writer.add_tensor("rope_freqs.weight", this["divisors"].astype("<f4"))
+        reference_weights, model_config = {}, dict(config)
+        if format_name == "F16":
+            # RoPE scaling as in GGUF files of Llama 3.1
+            model_config["freq_factors"] = llama3_freq_factors(config["head_dim"], config["rope_theta"], 8, 1, 4, 32)
+            writer.add_tensor("rope_freqs.weight", model_config["freq_factors"].astype("<f4"))
         for name, tensor in random_model(seed, config, tied=seed % 2 == 0).items():
             if tensor.ndim == 1:
-                data, numbers, true[name] = tensor, None, tensor.astype(np.float64)
+                data, raw_dtype, reference_weights[name] = tensor, None, tensor.astype(np.float64)
             else:
-                numbers = dtype
-                data = random_blocks(random, kind, tensor.shape) if kind in ("Q4_K", "Q5_K", "Q6_K") else quants.quantize(tensor, dtype)
-                true[name] = quants.dequantize(data, dtype).astype(np.float64)
-            writer.add_tensor(f"{name}.weight", data, raw_dtype=numbers)
+                raw_dtype = dtype
+                data = random_blocks(rng, format_name, tensor.shape) if format_name in ("Q4_K", "Q5_K", "Q6_K") else quants.quantize(tensor, dtype)
+                reference_weights[name] = quants.dequantize(data, dtype).astype(np.float64)
+            writer.add_tensor(f"{name}.weight", data, raw_dtype=raw_dtype)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-        expected[kind] = rounded(logits(true, this, ids)[[0, 1, -1]])
+        expected[format_name] = round_rows(logits(reference_weights, model_config, ids)[[0, 1, -1]])
     (folder / "expected.json").write_text(json.dumps(expected))
 
 
@@ -323,17 +324,16 @@ def golden(path):
     field = lambda key: reader.fields[key].contents()
     w = {t.name.removesuffix(".weight"): quants.dequantize(t.data, t.tensor_type).astype(np.float64) for t in reader.tensors}
     heads = field("llama.attention.head_count")
-    config = {"heads": heads, "kv_heads": field("llama.attention.head_count_kv"), "layers": field("llama.block_count"),
-              "head": field("llama.embedding_length") // heads, "base": field("llama.rope.freq_base"),
-              "eps": field("llama.attention.layer_norm_rms_epsilon")}
+    config = {"num_attention_heads": heads, "num_key_value_heads": field("llama.attention.head_count_kv"),
+              "num_hidden_layers": field("llama.block_count"), "head_dim": field("llama.embedding_length") // heads, "rope_theta": field("llama.rope.freq_base"),
+              "rms_norm_eps": field("llama.attention.layer_norm_rms_epsilon")}
     tokens = field("tokenizer.ggml.tokens")
-    # every token of this text is a token of its words: "Ġtide" and so on
+    # each word of the text is one token
     ids = [tokens.index(word) for word in "The Ġtide Ġwas Ġcoming Ġin . ĠA Ġboy Ġand Ġhis Ġgrandmother Ġstood Ġon Ġthe Ġsand Ġand Ġcounted Ġthe Ġboats :".split()]
-    rows = logits(w, config, ids)
     steps = []
-    for row in rows:
-        best = np.argsort(-row)[:20]
-        steps.append({"ids": best.tolist(), "values": [round(float(v), 4) for v in row[best]]})
+    for row in logits(w, config, ids):
+        top = np.argsort(-row)[:20]
+        steps.append({"ids": top.tolist(), "values": [round(float(v), 4) for v in row[top]]})
     out = HERE / "goldens" / "llama" / "smollm2.json"
     out.write_text(json.dumps({"text": TEXT, "tokens": ids, "steps": steps}) + "\n")
 

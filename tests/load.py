@@ -1,7 +1,7 @@
-"""The server under load, as a client on the network sees it: tests/check_load [SECONDS].
+"""Load tests of the server: tests/check_load [SECONDS].
 
-64 clients at once, for so many seconds; more clients than there are places; 10,000 connections that say nothing, others that stop in
-the middle; a signal to stop while all are at work. Speed is printed and asserted nowhere: machines differ.
+64 concurrent clients for SECONDS; more clients than the concurrency limit; 10,000 idle connections and clients that stop in the middle of
+a request; SIGTERM while requests are in flight. Speed is printed but not asserted, because machines differ.
 """
 
 import contextlib
@@ -22,8 +22,8 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CLIENTS = 64
 IDLE = 10_000
-# A server of this model with 10,000 connections; what is bounded does not grow with the number of requests.
-MOST_MEMORY = 400 << 20
+# For a server with the default model and 10,000 connections.
+MAX_MEMORY = 400 << 20
 BODY = json.dumps({"input": "How do I keep a candle from dripping on the table cloth?"})
 LONG = json.dumps({"input": [f"{n} " + "light and shadow " * 60 for n in range(8)], "truncate": True})
 
@@ -51,7 +51,7 @@ end
 
 
 class Server:
-    """`tealight serve` with these variables."""
+    """A `tealight serve` process with additional environment variables."""
 
     def __init__(self, **variables):
         self.log = tempfile.TemporaryFile()
@@ -62,12 +62,12 @@ class Server:
     def wait_for_port(self):
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and self.process.poll() is None:
-            if found := re.search(rb"listening on http://127.0.0.1:(\d+)", self.logged()):
+            if found := re.search(rb"listening on http://127.0.0.1:(\d+)", self.read_log()):
                 return int(found[1])
             time.sleep(0.02)
-        raise SystemExit(f"the server does not listen: {self.logged()!r}")
+        raise SystemExit(f"the server did not start: {self.read_log()!r}")
 
-    def logged(self):
+    def read_log(self):
         self.log.seek(0)
         return self.log.read()
 
@@ -78,13 +78,13 @@ class Server:
     def post(self, body=BODY, timeout=120):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         connection.request("POST", "/v1/embeddings", body, {"content-type": "application/json"})
-        reply = connection.getresponse()
-        return reply.status, reply.read()
+        response = connection.getresponse()
+        return response.status, response.read()
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(60)
-        assert code == 0, f"the server ended with {code}: {self.logged()!r}"
+        assert code == 0, f"the server exited with code {code}: {self.read_log()!r}"
 
     def __enter__(self):
         return self
@@ -96,7 +96,10 @@ class Server:
 
 
 def wrk(server, seconds):
-    """Statuses with their numbers, other errors, and the latencies of 50 %, 99 % and all, in ms."""
+    """Runs wrk. Returns the number of responses per status, the number of connection errors, and latencies p50, p99 and maximum in ms.
+
+    A status with a Retry-After header has the header's value appended, as in 503+1.
+    """
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(SCRIPT % BODY)
         script.flush()
@@ -114,51 +117,51 @@ def wrk(server, seconds):
 def many_clients(seconds):
     with Server() as server:
         wrk(server, 1)
-        early = server.memory()
-        statuses, errors, (half, most, all_) = wrk(server, seconds)
-        late = server.memory()
+        memory_before = server.memory()
+        statuses, errors, (p50, p99, longest) = wrk(server, seconds)
+        memory_after = server.memory()
         assert set(statuses) == {"200"} and errors == 0, (statuses, errors)
-        assert late < early * 1.25 + (8 << 20), f"memory grew from {early >> 20} to {late >> 20} MiB"
+        assert memory_after < memory_before * 1.25 + (8 << 20), f"memory grew from {memory_before >> 20} to {memory_after >> 20} MiB"
         rate = statuses["200"] / seconds
-        print(f"{CLIENTS} clients, {seconds} s: {statuses['200']} replies, {rate:.0f}/s, none failed; p50 {half:.1f} ms, p99 {most:.1f} ms "
-              f"({most / half:.2f} x), longest {all_:.1f} ms; memory {early >> 20} to {late >> 20} MiB")
+        print(f"{CLIENTS} clients, {seconds} s: {statuses['200']} responses, {rate:.0f}/s, none failed; p50 {p50:.1f} ms, p99 {p99:.1f} ms "
+              f"({p99 / p50:.2f}x), maximum {longest:.1f} ms; memory {memory_before >> 20} to {memory_after >> 20} MiB")
         server.stop()
 
 
 def too_many_clients():
     with Server(TEALIGHT_MAX_CONCURRENT_REQUESTS="4") as server:
         statuses, errors, _ = wrk(server, 2)
-        assert set(statuses) == {"200", "503+1"}, f"neither served nor told when to come again: {statuses}"
+        assert set(statuses) == {"200", "503+1"}, f"unexpected statuses; expected 200, and 503 with Retry-After: 1: {statuses}"
         assert errors == 0, errors
         status = server.post()[0]
         if status == 503:
-            # What the last clients asked for was still worked on: a client comes again when it was told to.
+            # The last requests of wrk were still being processed; retry after the time in Retry-After.
             time.sleep(1)
             status = server.post()[0]
         assert status == 200, status
-        print(f"{CLIENTS} clients at 4 places: {statuses}")
+        print(f"{CLIENTS} clients at a concurrency limit of 4: {statuses}")
         server.stop()
 
 
 def stuck_clients():
-    """Clients that say nothing, or stop in the middle, beside one that means it."""
+    """Idle connections and clients that stop in the middle of a request must not block other clients."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     idle = min(IDLE, hard - 500)
     if idle < IDLE:
         print(f"this system allows {hard} open files: {idle} connections instead of {IDLE}")
-    # As most systems begin.
-    with Server.limited(1024) as server, contextlib.ExitStack() as held:
+    # 1024 is the default limit of open files on most systems.
+    with start_limited(1024) as server, contextlib.ExitStack() as connections:
         def connect(first=b""):
-            client = held.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=60))
+            client = connections.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=60))
             client.sendall(first)
             return client
 
-        begun = time.monotonic()
+        start = time.monotonic()
         for _ in range(idle):
             connect()
-        opened = time.monotonic() - begun
-        halves = [connect(b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{\"input\":") for _ in range(100)]
+        opening_seconds = time.monotonic() - start
+        half_sent = [connect(b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{\"input\":") for _ in range(100)]
         slow = [connect(b"POST /v1/embe") for _ in range(100)]
         huge = connect(b"GET /health HTTP/1.1\r\nhost: x\r\nx-long: " + b"a" * (1 << 20))
         times = []
@@ -170,48 +173,45 @@ def stuck_clients():
             for client in slow:
                 with contextlib.suppress(OSError):
                     client.sendall(b"x")
-        refused = huge.recv(100)
-        assert refused.startswith(b"HTTP/1.1 431"), refused
+        rejection = huge.recv(100)
+        assert rejection.startswith(b"HTTP/1.1 431"), rejection
         memory = server.memory()
-        assert memory < MOST_MEMORY, f"{memory >> 20} MiB"
+        assert memory < MAX_MEMORY, f"{memory >> 20} MiB"
         times.sort()
-        print(f"{idle} idle connections (opened in {opened:.1f} s), {len(halves)} half-sent bodies, {len(slow)} slow headers: others are served in "
-              f"{times[25] * 1e3:.1f} ms, the slowest in {times[-1] * 1e3:.1f}; memory {memory >> 20} MiB")
+        print(f"{idle} idle connections (opened in {opening_seconds:.1f} s), {len(half_sent)} half-sent bodies, {len(slow)} slow headers: other requests take "
+              f"{times[25] * 1e3:.1f} ms, at most {times[-1] * 1e3:.1f} ms; memory {memory >> 20} MiB")
         server.stop()
 
 
-def stop_in_flight():
+def graceful_shutdown():
     with Server() as server:
         assert server.post()[0] == 200
-        replies, threads = [], []
+        statuses, threads = [], []
         for _ in range(16):
-            threads.append(threading.Thread(target=lambda: replies.append(server.post(LONG)[0])))
+            threads.append(threading.Thread(target=lambda: statuses.append(server.post(LONG)[0])))
             threads[-1].start()
         time.sleep(0.3)
         server.stop()
         for thread in threads:
             thread.join()
-        assert replies == [200] * 16, replies
-        print("a signal to stop: 16 requests in flight are answered first")
+        assert statuses == [200] * 16, statuses
+        print("SIGTERM: 16 requests in flight are completed first")
 
 
-def limited(soft):
+def start_limited(max_open_files):
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max_open_files, hard))
     try:
         return Server()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-Server.limited = staticmethod(limited)
-
-
 def main():
     many_clients(int(sys.argv[1]))
     too_many_clients()
     stuck_clients()
-    stop_in_flight()
+    graceful_shutdown()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The texts behind the goldens, by what each group is meant to break."""
+"""The texts of the goldens, grouped by what they test."""
 
 ENGLISH = [
     "A small candle burns for about four hours.",
@@ -276,7 +276,7 @@ BLANK = [
 
 SHORT = ["a", "A", "b", "z", "é", "ß", "я", "あ", "中", "ก", "א", "½", "I", "ok", "No", "the"]
 
-# the tokenizer finds its own special tokens in plain text
+# special tokens in plain text
 SPECIAL = [
     "[CLS]",
     "[SEP]",
@@ -292,22 +292,22 @@ DUPLICATES = [ENGLISH[0], ENGLISH[0], ENGLISH[7], "a", "🔥", " ", CODE[0], LON
 
 GROUPS = [ENGLISH, LATIN, SCRIPTS, EMOJI, INVISIBLE, COMBINING, LONG_WORDS, NUMBERS, CODE, PUNCTUATION, BLANK, SHORT, SPECIAL, DUPLICATES]
 
-# each is one token, so a text of n of them has n + 2 tokens
+# each word is one token, so a text of n words has n + 2 tokens
 WORDS = """tea light candle river stone window garden winter morning table paper letter music silver
 orange mountain bread salt water fire wind cloud summer bridge street market doctor teacher farmer
 sailor engine wheel paint glass metal wood leather cotton sugar coffee forest island harbor valley
 castle tower village city road ship train plane horse sheep bird fish snake spider""".split()
 
-# around the sizes at which kernels change their tile, and the limit itself
+# around the tile sizes of the kernels, and the maximum number of tokens
 LENGTHS = [3, 4, 5, 6, 7, 8, 9, 10, 12, 15, 16, 17, 24, 31, 32, 33, 47, 48, 49, 63, 64, 65, 95, 96, 97, 127, 128, 129, 160, 191, 192, 193, 224, 254, 255, 256]
 TOO_LONG = [257, 258, 300, 511, 512, 513, 1000]
 
 
-def of_length(tokens, start):
+def text_of_length(tokens, start):
     """A text of exactly this many tokens, [CLS] and [SEP] among them."""
     return " ".join(WORDS[(start + 7 * i) % len(WORDS)] for i in range(tokens - 2))
 
 
 def all_texts():
     plain = [text for group in GROUPS for text in group]
-    return plain + [of_length(tokens, start) for start, tokens in enumerate(LENGTHS + TOO_LONG)]
+    return plain + [text_of_length(tokens, start) for start, tokens in enumerate(LENGTHS + TOO_LONG)]

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Write what independent implementations make of two recordings.
+"""Write the results of independent implementations for two recordings.
 
-    make.py TINY_EN_FOLDER BASE_FOLDER    needs requirements.txt beside this file
+    make.py TINY_EN_FOLDER BASE_FOLDER    needs requirements.txt in this folder
 
 By tests/whisper_reference.py, in float64:
-    mel.npy                  every tenth frame of the log-mel spectrogram of tests/fixtures/audio/speech.flac, without the padding
-    jfk-mel.npy              every fiftieth of jfk.flac, with the padding of 30 s
-    features-MODEL.npy       every hundredth row of what the encoder makes of jfk.flac's window
-    reference.json           of each model: the tokens that are suppressed; logits of jfk.flac after given tokens, the 20 highest of
-                             each step; transcripts of it: plain, with words, after a prompt, and of it four times over (44 s, two windows)
+    mel.npy                  every 10th frame of the log-mel spectrogram of tests/fixtures/audio/speech.flac, without the padding
+    jfk-mel.npy              every 50th frame of that of jfk.flac, with 30 s of padding
+    features-MODEL.npy       every 100th row of the encoder output for jfk.flac
+    reference.json           for each model: suppressed tokens; the 20 highest logits of jfk.flac after each of some given tokens;
+                             transcripts of it: plain, with words, with a prompt, and repeated four times (44 s, two windows)
 By faster-whisper in float32, greedy:
     transcripts.json         segments and words of jfk.flac
 """
@@ -23,27 +23,27 @@ HERE = Path(__file__).resolve().parent
 AUDIO = HERE.parents[1] / "fixtures" / "audio"
 sys.path.insert(0, str(HERE.parents[1]))
 
-from whisper_reference import FRAMES, HOP, Whisper, load_audio, log_mel, pad_or_trim, transcribe
+from whisper_reference import FRAMES, HOP_LENGTH, Whisper, load_audio, log_mel, pad_or_trim, transcribe
 
-HIGHEST, SAID, PROMPT, TIMES = 20, " And so my fellow Americans ask not what", "A speech of 1961.", 4
+TOP_LOGITS, SPOKEN_TEXT, PROMPT, TIMES = 20, " And so my fellow Americans ask not what", "A speech of 1961.", 4
 
 
 def save(name, rows):
     np.save(HERE / name, rows.astype("<f4"))
 
 
-def short(value):
-    """Seven digits are more than float32 has."""
+def round_floats(value):
+    """Rounds to seven significant digits, the precision of float32."""
     if isinstance(value, dict):
-        return {key: short(item) for key, item in value.items()}
+        return {key: round_floats(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [short(item) for item in value]
+        return [round_floats(item) for item in value]
     return float(f"{value:.7g}") if isinstance(value, float) else value
 
 
 def write_json(name, value):
-    """Lists of numbers on one line."""
-    text = json.dumps(short(value), indent=1)
+    """Writes indented JSON with each list of numbers on one line."""
+    text = json.dumps(round_floats(value), indent=1)
     lines, depth = [], 0
     for line in text.splitlines():
         plain = line.strip()
@@ -58,21 +58,21 @@ def write_json(name, value):
 
 
 def logits(model, features):
-    """After each of the tokens that begin the recording's text; of an English model one less precedes it."""
-    ids = [*model.tokens.beginning("en", "transcribe"), model.tokens.timestamps, *model.tokens.encode(SAID)]
+    """The highest logits after the start-of-transcript sequence and after each token of the spoken text."""
+    ids = [*model.tokens.sot_sequence("en", "transcribe"), model.tokens.timestamp_begin, *model.tokens.encode(SPOKEN_TEXT)]
     rows, _ = model.step(model.start(features), ids)
-    best = [np.argsort(-row)[:HIGHEST] for row in rows]
-    return {"tokens": ids, "steps": [{"ids": order.tolist(), "values": row[order].tolist()} for row, order in zip(rows, best)]}
+    top = [np.argsort(-row)[:TOP_LOGITS] for row in rows]
+    return {"tokens": ids, "steps": [{"ids": order.tolist(), "values": row[order].tolist()} for row, order in zip(rows, top)]}
 
 
 def reference(name, folder):
     model, samples = Whisper.load(folder, np.float64), load_audio(AUDIO / "jfk.flac")
-    mel = log_mel(samples, model.bands)
+    mel = log_mel(samples, model.n_mels)
     features = model.encode(pad_or_trim(mel[:len(mel) - FRAMES]))
     save("jfk-mel.npy", mel[::50])
     save(f"features-{name}.npy", features[::100])
     return {
-        "suppressed": model.tokens.suppressed(),
+        "suppressed": model.tokens.suppress_tokens(),
         "logits": logits(model, features),
         "plain": transcribe(model, samples),
         "words": transcribe(model, samples, "en", words=True),
@@ -85,7 +85,7 @@ def transcript(folder, audio):
     from faster_whisper import WhisperModel
 
     model = WhisperModel(folder, device="cpu", compute_type="float32")
-    # words move the ends of segments
+    # word timestamps change the ends of segments, so they are transcribed separately
     segments, info = model.transcribe(audio, beam_size=1)
     with_words, _ = model.transcribe(audio, beam_size=1, word_timestamps=True)
     keys = ("start", "end", "text", "avg_logprob", "no_speech_prob")
@@ -99,7 +99,7 @@ def transcript(folder, audio):
 def main():
     folders, jfk = dict(zip(("tiny.en", "base"), sys.argv[1:], strict=True)), str(AUDIO / "jfk.flac")
     speech = load_audio(AUDIO / "speech.flac")
-    save("mel.npy", log_mel(speech)[:len(speech) // HOP:10])
+    save("mel.npy", log_mel(speech)[:len(speech) // HOP_LENGTH:10])
     write_json("reference.json", {f"whisper-{name}": reference(name, folder) for name, folder in folders.items()})
     transcripts = {f"whisper-{name}": transcript(folder, jfk) for name, folder in folders.items()}
     (HERE / "transcripts.json").write_text(json.dumps(transcripts, indent=1) + "\n")
