@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""What llama.cpp makes of a GGUF file; needs llama-cpp-python.
+"""Measure llama.cpp on a GGUF file; needs llama-cpp-python.
 
-    llama.py speed MODEL THREADS PREFILL DECODE    {"prefill_tok_s", "decode_tok_s"}: medians of three after one that is not timed
-    llama.py perplexity MODEL THREADS TOKENS       of a list of token ids in a JSON file: {"perplexity"}
-    llama.py greedy MODEL THREADS PROMPTS COUNT    texts of a JSON file: [{"tokens", "margins"}], the distance of the two likeliest
+    llama.py speed MODEL THREADS PREFILL DECODE    {"prefill_tok_s", "decode_tok_s"}: medians of three runs after a warm-up
+    llama.py perplexity MODEL THREADS TOKENS       {"perplexity"} of a list of token ids in a JSON file
+    llama.py greedy MODEL THREADS PROMPTS COUNT    [{"tokens", "margins"}] for each prompt of a JSON file; a margin is the difference
+                                                   of the two highest logits
 """
 
 import json
@@ -27,10 +28,10 @@ def speed(path, threads, prefill, decode):
         model.reset()
         start = time.perf_counter()
         model.eval(tokens)
-        middle = time.perf_counter()
+        decode_start = time.perf_counter()
         for i in range(int(decode)):
             model.eval([100 + i])
-        rates.append((len(tokens) / (middle - start), int(decode) / (time.perf_counter() - middle)))
+        rates.append((len(tokens) / (decode_start - start), int(decode) / (time.perf_counter() - decode_start)))
     prefill, decode = (sorted(rate)[1] for rate in zip(*rates[1:]))
     return {"prefill_tok_s": prefill, "decode_tok_s": decode}
 
@@ -41,12 +42,12 @@ def perplexity(path, threads, file):
     model.eval(tokens)
     scores = np.asarray(model.scores[:len(tokens) - 1], np.float64)
     top = scores.max(-1)
-    logs = scores[np.arange(len(tokens) - 1), tokens[1:]] - top - np.log(np.exp(scores - top[:, None]).sum(-1))
-    return {"perplexity": math.exp(-logs.mean())}
+    logprobs = scores[np.arange(len(tokens) - 1), tokens[1:]] - top - np.log(np.exp(scores - top[:, None]).sum(-1))
+    return {"perplexity": math.exp(-logprobs.mean())}
 
 
 def greedy(path, threads, file, count):
-    model, found = load(path, threads, 1024, False), []
+    model, completions = load(path, threads, 1024, False), []
     for prompt in json.load(open(file)):
         tokens, out, margins = model.tokenize(prompt.encode(), add_bos=False, special=True), [], []
         model.reset()
@@ -57,10 +58,10 @@ def greedy(path, threads, file, count):
             tokens = [int(scores.argmax())]
             out += tokens
             margins.append(float(first - second))
-        found.append({"tokens": out, "margins": margins})
-    return found
+        completions.append({"tokens": out, "margins": margins})
+    return completions
 
 
 if __name__ == "__main__":
-    what, path, threads, *rest = sys.argv[1:]
-    print(json.dumps({"speed": speed, "perplexity": perplexity, "greedy": greedy}[what](path, int(threads), *rest)))
+    command, path, threads, *rest = sys.argv[1:]
+    print(json.dumps({"speed": speed, "perplexity": perplexity, "greedy": greedy}[command](path, int(threads), *rest)))

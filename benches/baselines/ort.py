@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Run a graph of minilm_onnx.py in ONNX Runtime.
+"""Run a model of minilm_onnx.py in ONNX Runtime.
 
-    ort.py MODEL.onnx THREADS bench 1x16 64x8-256   prints an object a shape: milliseconds from token ids to hidden states
-    ort.py MODEL.onnx THREADS embed TOKENS.json   prints a normalised vector a line, each from a list of token ids
+    ort.py MODEL.onnx THREADS bench 1x16 64x8-256   prints one object per shape: milliseconds from token ids to hidden states
+    ort.py MODEL.onnx THREADS embed TOKENS.json     prints one normalized embedding per line, each from a list of token ids
 """
 
 import json
@@ -22,8 +22,8 @@ def open_session(model, threads):
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def feed(texts):
-    """Ids filled up to the longest text, and the mask."""
+def pad(texts):
+    """Token ids padded to the longest text, and the attention mask."""
     longest = max(map(len, texts))
     ids, mask = np.zeros((len(texts), longest), np.int64), np.zeros((len(texts), longest), np.int64)
     for row, text in enumerate(texts):
@@ -32,9 +32,9 @@ def feed(texts):
 
 
 def random_texts(shape):
-    """Lengths and ids of ordinary words by Knuth's MMIX congruence, lengths as `tealight bench embed` has them."""
+    """Token ids of ordinary words from Knuth's MMIX generator, with the same lengths as in `tealight bench embed`."""
     batch, tokens = shape.split("x")
-    least, most = map(int, (tokens.split("-") * 2)[:2])
+    minimum, maximum = map(int, (tokens.split("-") * 2)[:2])
     state = 1
 
     def below(limit):
@@ -42,16 +42,16 @@ def random_texts(shape):
         state = (state * 6364136223846793005 + 1442695040888963407) % 2**64
         return (state >> 33) % limit
 
-    lengths = [least + below(most - least + 1) for _ in range(int(batch))]
+    lengths = [minimum + below(maximum - minimum + 1) for _ in range(int(batch))]
     return [[1000 + below(29000) for _ in range(length)] for length in lengths]
 
 
 def bench(session, shape):
     texts = random_texts(shape)
-    inputs, times = feed(texts), []
+    inputs, times = pad(texts), []
     for _ in range(WARM_UPS):
         session.run(None, inputs)
-    # as many runs as `tealight bench embed` makes
+    # the same number of runs as `tealight bench embed`
     for _ in range(min(100, max(5, 20000 // sum(map(len, texts))))):
         start = time.perf_counter()
         session.run(None, inputs)
@@ -62,7 +62,7 @@ def bench(session, shape):
 
 def embed(session, tokens):
     for ids in json.loads(Path(tokens).read_text()):
-        mean = session.run(None, feed([ids]))[0][0].mean(0)
+        mean = session.run(None, pad([ids]))[0][0].mean(0)
         print(json.dumps((mean / np.linalg.norm(mean)).tolist()))
 
 

@@ -3,7 +3,7 @@
 
     trap_cpuid.py FROM TO
 
-objdump finds the instructions; each becomes `int3` and the second byte that it had.
+objdump finds the instructions. The first byte of each becomes `int3`; the second one is kept.
 """
 
 import re
@@ -15,7 +15,7 @@ CPUID = b"\x0f\xa2"
 
 
 def sections(path):
-    """[(address, offset, size)] of what is code."""
+    """[(address, offset, size)] of the code sections."""
     lines = subprocess.run(["objdump", "-h", "-w", path], capture_output=True, text=True, check=True).stdout.splitlines()
     rows = (re.match(r"\s*\d+\s+\S+\s+(\w+)\s+(\w+)\s+\w+\s+(\w+)\s.*CODE", line) for line in lines)
     return [(int(row[2], 16), int(row[3], 16), int(row[1], 16)) for row in rows if row]
@@ -30,16 +30,16 @@ def addresses(path):
 
 def main():
     source, target = sys.argv[1:]
-    data, code, count = bytearray(Path(source).read_bytes()), sections(source), 0
+    data, code_sections, count = bytearray(Path(source).read_bytes()), sections(source), 0
     for address in addresses(source):
-        place = next(offset + address - start for start, offset, size in code if start <= address < start + size)
-        assert data[place:place + 2] == CPUID, hex(address)
-        data[place], count = 0xCC, count + 1
+        position = next(offset + address - start for start, offset, size in code_sections if start <= address < start + size)
+        assert data[position:position + 2] == CPUID, hex(address)
+        data[position], count = 0xCC, count + 1
     if not count:
         sys.exit(f"{source} has no CPUID instruction")
     Path(target).write_bytes(data)
     Path(target).chmod(Path(source).stat().st_mode)
-    print(f"{count} CPUID instructions of {source}", file=sys.stderr)
+    print(f"{count} CPUID instructions replaced in {source}", file=sys.stderr)
 
 
 if __name__ == "__main__":

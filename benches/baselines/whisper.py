@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Time a peer on a recording, greedy, after one run that is not timed.
+"""Measure greedy transcription with another engine, after a warm-up run.
 
     whisper.py faster-whisper AUDIO THREADS MODEL_FOLDER RUNS    int8; needs faster-whisper
-    whisper.py whisper.cpp AUDIO THREADS GGML_FILE RUNS          needs pywhispercpp; AUDIO is WAV, 16 bits, mono, 16 kHz
+    whisper.py whisper.cpp AUDIO THREADS GGML_FILE RUNS          needs pywhispercpp; AUDIO is 16-bit mono WAV at 16 kHz
 
 Prints {"s_median", "text"}.
 """

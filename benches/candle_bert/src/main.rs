@@ -1,8 +1,8 @@
-//! candle-transformers' `bert` in float32 on the CPU.
+//! Measures candle-transformers' BERT in float32 on the CPU.
 //!
-//! `candle_bert FOLDER bench 1x16 32x128` prints an object a shape: milliseconds from token ids to hidden states.
-//! `candle_bert FOLDER embed TOKENS.json` prints a normalised vector a line, each from a list of token ids.
-//! Threads: RAYON_NUM_THREADS and CANDLE_NUM_THREADS.
+//! `candle_bert FOLDER bench 1x16 32x128` prints one object per shape: milliseconds from token ids to hidden states.
+//! `candle_bert FOLDER embed TOKENS.json` prints one normalized embedding per line, each from a list of token ids.
+//! RAYON_NUM_THREADS and CANDLE_NUM_THREADS set the number of threads.
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
@@ -36,26 +36,26 @@ fn load(folder: &Path) -> Result<BertModel> {
 }
 
 fn bench(model: &BertModel, shape: &str) -> Result<()> {
-    let (batch, tokens) = shape.split_once('x').ok_or("a shape is two whole numbers, such as 32x128")?;
+    let (batch, tokens) = shape.split_once('x').ok_or("invalid shape; expected BATCHxTOKENS, such as 32x128")?;
     let (batch, tokens) = (batch.parse()?, tokens.parse()?);
     let ids = random_ids(batch, tokens)?;
     for _ in 0..WARM_UPS {
-        hidden(model, &ids)?;
+        hidden_states(model, &ids)?;
     }
-    // As many runs as baselines/ort.py and `tealight bench embed` make.
+    // The same number of runs as baselines/ort.py and `tealight bench embed`.
     let mut times = vec![];
     for _ in 0..(20_000 / (batch * tokens)).clamp(5, 100) {
         let start = Instant::now();
-        hidden(model, &ids)?;
+        hidden_states(model, &ids)?;
         times.push(start.elapsed().as_secs_f64() * 1e3);
     }
     times.sort_by(f64::total_cmp);
-    let (median, least) = (times[times.len() / 2], times[0]);
-    println!("{}", serde_json::json!({"batch": batch, "tokens": tokens, "ms_median": median, "ms_min": least}));
+    let (median, minimum) = (times[times.len() / 2], times[0]);
+    println!("{}", serde_json::json!({"batch": batch, "tokens": tokens, "ms_median": median, "ms_min": minimum}));
     Ok(())
 }
 
-/// Ids of ordinary words by a fixed linear congruence (Knuth, MMIX), so that every run measures the same.
+/// Token ids of ordinary words from a fixed linear congruential generator (Knuth, MMIX), so that every run measures the same.
 fn random_ids(batch: usize, tokens: usize) -> candle_core::Result<Tensor> {
     let mut state = 1u64;
     let mut next = || {
@@ -66,14 +66,14 @@ fn random_ids(batch: usize, tokens: usize) -> candle_core::Result<Tensor> {
     Tensor::from_vec(ids, (batch, tokens), &DEVICE)
 }
 
-fn hidden(model: &BertModel, ids: &Tensor) -> candle_core::Result<Tensor> {
+fn hidden_states(model: &BertModel, ids: &Tensor) -> candle_core::Result<Tensor> {
     model.forward(ids, &ids.zeros_like()?, None)
 }
 
 fn embed(model: &BertModel, path: &str) -> Result<()> {
     let texts: Vec<Vec<u32>> = serde_json::from_slice(&std::fs::read(path)?)?;
     for ids in texts {
-        let mean = hidden(model, &Tensor::new(ids, &DEVICE)?.unsqueeze(0)?)?.mean(1)?;
+        let mean = hidden_states(model, &Tensor::new(ids, &DEVICE)?.unsqueeze(0)?)?.mean(1)?;
         let vector = mean.broadcast_div(&mean.sqr()?.sum_keepdim(1)?.sqrt()?)?;
         println!("{}", serde_json::to_string(&vector.squeeze(0)?.to_vec1::<f32>()?)?);
     }
