@@ -31,15 +31,15 @@ def make(large, large_count, small, small_count, queries, query_count, dim):
     unit_vectors(query_count).tofile(queries)
 
 
-def measure(search, queries, expected):
+def measure(search, queries, exact_top_k):
     search(queries[:1])
     times, hits = [], 0
-    for query, nearest in zip(queries, expected):
+    for query, nearest in zip(queries, exact_top_k):
         start = time.perf_counter()
         ids = search(query[None])
         times.append(1e3 * (time.perf_counter() - start))
         hits += len(set(map(int, ids)) & set(nearest))
-    return {"ms_median": statistics.median(times), "recall_at_10": hits / expected.size}
+    return {"ms_median": statistics.median(times), "recall_at_10": hits / exact_top_k.size}
 
 
 def speed(vectors, queries, dim):
@@ -48,7 +48,7 @@ def speed(vectors, queries, dim):
 
     faiss.omp_set_num_threads(1)
     x, q = (np.fromfile(path, "f4").reshape(-1, dim) for path in (vectors, queries))
-    expected = np.argsort(-(q.astype("f8") @ x.T.astype("f8")), axis=1)[:, :TOP_K]
+    exact_top_k = np.argsort(-(q.astype("f8") @ x.T.astype("f8")), axis=1)[:, :TOP_K]
     index = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT)
     index.train(x)
     index.add(x)
@@ -57,9 +57,9 @@ def speed(vectors, queries, dim):
     quantize = lambda query: np.round(query * (127 / np.abs(query).max())).astype("i1")
     usearch = lambda metric: lambda query: search(codes, quantize(query), TOP_K, metric, exact=True, threads=1).keys.ravel()
     rows = [
-        {"name": "faiss SQ8"} | measure(lambda query: index.search(query, TOP_K)[1][0], q, expected),
-        {"name": "usearch exact int8, inner product"} | measure(usearch(MetricKind.IP), q, expected),
-        {"name": "usearch exact int8, cosine"} | measure(usearch(MetricKind.Cos), q, expected),
+        {"name": "faiss SQ8"} | measure(lambda query: index.search(query, TOP_K)[1][0], q, exact_top_k),
+        {"name": "usearch exact int8, inner product"} | measure(usearch(MetricKind.IP), q, exact_top_k),
+        {"name": "usearch exact int8, cosine"} | measure(usearch(MetricKind.Cos), q, exact_top_k),
     ]
     print(json.dumps(rows))
 
