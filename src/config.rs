@@ -1,12 +1,12 @@
 //! Every environment variable, read once, with unit and default.
 
 use crate::aws::s3::prefixes;
-use crate::documents::Chunking;
-use crate::error::{Error, Result};
-use crate::kernels::Isa;
-use crate::models::weights::Precision;
-use crate::nn::Pooling;
+use crate::pipeline::documents::Chunking;
 use std::path::PathBuf;
+use tealight_core::{Error, Result};
+use tealight_kernels::Isa;
+use tealight_models::int8::Pooling;
+use tealight_models::weights::Precision;
 
 /// Memory that buys one virtual CPU in AWS Lambda, in MB.
 /// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html>

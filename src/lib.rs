@@ -42,7 +42,8 @@
 //!
 //! ```
 //! use tealight::config::Config;
-//! use tealight::engine::{Deadline, Embed, Engine, Input, Long, Texts};
+//! use tealight::engine::{Embed, Engine, Input, Long, Texts};
+//! use tealight_core::Deadline;
 //!
 //! let model = concat!(env!("CARGO_MANIFEST_DIR"), "/models/all-MiniLM-L6-v2.gguf");
 //! let engine = Engine::new(Config { model: model.into(), ..Config::from_env()? })?;
@@ -61,25 +62,13 @@
 //! ```
 
 pub mod api;
-pub mod audio;
 pub mod aws;
 pub mod cli;
 pub mod config;
-pub mod documents;
 pub mod engine;
-pub mod error;
-pub mod event;
-pub mod format;
-pub mod index;
-pub mod ingest;
-pub mod kernels;
-pub mod log;
-pub mod models;
-pub mod nn;
-#[cfg(feature = "otel")]
-pub mod otel;
+pub mod lambda;
+pub mod pipeline;
 pub mod server;
-pub mod sinks;
-pub mod trace;
+pub mod telemetry;
 
-pub use error::{Error, Kind, Result};
+pub use tealight_core::{Error, Kind, Result};

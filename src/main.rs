@@ -6,7 +6,7 @@ fn main() -> ExitCode {
     if std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_none() {
         return tealight::cli::run();
     }
-    match tealight::event::run() {
+    match tealight::lambda::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tealight: {error}");

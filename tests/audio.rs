@@ -4,8 +4,8 @@
 use bytes::Bytes;
 use std::f64::consts::TAU;
 use std::path::Path;
-use tealight::audio::{RATE, Recording};
 use tealight::{Error, Kind};
+use tealight_audio::{RATE, Recording};
 
 /// The least correlation of speech in a lossy codec with the speech that went in.
 const LOSSY: f64 = 0.97;

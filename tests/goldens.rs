@@ -8,12 +8,13 @@ use sets::sets;
 use sha2::{Digest, Sha256};
 use std::path::Path;
 use tealight::config::Config;
-use tealight::engine::{Deadline, Embed, Engine, Input, Long, Texts};
-use tealight::kernels::Isa;
-use tealight::models::tokenizer::Direction;
-use tealight::models::weights::Precision;
-use tealight::models::{Batch, Embedder};
-use tealight::nn::Cpu;
+use tealight::engine::{Embed, Engine, Input, Long, Texts};
+use tealight_core::Deadline;
+use tealight_kernels::Cpu;
+use tealight_kernels::Isa;
+use tealight_models::tokenizer::Direction;
+use tealight_models::weights::Precision;
+use tealight_models::{Batch, Embedder};
 
 /// The least mean cosine to float32 over the golden texts, and the least of any; many of them are noise to the model.
 const COSINE: (f64, f64) = (0.999, 0.997);

@@ -10,9 +10,9 @@ use serde_json::json;
 use std::path::Path;
 use std::process::{Command, Output};
 use tealight::Kind;
-use tealight::index::{Builder, Document, Filter, Found, Index, Metric, Precision, Search};
-use tealight::kernels::Isa;
-use tealight::nn::Cpu;
+use tealight_index::{Builder, Document, Filter, Found, Index, Metric, Precision, Search};
+use tealight_kernels::Cpu;
+use tealight_kernels::Isa;
 
 /// The least share of what the exact search finds that a graph finds, of vectors in clusters; and by products of vectors that are not of
 /// one length, of which the long ones are near to all.

@@ -10,10 +10,10 @@ use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::process::{Command, Output};
 use support::server::Server;
-use tealight::index::{Builder, Document, Filter, Found, Index, MOST_LENGTH, Metric, Precision, Search};
-use tealight::kernels::Isa;
-use tealight::nn::Cpu;
 use tealight::{Error, Kind};
+use tealight_index::{Builder, Document, Filter, Found, Index, MOST_LENGTH, Metric, Precision, Search};
+use tealight_kernels::Cpu;
+use tealight_kernels::Isa;
 
 /// The least share of the true ten best that a search finds, of vectors of random numbers, which are the hardest.
 const RECALL: f64 = 0.995;

@@ -9,14 +9,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tealight::config::Config;
 use tealight::engine::generate::{Answer, Finish, Generate, Piece, Prompt};
-use tealight::engine::{Deadline, Embed, Engine, Input, Long, Texts};
-use tealight::kernels::Isa;
-use tealight::models::gguf::Gguf;
-use tealight::models::llama::chat::{self, Chat};
-use tealight::models::llama::{self, Llama, Sampling, Tokens};
-use tealight::models::pack::Labels;
-use tealight::nn::{Cpu, Pooling};
+use tealight::engine::{Embed, Engine, Input, Long, Texts};
 use tealight::{Error, Kind};
+use tealight_core::Deadline;
+use tealight_kernels::Cpu;
+use tealight_kernels::Isa;
+use tealight_models::families::llama::chat::{self, Chat};
+use tealight_models::families::llama::{self, Llama, Sampling, Tokens};
+use tealight_models::formats::gguf::Gguf;
+use tealight_models::int8::Pooling;
+use tealight_models::pack::Labels;
 
 /// The least cosine of logits to those in float64, of networks of random numbers, which are the hardest to quantise.
 const RANDOM_COSINE: f64 = 0.998;
@@ -552,7 +554,7 @@ fn a_schema_is_kept_to_whatever_the_model_likes() {
 }
 
 fn smollm2() -> PathBuf {
-    tealight::engine::source::for_operator(&Config::read(|_| None).unwrap(), "smollm2-135m-instruct").unwrap()
+    tealight::engine::model_path::for_operator(&Config::read(|_| None).unwrap(), "smollm2-135m-instruct").unwrap()
 }
 
 #[test]

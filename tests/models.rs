@@ -5,16 +5,18 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tealight::config::Config;
-use tealight::engine::{Deadline, Embed, Engine, Input, Long, Texts};
-use tealight::kernels::Isa;
-use tealight::models::gguf::{self, Gguf};
-use tealight::models::map::map;
-use tealight::models::pack::{Labels, pack};
-use tealight::models::tokenizer::Direction;
-use tealight::models::weights::Precision;
-use tealight::models::{Batch, Embedder};
-use tealight::nn::{Cpu, Pooling, pool};
+use tealight::engine::{Embed, Engine, Input, Long, Texts};
 use tealight::{Error, Kind};
+use tealight_core::Deadline;
+use tealight_core::mmap::map;
+use tealight_kernels::Cpu;
+use tealight_kernels::Isa;
+use tealight_models::formats::gguf::{self, Gguf};
+use tealight_models::int8::{Pooling, pool};
+use tealight_models::pack::{Labels, pack};
+use tealight_models::tokenizer::Direction;
+use tealight_models::weights::Precision;
+use tealight_models::{Batch, Embedder};
 
 /// The largest difference of a value to the reference, computing in f32 on weights as stored. The tanh approximation
 /// of GELU would be off by 9e-5, a wrong epsilon by 6e-5.

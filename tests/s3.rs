@@ -168,7 +168,7 @@ fn prefixes_that_make_no_sense_are_refused_at_the_start() {
 /// An index is got once, when the first search comes, and an invocation is answered from it.
 #[test]
 fn an_index_may_lie_in_s3() {
-    use tealight::index::{Builder, Document, Metric, Precision};
+    use tealight_index::{Builder, Document, Metric, Precision};
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.tlx");
     let mut builder = Builder::new(None, 2, Metric::Cosine, Precision::Int8).unwrap();

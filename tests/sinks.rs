@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use support::aws::{ACCESS_KEY, SECRET_KEY, TOKEN, check_signature};
 use support::http::{Message, Mock, Reply, nowhere};
 use tealight::config::Secret;
-use tealight::documents::{Document, Origin, Point};
-use tealight::engine::Deadline;
-use tealight::format::{Encoding, Format, Packer};
-use tealight::sinks::{Sink, Source, Target};
+use tealight::pipeline::documents::{Document, Origin, Point};
+use tealight::pipeline::format::{Encoding, Format, Packer};
+use tealight::pipeline::sinks::{Sink, Source, Target};
 use tealight::{Error, Kind, Result};
+use tealight_core::Deadline;
 
 fn point(text: &str) -> Point {
     let origin = Arc::new(Origin::new(&Document::of(text), "m").unwrap());

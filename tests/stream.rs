@@ -13,7 +13,7 @@ use support::http::request;
 use support::runtime::Function;
 use support::server::Server;
 use support::{PATIENCE, wait_for};
-use tealight::audio::Recording;
+use tealight_audio::Recording;
 
 const SPEECH: &str = "/v1/audio/transcriptions";
 const TEXT: &str = "/v1/completions";

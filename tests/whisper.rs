@@ -9,16 +9,17 @@ use std::f32::consts::TAU;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use tealight::audio::{Recording, Voices};
 use tealight::config::Config;
+use tealight::engine::Engine;
 use tealight::engine::speech::{Said, Transcribe};
-use tealight::engine::{Deadline, Engine};
-use tealight::kernels::Isa;
-use tealight::models::pack::Labels;
-use tealight::models::tokenizer::Tokenizer;
-use tealight::models::whisper::{self, FRAMES, Listener, Options, Pieces, Task, Whisper, language_code};
-use tealight::nn::Cpu;
 use tealight::{Error, Kind};
+use tealight_audio::{Recording, Voices};
+use tealight_core::Deadline;
+use tealight_kernels::Cpu;
+use tealight_kernels::Isa;
+use tealight_models::families::whisper::{self, FRAMES, Listener, Options, Pieces, Task, Whisper, language_code};
+use tealight_models::pack::Labels;
+use tealight_models::tokenizer::Tokenizer;
 
 /// The largest difference of a log-mel value to the reference in float64.
 const MEL_ERROR: f32 = 1e-4;
@@ -509,7 +510,7 @@ fn the_command_line_goes_on_behind_a_file_that_cannot_be_read() {
 }
 
 fn hub_folder(name: &str) -> PathBuf {
-    tealight::engine::source::for_operator(&Config::read(|_| None).unwrap(), name).unwrap()
+    tealight::engine::model_path::for_operator(&Config::read(|_| None).unwrap(), name).unwrap()
 }
 
 #[test]

@@ -2,11 +2,11 @@
 
 use crate::aws::secrets;
 use crate::config::{Config, Secret};
-use crate::error::{Error, Kind, Result};
 use http::HeaderMap;
 use sha2::{Digest, Sha256};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
+use tealight_core::{Error, Kind, Result};
 
 /// Checks keys.
 #[derive(Debug)]

@@ -1,15 +1,15 @@
 //! `POST /documents`: documents in, bodies of an index's requests out.
 
+use super::json::parse;
 use super::routes::{Call, Reply};
-use super::wire::parse;
-use crate::documents::{Chunking, Document};
-use crate::engine::documents::EmbedDocuments;
-use crate::error::{Error, Kind, Result, shown};
-use crate::format::{Encoding, Format, Packer};
+use crate::pipeline::documents::{Chunking, Document};
+use crate::pipeline::embed::EmbedDocuments;
+use crate::pipeline::format::{Encoding, Format, Packer};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+use tealight_core::{Error, Kind, Result, shown};
 
 /// Documents of one request.
 const MOST: usize = 2048;

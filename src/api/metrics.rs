@@ -3,11 +3,11 @@
 use super::routes::{Call, Reply};
 use super::status::{Totals, resident};
 use crate::engine::Usage;
-use crate::error::{Kind, Result};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use tealight_core::{Kind, Result};
 
 /// Upper bounds of the duration buckets, in seconds.
 const BOUNDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];

@@ -3,33 +3,34 @@
 pub mod audio;
 mod auth;
 pub mod documents;
-mod form;
+mod json;
 mod metrics;
+mod multipart;
 pub mod openai;
 pub mod openapi;
-mod page;
 pub mod routes;
 pub mod search;
+pub mod sse;
 pub mod status;
-pub mod stream;
 pub mod tei;
 pub mod text;
-mod wire;
+mod ui;
 
-use crate::engine::{Deadline, Engine, Usage};
-use crate::error::{Error, Kind, Result};
-use crate::log;
-use crate::trace::Origin;
+use crate::engine::{Engine, Usage};
+use crate::telemetry::log;
+use crate::telemetry::trace::Origin;
 use auth::Auth;
 use bytes::Bytes;
 use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response};
 use metrics::Metrics;
 use routes::{Access, Asked, Call, Family, Found, Reply, Route};
+use sse::{EVENT_STREAM, Sink};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use stream::{EVENT_STREAM, Sink};
+use tealight_core::Deadline;
+use tealight_core::{Error, Kind, Result};
 
 /// The interface over an engine.
 #[derive(Debug)]
@@ -131,7 +132,7 @@ impl Api {
             return;
         }
         #[cfg(feature = "otel")]
-        crate::otel::name(route.method.name(), route.path);
+        crate::telemetry::otel::name(route.method.name(), route.path);
         let usage = reply.and_then(|reply| reply.usage);
         let named = reply.and_then(|reply| reply.model.clone()).filter(|name| !name.is_empty());
         let model = named.or_else(|| usage.map(|_| self.engine.registry.default_name()));
@@ -262,7 +263,7 @@ fn check_type(headers: &HeaderMap, forms_too: bool) -> Result<()> {
 
 /// An error as a reply, in the form of the route's family.
 fn refuse(family: Family, error: &Error) -> Response<Bytes> {
-    if !error.kind.retryable() && error.kind.status().is_server_error() {
+    if !error.kind.retryable() && error.kind.status() >= 500 {
         tracing::error!(code = error.kind.code(), "{error}");
     }
     let body = match family {

@@ -1,13 +1,13 @@
 //! OpenAI's routes: <https://platform.openai.com/docs/api-reference/embeddings>.
 
+use super::json::{Inputs, parse};
 use super::routes::{Call, Reply};
-use super::wire::{Inputs, parse};
 use crate::engine::{Embed, Long, Texts};
-use crate::error::{Error, Kind, Result};
-use crate::format::{Encoded, Encoding, encode};
-use crate::models::tokenizer::Direction;
+use crate::pipeline::format::{Encoded, Encoding, encode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tealight_core::{Error, Kind, Result};
+use tealight_models::tokenizer::Direction;
 
 /// Inputs of one request, as OpenAI limits them.
 pub const MAX_INPUTS: usize = 2048;

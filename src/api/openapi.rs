@@ -2,10 +2,10 @@
 
 use super::routes::{Access, Call, Family, ROUTES, Reply, Route};
 use super::{openai, tei};
-use crate::error::Result;
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
+use tealight_core::Result;
 
 /// Answers `GET /openapi.json`.
 pub fn render(_: &Call) -> Result<Reply> {

@@ -1,14 +1,15 @@
 //! The table of routes: everything that the function answers, in Lambda and locally.
 
-use super::stream::Sink;
-use super::{audio, documents, metrics, openai, openapi, page, search, status, tei, text};
-use crate::engine::{Deadline, Engine, Usage};
-use crate::error::{Error, Kind, Result, shown};
+use super::sse::Sink;
+use super::{audio, documents, metrics, openai, openapi, search, status, tei, text, ui};
+use crate::engine::{Engine, Usage};
 use bytes::Bytes;
 use http::Method;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
 use std::time::Instant;
+use tealight_core::Deadline;
+use tealight_core::{Error, Kind, Result, shown};
 
 /// Whose conventions a route follows for errors and limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,10 +25,11 @@ pub enum Family {
 impl Family {
     /// The status of an error.
     pub fn status(self, kind: Kind) -> http::StatusCode {
-        match self {
+        let status = match self {
             Family::OpenAi | Family::Audio => kind.status(),
             Family::Tei => kind.tei_status(),
-        }
+        };
+        http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR)
     }
 
     /// The largest body, in bytes: TEI's default, what OpenAI takes of a recording, or what Lambda takes in one invocation.
@@ -205,8 +207,8 @@ const HEALTH: &str = "Whether the process answers";
 pub const ROUTES: &[Route] = &[
     post("/v1/embeddings", OpenAi, EMBEDDINGS, schema::<openai::EmbeddingsRequest>, schema::<openai::EmbeddingsResponse>, openai::embeddings),
     post("/embeddings",    OpenAi, EMBEDDINGS, schema::<openai::EmbeddingsRequest>, schema::<openai::EmbeddingsResponse>, openai::embeddings),
-    long(post("/v1/audio/transcriptions", Audio, "What is said in a recording",       schema::<audio::AudioRequest>, schema::<crate::format::transcript::Verbose>, audio::transcriptions)),
-    long(post("/v1/audio/translations",   Audio, "The same in English", schema::<audio::AudioRequest>, schema::<crate::format::transcript::Verbose>, audio::translations)),
+    long(post("/v1/audio/transcriptions", Audio, "What is said in a recording",       schema::<audio::AudioRequest>, schema::<crate::pipeline::format::transcript::Verbose>, audio::transcriptions)),
+    long(post("/v1/audio/translations",   Audio, "The same in English", schema::<audio::AudioRequest>, schema::<crate::pipeline::format::transcript::Verbose>, audio::translations)),
     long(post("/v1/audio/embeddings",     Audio, "What is said in a recording, in segments with vectors", schema::<audio::AudioRequest>, schema::<audio::AudioEmbeddingsResponse>, audio::embeddings)),
     long(post("/v1/chat/completions", OpenAi, "What is answered in a conversation", schema::<text::chat::ChatRequest>, schema::<text::chat::ChatResponse>, text::chat::chat)),
     long(post("/v1/completions",      OpenAi, "What comes after a text", schema::<text::completions::CompletionRequest>, schema::<text::completions::CompletionResponse>, text::completions::completions)),
@@ -214,9 +216,9 @@ pub const ROUTES: &[Route] = &[
     post("/documents",   OpenAi, "Documents as points of an index: bodies of its requests", schema::<documents::DocumentsRequest>, schema::<Value>, documents::documents),
     get("/v1/models",         OpenAi, Key, "The models that requests can name", Some(schema::<openai::ModelList>), openai::models),
     get("/v1/models/{model}", OpenAi, Key, "One model",                         Some(schema::<openai::Model>),     openai::model),
-    post("/embed",       Tei, EMBED, schema::<tei::EmbedRequest>, schema::<Vec<crate::format::Encoded>>, tei::embed),
-    post("/",            Tei, EMBED, schema::<tei::EmbedRequest>, schema::<Vec<crate::format::Encoded>>, tei::embed),
-    post("/invocations", Tei, EMBED, schema::<tei::EmbedRequest>, schema::<Vec<crate::format::Encoded>>, tei::embed),
+    post("/embed",       Tei, EMBED, schema::<tei::EmbedRequest>, schema::<Vec<crate::pipeline::format::Encoded>>, tei::embed),
+    post("/",            Tei, EMBED, schema::<tei::EmbedRequest>, schema::<Vec<crate::pipeline::format::Encoded>>, tei::embed),
+    post("/invocations", Tei, EMBED, schema::<tei::EmbedRequest>, schema::<Vec<crate::pipeline::format::Encoded>>, tei::embed),
     post("/embed_all",   Tei, "A row for each token of texts, not pooled", schema::<tei::EmbedAllRequest>, schema::<Vec<Vec<Vec<f32>>>>, tei::embed_all),
     post("/similarity",  Tei, "Cosines of one text with others", schema::<tei::SimilarityRequest>, schema::<Vec<f32>>, tei::similarity),
     post("/tokenize",    Tei, "Tokens of texts",     schema::<tei::TokenizeRequest>, schema::<Vec<Vec<tei::SimpleToken>>>, tei::tokenize),
@@ -224,7 +226,7 @@ pub const ROUTES: &[Route] = &[
     get("/info",         Tei, Key,  "The model and the limits", Some(schema::<tei::Info>), tei::info),
     get("/health",       Tei, Open, HEALTH, None, tei::health),
     get("/ping",         Tei, Open, HEALTH, None, tei::health),
-    get("/",             Tei, Open, "The page to try all of it, for browsers; for others as /health", None, page::render),
+    get("/",             Tei, Open, "The page to try all of it, for browsers; for others as /health", None, ui::render),
     get("/status",    OpenAi, Key,  "The models that are here, and what this process has done", Some(schema::<status::Status>), status::render),
     get("/metrics",      Tei, Open, "Counters for Prometheus", None, metrics::render),
     get("/openapi.json", OpenAi, Open, "This description", None, openapi::render),

@@ -1,13 +1,13 @@
 //! `POST /search`: documents of the function's own index.
 
+use super::json::parse;
 use super::routes::{Call, Reply};
-use super::wire::parse;
 use crate::engine::search::{Find, Mode};
-use crate::error::{Error, Result, shown};
-use crate::index::Filter;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use tealight_core::{Error, Result, shown};
+use tealight_index::Filter;
 
 /// Documents where a request says nothing.
 const COUNT: usize = 10;
@@ -77,7 +77,7 @@ pub fn search(call: &Call) -> Result<Reply> {
         index: None,
     };
     let finds = call.engine.run(job, call.deadline)?;
-    let result = |found: crate::index::Found| SearchResult {
+    let result = |found: tealight_index::Found| SearchResult {
         id: found.document.id,
         score: found.score,
         text: found.document.text,

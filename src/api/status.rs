@@ -1,12 +1,12 @@
 //! `GET /status`: the models that are here, what they run on, and what this process has done so far.
 
 use super::routes::{Call, Family, Reply};
-use crate::engine::here::Here;
-use crate::error::Result;
-use crate::kernels::Isa;
+use crate::engine::inventory::Here;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::time::SystemTime;
+use tealight_core::Result;
+use tealight_kernels::Isa;
 
 /// The reply of `/status`. What is not known is null.
 #[derive(Debug, Serialize, JsonSchema)]

@@ -1,13 +1,13 @@
 //! The routes of text-embeddings-inference: <https://huggingface.github.io/text-embeddings-inference>.
 
+use super::json::{Inputs, check_count, check_none_empty, parse};
 use super::routes::{Call, Reply};
-use super::wire::{Inputs, check_count, check_none_empty, parse};
 use crate::engine::{Decode, Embed, EmbedTokens, Input, Long, Similarity, Texts, Tokenize};
-use crate::error::{Error, Kind, Result};
-use crate::format::{Encoded, Encoding, encode};
-use crate::models::tokenizer::{Direction, Token};
+use crate::pipeline::format::{Encoded, Encoding, encode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tealight_core::{Error, Kind, Result};
+use tealight_models::tokenizer::{Direction, Token};
 
 /// Which end of a long text is cut.
 #[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]

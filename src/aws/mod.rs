@@ -1,12 +1,11 @@
 //! Requests to AWS, signed with the function's own credentials: Signature Version 4, as the SDKs do it, without an SDK.
 
-pub mod read;
+pub mod object_reader;
 pub mod s3;
 pub mod secrets;
 pub mod upload;
 
-use crate::error::{Error, Kind, Result};
-use crate::trace::Origin;
+use crate::telemetry::trace::Origin;
 use aws_credential_types::Credentials;
 use aws_sigv4::http_request::{
     PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings, UriPathNormalizationMode,
@@ -15,6 +14,7 @@ use aws_sigv4::http_request::{
 use aws_sigv4::sign::v4;
 use http::{Method, Response};
 use std::time::{Duration, SystemTime};
+use tealight_core::{Error, Kind, Result};
 
 /// A request that is not signed yet.
 #[derive(Debug)]

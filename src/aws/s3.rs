@@ -1,11 +1,11 @@
 //! Objects of Amazon S3.
 
 use super::{Call, endpoint, region, upstream};
-use crate::error::{Error, Kind, Result, shown};
 use bytes::Bytes;
 use http::{Method, Response, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::time::{Duration, Instant};
+use tealight_core::{Error, Kind, Result, shown};
 
 /// The largest object that is read, in bytes: it is held in memory.
 pub const MOST_BYTES: u64 = 1 << 29;

@@ -2,11 +2,11 @@
 
 use super::{Call, endpoint, region, upstream};
 use crate::config::Secret;
-use crate::error::Result;
 use http::Method;
 use serde_json::{Value, json};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tealight_core::Result;
 
 /// How long a secret is used before it is read again, so that one that was changed takes effect.
 pub const LIFETIME: Duration = Duration::from_secs(300);
@@ -40,7 +40,7 @@ impl Kept {
 /// <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html>
 ///
 /// # Errors
-/// [`crate::Kind::Upstream`]: it cannot be had, or is no text.
+/// [`tealight_core::Kind::Upstream`]: it cannot be had, or is no text.
 pub fn read(arn: &str) -> Result<Secret> {
     // arn:partition:secretsmanager:REGION:account:secret:name
     let region = arn.split(':').nth(3).filter(|r| !r.is_empty()).map_or_else(region, |r| Ok(r.to_string()))?;

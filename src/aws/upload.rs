@@ -2,10 +2,10 @@
 //! <https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html>
 
 use super::s3::element;
-use crate::error::{Error, Kind, Result, shown};
 use http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use std::fmt::Write as _;
+use tealight_core::{Error, Kind, Result, shown};
 
 /// Of all parts but the last, at least; an object may have [`MOST_PARTS`] of them.
 pub const PART_BYTES: usize = 8 << 20;

@@ -1,19 +1,20 @@
 //! `tealight bench`: from token ids to normalised vectors, and from a recording to its text.
 
 use super::{ModelArgs, json_line, print};
+use crate::engine::Engine;
 use crate::engine::speech::Transcribe;
-use crate::engine::{Deadline, Engine};
-use crate::error::{Error, Result};
-use crate::kernels::peak;
-use crate::models::map::map;
-use crate::models::whisper::Options;
-use crate::models::{Batch, Embedder, shorten};
 use clap::Args;
 use serde::Serialize;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Instant;
+use tealight_core::Deadline;
+use tealight_core::mmap::map;
+use tealight_core::{Error, Result};
+use tealight_kernels::roofline;
+use tealight_models::families::whisper::Options;
+use tealight_models::{Batch, Embedder, shorten};
 
 const WARM_UPS: usize = 3;
 /// Tokens of one forward pass, which memory has to hold.
@@ -87,7 +88,7 @@ pub(super) fn embed(args: &BenchArgs) -> Result<()> {
     let threads = vec![(); engine.cpu.threads()];
     for shape in &args.shapes {
         // Before each shape: other users of the machine come and go.
-        let peak_gops = engine.cpu.map(&threads, |()| peak::gops(engine.cpu.isa)).into_iter().sum();
+        let peak_gops = engine.cpu.map(&threads, |()| roofline::gops(engine.cpu.isa)).into_iter().sum();
         let row = measure(&engine, &loaded.model, shape, peak_gops)?;
         let text = match args.json {
             true => json_line(&row)?,
@@ -303,7 +304,7 @@ pub(super) fn generate(args: &GenerateBenchArgs) -> Result<()> {
     };
     let (prefill_tok_s, decode_tok_s) = (median(prefill), median(decode));
     let decode_gb_s = model.bytes() as f64 * decode_tok_s / 1e9;
-    let (threads, isa, memory_gb_s) = (cpu.threads(), cpu.isa.name(), peak::bandwidth(cpu.threads()));
+    let (threads, isa, memory_gb_s) = (cpu.threads(), cpu.isa.name(), roofline::bandwidth(cpu.threads()));
     let row = GenerateRow { threads, isa, prefill_tok_s, decode_tok_s, decode_gb_s, memory_gb_s };
     let line = match args.json {
         true => json_line(&row)?,

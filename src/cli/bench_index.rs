@@ -2,15 +2,15 @@
 
 use super::index::PrecisionArg;
 use super::{ModelArgs, json_line, print};
-use crate::error::{Error, Result};
-use crate::index::{Builder, Document, Index, Metric, Search};
-use crate::kernels::peak;
-use crate::models::map::map;
 use clap::Args;
 use serde::Serialize;
 use serde_json::Map;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+use tealight_core::mmap::map;
+use tealight_core::{Error, Result};
+use tealight_index::{Builder, Document, Index, Metric, Search};
+use tealight_kernels::roofline;
 
 /// Documents that are asked for.
 const COUNT: usize = 10;
@@ -64,7 +64,7 @@ struct IndexRow {
 
 /// Numbers as a bell has them, by the sum of twelve.
 fn random(count: usize, mut state: u64) -> Vec<f32> {
-    (0..count).map(|_| (0..12).map(|_| crate::models::random(&mut state)).sum::<f32>() - 6.0).collect()
+    (0..count).map(|_| (0..12).map(|_| tealight_core::random(&mut state)).sum::<f32>() - 6.0).collect()
 }
 
 fn values(path: &Path, dim: usize) -> Result<Vec<f32>> {
@@ -120,7 +120,7 @@ pub(super) fn run(args: &IndexBenchArgs) -> Result<()> {
         PrecisionArg::Binary => ("binary", d.next_multiple_of(32) / 8),
     };
     let (threads, isa, gb_s) = (engine.cpu.threads(), engine.cpu.isa.name(), (rows * bytes) as f64 / ms_median / 1e6);
-    let memory_gb_s = peak::bandwidth(threads);
+    let memory_gb_s = roofline::bandwidth(threads);
     let row = IndexRow {
         rows,
         dim: d,

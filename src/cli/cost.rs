@@ -9,13 +9,13 @@
 use super::{json_line, print};
 use crate::config::Config;
 use crate::engine::Engine;
-use crate::engine::here::Role;
-use crate::error::{Error, Kind, Result};
+use crate::engine::inventory::Role;
 use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use tealight_core::{Error, Kind, Result};
 
 /// Memory that buys one virtual CPU, in MB: <https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html>.
 const MB_PER_VCPU: f64 = 1769.0;

@@ -1,17 +1,18 @@
 //! `tealight embed`: texts or documents in, vectors out.
 
 use super::{ModelArgs, json_line, print};
-use crate::documents::{Chunking, Document};
-use crate::engine::{Check, Deadline, Embed, Engine, Input, Long, Texts};
-use crate::error::{Error, Kind, Result};
-use crate::format::document::{Record, Writer, line};
-use crate::format::{Encoding, Format, encode};
-use crate::models::pack::replace;
-use crate::models::tokenizer::Direction;
+use crate::engine::{Check, Embed, Engine, Input, Long, Texts};
+use crate::pipeline::documents::{Chunking, Document};
+use crate::pipeline::format::document::{Record, Writer, line};
+use crate::pipeline::format::{Encoding, Format, encode};
 use clap::{Args, ValueEnum};
 use serde_json::value::to_raw_value;
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
+use tealight_core::Deadline;
+use tealight_core::files::replace;
+use tealight_core::{Error, Kind, Result};
+use tealight_models::tokenizer::Direction;
 
 /// Some editors put it before a text.
 const BYTE_ORDER_MARK: char = '\u{feff}';

@@ -2,15 +2,16 @@
 
 use super::print;
 use crate::config::Config;
+use crate::engine::Engine;
 use crate::engine::generate::{Answer, Generate, Prompt};
-use crate::engine::{Deadline, Engine};
-use crate::error::{Error, Kind, Result};
-use crate::models::llama::Sampling;
 use clap::Args;
 use serde_json::{Value, json};
 use std::io::{BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+use tealight_core::Deadline;
+use tealight_core::{Error, Kind, Result};
+use tealight_models::families::llama::Sampling;
 
 /// Which model, on how many threads.
 #[derive(Debug, Args)]

@@ -1,18 +1,19 @@
 //! `tealight index`: documents to an index in a file, and searches in it.
 
-use super::rows::{Given, Row, document_of, embedded, read};
+use super::index_input::{Given, Row, document_of, embedded, read};
 use super::{ModelArgs, json_line, print};
-use crate::documents::Chunking;
+use crate::engine::Engine;
 use crate::engine::registry::Loaded;
 use crate::engine::search::{Find, Mode};
-use crate::engine::{Deadline, Engine};
-use crate::error::{Error, Result};
-use crate::index::{Builder, Document, Filter, Found, Index, Metric, Precision};
+use crate::pipeline::documents::Chunking;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tealight_core::Deadline;
+use tealight_core::{Error, Result};
+use tealight_index::{Builder, Document, Filter, Found, Index, Metric, Precision};
 
 /// Documents of one call of the engine.
 const GROUP: usize = 1024;

@@ -2,25 +2,21 @@
 
 mod bench;
 mod bench_index;
+mod cold_start;
 mod cost;
 mod embed;
 mod generate;
 mod index;
+mod index_input;
+mod models;
 mod points;
 mod pull;
-mod rows;
-mod show;
 mod sink;
-mod timing;
 mod transcribe;
 
 use crate::api::Api;
 use crate::config::Config;
 use crate::engine::Engine;
-use crate::error::{Error, Kind, Result};
-use crate::models::pack::{Labels, pack};
-use crate::models::{llama, whisper};
-use crate::nn::Cpu;
 use crate::server;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::io::Write;
@@ -29,6 +25,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::SystemTime;
+use tealight_core::{Error, Kind, Result};
+use tealight_kernels::Cpu;
+use tealight_models::families::{llama, whisper};
+use tealight_models::pack::{Labels, pack};
 
 /// Text in, vectors out: a serverless inference function, a local server and a command line in one binary.
 ///
@@ -198,12 +198,12 @@ fn execute(command: Command, main: SystemTime) -> Result<()> {
         Command::Serve(args) => serve(&args),
         Command::Pack(args) => pack_model(&args),
         Command::Pull { model } => pull::run(&model),
-        Command::Models { json } => show::models(json),
-        Command::Info { model, timing: true, json } => match timing::started() {
-            Some(started) => timing::measure(&model, started, main),
-            None => timing::run(&model, json),
+        Command::Models { json } => models::models(json),
+        Command::Info { model, timing: true, json } => match cold_start::started() {
+            Some(started) => cold_start::measure(&model, started, main),
+            None => cold_start::run(&model, json),
         },
-        Command::Info { model, json, .. } => show::info(&model.engine()?, json),
+        Command::Info { model, json, .. } => models::info(&model.engine()?, json),
         Command::Bench { what: Bench::Embed(args) } => bench::embed(&args),
         Command::Bench { what: Bench::Transcribe(args) } => bench::transcribe(&args),
         Command::Bench { what: Bench::Generate(args) } => bench::generate(&args),
@@ -214,7 +214,7 @@ fn execute(command: Command, main: SystemTime) -> Result<()> {
 }
 
 fn serve(args: &ServeArgs) -> Result<()> {
-    crate::log::init(std::io::stderr);
+    crate::telemetry::log::init(std::io::stderr);
     let engine = Arc::new(args.model.engine()?);
     let api = Arc::new(Api::new(engine));
     server::run(api, SocketAddr::new(args.host, args.port), |address| {

@@ -1,20 +1,21 @@
 //! `tealight embed --format`, where an index takes the output: documents of a file to points, and those to bodies of requests.
 
 use super::embed::{EmbedArgs, output};
-use crate::documents::{self, Document, Form, Point, Stream};
-use crate::engine::documents::EmbedDocuments;
+use crate::engine::Engine;
 use crate::engine::speech;
-use crate::engine::{Deadline, Engine};
-use crate::error::{Error, Kind, Result, shown};
-use crate::format::document::bytes;
+use crate::pipeline::documents::{self, Document, Form, Point, Stream};
+use crate::pipeline::embed::EmbedDocuments;
+use crate::pipeline::format::document::bytes;
 #[cfg(feature = "arrow")]
-use crate::format::table::Table;
-use crate::format::{Format, Packer};
-use crate::models::map::map;
-use crate::models::pack::replace;
+use crate::pipeline::format::table::Table;
+use crate::pipeline::format::{Format, Packer};
 use std::fs::File;
 use std::io::{BufReader, Write};
 use std::path::Path;
+use tealight_core::Deadline;
+use tealight_core::files::replace;
+use tealight_core::mmap::map;
+use tealight_core::{Error, Kind, Result, shown};
 
 /// Documents of one call of the engine.
 const GROUP: usize = 256;

@@ -3,8 +3,8 @@
 use super::print;
 use crate::engine::catalog;
 use crate::engine::hub::{self, Listener};
-use crate::error::Result;
 use indicatif::{ProgressBar, ProgressStyle};
+use tealight_core::Result;
 
 struct Bar(ProgressBar);
 

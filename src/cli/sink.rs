@@ -2,13 +2,14 @@
 
 use super::embed::EmbedArgs;
 use super::points::documents;
-use crate::documents::short_hash;
-use crate::engine::{Deadline, Engine};
-use crate::error::{Error, Kind, Result, shown};
-use crate::ingest::{Extent, Failure, Ingest};
-use crate::sinks::{self, Source};
+use crate::engine::Engine;
+use crate::pipeline::documents::short_hash;
+use crate::pipeline::ingest::{Extent, Failure, Ingest};
+use crate::pipeline::sinks::{self, Source};
 use std::io::Write;
 use std::path::Path;
+use tealight_core::Deadline;
+use tealight_core::{Error, Kind, Result, shown};
 
 pub(super) fn run(args: &EmbedArgs, engine: &Engine, url: &str) -> Result<()> {
     let target = sinks::named(url, engine).map_err(|e| e.context("--sink"))?;

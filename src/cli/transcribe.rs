@@ -1,17 +1,13 @@
 //! `tealight transcribe`: recordings in, text or subtitles out.
 
 use super::embed::{EncodingArg, output};
-use crate::audio::Voices;
 use crate::config::Config;
 use crate::engine::speech::{self, Said, Transcribe};
-use crate::engine::{Check, Deadline, Engine};
-use crate::error::{Error, Kind, Result};
-use crate::format::Format;
-use crate::format::document::{Record, Writer, flush, line};
-use crate::format::transcript::{Form, Parts, render, rounded};
-use crate::format::{Encoding, encode};
-use crate::models::map::map;
-use crate::models::whisper::{Options, Segment, Task, language_code};
+use crate::engine::{Check, Engine};
+use crate::pipeline::format::Format;
+use crate::pipeline::format::document::{Record, Writer, flush, line};
+use crate::pipeline::format::transcript::{Form, Parts, render, rounded};
+use crate::pipeline::format::{Encoding, encode};
 use bytes::Bytes;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -19,6 +15,11 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use tealight_audio::Voices;
+use tealight_core::Deadline;
+use tealight_core::mmap::map;
+use tealight_core::{Error, Kind, Result};
+use tealight_models::families::whisper::{Options, Segment, Task, language_code};
 
 /// Which speech model, on how many threads, and what it hears.
 #[derive(Debug, Args)]

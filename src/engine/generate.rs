@@ -1,11 +1,12 @@
 //! Job: what comes after a text.
 
-use super::{Deadline, Engine, Job};
-use crate::error::{Error, Kind, Result};
-use crate::models::llama::chat::{self, Chat};
-use crate::models::llama::{Constraint, Llama, Sampler, Sampling, State, Written, log_probabilities};
+use super::{Engine, Job};
 use serde_json::Value;
 use std::time::{Duration, Instant};
+use tealight_core::Deadline;
+use tealight_core::{Error, Kind, Result};
+use tealight_models::families::llama::chat::{self, Chat};
+use tealight_models::families::llama::{Constraint, Llama, Sampler, Sampling, State, Written, log_probabilities};
 
 /// What a text begins with.
 #[derive(Debug, Clone, PartialEq)]

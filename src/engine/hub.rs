@@ -2,12 +2,12 @@
 //!
 //! `hf-hub` reads `HF_HOME` and `HF_ENDPOINT` and its token as everyone's tools do.
 
-use crate::error::{Error, Kind, Result};
-use crate::models::pack::sha256;
 use hf_hub::api::Progress;
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 use std::path::{Path, PathBuf};
+use tealight_core::{Error, Kind, Result};
+use tealight_models::pack::sha256;
 
 /// What a folder needs to be a model, weights last, so that a model with weights is whole.
 const WANTED: [&str; 11] = [

@@ -4,25 +4,26 @@
 //! Texts become token ids, ids are joined into batches without padding, a batch becomes rows, rows are pooled.
 
 pub mod catalog;
-pub mod documents;
+
 pub mod generate;
-pub mod here;
 pub mod hub;
+pub mod inventory;
+pub mod model_path;
 pub mod registry;
 pub mod search;
-pub mod source;
 pub mod speech;
 
 use crate::aws::secrets;
 use crate::config::Config;
-use crate::error::{Error, Kind, Result, shown};
-use crate::kernels::rowwise;
-use crate::models::tokenizer::{Direction, MAX_CHARS_PER_TOKEN, Token};
-use crate::models::{Batch, Embedder, shorten};
-use crate::nn::Cpu;
 use registry::{Loaded, Registry};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tealight_core::Deadline;
+use tealight_core::{Error, Kind, Result, shown};
+use tealight_kernels::Cpu;
+use tealight_kernels::rowwise;
+use tealight_models::tokenizer::{Direction, MAX_CHARS_PER_TOKEN, Token};
+use tealight_models::{Batch, Embedder, shorten};
 
 /// Tokens of one forward pass at the most, but for a longer single text: enough to keep every thread busy, and 25 MB of activations in a BERT of MiniLM's width.
 /// A longer batch runs as several, which changes no vector.
@@ -40,38 +41,6 @@ pub struct Engine {
     /// Secrets that were read.
     pub secrets: secrets::Kept,
     index: search::Place,
-}
-
-/// The time by which a job must end, if any.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Deadline(pub Option<Instant>);
-
-impl Deadline {
-    /// No limit.
-    pub const NONE: Deadline = Deadline(None);
-
-    /// Whether no more than this is left.
-    pub fn is_within(self, time: Duration) -> bool {
-        self.0.is_some_and(|at| at.saturating_duration_since(Instant::now()) <= time)
-    }
-
-    /// What is left, but no more than `most`.
-    pub fn left(self, most: Duration) -> Duration {
-        self.0.map_or(most, |at| at.saturating_duration_since(Instant::now()).min(most))
-    }
-
-    /// Fails once the time is over.
-    ///
-    /// # Errors
-    /// [`Kind::Timeout`].
-    pub fn check(self) -> Result<()> {
-        match self.0 {
-            Some(at) if Instant::now() >= at => {
-                Err(Error::new(Kind::Timeout, "the time for this request ran out before it was done"))
-            }
-            _ => Ok(()),
-        }
-    }
 }
 
 /// A validated request for one of the models.
@@ -320,7 +289,7 @@ impl Job for Decode {
 }
 
 /// The text of a prompt: the named one, else the model's default, else nothing.
-fn prompt<'a>(model: &'a Embedder, name: Option<&'a str>) -> Result<&'a str> {
+pub(crate) fn prompt<'a>(model: &'a Embedder, name: Option<&'a str>) -> Result<&'a str> {
     let prompts = &model.pipeline.prompts;
     let Some(name) = name.or(model.pipeline.default_prompt.as_deref()) else {
         return Ok("");

@@ -1,17 +1,17 @@
 //! Models in memory: each loaded once, when first asked for, and tried again after a failure.
 
-use super::{catalog, source};
+use super::{catalog, model_path};
 use crate::config::Config;
-use crate::error::{Error, Result, shown};
-use crate::log;
-use crate::models::Embedder;
-use crate::models::llama::{Llama, is_llama};
-use crate::models::whisper::{Whisper, is_whisper};
-use crate::nn::Cpu;
+use crate::telemetry::log;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tealight_core::{Error, Result, shown};
+use tealight_kernels::Cpu;
+use tealight_models::Embedder;
+use tealight_models::families::llama::{Llama, is_llama};
+use tealight_models::families::whisper::{Whisper, is_whisper};
 
 /// A model in memory.
 #[derive(Debug)]
@@ -130,15 +130,15 @@ impl Registry {
     /// The model that a request names, or the default one; loads it if need be, waiting for a load under way.
     pub fn get(&self, name: Option<&str>) -> Result<Arc<Loaded>> {
         match name.filter(|n| !self.is_default(n)) {
-            None => self.load(self.default_name(), || source::for_operator(&self.config, &self.config.model)),
+            None => self.load(self.default_name(), || model_path::for_operator(&self.config, &self.config.model)),
             Some(name) if self.is_text(name) => {
-                self.load(self.text_name(), || source::for_operator(&self.config, &self.config.text_model))
+                self.load(self.text_name(), || model_path::for_operator(&self.config, &self.config.text_model))
             }
             Some(name) if self.is_speech(name) && self.can_load(&self.config.speech_model) => {
                 Err(other_kind(name, "makes no vectors of texts"))
             }
             Some(name) => {
-                let path = source::for_request(&self.config, name)?;
+                let path = model_path::for_request(&self.config, name)?;
                 let loaded = self.load(catalog::short_name(name).to_string(), || Ok(path.clone()));
                 loaded.map_err(|e| if is_whisper(&path) { other_kind(name, "makes no vectors of texts") } else { e })
             }
@@ -175,9 +175,11 @@ impl Registry {
         let default = self.speech_name();
         let load = |path: &Path| Whisper::load(&self.cpu, path);
         match name.filter(|n| !self.is_speech(n)) {
-            None => self.speech.get(default, || source::for_operator(&self.config, &self.config.speech_model), load),
+            None => {
+                self.speech.get(default, || model_path::for_operator(&self.config, &self.config.speech_model), load)
+            }
             Some(name) => {
-                let path = source::for_request(&self.config, name)?;
+                let path = model_path::for_request(&self.config, name)?;
                 let loaded = self.speech.get(catalog::short_name(name).to_string(), || Ok(path.clone()), load);
                 loaded.map_err(|e| if is_whisper(&path) { e } else { other_kind(name, "does not hear") })
             }
@@ -194,9 +196,9 @@ impl Registry {
         let default = self.text_name();
         let load = |path: &Path| Llama::load(&self.cpu, path).map(Arc::new);
         match name.filter(|n| !self.is_text(n)) {
-            None => self.text.get(default, || source::for_operator(&self.config, &self.config.text_model), load),
+            None => self.text.get(default, || model_path::for_operator(&self.config, &self.config.text_model), load),
             Some(name) => {
-                let path = source::for_request(&self.config, name)?;
+                let path = model_path::for_request(&self.config, name)?;
                 let loaded = self.text.get(catalog::short_name(name).to_string(), || Ok(path.clone()), load);
                 loaded.map_err(|e| if is_llama(&path) { e } else { other_kind(name, "does not write text") })
             }
@@ -213,7 +215,7 @@ impl Registry {
         if self.can_load(&self.config.text_model) {
             names.push(self.text_name());
         }
-        let installed = source::list(&self.config);
+        let installed = model_path::list(&self.config);
         let others: Vec<_> = installed.into_iter().filter(|n| !names.contains(n)).collect();
         names.extend(others);
         names
@@ -221,7 +223,7 @@ impl Registry {
 
     /// Whether one of the default models is here, or may be downloaded.
     fn can_load(&self, name: &str) -> bool {
-        self.config.download || source::here(&self.config, name).is_some()
+        self.config.download || model_path::here(&self.config, name).is_some()
     }
 
     /// The name by which a model that a request names is served, without loading it.
@@ -231,7 +233,7 @@ impl Registry {
             OPENAI_SPEECH if self.can_load(&self.config.speech_model) => Ok(OPENAI_SPEECH.into()),
             name if self.is_speech(name) && self.can_load(&self.config.speech_model) => Ok(self.speech_name()),
             name if self.is_text(name) && self.can_load(&self.config.text_model) => Ok(self.text_name()),
-            name => source::for_request(&self.config, name).map(|_| catalog::short_name(name).to_string()),
+            name => model_path::for_request(&self.config, name).map(|_| catalog::short_name(name).to_string()),
         }
     }
 }

@@ -1,14 +1,15 @@
 //! Job: the documents of an index that fit a query.
 
-use super::{Deadline, Embed, Engine, Input, Job, Long, Texts, Usage};
+use super::{Embed, Engine, Input, Job, Long, Texts, Usage};
 use crate::aws::s3::Object;
-use crate::error::{Error, Kind, Result, shown};
-use crate::index::{Filter, Found, Index, Search};
-use crate::models::Embedder;
-use crate::models::tokenizer::Direction;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tealight_core::Deadline;
+use tealight_core::{Error, Kind, Result, shown};
+use tealight_index::{Filter, Found, Index, Search};
+use tealight_models::Embedder;
+use tealight_models::tokenizer::Direction;
 
 /// Names that models give to what is put before a query, and before a document.
 const QUERY: &str = "query";

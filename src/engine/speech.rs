@@ -1,13 +1,14 @@
 //! Job: what is said in a recording.
 
-use super::{Deadline, Embed, Engine, Input, Job, Long, Texts, Vectors};
-use crate::audio::Recording;
-use crate::documents::Document;
-use crate::error::{Error, Result};
-use crate::models::tokenizer::Direction;
-use crate::models::whisper::{Listener, Options, Pieces, Segment, Transcript};
+use super::{Embed, Engine, Input, Job, Long, Texts, Vectors};
+use crate::pipeline::documents::Document;
 use bytes::Bytes;
 use serde_json::value::{RawValue, to_raw_value};
+use tealight_audio::Recording;
+use tealight_core::Deadline;
+use tealight_core::{Error, Result};
+use tealight_models::families::whisper::{Listener, Options, Pieces, Segment, Transcript};
+use tealight_models::tokenizer::Direction;
 
 /// Hears how far a transcription is: new segments, seconds done, and seconds of the recording, 0 until that is known.
 pub type Progress<'a> = &'a mut dyn FnMut(&[Segment], f32, f32) -> Result<()>;

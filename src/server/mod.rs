@@ -1,11 +1,9 @@
 //! The local server: HTTP/1.1 over the same interface that the function has.
 
 use crate::api::routes::{Access, Asked, Family, Found, Route, find};
-use crate::api::stream::Sink;
+use crate::api::sse::Sink;
 use crate::api::{Api, Trust, too_large};
-use crate::engine::Deadline;
-use crate::error::{Error, Kind, Result};
-use crate::trace::Origin;
+use crate::telemetry::trace::Origin;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::BodyExt;
@@ -20,6 +18,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tealight_core::Deadline;
+use tealight_core::{Error, Kind, Result};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::Receiver;
@@ -116,7 +116,7 @@ async fn serve(api: Arc<Api>, address: SocketAddr, ready: impl FnOnce(SocketAddr
     drop(listener);
     let _ = tokio::time::timeout(SHUTDOWN_TIME, graceful.shutdown()).await;
     #[cfg(feature = "otel")]
-    crate::otel::flush();
+    crate::telemetry::otel::flush();
     Ok(())
 }
 

@@ -6,7 +6,7 @@
 
 use std::cell::UnsafeCell;
 use std::sync::Once;
-use tealight::kernels::Isa;
+use tealight_kernels::Isa;
 
 const ROW: usize = 64;
 

@@ -3,7 +3,7 @@
 #[cfg(target_arch = "x86_64")]
 mod amx;
 
-use tealight::kernels::Isa;
+use tealight_kernels::Isa;
 
 /// Every set of this CPU, and AMX emulated where it has none.
 pub fn sets() -> Vec<Isa> {

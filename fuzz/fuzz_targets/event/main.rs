@@ -14,7 +14,7 @@ use http::{Request, Response};
 use libfuzzer_sys::fuzz_target;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
-use tealight::event::fuzzing::{reply, request};
+use tealight::lambda::fuzzing::{reply, request};
 
 fuzz_target!(|data: &[u8]| {
     match std::str::from_utf8(data) {

@@ -4,7 +4,7 @@ use crate::damage::Damage;
 use arbitrary::{Arbitrary, Result, Unstructured};
 use serde_json::json;
 use std::path::Path;
-use tealight::index::{Builder, Document, Filter, MOST_LENGTH, Metric, Precision};
+use tealight_index::{Builder, Document, Filter, MOST_LENGTH, Metric, Precision};
 
 /// With loops of their own in the kernels, about multiples of their blocks, and of no multiple of anything.
 const DIMENSIONS: [usize; 14] = [1, 2, 3, 7, 8, 15, 16, 17, 33, 63, 64, 65, 128, 384];

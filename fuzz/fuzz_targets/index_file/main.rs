@@ -10,9 +10,9 @@ use arbitrary::{Arbitrary, Unstructured};
 use given::Given;
 use libfuzzer_sys::fuzz_target;
 use std::path::{Path, PathBuf};
-use tealight::index::{Builder, Index, Search};
-use tealight::kernels::Isa;
-use tealight::nn::Cpu;
+use tealight_index::{Builder, Index, Search};
+use tealight_kernels::Isa;
+use tealight_kernels::Cpu;
 
 fuzz_target!(|data: &[u8]| {
     let path = place();

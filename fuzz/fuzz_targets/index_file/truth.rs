@@ -1,9 +1,9 @@
 //! What a whole index must give: what was put in, and the best rows by float64.
 
 use crate::given::{Given, filter, refused};
-use tealight::index::{Document, Found, Index, Metric, Precision, Search};
-use tealight::kernels::Isa;
-use tealight::nn::Cpu;
+use tealight_index::{Document, Found, Index, Metric, Precision, Search};
+use tealight_kernels::Isa;
+use tealight_kernels::Cpu;
 
 /// A half float is as near to a value, in shares of the row's largest.
 const HALF: f32 = 1.0 / 1024.0;

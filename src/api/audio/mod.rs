@@ -5,18 +5,18 @@ mod request;
 pub use request::{AudioRequest, Chunking, ServerVad};
 
 use super::routes::{Call, Reply};
-use super::stream::{Events, Sink};
+use super::sse::{Events, Sink};
 use crate::engine::speech::{self, Said, Transcribe};
 use crate::engine::{self, Check};
-use crate::error::{Error, Result};
-use crate::format::transcript::{Parts, Usage, render, rounded};
-use crate::format::{Encoded, encode};
-use crate::log;
-use crate::models::whisper::{Segment, Task, language_name};
+use crate::pipeline::format::transcript::{Parts, Usage, render, rounded};
+use crate::pipeline::format::{Encoded, encode};
+use crate::telemetry::log;
 use request::Request;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::time::{Duration, Instant};
+use tealight_core::{Error, Result};
+use tealight_models::families::whisper::{Segment, Task, language_name};
 
 /// The reply of `/v1/audio/embeddings`, which takes an [`AudioRequest`] and is not OpenAI's.
 #[derive(Debug, Serialize, JsonSchema)]

@@ -1,20 +1,20 @@
 //! What a request for speech says, as a form or in JSON, and what it means.
 
-use super::super::form;
+use super::super::json::parse;
+use super::super::multipart;
 use super::super::routes::Call;
-use super::super::wire::parse;
-use crate::audio::Voices;
 use crate::aws::s3::Object;
-use crate::error::{Error, Kind, Result, shown};
-use crate::format::Encoding;
-use crate::format::transcript::Form;
-use crate::models::whisper::{Options, Task, language_code};
+use crate::pipeline::format::Encoding;
+use crate::pipeline::format::transcript::Form;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::time::Duration;
+use tealight_audio::Voices;
+use tealight_core::{Error, Kind, Result, shown};
+use tealight_models::families::whisper::{Options, Task, language_code};
 
 /// How long an object of S3 may take where no deadline is nearer.
 const OBJECT_TIME: Duration = Duration::from_secs(300);
@@ -133,7 +133,7 @@ fn object(call: &Call, uri: &str) -> Result<Bytes> {
 
 fn of_form(content_type: &str, body: &Bytes) -> Result<(AudioRequest, Option<Bytes>)> {
     let (mut fields, mut file) = (AudioRequest::default(), None);
-    for part in form::parse(content_type, body)? {
+    for part in multipart::parse(content_type, body)? {
         if part.name == "file" {
             file = Some(part.content);
             continue;

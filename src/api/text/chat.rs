@@ -1,14 +1,14 @@
 //! `/v1/chat/completions`: <https://platform.openai.com/docs/api-reference/chat>.
 
 use super::{Options, Part, TextUsage, Texts, finite, now, number, shown_token, top};
+use crate::api::json::parse;
 use crate::api::routes::{Call, Reply};
-use crate::api::wire::parse;
 use crate::engine::generate::{Answer, Chance, Prompt};
-use crate::error::{Error, Kind, Result, shown};
-use crate::models::llama::Tokens;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tealight_core::{Error, Kind, Result, shown};
+use tealight_models::families::llama::Tokens;
 
 /// `POST /v1/chat/completions`.
 #[derive(Debug, Deserialize, JsonSchema)]

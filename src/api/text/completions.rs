@@ -1,15 +1,15 @@
 //! `/v1/completions`: <https://platform.openai.com/docs/api-reference/completions>.
 
 use super::{Options, Part, TextUsage, Texts, finite, now, number, shown_token, top};
+use crate::api::json::{Inputs, parse};
 use crate::api::routes::{Call, Reply};
-use crate::api::wire::{Inputs, parse};
 use crate::engine::Input;
 use crate::engine::generate::{Answer, Chance, Prompt};
-use crate::error::{Error, Kind, Result};
-use crate::models::llama::Tokens;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use tealight_core::{Error, Kind, Result};
+use tealight_models::families::llama::Tokens;
 
 /// As OpenAI has it.
 const MAX_TOKENS: usize = 16;

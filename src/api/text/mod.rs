@@ -4,12 +4,10 @@ pub mod chat;
 pub mod completions;
 
 use super::routes::{Call, Reply};
-use super::stream::{Events, Sink};
+use super::sse::{Events, Sink};
 use crate::engine::Usage;
 use crate::engine::generate::{Answer, Generate, Piece, Prompt};
 use crate::engine::registry::Loaded;
-use crate::error::{Error, Kind, Result, shown};
-use crate::models::llama::{Llama, Sampling, Tokens};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -17,6 +15,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
+use tealight_core::{Error, Kind, Result, shown};
+use tealight_models::families::llama::{Llama, Sampling, Tokens};
 
 /// Texts of one request are written one after another.
 const MOST_TEXTS: usize = 128;

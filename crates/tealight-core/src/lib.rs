@@ -1,0 +1,11 @@
+//! What every tealight crate shares: the error type, deadlines, memory-mapped files and atomic writes.
+
+pub mod deadline;
+pub mod error;
+pub mod files;
+pub mod mmap;
+mod random;
+
+pub use deadline::Deadline;
+pub use error::{Error, Kind, Result, shown};
+pub use random::random;

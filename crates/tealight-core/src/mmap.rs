@@ -1,0 +1,22 @@
+//! The one function that maps a file.
+#![allow(unsafe_code)]
+
+use crate::{Error, Result};
+use bytes::Bytes;
+use std::path::Path;
+
+/// Maps a file for reading; its pages load when they are first read, and stay shared with other processes.
+///
+/// # Errors
+/// The file cannot be opened, or is empty.
+pub fn map(path: &Path) -> Result<Bytes> {
+    let file = std::fs::File::open(path).map_err(|e| Error::io("open", path, e))?;
+    let length = file.metadata().map_err(|e| Error::io("read", path, e))?.len();
+    if length == 0 {
+        return Err(Error::model(format!("{}: the file is empty", path.display())));
+    }
+    // SAFETY: the mapping is private and read-only, and lives as long as the `Bytes` that owns it. A file that another
+    // process cuts short meanwhile would fault; models are written under another name and renamed, never changed.
+    let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io("map", path, e))?;
+    Ok(Bytes::from_owner(map))
+}

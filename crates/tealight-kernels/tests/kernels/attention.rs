@@ -1,0 +1,156 @@
+//! Attention, in float and in int8.
+
+use super::{FLOAT_ERROR, bits, coarse, sets, values};
+use tealight_kernels::Isa;
+use tealight_kernels::attention::{Head, Rows, float, int8 as attention8};
+
+/// What attention in int8 is off by at most, on values from -1 to 1: steps of 1/127 in keys, queries, values and weights,
+/// and of 1/63 in queries on AVX2.
+const ATTENTION_ERROR: f64 = 0.02;
+
+const STRIDE: usize = 3 * 64;
+
+fn rows(x: &[f32]) -> Rows<'_> {
+    Rows { q: x, k: &x[64..], v: &x[128..], stride: STRIDE }
+}
+
+type Attend = fn(Isa, Rows, &Head, &mut [f32]);
+
+fn attend_float(isa: Isa, x: Rows, head: &Head, out: &mut [f32]) {
+    float::attend(isa, x, head, &mut float::Scratch::default(), out, head.width);
+}
+
+fn attend_int8(isa: Isa, x: Rows, head: &Head, out: &mut [f32]) {
+    attention8::attend(isa, x, head, &mut attention8::Scratch::default(), out, head.width);
+}
+
+fn attention_is_the_weighted_mean(attend: Attend, bound: f64) {
+    for (tokens, width) in
+        [(1, 16), (2, 32), (3, 16), (5, 64), (8, 48), (13, 32), (16, 16), (17, 32), (64, 16), (130, 64)]
+    {
+        let x = values(tokens * STRIDE, 8);
+        for at in (0..=64 - width).step_by(width) {
+            let run = |isa, queries: std::ops::Range<usize>| {
+                let head = Head { sequence: 0..tokens, queries: queries.clone(), at, width };
+                let mut out = vec![f32::NAN; queries.len() * width];
+                attend(isa, rows(&x), &head, &mut out);
+                out
+            };
+            let of = |t: usize, part: usize, i: usize| x[t * STRIDE + part * 64 + at + i] as f64;
+            for isa in sets() {
+                let found = run(isa, 0..tokens);
+                if !coarse(isa) || bound == FLOAT_ERROR {
+                    assert_eq!(bits(&found), bits(&run(Isa::Scalar, 0..tokens)), "{} {tokens}x{width}", isa.name());
+                }
+                let mut behind = vec![f32::NAN; tokens * width];
+                let head = Head { sequence: 3..3 + tokens, queries: 3..3 + tokens, at, width };
+                attend(isa, rows(&[&vec![1e3; 3 * STRIDE], &x[..]].concat()), &head, &mut behind);
+                assert_eq!(bits(&behind), bits(&found), "behind another text");
+                for t in 0..tokens {
+                    assert_eq!(run(isa, t..t + 1), found[t * width..(t + 1) * width], "a row alone");
+                    let score = |s| (0..width).map(|i| of(t, 0, i) * of(s, 1, i)).sum::<f64>() / (width as f64).sqrt();
+                    let weights: Vec<f64> = (0..tokens).map(|s| score(s).exp()).collect();
+                    let total: f64 = weights.iter().sum();
+                    for i in 0..width {
+                        let exact = (0..tokens).map(|s| weights[s] * of(s, 2, i)).sum::<f64>() / total;
+                        let found = found[t * width + i] as f64;
+                        assert!((found - exact).abs() < bound, "{} {tokens}: {found} {exact}", isa.name());
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn attention_in_float_is_the_weighted_mean_of_values() {
+    attention_is_the_weighted_mean(attend_float, FLOAT_ERROR);
+}
+
+#[test]
+fn attention_in_int8_is_near_the_weighted_mean_of_values() {
+    attention_is_the_weighted_mean(attend_int8, ATTENTION_ERROR);
+}
+
+#[test]
+fn attention_with_large_scores_neither_overflows_nor_vanishes() {
+    let tokens = 20;
+    for scale in [0.0, 1e-20, 1e3, 1e15] {
+        let x: Vec<f32> = values(tokens * STRIDE, 14).iter().map(|v| v * scale).collect();
+        for (isa, attend) in sets().into_iter().flat_map(|isa| [(isa, attend_float as Attend), (isa, attend_int8)]) {
+            let head = Head { sequence: 0..tokens, queries: 0..tokens, at: 0, width: 16 };
+            let mut out = vec![f32::NAN; tokens * 16];
+            attend(isa, rows(&x), &head, &mut out);
+            assert!(out.iter().all(|v| v.is_finite() && v.abs() <= scale * 1.01), "{} {scale}", isa.name());
+        }
+    }
+}
+
+#[test]
+fn attention_to_what_is_no_number_is_none() {
+    let tokens = 18;
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for part in 0..3 {
+            let mut x = values(tokens * STRIDE, 15);
+            x[5 * STRIDE + part * 64 + 3] = bad;
+            for isa in sets() {
+                let head = Head { sequence: 0..tokens, queries: 0..tokens, at: 0, width: 32 };
+                let mut out = vec![0.0; tokens * 32];
+                attend_int8(isa, rows(&x), &head, &mut out);
+                for (t, row) in out.chunks(32).enumerate() {
+                    let hit = part > 0 || t == 5;
+                    assert!(row.iter().all(|v| v.is_nan() == hit), "{} {bad} in {part}, row {t}: {row:?}", isa.name());
+                }
+            }
+        }
+    }
+}
+
+/// A token on which attention rests, with a value of next to nothing, must not take the codes from the others.
+#[test]
+fn attention_keeps_small_weights_of_large_values() {
+    let (tokens, width) = (256, 16);
+    let mut x = values(tokens * STRIDE, 16);
+    for t in 0..tokens {
+        x[t * STRIDE..][..width].fill(1.0);
+        let sink = t == 0;
+        x[t * STRIDE + 64..][..width].fill(if sink { 1.5 } else { 0.0 });
+        if sink {
+            x[t * STRIDE + 128..][..width].fill(1e-4);
+        }
+    }
+    let head = Head { sequence: 0..tokens, queries: 0..1, at: 0, width };
+    let run = |attend: Attend| {
+        let mut out = vec![0.0; width];
+        attend(Isa::best(), rows(&x), &head, &mut out);
+        out
+    };
+    for (a, b) in run(attend_int8).iter().zip(run(attend_float)) {
+        assert!((a - b).abs() < 1e-3, "{a} {b}");
+    }
+}
+
+#[test]
+fn heads_outside_their_rows_are_refused() {
+    let (x, isa) = (values(4 * STRIDE, 1), Isa::best());
+    let good = Head { sequence: 0..4, queries: 0..4, at: 16, width: 16 };
+    let refused = |head: Head, out: usize, stride: usize| {
+        let run = |attend: &dyn Fn(&mut [f32])| {
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| attend(&mut vec![0.0; out]))).is_err()
+        };
+        let float = run(&|out| float::attend(isa, rows(&x), &head, &mut float::Scratch::default(), out, stride));
+        let int8 =
+            run(&|out| attention8::attend(isa, rows(&x), &head, &mut attention8::Scratch::default(), out, stride));
+        assert_eq!(float, int8);
+        float
+    };
+    assert!(!refused(good.clone(), 64, 16));
+    assert!(refused(good.clone(), 63, 16), "a short output");
+    assert!(refused(good.clone(), 0, usize::MAX - 15), "a product that wraps around");
+    assert!(refused(Head { at: usize::MAX - 15, ..good.clone() }, 64, 16), "a sum that wraps around");
+    assert!(refused(Head { sequence: 0..5, ..good.clone() }, 64, 16), "a row past the end");
+    assert!(refused(Head { queries: 2..5, ..good.clone() }, 64, 16), "a query past the sequence");
+    assert!(refused(Head { queries: 1..1, ..good.clone() }, 64, 16), "no query");
+    assert!(refused(Head { width: 8, ..good.clone() }, 64, 16), "half a vector");
+    assert!(refused(Head { width: 0, ..good }, 64, 16), "no width");
+}

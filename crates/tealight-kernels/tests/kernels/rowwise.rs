@@ -1,0 +1,152 @@
+//! Activations, softmax, norms and products, a row at a time.
+
+use super::{FLOAT_ERROR, bits, each_set_as_scalar, sets, values};
+use tealight_kernels::Isa;
+use tealight_kernels::rowwise::{self, EXP_ERROR, GELU_ERROR};
+
+fn in_place(x: &[f32], f: impl FnOnce(&mut [f32])) -> Vec<f32> {
+    let mut x = x.to_vec();
+    f(&mut x);
+    x
+}
+
+#[test]
+fn gelu_is_the_exact_one() {
+    let inputs: Vec<f32> = (-80_000..80_003).map(|i| i as f32 / 10_000.0).collect();
+    let found = each_set_as_scalar("gelu", |isa| in_place(&inputs, |x| rowwise::gelu_erf(isa, x)));
+    for (x, found) in inputs.iter().map(|x| *x as f64).zip(found) {
+        let exact = 0.5 * x * (1.0 + libm::erf(x / std::f64::consts::SQRT_2));
+        let error = (found as f64 - exact).abs() / x.abs().max(1.0);
+        assert!(error <= GELU_ERROR, "{x}: {found} {exact}");
+    }
+    for isa in sets() {
+        let ends = in_place(&[f32::NAN, 1e30, -1e30, f32::INFINITY, 0.0, -0.0], |x| rowwise::gelu_erf(isa, x));
+        assert!(ends[0].is_nan() && ends[1] == 1e30 && ends[3] == f32::INFINITY, "{ends:?}");
+        assert!(ends[2] == 0.0 && ends[4] == 0.0 && ends[5] == 0.0, "{ends:?}");
+    }
+}
+
+#[test]
+fn silu_is_x_times_its_sigmoid() {
+    let inputs: Vec<f32> = (-40_000..40_003).map(|i| i as f32 / 400.0).collect();
+    let found = each_set_as_scalar("silu", |isa| in_place(&inputs, |x| rowwise::silu(isa, x)));
+    for (x, found) in inputs.iter().map(|x| *x as f64).zip(found) {
+        let exact = x / (1.0 + (-x).exp());
+        // The power of two is rounded to 24 bits before it is one, and is never below 2^-126.
+        let bound = (EXP_ERROR + x.abs() * 2e-7) * exact.abs() + 2e-36;
+        assert!((found as f64 - exact).abs() <= bound, "{x}: {found} {exact}");
+    }
+    let ends = in_place(&[f32::NAN, 1e30, -1e30, f32::INFINITY], |x| rowwise::silu(Isa::best(), x));
+    assert!(ends[0].is_nan() && ends[1] == 1e30 && ends[2].abs() < 1e-6 && ends[3] == f32::INFINITY, "{ends:?}");
+}
+
+#[test]
+fn softmax_sums_to_1() {
+    for n in [1, 2, 15, 16, 17, 31, 33, 100] {
+        let x: Vec<f32> = values(n, 40).iter().map(|v| v * 20.0).collect();
+        let found = each_set_as_scalar("softmax", |isa| in_place(&x, |x| rowwise::softmax(isa, x)));
+        let largest = x.iter().fold(f64::MIN, |m, v| m.max(*v as f64));
+        let total: f64 = x.iter().map(|v| (*v as f64 - largest).exp()).sum();
+        for (x, found) in x.iter().zip(found) {
+            let exact = (*x as f64 - largest).exp() / total;
+            assert!((found as f64 - exact).abs() <= 1e-5 * exact + 1e-30, "{n}: {found} {exact}");
+        }
+    }
+    let row = in_place(&[0.0, f32::NAN], |x| rowwise::softmax(Isa::best(), x));
+    assert!(row.iter().all(|v| v.is_nan()));
+}
+
+#[test]
+fn layer_norm_has_mean_0_and_variance_1() {
+    for d in [1, 7, 8, 16, 31, 32, 48, 384] {
+        for count in [1, 3, 4, 5] {
+            let rows = values(count * d, 5);
+            let (weight, bias) = (values(d, 6), values(d, 7));
+            let found = each_set_as_scalar("layer_norm", |isa| {
+                in_place(&rows, |x| rowwise::layer_norm(isa, x, &weight, &bias, 1e-12))
+            });
+            for (row, found) in rows.chunks(d).zip(found.chunks(d)).filter(|_| d > 1) {
+                let mean = row.iter().map(|v| *v as f64).sum::<f64>() / d as f64;
+                let variance = row.iter().map(|v| (*v as f64 - mean).powi(2)).sum::<f64>() / d as f64;
+                for ((v, f), (w, b)) in row.iter().zip(found).zip(weight.iter().zip(&bias)) {
+                    let exact = (*v as f64 - mean) / variance.sqrt() * *w as f64 + *b as f64;
+                    assert!((*f as f64 - exact).abs() < 4.0 * FLOAT_ERROR, "{d}: {f} {exact}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rms_norm_has_mean_square_1() {
+    for d in [1, 7, 16, 33, 576] {
+        let (rows, weight) = (values(3 * d, 8), values(d, 9));
+        let found = each_set_as_scalar("rms_norm", |isa| in_place(&rows, |x| rowwise::rms_norm(isa, x, &weight, 1e-6)));
+        for (row, found) in rows.chunks(d).zip(found.chunks(d)) {
+            let square = row.iter().map(|v| (*v as f64).powi(2)).sum::<f64>() / d as f64;
+            for ((v, f), w) in row.iter().zip(found).zip(&weight) {
+                let exact = *v as f64 / (square + 1e-6).sqrt() * *w as f64;
+                assert!((*f as f64 - exact).abs() < FLOAT_ERROR, "{d}: {f} {exact}");
+            }
+        }
+    }
+}
+
+type Operation<'a> = &'a dyn Fn(Isa, &mut [f32]);
+
+/// Zeros, denormals, outliers and what is no number: every set does with them what the portable one does.
+#[test]
+fn rows_of_any_values_are_alike_on_every_set() {
+    let special = [0.0, -0.0, 1e-45, -1e-40, 3.4e38, -3.4e38, f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+    let (weight, bias) = (values(33, 60), values(33, 61));
+    for (i, value) in special.into_iter().enumerate() {
+        let mut x = values(33, 62 + i as u64);
+        (x[i], x[16 + i]) = (value, value);
+        for row in [x, vec![value; 33]] {
+            let operations: [(&str, Operation); 5] = [
+                ("layer_norm", &|isa, x| rowwise::layer_norm(isa, x, &weight, &bias, 1e-12)),
+                ("rms_norm", &|isa, x| rowwise::rms_norm(isa, x, &weight, 1e-6)),
+                ("softmax", &|isa, x| rowwise::softmax(isa, x)),
+                ("gelu", &|isa, x| rowwise::gelu_erf(isa, x)),
+                ("silu", &|isa, x| rowwise::silu(isa, x)),
+            ];
+            for (name, operation) in operations {
+                // Which NaN it is does not matter.
+                let run = |isa| {
+                    in_place(&row, |x| operation(isa, x))
+                        .iter()
+                        .map(|v| if v.is_nan() { f32::NAN } else { *v })
+                        .collect::<Vec<_>>()
+                };
+                let expected = run(Isa::Scalar);
+                sets()
+                    .into_iter()
+                    .for_each(|isa| assert_eq!(bits(&run(isa)), bits(&expected), "{name} of {value}, {}", isa.name()));
+            }
+        }
+    }
+    let ends = in_place(&[f32::NEG_INFINITY, -3.4e38], |x| rowwise::silu(Isa::best(), x));
+    assert!(ends.iter().all(|v| v.abs() < 2e-36), "{ends:?}");
+}
+
+#[test]
+fn dot_products_of_every_length() {
+    for n in [0, 1, 7, 8, 15, 16, 17, 31, 32, 33, 48, 63, 384] {
+        let (x, y) = (values(n, 12), values(n, 13));
+        let exact: f64 = x.iter().zip(&y).map(|(x, y)| *x as f64 * *y as f64).sum();
+        let found = each_set_as_scalar("dot", |isa| vec![rowwise::dot(isa, &x, &y)]);
+        assert!((found[0] as f64 - exact).abs() < 10.0 * FLOAT_ERROR, "{n}");
+    }
+}
+
+#[test]
+fn a_normalised_vector_has_length_1() {
+    for n in [1, 3, 8, 384] {
+        let mut vector = values(n, 11);
+        rowwise::normalise(&mut vector);
+        assert!((vector.iter().map(|v| v * v).sum::<f32>() - 1.0).abs() < 1e-6);
+    }
+    let mut zero = [0.0; 4];
+    rowwise::normalise(&mut zero);
+    assert_eq!(zero, [0.0; 4]);
+}

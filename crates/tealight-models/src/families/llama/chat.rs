@@ -1,0 +1,259 @@
+//! From messages to text, by the Jinja template that a model's file carries, as `transformers` renders it.
+
+use super::on_large_stack;
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Serde, Value as Item, ValueKind};
+use minijinja::{Environment, ErrorKind};
+use serde::Serialize;
+use serde_json::Value;
+use std::time::SystemTime;
+use tealight_core::{Error, Result};
+
+/// Templates beyond these are none.
+const MOST_BYTES: usize = 256 << 10;
+/// Values inside each other beyond these are a mistake.
+const DEEPEST: usize = 64;
+/// Digits of a number that no width of a column has.
+const LONG_NUMBER: usize = 5;
+/// The function that values of namespaces go through.
+const GUARD: &str = " tealight_plain";
+/// Steps of a template beyond these are a loop without end.
+const FUEL: u64 = 1_000_000;
+/// The field of requests, for errors.
+const FIELD: &str = "messages";
+
+/// A conversation, and what templates ask for besides.
+#[derive(Debug, Serialize)]
+pub struct Chat<'a> {
+    /// `[{"role", "content", ...}]`.
+    pub messages: &'a [Value],
+    /// Descriptions of functions that may be called.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tools: Option<&'a Value>,
+    /// Whether the beginning of an answer follows.
+    pub add_generation_prompt: bool,
+    /// The token that begins a text.
+    pub bos_token: &'a str,
+    /// The token that ends one.
+    pub eos_token: &'a str,
+}
+
+/// The text of a conversation.
+///
+/// # Errors
+/// [`Kind::InvalidValue`](tealight_core::Kind) with what the template says, for instance of roles in a wrong order; it reads nothing but the
+/// conversation.
+pub fn render(template: &str, chat: &Chat) -> Result<String> {
+    if template.len() > MOST_BYTES {
+        let message = format!("the chat template of the model has {} bytes, the limit is {MOST_BYTES}", template.len());
+        return Err(Error::model(message));
+    }
+    // What is nested in values is gone through by functions that call themselves.
+    on_large_stack(|| rendered(template, chat))
+}
+
+fn rendered(template: &str, chat: &Chat) -> Result<String> {
+    let mut environment = Environment::new();
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    environment.set_syntax(syntax.map_err(|e| Error::internal(format!("the syntax of templates: {e}")))?);
+    environment.set_fuel(Some(FUEL));
+    environment.set_unknown_method_callback(|state, value, method, arguments| {
+        if method == "format" && value.as_str().is_some_and(has_long_number) {
+            return Err(minijinja::Error::new(ErrorKind::InvalidOperation, "a width in format is too large"));
+        }
+        minijinja_contrib::pycompat::unknown_method_callback(state, value, method, arguments)
+    });
+    environment.add_function(GUARD.trim(), plain);
+    environment.add_function("raise_exception", |message: String| -> Result<String, minijinja::Error> {
+        Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
+    });
+    environment.add_function("strftime_now", |format: String| strftime(&format, SystemTime::now()));
+    environment.add_filter("tojson", to_json);
+    let wrong = |e: minijinja::Error| {
+        let said = e.detail().map_or_else(|| e.to_string(), str::to_string);
+        Error::value(FIELD, format!("the chat template of the model refuses {FIELD}: {said}")).cut()
+    };
+    // What marks the model's own words for training has no meaning here.
+    let marks = [(" generation", " if true"), (" endgeneration", " endif")];
+    let unmarked = |template: String, (tag, instead): (&str, &str)| {
+        ["{%", "{%-"].iter().fold(template, |t, open| t.replace(&format!("{open}{tag}"), &format!("{open}{instead}")))
+    };
+    let template = guarded(&marks.into_iter().fold(template.to_string(), unmarked));
+    let template = environment
+        .template_from_str(&template)
+        .map_err(|e| Error::model(format!("the chat template of the model cannot be read: {e}")))?;
+    template.render(Serde(chat)).map_err(wrong)
+}
+
+/// Whether a text has a number that no width of a column is.
+fn has_long_number(text: &str) -> bool {
+    text.as_bytes().windows(LONG_NUMBER).any(|w| w.iter().all(u8::is_ascii_digit))
+}
+
+/// A template whose namespaces check what they are given: one that holds itself, or nests without end, would be gone through without end.
+fn guarded(template: &str) -> String {
+    let (mut out, mut rest) = (String::with_capacity(template.len()), template);
+    while let Some(at) = rest.find("{%") {
+        let (before, tag) = rest.split_at(at);
+        let end = tag_end(tag);
+        out.push_str(before);
+        match assignment(&tag[..end]) {
+            Some((target, value, close)) => out.extend([target, GUARD, "(", value, ")", close]),
+            None => out.push_str(&tag[..end]),
+        }
+        rest = &tag[end..];
+    }
+    out + rest
+}
+
+/// Where a tag ends, which `%}` in its texts does not do.
+fn tag_end(tag: &str) -> usize {
+    let (mut quote, mut last) = (None, ' ');
+    for (at, c) in tag.char_indices() {
+        match quote {
+            Some(q) if c == q && last != '\\' => quote = None,
+            Some(_) => {}
+            None if c == '\'' || c == '"' => quote = Some(c),
+            None if last == '%' && c == '}' => return at + 1,
+            None => {}
+        }
+        last = c;
+    }
+    tag.len()
+}
+
+/// `{% set NAMESPACE.NAME =`, the value, and the end of such a tag.
+fn assignment(tag: &str) -> Option<(&str, &str, &str)> {
+    let body = tag.strip_prefix("{%")?.trim_start_matches(['-', '+']).trim_start();
+    let (target, _) = body.strip_prefix("set")?.split_once('=')?;
+    let is_name = |c: char| c.is_alphanumeric() || c == '_' || c == '.' || c.is_whitespace();
+    if !target.contains('.') || !target.starts_with(char::is_whitespace) || !target.chars().all(is_name) {
+        return None;
+    }
+    let value = tag.find('=')? + 1;
+    let close = tag.strip_suffix("%}")?.trim_end_matches(['-', '+']).len();
+    (value < close).then(|| (&tag[..value], &tag[value..close], &tag[close..]))
+}
+
+/// What the value of a namespace goes through.
+fn plain(value: Item) -> Result<Item, minijinja::Error> {
+    if is_plain(&value, DEEPEST) {
+        return Ok(value);
+    }
+    Err(minijinja::Error::new(ErrorKind::InvalidOperation, "a namespace cannot hold another, or what goes so deep"))
+}
+
+/// Whether a value holds no namespace, and no values inside each other beyond a depth.
+fn is_plain(value: &Item, depth: usize) -> bool {
+    let inner = |value: &Item| value.try_iter().is_ok_and(|mut items| items.all(|item| is_plain(&item, depth - 1)));
+    match value.kind() {
+        _ if value.as_object().is_some_and(|object| object.type_name().ends_with("Namespace")) => false,
+        ValueKind::Seq | ValueKind::Iterable => depth > 0 && inner(value),
+        ValueKind::Map => {
+            let entries = |mut keys: minijinja::value::ValueIter| {
+                keys.all(|key| value.get_item(&key).is_ok_and(|item| is_plain(&item, depth - 1)))
+            };
+            depth > 0 && value.try_iter().is_ok_and(entries)
+        }
+        _ => true,
+    }
+}
+
+/// Python's `strftime` of the present moment, in UTC.
+fn strftime(format: &str, now: SystemTime) -> Result<String, minijinja::Error> {
+    let wrong =
+        |e: String| minijinja::Error::new(ErrorKind::InvalidOperation, format!("strftime_now({format:?}): {e}"));
+    let items = time::format_description::parse_strftime_borrowed(format).map_err(|e| wrong(e.to_string()))?;
+    time::OffsetDateTime::from(now).format(&items).map_err(|e| wrong(e.to_string()))
+}
+
+/// Python's `json.dumps(value, ensure_ascii=False)`.
+fn to_json(value: &Item, options: Kwargs) -> Result<String, minijinja::Error> {
+    let indent: Option<usize> = options.get("indent")?;
+    let failed = |e: String| minijinja::Error::new(ErrorKind::BadSerialization, e);
+    let mut out = vec![];
+    let outcome = match indent {
+        None => value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, Python)),
+        Some(width) => {
+            let indent = " ".repeat(width.min(80)).into_bytes();
+            let formatter = serde_json::ser::PrettyFormatter::with_indent(&indent);
+            value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, formatter))
+        }
+    };
+    outcome.map_err(|e| failed(e.to_string()))?;
+    String::from_utf8(out).map_err(|e| failed(e.to_string()))
+}
+
+/// A space behind commas and colons.
+struct Python;
+
+impl serde_json::ser::Formatter for Python {
+    fn begin_array_value<W: ?Sized + std::io::Write>(&mut self, out: &mut W, first: bool) -> std::io::Result<()> {
+        if first { Ok(()) } else { out.write_all(b", ") }
+    }
+
+    fn begin_object_key<W: ?Sized + std::io::Write>(&mut self, out: &mut W, first: bool) -> std::io::Result<()> {
+        if first { Ok(()) } else { out.write_all(b", ") }
+    }
+
+    fn begin_object_value<W: ?Sized + std::io::Write>(&mut self, out: &mut W) -> std::io::Result<()> {
+        out.write_all(b": ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn chat(template: &str, messages: Value) -> Result<String> {
+        let messages = messages.as_array().cloned().unwrap_or_default();
+        let chat =
+            Chat { messages: &messages, tools: None, add_generation_prompt: true, bos_token: "<s>", eos_token: "</s>" };
+        render(template, &chat)
+    }
+
+    #[test]
+    fn templates_do_what_transformers_lets_them() {
+        let template = "{{ bos_token }}{% for m in messages %}\n    {% if m.role == 'x' %}{{ raise_exception('no x') }}{% endif %}\n{{ m['content'].strip() | upper }}{{ messages[1:] | length }}{% endfor %}";
+        assert_eq!(chat(template, json!([{"role": "user", "content": " a "}])).unwrap(), "<s>A0");
+        let error = chat(template, json!([{"role": "x", "content": ""}])).unwrap_err();
+        assert!(error.param.as_deref() == Some("messages") && error.message.contains("no x"), "{error:?}");
+        let dump = "{{ messages[0] | tojson }} {{ messages[0].c | tojson(indent=1) }}";
+        let found = chat(dump, json!([{"a": "<ü>", "c": [1, 2]}])).unwrap();
+        assert_eq!(found, "{\"a\": \"<ü>\", \"c\": [1, 2]} [\n 1,\n 2\n]");
+    }
+
+    #[test]
+    fn templates_cannot_go_on_for_ever_or_read_files() {
+        let endless = "{% for a in range(9999) %}{% for b in range(9999) %}{{ a * b }}{% endfor %}{% endfor %}";
+        assert!(chat(endless, json!([])).unwrap_err().message.contains("fuel"));
+        assert!(chat("{% include '/etc/passwd' %}", json!([])).is_err());
+        assert!(chat("{{ range(999999999999) | list }}", json!([])).is_err());
+        assert!(chat("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", json!([])).is_err());
+        assert!(chat("{% if %}", json!([])).is_err());
+        let namespace = "{%- set ns = namespace(x=[], y='%}') -%}";
+        for hostile in [
+            "{% set ns.x = ns %}{{ ns | tojson }}",
+            "{%set ns.x=[{'a': ns}]-%}{{ ns }}",
+            "{% for i in range(50000) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x | tojson }}",
+            "{{ '{:>3000000000}'.format(1) }}",
+            "{{ '{:.2000000000f}'.format(1.0) }}",
+        ] {
+            assert!(chat(&format!("{namespace}{hostile}"), json!([])).is_err(), "{hostile}");
+        }
+        let harmless = "{% for i in range(3) %}{% set ns.x = ns.x + ['%}', i] -%} {% endfor %}{% set a = ns.x %}{{ a | tojson }} {{ ns.y }} {{ '{:>4}'.format('a') }}";
+        let found = chat(&format!("{namespace}{harmless}"), json!([])).unwrap();
+        assert_eq!(found, "[\"%}\", 0, \"%}\", 1, \"%}\", 2] %}    a");
+        let deep = "{% set x = [] %}".to_string() + &"{% set x = [x] %}".repeat(10_000) + "{{ x | tojson }}";
+        assert!(chat(&deep, json!([])).is_ok_and(|text| text.len() == 20_002));
+        assert!(chat(&"a".repeat(300_000), json!([])).unwrap_err().message.contains("limit"));
+    }
+
+    #[test]
+    fn moments_are_written_as_python_does() {
+        let moment = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_753_600_000);
+        assert_eq!(strftime("%d %b %Y, %H:%M", moment).unwrap(), "27 Jul 2025, 07:06");
+        assert!(strftime("%", moment).is_err());
+    }
+}

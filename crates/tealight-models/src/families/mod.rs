@@ -1,0 +1,5 @@
+//! The network of each model family.
+
+pub mod bert;
+pub mod llama;
+pub mod whisper;

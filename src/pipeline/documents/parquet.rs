@@ -1,0 +1,98 @@
+//! Documents of Parquet files: <https://parquet.apache.org/docs/file-format/>.
+
+use super::{Document, Entry, Stream};
+use parquet::errors::ParquetError;
+use parquet::file::reader::{ChunkReader, FileReader};
+use parquet::file::serialized_reader::SerializedFileReader;
+use parquet::record::reader::RowIter;
+use serde_json::value::to_raw_value;
+use serde_json::{Map, Value};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use tealight_core::{Error, Kind, Result, shown};
+
+/// Documents of a file in columns: `text`, perhaps `id`, and others, which are metadata. Only what is needed of the file is read.
+pub fn columns<'a, R: ChunkReader + 'static>(file: R) -> Stream<'a> {
+    let mut rows = match guarded(|| open(file)) {
+        Ok(rows) => Some(rows),
+        Err(error) => return Box::new(std::iter::once(Err(error))),
+    };
+    let mut number = 0;
+    Box::new(std::iter::from_fn(move || {
+        number += 1;
+        let row = guarded(|| rows.as_mut()?.next().map(|row| row.map_err(unread)).transpose().transpose());
+        match row {
+            None => None,
+            Some(Ok(row)) => match row.to_json_value() {
+                Value::Object(row) => Some(Ok(Entry { number, document: document(row) })),
+                _ => Some(Ok(Entry { number, document: Err(shape("a row is no object")) })),
+            },
+            Some(Err(error)) => {
+                rows = None;
+                Some(Err(error.context(format_args!("row {number}"))))
+            }
+        }
+    }))
+}
+
+fn open<R: ChunkReader + 'static>(file: R) -> Result<RowIter<'static>> {
+    let reader = SerializedFileReader::new(file).map_err(unread)?;
+    let schema = reader.metadata().file_metadata().schema_descr();
+    let names: Vec<_> = schema.root_schema().get_fields().iter().map(|field| field.name().to_string()).collect();
+    if !names.iter().any(|name| name == "text") {
+        return Err(shape(&format!("the file has no column text, but {}", shown(&names.join(", ")))).param("text"));
+    }
+    Ok(RowIter::from_file_into(Box::new(reader)))
+}
+
+/// What a damaged file makes of the library's checks is an error here.
+fn guarded<T: Outcome>(work: impl FnOnce() -> T) -> T {
+    let damaged = || T::failed(shape("the file is damaged"));
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| damaged())
+}
+
+trait Outcome {
+    fn failed(error: Error) -> Self;
+}
+
+impl<T> Outcome for Result<T> {
+    fn failed(error: Error) -> Self {
+        Err(error)
+    }
+}
+
+impl<T> Outcome for Option<Result<T>> {
+    fn failed(error: Error) -> Self {
+        Some(Err(error))
+    }
+}
+
+fn document(mut row: Map<String, Value>) -> Result<Document> {
+    let text = match row.remove("text") {
+        Some(Value::String(text)) => text,
+        Some(Value::Null) | None => String::new(),
+        Some(_) => return Err(shape("the column text has no texts").param("text")),
+    };
+    row.retain(|_, value| !value.is_null());
+    let raw = |value: &Value| to_raw_value(value).map_err(|e| shape(&e.to_string()));
+    let id = row.remove("id").as_ref().map(raw).transpose()?;
+    let metadata = if row.is_empty() { None } else { Some(raw(&Value::Object(row))?) };
+    Document { id, text, metadata }.checked()
+}
+
+fn shape(what: &str) -> Error {
+    Error::new(Kind::InvalidShape, format!("not a Parquet file of documents: {what}"))
+}
+
+/// What the library says, or the error of ours that a source has given it.
+fn unread(error: ParquetError) -> Error {
+    match error {
+        ParquetError::External(error) => match error.downcast::<Error>() {
+            Ok(ours) => *ours,
+            Err(error) => match error.downcast::<std::io::Error>() {
+                Ok(error) => super::unread(*error),
+                Err(error) => shape(&error.to_string()),
+            },
+        },
+        error => shape(&error.to_string()),
+    }
+}

@@ -1,0 +1,114 @@
+//! Job: points of documents.
+
+use crate::engine::search::passage;
+use crate::engine::{Embed, Engine, Input, Job, Long, Texts, Usage, prompt};
+use crate::pipeline::documents::{Chunk, Chunking, Document, Origin, Point, chunks};
+use std::sync::Arc;
+use tealight_core::Deadline;
+use tealight_core::{Error, Result};
+use tealight_models::Embedder;
+use tealight_models::tokenizer::Direction;
+
+/// Job: points of documents, each of which is cut into chunks that the model can read.
+#[derive(Debug, Clone)]
+pub struct EmbedDocuments {
+    /// A model's name; the default model where it is missing.
+    pub model: Option<String>,
+    /// The documents.
+    pub documents: Vec<Document>,
+    /// How they are cut.
+    pub chunking: Chunking,
+    /// How many values to keep of each vector; all where it is missing.
+    pub dimensions: Option<usize>,
+    /// The name of a prompt; where it is missing, the model's for documents, or its default prompt.
+    pub prompt: Option<String>,
+}
+
+/// Points of documents.
+#[derive(Debug, Clone)]
+pub struct Embedded {
+    /// The name of the model.
+    pub model: String,
+    /// For each document its points, or why it has none; all points of a document, or none.
+    pub points: Vec<Result<Vec<Point>>>,
+    /// What it took.
+    pub usage: Usage,
+}
+
+impl Job for EmbedDocuments {
+    type Output = Embedded;
+
+    fn run(mut self, engine: &Engine, deadline: Deadline) -> Result<Embedded> {
+        let loaded = engine.registry.get(self.model.as_deref())?;
+        self.prompt = self.prompt.or_else(|| passage(&loaded.model));
+        let cutter = Cutter::new(&loaded.model, self.chunking, self.prompt.as_deref())?;
+        deadline.check()?;
+        let parts = engine.cpu.map(&self.documents, |document| cutter.parts(document, &loaded.name));
+        let texts = self.documents.iter().zip(&parts).flat_map(|(document, parts)| {
+            let chunks = parts.as_ref().map_or(&[][..], |(_, chunks)| chunks);
+            chunks.iter().map(|chunk| document.text[chunk.bytes.clone()].to_string())
+        });
+        let texts: Vec<_> = texts.collect();
+        let (vectors, usage) = match texts.is_empty() {
+            true => (vec![], Usage::default()),
+            false => {
+                let embedded = engine.run(self.embed(&texts), deadline)?;
+                (embedded.vectors, embedded.usage)
+            }
+        };
+        let mut rows = texts.into_iter().zip(vectors);
+        let points = parts.into_iter().map(|parts| {
+            let (origin, chunks) = parts?;
+            let parts = chunks.into_iter().enumerate().zip(rows.by_ref());
+            Ok(parts.map(|(part, row)| point(&origin, part, row)).collect())
+        });
+        Ok(Embedded { points: points.collect(), model: loaded.name.clone(), usage })
+    }
+}
+
+impl EmbedDocuments {
+    fn embed(&self, texts: &[String]) -> Embed {
+        let texts = Texts {
+            model: self.model.clone(),
+            inputs: texts.iter().cloned().map(Input::Text).collect(),
+            prompt: self.prompt.clone(),
+            // A single character may have more tokens than a chunk.
+            long: Long::Cut(Direction::Right),
+            field: "documents",
+            first: 0,
+        };
+        Embed { texts, normalize: true, dimensions: self.dimensions }
+    }
+}
+
+/// Cuts documents for a model.
+struct Cutter<'a> {
+    model: &'a Embedder,
+    limit: usize,
+    overlap: usize,
+}
+
+impl<'a> Cutter<'a> {
+    fn new(model: &'a Embedder, chunking: Chunking, name: Option<&str>) -> Result<Self> {
+        let taken = model.tokenizer.added() + model.tokenizer.ids(prompt(model, name)?)?.len();
+        let limit = chunking.limit(model.max_tokens().saturating_sub(taken))?;
+        Ok(Self { model, limit, overlap: chunking.overlap })
+    }
+
+    fn parts(&self, document: &Document, model: &str) -> Result<(Arc<Origin>, Vec<Chunk>)> {
+        let origin = Origin::new(document, model)?;
+        let count = |text: &str| Ok(self.model.tokenizer.ids(text)?.len());
+        let chunks = chunks(&document.text, self.limit, self.overlap, &count)?;
+        if self.model.tokenizer.added() == 0
+            && chunks.iter().any(|c| count(&document.text[c.bytes.clone()]).ok() == Some(0))
+        {
+            return Err(Error::new(tealight_core::Kind::Empty, "the document has a part without tokens").param("text"));
+        }
+        Ok((Arc::new(origin), chunks))
+    }
+}
+
+fn point(origin: &Arc<Origin>, (number, chunk): (usize, Chunk), (text, vector): (String, Vec<f32>)) -> Point {
+    let (id, origin) = (origin.id(number), origin.clone());
+    Point { id, origin, chunk: number, text, start: chunk.characters.start, end: chunk.characters.end, vector }
+}

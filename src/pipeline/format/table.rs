@@ -1,0 +1,176 @@
+//! Points as a table in columns: a stream of Arrow, or a file of Parquet.
+
+use super::document::unwritten;
+use super::stores::packed;
+use super::{Encoding, Format, payload};
+use crate::pipeline::documents::Point;
+use arrow_array::{ArrayRef, FixedSizeListArray, Float32Array, Int32Array, RecordBatch, StringArray, UInt8Array};
+use arrow_ipc::writer::StreamWriter;
+use arrow_schema::{DataType, Field, Schema};
+use parquet::arrow::ArrowWriter;
+use std::io::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+use tealight_core::Result;
+
+/// Rows of a batch.
+const ROWS: usize = 1024;
+
+/// Writes points as a table of `id`, `document_id`, `chunk`, `text`, `start`, `end`, `model`, `metadata` (JSON) and `vector`: a list of
+/// D floats, or of D / 8 bytes where the encoding is binary.
+pub struct Table<'a> {
+    format: Format,
+    encoding: Encoding,
+    out: &'a mut dyn Write,
+    made: Made,
+    writer: Option<Writer>,
+    rows: Vec<Point>,
+}
+
+enum Writer {
+    Arrow(Box<StreamWriter<Made>>),
+    Parquet(Box<ArrowWriter<Made>>),
+}
+
+/// Bytes that are made and not written yet: the writer of Parquet wants what can go to other threads.
+#[derive(Clone, Default)]
+struct Made(Arc<Mutex<Vec<u8>>>);
+
+impl Made {
+    fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Write for Made {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Table<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Table of {}", self.format.name())
+    }
+}
+
+impl<'a> Table<'a> {
+    /// Writes to `out`.
+    ///
+    /// # Errors
+    /// [`tealight_core::Kind::InvalidValue`]: there is no such column of vectors.
+    pub fn new(format: Format, encoding: Encoding, out: &'a mut dyn Write) -> Result<Self> {
+        format.check(encoding)?;
+        Ok(Self { format, encoding, out, made: Made::default(), writer: None, rows: vec![] })
+    }
+
+    /// Writes points.
+    ///
+    /// # Errors
+    /// [`tealight_core::Kind::InvalidValue`]: a value is not finite; [`tealight_core::Kind::Io`].
+    pub fn push(&mut self, points: Vec<Point>) -> Result<()> {
+        points.iter().try_for_each(|point| self.format.check_vector(&point.vector, self.encoding))?;
+        self.rows.extend(points);
+        if self.rows.len() >= ROWS { self.flush() } else { Ok(()) }
+    }
+
+    /// Ends; `dimension` is that of the vectors, of which there may be none.
+    ///
+    /// # Errors
+    /// [`tealight_core::Kind::Io`].
+    pub fn finish(mut self, dimension: usize) -> Result<()> {
+        self.flush()?;
+        self.open(dimension)?;
+        match self.writer.take() {
+            Some(Writer::Arrow(mut writer)) => writer.finish().map_err(unwritten)?,
+            Some(Writer::Parquet(writer)) => writer.close().map(drop).map_err(unwritten)?,
+            None => {}
+        }
+        self.write()
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let Some(dimension) = self.rows.first().map(|point| point.vector.len()) else { return Ok(()) };
+        self.open(dimension)?;
+        let batch = batch(&std::mem::take(&mut self.rows), self.encoding, dimension)?;
+        match &mut self.writer {
+            Some(Writer::Arrow(writer)) => writer.write(&batch).map_err(unwritten)?,
+            Some(Writer::Parquet(writer)) => writer.write(&batch).map_err(unwritten)?,
+            None => {}
+        }
+        self.write()
+    }
+
+    fn write(&mut self) -> Result<()> {
+        self.out.write_all(&self.made.take()).map_err(unwritten)
+    }
+
+    /// Writes the head, whose columns depend on the dimension.
+    fn open(&mut self, dimension: usize) -> Result<()> {
+        if self.writer.is_some() {
+            return Ok(());
+        }
+        let out = self.made.clone();
+        let schema = schema(self.encoding, dimension);
+        self.writer = Some(match self.format {
+            Format::Parquet => Writer::Parquet(Box::new(ArrowWriter::try_new(out, schema, None).map_err(unwritten)?)),
+            _ => Writer::Arrow(Box::new(StreamWriter::try_new(out, &schema).map_err(unwritten)?)),
+        });
+        Ok(())
+    }
+}
+
+fn schema(encoding: Encoding, dimension: usize) -> Arc<Schema> {
+    let (item, length) = vector_of(encoding, dimension);
+    let text = |name: &str| Field::new(name, DataType::Utf8, false);
+    let number = |name: &str| Field::new(name, DataType::Int32, false);
+    Arc::new(Schema::new(vec![
+        text("id"),
+        text("document_id"),
+        number("chunk"),
+        text("text"),
+        number("start"),
+        number("end"),
+        text("model"),
+        text("metadata"),
+        Field::new("vector", DataType::FixedSizeList(item, length), false),
+    ]))
+}
+
+fn vector_of(encoding: Encoding, dimension: usize) -> (Arc<Field>, i32) {
+    let item = |kind| Arc::new(Field::new("item", kind, true));
+    match encoding {
+        Encoding::Binary => (item(DataType::UInt8), dimension.div_ceil(8) as i32),
+        _ => (item(DataType::Float32), dimension as i32),
+    }
+}
+
+fn batch(rows: &[Point], encoding: Encoding, dimension: usize) -> Result<RecordBatch> {
+    let text =
+        |of: &dyn Fn(&Point) -> String| -> ArrayRef { Arc::new(StringArray::from_iter_values(rows.iter().map(of))) };
+    let number = |of: fn(&Point) -> usize| -> ArrayRef {
+        Arc::new(Int32Array::from_iter_values(rows.iter().map(|point| of(point) as i32)))
+    };
+    let values: ArrayRef = match encoding {
+        Encoding::Binary => Arc::new(UInt8Array::from_iter_values(rows.iter().flat_map(|point| packed(&point.vector)))),
+        _ => Arc::new(Float32Array::from_iter_values(rows.iter().flat_map(|point| point.vector.iter().copied()))),
+    };
+    let (item, length) = vector_of(encoding, dimension);
+    let vectors = FixedSizeListArray::try_new(item, length, values, None).map_err(unwritten)?;
+    let columns = vec![
+        text(&|point| point.id.to_string()),
+        text(&|point| point.origin.document_id.clone()),
+        number(|point| point.chunk),
+        text(&|point| point.text.clone()),
+        number(|point| point.start),
+        number(|point| point.end),
+        text(&|point| point.origin.model.clone()),
+        text(&payload::metadata),
+        Arc::new(vectors),
+    ];
+    RecordBatch::try_new(schema(encoding, dimension), columns).map_err(unwritten)
+}

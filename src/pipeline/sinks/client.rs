@@ -1,0 +1,242 @@
+//! Requests of sinks over HTTP: who asks, which replies may pass, and what of a reply is said.
+
+use super::retry::{self, Miss};
+use crate::aws::Call;
+use crate::aws::s3::element;
+use crate::config::Secret;
+use crate::telemetry::trace::Origin;
+use http::{HeaderMap, Method, Request, StatusCode};
+use serde_json::Value;
+use std::time::Duration;
+use tealight_core::Deadline;
+use tealight_core::{Error, Kind, Result};
+
+/// The largest reply that is read, in bytes.
+const MOST_REPLY: u64 = 64 << 20;
+/// What AWS's services answer with statuses of the client's own mistakes, and may pass.
+/// <https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html>
+const PASSING: [&str; 9] = [
+    "OperationAborted",
+    "PriorRequestNotComplete",
+    "RequestTimeout",
+    "RequestTimeoutException",
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequestsException",
+    "RequestLimitExceeded",
+];
+
+/// How a sink knows who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Identity {
+    /// It does not.
+    Nobody,
+    /// By a header.
+    Header(&'static str, Secret),
+    /// By AWS's signature.
+    Aws { service: &'static str, region: String },
+}
+
+/// A request, as often as it has to be sent.
+pub(super) struct Ask<'a> {
+    pub method: Method,
+    pub url: &'a str,
+    pub content_type: &'a str,
+    pub body: &'a [u8],
+}
+
+/// A reply that is no failure of the server's.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+/// Asks one server.
+#[derive(Debug)]
+pub(super) struct Client {
+    agent: ureq::Agent,
+    /// How errors name the server.
+    name: String,
+    pub identity: Identity,
+}
+
+impl Client {
+    pub fn new(name: String, identity: Identity) -> Self {
+        let config = ureq::Agent::config_builder().http_status_as_error(false);
+        // What is meant for one address is sent to no other.
+        let config = config.max_redirects(0).max_redirects_will_error(false);
+        Self { agent: config.build().into(), name, identity }
+    }
+
+    /// Sends a request until a reply comes that `judge` takes, or time and attempts end.
+    pub fn ask<T>(&self, ask: &Ask, deadline: Deadline, mut judge: impl FnMut(Reply) -> Result<T, Miss>) -> Result<T> {
+        retry::run(deadline, |time| judge(self.once(ask, time)?)).map_err(|e| self.named(e))
+    }
+
+    /// Sends a request once.
+    pub fn once(&self, ask: &Ask, time: Duration) -> Result<Reply, Miss> {
+        let request = self.request(ask)?;
+        let request = self.agent.configure_request(request).timeout_global(Some(time)).build();
+        let mut reply = self.agent.run(request).map_err(unanswered)?;
+        let body = reply.body_mut().with_config().limit(MOST_REPLY).lossy_utf8(true);
+        let text = body.read_to_string().map_err(unanswered)?;
+        let (parts, _) = reply.into_parts();
+        let reply = Reply { status: parts.status, headers: parts.headers, text };
+        if reply.may_pass() { Err(reply.miss()) } else { Ok(reply) }
+    }
+
+    /// Puts the server's name before what is said of it.
+    pub fn named(&self, error: Error) -> Error {
+        error.context(&self.name)
+    }
+
+    fn request<'a>(&self, ask: &Ask<'a>) -> Result<Request<&'a [u8]>> {
+        let Ask { method, url, content_type, body } = ask;
+        let typed = [("content-type", *content_type)];
+        let headers = if content_type.is_empty() { &[][..] } else { &typed };
+        if let Identity::Aws { service, region } = &self.identity {
+            let call = Call { service, region, method: method.clone(), url, headers, body };
+            let (parts, _) = call.signed()?.into_parts();
+            return Ok(Request::from_parts(parts, body));
+        }
+        let mut builder = Request::builder().method(method).uri(*url);
+        for (name, value) in headers {
+            builder = builder.header(*name, *value);
+        }
+        if let Identity::Header(name, Secret(value)) = &self.identity {
+            let value = http::HeaderValue::from_str(value);
+            let mut value = value.map_err(|_| refused("the key has characters that no header can have"))?;
+            value.set_sensitive(true);
+            builder = builder.header(*name, value);
+        }
+        let mut request = builder.body(*body).map_err(|e| refused(format!("its address is none: {e}")))?;
+        request.headers_mut().extend(Origin::current().headers());
+        Ok(request)
+    }
+}
+
+impl Reply {
+    fn may_pass(&self) -> bool {
+        matches!(self.status.as_u16(), 408 | 429 | 500..)
+            || self.status.is_client_error() && PASSING.contains(&self.code().as_str())
+    }
+
+    /// That the same may be taken later.
+    pub fn miss(&self) -> Miss {
+        let wait = self.headers.get(http::header::RETRY_AFTER).and_then(|v| v.to_str().ok()?.trim().parse().ok());
+        Miss { wait: Duration::from_secs(wait.unwrap_or(0)), ..Miss::passing(self.error("")) }
+    }
+
+    /// That it was refused, with the status, what the server says, and what may help.
+    pub fn error(&self, advice: &str) -> Error {
+        let said = said(&self.text);
+        let mut message = format!("{}{}{said}", self.status, if said.is_empty() { "" } else { ": " });
+        if !advice.is_empty() {
+            message += &format!(" ({advice})");
+        }
+        refused(message)
+    }
+
+    /// AWS's word for an error.
+    pub fn code(&self) -> String {
+        let header = self.headers.get("x-amzn-errortype").and_then(|v| v.to_str().ok()).map(String::from);
+        let code = header.or_else(|| {
+            let json: Option<Value> = serde_json::from_str(&self.text).ok();
+            let json = json.and_then(|v| v["__type"].as_str().or(v["code"].as_str()).map(String::from));
+            json.or_else(|| element(&self.text, "Code").map(String::from))
+        });
+        // namespace#Code:documentation
+        let code = code.unwrap_or_default();
+        code.split(':').next().and_then(|c| c.rsplit('#').next()).unwrap_or_default().to_string()
+    }
+}
+
+/// A sink does not take what it is given.
+pub(super) fn refused(what: impl Into<String>) -> Error {
+    Error::new(Kind::Upstream, what).cut()
+}
+
+/// No reply, or not all of it.
+fn unanswered(error: ureq::Error) -> Miss {
+    use ureq::Error as E;
+    let never = matches!(
+        error,
+        E::BadUri(_) | E::Http(_) | E::InvalidProxyUrl | E::Tls(_) | E::Pem(_) | E::Rustls(_) | E::BodyExceedsLimit(_)
+    );
+    Miss { may_pass: !never, ..Miss::passing(refused(error.to_string())) }
+}
+
+/// What a reply says, out of the forms in which indexes say it.
+fn said(text: &str) -> String {
+    const PLACES: [&[&str]; 8] = [
+        // Qdrant
+        &["status", "error"],
+        // OpenSearch
+        &["error", "reason"],
+        &["error"],
+        // AWS
+        &["message"],
+        &["Message"],
+        &["errorMessage"],
+        &["__type"],
+        &["detail"],
+    ];
+    if let Ok(json) = serde_json::from_str::<Value>(text) {
+        let at = |path: &&[&str]| path.iter().try_fold(&json, |value, name| value.get(name))?.as_str();
+        return reason(PLACES.iter().find_map(at).unwrap_or_default()).into();
+    }
+    if let Some(code) = element(text, "Code") {
+        return format!("{code} {}", element(text, "Message").unwrap_or_default()).trim().into();
+    }
+    // A page of some server in between, of which the first words tell most.
+    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(200).collect()
+}
+
+/// What an index says of a document, without the document's own words behind it.
+pub(super) fn reason(said: &str) -> &str {
+    const PREVIEW: &str = " Preview of field's value";
+    said.split_once(PREVIEW).map_or(said, |(reason, _)| reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(status: u16, text: &str) -> Reply {
+        let status = StatusCode::from_u16(status).unwrap();
+        Reply { status, headers: HeaderMap::new(), text: text.into() }
+    }
+
+    #[test]
+    fn what_servers_say_is_found() {
+        for (text, expected) in [
+            (r#"{"status":{"error":"Not found: Collection `c`"},"time":1.0}"#, "Not found: Collection `c`"),
+            (r#"{"error":{"type":"t","reason":"no such index"},"status":404}"#, "no such index"),
+            (r#"{"message":"The bucket is not there"}"#, "The bucket is not there"),
+            (r#"{"__type":"AccessDeniedException"}"#, "AccessDeniedException"),
+            ("<Error><Code>NoSuchBucket</Code><Message>m</Message></Error>", "NoSuchBucket m"),
+            ("<html>\n Bad  Gateway", "<html> Bad Gateway"),
+            (r#"{"error":{"reason":"[year] is long. Preview of field's value: 'a secret'"}}"#, "[year] is long."),
+            ("", ""),
+        ] {
+            assert_eq!(said(text), expected);
+        }
+        assert_eq!(reply(404, "").error("no such thing").message, "404 Not Found (no such thing)");
+    }
+
+    #[test]
+    fn what_may_pass_is_told_by_status_and_code() {
+        for status in [408, 429, 500, 502, 503, 504] {
+            assert!(reply(status, "").may_pass(), "{status}");
+        }
+        for status in [200, 301, 400, 401, 403, 404, 409, 413, 422] {
+            assert!(!reply(status, "").may_pass(), "{status}");
+        }
+        assert!(reply(400, r#"{"__type":"com.amazonaws#ThrottlingException"}"#).may_pass());
+        assert!(reply(400, "<Error><Code>RequestTimeout</Code></Error>").may_pass());
+        assert!(!reply(400, r#"{"__type":"ValidationException"}"#).may_pass());
+    }
+}

@@ -1,0 +1,245 @@
+//! Points as an object of Amazon S3, which is there when it is whole. What writes the same again overwrites it.
+
+use super::batch::Form;
+use super::client::{Ask, Client, Identity, Reply};
+use super::retry::Miss;
+use super::{MOST_HELD, Sink, Source};
+use crate::aws::s3::PATH;
+use crate::aws::upload::{MOST_PARTS, PART_BYTES, Step, completion, error_code, upload_id};
+use crate::aws::{endpoint, region};
+use crate::pipeline::documents::Point;
+use crate::pipeline::format::{Format, Packer};
+use percent_encoding::utf8_percent_encode;
+use std::time::Duration;
+use tealight_core::Deadline;
+use tealight_core::{Error, Kind, Result};
+
+/// How long forgetting what was begun may take.
+const PARTING: Duration = Duration::from_secs(5);
+
+/// An object that grows.
+pub(super) struct Upload {
+    client: Client,
+    bucket: String,
+    key: String,
+    content_type: &'static str,
+    packer: Packer,
+    /// Points ever given.
+    given: usize,
+    /// What is in no part yet.
+    buffer: Vec<u8>,
+    /// An upload in parts, once one has begun.
+    id: Option<String>,
+    etags: Vec<String>,
+    /// Bytes in parts.
+    sent: usize,
+}
+
+impl Upload {
+    /// To a bucket, under a key that follows from where the points come from.
+    pub fn new(bucket: &str, prefix: &str, form: &Form, source: &Source) -> Result<Self> {
+        let key = key(prefix, source, ending(form.format));
+        let client = Client::new(format!("s3://{bucket}/{key}"), Identity::Aws { service: "s3", region: region()? });
+        let content_type = if form.format == Format::Jsonl { "application/x-ndjson" } else { "text/plain" };
+        let (bucket, packer, buffer) = (bucket.to_string(), form.packer()?, Vec::new());
+        let (given, id, etags, sent) = (0, None, vec![], 0);
+        Ok(Self { client, bucket, key, content_type, packer, given, buffer, id, etags, sent })
+    }
+
+    fn take(&mut self, point: &Point) -> Result<(), (usize, Error)> {
+        let position = self.given;
+        self.given += 1;
+        let item = self.packer.item(point).map_err(|error| (position, error))?;
+        if let Some(body) = self.packer.push(item) {
+            self.append(&body);
+        }
+        if self.packer.points() >= MOST_HELD || self.packer.bytes() >= PART_BYTES {
+            self.unpack();
+        }
+        Ok(())
+    }
+
+    fn unpack(&mut self) {
+        if let Some(body) = self.packer.finish() {
+            self.append(&body);
+        }
+    }
+
+    fn append(&mut self, body: &[u8]) {
+        self.buffer.extend_from_slice(body);
+        if !body.ends_with(b"\n") {
+            self.buffer.push(b'\n');
+        }
+    }
+
+    /// Sends the buffer as a part.
+    fn part(&mut self, deadline: Deadline) -> Result<()> {
+        let id = match &self.id {
+            Some(id) => id.clone(),
+            None => {
+                let id = upload_id(&self.ask(&Step::Begin, b"", deadline)?.text)?;
+                self.id.insert(id).clone()
+            }
+        };
+        if self.etags.len() == MOST_PARTS {
+            return Err(self.client.named(Error::new(Kind::BodyTooLarge, "an object has no more than 10,000 parts")));
+        }
+        let part = std::mem::take(&mut self.buffer);
+        let reply = self.ask(&Step::Part(&id, self.etags.len() + 1), &part, deadline)?;
+        let etag = reply.headers.get("etag").and_then(|v| v.to_str().ok()).unwrap_or_default();
+        self.etags.push(etag.into());
+        self.sent += part.len();
+        Ok(())
+    }
+
+    fn complete(&mut self, id: &str, deadline: Deadline) -> Result<()> {
+        let list = completion(&self.etags);
+        let reply = self.asked(&Step::Complete(id), &list, deadline)?;
+        // An answer that was lost is not given twice.
+        if reply.status == 404 && self.is_there(deadline)? {
+            return Ok(());
+        }
+        self.checked(reply).map(drop)
+    }
+
+    fn is_there(&mut self, deadline: Deadline) -> Result<bool> {
+        let reply = self.asked(&Step::Head, b"", deadline)?;
+        let header = |name: &str| reply.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let has_parts = header("etag").trim_matches('"').ends_with(&format!("-{}", self.etags.len()));
+        Ok(reply.status.is_success() && has_parts && header("content-length") == self.sent.to_string())
+    }
+
+    fn ask(&mut self, step: &Step, body: &[u8], deadline: Deadline) -> Result<Reply> {
+        let reply = self.asked(step, body, deadline)?;
+        self.checked(reply)
+    }
+
+    fn checked(&self, reply: Reply) -> Result<Reply> {
+        let advice = match reply.status.as_u16() {
+            200..=299 => return Ok(reply),
+            403 => "the function's role must allow s3:PutObject there",
+            404 => "the bucket must be there",
+            _ => "",
+        };
+        Err(self.client.named(reply.error(advice)))
+    }
+
+    /// Asks, and asks again where the bucket is, if it is elsewhere.
+    fn asked(&mut self, step: &Step, body: &[u8], deadline: Deadline) -> Result<Reply> {
+        let reply = self.asked_here(step, body, deadline)?;
+        let elsewhere = reply.headers.get("x-amz-bucket-region").and_then(|v| v.to_str().ok()).map(String::from);
+        match (elsewhere, &mut self.client.identity) {
+            (Some(other), Identity::Aws { region, .. }) if !reply.status.is_success() && other != *region => {
+                *region = other;
+                self.asked_here(step, body, deadline)
+            }
+            _ => Ok(reply),
+        }
+    }
+
+    fn asked_here(&self, step: &Step, body: &[u8], deadline: Deadline) -> Result<Reply> {
+        let url = self.url(step);
+        let content_type = if body.is_empty() { "" } else { self.content_type };
+        let ask = Ask { method: step.method(), url: &url, content_type, body };
+        self.client.ask(&ask, deadline, |reply| match error_code(&reply.text) {
+            Some(_) if reply.status.is_success() => Err(Miss::passing(reply.error(""))),
+            _ => Ok(reply),
+        })
+    }
+
+    fn url(&self, step: &Step) -> String {
+        let region = match &self.client.identity {
+            Identity::Aws { region, .. } => region,
+            _ => "",
+        };
+        let key = utf8_percent_encode(&self.key, PATH);
+        format!("{}/{}/{key}{}", endpoint("s3", region), self.bucket, step.query())
+    }
+}
+
+impl Sink for Upload {
+    fn write(&mut self, points: &[Point], deadline: Deadline) -> Result<Vec<(usize, Error)>> {
+        let mut refused = vec![];
+        for point in points {
+            refused.extend(self.take(point).err());
+            if self.buffer.len() >= PART_BYTES {
+                self.part(deadline)?;
+            }
+        }
+        Ok(refused)
+    }
+
+    fn finish(&mut self, deadline: Deadline) -> Result<Vec<(usize, Error)>> {
+        self.unpack();
+        if self.id.is_none() && !self.buffer.is_empty() && self.buffer.len() < PART_BYTES {
+            let body = std::mem::take(&mut self.buffer);
+            self.ask(&Step::Put, &body, deadline)?;
+        }
+        if !self.buffer.is_empty() {
+            self.part(deadline)?;
+        }
+        if let Some(id) = self.id.clone() {
+            self.complete(&id, deadline)?;
+            self.id = None;
+        }
+        Ok(vec![])
+    }
+}
+
+/// Parts that become no object are paid for until they are forgotten. Where the process is killed before, or the answer to a begun
+/// upload was lost, only a rule of the bucket's does that (`AbortIncompleteMultipartUpload`).
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if let Some(id) = self.id.take() {
+            let step = Step::Abort(&id);
+            let ask = Ask { method: step.method(), url: &self.url(&step), content_type: "", body: b"" };
+            if let Err(miss) = self.client.once(&ask, PARTING) {
+                let error = self.client.named(miss.error);
+                tracing::warn!("an upload that failed is not aborted: {error}");
+            }
+        }
+    }
+}
+
+/// What a key ends with.
+fn ending(format: Format) -> String {
+    match format {
+        Format::Jsonl => "jsonl".into(),
+        other => format!("{}.txt", other.name()),
+    }
+}
+
+fn key(prefix: &str, source: &Source, ending: String) -> String {
+    let name = match source {
+        Source::Object { key, etag, part, .. } => {
+            let etag: String = etag.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
+            let part = part.as_deref().map_or_else(String::new, |part| format!(".{part}"));
+            format!("{key}.{etag}{part}")
+        }
+        Source::File(name) => name.rsplit(['/', '\\']).next().unwrap_or_default().to_string(),
+        Source::Documents(name) => name.replace('/', "_"),
+    };
+    match prefix.is_empty() {
+        true => format!("{name}.{ending}"),
+        false => format!("{prefix}/{name}.{ending}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_follow_from_the_source() {
+        let object = |part: Option<&str>| Source::Object {
+            bucket: "in".into(),
+            key: "a/b c.csv".into(),
+            etag: "\"0123abcd-2\"".into(),
+            part: part.map(String::from),
+        };
+        assert_eq!(key("out", &object(None), "jsonl".into()), "out/a/b c.csv.0123abcd-2.jsonl");
+        assert_eq!(key("", &object(Some("0-99")), "jsonl".into()), "a/b c.csv.0123abcd-2.0-99.jsonl");
+        assert_eq!(key("out/x", &Source::File("/tmp/docs.jsonl".into()), "jsonl".into()), "out/x/docs.jsonl.jsonl");
+        assert_eq!(key("out", &Source::Documents("sha256:1/2".into()), "jsonl".into()), "out/sha256:1_2.jsonl");
+    }
+}

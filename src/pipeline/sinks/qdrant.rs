@@ -1,0 +1,34 @@
+//! Points into a collection of Qdrant.
+//! <https://api.qdrant.tech/api-reference/points/upsert-points>
+
+use super::batch::{Answer, Index};
+use super::client::{Ask, Client, Reply};
+use super::retry::Miss;
+use http::Method;
+use tealight_core::Deadline;
+use tealight_core::Result;
+
+/// A collection.
+#[derive(Debug)]
+pub(super) struct Qdrant {
+    pub client: Client,
+    /// Of the collection's points.
+    pub url: String,
+}
+
+impl Index for Qdrant {
+    fn send(&mut self, body: &[u8], _: usize, deadline: Deadline) -> Result<Answer> {
+        let ask = Ask { method: Method::PUT, url: &self.url, content_type: "application/json", body };
+        self.client.ask(&ask, deadline, answer)
+    }
+}
+
+fn answer(reply: Reply) -> Result<Answer, Miss> {
+    match reply.status.as_u16() {
+        200..=299 => Ok(Answer::Kept(vec![])),
+        400 | 413 | 422 => Ok(Answer::Refused(reply.error(""))),
+        401 | 403 => Err(reply.error("TEALIGHT_SINK_KEY or TEALIGHT_SINK_SECRET must be a key that may write").into()),
+        404 => Err(reply.error("the collection must be there before points come").into()),
+        _ => Err(reply.error("").into()),
+    }
+}

@@ -1,0 +1,134 @@
+//! When what failed is tried again: one policy for all sinks.
+//!
+//! Pauses grow exponentially and are drawn from all of their range, so that many functions do not come back at once
+//! (<https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>, "full jitter").
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::{Duration, Instant};
+use tealight_core::Deadline;
+use tealight_core::{Error, Kind, Result};
+
+/// Times that something is tried at most.
+const ATTEMPTS: u32 = 8;
+/// The longest pause before the second time; doubled before each other, up to [`LONGEST`].
+const FIRST: Duration = Duration::from_millis(200);
+const LONGEST: Duration = Duration::from_secs(8);
+/// What all attempts may take together.
+const ALL: Duration = Duration::from_secs(60);
+/// What one of them may take, so that a reply that never comes leaves time for another.
+const ONE: Duration = Duration::from_secs(30);
+
+/// An attempt that failed.
+#[derive(Debug)]
+pub(super) struct Miss {
+    pub error: Error,
+    /// Whether the same can succeed later.
+    pub may_pass: bool,
+    /// What the other side asks to wait.
+    pub wait: Duration,
+}
+
+impl Miss {
+    /// One that may pass.
+    pub fn passing(error: Error) -> Self {
+        Self { error, may_pass: true, wait: Duration::ZERO }
+    }
+}
+
+/// What nobody said otherwise of stays as it is.
+impl From<Error> for Miss {
+    fn from(error: Error) -> Self {
+        Self { error, may_pass: false, wait: Duration::ZERO }
+    }
+}
+
+/// Tries until it succeeds, cannot, or the time or the attempts end. An attempt is told what time it has.
+///
+/// # Errors
+/// The last attempt's; [`Kind::Timeout`] where there was time for none.
+pub(super) fn run<T>(deadline: Deadline, mut attempt: impl FnMut(Duration) -> Result<T, Miss>) -> Result<T> {
+    let end = Instant::now() + deadline.left(ALL);
+    let left = || end.saturating_duration_since(Instant::now());
+    if left().is_zero() {
+        return Err(Error::new(Kind::Timeout, "there is no time left to write"));
+    }
+    for count in 1.. {
+        let miss = match attempt(left().min(ONE)) {
+            Ok(value) => return Ok(value),
+            Err(miss) => miss,
+        };
+        let pause = pause(count, RandomState::new().hash_one(count)).max(miss.wait);
+        if !miss.may_pass {
+            return Err(miss.error);
+        }
+        if count == ATTEMPTS || pause >= left() {
+            return Err(given_up(miss, count));
+        }
+        std::thread::sleep(pause);
+    }
+    Err(Error::internal("attempts ended"))
+}
+
+fn given_up(Miss { mut error, wait, .. }: Miss, count: u32) -> Error {
+    let times = if count == 1 { "once".into() } else { format!("{count} times") };
+    error.message += &format!(" (tried {times}");
+    if !wait.is_zero() {
+        error.message += &format!(", asked to wait {} s", wait.as_secs());
+    }
+    error.message.push(')');
+    error
+}
+
+/// The pause behind an attempt, by its number and a number drawn at random.
+fn pause(count: u32, random: u64) -> Duration {
+    let most = FIRST.saturating_mul(1 << (count - 1).min(16)).min(LONGEST);
+    most.mul_f64(random as f64 / u64::MAX as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn passing() -> Miss {
+        Miss::passing(Error::new(Kind::Upstream, "busy"))
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_longest() {
+        let most = [1, 2, 3, 6, 7, 40].map(|count| pause(count, u64::MAX).as_millis());
+        assert_eq!(most, [200, 400, 800, 6400, 8000, 8000]);
+        assert_eq!(pause(3, 0), Duration::ZERO);
+        assert_eq!(pause(3, u64::MAX / 2).as_millis(), 400);
+    }
+
+    #[test]
+    fn what_passes_is_tried_again_and_what_does_not_is_not() {
+        let mut count = 0;
+        let mut third = |_| {
+            count += 1;
+            if count < 3 { Err(passing()) } else { Ok(count) }
+        };
+        assert_eq!(run(Deadline::NONE, &mut third).unwrap(), 3);
+        let mut count = 0;
+        let refused: Result<()> = run(Deadline::NONE, |_| {
+            count += 1;
+            Err(Error::new(Kind::Upstream, "no").into())
+        });
+        assert_eq!((refused.unwrap_err().message.as_str(), count), ("no", 1));
+    }
+
+    #[test]
+    fn nothing_begins_that_cannot_end_in_time() {
+        let soon = Deadline(Some(Instant::now() + Duration::from_secs(5)));
+        let began = Instant::now();
+        let asked: Result<()> = run(soon, |time| {
+            assert!(time <= Duration::from_secs(5));
+            Err(Miss { wait: Duration::from_secs(7), ..passing() })
+        });
+        let message = asked.unwrap_err().message;
+        assert!(message.contains("once") && message.contains("7 s"), "{message}");
+        assert!(began.elapsed() < Duration::from_secs(1));
+        let past = Deadline(Some(Instant::now()));
+        assert_eq!(run(past, |_| Ok(1)).unwrap_err().kind, Kind::Timeout);
+    }
+}
