@@ -15,6 +15,8 @@ from conftest import cosines
 
 ROOT = pathlib.Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+ALL = [*DOCUMENTS, *(ROOT / name for name in ["CONTRIBUTING.md", "CHANGELOG.md", "benches/README.md", "models/README.md"])]
+ALL += sorted((ROOT / "examples").glob("**/README.md"))
 BINARY = pathlib.Path(os.environ.get("TEALIGHT_BIN", ROOT / "target/release/tealight"))
 SERVER = "http://127.0.0.1:9000"
 PAIR = re.compile(r"```sh\n([^`]*?curl http://127\.0\.0\.1:9000[^`]*)```\n```json\n([^`]*)```")
@@ -119,7 +121,7 @@ def test_documents_have_requests():
     assert len(PAIRS) >= 12
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", ALL, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_in_documents_lead_to_files_and_headings(path):
     def anchors(file):
         headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", file.read_text(), flags=re.S), flags=re.M)
@@ -136,3 +138,32 @@ def test_links_in_documents_lead_to_files_and_headings(path):
 
 def test_readme_is_at_most_200_lines():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 200
+
+
+def test_files_named_in_contributing_exist():
+    tables = [line for line in (ROOT / "CONTRIBUTING.md").read_text().splitlines() if line.startswith("| `")]
+    cells = [cell for line in tables for cell in re.findall(r"`([^`]+)`", line.split(" | ")[0])]
+    # NAME and COMMAND stand for files that a contributor adds or chooses.
+    files = [cell for cell in cells if "/" in cell and not re.search("NAME|COMMAND", cell)]
+    assert len(files) > 20
+    missing = [file for file in (file.split()[0] for file in files) if not (ROOT / file).exists()]
+    assert not missing
+
+
+def commands():
+    """Subcommands of tealight in the documents, with the flags that each is given."""
+    for path in ALL:
+        for block in re.findall(r"```sh\n(.*?)```", path.read_text(), flags=re.S):
+            for line in block.replace("\\\n", " ").splitlines():
+                for command, rest in re.findall(r"(?:tealight|--release --) ((?:(?:index|bench) )?[a-z]+)\b([^|;]*)", line.split(" #")[0]):
+                    yield command, tuple(re.findall(r"(?<= )--[a-z][a-z-]*", rest))
+
+
+def test_flags_in_documents_are_those_of_the_command_line():
+    if not BINARY.exists():
+        pytest.skip(f"{BINARY} is not built")
+    found = set(commands())
+    assert len(found) > 15
+    for command, flags in sorted(found):
+        help_text = subprocess.run([BINARY, *command.split(), "--help"], check=True, capture_output=True, text=True).stdout
+        assert [flag for flag in flags if flag not in help_text] == [], command
