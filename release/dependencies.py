@@ -34,13 +34,20 @@ def linked_packages(graph):
 
 
 def crates():
-    """The union over all platforms of the root's id, the packages by id, and the dependencies of each."""
+    """The union over all platforms of the root's id, the packages by id, and the dependencies of each.
+
+    The other crates of the workspace count as part of the root.
+    """
     packages, edges = {}, {}
     for platform in PLATFORMS:
         root, platform_packages, platform_edges = linked_packages(metadata(platform))
         packages |= platform_packages
         for package_id, targets in platform_edges.items():
             edges[package_id] = sorted({*edges.get(package_id, []), *targets})
+    members = {package_id for package_id, package in packages.items() if package["source"] is None}
+    edges[root] = sorted({target for member in members for target in edges[member]} - members)
+    for member in members - {root}:
+        del packages[member], edges[member]
     return root, packages, edges
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CORPUS = ROOT / "target" / "speech"
 LIBRIVOX = Path("/usr/share/pocketsphinx/test/data/librivox")
-TEXTS = ROOT / "src" / "models" / "calibration.txt"
+TEXTS = ROOT / "crates" / "tealight-models" / "src" / "calibration.txt"
 # (espeak-ng voice, words per minute, first line); each voice reads every other line
 VOICES = {"espeak-us": ("en-us", 150, 0), "espeak-gb": ("en-gb+f3", 140, 1)}
 LINES = 70
