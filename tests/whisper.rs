@@ -17,8 +17,9 @@ use tealight_audio::{Recording, Voices};
 use tealight_core::Deadline;
 use tealight_kernels::Cpu;
 use tealight_kernels::Isa;
-use tealight_models::families::whisper::{self, FRAMES, Listener, Options, Pieces, Task, Whisper, language_code};
+use tealight_models::families::whisper::{self, FRAMES, Whisper, language_code};
 use tealight_models::pack::Labels;
+use tealight_models::tasks::transcribe::{Listener, Options, Pieces, Segment, Task};
 use tealight_models::tokenizer::Tokenizer;
 
 /// The largest difference of a log-mel value to the reference in float64.
@@ -165,7 +166,7 @@ fn voices_alone_are_transcribed_where_that_is_asked_for() {
     let found = transcribe(&engine("whisper-tiny.en", Isa::best(), 2), all, options).unwrap().transcript;
     println!("{:?}", found.segments.iter().map(|s| (s.start, s.end, &s.text)).collect::<Vec<_>>());
     assert_eq!(words(&found.text()).iter().filter(|w| *w == "americans").count(), 2, "{}", found.text());
-    let outside = |s: &whisper::Segment| !((4.4..16.6).contains(&s.start) || (33.4..45.1).contains(&s.start));
+    let outside = |s: &Segment| !((4.4..16.6).contains(&s.start) || (33.4..45.1).contains(&s.start));
     assert!(!found.segments.iter().any(outside), "{:?}", found.segments);
 }
 

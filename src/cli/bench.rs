@@ -13,7 +13,7 @@ use tealight_core::Deadline;
 use tealight_core::mmap::map;
 use tealight_core::{Error, Result};
 use tealight_kernels::roofline;
-use tealight_models::families::whisper::Options;
+use tealight_models::tasks::transcribe::Options;
 use tealight_models::{Batch, Embedder, shorten};
 
 const WARM_UPS: usize = 3;

@@ -19,7 +19,8 @@ use tealight_audio::Voices;
 use tealight_core::Deadline;
 use tealight_core::mmap::map;
 use tealight_core::{Error, Kind, Result};
-use tealight_models::families::whisper::{Options, Segment, Task, language_code};
+use tealight_models::families::whisper::language_code;
+use tealight_models::tasks::transcribe::{Options, Segment, Task};
 
 /// Which speech model, on how many threads, and what it hears.
 #[derive(Debug, Args)]

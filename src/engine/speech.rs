@@ -7,7 +7,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use tealight_audio::Recording;
 use tealight_core::Deadline;
 use tealight_core::{Error, Result};
-use tealight_models::families::whisper::{Listener, Options, Pieces, Segment, Transcript};
+use tealight_models::tasks::transcribe::{Listener, Options, Pieces, Segment, Transcript};
 use tealight_models::tokenizer::Direction;
 
 /// Hears how far a transcription is: new segments, seconds done, and seconds of the recording, 0 until that is known.

@@ -8,6 +8,7 @@ pub mod int8;
 mod memory;
 pub mod pack;
 pub mod pipeline;
+pub mod tasks;
 pub mod tokenizer;
 pub mod weights;
 

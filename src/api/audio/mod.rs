@@ -16,7 +16,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 use tealight_core::{Error, Result};
-use tealight_models::families::whisper::{Segment, Task, language_name};
+use tealight_models::families::whisper::language_name;
+use tealight_models::tasks::transcribe::{Segment, Task};
 
 /// The reply of `/v1/audio/embeddings`, which takes an [`AudioRequest`] and is not OpenAI's.
 #[derive(Debug, Serialize, JsonSchema)]

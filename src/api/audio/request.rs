@@ -14,7 +14,8 @@ use serde::Deserialize;
 use std::time::Duration;
 use tealight_audio::Voices;
 use tealight_core::{Error, Kind, Result, shown};
-use tealight_models::families::whisper::{Options, Task, language_code};
+use tealight_models::families::whisper::language_code;
+use tealight_models::tasks::transcribe::{Options, Task};
 
 /// How long an object of S3 may take where no deadline is nearer.
 const OBJECT_TIME: Duration = Duration::from_secs(300);

@@ -2,7 +2,8 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tealight_models::families::whisper::{Segment, Task, Transcript, Word, language_name};
+use tealight_models::families::whisper::language_name;
+use tealight_models::tasks::transcribe::{Segment, Task, Transcript, Word};
 
 /// How a transcript is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]

@@ -1,6 +1,6 @@
 //! From text to tokens: byte pairs (Sennrich et al. 2016, arXiv 1508.07909), joined in the order of the ids, as GPT-2's are.
 
-use super::vocabulary::Vocabulary;
+use super::tokenizer::Vocabulary;
 use std::collections::HashMap;
 use tealight_core::{Error, Result};
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};

@@ -15,7 +15,7 @@ use tealight_kernels::rowwise;
 
 /// The weights.
 #[derive(Debug)]
-pub(super) struct Decoder {
+pub(crate) struct Decoder {
     /// `[V padded, D]`: rows of tokens, and the last product.
     tokens: Packed,
     /// `[text_tokens, D]`.
@@ -42,7 +42,7 @@ struct Layer {
 
 /// What the encoder heard in a window, as each layer and head reads it.
 #[derive(Debug, Default)]
-pub(super) struct Heard {
+pub(crate) struct Heard {
     /// `[layers][heads]`.
     sequences: Vec<Vec<Sequence>>,
     /// `[audio_rows, D]`, for the times of words.
@@ -51,7 +51,7 @@ pub(super) struct Heard {
 
 /// Keys and values of the tokens of one hypothesis.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Cache {
+pub(crate) struct Cache {
     /// `[layers]` of keys and values, each `[tokens, D]`.
     layers: Vec<(Vec<f32>, Vec<f32>)>,
     tokens: usize,
@@ -59,14 +59,14 @@ pub(super) struct Cache {
 
 impl Cache {
     /// How many tokens it holds.
-    pub(super) fn tokens(&self) -> usize {
+    pub(crate) fn tokens(&self) -> usize {
         self.tokens
     }
 }
 
 /// Memory that steps share.
 #[derive(Debug, Default)]
-pub(super) struct Scratch {
+pub(crate) struct Scratch {
     x: Vec<f32>,
     normed: Vec<f32>,
     wide: Vec<f32>,
@@ -104,7 +104,7 @@ impl Decoder {
     }
 
     /// Keys and values of `rows [T, D]` of the encoder.
-    pub(super) fn hear(&self, cpu: &Cpu, rows: &[f32], heard: &mut Heard) {
+    pub(crate) fn hear(&self, cpu: &Cpu, rows: &[f32], heard: &mut Heard) {
         let d = self.width();
         let (tokens, width) = (rows.len() / d, d / self.heads);
         heard.rows.clear();
@@ -128,13 +128,13 @@ impl Decoder {
     }
 
     /// An empty cache.
-    pub(super) fn cache(&self) -> Cache {
+    pub(crate) fn cache(&self) -> Cache {
         Cache { layers: vec![Default::default(); self.layers.len()], tokens: 0 }
     }
 
     /// Runs `tokens`, each behind those of its cache, and adds them to it: several of one hypothesis, or one each of
     /// several. Returns the rows `[tokens, D]` before the last product.
-    pub(super) fn step(&self, cpu: &Cpu, heard: &Heard, caches: &mut [Cache], tokens: &[u32], scratch: &mut Scratch) {
+    pub(crate) fn step(&self, cpu: &Cpu, heard: &Heard, caches: &mut [Cache], tokens: &[u32], scratch: &mut Scratch) {
         let d = self.width();
         let each = tokens.len() / caches.len();
         scratch.x.resize(tokens.len() * d, 0.0);
@@ -153,14 +153,14 @@ impl Decoder {
     }
 
     /// What `tokens` ask of the audio: `[layers]` of `[tokens, D]`.
-    pub(super) fn queries(&self, cpu: &Cpu, heard: &Heard, tokens: &[u32], scratch: &mut Scratch) -> Vec<Vec<f32>> {
+    pub(crate) fn queries(&self, cpu: &Cpu, heard: &Heard, tokens: &[u32], scratch: &mut Scratch) -> Vec<Vec<f32>> {
         scratch.asked = Some(vec![]);
         self.step(cpu, heard, &mut [self.cache()], tokens, scratch);
         scratch.asked.take().unwrap_or_default()
     }
 
     /// The keys `[rows, width]` of a head for the first rows of the audio.
-    pub(super) fn keys(&self, cpu: &Cpu, heard: &Heard, layer: usize, head: usize, rows: usize) -> Vec<f32> {
+    pub(crate) fn keys(&self, cpu: &Cpu, heard: &Heard, layer: usize, head: usize, rows: usize) -> Vec<f32> {
         let (d, product) = (self.width(), &self.layers[layer].cross_rows);
         let (mut codes, mut keys) = (Codes::default(), vec![0.0; rows * d]);
         codes.of(cpu.isa, &heard.rows[..rows * d], product);
@@ -170,7 +170,7 @@ impl Decoder {
     }
 
     /// The logits of some rows of the last step, `[rows, V padded]`.
-    pub(super) fn logits(&self, cpu: &Cpu, rows: Range<usize>, scratch: &mut Scratch, out: &mut Vec<f32>) {
+    pub(crate) fn logits(&self, cpu: &Cpu, rows: Range<usize>, scratch: &mut Scratch, out: &mut Vec<f32>) {
         let (d, n) = (self.width(), self.tokens.rows());
         out.resize(rows.len() * n, 0.0);
         scratch.codes.of(cpu.isa, &scratch.x[rows.start * d..rows.end * d], &self.tokens);

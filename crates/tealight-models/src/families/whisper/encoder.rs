@@ -16,7 +16,7 @@ const ROWS: usize = 64;
 
 /// The weights.
 #[derive(Debug)]
-pub(super) struct Encoder {
+pub(crate) struct Encoder {
     first: Packed,
     second: Packed,
     /// `[audio_rows, D]`.
@@ -43,7 +43,7 @@ impl Encoder {
     }
 
     /// `frames [FRAMES, bands]`, normalised, to `[audio_rows, D]`.
-    pub(super) fn encode(&self, cpu: &Cpu, frames: &[f32]) -> Vec<f32> {
+    pub(crate) fn encode(&self, cpu: &Cpu, frames: &[f32]) -> Vec<f32> {
         let bands = frames.len() / FRAMES;
         let hidden = convolve(cpu, &self.first, frames, bands, 1);
         let mut x = convolve(cpu, &self.second, &hidden, self.first.rows(), 2);

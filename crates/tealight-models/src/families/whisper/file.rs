@@ -3,7 +3,7 @@
 use super::bpe::Bpe;
 use super::config::Config;
 use super::tensors::Tensors;
-use super::vocabulary::{Special, Vocabulary};
+use super::tokenizer::{Special, Vocabulary};
 use crate::formats::gguf::{self, Entry, Gguf, TensorData};
 use crate::formats::{ctranslate2, ggml};
 use crate::pack::{Labels, general, sha256};

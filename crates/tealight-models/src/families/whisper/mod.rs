@@ -4,40 +4,22 @@
 
 mod bpe;
 mod config;
-mod decode;
-mod decoder;
+pub(crate) mod decoder;
 mod encoder;
 mod file;
 mod languages;
-mod logit_filters;
 mod tensors;
-mod transcribe;
-mod vocabulary;
-mod windows;
-mod word_timestamps;
+mod tokenizer;
 
 pub use config::{Config, FRAMES};
 pub use file::{is_whisper, pack};
 pub use languages::{code as language_code, name as language_name};
-pub use transcribe::{Options, Segment, Transcript};
-pub use vocabulary::{Special, Vocabulary};
-pub use windows::{Listener, Pieces, Window};
-pub use word_timestamps::Word;
+pub use tokenizer::{Special, Vocabulary};
 
 use std::path::Path;
 use tealight_core::{Error, Result};
 use tealight_kernels::Cpu;
 use tealight_kernels::rowwise;
-
-/// What is written of speech.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Task {
-    /// What was said.
-    #[default]
-    Transcribe,
-    /// The same in English.
-    Translate,
-}
 
 /// A model in memory.
 #[derive(Debug)]
@@ -46,8 +28,8 @@ pub struct Whisper {
     pub config: Config,
     /// What ids stand for.
     pub vocabulary: Vocabulary,
-    encoder: encoder::Encoder,
-    decoder: decoder::Decoder,
+    pub(crate) encoder: encoder::Encoder,
+    pub(crate) decoder: decoder::Decoder,
 }
 
 impl Whisper {
@@ -111,7 +93,7 @@ impl Whisper {
     }
 
     /// The probability of each language, in the order of the vocabulary's, by the one step that follows the start.
-    fn languages(&self, cpu: &Cpu, heard: &decoder::Heard) -> Vec<f32> {
+    pub(crate) fn languages(&self, cpu: &Cpu, heard: &decoder::Heard) -> Vec<f32> {
         let (mut scratch, mut logits) = (decoder::Scratch::default(), vec![]);
         let start = self.vocabulary.special.start;
         self.decoder.step(cpu, heard, &mut [self.decoder.cache()], &[start], &mut scratch);

@@ -1,6 +1,6 @@
 //! Which token may come next: openai/whisper's filters of logits, in its order, and what is chosen of the rest.
 
-use super::Whisper;
+use crate::families::whisper::Whisper;
 use tealight_kernels::{Isa, rowwise};
 
 /// The first segment of a window begins in its first second.

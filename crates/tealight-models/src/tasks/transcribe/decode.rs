@@ -1,8 +1,9 @@
 //! One window to tokens: greedily, by beams, or drawn at a temperature.
 
-use super::decoder::{Cache, Heard, Scratch};
+use super::Task;
 use super::logit_filters::{Choice, Rules};
-use super::{Task, Whisper};
+use crate::families::whisper::Whisper;
+use crate::families::whisper::decoder::{Cache, Heard, Scratch};
 use tealight_core::random;
 use tealight_kernels::Cpu;
 use tealight_kernels::rowwise;

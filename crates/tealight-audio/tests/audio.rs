@@ -4,8 +4,8 @@
 use bytes::Bytes;
 use std::f64::consts::TAU;
 use std::path::Path;
-use tealight::{Error, Kind};
 use tealight_audio::{RATE, Recording};
+use tealight_core::{Error, Kind};
 
 /// The least correlation of speech in a lossy codec with the speech that went in.
 const LOSSY: f64 = 0.97;
@@ -13,7 +13,7 @@ const LOSSY: f64 = 0.97;
 const ENDS: f64 = 0.08;
 
 fn fixture(name: &str) -> Bytes {
-    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/audio").join(name)).unwrap().into()
+    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/audio").join(name)).unwrap().into()
 }
 
 fn samples(bytes: impl Into<Bytes>) -> Result<Vec<f32>, Error> {
@@ -296,7 +296,7 @@ fn damage_costs_what_it_hits_and_no_more() {
 
 #[test]
 fn no_byte_of_a_recording_makes_a_panic() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/audio");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/audio");
     let names = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
     for name in names.filter(|name| name != "jfk.flac") {
         let name = &name;

@@ -2,11 +2,17 @@
 //!
 //! The steps and thresholds are openai/whisper's (`transcribe.py`).
 
-use super::decode::{Decoded, Decoding, Prompt, Search};
-use super::decoder::Heard;
-use super::windows::{Listener, Window};
-use super::word_timestamps::{self, Word};
-use super::{FRAMES, Task, Whisper};
+mod decode;
+mod logit_filters;
+mod windows;
+mod word_timestamps;
+
+pub use windows::{Listener, Pieces, Window};
+pub use word_timestamps::Word;
+
+use crate::families::whisper::decoder::Heard;
+use crate::families::whisper::{FRAMES, Whisper};
+use decode::{Decoded, Decoding, Prompt, Search};
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
 use std::io::Write;
@@ -23,6 +29,16 @@ const FRAMES_A_STEP: usize = 2;
 const NOT_HEARD: f32 = 2.0;
 /// Above it, the text before is no prompt for the next window.
 const HOT: f32 = 0.5;
+
+/// What is written of speech.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Task {
+    /// What was said.
+    #[default]
+    Transcribe,
+    /// The same in English.
+    Translate,
+}
 
 /// How a recording is transcribed.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,9 +2,9 @@
 //!
 //! The steps are openai/whisper's (`timing.py`).
 
-use super::decoder::{Heard, Scratch};
-use super::transcribe::Segment;
-use super::{Task, Whisper};
+use super::{Segment, Task};
+use crate::families::whisper::Whisper;
+use crate::families::whisper::decoder::{Heard, Scratch};
 use tealight_kernels::Cpu;
 use tealight_kernels::rowwise;
 

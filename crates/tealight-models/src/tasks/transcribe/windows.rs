@@ -1,7 +1,7 @@
 //! Windows of a recording as the network reads them, in bounded memory: the recording is gone through once for how loud and
 //! long it is, and once more for the windows.
 
-use super::config::FRAMES;
+use crate::families::whisper::FRAMES;
 use std::ops::Range;
 use tealight_audio::log_mel::{HOP, SILENCE, Spectrogram, WINDOW, normalise};
 use tealight_audio::{RATE, VoiceDetector, Voices};

@@ -1,0 +1,3 @@
+//! Tasks: what models are run for.
+
+pub mod transcribe;
