@@ -119,7 +119,7 @@ impl Config {
     pub fn from_env() -> Result<Self> {
         for name in TEXTS {
             if let Err(std::env::VarError::NotUnicode(_)) = std::env::var(name) {
-                return Err(Error::value(name, format!("{name} is not UTF-8")));
+                return Err(Error::invalid_value(name, format!("{name} is not UTF-8")));
             }
         }
         Self::read(|name| std::env::var(name).ok())
@@ -133,7 +133,7 @@ impl Config {
         for name in ["TEALIGHT_API_KEY", "TEALIGHT_API_KEY_SECRET"] {
             // Set to nothing by mistake, it must not let everyone in.
             if get(name).is_some_and(|key| key.trim().is_empty()) {
-                return Err(Error::value(name, format!("{name} is set and empty; unset it to ask for no key")));
+                return Err(Error::invalid_value(name, format!("{name} is set and empty; unset it to ask for no key")));
             }
         }
         let get = |name: &str| get(name).filter(|v| !v.is_empty());
@@ -141,16 +141,17 @@ impl Config {
             None => Ok(default),
             Some(text) => match text.parse() {
                 Ok(n) if (1..=limit).contains(&n) => Ok(n),
-                _ => {
-                    Err(Error::value(name, format!("{name} is {text:?}, it must be a whole number from 1 to {limit}")))
-                }
+                _ => Err(Error::invalid_value(
+                    name,
+                    format!("{name} is {text:?}, it must be a whole number from 1 to {limit}"),
+                )),
             },
         };
         let flag = |name: &str, default: bool| match get(name).as_deref() {
             None => Ok(default),
             Some("1" | "true") => Ok(true),
             Some("0" | "false") => Ok(false),
-            Some(text) => Err(Error::value(name, format!("{name} is {text:?}, it must be 1 or 0"))),
+            Some(text) => Err(Error::invalid_value(name, format!("{name} is {text:?}, it must be 1 or 0"))),
         };
         let threads = default_threads(get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE").as_deref());
         let payload_limit = match get("TEALIGHT_PAYLOAD_LIMIT") {
@@ -203,20 +204,21 @@ fn chunking(get: &dyn Fn(&str) -> Option<String>) -> Result<Chunking> {
         Some(Ok(n)) => Err(format!("{name} is {n}, the most is {MOST_CHUNK_TOKENS}")),
         Some(Err(text)) => Err(format!("{name} is {text:?}, it must be a whole number from 0 to {MOST_CHUNK_TOKENS}")),
     };
-    let read = |name: &str| number(name).map_err(|message| Error::value(name, message));
+    let read = |name: &str| number(name).map_err(|message| Error::invalid_value(name, message));
     let (tokens, overlap) = (read("TEALIGHT_CHUNK_TOKENS")?, read("TEALIGHT_CHUNK_OVERLAP")?);
     Ok(Chunking { tokens: Some(tokens).filter(|tokens| *tokens > 0), overlap })
 }
 
 fn s3_prefixes(text: Option<String>) -> Result<Vec<String>> {
     let name = "TEALIGHT_S3_PREFIXES";
-    prefixes(&text.map_or_else(Vec::new, |text| list(&text))).map_err(|e| Error::value(name, format!("{name}: {e}")))
+    prefixes(&text.map_or_else(Vec::new, |text| list(&text)))
+        .map_err(|e| Error::invalid_value(name, format!("{name}: {e}")))
 }
 
 fn pooling(name: &str) -> Result<Pooling> {
     Pooling::named(name).ok_or_else(|| {
         let known = Pooling::ALL.map(Pooling::name).join(", ");
-        Error::value("TEALIGHT_POOLING", format!("TEALIGHT_POOLING is {name:?}, it must be one of {known}"))
+        Error::invalid_value("TEALIGHT_POOLING", format!("TEALIGHT_POOLING is {name:?}, it must be one of {known}"))
     })
 }
 
@@ -224,9 +226,10 @@ fn precision(name: Option<&str>) -> Result<Precision> {
     match name {
         None | Some("int8") => Ok(Precision::Int8),
         Some("f32") => Ok(Precision::F32),
-        Some(other) => {
-            Err(Error::value("TEALIGHT_PRECISION", format!("TEALIGHT_PRECISION is {other:?}, it must be int8 or f32")))
-        }
+        Some(other) => Err(Error::invalid_value(
+            "TEALIGHT_PRECISION",
+            format!("TEALIGHT_PRECISION is {other:?}, it must be int8 or f32"),
+        )),
     }
 }
 

@@ -71,4 +71,4 @@ pub mod pipeline;
 pub mod server;
 pub mod telemetry;
 
-pub use tealight_core::{Error, Kind, Result};
+pub use tealight_core::{Error, ErrorKind, Result};

@@ -9,7 +9,7 @@ use numbers::random;
 use serde_json::json;
 use std::path::Path;
 use std::process::{Command, Output};
-use tealight::Kind;
+use tealight::ErrorKind;
 use tealight_index::{Builder, Document, Filter, Found, Index, Metric, Precision, Search};
 use tealight_kernels::Cpu;
 use tealight_kernels::Isa;
@@ -164,11 +164,14 @@ fn a_damaged_graph_is_refused_or_leads_to_rows() {
         let mut bytes = whole.clone();
         bytes[at] ^= 0x81;
         let error = search(&bytes).unwrap_err();
-        assert!(error.kind == Kind::IndexLoad && error.message.contains("not what was written"), "{at}: {error:?}");
+        assert!(
+            error.kind == ErrorKind::IndexLoad && error.message.contains("not what was written"),
+            "{at}: {error:?}"
+        );
         match search(&summed(bytes)) {
             Err(error) => {
                 assert_eq!(exactly(&by(query, 5), &Index::open(&damaged).unwrap(), &cpu), expected);
-                assert!(error.kind == Kind::IndexLoad && error.message.contains("graph"), "{at}: {error:?}");
+                assert!(error.kind == ErrorKind::IndexLoad && error.message.contains("graph"), "{at}: {error:?}");
                 refused += 1;
             }
             Ok(hits) => assert!(hits.iter().all(|hit| hit.row < 1000), "{at}"),

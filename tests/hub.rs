@@ -142,8 +142,8 @@ struct Hub {
 impl Hub {
     fn new(contents: Contents) -> Self {
         let contents = Arc::new(Mutex::new(contents));
-        let shown = contents.clone();
-        let mock = Mock::start(move |request| shown.lock().unwrap().clone().answer(request));
+        let truncate_for_display = contents.clone();
+        let mock = Mock::start(move |request| truncate_for_display.lock().unwrap().clone().answer(request));
         Self { mock, contents, home: tempfile::tempdir().unwrap() }
     }
 

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::process::{Command, Output};
 use support::server::Server;
-use tealight::{Error, Kind};
+use tealight::{Error, ErrorKind};
 use tealight_index::{Builder, Document, Filter, Found, Index, MOST_LENGTH, Metric, Precision, Search};
 use tealight_kernels::Cpu;
 use tealight_kernels::Isa;
@@ -336,14 +336,14 @@ fn a_damaged_file_is_refused_or_gives_what_it_gave() {
             bytes[at] ^= 0x41;
             match search(&bytes) {
                 Err(error) => assert!(
-                    error.kind == Kind::IndexLoad && error.message.contains("damaged.tlx") || at > 64,
+                    error.kind == ErrorKind::IndexLoad && error.message.contains("damaged.tlx") || at > 64,
                     "{at}: {error:?}"
                 ),
                 // Zeros between sections may be anything; the header's and the body's are checked.
                 Ok(hits) => assert!(hits == expected, "{at}"),
             }
             let error = search(&whole[..at]).unwrap_err();
-            assert!(matches!(error.kind, Kind::IndexLoad), "{at}: {error:?}");
+            assert!(matches!(error.kind, ErrorKind::IndexLoad), "{at}: {error:?}");
         }
         for version in [1, 3] {
             let mut other = whole.clone();
@@ -354,7 +354,7 @@ fn a_damaged_file_is_refused_or_gives_what_it_gave() {
         assert!(search(&[&whole[..], &[0]].concat()).unwrap_err().message.contains("bytes, expected"));
         assert!(search(b"{\"id\": 1}").unwrap_err().message.contains("does not begin"));
     }
-    assert_eq!(Index::open(&folder.path().join("none")).unwrap_err().kind, Kind::Io);
+    assert_eq!(Index::open(&folder.path().join("none")).unwrap_err().kind, ErrorKind::Io);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tealight::config::Config;
 use tealight::engine::generate::{Answer, Finish, Generate, Piece, Prompt};
 use tealight::engine::{Embed, Engine, Input, Long, Texts};
-use tealight::{Error, Kind};
+use tealight::{Error, ErrorKind};
 use tealight_core::Deadline;
 use tealight_kernels::Cpu;
 use tealight_kernels::Isa;
@@ -212,7 +212,7 @@ fn numbers_that_make_no_sense_are_refused() {
         std::fs::write(&path, bytes).unwrap();
         let start = Instant::now();
         let error = Llama::load(&Cpu::new(Isa::best(), 1), &path).unwrap_err();
-        assert!(error.kind == Kind::ModelLoad && error.message.contains(word), "{word}: {error:?}");
+        assert!(error.kind == ErrorKind::ModelLoad && error.message.contains(word), "{word}: {error:?}");
         assert!(start.elapsed() < Duration::from_secs(20), "{word}");
     }
     // JSON, and no tokenizer.
@@ -222,7 +222,7 @@ fn numbers_that_make_no_sense_are_refused() {
     let good = std::fs::read_to_string(fixture("scaled").join("tokenizer.json")).unwrap();
     for bad in [good.replace("ByteLevel", "ByteLevem"), "{}".into(), good[..good.len() / 2].into()] {
         std::fs::write(folder.path().join("tokenizer.json"), bad).unwrap();
-        assert_eq!(Llama::load(&Cpu::new(Isa::best(), 1), folder.path()).unwrap_err().kind, Kind::ModelLoad);
+        assert_eq!(Llama::load(&Cpu::new(Isa::best(), 1), folder.path()).unwrap_err().kind, ErrorKind::ModelLoad);
     }
 }
 
@@ -295,7 +295,7 @@ fn damaged_files_are_refused() {
     let refused = |bytes: &[u8], word: &str| {
         std::fs::write(&path, bytes).unwrap();
         let error = Llama::load(&cpu, &path).unwrap_err();
-        assert!(error.kind == Kind::ModelLoad && error.message.contains(word), "{word}: {error:?}");
+        assert!(error.kind == ErrorKind::ModelLoad && error.message.contains(word), "{word}: {error:?}");
     };
     for name in ["version-0.bin", "version-1.bin", "version-2.bin"] {
         let bytes = std::fs::read(fixture(name)).unwrap();
@@ -316,7 +316,7 @@ fn damaged_files_are_refused() {
     refused(&good, "tokenizer.bin");
     std::fs::remove_file(folder.path().join("tokenizer.bin")).unwrap();
     std::fs::write(&path, &good).unwrap();
-    assert_eq!(Llama::load(&cpu, &path).unwrap_err().kind, Kind::Io);
+    assert_eq!(Llama::load(&cpu, &path).unwrap_err().kind, ErrorKind::Io);
 }
 
 fn engine(model: &str, isa: Isa) -> Engine {
@@ -393,7 +393,7 @@ fn nobody_who_waits_ends_the_work() {
     for (prompt, most) in [((0..250).collect::<Vec<u32>>(), 1), (vec![1, 2, 3], 5)] {
         let asked = AtomicUsize::new(0);
         let alive = || match asked.fetch_add(1, Ordering::Relaxed) {
-            count if count + 1 >= most => Err(Error::new(Kind::ClientGone, "gone")),
+            count if count + 1 >= most => Err(Error::new(ErrorKind::ClientClosedRequest, "gone")),
             _ => Ok(()),
         };
         let gone = write(&engine, Prompt::Tokens(prompt), |job| {
@@ -402,7 +402,7 @@ fn nobody_who_waits_ends_the_work() {
             job.max_tokens = Some(200);
             job.alive = &alive;
         });
-        assert_eq!((gone.unwrap_err().kind, asked.load(Ordering::Relaxed)), (Kind::ClientGone, most));
+        assert_eq!((gone.unwrap_err().kind, asked.load(Ordering::Relaxed)), (ErrorKind::ClientClosedRequest, most));
     }
 }
 
@@ -411,10 +411,10 @@ fn limits_are_kept_and_named() {
     let path = fixture("version-0.bin").display().to_string();
     let engine = engine(&path, Isa::best());
     let long = write(&engine, text(&"the ".repeat(100)), |_| ()).unwrap_err();
-    assert!(long.kind == Kind::TooLong && long.message.contains("64"), "{long:?}");
+    assert!(long.kind == ErrorKind::TooLong && long.message.contains("64"), "{long:?}");
     let full = write(&engine, text("hello"), |job| job.max_tokens = None).unwrap();
     assert_eq!((full.finish, full.prompt_tokens + full.written_tokens), (Finish::Length, 64));
-    assert_eq!(write(&engine, Prompt::Tokens(vec![]), |_| ()).unwrap_err().kind, Kind::Empty);
+    assert_eq!(write(&engine, Prompt::Tokens(vec![]), |_| ()).unwrap_err().kind, ErrorKind::Empty);
     let beyond = write(&engine, Prompt::Tokens(vec![1, 304]), |_| ()).unwrap_err();
     assert!(beyond.message.contains("304"), "{beyond:?}");
     let chat = write(&engine, Prompt::Chat(vec![json!({"role": "user", "content": "x"})], None), |_| ()).unwrap_err();
@@ -425,10 +425,10 @@ fn limits_are_kept_and_named() {
     let mut pieces = 0;
     let mut stop = |_: &Piece, _: &Llama| {
         pieces += 1;
-        if pieces > 3 { Err(Error::new(Kind::ClientGone, "gone")) } else { Ok(()) }
+        if pieces > 3 { Err(Error::new(ErrorKind::ClientClosedRequest, "gone")) } else { Ok(()) }
     };
     let gone = write(&engine, text("hello world"), |job| job.on_piece = &mut stop).unwrap_err();
-    assert_eq!(gone.kind, Kind::ClientGone);
+    assert_eq!(gone.kind, ErrorKind::ClientClosedRequest);
     assert!(write(&engine, text("hello world"), |_| ()).unwrap().cached_tokens > 1);
 }
 
@@ -443,7 +443,7 @@ fn a_deadline_ends_a_text_and_loses_none() {
     let cut = run("hello world", Deadline(Some(Instant::now() + Duration::from_millis(60)))).unwrap();
     assert_eq!((cut.finish, cut.written_tokens), (Finish::Length, 1));
     assert!(whole.text.starts_with(&cut.text));
-    assert_eq!(run("the weather", Deadline(Some(Instant::now()))).unwrap_err().kind, Kind::Timeout);
+    assert_eq!(run("the weather", Deadline(Some(Instant::now()))).unwrap_err().kind, ErrorKind::Timeout);
     assert_eq!(run("hello world", Deadline::NONE).unwrap().text, whole.text);
 }
 
@@ -525,7 +525,7 @@ fn schemas_that_are_too_much_are_refused() {
     ] {
         let error = ask(schema).unwrap_err();
         assert!(
-            error.kind == Kind::InvalidValue && error.param.as_deref() == Some("response_format"),
+            error.kind == ErrorKind::InvalidValue && error.param.as_deref() == Some("response_format"),
             "{word}: {error:?}"
         );
         assert!(error.message.contains(word), "{word}: {error:?}");
@@ -550,7 +550,7 @@ fn a_schema_is_kept_to_whatever_the_model_likes() {
         assert_eq!(answer.finish, Finish::Stop);
     }
     let wrong = write(&engine, text("x"), |job| job.schema = Some(json!({"type": "cake"}))).unwrap_err();
-    assert!(wrong.kind == Kind::InvalidValue && wrong.param.as_deref() == Some("response_format"), "{wrong:?}");
+    assert!(wrong.kind == ErrorKind::InvalidValue && wrong.param.as_deref() == Some("response_format"), "{wrong:?}");
 }
 
 fn smollm2() -> PathBuf {

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tealight::config::Config;
 use tealight::engine::{Embed, Engine, Input, Long, Texts};
-use tealight::{Error, Kind};
+use tealight::{Error, ErrorKind};
 use tealight_core::Deadline;
-use tealight_core::mmap::map;
+use tealight_core::mmap::map_file;
 use tealight_kernels::Cpu;
 use tealight_kernels::Isa;
 use tealight_models::formats::gguf::{self, Gguf};
@@ -172,7 +172,7 @@ fn a_damaged_packed_matrix_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = packed("tiny-st-old", folder.path());
     let good = std::fs::read(&path).unwrap();
-    let file = Gguf::parse(map(&path).unwrap()).unwrap();
+    let file = Gguf::parse(map_file(&path).unwrap()).unwrap();
     for name in ["blk.0.attn_qkv.packed", "blk.1.ffn_down.packed"] {
         let data = &file.tensors[name].data;
         let at = good.windows(data.len()).position(|w| w == data).unwrap();
@@ -198,7 +198,7 @@ fn load_bytes(bytes: &[u8]) -> Result<Embedder, Error> {
 
 fn refused(what: &str, bytes: &[u8], words: &[&str]) {
     let error = load_bytes(bytes).err().unwrap_or_else(|| panic!("{what} was accepted"));
-    assert_eq!(error.kind, Kind::ModelLoad, "{what}: {error}");
+    assert_eq!(error.kind, ErrorKind::ModelLoad, "{what}: {error}");
     assert!(error.message.contains("m.gguf"), "{what}: {error} does not name the file");
     for word in words {
         assert!(error.message.contains(word), "{what}: {error:?} does not say {word:?}");
@@ -293,7 +293,7 @@ fn lying_tensors_are_refused() {
 #[test]
 fn no_byte_of_a_header_makes_a_panic() {
     let whole = tiny();
-    let file = Gguf::parse(map(&fixtures().join("tiny-bert-f32.gguf")).unwrap()).unwrap();
+    let file = Gguf::parse(map_file(&fixtures().join("tiny-bert-f32.gguf")).unwrap()).unwrap();
     let data: usize = file.tensors.values().map(|t| t.data.len().next_multiple_of(32)).sum();
     let header = whole.len() - data;
     for at in (0..header).step_by(11) {
@@ -310,7 +310,7 @@ fn no_byte_of_a_header_makes_a_panic() {
 
 #[test]
 fn weights_that_are_no_numbers_are_refused() {
-    let file = Gguf::parse(map(&fixtures().join("tiny-bert-f32.gguf")).unwrap()).unwrap();
+    let file = Gguf::parse(map_file(&fixtures().join("tiny-bert-f32.gguf")).unwrap()).unwrap();
     for name in ["blk.0.attn_q.weight", "blk.1.ffn_down.bias", "token_embd_norm.weight"] {
         let mut bytes = tiny();
         let values = &file.tensors[name].data;
@@ -326,7 +326,7 @@ fn a_nan_in_a_packed_weight_is_reported_by_the_first_vector() {
     let folder = tempfile::tempdir().unwrap();
     let path = packed("tiny-st-old", folder.path());
     let mut bytes = std::fs::read(&path).unwrap();
-    let file = Gguf::parse(map(&path).unwrap()).unwrap();
+    let file = Gguf::parse(map_file(&path).unwrap()).unwrap();
     let data = &file.tensors["blk.0.ffn_up.packed"].data;
     let at = bytes.windows(data.len()).position(|w| w == data).unwrap();
     // Behind the header, 32 factors of channels and the weights of 16 outputs, filled up to 64.
@@ -335,14 +335,14 @@ fn a_nan_in_a_packed_weight_is_reported_by_the_first_vector() {
     let model = load_bytes(&bytes).unwrap();
     let ids = model.tokenizer.surround(&[5, 6]);
     let error = model.vectors(&cpu(), &Batch::new([&ids[..]])).unwrap_err();
-    assert!(error.kind == Kind::ModelLoad && error.message.contains("damaged"), "{error}");
+    assert!(error.kind == ErrorKind::ModelLoad && error.message.contains("damaged"), "{error}");
 }
 
 /// Numbers in a standard file are looked at when they are packed in memory.
 #[test]
 fn a_nan_in_a_quantised_weight_is_refused() {
     let mut bytes = std::fs::read(fixtures().join("tiny-bert-q8_0.gguf")).unwrap();
-    let file = Gguf::parse(map(&fixtures().join("tiny-bert-q8_0.gguf")).unwrap()).unwrap();
+    let file = Gguf::parse(map_file(&fixtures().join("tiny-bert-q8_0.gguf")).unwrap()).unwrap();
     let blocks = &file.tensors["blk.0.ffn_up.weight"].data;
     let at = bytes.windows(blocks.len()).position(|w| w == blocks).unwrap();
     bytes[at..at + 2].copy_from_slice(&[0x00, 0x7e]);
@@ -426,7 +426,7 @@ fn a_text_without_tokens_is_refused() {
             let inputs = texts.into_iter().map(|t| Input::Text(t.into())).collect();
             let texts = Texts { model: None, inputs, prompt: None, long: Long::Refuse, field: "input", first: 0 };
             let error = engine.run(Embed { texts, normalize: true, dimensions: None }, Deadline::NONE).unwrap_err();
-            assert!(error.kind == Kind::Empty && error.message.contains(&format!("input[{index}]")), "{error:?}");
+            assert!(error.kind == ErrorKind::Empty && error.message.contains(&format!("input[{index}]")), "{error:?}");
         }
     }
 }

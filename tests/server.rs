@@ -31,10 +31,10 @@ fn error(reply: &Message) -> (String, String) {
 fn refused(server: &Server, path: &str, body: impl ToString, status: u16, word: &str) {
     let body = body.to_string();
     let reply = server.post(path, &body);
-    let shown: String = body.chars().take(100).collect();
-    assert_eq!(reply.status(), status, "{path} {shown}: {}", reply.text());
+    let truncate_for_display: String = body.chars().take(100).collect();
+    assert_eq!(reply.status(), status, "{path} {truncate_for_display}: {}", reply.text());
     let (message, _) = error(&reply);
-    assert!(message.contains(word), "{path} {shown}: {message}");
+    assert!(message.contains(word), "{path} {truncate_for_display}: {message}");
     server.serves();
 }
 

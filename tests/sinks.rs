@@ -14,7 +14,7 @@ use tealight::config::Secret;
 use tealight::pipeline::documents::{Document, Origin, Point};
 use tealight::pipeline::format::{Encoding, Format, Packer};
 use tealight::pipeline::sinks::{Sink, Source, Target};
-use tealight::{Error, Kind, Result};
+use tealight::{Error, ErrorKind, Result};
 use tealight_core::Deadline;
 
 fn point(text: &str) -> Point {
@@ -113,10 +113,10 @@ fn nobody_waits_longer_than_there_is_time() {
     });
     let began = Instant::now();
     let error = write(&mut *qdrant(&slow), &points(1), within(Duration::from_secs(1))).unwrap_err();
-    assert!(error.kind.retryable() && began.elapsed() < Duration::from_secs(3), "{error}");
+    assert!(error.kind.is_retryable() && began.elapsed() < Duration::from_secs(3), "{error}");
 
     let past = Deadline(Some(Instant::now()));
-    assert_eq!(write(&mut *qdrant(&mock), &points(1), past).unwrap_err().kind, Kind::Timeout);
+    assert_eq!(write(&mut *qdrant(&mock), &points(1), past).unwrap_err().kind, ErrorKind::Timeout);
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn one_point_that_is_refused_holds_back_no_other() {
     let mut sink = qdrant(&mock);
     let refused = write(&mut *sink, &points(1001), Deadline::NONE).unwrap();
     assert_eq!(refused.iter().map(|(position, _)| *position).collect::<Vec<_>>(), [700]);
-    assert_eq!(refused[0].1.kind, Kind::InvalidValue);
+    assert_eq!(refused[0].1.kind, ErrorKind::InvalidValue);
     assert!(refused[0].1.message.contains("Vector dimension"), "{}", refused[0].1);
     // What the format itself refuses is told by the same count.
     let mut zero = point("zero");
@@ -230,7 +230,7 @@ fn of_a_bulk_body_only_what_may_pass_is_sent_again() {
     let refused = write(&mut *opensearch(&mock), &all, Deadline::NONE).unwrap();
     assert_eq!(refused.len(), 1);
     let (position, error) = &refused[0];
-    assert_eq!((*position, error.kind), (4, Kind::InvalidValue));
+    assert_eq!((*position, error.kind), (4, ErrorKind::InvalidValue));
     assert!(error.message.contains("failed to parse field [year]") && !error.message.contains("my words"), "{error}");
     let seen = mock.seen();
     assert_eq!((seen.len(), seen[0].path(), ids(&seen[1])), (2, "/docs/_bulk", vec![all[1].id.to_string()]));
@@ -242,7 +242,7 @@ fn of_a_bulk_body_only_what_may_pass_is_sent_again() {
 fn documents_that_stay_refused_for_now_end_the_write() {
     let mock = Mock::start(|request| bulk(ids(request).iter().map(|_| json!({"status": 429})).collect()));
     let error = write(&mut *opensearch(&mock), &points(2), within(Duration::from_secs(2))).unwrap_err();
-    assert!(error.kind.retryable() && error.message.contains("429"), "{error}");
+    assert!(error.kind.is_retryable() && error.message.contains("429"), "{error}");
     assert!(mock.seen().len() > 1);
 }
 
@@ -264,11 +264,11 @@ fn a_database_that_says_nothing_is_not_waited_for() {
     let url = format!("postgres://tea:secret%20@{}/db", silent.local_addr().unwrap());
     let began = Instant::now();
     let error = write(&mut *open(&url), &points(1), within(Duration::from_secs(1))).unwrap_err();
-    assert!(error.kind.retryable() && began.elapsed() < Duration::from_secs(3), "{error}");
+    assert!(error.kind.is_retryable() && began.elapsed() < Duration::from_secs(3), "{error}");
     assert!(error.message.contains("table documents of PostgreSQL") && !error.message.contains("secret"), "{error}");
     let url = format!("postgres://tea@{}/db?table=a.b", nowhere());
     let error = write(&mut *open(&url), &points(1), within(Duration::from_secs(1))).unwrap_err();
-    assert!(error.kind.retryable() && error.message.contains("refused"), "{error}");
+    assert!(error.kind.is_retryable() && error.message.contains("refused"), "{error}");
 }
 
 /// Runs a test of this file in a process of its own, whose environment has AWS at a mock.

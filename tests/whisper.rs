@@ -12,7 +12,7 @@ use std::process::Stdio;
 use tealight::config::Config;
 use tealight::engine::Engine;
 use tealight::engine::speech::{Said, Transcribe};
-use tealight::{Error, Kind};
+use tealight::{Error, ErrorKind};
 use tealight_audio::{Recording, Voices};
 use tealight_core::Deadline;
 use tealight_kernels::Cpu;
@@ -189,9 +189,9 @@ fn greedy() -> Options {
 fn what_is_no_recording_is_refused_before_a_model_is_looked_for() {
     let engine = engine("no-such-model", Isa::best(), 1);
     let error = |bytes: &[u8]| transcribe(&engine, bytes.to_vec(), greedy()).unwrap_err();
-    assert_eq!(error(b"").kind, Kind::Empty);
-    assert_eq!(error(b"a text").kind, Kind::InvalidValue);
-    assert_eq!(error(&audio("speech.flac")).kind, Kind::ModelNotFound);
+    assert_eq!(error(b"").kind, ErrorKind::Empty);
+    assert_eq!(error(b"a text").kind, ErrorKind::InvalidValue);
+    assert_eq!(error(&audio("speech.flac")).kind, ErrorKind::ModelNotFound);
 }
 
 /// The spectrogram with what follows the recording, features and logits of jfk.flac against the equations in float64.
@@ -295,7 +295,7 @@ fn a_damaged_file_of_whisper_cpp_is_refused() {
     let refused = |bytes: &[u8], word: &str| {
         std::fs::write(&path, bytes).unwrap();
         let error = Whisper::load(&Cpu::new(Isa::best(), 1), &path).unwrap_err();
-        assert!(error.kind == Kind::ModelLoad && error.message.contains(word), "{word}: {error:?}");
+        assert!(error.kind == ErrorKind::ModelLoad && error.message.contains(word), "{word}: {error:?}");
     };
     for length in [4, 20, 60, 5_000, 100_000, 1_000_000, bytes.len() - 7] {
         refused(&bytes[..length], "");
@@ -544,7 +544,7 @@ fn a_packed_model_hears_the_same_and_a_damaged_one_is_refused() {
     let refused = |bytes: &[u8]| {
         std::fs::write(&damaged, bytes).unwrap();
         let error = Whisper::load(&Cpu::new(Isa::best(), 1), &damaged).unwrap_err();
-        assert!(error.kind == Kind::ModelLoad && error.message.contains("damaged.gguf"), "{error:?}");
+        assert!(error.kind == ErrorKind::ModelLoad && error.message.contains("damaged.gguf"), "{error:?}");
     };
     for length in [1, 100, 5_000, bytes.len() / 2, bytes.len() - 200] {
         refused(&bytes[..length]);

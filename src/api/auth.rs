@@ -6,7 +6,7 @@ use http::HeaderMap;
 use sha2::{Digest, Sha256};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
-use tealight_core::{Error, Kind, Result};
+use tealight_core::{Error, ErrorKind, Result};
 
 /// Checks keys.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl Auth {
     /// Checks the `Authorization` header.
     ///
     /// # Errors
-    /// [`Kind::InvalidApiKey`]; [`Kind::Upstream`] where the key cannot be read from Secrets Manager.
+    /// [`ErrorKind::InvalidApiKey`]; [`ErrorKind::Upstream`] where the key cannot be read from Secrets Manager.
     pub fn check(&self, headers: &HeaderMap) -> Result<()> {
         match &self.source {
             Source::SecretsManager(arn) => compare(headers, &self.current(arn)?),
@@ -75,7 +75,7 @@ fn compare(headers: &HeaderMap, expected: &[u8; 32]) -> Result<()> {
 }
 
 fn refusal(message: &str) -> Error {
-    Error::new(Kind::InvalidApiKey, message)
+    Error::new(ErrorKind::InvalidApiKey, message)
 }
 
 /// Keys are compared by their hashes, so that neither their length nor where they differ shows in the time.
@@ -89,7 +89,7 @@ fn equal(a: &[u8; 32], b: &[u8; 32]) -> bool {
 
 /// A key that cannot be read lets nobody in.
 fn read_secret(arn: &str) -> Result<Secret> {
-    secrets::read(arn).map_err(|e| e.context("the API key cannot be read from Secrets Manager"))
+    secrets::read(arn).map_err(|e| e.with_context("the API key cannot be read from Secrets Manager"))
 }
 
 #[cfg(test)]
@@ -111,7 +111,7 @@ mod tests {
         assert!(auth.check(&header("bearer sesame")).is_ok());
         for wrong in ["Bearer sesam", "Bearer sesame2", "Bearer ", "Basic sesame", "sesame", ""] {
             let error = auth.check(&header(wrong)).unwrap_err();
-            assert_eq!(error.kind, Kind::InvalidApiKey, "{wrong:?}");
+            assert_eq!(error.kind, ErrorKind::InvalidApiKey, "{wrong:?}");
             assert!(!error.message.contains("sesame"));
         }
         assert!(auth.check(&HeaderMap::new()).is_err());

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
-use tealight_core::{Error, Kind, Result, shown};
+use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 
 /// Documents of one request.
 const MOST: usize = 2048;
@@ -93,22 +93,25 @@ fn packer(request: &DocumentsRequest) -> Result<Packer> {
     let name = request.format.as_deref().unwrap_or(Format::Json.name());
     let format = Format::named(name).filter(|format| !format.is_file()).ok_or_else(|| {
         let known: Vec<_> = Format::ALL.into_iter().filter(|f| !f.is_file()).map(Format::name).collect();
-        Error::value("format", format!("format is {:?}; known: {}", shown(name), known.join(", ")))
+        Error::invalid_value(
+            "format",
+            format!("format is {:?}; known: {}", truncate_for_display(name), known.join(", ")),
+        )
     })?;
     let encoding = request.encoding_format.unwrap_or_default();
     Packer::new(format, encoding, request.collection.as_deref()).map_err(|error| match error.param.as_deref() {
-        Some("encoding") => error.param("encoding_format"),
+        Some("encoding") => error.with_param("encoding_format"),
         _ => error,
     })
 }
 
 fn checked(documents: &[Box<RawValue>]) -> Result<Vec<Document>> {
     if documents.is_empty() {
-        return Err(Error::new(Kind::Empty, "documents is empty").param("documents"));
+        return Err(Error::new(ErrorKind::Empty, "documents is empty").with_param("documents"));
     }
     if documents.len() > MOST {
         let message = format!("documents has {} documents, the limit is {MOST}", documents.len());
-        return Err(Error::value("documents", message));
+        return Err(Error::invalid_value("documents", message));
     }
     let document =
         |(i, json): (usize, &RawValue)| Document::parse(json.get().as_bytes()).map_err(|error| named(error, i, None));
@@ -117,10 +120,10 @@ fn checked(documents: &[Box<RawValue>]) -> Result<Vec<Document>> {
 
 fn named(error: Error, i: usize, name: Option<&str>) -> Error {
     let error = match name {
-        Some(name) => error.context(format_args!("documents[{i}], {:?}", shown(name))),
-        None => error.context(format_args!("documents[{i}]")),
+        Some(name) => error.with_context(format_args!("documents[{i}], {:?}", truncate_for_display(name))),
+        None => error.with_context(format_args!("documents[{i}]")),
     };
-    error.param("documents")
+    error.with_param("documents")
 }
 
 fn content_type(format: Format) -> &'static str {

@@ -6,7 +6,7 @@ use serde::de::{self, Deserialize, DeserializeOwned, Deserializer, SeqAccess, Vi
 use serde_json::Value;
 use std::borrow::Cow;
 use std::fmt;
-use tealight_core::{Error, Kind, Result};
+use tealight_core::{Error, ErrorKind, Result};
 
 /// More fields are not looked through for the one that an error is about.
 const MOST_FIELDS: usize = 64;
@@ -14,15 +14,16 @@ const MOST_FIELDS: usize = 64;
 /// A body as JSON.
 ///
 /// # Errors
-/// [`Kind::InvalidJson`], with the place in the body; [`Kind::InvalidShape`], with the field.
+/// [`ErrorKind::InvalidJson`], with the place in the body; [`ErrorKind::InvalidType`], with the field.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
-    let text = std::str::from_utf8(body)
-        .map_err(|e| Error::new(Kind::InvalidJson, format!("the body is not UTF-8 at byte {}", e.valid_up_to())))?;
+    let text = std::str::from_utf8(body).map_err(|e| {
+        Error::new(ErrorKind::InvalidJson, format!("the body is not UTF-8 at byte {}", e.valid_up_to()))
+    })?;
     // A value decodes what the fields do not name: a lone half of a pair, a number beyond any float.
     fields(text).map_err(|error| match serde_json::from_str::<serde_json::Value>(text) {
-        Ok(value) if error.param.is_none() => culprit::<T>(&value, error).cut(),
-        Ok(_) => error.cut(),
-        Err(e) => Error::new(Kind::InvalidJson, format!("the body is not JSON: {e}")),
+        Ok(value) if error.param.is_none() => culprit::<T>(&value, error).truncate_message(),
+        Ok(_) => error.truncate_message(),
+        Err(e) => Error::new(ErrorKind::InvalidJson, format!("the body is not JSON: {e}")),
     })
 }
 
@@ -31,7 +32,7 @@ fn culprit<T: DeserializeOwned>(body: &Value, error: Error) -> Error {
     let missing = error.message.strip_prefix("missing field `").and_then(|rest| rest.split_once('`'));
     if let Some((field, _)) = missing {
         let field = field.to_string();
-        return error.param(field);
+        return error.with_param(field);
     }
     let said = |body: Value| serde_json::from_value::<T>(body).err().map(|e| in_words(&e));
     let few = body.as_object().filter(|fields| fields.len() <= MOST_FIELDS);
@@ -43,7 +44,7 @@ fn culprit<T: DeserializeOwned>(body: &Value, error: Error) -> Error {
         said(without.into()).is_none_or(|other| other != whole && !other.starts_with("missing field"))
     };
     if let Some(field) = fields.keys().find(is_about) {
-        return Error::new(Kind::InvalidShape, format!("{field}: {whole}")).param(field.clone());
+        return Error::new(ErrorKind::InvalidType, format!("{field}: {whole}")).with_param(field.clone());
     }
     error
 }
@@ -52,17 +53,17 @@ fn culprit<T: DeserializeOwned>(body: &Value, error: Error) -> Error {
 fn fields<T: DeserializeOwned>(text: &str) -> Result<T> {
     // serde would read a list as the fields of a request in their order.
     if text.trim_start().starts_with('[') {
-        return Err(Error::new(Kind::InvalidShape, "the body is a list, it must be an object"));
+        return Err(Error::new(ErrorKind::InvalidType, "the body is a list, it must be an object"));
     }
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|e| {
         let (path, inner) = (e.path().to_string(), e.into_inner());
         match path.as_str() {
-            "." => Error::new(Kind::InvalidShape, in_words(&inner)),
-            _ => Error::new(Kind::InvalidShape, format!("{path}: {}", in_words(&inner))).param(path),
+            "." => Error::new(ErrorKind::InvalidType, in_words(&inner)),
+            _ => Error::new(ErrorKind::InvalidType, format!("{path}: {}", in_words(&inner))).with_param(path),
         }
     })?;
-    deserializer.end().map_err(|e| Error::new(Kind::InvalidJson, e.to_string()))?;
+    deserializer.end().map_err(|e| Error::new(ErrorKind::InvalidJson, e.to_string()))?;
     Ok(value)
 }
 
@@ -194,17 +195,17 @@ impl Inputs {
 pub fn check_none_empty<T>(field: &str, items: &[T], is_empty: impl Fn(&T) -> bool) -> Result<()> {
     match items.iter().position(is_empty) {
         None => Ok(()),
-        Some(i) => Err(Error::new(Kind::Empty, format!("{field}[{i}] is empty")).param(field)),
+        Some(i) => Err(Error::new(ErrorKind::Empty, format!("{field}[{i}] is empty")).with_param(field)),
     }
 }
 
 /// Checks the length of a list in a request.
 pub fn check_count(field: &str, count: usize, limit: usize) -> Result<()> {
     if count == 0 {
-        return Err(Error::new(Kind::Empty, format!("{field} is an empty list")).param(field));
+        return Err(Error::new(ErrorKind::Empty, format!("{field} is an empty list")).with_param(field));
     }
     if count > limit {
-        return Err(Error::value(field, format!("{field} has {count} items, the limit is {limit}")));
+        return Err(Error::invalid_value(field, format!("{field} has {count} items, the limit is {limit}")));
     }
     Ok(())
 }
@@ -236,25 +237,25 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         for (json, kind, word) in [
-            (r#"{"input":5}"#, Kind::InvalidShape, "input: invalid type: integer `5`"),
-            (r#"{"input":["a",null]}"#, Kind::InvalidShape, "input[1]"),
-            (r#"{"input":[-1]}"#, Kind::InvalidShape, "input[0]"),
-            (r#"{"input":[1.5]}"#, Kind::InvalidShape, "input[0]"),
-            (r#"{"input":[4294967296]}"#, Kind::InvalidShape, "4294967296"),
-            (r#"{"input":[[1,"a"]]}"#, Kind::InvalidShape, "input[0][1]"),
-            (r#"{"input":[1,"a"]}"#, Kind::InvalidShape, "mixes"),
-            (r#"{}"#, Kind::InvalidShape, "missing field `input`"),
-            (r#"["a"]"#, Kind::InvalidShape, "a list"),
-            (r#"["a"#, Kind::InvalidJson, "EOF"),
-            (r#"{"input":"a"#, Kind::InvalidJson, "EOF"),
-            (r#"{"input":"a"} x"#, Kind::InvalidJson, "trailing"),
-            (r#"{"input":5} x"#, Kind::InvalidJson, "trailing"),
-            ("", Kind::InvalidJson, "EOF"),
+            (r#"{"input":5}"#, ErrorKind::InvalidType, "input: invalid type: integer `5`"),
+            (r#"{"input":["a",null]}"#, ErrorKind::InvalidType, "input[1]"),
+            (r#"{"input":[-1]}"#, ErrorKind::InvalidType, "input[0]"),
+            (r#"{"input":[1.5]}"#, ErrorKind::InvalidType, "input[0]"),
+            (r#"{"input":[4294967296]}"#, ErrorKind::InvalidType, "4294967296"),
+            (r#"{"input":[[1,"a"]]}"#, ErrorKind::InvalidType, "input[0][1]"),
+            (r#"{"input":[1,"a"]}"#, ErrorKind::InvalidType, "mixes"),
+            (r#"{}"#, ErrorKind::InvalidType, "missing field `input`"),
+            (r#"["a"]"#, ErrorKind::InvalidType, "a list"),
+            (r#"["a"#, ErrorKind::InvalidJson, "EOF"),
+            (r#"{"input":"a"#, ErrorKind::InvalidJson, "EOF"),
+            (r#"{"input":"a"} x"#, ErrorKind::InvalidJson, "trailing"),
+            (r#"{"input":5} x"#, ErrorKind::InvalidJson, "trailing"),
+            ("", ErrorKind::InvalidJson, "EOF"),
         ] {
             let error = inputs(json).unwrap_err();
             assert_eq!(error.kind, kind, "{json}: {error}");
             assert!(error.message.contains(word), "{json}: {error}");
         }
-        assert_eq!(parse::<Body>(b"{\"input\":\"\xff\"}").unwrap_err().kind, Kind::InvalidJson);
+        assert_eq!(parse::<Body>(b"{\"input\":\"\xff\"}").unwrap_err().kind, ErrorKind::InvalidJson);
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use tealight_core::{Kind, Result};
+use tealight_core::{ErrorKind, Result};
 
 /// Upper bounds of the duration buckets, in seconds.
 const BOUNDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
@@ -58,7 +58,7 @@ impl Histogram {
 
 impl Metrics {
     /// Counts a request to a route of this path.
-    pub fn count(&self, path: &'static str, total: Duration, outcome: Result<Option<Usage>, Kind>) {
+    pub fn count(&self, path: &'static str, total: Duration, outcome: Result<Option<Usage>, ErrorKind>) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *state.requests.entry(path).or_default() += 1;
         match outcome {

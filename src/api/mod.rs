@@ -30,7 +30,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tealight_core::Deadline;
-use tealight_core::{Error, Kind, Result};
+use tealight_core::{Error, ErrorKind, Result};
 
 /// The interface over an engine.
 #[derive(Debug)]
@@ -160,7 +160,7 @@ impl Api {
     fn other_method(&self, asked: Asked, method: &Method, allowed: &[&str]) -> Response<Bytes> {
         let allowed = allowed.join(", ");
         let message = format!("the method {method} is not allowed here; allowed: {allowed}");
-        let mut response = self.turned_away(asked, &Error::new(Kind::MethodNotAllowed, message));
+        let mut response = self.turned_away(asked, &Error::new(ErrorKind::MethodNotAllowed, message));
         if let Ok(value) = HeaderValue::from_str(&allowed) {
             response.headers_mut().insert(ALLOW, value);
         }
@@ -242,7 +242,7 @@ impl Api {
 
 /// The error of a body over its limit, for callers that see its length before its bytes.
 pub fn too_large(length: usize, limit: usize) -> Error {
-    Error::new(Kind::BodyTooLarge, format!("the body has {length} bytes, the limit is {limit}"))
+    Error::new(ErrorKind::BodyTooLarge, format!("the body has {length} bytes, the limit is {limit}"))
 }
 
 fn panicked() -> Error {
@@ -258,12 +258,12 @@ fn check_type(headers: &HeaderMap, forms_too: bool) -> Result<()> {
         return Ok(());
     }
     let wanted = if forms_too { "multipart/form-data or application/json" } else { "application/json" };
-    Err(Error::new(Kind::MediaType, format!("the content type is {value:?}, it must be {wanted}")))
+    Err(Error::new(ErrorKind::UnsupportedMediaType, format!("the content type is {value:?}, it must be {wanted}")))
 }
 
 /// An error as a reply, in the form of the route's family.
 fn refuse(family: Family, error: &Error) -> Response<Bytes> {
-    if !error.kind.retryable() && error.kind.status() >= 500 {
+    if !error.kind.is_retryable() && error.kind.status() >= 500 {
         tracing::error!(code = error.kind.code(), "{error}");
     }
     let body = match family {
@@ -274,10 +274,10 @@ fn refuse(family: Family, error: &Error) -> Response<Bytes> {
     // For a direct invocation, whose errors are finer than the words of TEI's bodies.
     response.extensions_mut().insert(error.clone());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    if error.kind == Kind::InvalidApiKey {
+    if error.kind == ErrorKind::InvalidApiKey {
         response.headers_mut().insert(http::header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
-    if error.kind == Kind::Overloaded {
+    if error.kind == ErrorKind::Overloaded {
         response.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
     response

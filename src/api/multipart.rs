@@ -1,7 +1,7 @@
 //! Bodies of `multipart/form-data` (RFC 7578), as clients send files.
 
 use bytes::Bytes;
-use tealight_core::{Error, Kind, Result, shown};
+use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 
 /// Parts of a form beyond these are no form of ours.
 const MOST_PARTS: usize = 64;
@@ -18,10 +18,13 @@ pub struct Part {
 /// The parts of a body whose content type is `content_type`.
 ///
 /// # Errors
-/// [`Kind::MediaType`], where the type names no boundary; [`Kind::InvalidShape`], where the body does not keep to it.
+/// [`ErrorKind::UnsupportedMediaType`], where the type names no boundary; [`ErrorKind::InvalidType`], where the body does not keep to it.
 pub fn parse(content_type: &str, body: &Bytes) -> Result<Vec<Part>> {
     let boundary = boundary(content_type).ok_or_else(|| {
-        Error::new(Kind::MediaType, format!("the content type {:?} names no boundary", shown(content_type)))
+        Error::new(
+            ErrorKind::UnsupportedMediaType,
+            format!("the content type {:?} names no boundary", truncate_for_display(content_type)),
+        )
     })?;
     let delimiter = format!("--{boundary}");
     let missing = || broken("does not begin with its boundary");
@@ -90,7 +93,7 @@ fn find(bytes: &[u8], wanted: &[u8], from: usize) -> Option<usize> {
 }
 
 fn broken(what: &str) -> Error {
-    Error::new(Kind::InvalidShape, format!("the form {what}"))
+    Error::new(ErrorKind::InvalidType, format!("the form {what}"))
 }
 
 #[cfg(test)]
@@ -125,12 +128,16 @@ mod tests {
             ("--a;b\r\nContent-Type: x\r\n\r\nabc\r\n--a;b--", "without a name"),
         ] {
             let error = parsed(body).unwrap_err();
-            assert!(error.kind == Kind::InvalidShape && error.message.contains(word), "{body:?}: {error:?}");
+            assert!(error.kind == ErrorKind::InvalidType && error.message.contains(word), "{body:?}: {error:?}");
         }
         let many = "--a;b\r\nContent-Disposition: form-data; name=\"x\"\r\n\r\n\r\n".repeat(65) + "--a;b--";
         assert!(parsed(&many).unwrap_err().message.contains("64"));
         for content_type in ["multipart/form-data", "application/json; boundary=x", "multipart/form-data; boundary="] {
-            assert_eq!(parse(content_type, &Bytes::new()).unwrap_err().kind, Kind::MediaType, "{content_type}");
+            assert_eq!(
+                parse(content_type, &Bytes::new()).unwrap_err().kind,
+                ErrorKind::UnsupportedMediaType,
+                "{content_type}"
+            );
         }
     }
 }

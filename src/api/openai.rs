@@ -6,7 +6,7 @@ use crate::engine::{Embed, Long, Texts};
 use crate::pipeline::format::{Encoded, Encoding, encode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tealight_core::{Error, Kind, Result};
+use tealight_core::{Error, ErrorKind, Result};
 use tealight_models::tokenizer::Direction;
 
 /// Inputs of one request, as OpenAI limits them.
@@ -162,7 +162,7 @@ pub fn models(call: &Call) -> Result<Reply> {
 
 /// Answers `GET /v1/models/{model}`.
 pub fn model(call: &Call) -> Result<Reply> {
-    let name = call.tail.as_deref().ok_or_else(|| Error::new(Kind::ModelNotFound, "no model is named"))?;
+    let name = call.tail.as_deref().ok_or_else(|| Error::new(ErrorKind::ModelNotFound, "no model is named"))?;
     Reply::json(&model_of(call.engine.registry.resolve(name)?, call))
 }
 

@@ -9,7 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
 use std::time::Instant;
 use tealight_core::Deadline;
-use tealight_core::{Error, Kind, Result, shown};
+use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 
 /// Whose conventions a route follows for errors and limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub enum Family {
 
 impl Family {
     /// The status of an error.
-    pub fn status(self, kind: Kind) -> http::StatusCode {
+    pub fn status(self, kind: ErrorKind) -> http::StatusCode {
         let status = match self {
             Family::OpenAi | Family::Audio => kind.status(),
             Family::Tei => kind.tei_status(),
@@ -275,7 +275,7 @@ const NO_ROUTE: &str = "unknown";
 /// Finds the route of a request.
 ///
 /// # Errors
-/// [`Kind::UnknownPath`].
+/// [`ErrorKind::NotFound`].
 pub fn find(method: &Method, path: &str) -> Result<Found> {
     // A trailing slash is a common slip of clients that join paths.
     let path = if path.len() > 1 { path.trim_end_matches('/') } else { path };
@@ -289,8 +289,11 @@ pub fn find(method: &Method, path: &str) -> Result<Found> {
     match here.first() {
         Some((route, _)) => Ok(Found::OtherMethods(route.family, here.iter().map(|(r, _)| r.method.name()).collect())),
         None => {
-            let path = shown(path);
-            Err(Error::new(Kind::UnknownPath, format!("there is nothing at {path:?}; /openapi.json lists the routes")))
+            let path = truncate_for_display(path);
+            Err(Error::new(
+                ErrorKind::NotFound,
+                format!("there is nothing at {path:?}; /openapi.json lists the routes"),
+            ))
         }
     }
 }
@@ -328,6 +331,6 @@ mod tests {
     #[test]
     fn other_methods_and_paths_are_told_apart() {
         assert!(matches!(find(&Method::GET, "/embed"), Ok(Found::OtherMethods(Family::Tei, m)) if m == ["POST"]));
-        assert_eq!(find(&Method::GET, "/nothing").unwrap_err().kind, Kind::UnknownPath);
+        assert_eq!(find(&Method::GET, "/nothing").unwrap_err().kind, ErrorKind::NotFound);
     }
 }

@@ -6,7 +6,7 @@ use crate::engine::search::{Find, Mode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use tealight_core::{Error, Result, shown};
+use tealight_core::{Error, Result, truncate_for_display};
 use tealight_index::Filter;
 
 /// Documents where a request says nothing.
@@ -63,7 +63,7 @@ pub fn search(call: &Call) -> Result<Reply> {
         None => Mode::default(),
         Some(name) => Mode::named(name).ok_or_else(|| {
             let known = Mode::ALL.map(Mode::name).join(", ");
-            Error::value("mode", format!("mode is {:?}; known: {known}", shown(name)))
+            Error::invalid_value("mode", format!("mode is {:?}; known: {known}", truncate_for_display(name)))
         })?,
     };
     let job = Find {

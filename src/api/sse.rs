@@ -6,7 +6,7 @@ use super::routes::Reply;
 use bytes::Bytes;
 use serde::Serialize;
 use std::time::{Duration, Instant};
-use tealight_core::{Error, Kind, Result};
+use tealight_core::{Error, ErrorKind, Result};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
@@ -33,7 +33,7 @@ impl Sink {
     /// Fails once nobody waits for the reply any more, so that work of minutes ends with the connection that it was for.
     ///
     /// # Errors
-    /// [`Kind::ClientGone`].
+    /// [`ErrorKind::ClientClosedRequest`].
     pub(super) fn check(&self) -> Result<()> {
         if self.0.is_closed() { Err(gone()) } else { Ok(()) }
     }
@@ -53,7 +53,7 @@ impl Sink {
 }
 
 fn gone() -> Error {
-    Error::new(Kind::ClientGone, "the client closed the connection before the end")
+    Error::new(ErrorKind::ClientClosedRequest, "the client closed the connection before the end")
 }
 
 /// The events of a reply: sent at once where the transport can, and else kept until the end.
@@ -80,7 +80,7 @@ impl<'a> Events<'a> {
     /// Sends an event.
     ///
     /// # Errors
-    /// [`Kind::ClientGone`], so that the work for it ends.
+    /// [`ErrorKind::ClientClosedRequest`], so that the work for it ends.
     pub(super) fn send(&mut self, value: &impl Serialize) -> Result<()> {
         let data = serde_json::to_string(value).map_err(|e| Error::internal(format!("an event is not JSON: {e}")))?;
         self.write(format!("data: {data}\n\n"))

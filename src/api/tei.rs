@@ -6,7 +6,7 @@ use crate::engine::{Decode, Embed, EmbedTokens, Input, Long, Similarity, Texts, 
 use crate::pipeline::format::{Encoded, Encoding, encode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tealight_core::{Error, Kind, Result};
+use tealight_core::{Error, ErrorKind, Result};
 use tealight_models::tokenizer::{Direction, Token};
 
 /// Which end of a long text is cut.
@@ -253,7 +253,7 @@ pub fn similarity(call: &Call) -> Result<Reply> {
     check_none_empty("inputs.sentences", &sentences, String::is_empty)?;
     if source_sentence.is_empty() {
         let field = "inputs.source_sentence";
-        return Err(Error::new(Kind::Empty, format!("{field} is empty")).param(field));
+        return Err(Error::new(ErrorKind::Empty, format!("{field} is empty")).with_param(field));
     }
     let inputs = std::iter::once(source_sentence).chain(sentences).map(Input::Text).collect();
     let p = request.parameters.unwrap_or_default();

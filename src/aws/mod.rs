@@ -14,7 +14,7 @@ use aws_sigv4::http_request::{
 use aws_sigv4::sign::v4;
 use http::{Method, Response};
 use std::time::{Duration, SystemTime};
-use tealight_core::{Error, Kind, Result};
+use tealight_core::{Error, ErrorKind, Result};
 
 /// A request that is not signed yet.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl Call<'_> {
     /// Signs and sends the request; the reply may have any status. `time` is for all of it.
     ///
     /// # Errors
-    /// [`Kind::Upstream`]: there are no credentials, or no reply.
+    /// [`ErrorKind::Upstream`]: there are no credentials, or no reply.
     pub fn send(&self, time: Duration) -> Result<Response<ureq::Body>> {
         let request = self.signed()?;
         let config = ureq::Agent::config_builder().timeout_global(Some(time)).http_status_as_error(false);
@@ -49,7 +49,7 @@ impl Call<'_> {
     /// The request with its signature, which is good for some minutes.
     ///
     /// # Errors
-    /// [`Kind::Upstream`]: there are no credentials, or the address is none.
+    /// [`ErrorKind::Upstream`]: there are no credentials, or the address is none.
     pub fn signed(&self) -> Result<http::Request<&[u8]>> {
         let (key, secret) = (variable("AWS_ACCESS_KEY_ID")?, variable("AWS_SECRET_ACCESS_KEY")?);
         let session = std::env::var("AWS_SESSION_TOKEN").ok().filter(|token| !token.is_empty());
@@ -132,7 +132,7 @@ fn variable(name: &str) -> Result<String> {
 
 /// AWS could not be asked.
 pub fn upstream(what: impl std::fmt::Display) -> Error {
-    Error::new(Kind::Upstream, what.to_string())
+    Error::new(ErrorKind::Upstream, what.to_string())
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use http::{Method, Response, StatusCode};
 use std::io::Read;
 use std::time::Duration;
 use tealight_core::Deadline;
-use tealight_core::{Error, Kind, Result};
+use tealight_core::{Error, ErrorKind, Result};
 
 /// Bytes of a block of a stream.
 const BLOCK: u64 = 8 << 20;
@@ -32,8 +32,8 @@ impl Version {
     /// The version with this ETag, or the newest; with its first block.
     ///
     /// # Errors
-    /// [`Kind::ObjectNotFound`], [`Kind::ObjectDenied`]; [`Kind::ObjectReplaced`] where the object has another ETag;
-    /// [`Kind::Upstream`], [`Kind::Timeout`].
+    /// [`ErrorKind::ObjectNotFound`], [`ErrorKind::ObjectDenied`]; [`ErrorKind::ObjectReplaced`] where the object has another ETag;
+    /// [`ErrorKind::Upstream`], [`ErrorKind::Timeout`].
     pub fn open(object: &Object, etag: Option<&str>, hint: Option<&str>, deadline: Deadline) -> Result<(Self, Bytes)> {
         let region = hint.filter(|hint| is_region(hint)).map_or_else(region, |hint| Ok(hint.to_string()))?;
         let etag = etag.map(quoted).unwrap_or_default();
@@ -67,7 +67,7 @@ impl Version {
     /// Whether it is still the newest. One that was deleted since then has no newer one either.
     ///
     /// # Errors
-    /// [`Kind::ObjectDenied`], [`Kind::Upstream`], [`Kind::Timeout`].
+    /// [`ErrorKind::ObjectDenied`], [`ErrorKind::Upstream`], [`ErrorKind::Timeout`].
     pub fn is_current(&self) -> Result<bool> {
         let mut this = self.clone();
         let head = |this: &mut Self, _: &mut Vec<u8>| {
@@ -76,8 +76,8 @@ impl Version {
         };
         match this.persist(&mut vec![], head) {
             Ok(()) => Ok(true),
-            Err(error) if error.kind == Kind::ObjectNotFound => Ok(true),
-            Err(error) if error.kind == Kind::ObjectReplaced => Ok(false),
+            Err(error) if error.kind == ErrorKind::ObjectNotFound => Ok(true),
+            Err(error) if error.kind == ErrorKind::ObjectReplaced => Ok(false),
             Err(error) => Err(self.object.named(error)),
         }
     }
@@ -100,7 +100,7 @@ impl Version {
         loop {
             let before = bytes.len();
             let error = match ask(self, bytes) {
-                Err(error) if error.kind == Kind::Upstream => error,
+                Err(error) if error.kind == ErrorKind::Upstream => error,
                 done => return done,
             };
             if bytes.len() > before {
@@ -161,7 +161,7 @@ impl Version {
     fn request(&self, method: Method, headers: &[(&'static str, &str)]) -> Result<Response<ureq::Body>> {
         let left = self.deadline.left(REQUEST_TIME);
         if left.is_zero() {
-            return Err(Error::new(Kind::Timeout, "there is no time left to read it"));
+            return Err(Error::new(ErrorKind::Timeout, "there is no time left to read it"));
         }
         self.object.request(method, &self.region, headers, left)
     }
@@ -181,10 +181,10 @@ impl Version {
         }
         Err(match status {
             // Deleted in a bucket with versions: S3 answers 405 where the version is named, 404 otherwise.
-            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Error::new(Kind::ObjectNotFound, said),
-            StatusCode::FORBIDDEN => Error::new(Kind::ObjectDenied, said),
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Error::new(ErrorKind::ObjectNotFound, said),
+            StatusCode::FORBIDDEN => Error::new(ErrorKind::ObjectDenied, said),
             StatusCode::PRECONDITION_FAILED => {
-                Error::new(Kind::ObjectReplaced, format!("it was replaced while it was read: {said}"))
+                Error::new(ErrorKind::ObjectReplaced, format!("it was replaced while it was read: {said}"))
             }
             _ => upstream(said),
         })

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::{Method, Response, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::time::{Duration, Instant};
-use tealight_core::{Error, Kind, Result, shown};
+use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 
 /// The largest object that is read, in bytes: it is held in memory.
 pub const MOST_BYTES: u64 = 1 << 29;
@@ -27,9 +27,10 @@ impl Object {
     /// Of `s3://BUCKET/KEY`, if it begins with one of `allowed`.
     ///
     /// # Errors
-    /// [`Kind::InvalidValue`] of the field `field`.
+    /// [`ErrorKind::InvalidValue`] of the field `field`.
     pub fn parse(uri: &str, allowed: &[String], field: &str) -> Result<Self> {
-        let wrong = |what: &str| Error::value(field, format!("{field} is {:?}, {what}", shown(uri)));
+        let wrong =
+            |what: &str| Error::invalid_value(field, format!("{field} is {:?}, {what}", truncate_for_display(uri)));
         let parts = uri.strip_prefix("s3://").and_then(|rest| rest.split_once('/'));
         let (bucket, key) = parts
             .filter(|(bucket, key)| is_bucket(bucket) && !key.is_empty())
@@ -46,11 +47,14 @@ impl Object {
     /// Of an event, which names no others than the function's role may read.
     ///
     /// # Errors
-    /// [`Kind::InvalidValue`]: the bucket or the key cannot be one.
+    /// [`ErrorKind::InvalidValue`]: the bucket or the key cannot be one.
     pub fn at(bucket: &str, key: &str) -> Result<Self> {
         match is_bucket(bucket) && !key.is_empty() {
             true => Ok(Self { bucket: bucket.into(), key: key.into() }),
-            false => Err(Error::value("bucket", format!("{:?} with {:?} is no object", shown(bucket), shown(key)))),
+            false => Err(Error::invalid_value(
+                "bucket",
+                format!("{:?} with {:?} is no object", truncate_for_display(bucket), truncate_for_display(key)),
+            )),
         }
     }
 
@@ -85,8 +89,8 @@ impl Object {
     /// Its bytes, within `time`.
     ///
     /// # Errors
-    /// [`Kind::Upstream`], with what S3 says; [`Kind::InvalidValue`] of the field `field`, where the object is not there or may not
-    /// be read; [`Kind::BodyTooLarge`]; [`Kind::Timeout`].
+    /// [`ErrorKind::Upstream`], with what S3 says; [`ErrorKind::InvalidValue`] of the field `field`, where the object is not there or may not
+    /// be read; [`ErrorKind::BodyTooLarge`]; [`ErrorKind::Timeout`].
     pub fn get(&self, time: Duration, field: &str) -> Result<Bytes> {
         let (end, mut pause, mut region) = (Instant::now() + time, PAUSE, region()?);
         for attempt in 1.. {
@@ -94,7 +98,7 @@ impl Object {
                 Ok(Answer::Bytes(bytes)) => return Ok(bytes),
                 Ok(Answer::In(other)) if attempt < ATTEMPTS && other != region => region = other,
                 Ok(Answer::In(other)) => return Err(self.named(upstream(format_args!("it is in the region {other}")))),
-                Err(error) if attempt < ATTEMPTS && error.kind == Kind::Upstream => {
+                Err(error) if attempt < ATTEMPTS && error.kind == ErrorKind::Upstream => {
                     std::thread::sleep(pause.min(end.saturating_duration_since(Instant::now())));
                     pause *= 2;
                 }
@@ -105,13 +109,17 @@ impl Object {
     }
 
     pub(super) fn named(&self, error: Error) -> Error {
-        error.context(format_args!("s3://{}/{}", shown(&self.bucket), shown(&self.key)))
+        error.with_context(format_args!(
+            "s3://{}/{}",
+            truncate_for_display(&self.bucket),
+            truncate_for_display(&self.key)
+        ))
     }
 
     fn ask(&self, region: &str, end: Instant, field: &str) -> Result<Answer> {
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(Error::new(Kind::Timeout, "there is no time left to read it"));
+            return Err(Error::new(ErrorKind::Timeout, "there is no time left to read it"));
         }
         let mut reply = self.request(Method::GET, region, &[], left)?;
         let header = |name: &str| reply.headers().get(name).and_then(|v| v.to_str().ok()).map(String::from);
@@ -119,7 +127,10 @@ impl Object {
         let body = reply.body_mut();
         if status.is_success() {
             if let Some(length) = length.and_then(|l| l.parse::<u64>().ok()).filter(|l| *l > MOST_BYTES) {
-                return Err(Error::new(Kind::BodyTooLarge, format!("has {length} bytes, the limit is {MOST_BYTES}")));
+                return Err(Error::new(
+                    ErrorKind::BodyTooLarge,
+                    format!("has {length} bytes, the limit is {MOST_BYTES}"),
+                ));
             }
             return body
                 .with_config()
@@ -133,7 +144,7 @@ impl Object {
         }
         let said = said(&mut reply);
         Err(match status {
-            StatusCode::NOT_FOUND | StatusCode::FORBIDDEN => Error::value(field, said),
+            StatusCode::NOT_FOUND | StatusCode::FORBIDDEN => Error::invalid_value(field, said),
             _ => upstream(said),
         })
     }
@@ -203,7 +214,7 @@ mod tests {
         ];
         for uri in refused {
             let error = Object::parse(uri, &allowed, "uri").unwrap_err();
-            assert!(error.kind == Kind::InvalidValue && error.param.as_deref() == Some("uri"), "{uri}: {error:?}");
+            assert!(error.kind == ErrorKind::InvalidValue && error.param.as_deref() == Some("uri"), "{uri}: {error:?}");
         }
         assert!(Object::parse("s3://talks/x", &[], "uri").is_err());
         for wrong in ["talks", "s3://", "s3://UPPER/x", "s3://a/x"] {

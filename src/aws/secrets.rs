@@ -40,7 +40,7 @@ impl Kept {
 /// <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html>
 ///
 /// # Errors
-/// [`tealight_core::Kind::Upstream`]: it cannot be had, or is no text.
+/// [`tealight_core::ErrorKind::Upstream`]: it cannot be had, or is no text.
 pub fn read(arn: &str) -> Result<Secret> {
     // arn:partition:secretsmanager:REGION:account:secret:name
     let region = arn.split(':').nth(3).filter(|r| !r.is_empty()).map_or_else(region, |r| Ok(r.to_string()))?;

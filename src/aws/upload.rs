@@ -5,7 +5,7 @@ use super::s3::element;
 use http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use std::fmt::Write as _;
-use tealight_core::{Error, Kind, Result, shown};
+use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 
 /// Of all parts but the last, at least; an object may have [`MOST_PARTS`] of them.
 pub const PART_BYTES: usize = 8 << 20;
@@ -55,11 +55,14 @@ impl Step<'_> {
 /// The id of an upload that has begun.
 ///
 /// # Errors
-/// [`Kind::Upstream`]: the reply names none.
+/// [`ErrorKind::Upstream`]: the reply names none.
 pub fn upload_id(reply: &str) -> Result<String> {
     let id = element(reply, "UploadId").filter(|id| !id.is_empty());
     id.map(String::from).ok_or_else(|| {
-        Error::new(Kind::Upstream, format!("S3 begins an upload and does not name it: {}", shown(reply)))
+        Error::new(
+            ErrorKind::Upstream,
+            format!("S3 begins an upload and does not name it: {}", truncate_for_display(reply)),
+        )
     })
 }
 

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Instant;
 use tealight_core::Deadline;
-use tealight_core::mmap::map;
+use tealight_core::mmap::map_file;
 use tealight_core::{Error, Result};
 use tealight_kernels::roofline;
 use tealight_models::tasks::transcribe::Options;
@@ -114,7 +114,7 @@ pub(super) fn embed(args: &BenchArgs) -> Result<()> {
 fn measure(engine: &Engine, model: &Embedder, shape: &Shape, peak_gops: f64) -> Result<Row> {
     if *shape.tokens.end() > model.max_tokens() {
         let message = format!("{} tokens are more than the model's {}", shape.tokens.end(), model.max_tokens());
-        return Err(Error::value("shape", message));
+        return Err(Error::invalid_value("shape", message));
     }
     let texts = random_texts(model, shape);
     let batch = Batch::new(texts.iter().map(Vec::as_slice));
@@ -208,7 +208,7 @@ struct TranscribeRow {
 /// Times whole transcriptions, greedy, from the bytes of the file to the text.
 pub(super) fn transcribe(args: &TranscribeBenchArgs) -> Result<()> {
     let engine = args.model.engine()?;
-    let audio = map(&args.input)?;
+    let audio = map_file(&args.input)?;
     let run = || {
         let options = Options { beams: 1, language: args.model.language(), ..Options::default() };
         let progress = &mut |_: &[_], _, _| Ok(());

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Map;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use tealight_core::mmap::map;
+use tealight_core::mmap::map_file;
 use tealight_core::{Error, Result};
 use tealight_index::{Builder, Document, Index, Metric, Search};
 use tealight_kernels::roofline;
@@ -68,11 +68,11 @@ fn random(count: usize, mut state: u64) -> Vec<f32> {
 }
 
 fn values(path: &Path, dim: usize) -> Result<Vec<f32>> {
-    let bytes = map(path)?;
+    let bytes = map_file(path)?;
     if bytes.len() % (4 * dim) != 0 {
         let message =
             format!("{} has {} bytes, which are no rows of {dim} float32 values", path.display(), bytes.len());
-        return Err(Error::value("vectors", message));
+        return Err(Error::invalid_value("vectors", message));
     }
     Ok(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
 }

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use tealight_core::Deadline;
-use tealight_core::{Error, Kind, Result};
+use tealight_core::{Error, ErrorKind, Result};
 use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::prelude::*;
 
@@ -51,7 +51,7 @@ pub(super) fn run(model: &ModelArgs, as_json: bool) -> Result<()> {
 
 /// A process that measures itself, and how long it took as a whole.
 fn start(model: &ModelArgs) -> Result<Phases> {
-    let failed = |e: std::io::Error| Error::new(Kind::Io, format!("cannot start a process to measure: {e}"));
+    let failed = |e: std::io::Error| Error::new(ErrorKind::Io, format!("cannot start a process to measure: {e}"));
     let mut command = Command::new(std::env::current_exe().map_err(failed)?);
     command.args(["info", "--timing"]).stdin(Stdio::null()).stderr(Stdio::inherit());
     if let Some(name) = &model.model {
@@ -65,7 +65,7 @@ fn start(model: &ModelArgs) -> Result<Phases> {
     let output = command.env(STARTED, now.as_nanos().to_string()).output().map_err(failed)?;
     let whole = begin.elapsed();
     if !output.status.success() {
-        return Err(Error::new(Kind::Io, "a process that was measured failed"));
+        return Err(Error::new(ErrorKind::Io, "a process that was measured failed"));
     }
     let mut phases: Phases = serde_json::from_slice(&output.stdout)
         .map_err(|e| Error::internal(format!("a process that was measured printed something else: {e}")))?;

@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use tealight_core::{Error, Kind, Result};
+use tealight_core::{Error, ErrorKind, Result};
 
 /// Memory that buys one virtual CPU, in MB: <https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html>.
 const MB_PER_VCPU: f64 = 1769.0;
@@ -251,7 +251,7 @@ fn has_text_model() -> Result<bool> {
 
 /// What a command of this program prints as JSON, in a process of its own: threads start once in each.
 fn bench(arguments: &[&str], threads: Option<usize>) -> Result<Value> {
-    let failed = |e: std::io::Error| Error::new(Kind::Io, format!("cannot start a process to measure: {e}"));
+    let failed = |e: std::io::Error| Error::new(ErrorKind::Io, format!("cannot start a process to measure: {e}"));
     let mut command = Command::new(std::env::current_exe().map_err(failed)?);
     command.args(arguments).arg("--json").stdin(Stdio::null());
     if let Some(threads) = threads {
@@ -261,7 +261,7 @@ fn bench(arguments: &[&str], threads: Option<usize>) -> Result<Value> {
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         let said = said.trim().trim_start_matches("tealight: ");
-        return Err(Error::new(Kind::Io, format!("tealight {}: {said}", arguments.join(" "))));
+        return Err(Error::new(ErrorKind::Io, format!("tealight {}: {said}", arguments.join(" "))));
     }
     let line = output.stdout.split(|b| *b == b'\n').next().unwrap_or_default();
     serde_json::from_slice(line).map_err(|e| Error::internal(format!("a process printed no JSON: {e}")))

@@ -10,8 +10,8 @@ use serde_json::value::to_raw_value;
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 use tealight_core::Deadline;
-use tealight_core::files::replace;
-use tealight_core::{Error, Kind, Result};
+use tealight_core::files::write_atomic;
+use tealight_core::{Error, ErrorKind, Result};
 use tealight_models::tokenizer::Direction;
 
 /// Some editors put it before a text.
@@ -122,7 +122,7 @@ pub(super) fn output(path: Option<&Path>, write: impl FnOnce(&mut dyn Write) -> 
             outcome = write(out);
             Ok(())
         }),
-        Some(path) => replace(path, |out| {
+        Some(path) => write_atomic(path, |out| {
             outcome = write(out);
             // An error of ours must not look like one of the file's.
             if outcome.is_ok() { Ok(()) } else { Err(std::io::Error::other("not written")) }
@@ -170,7 +170,7 @@ fn documents<'a>(args: &'a EmbedArgs, engine: &'a Engine) -> Result<Box<dyn Iter
     let documents = super::points::documents(args, engine)?;
     Ok(Box::new(documents.map(move |entry| {
         let entry = entry?;
-        entry.document.map_err(|e| e.context(format_args!("{of} {}", entry.number)))
+        entry.document.map_err(|e| e.with_context(format_args!("{of} {}", entry.number)))
     })))
 }
 
@@ -184,7 +184,7 @@ pub(super) fn lines(path: Option<&Path>) -> Result<impl Iterator<Item = Result<S
         _ => Box::new(std::io::stdin().lock()),
     };
     Ok(reader.lines().enumerate().map(|(i, line)| {
-        let mut line = line.map_err(|e| Error::new(Kind::Io, format!("line {}: {e}", i + 1)))?;
+        let mut line = line.map_err(|e| Error::new(ErrorKind::Io, format!("line {}: {e}", i + 1)))?;
         if i == 0 && line.starts_with(BYTE_ORDER_MARK) {
             line.remove(0);
         }
@@ -199,7 +199,7 @@ pub(super) fn told(error: &serde_json::Error) {
 
 fn embed(args: &EmbedArgs, engine: &Engine, chunk: Vec<Document>, first: usize) -> Result<Vec<Record>> {
     if let Some(i) = chunk.iter().position(|d| d.text.is_empty()) {
-        return Err(Error::new(Kind::Empty, format!("text[{}] is empty", first + i + 1)));
+        return Err(Error::new(ErrorKind::Empty, format!("text[{}] is empty", first + i + 1)));
     }
     let job = Embed {
         texts: Texts {

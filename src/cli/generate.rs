@@ -10,7 +10,7 @@ use std::io::{BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 use tealight_core::Deadline;
-use tealight_core::{Error, Kind, Result};
+use tealight_core::{Error, ErrorKind, Result};
 use tealight_models::families::llama::Sampling;
 
 /// Which model, on how many threads.
@@ -97,7 +97,7 @@ pub(super) fn run(args: &GenerateArgs) -> Result<()> {
             let first = usize::from(args.system.is_some());
             match answer {
                 // What was said first is what is missed least.
-                Err(error) if error.kind == Kind::TooLong && messages.len() > first + 2 => {
+                Err(error) if error.kind == ErrorKind::TooLong && messages.len() > first + 2 => {
                     messages.drain(first..first + 2);
                 }
                 answer => break answer?,
@@ -118,7 +118,7 @@ fn read_all() -> Result<String> {
 }
 
 fn unread(error: std::io::Error) -> Error {
-    Error::new(Kind::Io, format!("cannot read stdin: {error}"))
+    Error::new(ErrorKind::Io, format!("cannot read stdin: {error}"))
 }
 
 /// The next line, if there is one.
@@ -162,5 +162,6 @@ fn answer(engine: &Engine, args: &GenerateArgs, prompt: Prompt, mut before: Stri
 
 fn schema(path: &Path) -> Result<Value> {
     let text = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
-    serde_json::from_slice(&text).map_err(|e| Error::value("schema", format!("{} is not JSON: {e}", path.display())))
+    serde_json::from_slice(&text)
+        .map_err(|e| Error::invalid_value("schema", format!("{} is not JSON: {e}", path.display())))
 }

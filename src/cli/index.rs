@@ -200,7 +200,7 @@ fn made_by(loaded: &Loaded, length: usize, dimensions: Option<usize>) -> Result<
         most if length <= most => Ok(dimensions.unwrap_or(length)),
         most => {
             let message = format!("the first embedding has {length} values, {:?} makes {most}", loaded.name);
-            Err(Error::value("embedding", message))
+            Err(Error::invalid_value("embedding", message))
         }
     }
 }
@@ -232,7 +232,7 @@ impl Filling<'_> {
                 let of = rows.first().map_or("", |(row, _)| document_of(row)).to_string();
                 let is_there = parted.contains(&of) || rows.len() > 1 && builder.has(&of);
                 if is_there {
-                    return Err(Error::value("id", format!("document {of:?}: the id is there twice")));
+                    return Err(Error::invalid_value("id", format!("document {of:?}: the id is there twice")));
                 }
                 rows.iter().try_for_each(|(row, vector)| builder.add(row, vector))?;
                 if rows.len() > 1 {
@@ -248,7 +248,7 @@ impl Filling<'_> {
             true => Ok(given),
             false => {
                 let message = "some documents have an embedding and others have none";
-                Err(Error::value("embedding", message).context(format_args!("document {:?}", given.0.id)))
+                Err(Error::invalid_value("embedding", message).with_context(format_args!("document {:?}", given.0.id)))
             }
         }
     }
@@ -313,7 +313,7 @@ fn delete(file: &Path, ids: &[String], model: &ModelArgs) -> Result<()> {
     let (builder, found) = rebuilt(&index, &wanted)?;
     if found.len() < wanted.len() {
         let message = format!("{} of {} ids are in the index; nothing was changed", found.len(), wanted.len());
-        return Err(Error::value("id", message));
+        return Err(Error::invalid_value("id", message));
     }
     finish(&model.engine()?, builder, index.has_graph(), file)
 }
@@ -321,8 +321,8 @@ fn delete(file: &Path, ids: &[String], model: &ModelArgs) -> Result<()> {
 fn search(args: &SearchArgs) -> Result<()> {
     let index = Index::open(&args.file)?;
     let filter = args.filter.as_deref().map(|text| {
-        let value =
-            serde_json::from_str(text).map_err(|e| Error::value("filter", format!("filter is not JSON: {e}")))?;
+        let value = serde_json::from_str(text)
+            .map_err(|e| Error::invalid_value("filter", format!("filter is not JSON: {e}")))?;
         Filter::of(&value)
     });
     let engine = match index.model() {
@@ -353,7 +353,7 @@ fn search(args: &SearchArgs) -> Result<()> {
 
 fn info(file: &Path) -> Result<()> {
     let index = Index::open(file)?;
-    index.check().map_err(|e| e.context(file.display()))?;
+    index.check().map_err(|e| e.with_context(file.display()))?;
     let line = json_line(&json!({
         "model": index.model(),
         "documents": index.rows(),

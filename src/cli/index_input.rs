@@ -10,7 +10,7 @@ use serde_json::value::to_raw_value;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use tealight_core::Deadline;
-use tealight_core::{Error, Kind, Result};
+use tealight_core::{Error, ErrorKind, Result};
 use tealight_index::Document;
 
 /// Stands between a document's id and the number of its part, where it has several.
@@ -57,7 +57,7 @@ struct Input {
 }
 
 fn is_blank(given: &Result<Given>) -> bool {
-    given.as_ref().is_err_and(|error| error.kind == Kind::Empty)
+    given.as_ref().is_err_and(|error| error.kind == ErrorKind::Empty)
 }
 
 /// Adds the texts and tables below a folder, in the order of their names; nothing hidden, and no recordings, which take hours.
@@ -80,7 +80,7 @@ fn add_folder(folder: &Path, files: &mut Vec<Input>) -> Result<()> {
     }
     if found.is_empty() {
         let message = format!("{} has no files of documents: jsonl, csv, tsv, parquet, txt or md", folder.display());
-        return Err(Error::new(Kind::Empty, message));
+        return Err(Error::new(ErrorKind::Empty, message));
     }
     found.sort_by(|a: &Input, b| a.path.cmp(&b.path));
     files.extend(found);
@@ -126,20 +126,20 @@ impl Place {
 
     fn told(&self, error: Error) -> Error {
         match &self.file {
-            Some(file) => error.context(file),
+            Some(file) => error.with_context(file),
             None => error,
         }
     }
 
     fn line(&self, number: usize, line: Result<String>) -> Result<Given> {
         let document = line.and_then(|line| of_line(&line, || self.name(number)));
-        document.map_err(|e| self.told(e.context(format_args!("line {number}"))))
+        document.map_err(|e| self.told(e.with_context(format_args!("line {number}"))))
     }
 
     fn plain(&self, entry: Result<documents::Entry>) -> Result<Given> {
         let documents::Entry { number, document } = entry.map_err(|e| self.told(e))?;
         let document = document.and_then(|document| plain(document, || self.name(number)));
-        let document = document.map_err(|e| self.told(e.context(format_args!("document {number}"))))?;
+        let document = document.map_err(|e| self.told(e.with_context(format_args!("document {number}"))))?;
         Ok((document, None))
     }
 }
@@ -164,15 +164,15 @@ struct Line {
 
 fn of_line(line: &str, name: impl FnOnce() -> String) -> Result<Given> {
     let line: Line =
-        serde_json::from_str(line).map_err(|e| Error::new(Kind::InvalidShape, format!("not a document: {e}")))?;
+        serde_json::from_str(line).map_err(|e| Error::new(ErrorKind::InvalidType, format!("not a document: {e}")))?;
     let id = match line.id {
         None => name(),
         Some(Value::String(id)) => id,
         Some(Value::Number(id)) => id.to_string(),
-        Some(other) => return Err(Error::value("id", format!("id is {other}, it must be a text or a number"))),
+        Some(other) => return Err(Error::invalid_value("id", format!("id is {other}, it must be a text or a number"))),
     };
     if line.text.trim().is_empty() && line.embedding.is_none() {
-        return Err(Error::new(Kind::Empty, "the document has no text"));
+        return Err(Error::new(ErrorKind::Empty, "the document has no text"));
     }
     let part = [(DOCUMENT_ID, line.document_id), ("chunk", line.chunk), ("start", line.start), ("end", line.end)];
     let part = part.into_iter().filter_map(|(name, value)| Some((name, value?)));
@@ -188,7 +188,7 @@ fn with(
     for (name, value) in part {
         if metadata.insert(name.into(), value).is_some() {
             let message = format!("metadata has {name:?}, which is what a part of a document says of itself");
-            return Err(Error::new(Kind::InvalidShape, message).param("metadata"));
+            return Err(Error::new(ErrorKind::InvalidType, message).with_param("metadata"));
         }
     }
     Ok(metadata)
@@ -196,7 +196,8 @@ fn with(
 
 fn plain(document: documents::Document, name: impl FnOnce() -> String) -> Result<Document> {
     let id = if document.id.is_some() { document.name()? } else { name() };
-    let wrong = |e| Error::new(Kind::InvalidShape, format!("metadata is not a JSON object: {e}")).param("metadata");
+    let wrong =
+        |e| Error::new(ErrorKind::InvalidType, format!("metadata is not a JSON object: {e}")).with_param("metadata");
     let metadata: Option<Option<_>> =
         document.metadata.map(|json| serde_json::from_str(json.get())).transpose().map_err(wrong)?;
     Ok(Document { id, text: document.text, metadata: metadata.flatten().unwrap_or_default() })
@@ -221,7 +222,7 @@ pub(super) fn embedded(
     let points = engine.run(job, Deadline::NONE)?.points;
     let rows = |(document, points): (Document, Result<Vec<Point>>)| {
         let id = document.id.clone();
-        points.and_then(|points| rows(document, points)).map_err(|e| e.context(format_args!("document {id:?}")))
+        points.and_then(|points| rows(document, points)).map_err(|e| e.with_context(format_args!("document {id:?}")))
     };
     documents.into_iter().zip(points).map(rows).collect()
 }

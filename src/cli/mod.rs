@@ -25,7 +25,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::SystemTime;
-use tealight_core::{Error, Kind, Result};
+use tealight_core::{Error, ErrorKind, Result};
 use tealight_kernels::Cpu;
 use tealight_models::families::{llama, whisper};
 use tealight_models::pack::{Labels, pack};
@@ -137,7 +137,7 @@ impl ModelArgs {
             (_, true) => Ok(engine),
             (true, false) => {
                 let message = format!("the index was built with {name:?}, and {asked:?} is asked for");
-                Err(Error::value("model", message))
+                Err(Error::invalid_value("model", message))
             }
             (false, false) => Engine::new(Config { model: name.into(), ..(*engine.config).clone() }),
         }
@@ -249,7 +249,7 @@ fn print(write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     match write(&mut out).and_then(|()| out.flush()) {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Error::new(Kind::Io, format!("cannot write to stdout: {e}")))
+            Err(Error::new(ErrorKind::Io, format!("cannot write to stdout: {e}")))
         }
         _ => Ok(()),
     }

@@ -13,9 +13,9 @@ use std::fs::File;
 use std::io::{BufReader, Write};
 use std::path::Path;
 use tealight_core::Deadline;
-use tealight_core::files::replace;
-use tealight_core::mmap::map;
-use tealight_core::{Error, Kind, Result, shown};
+use tealight_core::files::write_atomic;
+use tealight_core::mmap::map_file;
+use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 
 /// Documents of one call of the engine.
 const GROUP: usize = 256;
@@ -29,7 +29,7 @@ trait Taker {
     /// Takes the points of a document, all or none; false where nobody reads on.
     ///
     /// # Errors
-    /// [`Kind::InvalidValue`]: the index does not take them. Others end the work.
+    /// [`ErrorKind::InvalidValue`]: the index does not take them. Others end the work.
     fn take(&mut self, points: Vec<Point>) -> Result<bool>;
     /// Ends.
     fn finish(&mut self) -> Result<()>;
@@ -46,7 +46,7 @@ pub(super) fn run(args: &EmbedArgs, engine: &Engine, format: Format) -> Result<(
             Format::Arrow | Format::Parquet => convert(args, engine, &mut Rows::new(args, engine, format, out)?),
             #[cfg(not(feature = "arrow"))]
             Format::Arrow | Format::Parquet => {
-                Err(Error::value("format", "this binary was built without the feature arrow"))
+                Err(Error::invalid_value("format", "this binary was built without the feature arrow"))
             }
             _ => convert(args, engine, &mut Bodies { packer: packer()?, write: |body: &[u8]| bytes(out, body) }),
         }),
@@ -83,7 +83,7 @@ fn to_files(path: &Path) -> impl FnMut(&[u8]) -> Result<bool> {
     move |body| {
         number += 1;
         let name = path.to_string_lossy().replace(NUMBER, &number.to_string());
-        replace(Path::new(&name), |out| out.write_all(body)).map(|()| true)
+        write_atomic(Path::new(&name), |out| out.write_all(body)).map(|()| true)
     }
 }
 
@@ -171,14 +171,16 @@ struct Failed {
 impl Failed {
     /// Tells of one, or ends with it.
     fn add(&mut self, number: usize, name: Option<String>, error: Error) -> Result<()> {
-        let is_own =
-            !matches!(error.kind, Kind::Io | Kind::Internal | Kind::Upstream | Kind::Timeout | Kind::ModelLoad);
+        let is_own = !matches!(
+            error.kind,
+            ErrorKind::Io | ErrorKind::Internal | ErrorKind::Upstream | ErrorKind::Timeout | ErrorKind::ModelLoad
+        );
         if !is_own {
             return Err(error);
         }
         let error = match name {
-            Some(name) => error.context(format_args!("document {number}, {:?}", shown(&name))),
-            None => error.context(format_args!("line {number}")),
+            Some(name) => error.with_context(format_args!("document {number}, {:?}", truncate_for_display(&name))),
+            None => error.with_context(format_args!("line {number}")),
         };
         if !self.goes_on {
             return Err(error);
@@ -191,7 +193,7 @@ impl Failed {
     fn end(&self) -> Result<()> {
         match self.count {
             0 => Ok(()),
-            n => Err(Error::new(Kind::InvalidValue, format!("{n} documents were left out"))),
+            n => Err(Error::new(ErrorKind::InvalidValue, format!("{n} documents were left out"))),
         }
     }
 }
@@ -214,8 +216,8 @@ pub(super) fn of_file<'a>(path: &Path, form: Option<Form>, engine: &Engine) -> R
     // With its folders: notes of one name in two of them are two documents.
     let name = path.to_string_lossy().into_owned();
     if form == Some(Form::Audio) {
-        let segments =
-            speech::documents(engine, &name, map(path)?, Deadline::NONE).map_err(|e| e.context(path.display()))?;
+        let segments = speech::documents(engine, &name, map_file(path)?, Deadline::NONE)
+            .map_err(|e| e.with_context(path.display()))?;
         return Ok(documents::listed(segments.into_iter().map(Ok)));
     }
     let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
@@ -225,7 +227,7 @@ pub(super) fn of_file<'a>(path: &Path, form: Option<Form>, engine: &Engine) -> R
         Some(Form::Columns) => Ok(documents::columns(file)),
         #[cfg(not(feature = "arrow"))]
         Some(Form::Columns) => {
-            Err(Error::value("input", "this binary was built without the feature arrow, which reads Parquet"))
+            Err(Error::invalid_value("input", "this binary was built without the feature arrow, which reads Parquet"))
         }
         Some(Form::Text) => Ok(documents::whole(file, Some(name))),
         Some(Form::Lines) => Ok(documents::lines(BufReader::new(file))),

@@ -9,24 +9,24 @@ use crate::pipeline::sinks::{self, Source};
 use std::io::Write;
 use std::path::Path;
 use tealight_core::Deadline;
-use tealight_core::{Error, Kind, Result, shown};
+use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 
 pub(super) fn run(args: &EmbedArgs, engine: &Engine, url: &str) -> Result<()> {
-    let target = sinks::named(url, engine).map_err(|e| e.context("--sink"))?;
+    let target = sinks::named(url, engine).map_err(|e| e.with_context("--sink"))?;
     let sink = target.open(&source(args), Deadline::NONE)?;
     let documents = documents(args, engine)?;
     let prompt = args.prompt.as_deref();
     let ingest = Ingest { engine, chunking: args.chunking(), dimensions: args.dimensions, prompt };
     let run = ingest.run(sink, documents, Extent::Whole, Deadline::NONE);
     for Failure { number, id, error } in &run.report.failures {
-        let name = id.as_deref().map_or_else(String::new, |id| format!(", {:?}", shown(id)));
+        let name = id.as_deref().map_or_else(String::new, |id| format!(", {:?}", truncate_for_display(id)));
         let _ = writeln!(std::io::stderr(), "tealight: document {number}{name}: {error}");
     }
     match (run.stop, run.report.failed.len()) {
         (Some(stop), _) => Err(stop.error().clone()),
         (None, 0) => Ok(()),
         (None, n) => {
-            Err(Error::new(Kind::InvalidValue, format!("{n} documents were left out, all others are written")))
+            Err(Error::new(ErrorKind::InvalidValue, format!("{n} documents were left out, all others are written")))
         }
     }
 }

@@ -17,8 +17,8 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use tealight_audio::Voices;
 use tealight_core::Deadline;
-use tealight_core::mmap::map;
-use tealight_core::{Error, Kind, Result};
+use tealight_core::mmap::map_file;
+use tealight_core::{Error, ErrorKind, Result};
 use tealight_models::families::whisper::language_code;
 use tealight_models::tasks::transcribe::{Options, Segment, Task};
 
@@ -134,7 +134,7 @@ pub(super) fn run(args: &TranscribeArgs) -> Result<()> {
     }
     match failed {
         0 => Ok(()),
-        _ => Err(Error::new(Kind::Io, format!("{failed} of {} files could not be transcribed", args.files.len()))),
+        _ => Err(Error::new(ErrorKind::Io, format!("{failed} of {} files could not be transcribed", args.files.len()))),
     }
 }
 
@@ -165,7 +165,7 @@ fn each(engine: &Engine, args: &TranscribeArgs, mut take: impl FnMut(&Said, &Pat
 }
 
 fn misfit(format: &str, what: &str) -> Error {
-    Error::value("format", format!("the format {format} {what}"))
+    Error::invalid_value("format", format!("the format {format} {what}"))
 }
 
 fn transcripts(engine: &Engine, args: &TranscribeArgs, form: Form, out: &mut dyn Write) -> Result<usize> {
@@ -251,14 +251,16 @@ fn transcribe(engine: &Engine, args: &TranscribeArgs, file: &Path) -> Result<Sai
     };
     let said = engine.run(job, Deadline::NONE);
     bar.finish_and_clear();
-    said.map_err(|e| e.context(file.display()))
+    said.map_err(|e| e.with_context(file.display()))
 }
 
 fn contents(file: &Path) -> Result<Bytes> {
     if file != Path::new("-") {
-        return map(file);
+        return map_file(file);
     }
     let mut bytes = vec![];
-    std::io::stdin().read_to_end(&mut bytes).map_err(|e| Error::new(Kind::Io, format!("cannot read stdin: {e}")))?;
+    std::io::stdin()
+        .read_to_end(&mut bytes)
+        .map_err(|e| Error::new(ErrorKind::Io, format!("cannot read stdin: {e}")))?;
     Ok(bytes.into())
 }

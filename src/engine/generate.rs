@@ -4,7 +4,7 @@ use super::{Engine, Job};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 use tealight_core::Deadline;
-use tealight_core::{Error, Kind, Result};
+use tealight_core::{Error, ErrorKind, Result};
 use tealight_models::families::llama::chat::{self, Chat};
 use tealight_models::families::llama::{Constraint, Llama, Sampler, Sampling, State, Written, log_probabilities};
 
@@ -126,11 +126,11 @@ impl Job for Generate<'_> {
         let tokens = tokens(model, &self.prompt)?;
         let context = model.config.context;
         if tokens.is_empty() {
-            return Err(Error::new(Kind::Empty, "the prompt has no tokens").param(field(&self.prompt)));
+            return Err(Error::new(ErrorKind::Empty, "the prompt has no tokens").with_param(field(&self.prompt)));
         }
         if tokens.len() >= context {
             let message = format!("the prompt has {} tokens, the model reads {context} with the answer", tokens.len());
-            return Err(Error::new(Kind::TooLong, message).param(field(&self.prompt)));
+            return Err(Error::new(ErrorKind::TooLong, message).with_param(field(&self.prompt)));
         }
         let limit = self.max_tokens.unwrap_or(context).min(context - tokens.len());
         let constraint = self.schema.as_ref().map(|schema| model.constraint(schema)).transpose()?;
@@ -173,7 +173,7 @@ fn tokens(model: &Llama, prompt: &Prompt) -> Result<Vec<u32>> {
         }
         Prompt::Chat(messages, tools) => {
             let template = model.tokens.template.as_deref().ok_or_else(|| {
-                Error::value("messages", "the model has no chat template; /v1/completions takes a text")
+                Error::invalid_value("messages", "the model has no chat template; /v1/completions takes a text")
             })?;
             let name = |id: Option<u32>| id.and_then(|id| model.tokens.name(id)).unwrap_or_default();
             let chat = Chat {

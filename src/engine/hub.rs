@@ -6,7 +6,7 @@ use hf_hub::api::Progress;
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 use std::path::{Path, PathBuf};
-use tealight_core::{Error, Kind, Result};
+use tealight_core::{Error, ErrorKind, Result};
 use tealight_models::pack::sha256;
 
 /// What a folder needs to be a model, weights last, so that a model with weights is whole.
@@ -113,13 +113,13 @@ impl Progress for Forward<'_> {
 /// Downloads what is missing of a repository, checks it, and returns its snapshot; or one file of it, and returns that.
 ///
 /// # Errors
-/// [`Kind::ModelNotFound`] where the hub has no such repository or it has no safetensors; [`Kind::Upstream`] where the
+/// [`ErrorKind::ModelNotFound`] where the hub has no such repository or it has no safetensors; [`ErrorKind::Upstream`] where the
 /// hub cannot be reached or a file does not have the sha256 that the hub gives for it.
 pub fn pull(repository: &str, listener: &mut dyn Listener) -> Result<PathBuf> {
     if !is_repository(repository) {
         let forms = "ORGANISATION/NAME or ORGANISATION/NAME:FILE.gguf";
         let message = format!("{repository:?} is neither in the catalog nor a repository: {forms}");
-        return Err(Error::new(Kind::ModelNotFound, message).param("model"));
+        return Err(Error::new(ErrorKind::ModelNotFound, message).with_param("model"));
     }
     let (repository, file) = parts(repository);
     let api = ApiBuilder::from_env().build().map_err(|e| failed(repository, &e))?;
@@ -131,7 +131,7 @@ pub fn pull(repository: &str, listener: &mut dyn Listener) -> Result<PathBuf> {
     }
     if !has("model.safetensors") && !has(CTRANSLATE2) {
         let message = format!("the repository {repository:?} has neither model.safetensors nor {CTRANSLATE2}");
-        return Err(Error::new(Kind::ModelNotFound, message).param("model"));
+        return Err(Error::new(ErrorKind::ModelNotFound, message).with_param("model"));
     }
     // One commit for all files, whatever the hub is given meanwhile; `main` is set when all are there.
     let repo = api.repo(Repo::with_revision(repository.to_string(), RepoType::Model, info.sha.clone()));
@@ -159,7 +159,7 @@ fn one(
 ) -> Result<PathBuf> {
     if !there {
         let message = format!("the repository {repository:?} has no file {file:?}");
-        return Err(Error::new(Kind::ModelNotFound, message).param("model"));
+        return Err(Error::new(ErrorKind::ModelNotFound, message).with_param("model"));
     }
     let repo = api.repo(Repo::with_revision(repository.to_string(), RepoType::Model, commit.to_string()));
     let cache = Cache::from_env().model(repository.to_string());
@@ -202,7 +202,7 @@ fn verify(path: &Path) -> Result<()> {
     let _ = std::fs::remove_file(path);
     let _ = std::fs::remove_file(&blob);
     Err(Error::new(
-        Kind::Upstream,
+        ErrorKind::Upstream,
         format!("{} arrived damaged: its sha256 is {found}, the hub says {name}", path.display()),
     ))
 }
@@ -210,6 +210,6 @@ fn verify(path: &Path) -> Result<()> {
 fn failed(what: &str, error: &ApiError) -> Error {
     // The hub says 401 for what does not exist as well as for what is private.
     let missing = matches!(error, ApiError::RequestError(e) if matches!(**e, ureq::Error::StatusCode(401 | 404)));
-    let kind = if missing { Kind::ModelNotFound } else { Kind::Upstream };
-    Error::new(kind, format!("cannot get {what} from the hub: {error}")).param("model")
+    let kind = if missing { ErrorKind::ModelNotFound } else { ErrorKind::Upstream };
+    Error::new(kind, format!("cannot get {what} from the hub: {error}")).with_param("model")
 }

@@ -19,7 +19,7 @@ use registry::{Loaded, Registry};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tealight_core::Deadline;
-use tealight_core::{Error, Kind, Result, shown};
+use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 use tealight_kernels::Cpu;
 use tealight_kernels::rowwise;
 use tealight_models::tokenizer::{Direction, MAX_CHARS_PER_TOKEN, Token};
@@ -186,7 +186,7 @@ impl Job for Embed {
 fn check_dimensions(dimensions: Option<usize>, d: usize) -> Result<()> {
     match dimensions {
         Some(n) if n == 0 || n > d => {
-            Err(Error::value("dimensions", format!("dimensions is {n}, it must be 1 to {d} for this model")))
+            Err(Error::invalid_value("dimensions", format!("dimensions is {n}, it must be 1 to {d} for this model")))
         }
         _ => Ok(()),
     }
@@ -257,7 +257,7 @@ impl Job for Tokenize {
         let prompt = prompt(&loaded.model, self.prompt.as_deref())?;
         let tokens = |text: &String| {
             let text = format!("{prompt}{text}");
-            check_characters(&text, loaded.model.max_tokens(), "inputs").map_err(|e| e.param("inputs"))?;
+            check_characters(&text, loaded.model.max_tokens(), "inputs").map_err(|e| e.with_param("inputs"))?;
             loaded.model.tokenizer.tokens(&text, self.special)
         };
         engine.cpu.map(&self.texts, tokens).into_iter().collect()
@@ -297,7 +297,10 @@ pub(crate) fn prompt<'a>(model: &'a Embedder, name: Option<&'a str>) -> Result<&
     prompts.get(name).map(String::as_str).ok_or_else(|| {
         let known: Vec<_> = prompts.keys().map(String::as_str).collect();
         let known = if known.is_empty() { "none".to_string() } else { known.join(", ") };
-        Error::value("prompt_name", format!("prompt_name is {:?}; this model's prompts: {known}", shown(name)))
+        Error::invalid_value(
+            "prompt_name",
+            format!("prompt_name is {:?}; this model's prompts: {known}", truncate_for_display(name)),
+        )
     })
 }
 
@@ -363,7 +366,7 @@ fn token_ids(model: &Embedder, input: &Input, prompt: &str, texts: &Texts, index
             let text = match texts.long {
                 Long::Refuse => {
                     check_characters(&text, limit, &format!("{}[{index}]", texts.field))
-                        .map_err(|e| e.param(texts.field))?;
+                        .map_err(|e| e.with_param(texts.field))?;
                     &text
                 }
                 Long::Cut(direction) => cut_characters(&text, limit, direction),
@@ -379,16 +382,16 @@ fn token_ids(model: &Embedder, input: &Input, prompt: &str, texts: &Texts, index
     if ids.is_empty() {
         let message =
             format!("{}[{index}] has no tokens: white space, for a model that puts nothing around a text", texts.field);
-        return Err(Error::new(Kind::Empty, message).param(texts.field));
+        return Err(Error::new(ErrorKind::Empty, message).with_param(texts.field));
     }
     match texts.long {
         Long::Cut(direction) => Ok(tokenizer.cut(&ids, limit, direction)),
         Long::Refuse if ids.len() <= limit => Ok(ids),
         Long::Refuse => Err(Error::new(
-            Kind::TooLong,
+            ErrorKind::TooLong,
             format!("{}[{index}] has {} tokens, the model reads {limit}", texts.field, ids.len()),
         )
-        .param(texts.field)),
+        .with_param(texts.field)),
     }
 }
 
@@ -396,9 +399,10 @@ fn check_ids(model: &Embedder, ids: &[u32], field: &str) -> Result<()> {
     let limit = model.vocabulary();
     match ids.iter().find(|id| **id as usize >= limit) {
         None => Ok(()),
-        Some(id) => {
-            Err(Error::value(field, format!("{field} has the token id {id}, this model's ids are below {limit}")))
-        }
+        Some(id) => Err(Error::invalid_value(
+            field,
+            format!("{field} has the token id {id}, this model's ids are below {limit}"),
+        )),
     }
 }
 
@@ -409,7 +413,7 @@ fn check_characters(text: &str, max_tokens: usize, what: &str) -> Result<()> {
         return Ok(());
     }
     let message = format!("{what} has more than {limit} characters, the model reads {max_tokens} tokens");
-    Err(Error::new(Kind::TooLong, message))
+    Err(Error::new(ErrorKind::TooLong, message))
 }
 
 fn cut_characters(text: &str, max_tokens: usize, direction: Direction) -> &str {

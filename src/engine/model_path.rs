@@ -7,7 +7,7 @@
 use super::{catalog, hub};
 use crate::config::Config;
 use std::path::{Path, PathBuf};
-use tealight_core::{Error, Kind, Result, shown};
+use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 
 /// The folder that a Lambda layer unpacks to.
 const LAYER: &str = "/opt/models";
@@ -108,7 +108,11 @@ pub fn for_operator(config: &Config, name: &str) -> Result<PathBuf> {
 }
 
 fn not_found(name: &str, why: &str) -> Error {
-    Error::new(Kind::ModelNotFound, format!("the model {:?} does not exist here: {why}", shown(name))).param("model")
+    Error::new(
+        ErrorKind::ModelNotFound,
+        format!("the model {:?} does not exist here: {why}", truncate_for_display(name)),
+    )
+    .with_param("model")
 }
 
 #[cfg(test)]
@@ -140,7 +144,7 @@ mod tests {
         let config = with_folder(&inner);
         let outside = folder.path().join("secret.gguf").display().to_string();
         for name in ["../secret", "..", ".", "", "a/../../secret", &outside, "sec\0ret"] {
-            assert_eq!(for_request(&config, name).unwrap_err().kind, Kind::ModelNotFound, "{name:?}");
+            assert_eq!(for_request(&config, name).unwrap_err().kind, ErrorKind::ModelNotFound, "{name:?}");
         }
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tealight_core::{Error, Result, shown};
+use tealight_core::{Error, Result, truncate_for_display};
 use tealight_kernels::Cpu;
 use tealight_models::Embedder;
 use tealight_models::families::llama::{Llama, is_llama};
@@ -93,7 +93,7 @@ impl<M> Slots<M> {
 
 /// A model that a request names, and that is of another kind than its route.
 fn other_kind(name: &str, what: &str) -> Error {
-    Error::value("model", format!("the model {:?} {what}", shown(name)))
+    Error::invalid_value("model", format!("the model {:?} {what}", truncate_for_display(name)))
 }
 
 /// The name by which OpenAI's clients ask for speech to text.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tealight_core::Deadline;
-use tealight_core::{Error, Kind, Result, shown};
+use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 use tealight_index::{Filter, Found, Index, Search};
 use tealight_models::Embedder;
 use tealight_models::tokenizer::Direction;
@@ -90,7 +90,9 @@ impl Job for Find {
         let (mut model, mut usage, mut vector) = (None, Usage::default(), self.vector);
         let text = self.text.as_deref().filter(|text| !text.trim().is_empty());
         if text.is_none() && vector.is_none() {
-            return Err(Error::new(Kind::Empty, "there is neither a query nor a vector to search by").param("query"));
+            return Err(
+                Error::new(ErrorKind::Empty, "there is neither a query nor a vector to search by").with_param("query")
+            );
         }
         let words = text.filter(|_| self.mode != Mode::Vector);
         if let Some(text) = text.filter(|_| vector.is_none() && self.mode != Mode::Words) {
@@ -109,10 +111,12 @@ impl Job for Find {
 fn query(engine: &Engine, index: &Index, text: &str, deadline: Deadline) -> Result<(String, Usage, Vec<f32>)> {
     let name = index.model().ok_or_else(|| {
         let message = "the index has vectors from outside, so that only a vector or words can be searched for";
-        Error::value("query", message)
+        Error::invalid_value("query", message)
     })?;
-    let loaded =
-        engine.registry.get(Some(name)).map_err(|e| e.context(format_args!("the index was built with {name:?}")))?;
+    let loaded = engine
+        .registry
+        .get(Some(name))
+        .map_err(|e| e.with_context(format_args!("the index was built with {name:?}")))?;
     let prompt = loaded.model.pipeline.prompts.contains_key(QUERY).then(|| QUERY.to_string());
     let (long, inputs) = (Long::Cut(Direction::Right), vec![Input::Text(text.into())]);
     let texts = Texts { model: Some(name.into()), inputs, prompt, long, field: "query", first: 0 };
@@ -139,16 +143,15 @@ impl Engine {
     /// The configured index; opens it if need be, after getting it from S3 if it is there.
     ///
     /// # Errors
-    /// [`Kind::IndexNotFound`], [`Kind::IndexLoad`], or as of [`Object::get`].
+    /// [`ErrorKind::IndexNotFound`], [`ErrorKind::IndexLoad`], or as of [`Object::get`].
     pub fn index(&self, deadline: Deadline) -> Result<Arc<Index>> {
         let mut place = self.index.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(index) = &*place {
             return Ok(index.clone());
         }
-        let name =
-            self.config.index.as_deref().ok_or_else(|| {
-                Error::new(Kind::IndexNotFound, "there is no index to search: TEALIGHT_INDEX names none")
-            })?;
+        let name = self.config.index.as_deref().ok_or_else(|| {
+            Error::new(ErrorKind::IndexNotFound, "there is no index to search: TEALIGHT_INDEX names none")
+        })?;
         let path = match name.starts_with("s3://") {
             true => fetched(name, deadline)?,
             false => local(name, self.config.task_root.as_deref())?,
@@ -161,7 +164,10 @@ impl Engine {
 fn local(name: &str, package: Option<&Path>) -> Result<PathBuf> {
     let folders = std::iter::once(Path::new("")).chain(package).chain([Path::new(LAYER)]);
     folders.map(|folder| folder.join(name)).find(|path| path.is_file()).ok_or_else(|| {
-        Error::new(Kind::IndexNotFound, format!("TEALIGHT_INDEX is {:?}, which is no file here", shown(name)))
+        Error::new(
+            ErrorKind::IndexNotFound,
+            format!("TEALIGHT_INDEX is {:?}, which is no file here", truncate_for_display(name)),
+        )
     })
 }
 

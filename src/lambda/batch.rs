@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::time::Instant;
 use tealight_core::Deadline;
-use tealight_core::{Error, Kind, Result, shown};
+use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 
 /// What brings work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,7 +121,7 @@ impl<'a> Worker<'a> {
     /// Does what an event asks for, and gives the reply.
     ///
     /// # Errors
-    /// [`Kind::UnsupportedEvent`]; and what may succeed another time, where the sender would not hear of it otherwise.
+    /// [`ErrorKind::UnsupportedEvent`]; and what may succeed another time, where the sender would not hear of it otherwise.
     pub fn work(&self, bringer: Bringer, payload: &str) -> Result<Box<RawValue>> {
         let name = format!("{:x}", Sha256::digest(payload));
         match bringer {
@@ -142,7 +142,7 @@ impl<'a> Worker<'a> {
         let Some((_, first)) = outcome.later.first() else { return json(&outcome.reply) };
         Err(match outcome.later.len() {
             1 => first.clone(),
-            several => first.clone().context(format_args!("{several} failures, of which the first")),
+            several => first.clone().with_context(format_args!("{several} failures, of which the first")),
         })
     }
 
@@ -281,7 +281,7 @@ impl Reply {
         for failure in report.failures {
             let (index, object, number) = place(&failure);
             let Failure { id, error, .. } = failure;
-            let id = id.as_deref().map(shown);
+            let id = id.as_deref().map(truncate_for_display);
             self.fail(Failed { index, object, number, id, code: error.kind.code(), message: error.message });
         }
     }
@@ -304,5 +304,5 @@ fn delayed(error: &Error) {
 }
 
 fn json(reply: &impl Serialize) -> Result<Box<RawValue>> {
-    to_raw_value(reply).map_err(|e| Error::new(Kind::Internal, format!("a reply is not JSON: {e}")))
+    to_raw_value(reply).map_err(|e| Error::new(ErrorKind::Internal, format!("a reply is not JSON: {e}")))
 }

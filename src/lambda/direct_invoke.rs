@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tealight_core::{Error, Kind, Result};
+use tealight_core::{Error, ErrorKind, Result};
 
 #[derive(Deserialize)]
 struct Fields<'a> {
@@ -33,20 +33,22 @@ struct Fields<'a> {
 pub fn request(payload: &str) -> Result<Request<Bytes>> {
     let mut deserializer = serde_json::Deserializer::from_str(payload);
     let fields: Fields = serde_path_to_error::deserialize(&mut deserializer)
-        .map_err(|e| Error::new(Kind::InvalidShape, format!("the event is not a JSON object of a request: {e}")))?;
+        .map_err(|e| Error::new(ErrorKind::InvalidType, format!("the event is not a JSON object of a request: {e}")))?;
     let path = path_of(&fields)?;
     let method = method_of(&fields, &path)?;
     Request::builder()
         .method(method)
         .uri(&path)
         .body(Bytes::copy_from_slice(payload.as_bytes()))
-        .map_err(|_| Error::value("path", format!("path is {path:?}, which is not the path of a URL")))
+        .map_err(|_| Error::invalid_value("path", format!("path is {path:?}, which is not the path of a URL")))
 }
 
 fn path_of(fields: &Fields) -> Result<String> {
     match &fields.path {
         Some(path) if path.starts_with('/') => return Ok(path.clone()),
-        Some(path) => return Err(Error::value("path", format!("path is {path:?}, it must begin with a slash"))),
+        Some(path) => {
+            return Err(Error::invalid_value("path", format!("path is {path:?}, it must begin with a slash")));
+        }
         None => {}
     }
     let is_similarity = |inputs: &RawValue| inputs.get().starts_with('{');
@@ -62,7 +64,7 @@ fn path_of(fields: &Fields) -> Result<String> {
         _ if fields.query.is_some() || fields.vector.is_some() => "/search",
         _ => {
             let message = "the event has neither input, inputs, ids, messages, prompt, audio, uri, documents, query, vector nor path, so that its route is not known";
-            return Err(Error::new(Kind::UnsupportedEvent, message));
+            return Err(Error::new(ErrorKind::UnsupportedEvent, message));
         }
     };
     Ok(path.into())
@@ -71,7 +73,7 @@ fn path_of(fields: &Fields) -> Result<String> {
 fn method_of(fields: &Fields, path: &str) -> Result<Method> {
     if let Some(name) = &fields.method {
         return Method::from_bytes(name.to_ascii_uppercase().as_bytes())
-            .map_err(|_| Error::value("method", format!("method is {name:?}, which is not a method of HTTP")));
+            .map_err(|_| Error::invalid_value("method", format!("method is {name:?}, which is not a method of HTTP")));
     }
     match find(&Method::POST, path.split('?').next().unwrap_or_default()) {
         Ok(Found::Route(..)) => Ok(Method::POST),

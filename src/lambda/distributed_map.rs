@@ -7,7 +7,7 @@ use crate::pipeline::ingest::Notice;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::{RawValue, to_raw_value};
-use tealight_core::{Error, Kind, Result};
+use tealight_core::{Error, ErrorKind, Result};
 
 #[derive(Deserialize)]
 struct Batch<'a> {
@@ -25,11 +25,12 @@ struct Input {
 /// What each item of a batch asks for; nothing of a folder.
 ///
 /// # Errors
-/// [`Kind::UnsupportedEvent`]: it is no batch.
+/// [`ErrorKind::UnsupportedEvent`]: it is no batch.
 pub fn parse(payload: &str) -> Result<Vec<Option<Task>>> {
     let mut deserializer = serde_json::Deserializer::from_str(payload);
     let batch: Batch = serde_path_to_error::deserialize(&mut deserializer).map_err(|e| {
-        Error::new(Kind::UnsupportedEvent, format!("the event is no batch of a distributed map: {e}")).cut()
+        Error::new(ErrorKind::UnsupportedEvent, format!("the event is no batch of a distributed map: {e}"))
+            .truncate_message()
     })?;
     let bucket = batch.input.unwrap_or_default().bucket;
     Ok(batch.items.iter().map(|item| task(item.get(), bucket.as_deref())).collect())
@@ -69,7 +70,7 @@ fn task(item: &str, bucket: Option<&str>) -> Option<Task> {
     };
     let Some(bucket) = listed.bucket.as_deref().or(bucket) else {
         let message = "the item is an object, and neither it nor BatchInput names its bucket";
-        return Some(Task::Document(Err(Error::value("bucket", message))));
+        return Some(Task::Document(Err(Error::invalid_value("bucket", message))));
     };
     let size = match listed.size {
         Some(Size::Number(size)) => Some(size),
@@ -85,7 +86,8 @@ fn task(item: &str, bucket: Option<&str>) -> Option<Task> {
 /// none.
 fn document(item: &str) -> Result<Document> {
     let wrong = |e: serde_json::Error| {
-        Error::new(Kind::InvalidShape, format!("the item is neither a document nor an object of a bucket: {e}")).cut()
+        Error::new(ErrorKind::InvalidType, format!("the item is neither a document nor an object of a bucket: {e}"))
+            .truncate_message()
     };
     let mut document = Document::of("");
     let (mut columns, mut metadata) = (vec![], None);
@@ -171,7 +173,9 @@ mod tests {
         let both = r#"{"text":"a","id":"x","metadata":{"y":1},"z":[2]}"#;
         assert_eq!(found(both), of("x", "a", Some(r#"{"y":1,"z":[2]}"#)));
         assert!(row(r#"{"text":"a","id":""}"#).0.starts_with("sha256:"));
-        for (item, kind) in [("5", Kind::InvalidShape), ("{}", Kind::Empty), (r#"{"text":5}"#, Kind::InvalidShape)] {
+        for (item, kind) in
+            [("5", ErrorKind::InvalidType), ("{}", ErrorKind::Empty), (r#"{"text":5}"#, ErrorKind::InvalidType)]
+        {
             assert_eq!(document(item).unwrap_err().kind, kind, "{item}");
         }
     }
@@ -199,7 +203,7 @@ mod tests {
     #[test]
     fn a_batch_without_items_is_none() {
         for payload in ["{}", r#"{"Items": 5}"#, r#"{"Items": [], "BatchInput": 5}"#] {
-            assert_eq!(parse(payload).unwrap_err().kind, Kind::UnsupportedEvent, "{payload}");
+            assert_eq!(parse(payload).unwrap_err().kind, ErrorKind::UnsupportedEvent, "{payload}");
         }
         assert!(parse(r#"{"Items": []}"#).unwrap().is_empty());
     }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use tealight_core::{Error, Kind, Result};
+use tealight_core::{Error, ErrorKind, Result};
 
 /// What may not stand in the path of a URI and comes decoded in some events.
 const UNSAFE: &AsciiSet =
@@ -69,8 +69,9 @@ impl HttpEvent {
     /// Reads an event that has a `requestContext`.
     pub fn parse(payload: &str) -> Result<Self> {
         let mut deserializer = serde_json::Deserializer::from_str(payload);
-        let wire: Wire = serde_path_to_error::deserialize(&mut deserializer)
-            .map_err(|e| Error::new(Kind::UnsupportedEvent, format!("the event is not an HTTP request of AWS: {e}")))?;
+        let wire: Wire = serde_path_to_error::deserialize(&mut deserializer).map_err(|e| {
+            Error::new(ErrorKind::UnsupportedEvent, format!("the event is not an HTTP request of AWS: {e}"))
+        })?;
         // The emulator's v2 events carry a misleading httpMethod, so the context decides first.
         let form = match &wire.request_context {
             Context { http: Some(_), .. } => Form::V2,
@@ -90,7 +91,7 @@ impl HttpEvent {
         let context = self.wire.request_context.http.as_ref().map(|h| h.method.as_str());
         let name = context.or(self.wire.http_method.as_deref()).unwrap_or_default();
         Method::from_bytes(name.as_bytes()).map_err(|_| {
-            Error::new(Kind::UnsupportedEvent, format!("the event's method is {name:?}, which is none of HTTP"))
+            Error::new(ErrorKind::UnsupportedEvent, format!("the event's method is {name:?}, which is none of HTTP"))
         })
     }
 
@@ -129,7 +130,7 @@ impl HttpEvent {
         }
         let bytes = STANDARD
             .decode(body)
-            .map_err(|e| Error::new(Kind::UnsupportedEvent, format!("the event's body is not base64: {e}")))?;
+            .map_err(|e| Error::new(ErrorKind::UnsupportedEvent, format!("the event's body is not base64: {e}")))?;
         Ok(bytes.into())
     }
 
@@ -137,7 +138,7 @@ impl HttpEvent {
     pub fn request(&self) -> Result<Request<Bytes>> {
         let method = self.method()?;
         let path = utf8_percent_encode(&self.path(&method), UNSAFE).to_string();
-        let none = || Error::new(Kind::UnknownPath, format!("the event's path is {path:?}, which is none of a URL"));
+        let none = || Error::new(ErrorKind::NotFound, format!("the event's path is {path:?}, which is none of a URL"));
         // A URI may also be a host, or begin with one.
         if !path.starts_with('/') {
             return Err(none());
@@ -236,7 +237,7 @@ mod tests {
         for path in ["embed", "example.com:80", "http://example.com/embed", "*"] {
             let event = json!({"requestContext": {"http": {"method": "POST"}}, "rawPath": path});
             let error = HttpEvent::parse(&event.to_string()).unwrap().request().unwrap_err();
-            assert!(error.kind == Kind::UnknownPath && error.message.contains(path), "{error:?}");
+            assert!(error.kind == ErrorKind::NotFound && error.message.contains(path), "{error:?}");
         }
     }
 

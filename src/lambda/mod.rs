@@ -30,7 +30,7 @@ use serde_json::value::RawValue;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tealight_core::Deadline;
-use tealight_core::{Error, Kind};
+use tealight_core::{Error, ErrorKind};
 use tokio::sync::mpsc::Receiver;
 
 /// Lambda stops an Init after 10 seconds and begins it again: a load that takes longer goes on while the first request
@@ -168,7 +168,7 @@ async fn work(
         let engine = &api.engine;
         let target = sinks::configured(engine)?.ok_or_else(|| {
             let message = "the event brings documents, and TEALIGHT_SINK does not say where their vectors go";
-            Error::new(Kind::UnsupportedEvent, message)
+            Error::new(ErrorKind::UnsupportedEvent, message)
         })?;
         Worker::new(engine, &target, deadline).work(bringer, payload.get())
     };
@@ -180,7 +180,7 @@ async fn work(
     match done {
         Ok(Ok(reply)) => reply.and_then(bounded).map(FunctionResponse::BufferedResponse),
         Ok(Err(_)) => Err(Error::internal("the work ended early")),
-        Err(_) => Err(Error::new(Kind::Timeout, "the time for this invocation ran out before all was written")),
+        Err(_) => Err(Error::new(ErrorKind::Timeout, "the time for this invocation ran out before all was written")),
     }
 }
 
@@ -199,7 +199,7 @@ fn bounded(reply: Box<RawValue>) -> Result<Box<RawValue>, Error> {
     match reply.get().len() {
         length if length <= MAX_REPLY => Ok(reply),
         length => Err(Error::new(
-            Kind::ReplyTooLarge,
+            ErrorKind::ResponseTooLarge,
             format!(
                 "the reply has {length} bytes, Lambda takes {MAX_REPLY}: send fewer inputs, or encoding_format base64"
             ),
@@ -310,7 +310,7 @@ async fn answer(
     let error = match done {
         Ok(Ok(answer)) => return answer,
         Ok(Err(_)) => Error::internal("the request's task ended early"),
-        Err(_) => Error::new(Kind::Timeout, "the time for this invocation ran out before the reply was ready"),
+        Err(_) => Error::new(ErrorKind::Timeout, "the time for this invocation ran out before the reply was ready"),
     };
     Answer::Whole(api.refuse(origin, asked, &error))
 }

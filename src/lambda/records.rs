@@ -7,7 +7,7 @@ use crate::pipeline::ingest::Notice;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tealight_core::{Error, Kind, Result, shown};
+use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 
 /// Envelopes within each other that are opened.
 const MOST_ENVELOPES: usize = 3;
@@ -61,7 +61,7 @@ struct Origin {
 /// The records of an event of this payload.
 ///
 /// # Errors
-/// [`Kind::UnsupportedEvent`]: they are of another source, or of several.
+/// [`ErrorKind::UnsupportedEvent`]: they are of another source, or of several.
 pub fn parse(payload: &str) -> Result<Records> {
     let Envelope { records } = read(payload)?;
     let mut sources = records.iter().map(|record| read::<Origin>(record.get()).map(|o| o.source.unwrap_or_default()));
@@ -69,7 +69,11 @@ pub fn parse(payload: &str) -> Result<Records> {
     for source in sources {
         let source = source?;
         if source != first {
-            return Err(unsupported(format!("records of {} and {} in one event", shown(&first), shown(&source))));
+            return Err(unsupported(format!(
+                "records of {} and {} in one event",
+                truncate_for_display(&first),
+                truncate_for_display(&source)
+            )));
         }
     }
     match first.as_str() {
@@ -82,7 +86,10 @@ pub fn parse(payload: &str) -> Result<Records> {
             });
             Ok(Records::Events(tasks.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect()))
         }
-        other => Err(unsupported(format!("records of {:?}; those of SQS, S3 and SNS are served", shown(other)))),
+        other => Err(unsupported(format!(
+            "records of {:?}; those of SQS, S3 and SNS are served",
+            truncate_for_display(other)
+        ))),
     }
 }
 
@@ -226,7 +233,7 @@ fn objects(records: &[&RawValue]) -> Result<Vec<Task>> {
 pub fn unescaped(key: &str) -> Result<String> {
     let key = key.replace('+', " ");
     let decoded = percent_decode_str(&key).decode_utf8();
-    decoded.map(String::from).map_err(|_| unsupported(format!("the key {:?} is not UTF-8", shown(&key))))
+    decoded.map(String::from).map_err(|_| unsupported(format!("the key {:?} is not UTF-8", truncate_for_display(&key))))
 }
 
 #[derive(Deserialize)]
@@ -247,7 +254,10 @@ struct Bridged {
 pub fn bridged(payload: &str) -> Result<Vec<Task>> {
     let head: BridgedHead = read(payload)?;
     if head.source != "aws.s3" {
-        return Err(unsupported(format!("an event of {:?}; those of aws.s3 are served", shown(&head.source))));
+        return Err(unsupported(format!(
+            "an event of {:?}; those of aws.s3 are served",
+            truncate_for_display(&head.source)
+        )));
     }
     if head.kind != "Object Created" {
         ignored(&head.kind);
@@ -264,16 +274,16 @@ fn created(bucket: Bucket, object: S3Object, region: Option<String>) -> Option<T
 }
 
 fn ignored(name: &str) {
-    tracing::info!(event = shown(name), "an event that creates no object is passed over");
+    tracing::info!(event = truncate_for_display(name), "an event that creates no object is passed over");
 }
 
 fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T> {
     let mut deserializer = serde_json::Deserializer::from_str(json);
-    serde_path_to_error::deserialize(&mut deserializer).map_err(|e| unsupported(e.to_string()).cut())
+    serde_path_to_error::deserialize(&mut deserializer).map_err(|e| unsupported(e.to_string()).truncate_message())
 }
 
 fn unsupported(what: impl std::fmt::Display) -> Error {
-    Error::new(Kind::UnsupportedEvent, format!("the event is none that is served: {what}"))
+    Error::new(ErrorKind::UnsupportedEvent, format!("the event is none that is served: {what}"))
 }
 
 #[cfg(test)]
@@ -294,7 +304,7 @@ mod tests {
         tasks.into_iter().map(notice).collect()
     }
 
-    fn texts(tasks: Vec<Task>) -> Vec<Result<String, Kind>> {
+    fn texts(tasks: Vec<Task>) -> Vec<Result<String, ErrorKind>> {
         let text = |task| match task {
             Task::Document(document) => document.map(|d| d.text).map_err(|e| e.kind),
             Task::Object(notice) => panic!("{notice:?}"),
@@ -377,8 +387,8 @@ mod tests {
         assert_eq!(texts(found), [Ok("one".into())]);
         let found =
             tasks(r#"{"documents": [{"text": "one"}, {"text": ""}, {"text": 2}, 3, {"text": "two"}]}"#, 3).unwrap();
-        let wrong = || Err(Kind::InvalidShape);
-        assert_eq!(texts(found), [Ok("one".into()), Err(Kind::Empty), wrong(), wrong(), Ok("two".into())]);
+        let wrong = || Err(ErrorKind::InvalidType);
+        assert_eq!(texts(found), [Ok("one".into()), Err(ErrorKind::Empty), wrong(), wrong(), Ok("two".into())]);
         for body in ["", "hello", "[]", "{}", "null", r#"{"input": "hello"}"#, r#"{"Type": "Notification"}"#] {
             assert_eq!(texts(tasks(body, 3).unwrap()), [wrong()], "{body}");
         }
@@ -412,12 +422,12 @@ mod tests {
             json!([5]),
         ] {
             let error = parse(&json!({"Records": records}).to_string()).unwrap_err();
-            assert_eq!(error.kind, Kind::UnsupportedEvent, "{records}");
+            assert_eq!(error.kind, ErrorKind::UnsupportedEvent, "{records}");
         }
         // In a queue, it is the message that fails.
         let kinesis = json!({"Records": [{"eventSource": "aws:kinesis"}]}).to_string();
-        assert_eq!(tasks(&kinesis, 3).unwrap_err().kind, Kind::UnsupportedEvent);
+        assert_eq!(tasks(&kinesis, 3).unwrap_err().kind, ErrorKind::UnsupportedEvent);
         let event = json!({"source": "my.app", "detail-type": "x", "detail": {}}).to_string();
-        assert_eq!(tasks(&event, 3).unwrap_err().kind, Kind::UnsupportedEvent);
+        assert_eq!(tasks(&event, 3).unwrap_err().kind, ErrorKind::UnsupportedEvent);
     }
 }

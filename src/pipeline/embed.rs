@@ -102,7 +102,8 @@ impl<'a> Cutter<'a> {
         if self.model.tokenizer.added() == 0
             && chunks.iter().any(|c| count(&document.text[c.bytes.clone()]).ok() == Some(0))
         {
-            return Err(Error::new(tealight_core::Kind::Empty, "the document has a part without tokens").param("text"));
+            return Err(Error::new(tealight_core::ErrorKind::Empty, "the document has a part without tokens")
+                .with_param("text"));
         }
         Ok((Arc::new(origin), chunks))
     }

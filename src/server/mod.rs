@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tealight_core::Deadline;
-use tealight_core::{Error, Kind, Result};
+use tealight_core::{Error, ErrorKind, Result};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::Receiver;
@@ -84,11 +84,11 @@ impl Limits {
 }
 
 fn overloaded(what: &str) -> Error {
-    Error::new(Kind::Overloaded, format!("{what}; try again in a second"))
+    Error::new(ErrorKind::Overloaded, format!("{what}; try again in a second"))
 }
 
 async fn serve(api: Arc<Api>, address: SocketAddr, ready: impl FnOnce(SocketAddr)) -> Result<()> {
-    let cannot = |e: std::io::Error| Error::new(Kind::Io, format!("cannot listen on {address}: {e}"));
+    let cannot = |e: std::io::Error| Error::new(ErrorKind::Io, format!("cannot listen on {address}: {e}"));
     let listener = TcpListener::bind(address).await.map_err(cannot)?;
     ready(listener.local_addr().map_err(cannot)?);
     let limits = Arc::new(Limits::new(&api));
@@ -260,14 +260,14 @@ async fn read(mut body: Incoming, headers: &HeaderMap, limit: usize) -> Result<B
     let late = |length: usize| {
         let time = BODY_TIME.as_secs();
         let message = format!("of the body {length} bytes arrived in {time} s and a second for each {SLOWEST}");
-        stated.map_or_else(|| Error::new(Kind::SlowBody, message), |length| too_large(length, limit))
+        stated.map_or_else(|| Error::new(ErrorKind::BodyTimeout, message), |length| too_large(length, limit))
     };
     let (mut bytes, mut length, start) = (BytesMut::new(), 0, Instant::now());
     loop {
         let end = start + BODY_TIME + Duration::from_secs((length / SLOWEST) as u64);
         let frame = tokio::time::timeout_at(end, body.frame()).await.map_err(|_| late(length))?;
         let Some(frame) = frame else { break };
-        let frame = frame.map_err(|e| Error::new(Kind::InvalidJson, format!("the body broke off: {e}")))?;
+        let frame = frame.map_err(|e| Error::new(ErrorKind::InvalidJson, format!("the body broke off: {e}")))?;
         let data = frame.data_ref().map_or(&[][..], |b| &b[..]);
         length += data.len();
         if length > DISCARD_FACTOR * limit {

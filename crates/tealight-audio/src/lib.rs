@@ -13,7 +13,7 @@ mod vad;
 use bytes::Bytes;
 use decode::Decoder;
 use resample::Resampler;
-use tealight_core::{Error, Kind, Result};
+use tealight_core::{Error, ErrorKind, Result};
 pub use vad::VoiceDetector;
 pub use vad::Voices;
 
@@ -38,7 +38,7 @@ impl Recording {
     /// The file is empty, of an unknown kind, without audio, or in a codec that is not decoded here, which is named.
     pub fn open(bytes: Bytes) -> Result<Self> {
         if bytes.is_empty() {
-            return Err(Error::new(Kind::Empty, "file has 0 bytes").param(FIELD));
+            return Err(Error::new(ErrorKind::Empty, "file has 0 bytes").with_param(FIELD));
         }
         Decoder::open(bytes.clone())?;
         Ok(Self { bytes })
@@ -123,5 +123,5 @@ impl Iterator for Samples {
 
 /// An error about the recording.
 fn invalid(what: impl std::fmt::Display) -> Error {
-    Error::value(FIELD, format!("file {what}"))
+    Error::invalid_value(FIELD, format!("file {what}"))
 }

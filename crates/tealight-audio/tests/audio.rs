@@ -5,7 +5,7 @@ use bytes::Bytes;
 use std::f64::consts::TAU;
 use std::path::Path;
 use tealight_audio::{RATE, Recording};
-use tealight_core::{Error, Kind};
+use tealight_core::{Error, ErrorKind};
 
 /// The least correlation of speech in a lossy codec with the speech that went in.
 const LOSSY: f64 = 0.97;
@@ -230,7 +230,7 @@ fn samples_come_in_small_pieces_and_can_be_had_again() {
 fn refused(bytes: impl Into<Bytes>, words: &[&str]) {
     let error = samples(bytes).unwrap_err();
     assert!(
-        matches!(error.kind, Kind::InvalidValue | Kind::Empty) && error.param.as_deref() == Some("file"),
+        matches!(error.kind, ErrorKind::InvalidValue | ErrorKind::Empty) && error.param.as_deref() == Some("file"),
         "{error:?}"
     );
     for word in words {

@@ -1,6 +1,6 @@
 //! The time by which work must end.
 
-use crate::{Error, Kind, Result};
+use crate::{Error, ErrorKind, Result};
 use std::time::{Duration, Instant};
 
 /// The time by which a job must end, if any.
@@ -24,11 +24,11 @@ impl Deadline {
     /// Fails once the time is over.
     ///
     /// # Errors
-    /// [`Kind::Timeout`].
+    /// [`ErrorKind::Timeout`].
     pub fn check(self) -> Result<()> {
         match self.0 {
             Some(at) if Instant::now() >= at => {
-                Err(Error::new(Kind::Timeout, "the time for this request ran out before it was done"))
+                Err(Error::new(ErrorKind::Timeout, "the time for this request ran out before it was done"))
             }
             _ => Ok(()),
         }

@@ -1,14 +1,14 @@
 //! The one error type, and the one table that says how each kind is answered.
 
-/// What went wrong. The word of a kind, [`Kind::code`], is part of the API and never changes.
+/// What went wrong. The word of a kind, [`ErrorKind::code`], is part of the API and never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ErrorKind {
     /// An input or a list of inputs is empty.
     Empty,
     /// The body is not JSON.
     InvalidJson,
     /// The body is JSON, but a field has the wrong type or is missing.
-    InvalidShape,
+    InvalidType,
     /// A field has a value outside its limits.
     InvalidValue,
     /// A text has more tokens than the model can read.
@@ -16,13 +16,13 @@ pub enum Kind {
     /// The body is larger than the route takes.
     BodyTooLarge,
     /// The reply is larger than Lambda takes.
-    ReplyTooLarge,
+    ResponseTooLarge,
     /// The body is neither JSON nor of unstated type.
-    MediaType,
+    UnsupportedMediaType,
     /// The key is missing or wrong.
     InvalidApiKey,
     /// No route has this path.
-    UnknownPath,
+    NotFound,
     /// The path has no such method.
     MethodNotAllowed,
     /// No model of this name is installed here.
@@ -46,9 +46,9 @@ pub enum Kind {
     /// The invocation's time ran out.
     Timeout,
     /// The body took too long to arrive.
-    SlowBody,
+    BodyTimeout,
     /// Nobody waits for the reply any more.
-    ClientGone,
+    ClientClosedRequest,
     /// An event of a kind that the function does not serve.
     UnsupportedEvent,
     /// A local file could not be read or written.
@@ -57,8 +57,8 @@ pub enum Kind {
     Internal,
 }
 
-/// How a [`Kind`] is answered.
-struct Row {
+/// How a [`ErrorKind`] is answered.
+struct ErrorSpec {
     /// Status on OpenAI's routes and all others that are not TEI's.
     status: u16,
     /// Status on TEI's routes, which differs for bad values.
@@ -73,82 +73,82 @@ struct Row {
     retryable: bool,
 }
 
-const fn row(
+const fn spec(
     status: u16,
     tei_status: u16,
     tei_type: &'static str,
     openai_type: &'static str,
     code: &'static str,
     retryable: bool,
-) -> Row {
-    Row { status, tei_status, tei_type, openai_type, code, retryable }
+) -> ErrorSpec {
+    ErrorSpec { status, tei_status, tei_type, openai_type, code, retryable }
 }
 
-const BAD: &str = "invalid_request_error";
+const INVALID_REQUEST: &str = "invalid_request_error";
 const SERVER: &str = "server_error";
 
-impl Kind {
+impl ErrorKind {
     #[rustfmt::skip]
-    const fn row(self) -> Row {
+    const fn spec(self) -> ErrorSpec {
         match self {
-            Kind::Empty            => row(400, 400, "Empty", BAD, "empty_input", false),
-            Kind::InvalidJson      => row(400, 400, "Validation", BAD, "invalid_json", false),
-            Kind::InvalidShape     => row(400, 422, "Validation", BAD, "invalid_type", false),
-            Kind::InvalidValue     => row(400, 422, "Validation", BAD, "invalid_value", false),
-            Kind::TooLong          => row(400, 422, "Validation", BAD, "context_length_exceeded", false),
-            Kind::BodyTooLarge     => row(413, 413, "Validation", BAD, "body_too_large", false),
-            Kind::ReplyTooLarge    => row(413, 413, "Validation", BAD, "reply_too_large", false),
-            Kind::MediaType        => row(415, 415, "Validation", BAD, "unsupported_media_type", false),
-            Kind::InvalidApiKey    => row(401, 401, "Unauthorized", BAD, "invalid_api_key", false),
-            Kind::UnknownPath      => row(404, 404, "Validation", BAD, "unknown_url", false),
-            Kind::MethodNotAllowed => row(405, 405, "Validation", BAD, "method_not_allowed", false),
-            Kind::ModelNotFound    => row(404, 404, "Validation", BAD, "model_not_found", false),
-            Kind::ModelLoad        => row(500, 424, "Backend", SERVER, "model_load_failed", false),
-            Kind::IndexNotFound    => row(404, 404, "Validation", BAD, "index_not_found", false),
-            Kind::IndexLoad        => row(500, 424, "Backend", SERVER, "index_load_failed", false),
-            Kind::ObjectNotFound   => row(404, 404, "Validation", BAD, "object_not_found", false),
+            ErrorKind::Empty            => spec(400, 400, "Empty", INVALID_REQUEST, "empty_input", false),
+            ErrorKind::InvalidJson      => spec(400, 400, "Validation", INVALID_REQUEST, "invalid_json", false),
+            ErrorKind::InvalidType     => spec(400, 422, "Validation", INVALID_REQUEST, "invalid_type", false),
+            ErrorKind::InvalidValue     => spec(400, 422, "Validation", INVALID_REQUEST, "invalid_value", false),
+            ErrorKind::TooLong          => spec(400, 422, "Validation", INVALID_REQUEST, "context_length_exceeded", false),
+            ErrorKind::BodyTooLarge     => spec(413, 413, "Validation", INVALID_REQUEST, "body_too_large", false),
+            ErrorKind::ResponseTooLarge    => spec(413, 413, "Validation", INVALID_REQUEST, "reply_too_large", false),
+            ErrorKind::UnsupportedMediaType        => spec(415, 415, "Validation", INVALID_REQUEST, "unsupported_media_type", false),
+            ErrorKind::InvalidApiKey    => spec(401, 401, "Unauthorized", INVALID_REQUEST, "invalid_api_key", false),
+            ErrorKind::NotFound      => spec(404, 404, "Validation", INVALID_REQUEST, "unknown_url", false),
+            ErrorKind::MethodNotAllowed => spec(405, 405, "Validation", INVALID_REQUEST, "method_not_allowed", false),
+            ErrorKind::ModelNotFound    => spec(404, 404, "Validation", INVALID_REQUEST, "model_not_found", false),
+            ErrorKind::ModelLoad        => spec(500, 424, "Backend", SERVER, "model_load_failed", false),
+            ErrorKind::IndexNotFound    => spec(404, 404, "Validation", INVALID_REQUEST, "index_not_found", false),
+            ErrorKind::IndexLoad        => spec(500, 424, "Backend", SERVER, "index_load_failed", false),
+            ErrorKind::ObjectNotFound   => spec(404, 404, "Validation", INVALID_REQUEST, "object_not_found", false),
             // A permission that is missing can be given.
-            Kind::ObjectDenied     => row(403, 403, "Validation", BAD, "object_denied", true),
-            Kind::ObjectReplaced   => row(409, 409, "Validation", BAD, "object_replaced", true),
-            Kind::Upstream         => row(502, 424, "Backend", SERVER, "upstream_error", true),
-            Kind::Overloaded       => row(503, 429, "Overloaded", SERVER, "overloaded", true),
-            Kind::Timeout          => row(504, 504, "Overloaded", SERVER, "timeout", true),
-            Kind::SlowBody         => row(408, 408, "Validation", BAD, "body_timeout", true),
-            Kind::ClientGone       => row(499, 499, "Validation", BAD, "client_gone", true),
-            Kind::UnsupportedEvent => row(400, 422, "Validation", BAD, "unsupported_event", false),
-            Kind::Io               => row(500, 424, "Backend", SERVER, "io_error", false),
-            Kind::Internal         => row(500, 424, "Backend", SERVER, "internal_error", false),
+            ErrorKind::ObjectDenied     => spec(403, 403, "Validation", INVALID_REQUEST, "object_denied", true),
+            ErrorKind::ObjectReplaced   => spec(409, 409, "Validation", INVALID_REQUEST, "object_replaced", true),
+            ErrorKind::Upstream         => spec(502, 424, "Backend", SERVER, "upstream_error", true),
+            ErrorKind::Overloaded       => spec(503, 429, "Overloaded", SERVER, "overloaded", true),
+            ErrorKind::Timeout          => spec(504, 504, "Overloaded", SERVER, "timeout", true),
+            ErrorKind::BodyTimeout         => spec(408, 408, "Validation", INVALID_REQUEST, "body_timeout", true),
+            ErrorKind::ClientClosedRequest       => spec(499, 499, "Validation", INVALID_REQUEST, "client_gone", true),
+            ErrorKind::UnsupportedEvent => spec(400, 422, "Validation", INVALID_REQUEST, "unsupported_event", false),
+            ErrorKind::Io               => spec(500, 424, "Backend", SERVER, "io_error", false),
+            ErrorKind::Internal         => spec(500, 424, "Backend", SERVER, "internal_error", false),
         }
     }
 
     /// The stable word for this kind.
     pub fn code(self) -> &'static str {
-        self.row().code
+        self.spec().code
     }
 
     /// The status on OpenAI's routes.
     pub fn status(self) -> u16 {
-        self.row().status
+        self.spec().status
     }
 
     /// The status on text-embeddings-inference's routes.
     pub fn tei_status(self) -> u16 {
-        self.row().tei_status
+        self.spec().tei_status
     }
 
     /// text-embeddings-inference's `error_type`.
     pub fn tei_type(self) -> &'static str {
-        self.row().tei_type
+        self.spec().tei_type
     }
 
     /// OpenAI's `type`.
     pub fn openai_type(self) -> &'static str {
-        self.row().openai_type
+        self.spec().openai_type
     }
 
     /// Whether the same request can succeed later.
-    pub fn retryable(self) -> bool {
-        self.row().retryable
+    pub fn is_retryable(self) -> bool {
+        self.spec().retryable
     }
 }
 
@@ -156,7 +156,7 @@ impl Kind {
 #[derive(Debug, Clone)]
 pub struct Error {
     /// What kind it is; decides the status.
-    pub kind: Kind,
+    pub kind: ErrorKind,
     /// What happened, in lower case, with the field, the value and the limit.
     pub message: String,
     /// The request field at fault, if it is one.
@@ -167,7 +167,7 @@ pub struct Error {
 const MAX_MESSAGE: usize = 300;
 
 /// A value as errors show it: its first hundred characters.
-pub fn shown(value: &str) -> String {
+pub fn truncate_for_display(value: &str) -> String {
     value.chars().take(100).collect()
 }
 
@@ -176,38 +176,38 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     /// An error of a kind, with its text.
-    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), param: None }
     }
 
     /// Names the request field at fault.
-    pub fn param(mut self, name: impl Into<String>) -> Self {
+    pub fn with_param(mut self, name: impl Into<String>) -> Self {
         self.param = Some(name.into());
         self
     }
 
     /// A value of the field `name` is outside its limits.
-    pub fn value(name: &str, message: impl Into<String>) -> Self {
-        Self::new(Kind::InvalidValue, message).param(name)
+    pub fn invalid_value(name: &str, message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::InvalidValue, message).with_param(name)
     }
 
     /// A model file cannot be used.
-    pub fn model(message: impl Into<String>) -> Self {
-        Self::new(Kind::ModelLoad, message)
+    pub fn invalid_model(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::ModelLoad, message)
     }
 
     /// A defect of ours.
     pub fn internal(message: impl Into<String>) -> Self {
-        Self::new(Kind::Internal, message)
+        Self::new(ErrorKind::Internal, message)
     }
 
     /// A file operation failed.
     pub fn io(what: &str, path: &std::path::Path, error: std::io::Error) -> Self {
-        Self::new(Kind::Io, format!("cannot {what} {}: {error}", path.display()))
+        Self::new(ErrorKind::Io, format!("cannot {what} {}: {error}", path.display()))
     }
 
     /// Cuts the text where a request's own value makes it long.
-    pub fn cut(mut self) -> Self {
+    pub fn truncate_message(mut self) -> Self {
         if let Some((at, _)) = self.message.char_indices().nth(MAX_MESSAGE) {
             self.message.truncate(at);
             self.message.push_str(" ...");
@@ -216,7 +216,7 @@ impl Error {
     }
 
     /// Puts `what: ` before the text, for instance the file that was being read.
-    pub fn context(mut self, what: impl std::fmt::Display) -> Self {
+    pub fn with_context(mut self, what: impl std::fmt::Display) -> Self {
         self.message = format!("{what}: {}", self.message);
         self
     }
@@ -244,9 +244,9 @@ impl From<tealight_kernels::Error> for Error {
         use tealight_kernels::Error as Refused;
         let message = error.to_string();
         match error {
-            Refused::Matrix(_) => Self::model(message),
-            Refused::Isa(_) => Self::value("TEALIGHT_ISA", message),
-            Refused::Graph(_) => Self::new(Kind::IndexLoad, message),
+            Refused::Matrix(_) => Self::invalid_model(message),
+            Refused::Isa(_) => Self::invalid_value("TEALIGHT_ISA", message),
+            Refused::Graph(_) => Self::new(ErrorKind::IndexLoad, message),
             Refused::GraphLibrary(_) => Self::internal(message),
         }
     }

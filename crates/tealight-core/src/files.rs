@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// Writes a file under a temporary name in the same folder, then renames it, keeping the mode of what was there. What is
 /// there and no file, such as a pipe or a device, is written to as it is.
-pub fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+pub fn write_atomic(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
     // The target of a link, so that the link stays one.
     let path = &path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
     let there = path.metadata().ok();

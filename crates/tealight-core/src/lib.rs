@@ -7,5 +7,5 @@ pub mod mmap;
 mod random;
 
 pub use deadline::Deadline;
-pub use error::{Error, Kind, Result, shown};
+pub use error::{Error, ErrorKind, Result, truncate_for_display};
 pub use random::random;

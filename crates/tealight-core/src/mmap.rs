@@ -9,11 +9,11 @@ use std::path::Path;
 ///
 /// # Errors
 /// The file cannot be opened, or is empty.
-pub fn map(path: &Path) -> Result<Bytes> {
+pub fn map_file(path: &Path) -> Result<Bytes> {
     let file = std::fs::File::open(path).map_err(|e| Error::io("open", path, e))?;
     let length = file.metadata().map_err(|e| Error::io("read", path, e))?.len();
     if length == 0 {
-        return Err(Error::model(format!("{}: the file is empty", path.display())));
+        return Err(Error::invalid_model(format!("{}: the file is empty", path.display())));
     }
     // SAFETY: the mapping is private and read-only, and lives as long as the `Bytes` that owns it. A file that another
     // process cuts short meanwhile would fault; models are written under another name and renamed, never changed.

@@ -6,7 +6,7 @@ use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use std::collections::HashSet;
 use std::path::Path;
-use tealight_core::{Error, Kind, Result};
+use tealight_core::{Error, ErrorKind, Result};
 use tealight_kernels::scoring::{HALVES, MOST4, ROWS, STEP, STEP4, Terms, Terms4};
 
 /// Values of a vector at most.
@@ -62,22 +62,22 @@ pub(super) fn floats(halves: &[u16], largest: f32) -> Vec<f32> {
 pub(super) fn fitted(vector: &[f32], dimension: usize, metric: Metric) -> Result<Vec<f32>> {
     if vector.len() != dimension {
         let message = format!("the vector has {} values, the index {dimension}", vector.len());
-        return Err(Error::value("vector", message));
+        return Err(Error::invalid_value("vector", message));
     }
     if let Some(i) = vector.iter().position(|v| !v.is_finite()) {
-        return Err(Error::value("vector", format!("the vector has the value {} at {i}", vector[i])));
+        return Err(Error::invalid_value("vector", format!("the vector has the value {} at {i}", vector[i])));
     }
     let length = vector.iter().map(|v| *v as f64 * *v as f64).sum::<f64>().sqrt();
     match metric {
         Metric::Cosine if length == 0.0 => {
-            Err(Error::value("vector", "the vector is all zeros, which has no direction for the metric cosine"))
+            Err(Error::invalid_value("vector", "the vector is all zeros, which has no direction for the metric cosine"))
         }
         Metric::Cosine => Ok(vector.iter().map(|v| (*v as f64 / length) as f32).collect()),
         Metric::Dot | Metric::L2 if length > MOST_LENGTH => {
             let message = format!(
                 "the vector has the length {length:e}, it must be at most {MOST_LENGTH:e} for products and distances"
             );
-            Err(Error::value("vector", message))
+            Err(Error::invalid_value("vector", message))
         }
         Metric::Dot | Metric::L2 => Ok(vector.to_vec()),
     }
@@ -90,7 +90,10 @@ impl Builder {
     /// The dimension is 0 or beyond [`MOST_VALUES`].
     pub fn new(model: Option<String>, dimension: usize, metric: Metric, precision: Precision) -> Result<Self> {
         if dimension == 0 || dimension > MOST_VALUES {
-            return Err(Error::value("dimension", format!("dimension is {dimension}, it must be 1 to {MOST_VALUES}")));
+            return Err(Error::invalid_value(
+                "dimension",
+                format!("dimension is {dimension}, it must be 1 to {MOST_VALUES}"),
+            ));
         }
         Ok(Self {
             model,
@@ -115,7 +118,7 @@ impl Builder {
     /// The vector has another number of values, one that is not finite, no direction where cosines are asked for, or a length beyond
     /// [`MOST_LENGTH`] where they are not; or the id was there before. The error names the id.
     pub fn add(&mut self, document: &Document, vector: &[f32]) -> Result<()> {
-        self.add_row(document, vector).map_err(|e| e.context(format_args!("document {:?}", document.id)))
+        self.add_row(document, vector).map_err(|e| e.with_context(format_args!("document {:?}", document.id)))
     }
 
     /// Whether a document of this id is there.
@@ -140,7 +143,7 @@ impl Builder {
 
     fn push(&mut self, document: &Document, row: &[f32], halves: &[u16], largest: f32) -> Result<()> {
         if !self.ids.insert(document.id.clone()) {
-            return Err(Error::value("id", "the id is there twice"));
+            return Err(Error::invalid_value("id", "the id is there twice"));
         }
         match self.precision {
             // They depend on the mean of all rows.
@@ -179,11 +182,11 @@ impl Builder {
     /// Writes the file.
     ///
     /// # Errors
-    /// [`Kind::Io`]; or there are more rows than are numbered.
+    /// [`ErrorKind::Io`]; or there are more rows than are numbered.
     pub fn write(self, path: &Path) -> Result<()> {
         let rows = self.rows();
         if u32::try_from(rows).is_err() {
-            return Err(Error::new(Kind::InvalidValue, format!("an index of {rows} rows is beyond its numbers")));
+            return Err(Error::new(ErrorKind::InvalidValue, format!("an index of {rows} rows is beyond its numbers")));
         }
         let header = Header::new(self.model, self.dimension, self.metric, self.precision, rows);
         let mut sections = match self.precision {

@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tealight_core::files::replace;
-use tealight_core::mmap::map;
-use tealight_core::{Error, Kind, Result};
+use tealight_core::files::write_atomic;
+use tealight_core::mmap::map_file;
+use tealight_core::{Error, ErrorKind, Result};
 
 const MAGIC: &[u8; 8] = b"TLINDEX\n";
 /// Files of other versions are refused.
@@ -139,17 +139,17 @@ pub struct File {
 }
 
 fn damaged(what: impl std::fmt::Display) -> Error {
-    Error::new(Kind::IndexLoad, format!("the index {what}"))
+    Error::new(ErrorKind::IndexLoad, format!("the index {what}"))
 }
 
 impl File {
     /// Opens a file; reads its header only.
     ///
     /// # Errors
-    /// [`Kind::IndexLoad`]: it is no index, of another version, cut, or its header is damaged. [`Kind::Io`].
+    /// [`ErrorKind::IndexLoad`]: it is no index, of another version, cut, or its header is damaged. [`ErrorKind::Io`].
     pub fn open(path: &Path) -> Result<Self> {
-        let bytes = map(path).map_err(|e| if e.kind == Kind::Io { e } else { damaged("file is empty") })?;
-        Self::of(bytes).map_err(|e| e.context(path.display()))
+        let bytes = map_file(path).map_err(|e| if e.kind == ErrorKind::Io { e } else { damaged("file is empty") })?;
+        Self::of(bytes).map_err(|e| e.with_context(path.display()))
     }
 
     fn of(bytes: Bytes) -> Result<Self> {
@@ -285,7 +285,7 @@ fn body_length(header: &Header) -> Result<usize> {
 /// Writes an index: under another name first, then renamed.
 ///
 /// # Errors
-/// [`Kind::Io`].
+/// [`ErrorKind::Io`].
 pub fn write(path: &Path, mut header: Header, sections: &[(Part, &[u8])]) -> Result<()> {
     let (mut end, mut sums, mut piece, mut left) = (0usize, vec![], crc32fast::Hasher::new(), PIECE);
     let mut add = |mut bytes: &[u8]| {
@@ -321,7 +321,7 @@ pub fn write(path: &Path, mut header: Header, sections: &[(Part, &[u8])]) -> Res
     for (at, value) in [(8, VERSION), (12, length), (16, sum)] {
         preamble[at..at + 4].copy_from_slice(&value.to_le_bytes());
     }
-    replace(path, |out| {
+    write_atomic(path, |out| {
         out.write_all(&preamble)?;
         out.write_all(&head)?;
         let mut end = 0usize;

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 use std::cmp::Ordering;
-use tealight_core::{Error, Result, shown};
+use tealight_core::{Error, Result, truncate_for_display};
 
 /// Filters inside filters beyond these are a mistake.
 const DEEPEST: usize = 16;
@@ -74,7 +74,10 @@ fn compare(a: &Value, b: &Value) -> Option<Ordering> {
 
 fn read(value: &Value, depth: usize) -> Result<Filter> {
     let Some(depth) = depth.checked_sub(1) else {
-        return Err(Error::value(FIELD, format!("filter goes deeper than {DEEPEST} filters inside each other")));
+        return Err(Error::invalid_value(
+            FIELD,
+            format!("filter goes deeper than {DEEPEST} filters inside each other"),
+        ));
     };
     let object = value.as_object().ok_or_else(|| wrong("filter", value, "an object"))?;
     let parts = object.iter().map(|(key, value)| match key.as_str() {
@@ -138,11 +141,14 @@ fn of_operator(field: &str, operator: &str, value: &Value) -> Result<Filter> {
 
 fn unknown(operator: &str) -> Error {
     let known = "$eq, $ne, $in, $nin, $gt, $gte, $lt, $lte, $exists, $and, $or, $not";
-    Error::value(FIELD, format!("filter has the operator {:?}; known: {known}", shown(operator)))
+    Error::invalid_value(FIELD, format!("filter has the operator {:?}; known: {known}", truncate_for_display(operator)))
 }
 
 fn wrong(what: &str, value: &Value, wanted: &str) -> Error {
-    Error::value(FIELD, format!("{} is {}, it must be {wanted}", shown(what), shown(&value.to_string())))
+    Error::invalid_value(
+        FIELD,
+        format!("{} is {}, it must be {wanted}", truncate_for_display(what), truncate_for_display(&value.to_string())),
+    )
 }
 
 #[cfg(test)]

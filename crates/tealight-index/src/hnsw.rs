@@ -5,7 +5,7 @@
 use super::file::Part;
 use super::top_k::Hit;
 use super::{Builder, Index};
-use tealight_core::{Error, Kind, Result};
+use tealight_core::{Error, ErrorKind, Result};
 use tealight_kernels::Cpu;
 use tealight_kernels::Isa;
 
@@ -42,7 +42,7 @@ mod without {
         /// # Errors
         /// This is a build without the feature `graph`.
         pub fn link(&mut self, _cpu: &Cpu) -> Result<()> {
-            Err(Error::new(Kind::InvalidValue, "graphs are not in this tealight: build it with --features graph"))
+            Err(Error::new(ErrorKind::InvalidValue, "graphs are not in this tealight: build it with --features graph"))
         }
     }
 }
@@ -140,7 +140,7 @@ mod with {
 
         /// Reads and checks all of the graph.
         fn open_graph(&self, isa: Isa) -> Result<Opened> {
-            let damaged = || Error::new(Kind::IndexLoad, "the index has a graph that cannot be read: it is cut");
+            let damaged = || Error::new(ErrorKind::IndexLoad, "the index has a graph that cannot be read: it is cut");
             let mut bytes = self.file.shared(Part::Graph)?;
             let step = bytes.first_chunk().map(|step| f32::from_le_bytes(*step)).ok_or_else(damaged)?;
             if bytes.len() < HEAD {

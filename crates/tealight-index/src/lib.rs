@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::ops::Range;
 use std::path::Path;
-use tealight_core::{Error, Kind, Result};
+use tealight_core::{Error, ErrorKind, Result};
 use tealight_kernels::Cpu;
 use tealight_kernels::scoring::{self, Group, HALVES, ROWS, STEP, STEP4, Terms, Terms4};
 use tealight_kernels::{Isa, binary as sign_scan, rowwise};
@@ -97,14 +97,14 @@ impl Index {
     /// Opens a file.
     ///
     /// # Errors
-    /// [`Kind::IndexLoad`], which says what is wrong with it; [`Kind::Io`].
+    /// [`ErrorKind::IndexLoad`], which says what is wrong with it; [`ErrorKind::Io`].
     pub fn open(path: &Path) -> Result<Self> {
         let this = Self {
             file: File::open(path)?,
             #[cfg(feature = "graph")]
             graph: hnsw::Place::default(),
         };
-        this.check_sizes().map_err(|e| e.context(path.display()))?;
+        this.check_sizes().map_err(|e| e.with_context(path.display()))?;
         Ok(this)
     }
 
@@ -112,7 +112,7 @@ impl Index {
         let header = &self.file.header;
         let (rows, d) = (header.rows, header.dimension);
         if d == 0 || d > build::MOST_VALUES {
-            return Err(Error::new(Kind::IndexLoad, format!("the index has the dimension {d}")));
+            return Err(Error::new(ErrorKind::IndexLoad, format!("the index has the dimension {d}")));
         }
         let blocks = rows.div_ceil(ROWS);
         let mut sizes = match header.precision {
@@ -137,7 +137,7 @@ impl Index {
             let found = self.file.count::<u8>(part)?;
             if found != expected {
                 let message = format!("the index has {found} bytes of {part:?}, {rows} rows need {expected}");
-                return Err(Error::new(Kind::IndexLoad, message));
+                return Err(Error::new(ErrorKind::IndexLoad, message));
             }
         }
         Ok(())
@@ -187,7 +187,7 @@ impl Index {
     /// Reads all of the file, and checks it.
     ///
     /// # Errors
-    /// [`Kind::IndexLoad`].
+    /// [`ErrorKind::IndexLoad`].
     pub fn check(&self) -> Result<()> {
         self.file.check_all()
     }
@@ -195,12 +195,12 @@ impl Index {
     /// The document of a row.
     ///
     /// # Errors
-    /// [`Kind::IndexLoad`]: the file is damaged there.
+    /// [`ErrorKind::IndexLoad`]: the file is damaged there.
     pub fn document(&self, row: usize) -> Result<Document> {
         let starts: &[u64] = self.file.values(Part::Starts, row..row + 2)?;
         let bytes = self.file.bytes(Part::Documents, starts[0] as usize..starts[1] as usize)?;
         serde_json::from_slice(bytes).map_err(|e| {
-            Error::new(Kind::IndexLoad, format!("the index has a document {row} that cannot be read: {e}"))
+            Error::new(ErrorKind::IndexLoad, format!("the index has a document {row} that cannot be read: {e}"))
         })
     }
 
@@ -227,7 +227,7 @@ impl Index {
     /// damaged.
     pub fn search(&self, cpu: &Cpu, search: &Search) -> Result<Vec<Found>> {
         if search.count == 0 || search.count > MOST {
-            return Err(Error::value("k", format!("k is {}, it must be 1 to {MOST}", search.count)));
+            return Err(Error::invalid_value("k", format!("k is {}, it must be 1 to {MOST}", search.count)));
         }
         let takes = |row: u32| self.takes(search.filter.as_ref(), row);
         let by_vector = |count| search.vector.map(|v| self.nearest(cpu, v, count, search.exact, &takes)).transpose();
@@ -241,7 +241,7 @@ impl Index {
                 fused([by_vector(both)?.unwrap_or_default(), by_words(both)?.unwrap_or_default()], search.count)
             }
             (None, None) => {
-                return Err(Error::new(Kind::InvalidShape, "there is neither a vector nor a text to search by"));
+                return Err(Error::new(ErrorKind::InvalidType, "there is neither a vector nor a text to search by"));
             }
         };
         let wanted = hits.into_iter().filter(|hit| search.min_score.is_none_or(|least| hit.score >= least));

@@ -18,7 +18,7 @@ use families::bert;
 use formats::gguf::{self, Gguf};
 use pipeline::{Pipeline, output_dimension};
 use std::path::{Path, PathBuf};
-use tealight_core::{Error, Kind, Result};
+use tealight_core::{Error, ErrorKind, Result};
 use tealight_kernels::Cpu;
 use tealight_kernels::rowwise;
 use tokenizer::{Source, Tokenizer};
@@ -93,19 +93,19 @@ impl Embedder {
     /// Loads a GGUF file, or a folder of a sentence-transformers model.
     ///
     /// # Errors
-    /// [`Kind::ModelLoad`] and [`Kind::Io`], which name the file and what in it is wrong.
+    /// [`ErrorKind::ModelLoad`] and [`ErrorKind::Io`], which name the file and what in it is wrong.
     pub fn load(cpu: &Cpu, path: &Path, precision: Precision) -> Result<Self> {
         let loaded = Parts::open(path, precision).and_then(|parts| {
             let _network = trace_span!("network").entered();
             let encoder = bert::Bert::new(cpu, parts.config, &parts.weights)?;
             Self::assemble(Box::new(encoder), parts.tokenizer, parts.pipeline, parts.about)
         });
-        loaded.map_err(|e| e.context(format_args!("model {}", path.display())))
+        loaded.map_err(|e| e.with_context(format_args!("model {}", path.display())))
     }
 
     fn assemble(encoder: Box<dyn Encoder>, tokenizer: Tokenizer, pipeline: Pipeline, about: About) -> Result<Self> {
         if tokenizer.vocabulary() > encoder.vocabulary() {
-            return Err(Error::model(format!(
+            return Err(Error::invalid_model(format!(
                 "the tokenizer has {} ids, the token table {} rows",
                 tokenizer.vocabulary(),
                 encoder.vocabulary()
@@ -114,7 +114,7 @@ impl Embedder {
         let dimension = output_dimension(&pipeline.dense, encoder.dimension())?;
         let this = Self { tokenizer, pipeline, about, encoder, dimension };
         if this.max_tokens() <= this.tokenizer.added() {
-            return Err(Error::model(format!(
+            return Err(Error::invalid_model(format!(
                 "the longest text is {} tokens, which leaves no room for text",
                 this.max_tokens()
             )));
@@ -187,7 +187,7 @@ fn finite(values: &[f32]) -> Result<()> {
     if values.iter().all(|v| v.is_finite()) {
         return Ok(());
     }
-    Err(Error::new(Kind::ModelLoad, "the model gave a value that is not a number: its weights are damaged"))
+    Err(Error::new(ErrorKind::ModelLoad, "the model gave a value that is not a number: its weights are damaged"))
 }
 
 /// A model file or folder, opened but not yet a network.
@@ -209,7 +209,7 @@ impl Parts {
 
     fn of_gguf(path: &Path, precision: Precision) -> Result<Self> {
         let header = trace_span!("file and header").entered();
-        let mut file = Gguf::parse(tealight_core::mmap::map(path)?)?;
+        let mut file = Gguf::parse(tealight_core::mmap::map_file(path)?)?;
         header.exit();
         let weights = Weights::new(std::mem::take(&mut file.tensors), precision);
         let key = "general.architecture";
@@ -230,8 +230,8 @@ impl Parts {
     }
 
     fn of_folder(folder: &Path, precision: Precision) -> Result<Self> {
-        let config =
-            pipeline::json(&folder.join("config.json"))?.ok_or_else(|| Error::model("config.json is missing"))?;
+        let config = pipeline::json(&folder.join("config.json"))?
+            .ok_or_else(|| Error::invalid_model("config.json is missing"))?;
         let architecture = config["model_type"].as_str().unwrap_or_default().to_string();
         check_architecture(&architecture)?;
         let (weights, file) = Weights::from_folder(folder, precision, bert::canonical)?;
@@ -246,5 +246,5 @@ fn check_architecture(architecture: &str) -> Result<()> {
     if architecture == bert::ARCHITECTURE {
         return Ok(());
     }
-    Err(Error::model(format!("the architecture is {architecture:?}; {:?} is supported", bert::ARCHITECTURE)))
+    Err(Error::invalid_model(format!("the architecture is {architecture:?}; {:?} is supported", bert::ARCHITECTURE)))
 }

@@ -1,6 +1,6 @@
 //! Whether a model fits into memory, asked before it is loaded: what does not would end the process without a word.
 
-use tealight_core::{Error, Kind, Result};
+use tealight_core::{Error, ErrorKind, Result};
 
 /// Bytes of a page of memory.
 const PAGE: u64 = 4096;
@@ -12,11 +12,11 @@ const BESIDES: u64 = 64 << 20;
 /// Checks that so many bytes of weights fit.
 ///
 /// # Errors
-/// [`Kind::ModelLoad`](tealight_core::Kind), with need and limit.
+/// [`ErrorKind::ModelLoad`](tealight_core::ErrorKind), with need and limit.
 pub(super) fn check(weights: u64) -> Result<()> {
     let (need, mib) = (weights + BESIDES, |bytes: u64| bytes.div_ceil(1 << 20));
     match available(0) {
-        Some(limit) if need > limit => Err(Error::model(format!(
+        Some(limit) if need > limit => Err(Error::invalid_model(format!(
             "needs {} MiB of memory with what is computed, {} MiB are there",
             mib(need),
             mib(limit)
@@ -28,7 +28,7 @@ pub(super) fn check(weights: u64) -> Result<()> {
 /// Checks that so many bytes fit beside what is there, such as the keys and values of a text. What is small is not looked at.
 ///
 /// # Errors
-/// [`Kind::InvalidValue`](tealight_core::Kind), with need and limit.
+/// [`ErrorKind::InvalidValue`](tealight_core::ErrorKind), with need and limit.
 pub(super) fn check_more(bytes: u64) -> Result<()> {
     if bytes < SMALL {
         return Ok(());
@@ -39,7 +39,7 @@ pub(super) fn check_more(bytes: u64) -> Result<()> {
     match available(pages.unwrap_or(0) * PAGE) {
         Some(left) if bytes > left => {
             let message = format!("the text needs {} MiB of memory, {} MiB are left", mib(bytes), mib(left));
-            Err(Error::new(Kind::TooLong, message))
+            Err(Error::new(ErrorKind::TooLong, message))
         }
         _ => Ok(()),
     }

@@ -7,7 +7,7 @@ use super::{Batch, Parts, bert};
 use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
-use tealight_core::files::replace;
+use tealight_core::files::write_atomic;
 use tealight_core::{Error, Result};
 use tealight_kernels::Cpu;
 
@@ -37,8 +37,9 @@ const TEXTS: usize = 64;
 /// The model cannot be loaded, is packed already, has a size that cannot be packed, or the file cannot be written.
 pub fn pack(cpu: &Cpu, source: &Path, labels: &Labels, calibration: Option<&str>, output: &Path) -> Result<()> {
     let packed = Packing::of(cpu, source, labels, calibration.unwrap_or(CALIBRATION));
-    let Packing { metadata, tensors } = packed.map_err(|e| e.context(format_args!("model {}", source.display())))?;
-    replace(output, |out| gguf::write(out, &metadata, &tensors))
+    let Packing { metadata, tensors } =
+        packed.map_err(|e| e.with_context(format_args!("model {}", source.display())))?;
+    write_atomic(output, |out| gguf::write(out, &metadata, &tensors))
 }
 
 /// What goes into a packed file.
@@ -52,7 +53,7 @@ impl Packing {
         let Parts { config, weights, file, tokenizer, source: tokens, pipeline, about } =
             Parts::open(source, Precision::F32)?;
         if weights.packed("token_embd.weight").is_some() {
-            return Err(Error::model("is packed already; pack what it was made from"));
+            return Err(Error::invalid_model("is packed already; pack what it was made from"));
         }
         let labels = Labels {
             name: labels.name.clone().or(about.name),
@@ -66,7 +67,7 @@ impl Packing {
             texts.map(|text| Ok(tokenizer.cut(&tokenizer.surround(&tokenizer.ids(text)?), limit, Direction::Right)));
         let ids = ids.collect::<Result<Vec<_>>>()?;
         if ids.is_empty() {
-            return Err(Error::value("calibration", "calibration has no texts"));
+            return Err(Error::invalid_value("calibration", "calibration has no texts"));
         }
         // A few texts at a time: memory must not grow with the calibration.
         let batches: Vec<_> = ids.chunks(TEXTS).map(|ids| Batch::new(ids.iter().map(Vec::as_slice))).collect();
@@ -118,6 +119,6 @@ pub(super) fn general(architecture: &str, labels: &Labels, weights_sha256: &str)
 
 /// The sha256 of a file, in hexadecimal.
 pub fn sha256(path: &Path) -> Result<String> {
-    let bytes = tealight_core::mmap::map(path)?;
+    let bytes = tealight_core::mmap::map_file(path)?;
     Ok(Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect())
 }

@@ -6,7 +6,7 @@ use crate::int8::{Activation, Dense, Pooling};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
-use tealight_core::mmap::map;
+use tealight_core::mmap::map_file;
 use tealight_core::{Error, Result};
 
 /// The steps before and after an encoder.
@@ -33,7 +33,7 @@ pub(super) fn json(path: &Path) -> Result<Option<Value>> {
         Err(e) => Err(Error::io("read", path, e)),
         Ok(text) => serde_json::from_slice(&text)
             .map(Some)
-            .map_err(|e| Error::model(format!("{} is not JSON: {e}", path.display()))),
+            .map_err(|e| Error::invalid_model(format!("{} is not JSON: {e}", path.display()))),
     }
 }
 
@@ -54,7 +54,7 @@ impl Pipeline {
             }
             return Ok(this);
         };
-        let modules = modules.as_array().ok_or_else(|| Error::model("modules.json is not a list"))?;
+        let modules = modules.as_array().ok_or_else(|| Error::invalid_model("modules.json is not a list"))?;
         for module in modules {
             let kind = module["type"].as_str().unwrap_or_default();
             let path = folder.join(module["path"].as_str().unwrap_or_default());
@@ -64,7 +64,11 @@ impl Pipeline {
                 "Pooling" => this.pooling = pooling_of(&required(&path.join("config.json"))?)?,
                 "Dense" => this.dense.push(read_dense(&path)?),
                 "Normalize" => this.normalize = true,
-                _ => return Err(Error::model(format!("modules.json has the module {kind:?}, which is not supported"))),
+                _ => {
+                    return Err(Error::invalid_model(format!(
+                        "modules.json has the module {kind:?}, which is not supported"
+                    )));
+                }
             }
         }
         Ok(this)
@@ -98,7 +102,7 @@ impl Pipeline {
     fn check_default(&self) -> Result<()> {
         match &self.default_prompt {
             Some(name) if !self.prompts.contains_key(name) => {
-                Err(Error::model(format!("default_prompt_name is {name:?}, which is not one of the prompts")))
+                Err(Error::invalid_model(format!("default_prompt_name is {name:?}, which is not one of the prompts")))
             }
             _ => Ok(()),
         }
@@ -113,8 +117,9 @@ impl Pipeline {
             max_tokens: file.integer("tealight.max_tokens")?.map(|n| n as usize),
             prompts: match file.string("tealight.prompts")? {
                 None => BTreeMap::new(),
-                Some(text) => serde_json::from_str(text)
-                    .map_err(|e| Error::model(format!("GGUF key \"tealight.prompts\" is not a map of strings: {e}")))?,
+                Some(text) => serde_json::from_str(text).map_err(|e| {
+                    Error::invalid_model(format!("GGUF key \"tealight.prompts\" is not a map of strings: {e}"))
+                })?,
             },
             default_prompt: file.string("tealight.default_prompt")?.map(str::to_string),
         };
@@ -165,7 +170,7 @@ impl Pipeline {
 }
 
 fn required(path: &Path) -> Result<Value> {
-    json(path)?.ok_or_else(|| Error::model(format!("{} is missing", path.display())))
+    json(path)?.ok_or_else(|| Error::invalid_model(format!("{} is missing", path.display())))
 }
 
 /// Both schemas of sentence-transformers: five switches, or since 5.4 one name.
@@ -174,11 +179,11 @@ fn pooling_of(config: &Value) -> Result<Pooling> {
     // A list joins several poolings end to end; a list of one is that one.
     let mode = if mode.as_array().is_some_and(|m| m.len() == 1) { &mode[0] } else { mode };
     if mode.is_array() {
-        return Err(Error::model(format!("pooling_mode is {mode}; joined poolings are not supported")));
+        return Err(Error::invalid_model(format!("pooling_mode is {mode}; joined poolings are not supported")));
     }
     if let Some(name) = mode.as_str() {
         return Pooling::named(name)
-            .ok_or_else(|| Error::model(format!("pooling_mode is {name:?}, which is not supported")));
+            .ok_or_else(|| Error::invalid_model(format!("pooling_mode is {name:?}, which is not supported")));
     }
     let keys = [
         ("pooling_mode_cls_token", Pooling::Cls),
@@ -190,7 +195,7 @@ fn pooling_of(config: &Value) -> Result<Pooling> {
     let on: Vec<_> = keys.iter().filter(|(key, _)| config[key] == true).collect();
     match on[..] {
         [(_, pooling)] if config["pooling_mode_weightedmean_tokens"] != true => Ok(*pooling),
-        _ => Err(Error::model(format!(
+        _ => Err(Error::invalid_model(format!(
             "the pooling config must switch on exactly one of cls, mean, max, lasttoken and mean_sqrt_len; it is {config}"
         ))),
     }
@@ -200,10 +205,10 @@ fn read_dense(folder: &Path) -> Result<Dense> {
     let config = required(&folder.join("config.json"))?;
     let size = |key: &str| {
         let n = config[key].as_u64().map(|n| n as usize).filter(|n| *n > 0);
-        n.ok_or_else(|| Error::model(format!("{}: {key} is not a positive number", folder.display())))
+        n.ok_or_else(|| Error::invalid_model(format!("{}: {key} is not a positive number", folder.display())))
     };
     let (k, n) = (size("in_features")?, size("out_features")?);
-    let file = map(&folder.join("model.safetensors"))?;
+    let file = map_file(&folder.join("model.safetensors"))?;
     let weights = Weights::from_safetensors(&file, Precision::F32, |name| Some(name.to_string()))?;
     let bias = config["bias"] != false;
     Ok(Dense {
@@ -220,7 +225,7 @@ fn activation_of(name: &str) -> Result<Activation> {
         "Tanh" => Ok(Activation::Tanh),
         "GELU" => Ok(Activation::Gelu),
         "ReLU" => Ok(Activation::Relu),
-        _ => Err(Error::model(format!("the activation function {name:?} is not supported"))),
+        _ => Err(Error::invalid_model(format!("the activation function {name:?} is not supported"))),
     }
 }
 
@@ -244,9 +249,9 @@ fn llama_cpp_pooling(pooling: Pooling) -> Option<u32> {
 
 fn pooling_from_gguf(file: &Gguf, architecture: &str) -> Result<Option<Pooling>> {
     if let Some(name) = file.string("tealight.pooling")? {
-        return Pooling::named(name)
-            .map(Some)
-            .ok_or_else(|| Error::model(format!("GGUF key \"tealight.pooling\" is {name:?}, which is not known")));
+        return Pooling::named(name).map(Some).ok_or_else(|| {
+            Error::invalid_model(format!("GGUF key \"tealight.pooling\" is {name:?}, which is not known"))
+        });
     }
     let key = format!("{architecture}.pooling_type");
     match file.integer(&key)? {
@@ -254,7 +259,9 @@ fn pooling_from_gguf(file: &Gguf, architecture: &str) -> Result<Option<Pooling>>
         Some(1) => Ok(Some(Pooling::Mean)),
         Some(2) => Ok(Some(Pooling::Cls)),
         Some(3) => Ok(Some(Pooling::LastToken)),
-        Some(n) => Err(Error::model(format!("GGUF key {key:?} is {n}; 1 (mean), 2 (cls) and 3 (last) are supported"))),
+        Some(n) => {
+            Err(Error::invalid_model(format!("GGUF key {key:?} is {n}; 1 (mean), 2 (cls) and 3 (last) are supported")))
+        }
     }
 }
 
@@ -278,7 +285,7 @@ pub fn output_dimension(dense: &[Dense], d: usize) -> Result<usize> {
     dense.iter().enumerate().try_fold(d, |d, (i, layer)| {
         let fits = !layer.bias.is_empty() && layer.weight.len() == layer.bias.len() * d;
         if !fits {
-            return Err(Error::model(format!(
+            return Err(Error::invalid_model(format!(
                 "dense layer {i} has {} weights for {d} inputs and {} outputs",
                 layer.weight.len(),
                 layer.bias.len()

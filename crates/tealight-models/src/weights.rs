@@ -8,7 +8,7 @@ use candle_core::quantized::GgmlDType;
 use safetensors::SafeTensors;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use tealight_core::mmap::map;
+use tealight_core::mmap::map_file;
 use tealight_core::{Error, Result};
 
 /// The weights of a folder in one file, and the list of the files where they are in several.
@@ -73,34 +73,39 @@ impl Weights {
     ) -> Result<(Self, PathBuf)> {
         let one = folder.join(WHOLE);
         if one.exists() {
-            return Ok((Self::from_safetensors(&map(&one)?, precision, rename)?, one));
+            return Ok((Self::from_safetensors(&map_file(&one)?, precision, rename)?, one));
         }
         let list = folder.join(INDEX);
         let missing =
-            || Error::model(format!("{WHOLE} is missing, and so is {INDEX}; other weight files are not read"));
+            || Error::invalid_model(format!("{WHOLE} is missing, and so is {INDEX}; other weight files are not read"));
         let index = json(&list)?.ok_or_else(missing)?;
-        let files =
-            index["weight_map"].as_object().ok_or_else(|| Error::model(format!("{INDEX} has no weight_map")))?;
+        let files = index["weight_map"]
+            .as_object()
+            .ok_or_else(|| Error::invalid_model(format!("{INDEX} has no weight_map")))?;
         // Each once, and only files of the folder itself.
         let names: BTreeSet<&str> =
             files.values().filter_map(|name| Path::new(name.as_str()?).file_name()?.to_str()).collect();
         let mut this = Self { tensors: HashMap::new(), precision };
         for name in names {
-            this.add(&map(&folder.join(name))?, &rename).map_err(|e| e.context(name))?;
+            this.add(&map_file(&folder.join(name))?, &rename).map_err(|e| e.with_context(name))?;
         }
         Ok((this, list))
     }
 
     fn add(&mut self, file: &Bytes, rename: impl Fn(&str) -> Option<String>) -> Result<()> {
         let parsed =
-            SafeTensors::deserialize(file).map_err(|e| Error::model(format!("not a safetensors file: {e}")))?;
+            SafeTensors::deserialize(file).map_err(|e| Error::invalid_model(format!("not a safetensors file: {e}")))?;
         for (name, view) in parsed.iter() {
             let Some(renamed) = rename(name) else { continue };
             let dtype = match view.dtype() {
                 safetensors::Dtype::F32 => GgmlDType::F32,
                 safetensors::Dtype::F16 => GgmlDType::F16,
                 safetensors::Dtype::BF16 => GgmlDType::BF16,
-                other => return Err(Error::model(format!("tensor {name:?} is {other:?}; F32, F16 and BF16 are read"))),
+                other => {
+                    return Err(Error::invalid_model(format!(
+                        "tensor {name:?} is {other:?}; F32, F16 and BF16 are read"
+                    )));
+                }
             };
             let (shape, data) = (view.shape().to_vec(), file.slice_ref(view.data()));
             self.tensors.insert(renamed, TensorData { shape, dtype: Dtype::Ggml(dtype), data });
@@ -145,18 +150,20 @@ impl Weights {
     }
 
     fn find(&self, name: &str) -> Result<&TensorData> {
-        self.tensors.get(name).ok_or_else(|| Error::model(format!("tensor {name:?} is missing")))
+        self.tensors.get(name).ok_or_else(|| Error::invalid_model(format!("tensor {name:?} is missing")))
     }
 
     /// The format and the bytes of a tensor of numbers.
     fn numbers(&self, name: &str, expected: &[usize]) -> Result<(GgmlDType, &Bytes)> {
         let TensorData { shape, dtype, data } = self.find(name)?;
         if shape != expected {
-            return Err(Error::model(format!("tensor {name:?} has the shape {shape:?}, expected {expected:?}")));
+            return Err(Error::invalid_model(format!(
+                "tensor {name:?} has the shape {shape:?}, expected {expected:?}"
+            )));
         }
         match dtype {
             Dtype::Ggml(dtype) => Ok((*dtype, data)),
-            Dtype::I8 => Err(Error::model(format!("tensor {name:?} is I8, expected numbers of another type"))),
+            Dtype::I8 => Err(Error::invalid_model(format!("tensor {name:?} is I8, expected numbers of another type"))),
         }
     }
 
@@ -169,7 +176,7 @@ impl Weights {
         let values = decode(dtype, data, shape.iter().product()).map_err(|e| named(name, e))?;
         match values.iter().position(|v| !v.is_finite()) {
             None => Ok(values),
-            Some(i) => Err(Error::model(format!("tensor {name:?} has the value {} at {i}", values[i]))),
+            Some(i) => Err(Error::invalid_model(format!("tensor {name:?} has the value {} at {i}", values[i]))),
         }
     }
 
@@ -207,5 +214,5 @@ pub fn packed_name(name: &str) -> String {
 }
 
 fn named(name: &str, error: Error) -> Error {
-    error.context(format_args!("tensor {name:?}"))
+    error.with_context(format_args!("tensor {name:?}"))
 }

@@ -74,12 +74,12 @@ fn check_search(given: &Given, index: &Index, query: &[f32], isa: Isa) {
     let takes = |row: usize| filter.as_ref().is_none_or(|f| f.takes(&index.document(row).unwrap().metadata));
     let mut taken: Vec<f64> = all.iter().filter(|(_, row)| takes(*row)).map(|((score, _), _)| *score).collect();
     taken.sort_by(|a, b| b.total_cmp(a));
-    let shown = || format!("{:?} {:?} {} {hits:?} {taken:?} {query:?}", given.metric, given.precision, isa.name());
-    assert_eq!(hits.len(), taken.len().min(given.k), "{}", shown());
-    assert!(hits.is_sorted_by(|a, b| (b.score, a.row) < (a.score, b.row)), "{}", shown());
+    let truncate_for_display = || format!("{:?} {:?} {} {hits:?} {taken:?} {query:?}", given.metric, given.precision, isa.name());
+    assert_eq!(hits.len(), taken.len().min(given.k), "{}", truncate_for_display());
+    assert!(hits.is_sorted_by(|a, b| (b.score, a.row) < (a.score, b.row)), "{}", truncate_for_display());
     let near = |hit: &Found, score: f64| (f64::from(hit.score) - score).abs() <= tolerance;
-    assert!(hits.iter().all(|hit| takes(hit.row) && near(hit, all[hit.row].0.0)), "{}", shown());
+    assert!(hits.iter().all(|hit| takes(hit.row) && near(hit, all[hit.row].0.0)), "{}", truncate_for_display());
     if taken.len() <= rescored(given.precision) {
-        assert!(hits.iter().zip(&taken).all(|(hit, score)| near(hit, *score)), "{}", shown());
+        assert!(hits.iter().zip(&taken).all(|(hit, score)| near(hit, *score)), "{}", truncate_for_display());
     }
 }

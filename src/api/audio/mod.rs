@@ -75,7 +75,7 @@ pub fn embeddings(call: &Call) -> Result<Reply> {
     let options = fields.options(Task::Transcribe)?;
     let check = Check { model: fields.embedding_model.clone(), dimensions: fields.dimensions, prompt: None };
     call.engine.run(check, call.deadline).map_err(|e| match e.param.as_deref() {
-        Some("model") => e.param("embedding_model"),
+        Some("model") => e.with_param("embedding_model"),
         _ => e,
     })?;
     let progress = &mut |_: &[_], _, _| call.sink.map_or(Ok(()), Sink::check);

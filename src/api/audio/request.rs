@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use std::time::Duration;
 use tealight_audio::Voices;
-use tealight_core::{Error, Kind, Result, shown};
+use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 use tealight_models::families::whisper::language_code;
 use tealight_models::tasks::transcribe::{Options, Task};
 
@@ -104,16 +104,21 @@ impl Request {
         let name = fields.response_format.as_deref().unwrap_or("json");
         let form = Form::named(name).ok_or_else(|| {
             let known = Form::ALL.map(Form::name).join(", ");
-            Error::value("response_format", format!("response_format is {:?}; known: {known}", shown(name)))
+            Error::invalid_value(
+                "response_format",
+                format!("response_format is {:?}; known: {known}", truncate_for_display(name)),
+            )
         })?;
         let file = match (file, fields.file.take(), &fields.uri) {
             (Some(_), _, Some(_)) | (_, Some(_), Some(_)) => {
-                return Err(Error::value("uri", "the request has both a file and a uri"));
+                return Err(Error::invalid_value("uri", "the request has both a file and a uri"));
             }
             (Some(file), ..) => file,
             (None, Some(text), _) => base64(&text)?,
             (None, None, Some(uri)) => object(call, uri)?,
-            (None, None, None) => return Err(Error::new(Kind::InvalidShape, "the request has no file").param("file")),
+            (None, None, None) => {
+                return Err(Error::new(ErrorKind::InvalidType, "the request has no file").with_param("file"));
+            }
         };
         Ok(Self { fields, file, form })
     }
@@ -125,7 +130,7 @@ fn base64(text: &str) -> Result<Bytes> {
         true => BASE64_STANDARD.decode(text.split_ascii_whitespace().collect::<String>()),
         false => BASE64_STANDARD.decode(text.trim()),
     };
-    bytes.map(Bytes::from).map_err(|e| Error::value("file", format!("file is not base64: {e}")))
+    bytes.map(Bytes::from).map_err(|e| Error::invalid_value("file", format!("file is not base64: {e}")))
 }
 
 fn object(call: &Call, uri: &str) -> Result<Bytes> {
@@ -139,8 +144,9 @@ fn of_form(content_type: &str, body: &Bytes) -> Result<(AudioRequest, Option<Byt
             file = Some(part.content);
             continue;
         }
-        let text = String::from_utf8(part.content.to_vec())
-            .map_err(|_| Error::value(&part.name, format!("{} is not UTF-8", shown(&part.name))))?;
+        let text = String::from_utf8(part.content.to_vec()).map_err(|_| {
+            Error::invalid_value(&part.name, format!("{} is not UTF-8", truncate_for_display(&part.name)))
+        })?;
         set(&mut fields, &part.name, text)?;
     }
     Ok((fields, file))
@@ -167,7 +173,8 @@ fn set(fields: &mut AudioRequest, name: &str, text: String) -> Result<()> {
         "encoding_format" => {
             let found = Encoding::ALL.into_iter().find(|e| e.name() == text);
             let known = Encoding::ALL.map(Encoding::name).join(", ");
-            let wrong = || Error::value(name, format!("{name} is {:?}; known: {known}", shown(&text)));
+            let wrong =
+                || Error::invalid_value(name, format!("{name} is {:?}; known: {known}", truncate_for_display(&text)));
             fields.encoding_format = Some(found.ok_or_else(wrong)?);
         }
         "timestamp_granularities" | "timestamp_granularities[]" => {
@@ -176,7 +183,7 @@ fn set(fields: &mut AudioRequest, name: &str, text: String) -> Result<()> {
         "chunking_strategy" => {
             // Text, or JSON of an object in a field.
             fields.chunking_strategy = Some(match text.trim_start().starts_with('{') {
-                true => Chunking::Voices(parse(text.as_bytes()).map_err(|e| e.context(name).param(name))?),
+                true => Chunking::Voices(parse(text.as_bytes()).map_err(|e| e.with_context(name).with_param(name))?),
                 false => Chunking::Named(text),
             });
         }
@@ -195,7 +202,7 @@ fn set_voices(fields: &mut AudioRequest, name: &str, part: &str, text: String) -
     let Chunking::Voices(voices) =
         fields.chunking_strategy.get_or_insert_with(|| Chunking::Voices(ServerVad::default()))
     else {
-        return Err(Error::value("chunking_strategy", "chunking_strategy is both a name and an object"));
+        return Err(Error::invalid_value("chunking_strategy", "chunking_strategy is both a name and an object"));
     };
     match part {
         "type" => voices.kind = Some(text),
@@ -208,7 +215,8 @@ fn set_voices(fields: &mut AudioRequest, name: &str, part: &str, text: String) -
 }
 
 fn number<T: std::str::FromStr>(name: &str, text: &str, what: &str) -> Result<T> {
-    let wrong = |_| Error::value(name, format!("{name} is {:?}, it must be {what}", shown(text)));
+    let wrong =
+        |_| Error::invalid_value(name, format!("{name} is {:?}, it must be {what}", truncate_for_display(text)));
     text.trim().parse().map_err(wrong)
 }
 
@@ -216,7 +224,10 @@ fn flag(name: &str, text: &str) -> Result<bool> {
     match text.trim().to_ascii_lowercase().as_str() {
         "true" | "1" => Ok(true),
         "false" | "0" => Ok(false),
-        _ => Err(Error::value(name, format!("{name} is {:?}, it must be true or false", shown(text)))),
+        _ => Err(Error::invalid_value(
+            name,
+            format!("{name} is {:?}, it must be true or false", truncate_for_display(text)),
+        )),
     }
 }
 
@@ -230,8 +241,11 @@ impl AudioRequest {
     pub(super) fn options(&self, task: Task) -> Result<Options> {
         for granularity in self.timestamp_granularities.iter().flatten() {
             if !matches!(granularity.as_str(), "segment" | "word") {
-                let message = format!("timestamp_granularities has {:?}; known: segment, word", shown(granularity));
-                return Err(Error::value("timestamp_granularities", message));
+                let message = format!(
+                    "timestamp_granularities has {:?}; known: segment, word",
+                    truncate_for_display(granularity)
+                );
+                return Err(Error::invalid_value("timestamp_granularities", message));
             }
         }
         let language = self.language.as_deref().filter(|l| !l.trim().is_empty()).map(language_code);
@@ -250,7 +264,10 @@ impl AudioRequest {
     fn beams(&self) -> Result<usize> {
         match self.beam_size.unwrap_or(1) {
             beams @ 1..=MOST_BEAMS => Ok(beams),
-            other => Err(Error::value("beam_size", format!("beam_size is {other}, it must be from 1 to {MOST_BEAMS}"))),
+            other => Err(Error::invalid_value(
+                "beam_size",
+                format!("beam_size is {other}, it must be from 1 to {MOST_BEAMS}"),
+            )),
         }
     }
 
@@ -268,11 +285,13 @@ impl AudioRequest {
             }
             Some(other) => {
                 let other = match other {
-                    Chunking::Named(name) => shown(name),
-                    Chunking::Voices(vad) => format!("of the type {}", shown(vad.kind.as_deref().unwrap_or("null"))),
+                    Chunking::Named(name) => truncate_for_display(name),
+                    Chunking::Voices(vad) => {
+                        format!("of the type {}", truncate_for_display(vad.kind.as_deref().unwrap_or("null")))
+                    }
                 };
                 let message = format!("chunking_strategy is {other:?}; known: auto, an object of the type server_vad");
-                Err(Error::value("chunking_strategy", message))
+                Err(Error::invalid_value("chunking_strategy", message))
             }
         }
     }
@@ -281,6 +300,6 @@ impl AudioRequest {
 fn within(name: &str, value: f32, most: f32) -> Result<()> {
     match (0.0..=most).contains(&value) {
         true => Ok(()),
-        false => Err(Error::value(name, format!("{name} is {value}, it must be from 0 to {most}"))),
+        false => Err(Error::invalid_value(name, format!("{name} is {value}, it must be from 0 to {most}"))),
     }
 }

@@ -7,7 +7,7 @@ use crate::engine::generate::{Answer, Chance, Prompt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tealight_core::{Error, Kind, Result, shown};
+use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 use tealight_models::families::llama::Tokens;
 
 /// `POST /v1/chat/completions`.
@@ -52,10 +52,15 @@ impl ResponseFormat {
             ("json_schema", Some(about)) if about["schema"].is_object() || about["schema"].is_boolean() => {
                 Ok(Some(about["schema"].clone()))
             }
-            ("json_schema", _) => Err(Error::value("response_format", "response_format has no json_schema.schema")),
+            ("json_schema", _) => {
+                Err(Error::invalid_value("response_format", "response_format has no json_schema.schema"))
+            }
             (other, _) => {
-                let message = format!("response_format is {:?}; known: text, json_object, json_schema", shown(other));
-                Err(Error::value("response_format", message))
+                let message = format!(
+                    "response_format is {:?}; known: text, json_object, json_schema",
+                    truncate_for_display(other)
+                );
+                Err(Error::invalid_value("response_format", message))
             }
         }
     }
@@ -106,12 +111,12 @@ pub struct ChatMessage {
 pub fn chat(call: &Call) -> Result<Reply> {
     let request: ChatRequest = parse(call.body)?;
     if request.messages.is_empty() {
-        return Err(Error::new(Kind::Empty, "messages has 0 messages").param("messages"));
+        return Err(Error::new(ErrorKind::Empty, "messages has 0 messages").with_param("messages"));
     }
     let messages = request.messages.iter().enumerate().map(|(i, m)| message(i, m)).collect::<Result<_>>()?;
     let count = top("top_logprobs", request.top_logprobs)?;
     if request.tools.as_ref().is_some_and(|tools| !tools.is_array()) {
-        return Err(Error::value("tools", "tools must be a list of functions"));
+        return Err(Error::invalid_value("tools", "tools must be a list of functions"));
     }
     let texts = Texts {
         model: request.model,
@@ -178,7 +183,7 @@ fn logprobs(tokens: &Tokens, chances: &[Chance]) -> Value {
 /// A message as templates read it: parts of content become one text.
 fn message(index: usize, message: &Value) -> Result<Value> {
     let field = format!("messages[{index}]");
-    let wrong = |what: &str| Error::new(Kind::InvalidShape, format!("{field}{what}")).param("messages");
+    let wrong = |what: &str| Error::new(ErrorKind::InvalidType, format!("{field}{what}")).with_param("messages");
     if !message["role"].is_string() {
         return Err(wrong(" has no role"));
     }

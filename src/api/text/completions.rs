@@ -8,7 +8,7 @@ use crate::engine::generate::{Answer, Chance, Prompt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use tealight_core::{Error, Kind, Result};
+use tealight_core::{Error, ErrorKind, Result};
 use tealight_models::families::llama::Tokens;
 
 /// As OpenAI has it.
@@ -72,19 +72,19 @@ pub struct CompletionChoice {
 pub fn completions(call: &Call) -> Result<Reply> {
     let request: CompletionRequest = parse(call.body)?;
     if request.suffix.as_deref().is_some_and(|suffix| !suffix.is_empty()) {
-        return Err(Error::value("suffix", "suffix is given; these models write at the end of a text only"));
+        return Err(Error::invalid_value("suffix", "suffix is given; these models write at the end of a text only"));
     }
     let n = request.options.texts()?;
     if let Some(best) = request.best_of.filter(|best| *best != n) {
-        return Err(Error::value("best_of", format!("best_of is {best}, it must be n, which is {n}")));
+        return Err(Error::invalid_value("best_of", format!("best_of is {best}, it must be n, which is {n}")));
     }
     if request.response_format.is_some_and(|format| format["type"] != "text") {
         let message = "response_format is given; /v1/chat/completions keeps to it";
-        return Err(Error::value("response_format", message));
+        return Err(Error::invalid_value("response_format", message));
     }
     let prompts: Vec<Prompt> = request.prompt.0.into_iter().map(prompt).collect();
     if prompts.is_empty() {
-        return Err(Error::new(Kind::Empty, "prompt has 0 texts").param("prompt"));
+        return Err(Error::new(ErrorKind::Empty, "prompt has 0 texts").with_param("prompt"));
     }
     let texts = Texts {
         model: request.model,

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
-use tealight_core::{Error, Kind, Result, shown};
+use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 use tealight_models::families::llama::{Llama, Sampling, Tokens};
 
 /// Texts of one request are written one after another.
@@ -117,7 +117,10 @@ impl Options {
         let base = Sampling::default();
         let bias = self.logit_bias.iter().flatten().map(|(id, bias)| match id.trim().parse() {
             Ok(id) => Ok((id, *bias)),
-            Err(_) => Err(Error::value("logit_bias", format!("logit_bias has {:?}, which is no token id", shown(id)))),
+            Err(_) => Err(Error::invalid_value(
+                "logit_bias",
+                format!("logit_bias has {:?}, which is no token id", truncate_for_display(id)),
+            )),
         });
         Ok(Sampling {
             temperature: self.temperature.unwrap_or(base.temperature),
@@ -143,11 +146,11 @@ impl Options {
             Some(OneOrMany::Many(stops)) => stops.clone(),
         };
         if stops.iter().any(String::is_empty) {
-            return Err(Error::value("stop", "stop has an empty text, which ends every text"));
+            return Err(Error::invalid_value("stop", "stop has an empty text, which ends every text"));
         }
         match stops.len() {
             0..=MOST_STOPS => Ok(stops),
-            count => Err(Error::value("stop", format!("stop has {count} texts, the limit is {MOST_STOPS}"))),
+            count => Err(Error::invalid_value("stop", format!("stop has {count} texts, the limit is {MOST_STOPS}"))),
         }
     }
 
@@ -155,7 +158,7 @@ impl Options {
     fn texts(&self) -> Result<usize> {
         match self.n.unwrap_or(1) {
             n @ 1..=MOST_TEXTS => Ok(n),
-            n => Err(Error::value("n", format!("n is {n}, it must be from 1 to {MOST_TEXTS}"))),
+            n => Err(Error::invalid_value("n", format!("n is {n}, it must be from 1 to {MOST_TEXTS}"))),
         }
     }
 
@@ -172,7 +175,7 @@ impl Options {
 fn top(name: &str, count: Option<usize>) -> Result<usize> {
     match count.unwrap_or(0) {
         count @ 0..=MOST_LOGPROBS => Ok(count),
-        count => Err(Error::value(name, format!("{name} is {count}, it must be from 0 to {MOST_LOGPROBS}"))),
+        count => Err(Error::invalid_value(name, format!("{name} is {count}, it must be from 0 to {MOST_LOGPROBS}"))),
     }
 }
 
@@ -194,7 +197,7 @@ impl Texts<'_> {
             (self.options.texts()?, self.options.stops()?, self.options.seed(), TextUsage::default());
         if self.prompts.len() * each > MOST_TEXTS {
             let message = format!("{} prompts of {each} texts each are more than {MOST_TEXTS}", self.prompts.len());
-            return Err(Error::value("n", message));
+            return Err(Error::invalid_value("n", message));
         }
         for index in 0..self.prompts.len() * each {
             let job = Generate {
@@ -211,7 +214,7 @@ impl Texts<'_> {
             };
             let answer = match call.engine.run(job, call.deadline) {
                 // What is written is not lost for what there was no time to begin.
-                Err(error) if error.kind == Kind::Timeout && index > 0 => Answer::unwritten(),
+                Err(error) if error.kind == ErrorKind::Timeout && index > 0 => Answer::unwritten(),
                 outcome => outcome?,
             };
             usage.add(&answer, index % each == 0);

@@ -21,18 +21,18 @@ impl Chunking {
     /// The tokens of a chunk for a model that reads `most`.
     ///
     /// # Errors
-    /// [`tealight_core::Kind::InvalidValue`] of `chunk.tokens` or `chunk.overlap`.
+    /// [`tealight_core::ErrorKind::InvalidValue`] of `chunk.tokens` or `chunk.overlap`.
     pub fn limit(self, most: usize) -> Result<usize> {
         let tokens = self.tokens.unwrap_or(most);
         if tokens > most || tokens < LEAST_TOKENS.min(most) {
             let least = LEAST_TOKENS.min(most);
             let message = format!("chunk.tokens is {tokens}, it must be {least} to {most} for this model");
-            return Err(Error::value("chunk.tokens", message));
+            return Err(Error::invalid_value("chunk.tokens", message));
         }
         if self.overlap > tokens / 2 {
             let most = tokens / 2;
             let message = format!("chunk.overlap is {}, it must be 0 to {most}, half a chunk", self.overlap);
-            return Err(Error::value("chunk.overlap", message));
+            return Err(Error::invalid_value("chunk.overlap", message));
         }
         Ok(tokens)
     }

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use std::io::{BufRead, Read};
-use tealight_core::{Error, Kind, Result, shown};
+use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 
 /// The largest document, in bytes as it is read: it is held in memory.
 pub const MOST_BYTES: usize = 16 << 20;
@@ -48,7 +48,7 @@ impl Document {
     /// Of a line or message: a JSON object with these fields and no others.
     ///
     /// # Errors
-    /// [`Kind::InvalidShape`], which names the field; [`Kind::Empty`].
+    /// [`ErrorKind::InvalidType`], which names the field; [`ErrorKind::Empty`].
     pub fn parse(json: &[u8]) -> Result<Self> {
         let mut deserializer = serde_json::Deserializer::from_slice(json);
         let document: Self = serde_path_to_error::deserialize(&mut deserializer)
@@ -63,14 +63,14 @@ impl Document {
     /// As of [`Document::parse`].
     pub fn checked(self) -> Result<Self> {
         if self.text.trim().is_empty() {
-            return Err(Error::new(Kind::Empty, "the text of the document is empty").param("text"));
+            return Err(Error::new(ErrorKind::Empty, "the text of the document is empty").with_param("text"));
         }
         self.name()?;
         match &self.metadata {
             Some(metadata) if !metadata.get().starts_with('{') && metadata.get() != "null" => {
-                let found = shown(metadata.get());
-                Err(Error::new(Kind::InvalidShape, format!("metadata is {found}, it must be an object"))
-                    .param("metadata"))
+                let found = truncate_for_display(metadata.get());
+                Err(Error::new(ErrorKind::InvalidType, format!("metadata is {found}, it must be an object"))
+                    .with_param("metadata"))
             }
             _ => Ok(self),
         }
@@ -80,12 +80,12 @@ impl Document {
     /// same name.
     ///
     /// # Errors
-    /// [`Kind::InvalidValue`]: the id is neither a text nor a number.
+    /// [`ErrorKind::InvalidValue`]: the id is neither a text nor a number.
     pub fn name(&self) -> Result<String> {
         let Some(id) = self.id.as_deref().map(RawValue::get).filter(|id| *id != "null") else {
             return Ok(hashed(&self.text));
         };
-        let wrong = |what| Error::value("id", format!("id is {}, {what}", shown(id)));
+        let wrong = |what| Error::invalid_value("id", format!("id is {}, {what}", truncate_for_display(id)));
         match id.as_bytes().first() {
             Some(b'"') => match serde_json::from_str::<String>(id) {
                 Ok(id) if !id.is_empty() => Ok(id),
@@ -98,7 +98,7 @@ impl Document {
 }
 
 fn wrong(error: &dyn std::fmt::Display) -> Error {
-    Error::new(Kind::InvalidShape, format!("not a document with a text: {error}")).cut()
+    Error::new(ErrorKind::InvalidType, format!("not a document with a text: {error}")).truncate_message()
 }
 
 fn hashed(text: &str) -> String {
@@ -149,7 +149,7 @@ impl Form {
     /// The form of a file name or key.
     ///
     /// # Errors
-    /// [`Kind::InvalidValue`]: the ending is not known.
+    /// [`ErrorKind::InvalidValue`]: the ending is not known.
     pub fn of(name: &str) -> Result<Self> {
         let last = name.rsplit('/').next().unwrap_or(name);
         let ending = last.rsplit_once('.').map_or("", |(_, ending)| ending).to_ascii_lowercase();
@@ -162,7 +162,10 @@ impl Form {
             ending if AUDIO.contains(&ending) => Ok(Form::Audio),
             _ => {
                 let known = "jsonl, ndjson, csv, tsv, parquet, txt, md and recordings";
-                Err(Error::value("name", format!("{:?} has no ending that is known: {known}", shown(last))))
+                Err(Error::invalid_value(
+                    "name",
+                    format!("{:?} has no ending that is known: {known}", truncate_for_display(last)),
+                ))
             }
         }
     }
@@ -187,7 +190,7 @@ pub fn texts<'a>(reader: impl BufRead + 'a, told: impl Fn(&serde_json::Error) + 
             }
         }
         if line.is_empty() {
-            return Err(Error::new(Kind::Empty, "the text is empty").param("text"));
+            return Err(Error::new(ErrorKind::Empty, "the text is empty").with_param("text"));
         }
         Ok(Document::of(line))
     };
@@ -241,7 +244,7 @@ fn each_line<'a>(mut reader: impl BufRead + 'a, entry: impl Fn(Line) -> Option<E
                 Ok(None) => return None,
                 Err(error) => {
                     has_ended = true;
-                    return Some(Err(unread(error).context(format_args!("line {number}"))));
+                    return Some(Err(unread(error).with_context(format_args!("line {number}"))));
                 }
             };
             let bytes = bytes.map(|bytes| match bytes.strip_prefix(BYTE_ORDER_MARK) {
@@ -289,18 +292,18 @@ fn line(reader: &mut impl BufRead) -> std::io::Result<Option<Result<Vec<u8>>>> {
 }
 
 fn too_large() -> Error {
-    Error::new(Kind::BodyTooLarge, format!("the document has more than {MOST_BYTES} bytes, which is the limit"))
+    Error::new(ErrorKind::BodyTooLarge, format!("the document has more than {MOST_BYTES} bytes, which is the limit"))
 }
 
 fn not_utf8(error: std::str::Utf8Error) -> Error {
-    Error::new(Kind::InvalidShape, format!("the text is not UTF-8 from its byte {} on", error.valid_up_to()))
+    Error::new(ErrorKind::InvalidType, format!("the text is not UTF-8 from its byte {} on", error.valid_up_to()))
 }
 
 /// An error of a source, or the one of ours that it carries.
 pub(crate) fn unread(error: std::io::Error) -> Error {
     match error.downcast::<Error>() {
         Ok(ours) => ours,
-        Err(error) => Error::new(Kind::Io, error.to_string()),
+        Err(error) => Error::new(ErrorKind::Io, error.to_string()),
     }
 }
 
@@ -309,7 +312,7 @@ mod tests {
     use super::*;
 
     /// A line with what is read of it: name and text.
-    type Found = (usize, Result<(String, String), Kind>);
+    type Found = (usize, Result<(String, String), ErrorKind>);
 
     fn entries(stream: Stream) -> Vec<Found> {
         let entry = |entry: Result<Entry>| {
@@ -328,12 +331,12 @@ mod tests {
         let expected = [
             (1, ok("1", "a")),
             (3, ok("1.50", "b")),
-            (4, Err(Kind::Empty)),
-            (5, Err(Kind::InvalidShape)),
-            (6, Err(Kind::InvalidShape)),
-            (7, Err(Kind::InvalidShape)),
-            (8, Err(Kind::InvalidValue)),
-            (9, Err(Kind::InvalidShape)),
+            (4, Err(ErrorKind::Empty)),
+            (5, Err(ErrorKind::InvalidType)),
+            (6, Err(ErrorKind::InvalidType)),
+            (7, Err(ErrorKind::InvalidType)),
+            (8, Err(ErrorKind::InvalidValue)),
+            (9, Err(ErrorKind::InvalidType)),
             (10, ok("z", "last")),
         ];
         assert_eq!(entries(lines(text.as_bytes())), expected);
@@ -346,9 +349,9 @@ mod tests {
         text.push_str(&"x".repeat(MOST_BYTES + 1));
         text.push_str("\n{\"id\": \"b\", \"text\": \"b\"}\n");
         let found = entries(lines(text.as_bytes()));
-        assert_eq!(found[1], (2, Err(Kind::BodyTooLarge)));
+        assert_eq!(found[1], (2, Err(ErrorKind::BodyTooLarge)));
         assert_eq!(found[2], (3, Ok(("b".into(), "b".into()))));
-        assert_eq!(entries(whole(text.as_bytes(), None)), [(1, Err(Kind::BodyTooLarge))]);
+        assert_eq!(entries(whole(text.as_bytes(), None)), [(1, Err(ErrorKind::BodyTooLarge))]);
     }
 
     #[test]
@@ -370,13 +373,13 @@ mod tests {
                         buffer[..text.len()].copy_from_slice(text);
                         Ok(text.len())
                     }
-                    _ => Err(std::io::Error::other(Error::new(Kind::Upstream, "gone"))),
+                    _ => Err(std::io::Error::other(Error::new(ErrorKind::Upstream, "gone"))),
                 }
             }
         }
         let found: Vec<_> = lines(std::io::BufReader::new(Broken(0))).collect();
         assert_eq!(found.len(), 2);
-        assert_eq!(found[1].as_ref().unwrap_err().kind, Kind::Upstream);
+        assert_eq!(found[1].as_ref().unwrap_err().kind, ErrorKind::Upstream);
     }
 
     #[test]

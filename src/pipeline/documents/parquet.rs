@@ -8,7 +8,7 @@ use parquet::record::reader::RowIter;
 use serde_json::value::to_raw_value;
 use serde_json::{Map, Value};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use tealight_core::{Error, Kind, Result, shown};
+use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 
 /// Documents of a file in columns: `text`, perhaps `id`, and others, which are metadata. Only what is needed of the file is read.
 pub fn columns<'a, R: ChunkReader + 'static>(file: R) -> Stream<'a> {
@@ -28,7 +28,7 @@ pub fn columns<'a, R: ChunkReader + 'static>(file: R) -> Stream<'a> {
             },
             Some(Err(error)) => {
                 rows = None;
-                Some(Err(error.context(format_args!("row {number}"))))
+                Some(Err(error.with_context(format_args!("row {number}"))))
             }
         }
     }))
@@ -39,7 +39,8 @@ fn open<R: ChunkReader + 'static>(file: R) -> Result<RowIter<'static>> {
     let schema = reader.metadata().file_metadata().schema_descr();
     let names: Vec<_> = schema.root_schema().get_fields().iter().map(|field| field.name().to_string()).collect();
     if !names.iter().any(|name| name == "text") {
-        return Err(shape(&format!("the file has no column text, but {}", shown(&names.join(", ")))).param("text"));
+        return Err(shape(&format!("the file has no column text, but {}", truncate_for_display(&names.join(", "))))
+            .with_param("text"));
     }
     Ok(RowIter::from_file_into(Box::new(reader)))
 }
@@ -70,7 +71,7 @@ fn document(mut row: Map<String, Value>) -> Result<Document> {
     let text = match row.remove("text") {
         Some(Value::String(text)) => text,
         Some(Value::Null) | None => String::new(),
-        Some(_) => return Err(shape("the column text has no texts").param("text")),
+        Some(_) => return Err(shape("the column text has no texts").with_param("text")),
     };
     row.retain(|_, value| !value.is_null());
     let raw = |value: &Value| to_raw_value(value).map_err(|e| shape(&e.to_string()));
@@ -80,7 +81,7 @@ fn document(mut row: Map<String, Value>) -> Result<Document> {
 }
 
 fn shape(what: &str) -> Error {
-    Error::new(Kind::InvalidShape, format!("not a Parquet file of documents: {what}"))
+    Error::new(ErrorKind::InvalidType, format!("not a Parquet file of documents: {what}"))
 }
 
 /// What the library says, or the error of ours that a source has given it.

@@ -5,7 +5,7 @@ use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::sync::Arc;
-use tealight_core::{Error, Kind, Result, shown};
+use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 use uuid::Uuid;
 
 /// The namespace that ids of points are made in: UUIDv5 of this name among URLs
@@ -48,7 +48,7 @@ impl Origin {
     /// Of a document.
     ///
     /// # Errors
-    /// [`Kind::InvalidValue`] of `id`; [`Kind::InvalidShape`] of `metadata`: it is no object, has a name twice, or one that a point
+    /// [`ErrorKind::InvalidValue`] of `id`; [`ErrorKind::InvalidType`] of `metadata`: it is no object, has a name twice, or one that a point
     /// has of its own.
     pub fn new(document: &Document, model: &str) -> Result<Self> {
         let metadata = document.metadata.as_deref().map(metadata).transpose()?.unwrap_or_default();
@@ -68,11 +68,13 @@ fn metadata(json: &RawValue) -> Result<Vec<(String, Box<RawValue>)>> {
     }
     let fields = serde_json::Deserializer::from_str(json.get())
         .deserialize_map(Fields)
-        .map_err(|e| Error::new(Kind::InvalidShape, format!("metadata is not a JSON object: {e}")).cut())
-        .map_err(|e| e.param("metadata"))?;
+        .map_err(|e| {
+            Error::new(ErrorKind::InvalidType, format!("metadata is not a JSON object: {e}")).truncate_message()
+        })
+        .map_err(|e| e.with_param("metadata"))?;
     let refused = |name: &str, what: &str| {
-        let name = shown(name);
-        Err(Error::new(Kind::InvalidShape, format!("metadata has {name:?} {what}")).param("metadata"))
+        let name = truncate_for_display(name);
+        Err(Error::new(ErrorKind::InvalidType, format!("metadata has {name:?} {what}")).with_param("metadata"))
     };
     let mut names = std::collections::HashSet::with_capacity(fields.len());
     for (name, _) in &fields {

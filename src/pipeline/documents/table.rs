@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::rc::Rc;
-use tealight_core::{Error, Kind, Result};
+use tealight_core::{Error, ErrorKind, Result};
 
 /// Documents of a table: a column `text`, perhaps one `id`, and others, which are metadata as texts; empty cells are none.
 pub fn table<'a>(reader: impl Read + 'a, delimiter: u8) -> Stream<'a> {
@@ -27,7 +27,7 @@ pub fn table<'a>(reader: impl Read + 'a, delimiter: u8) -> Stream<'a> {
             Ok(true) => columns.as_ref().map(|c| Ok(Entry { number, document: document(c, &record) })),
             Err(error) if error.is_io_error() => {
                 columns.take()?;
-                Some(Err(source_error(error).context(format_args!("row {number}"))))
+                Some(Err(source_error(error).with_context(format_args!("row {number}"))))
             }
             // A row of another length, or text that is not UTF-8.
             Err(error) => columns.as_ref().map(|_| Ok(Entry { number, document: Err(shape(&error)) })),
@@ -59,8 +59,9 @@ fn header<R: Read>(rows: &mut csv::Reader<R>) -> Result<Vec<String>> {
     match names.iter().any(|name| name == "text") {
         true => Ok(names),
         false => {
-            let names = super::shown(&names.join(", "));
-            Err(Error::new(Kind::InvalidShape, format!("the table has no column text, but {names}")).param("text"))
+            let names = super::truncate_for_display(&names.join(", "));
+            Err(Error::new(ErrorKind::InvalidType, format!("the table has no column text, but {names}"))
+                .with_param("text"))
         }
     }
 }
@@ -83,7 +84,7 @@ fn document(columns: &[String], record: &csv::StringRecord) -> Result<Document> 
 }
 
 fn shape(error: &dyn std::fmt::Display) -> Error {
-    Error::new(Kind::InvalidShape, format!("not a row of the table: {error}"))
+    Error::new(ErrorKind::InvalidType, format!("not a row of the table: {error}"))
 }
 
 fn source_error(error: csv::Error) -> Error {
@@ -104,7 +105,8 @@ mod tests {
         let found: Vec<_> = table(text.as_bytes(), b',').map(|entry| entry.unwrap()).collect();
         let texts: Vec<_> =
             found.iter().map(|e| e.document.as_ref().map(|d| d.text.as_str()).map_err(|e| e.kind)).collect();
-        let expected = [Ok("one, \"two\"\nlines"), Err(Kind::InvalidShape), Ok("no id"), Err(Kind::Empty), Ok("last")];
+        let expected =
+            [Ok("one, \"two\"\nlines"), Err(ErrorKind::InvalidType), Ok("no id"), Err(ErrorKind::Empty), Ok("last")];
         assert_eq!(texts, expected);
         let first = found[0].document.as_ref().unwrap();
         assert_eq!(first.name().unwrap(), "7");
@@ -120,6 +122,6 @@ mod tests {
         assert!(refused("").message.contains("text"));
         let endless = format!("text\n\"{}", "x".repeat(MOST_BYTES + (1 << 20)));
         let error = table(endless.as_bytes(), b',').find_map(Result::err).unwrap();
-        assert_eq!(error.kind, Kind::BodyTooLarge);
+        assert_eq!(error.kind, ErrorKind::BodyTooLarge);
     }
 }

@@ -4,7 +4,7 @@ use super::{Encoded, Encoding, npy};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use std::io::Write;
-use tealight_core::{Error, Kind, Result};
+use tealight_core::{Error, ErrorKind, Result};
 
 /// A document that has a vector.
 #[derive(Debug, Serialize)]
@@ -122,14 +122,14 @@ impl Format {
     /// Refuses an encoding that has no place in it.
     ///
     /// # Errors
-    /// [`Kind::InvalidValue`].
+    /// [`ErrorKind::InvalidValue`].
     pub fn check(self, encoding: Encoding) -> Result<()> {
         if self.takes(encoding) {
             return Ok(());
         }
         let taken: Vec<_> = Encoding::ALL.into_iter().filter(|e| self.takes(*e)).map(Encoding::name).collect();
         let message = format!("encoding is {}, {} takes {}", encoding.name(), self.name(), taken.join(", "));
-        Err(Error::value("encoding", message))
+        Err(Error::invalid_value("encoding", message))
     }
 }
 
@@ -155,7 +155,7 @@ impl<'a> Writer<'a> {
     /// Writes records; false where nobody reads on.
     ///
     /// # Errors
-    /// [`Kind::Io`].
+    /// [`ErrorKind::Io`].
     pub fn push(&mut self, records: Vec<Record>) -> Result<bool> {
         if self.format != Format::Jsonl {
             self.kept.extend(records);
@@ -172,7 +172,7 @@ impl<'a> Writer<'a> {
     /// Ends; `dimension` is that of the vectors, of which there may be none.
     ///
     /// # Errors
-    /// [`Kind::Io`].
+    /// [`ErrorKind::Io`].
     pub fn finish(self, dimension: usize, encoding: Encoding) -> Result<()> {
         let Self { out, format, kept } = self;
         match format {
@@ -197,7 +197,7 @@ impl<'a> Writer<'a> {
 /// Writes a line; false where nobody reads on.
 ///
 /// # Errors
-/// [`Kind::Io`].
+/// [`ErrorKind::Io`].
 pub fn line(out: &mut dyn Write, text: &str) -> Result<bool> {
     written(writeln!(out, "{text}"))
 }
@@ -205,7 +205,7 @@ pub fn line(out: &mut dyn Write, text: &str) -> Result<bool> {
 /// Writes bytes and passes them on; false where nobody reads on.
 ///
 /// # Errors
-/// [`Kind::Io`].
+/// [`ErrorKind::Io`].
 pub fn bytes(out: &mut dyn Write, bytes: &[u8]) -> Result<bool> {
     Ok(written(out.write_all(bytes))? && flush(out)?)
 }
@@ -213,7 +213,7 @@ pub fn bytes(out: &mut dyn Write, bytes: &[u8]) -> Result<bool> {
 /// Passes on what was written, for whoever waits for it; false where nobody reads on.
 ///
 /// # Errors
-/// [`Kind::Io`].
+/// [`ErrorKind::Io`].
 pub fn flush(out: &mut dyn Write) -> Result<bool> {
     written(out.flush())
 }
@@ -228,7 +228,7 @@ fn written(outcome: std::io::Result<()>) -> Result<bool> {
 
 /// What was made could not be written.
 pub(crate) fn unwritten(error: impl std::fmt::Display) -> Error {
-    Error::new(Kind::Io, format!("cannot write: {error}"))
+    Error::new(ErrorKind::Io, format!("cannot write: {error}"))
 }
 
 fn json(record: &Record) -> Result<String> {

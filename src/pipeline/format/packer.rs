@@ -35,7 +35,7 @@ impl Packer {
     /// For bodies of an index; `collection` is what Weaviate calls a class and PostgreSQL a table.
     ///
     /// # Errors
-    /// [`tealight_core::Kind::InvalidValue`]: the index has no such encoding, or cannot have a collection of this name.
+    /// [`tealight_core::ErrorKind::InvalidValue`]: the index has no such encoding, or cannot have a collection of this name.
     pub fn new(format: Format, encoding: Encoding, collection: Option<&str>) -> Result<Self> {
         format.check(encoding)?;
         let collection = collection.unwrap_or(format.collection());
@@ -52,13 +52,13 @@ impl Packer {
     /// A point as the index takes it.
     ///
     /// # Errors
-    /// [`tealight_core::Kind::InvalidValue`], with the field that the index has no place for.
+    /// [`tealight_core::ErrorKind::InvalidValue`], with the field that the index has no place for.
     pub fn item(&self, point: &Point) -> Result<Item> {
         let texts = self.format.point(point, self.encoding, &self.collection)?;
         let bytes = self.frame() + texts.iter().map(String::len).sum::<usize>();
         if bytes > self.shape.bytes {
             let most = self.shape.bytes;
-            return Err(Error::value(
+            return Err(Error::invalid_value(
                 "text",
                 format!("the point has {bytes} bytes, a request of the index takes {most}"),
             ));
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
     use crate::pipeline::documents::{Document, Origin};
     use std::sync::Arc;
-    use tealight_core::Kind;
+    use tealight_core::ErrorKind;
 
     fn point(id: &str, metadata: &str, vector: Vec<f32>) -> Point {
         let document = format!("{{\"id\": \"{id}\", \"text\": \"a \\\"b\\\"\\n\\\\c\", \"metadata\": {metadata}}}");
@@ -191,7 +191,7 @@ mod tests {
         let metadata = format!("{{\"x\": \"{}\"}}", "x".repeat(41_000));
         for format in [Format::Pinecone, Format::S3Vectors] {
             let error = bodies(format, Encoding::Float, &[point("a", &metadata, vec![1.0])]).unwrap_err();
-            assert!(error.kind == Kind::InvalidValue && error.message.contains("40960"), "{error}");
+            assert!(error.kind == ErrorKind::InvalidValue && error.message.contains("40960"), "{error}");
         }
         let metadata = format!("{{\"x\": \"{}\"}}", "x".repeat(11 << 20));
         let error = bodies(Format::OpenSearch, Encoding::Float, &[point("a", &metadata, vec![1.0])]).unwrap_err();

@@ -4,7 +4,7 @@ use crate::pipeline::documents::Point;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::fmt::Write as _;
-use tealight_core::{Error, Kind, Result, shown};
+use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 
 /// Values that an index has a place for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +61,7 @@ pub(super) fn own(point: &Point, has_text: bool) -> String {
 /// The same with the metadata beside it.
 ///
 /// # Errors
-/// [`Kind::InvalidValue`] of `metadata`: the index has no place for it.
+/// [`ErrorKind::InvalidValue`] of `metadata`: the index has no place for it.
 pub(super) fn fields(point: &Point, rules: &Rules, has_text: bool) -> Result<String> {
     let mut out = own(point, has_text);
     let mut names = 5 + usize::from(has_text);
@@ -83,7 +83,7 @@ pub(super) fn fields(point: &Point, rules: &Rules, has_text: bool) -> Result<Str
     for (what, found, most) in [("names", names, rules.most_names), ("bytes", out.len() + 2, rules.most_bytes)] {
         if found > most {
             let message = format!("metadata and text have {found} {what} together, the index takes {most}");
-            return Err(Error::value("metadata", message));
+            return Err(Error::invalid_value("metadata", message));
         }
     }
     Ok(out)
@@ -103,7 +103,8 @@ pub(super) fn text(text: &str) -> String {
 }
 
 fn refused(name: &str, what: &str) -> Error {
-    Error::new(Kind::InvalidValue, format!("metadata has {:?}, {what}", shown(name))).param("metadata")
+    Error::new(ErrorKind::InvalidValue, format!("metadata has {:?}, {what}", truncate_for_display(name)))
+        .with_param("metadata")
 }
 
 fn check(name: &str, value: &RawValue, rules: &Rules) -> Result<(), String> {
@@ -139,7 +140,7 @@ fn list(items: &[Value], kinds: Values) -> Result<(), String> {
 fn nested(value: &Value, rules: &Rules) -> Result<(), String> {
     match value {
         Value::Object(fields) => fields.iter().try_for_each(|(name, value)| match (rules.name)(name) {
-            Some(why) => Err(format!("in which {:?} {why}", shown(name))),
+            Some(why) => Err(format!("in which {:?} {why}", truncate_for_display(name))),
             None => nested(value, rules),
         }),
         Value::Array(items) if items.iter().all(Value::is_object) => {

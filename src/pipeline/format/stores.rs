@@ -6,7 +6,7 @@ use crate::pipeline::documents::Point;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::fmt::Write as _;
-use tealight_core::{Error, Kind, Result, shown};
+use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 
 const MB: usize = 1 << 20;
 /// Bytes of one point's metadata in Pinecone and S3 Vectors.
@@ -57,7 +57,7 @@ impl Format {
     /// The shape of its bodies; `collection` is the name of a table, class or collection.
     ///
     /// # Errors
-    /// [`Kind::InvalidValue`] of `collection`.
+    /// [`ErrorKind::InvalidValue`] of `collection`.
     pub(super) fn shape(self, collection: &str) -> Result<Shape> {
         check_name(self, collection)?;
         let list = |head: &str, tail: &str| vec![head.to_string(), format!("{tail}\n")];
@@ -112,7 +112,7 @@ impl Format {
     /// A point as the lists of a body take it, a text for each list.
     ///
     /// # Errors
-    /// [`Kind::InvalidValue`]: the index has no place for its vector or its metadata.
+    /// [`ErrorKind::InvalidValue`]: the index has no place for its vector or its metadata.
     pub(super) fn point(self, point: &Point, encoding: Encoding, collection: &str) -> Result<Vec<String>> {
         self.check_vector(&point.vector, encoding)?;
         let vector = self.vector(&point.vector, encoding);
@@ -150,14 +150,14 @@ impl Format {
     /// Refuses a vector that the index cannot take.
     ///
     /// # Errors
-    /// [`Kind::InvalidValue`].
+    /// [`ErrorKind::InvalidValue`].
     pub(super) fn check_vector(self, vector: &[f32], encoding: Encoding) -> Result<()> {
         if let Some(at) = vector.iter().position(|v| !v.is_finite()) {
-            return Err(Error::new(Kind::InvalidValue, format!("value {at} of the vector is {}", vector[at])));
+            return Err(Error::new(ErrorKind::InvalidValue, format!("value {at} of the vector is {}", vector[at])));
         }
         if self.needs_direction(encoding) && vector.iter().all(|v| *v == 0.0) {
             let message = format!("the vector is zero, which {} does not take for cosines", self.name());
-            return Err(Error::new(Kind::InvalidValue, message));
+            return Err(Error::new(ErrorKind::InvalidValue, message));
         }
         Ok(())
     }
@@ -217,14 +217,14 @@ fn columns(point: &Point, vector: String) -> Result<[String; 9]> {
     let is_nul = |text: &str| text.contains('\0');
     let field = origin.metadata.iter().find(|(name, value)| is_nul(name) || has_nul(value.get()));
     let wrong = match field {
-        Some((name, _)) => Some(("metadata", format!("metadata has {:?} with", shown(name)))),
+        Some((name, _)) => Some(("metadata", format!("metadata has {:?} with", truncate_for_display(name)))),
         None if is_nul(&origin.document_id) => Some(("id", "id has".to_string())),
         None if is_nul(&point.text) => Some(("text", "text has".to_string())),
         None => None,
     };
     if let Some((field, what)) = wrong {
         let message = format!("{what} the character U+0000, which PostgreSQL does not take");
-        return Err(Error::value(field, message));
+        return Err(Error::invalid_value(field, message));
     }
     let [chunk, start, end] = [point.chunk, point.start, point.end].map(|n| n.to_string());
     let (id, document_id, text, model) =
@@ -312,7 +312,10 @@ fn check_name(format: Format, name: &str) -> Result<()> {
         Format::Milvus => "letters, digits and _",
         _ => "TABLE or SCHEMA.TABLE of letters, digits and _",
     };
-    Err(Error::value("collection", format!("collection is {:?}, it must be {what}", shown(name))))
+    Err(Error::invalid_value(
+        "collection",
+        format!("collection is {:?}, it must be {what}", truncate_for_display(name)),
+    ))
 }
 
 fn is_word(name: &str) -> bool {

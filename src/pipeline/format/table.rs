@@ -62,7 +62,7 @@ impl<'a> Table<'a> {
     /// Writes to `out`.
     ///
     /// # Errors
-    /// [`tealight_core::Kind::InvalidValue`]: there is no such column of vectors.
+    /// [`tealight_core::ErrorKind::InvalidValue`]: there is no such column of vectors.
     pub fn new(format: Format, encoding: Encoding, out: &'a mut dyn Write) -> Result<Self> {
         format.check(encoding)?;
         Ok(Self { format, encoding, out, made: Made::default(), writer: None, rows: vec![] })
@@ -71,7 +71,7 @@ impl<'a> Table<'a> {
     /// Writes points.
     ///
     /// # Errors
-    /// [`tealight_core::Kind::InvalidValue`]: a value is not finite; [`tealight_core::Kind::Io`].
+    /// [`tealight_core::ErrorKind::InvalidValue`]: a value is not finite; [`tealight_core::ErrorKind::Io`].
     pub fn push(&mut self, points: Vec<Point>) -> Result<()> {
         points.iter().try_for_each(|point| self.format.check_vector(&point.vector, self.encoding))?;
         self.rows.extend(points);
@@ -81,7 +81,7 @@ impl<'a> Table<'a> {
     /// Ends; `dimension` is that of the vectors, of which there may be none.
     ///
     /// # Errors
-    /// [`tealight_core::Kind::Io`].
+    /// [`tealight_core::ErrorKind::Io`].
     pub fn finish(mut self, dimension: usize) -> Result<()> {
         self.flush()?;
         self.open(dimension)?;

@@ -27,7 +27,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tealight_core::Deadline;
-use tealight_core::{Error, Kind, Result};
+use tealight_core::{Error, ErrorKind, Result};
 use time_budget::Pace;
 
 /// Bytes of the texts of a group: some forward passes, so that embedding and writing go on side by side.
@@ -85,9 +85,9 @@ impl Stop {
 
     /// An error of a source: some are the source's own for ever.
     fn of_source(error: Error) -> Self {
-        use Kind::{BodyTooLarge, Empty, InvalidJson, InvalidShape, InvalidValue, MediaType, TooLong};
+        use ErrorKind::{BodyTooLarge, Empty, InvalidJson, InvalidType, InvalidValue, TooLong, UnsupportedMediaType};
         match error.kind {
-            BodyTooLarge | Empty | InvalidJson | InvalidShape | InvalidValue | MediaType | TooLong => {
+            BodyTooLarge | Empty | InvalidJson | InvalidType | InvalidValue | UnsupportedMediaType | TooLong => {
                 Stop::Poison(error)
             }
             _ => Stop::Later(error),
@@ -204,7 +204,7 @@ impl Ingest<'_> {
             prompt: self.prompt.map(String::from),
         };
         let run = catch_unwind(AssertUnwindSafe(|| self.engine.run(job, deadline)));
-        let error = match run.unwrap_or_else(|_| Err(Error::internal("the model failed").param(FIELD))) {
+        let error = match run.unwrap_or_else(|_| Err(Error::internal("the model failed").with_param(FIELD))) {
             Ok(Embedded { points, .. }) => return Ok(points),
             Err(error) if error.param.as_deref() == Some(FIELD) => error,
             Err(error) => return Err(error),
@@ -303,7 +303,7 @@ fn write(
 
 fn out_of_time() -> Error {
     let message = "the time for this invocation ran out: raise the function's timeout, or send less at a time";
-    Error::new(Kind::Timeout, message)
+    Error::new(ErrorKind::Timeout, message)
 }
 
 fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
@@ -333,14 +333,14 @@ mod tests {
         fn write(&mut self, points: &[Point], _: Deadline) -> Result<Vec<(usize, Error)>> {
             std::thread::sleep(self.pause);
             if self.fails_at.is_some_and(|at| self.given + points.len() > at) {
-                return Err(Error::new(Kind::Upstream, "full"));
+                return Err(Error::new(ErrorKind::Upstream, "full"));
             }
             let first = self.given;
             self.given += points.len();
             let (refused, kept): (Vec<_>, Vec<_>) =
                 points.iter().enumerate().partition(|(i, _)| self.refuses.contains(&(first + i)));
             self.open.extend(kept.into_iter().map(|(_, p)| (p.origin.document_id.clone(), p.chunk)));
-            Ok(refused.into_iter().map(|(i, _)| (first + i, Error::new(Kind::InvalidValue, "no"))).collect())
+            Ok(refused.into_iter().map(|(i, _)| (first + i, Error::new(ErrorKind::InvalidValue, "no"))).collect())
         }
 
         fn finish(&mut self, _: Deadline) -> Result<Vec<(usize, Error)>> {
@@ -393,7 +393,7 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(3);
         let (run, kept) = run(&shelf, &many(20_000), Extent::Part, Deadline(Some(deadline)));
         assert!(Instant::now() < deadline);
-        assert_eq!(run.stop.unwrap().error().kind, Kind::Timeout);
+        assert_eq!(run.stop.unwrap().error().kind, ErrorKind::Timeout);
         assert!(run.settled > 0 && run.settled < 20_000, "{}", run.settled);
         assert_eq!(kept.len(), run.settled);
     }
@@ -402,7 +402,7 @@ mod tests {
     fn a_part_of_a_whole_is_not_shown() {
         let deadline = Deadline(Some(Instant::now()));
         let (run, kept) = run(&Shelf::default(), &many(10), Extent::Whole, deadline);
-        assert_eq!((kept.len(), run.settled, run.stop.unwrap().error().kind), (0, 0, Kind::Timeout));
+        assert_eq!((kept.len(), run.settled, run.stop.unwrap().error().kind), (0, 0, ErrorKind::Timeout));
     }
 
     #[test]
@@ -410,7 +410,7 @@ mod tests {
         for extent in [Extent::Whole, Extent::Part] {
             let shelf = Shelf { fails_at: Some(600), ..Shelf::default() };
             let (run, kept) = run(&shelf, &many(2000), extent, Deadline::NONE);
-            assert!(matches!(run.stop, Some(Stop::Later(error)) if error.kind == Kind::Upstream));
+            assert!(matches!(run.stop, Some(Stop::Later(error)) if error.kind == ErrorKind::Upstream));
             assert_eq!((run.settled, kept.len()), (0, 0));
         }
     }
@@ -419,7 +419,8 @@ mod tests {
     fn a_source_that_is_damaged_is_told_from_one_that_fails() {
         let engine = engine();
         let ingest = Ingest { chunking: Chunking::default(), ..Ingest::configured(&engine) };
-        for (kind, is_poison) in [(Kind::InvalidShape, true), (Kind::Upstream, false), (Kind::Io, false)] {
+        for (kind, is_poison) in [(ErrorKind::InvalidType, true), (ErrorKind::Upstream, false), (ErrorKind::Io, false)]
+        {
             let shelf = Shelf::default();
             let stream = lines(&b"{\"text\": \"a\"}"[..]).chain([Err(Error::new(kind, "x"))]);
             let run = ingest.run(Box::new(shelf.clone()), Box::new(stream), Extent::Whole, Deadline::NONE);

@@ -9,7 +9,7 @@ use crate::pipeline::sinks::{Source, Target};
 use bytes::Bytes;
 use std::io::{BufReader, Read};
 use tealight_core::Deadline;
-use tealight_core::{Error, Kind, Result};
+use tealight_core::{Error, ErrorKind, Result};
 
 /// Times that an object is begun, where it is replaced again and again.
 const ATTEMPTS: usize = 3;
@@ -52,8 +52,8 @@ impl Ingest<'_> {
             match self.version(target, &object, form, notice, etag.take(), deadline) {
                 Ok(Some(report)) => return Ok(report),
                 Ok(None) => {}
-                Err(stop) if stop.error().kind == Kind::ObjectReplaced => {}
-                Err(Stop::Later(error)) if error.kind == Kind::ObjectNotFound => {
+                Err(stop) if stop.error().kind == ErrorKind::ObjectReplaced => {}
+                Err(Stop::Later(error)) if error.kind == ErrorKind::ObjectNotFound => {
                     let mut report = Report::default();
                     report.fail(Failure { number: 0, id: None, error });
                     return Ok(report);
@@ -62,7 +62,7 @@ impl Ingest<'_> {
             }
         }
         let message = format!("{}: it was replaced {ATTEMPTS} times while it was read", object.uri());
-        Err(Stop::Later(Error::new(Kind::ObjectReplaced, message)))
+        Err(Stop::Later(Error::new(ErrorKind::ObjectReplaced, message)))
     }
 
     /// The documents of one version; none where there is a newer one at the end, which could have been written before this.
@@ -88,7 +88,7 @@ impl Ingest<'_> {
         let Run { report, stop, .. } = self.run(sink, documents, Extent::Whole, deadline);
         match stop {
             None => Ok(version.is_current().map_err(Stop::Later)?.then_some(report)),
-            Some(Stop::Later(error)) if error.kind == Kind::Timeout => Err(Stop::Later(too_long(object, &report))),
+            Some(Stop::Later(error)) if error.kind == ErrorKind::Timeout => Err(Stop::Later(too_long(object, &report))),
             Some(stop) => Err(stop),
         }
     }
@@ -110,7 +110,7 @@ impl Ingest<'_> {
                 Ok(crate::pipeline::documents::columns(crate::aws::object_reader::Blocks::new(version.clone())))
             }
             #[cfg(not(feature = "arrow"))]
-            Form::Columns => Err(Error::value("name", "this build reads no Parquet")),
+            Form::Columns => Err(Error::invalid_value("name", "this build reads no Parquet")),
             Form::Text => Ok(whole(reader, Some(object.uri()))),
             Form::Audio => self.said(object, version, reader, deadline),
         }
@@ -120,7 +120,7 @@ impl Ingest<'_> {
     fn said(&self, object: &Object, version: &Version, reader: Reader, deadline: Deadline) -> Result<Stream<'static>> {
         if version.length() > MOST_BYTES {
             let message = format!("has {} bytes, the limit of a recording is {MOST_BYTES}", version.length());
-            return Err(Error::new(Kind::BodyTooLarge, message));
+            return Err(Error::new(ErrorKind::BodyTooLarge, message));
         }
         let mut audio = Vec::with_capacity(version.length() as usize);
         reader.take(MOST_BYTES).read_to_end(&mut audio).map_err(unread)?;
@@ -136,5 +136,5 @@ fn too_long(object: &Object, report: &Report) -> Error {
          raise the function's timeout, cut the object into smaller ones, or let a distributed map read it",
         object.uri()
     );
-    Error::new(Kind::Timeout, message)
+    Error::new(ErrorKind::Timeout, message)
 }

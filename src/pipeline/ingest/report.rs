@@ -87,7 +87,7 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tealight_core::Kind;
+    use tealight_core::ErrorKind;
 
     #[test]
     fn a_refused_point_is_traced_to_its_document() {
@@ -96,7 +96,7 @@ mod tests {
             ledger.give(number, format!("d{number}"), points);
         }
         let refused =
-            |positions: &[usize]| positions.iter().map(|p| (*p, Error::new(Kind::InvalidValue, "no"))).collect();
+            |positions: &[usize]| positions.iter().map(|p| (*p, Error::new(ErrorKind::InvalidValue, "no"))).collect();
         ledger.refuse(refused(&[2, 4]));
         ledger.refuse(refused(&[5]));
         assert_eq!((ledger.report.documents, ledger.report.points), (1, 3));

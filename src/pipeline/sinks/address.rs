@@ -2,7 +2,7 @@
 
 use crate::config::Secret;
 use percent_encoding::percent_decode_str;
-use tealight_core::{Error, Result, shown};
+use tealight_core::{Error, Result, truncate_for_display};
 
 /// `SCHEME://USER:PASSWORD@HOST:PORT/PATH?NAME=VALUE`, with nothing encoded any more but the path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +22,7 @@ impl Address {
     /// Takes a URL apart. What is said of it never has its password in it.
     ///
     /// # Errors
-    /// [`tealight_core::Kind::InvalidValue`] of `sink`.
+    /// [`tealight_core::ErrorKind::InvalidValue`] of `sink`.
     pub fn parse(url: &str) -> Result<Self> {
         let (scheme, rest) = url.split_once("://").ok_or_else(|| wrong("it is no URL: SCHEME://..."))?;
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
@@ -59,7 +59,11 @@ impl Address {
     pub fn only(&self, parameters: &[&str], may_have_user: bool) -> Result<()> {
         if let Some((name, _)) = self.query.iter().find(|(name, _)| !parameters.contains(&name.as_str())) {
             let known = if parameters.is_empty() { "none".into() } else { parameters.join(", ") };
-            return Err(wrong(format!("{}:// has no parameter {:?}; it has {known}", self.scheme, shown(name))));
+            return Err(wrong(format!(
+                "{}:// has no parameter {:?}; it has {known}",
+                self.scheme,
+                truncate_for_display(name)
+            )));
         }
         match self.user.is_some() || self.password.is_some() {
             true if !may_have_user => {
@@ -80,7 +84,7 @@ impl Address {
 
 /// Something is wrong with the URL of a sink.
 pub(super) fn wrong(what: impl std::fmt::Display) -> Error {
-    Error::value("sink", format!("the sink's URL: {what}"))
+    Error::invalid_value("sink", format!("the sink's URL: {what}"))
 }
 
 fn host_and_port(place: &str) -> Result<(String, Option<u16>)> {

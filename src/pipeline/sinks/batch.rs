@@ -5,7 +5,7 @@ use super::{MOST_HELD, Sink};
 use crate::pipeline::documents::Point;
 use crate::pipeline::format::{Encoding, Format, Packer};
 use tealight_core::Deadline;
-use tealight_core::{Error, Kind, Result};
+use tealight_core::{Error, ErrorKind, Result};
 
 /// Bytes of a request, where points are large: they are in memory more than once.
 const MOST_BYTES: usize = 8 << 20;
@@ -109,10 +109,10 @@ impl<I: Index> Batches<I> {
     fn refuse(&mut self, points: &[(usize, Point)], error: Error) -> Result<()> {
         self.alone += points.len();
         if self.alone >= HOPELESS && !self.has_taken {
-            return Err(error.context(format_args!("each of the first {HOPELESS} points is refused")));
+            return Err(error.with_context(format_args!("each of the first {HOPELESS} points is refused")));
         }
         // What is for good is the point's own fault.
-        let error = Error { kind: Kind::InvalidValue, ..error };
+        let error = Error { kind: ErrorKind::InvalidValue, ..error };
         self.refused.extend(points.iter().map(|(position, _)| (*position, error.clone())));
         Ok(())
     }

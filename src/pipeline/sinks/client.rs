@@ -9,7 +9,7 @@ use http::{HeaderMap, Method, Request, StatusCode};
 use serde_json::Value;
 use std::time::Duration;
 use tealight_core::Deadline;
-use tealight_core::{Error, Kind, Result};
+use tealight_core::{Error, ErrorKind, Result};
 
 /// The largest reply that is read, in bytes.
 const MOST_REPLY: u64 = 64 << 20;
@@ -90,7 +90,7 @@ impl Client {
 
     /// Puts the server's name before what is said of it.
     pub fn named(&self, error: Error) -> Error {
-        error.context(&self.name)
+        error.with_context(&self.name)
     }
 
     fn request<'a>(&self, ask: &Ask<'a>) -> Result<Request<&'a [u8]>> {
@@ -156,7 +156,7 @@ impl Reply {
 
 /// A sink does not take what it is given.
 pub(super) fn refused(what: impl Into<String>) -> Error {
-    Error::new(Kind::Upstream, what).cut()
+    Error::new(ErrorKind::Upstream, what).truncate_message()
 }
 
 /// No reply, or not all of it.

@@ -35,7 +35,7 @@ use batch::{Batches, Form};
 use client::{Client, Identity};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tealight_core::Deadline;
-use tealight_core::{Error, Result, shown};
+use tealight_core::{Error, Result, truncate_for_display};
 
 /// Points of a request at most, and so points that a sink has not told of yet: enough to make round trips cheap, and few enough for
 /// a request to be tried again.
@@ -111,10 +111,10 @@ enum Place {
 /// The sink that the environment names, if it names one.
 ///
 /// # Errors
-/// What is wrong with which variable; [`tealight_core::Kind::Upstream`] where its key cannot be read from Secrets Manager.
+/// What is wrong with which variable; [`tealight_core::ErrorKind::Upstream`] where its key cannot be read from Secrets Manager.
 pub fn configured(engine: &Engine) -> Result<Option<Target>> {
     let url = engine.config.sink.as_ref();
-    url.map(|Secret(url)| named(url, engine).map_err(|e| e.context("TEALIGHT_SINK"))).transpose()
+    url.map(|Secret(url)| named(url, engine).map_err(|e| e.with_context("TEALIGHT_SINK"))).transpose()
 }
 
 /// The sink of a URL, with the key and the format that the environment gives.
@@ -127,7 +127,7 @@ pub fn named(url: &str, engine: &Engine) -> Result<Target> {
         (Some(key), _) => Some(key.clone()),
         (None, Some(arn)) => {
             let unread = "the sink's key cannot be read from Secrets Manager";
-            Some(engine.secrets.get(arn).map_err(|e| e.context(unread))?)
+            Some(engine.secrets.get(arn).map_err(|e| e.with_context(unread))?)
         }
         (None, None) => None,
     };
@@ -139,7 +139,7 @@ impl Target {
     /// Of a URL; the key is for sinks that ask for one.
     ///
     /// # Errors
-    /// [`tealight_core::Kind::InvalidValue`] of `sink`: what is wrong, without the password.
+    /// [`tealight_core::ErrorKind::InvalidValue`] of `sink`: what is wrong, without the password.
     pub fn parse(url: &str, key: Option<Secret>) -> Result<Self> {
         let address = Address::parse(url)?;
         let (place, format) = match address.scheme.as_str() {
@@ -151,7 +151,10 @@ impl Target {
             "s3" => (objects(&address)?, Format::Jsonl),
             other => {
                 let known = "qdrant+https, opensearch+https, s3vectors, postgres, s3";
-                return Err(wrong(format!("it begins with {:?}, it must be one of {known}", shown(other))));
+                return Err(wrong(format!(
+                    "it begins with {:?}, it must be one of {known}",
+                    truncate_for_display(other)
+                )));
             }
         };
         let encoding = address.parameter("encoding").map_or(Ok(Encoding::Float), encoding)?;
@@ -161,10 +164,13 @@ impl Target {
     /// Sets the format of objects: `TEALIGHT_SINK_FORMAT`.
     ///
     /// # Errors
-    /// [`tealight_core::Kind::InvalidValue`]: there is no such format, it cannot be written in parts, or the sink has one of its own.
+    /// [`tealight_core::ErrorKind::InvalidValue`]: there is no such format, it cannot be written in parts, or the sink has one of its own.
     pub fn with_format(mut self, name: &str) -> Result<Self> {
         let refused = |what: &str| {
-            Error::value("TEALIGHT_SINK_FORMAT", format!("TEALIGHT_SINK_FORMAT is {:?}, {what}", shown(name)))
+            Error::invalid_value(
+                "TEALIGHT_SINK_FORMAT",
+                format!("TEALIGHT_SINK_FORMAT is {:?}, {what}", truncate_for_display(name)),
+            )
         };
         let format = Format::named(name).ok_or_else(|| refused("which is no format"))?;
         if matches!(format, Format::Json | Format::Npy | Format::Arrow | Format::Parquet) {
@@ -192,7 +198,7 @@ impl Target {
     /// Opens it for points of a source; asks nobody yet.
     ///
     /// # Errors
-    /// [`tealight_core::Kind::Upstream`]: the credentials or the region of AWS are missing.
+    /// [`tealight_core::ErrorKind::Upstream`]: the credentials or the region of AWS are missing.
     pub fn open(&self, source: &Source, deadline: Deadline) -> Result<Box<dyn Sink>> {
         deadline.check()?;
         let form = self.form;
@@ -222,7 +228,7 @@ impl Target {
 fn encoding(name: &str) -> Result<Encoding> {
     Encoding::ALL.into_iter().find(|encoding| encoding.name() == name).ok_or_else(|| {
         let known = Encoding::ALL.map(Encoding::name).join(", ");
-        wrong(format!("encoding is {:?}, it must be one of {known}", shown(name)))
+        wrong(format!("encoding is {:?}, it must be one of {known}", truncate_for_display(name)))
     })
 }
 

@@ -12,7 +12,7 @@ use crate::pipeline::format::{Format, Packer};
 use percent_encoding::utf8_percent_encode;
 use std::time::Duration;
 use tealight_core::Deadline;
-use tealight_core::{Error, Kind, Result};
+use tealight_core::{Error, ErrorKind, Result};
 
 /// How long forgetting what was begun may take.
 const PARTING: Duration = Duration::from_secs(5);
@@ -82,7 +82,9 @@ impl Upload {
             }
         };
         if self.etags.len() == MOST_PARTS {
-            return Err(self.client.named(Error::new(Kind::BodyTooLarge, "an object has no more than 10,000 parts")));
+            return Err(self
+                .client
+                .named(Error::new(ErrorKind::BodyTooLarge, "an object has no more than 10,000 parts")));
         }
         let part = std::mem::take(&mut self.buffer);
         let reply = self.ask(&Step::Part(&id, self.etags.len() + 1), &part, deadline)?;

@@ -8,7 +8,7 @@ use http::Method;
 use serde::Deserialize;
 use std::collections::HashMap;
 use tealight_core::Deadline;
-use tealight_core::{Error, Kind, Result};
+use tealight_core::{Error, ErrorKind, Result};
 
 /// An index.
 #[derive(Debug)]
@@ -152,5 +152,5 @@ fn outcome(item: HashMap<String, Item>) -> Outcome {
 
 /// A document does not fit the index.
 fn unfit(what: String) -> Error {
-    Error::new(Kind::InvalidValue, what).cut()
+    Error::new(ErrorKind::InvalidValue, what).truncate_message()
 }

@@ -175,7 +175,7 @@ impl Index for Table {
     fn send(&mut self, body: &[u8], _: usize, deadline: Deadline) -> Result<Answer> {
         let Settings { host, port, table, .. } = &self.settings;
         let name = format!("table {table} of PostgreSQL at {host}:{port}");
-        retry::run(deadline, |time| self.once(body, time)).map_err(|e| e.context(name))
+        retry::run(deadline, |time| self.once(body, time)).map_err(|e| e.with_context(name))
     }
 }
 

@@ -6,7 +6,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 use tealight_core::Deadline;
-use tealight_core::{Error, Kind, Result};
+use tealight_core::{Error, ErrorKind, Result};
 
 /// Times that something is tried at most.
 const ATTEMPTS: u32 = 8;
@@ -45,12 +45,12 @@ impl From<Error> for Miss {
 /// Tries until it succeeds, cannot, or the time or the attempts end. An attempt is told what time it has.
 ///
 /// # Errors
-/// The last attempt's; [`Kind::Timeout`] where there was time for none.
+/// The last attempt's; [`ErrorKind::Timeout`] where there was time for none.
 pub(super) fn run<T>(deadline: Deadline, mut attempt: impl FnMut(Duration) -> Result<T, Miss>) -> Result<T> {
     let end = Instant::now() + deadline.left(ALL);
     let left = || end.saturating_duration_since(Instant::now());
     if left().is_zero() {
-        return Err(Error::new(Kind::Timeout, "there is no time left to write"));
+        return Err(Error::new(ErrorKind::Timeout, "there is no time left to write"));
     }
     for count in 1.. {
         let miss = match attempt(left().min(ONE)) {
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     fn passing() -> Miss {
-        Miss::passing(Error::new(Kind::Upstream, "busy"))
+        Miss::passing(Error::new(ErrorKind::Upstream, "busy"))
     }
 
     #[test]
@@ -112,7 +112,7 @@ mod tests {
         let mut count = 0;
         let refused: Result<()> = run(Deadline::NONE, |_| {
             count += 1;
-            Err(Error::new(Kind::Upstream, "no").into())
+            Err(Error::new(ErrorKind::Upstream, "no").into())
         });
         assert_eq!((refused.unwrap_err().message.as_str(), count), ("no", 1));
     }
@@ -129,6 +129,6 @@ mod tests {
         assert!(message.contains("once") && message.contains("7 s"), "{message}");
         assert!(began.elapsed() < Duration::from_secs(1));
         let past = Deadline(Some(Instant::now()));
-        assert_eq!(run(past, |_| Ok(1)).unwrap_err().kind, Kind::Timeout);
+        assert_eq!(run(past, |_| Ok(1)).unwrap_err().kind, ErrorKind::Timeout);
     }
 }

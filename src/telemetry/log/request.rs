@@ -4,7 +4,7 @@ use crate::engine::Usage;
 use crate::telemetry::trace;
 use std::cell::Cell;
 use std::time::Duration;
-use tealight_core::Kind;
+use tealight_core::ErrorKind;
 
 /// The name of the event, by which [`super::lines`] knows it.
 pub(super) const EVENT: &str = "request";
@@ -55,7 +55,7 @@ pub struct Request<'a> {
     /// The status of its reply.
     pub status: u16,
     /// Why it failed, if it did.
-    pub error: Option<Kind>,
+    pub error: Option<ErrorKind>,
     /// The model that worked for it.
     pub model: Option<&'a str>,
     /// What that took.
@@ -80,7 +80,7 @@ impl Request<'_> {
             name: EVENT,
             route = self.route,
             status = self.status,
-            error = self.error.map(Kind::code),
+            error = self.error.map(ErrorKind::code),
             model = self.model,
             total_ms = ms(self.total),
             load_ms = some_ms(self.loading),

@@ -24,12 +24,14 @@ pub(crate) fn read(file: &Bytes) -> Result<(HashMap<String, TensorData>, Option<
     let mut cursor = Cursor { file, at: 0 };
     let (version, spec) = (cursor.u32("version")?, cursor.string("specification")?);
     if version != VERSION || spec != SPEC {
-        return Err(Error::model(format!("model.bin is {spec:?} of version {version}; {SPEC:?} of {VERSION} is read")));
+        return Err(Error::invalid_model(format!(
+            "model.bin is {spec:?} of version {version}; {SPEC:?} of {VERSION} is read"
+        )));
     }
     cursor.u32("revision")?;
     let count = cursor.u32("number of variables")?;
     if count > MAX_VARIABLES {
-        return Err(Error::model(format!("model.bin has {count} variables, the limit is {MAX_VARIABLES}")));
+        return Err(Error::invalid_model(format!("model.bin has {count} variables, the limit is {MAX_VARIABLES}")));
     }
     let variables = (0..count).map(|_| cursor.variable()).collect::<Result<HashMap<_, _>>>()?;
     let heads = variables.get("encoder/num_heads").and_then(|v| v.data.first().map(|b| *b as usize));
@@ -38,7 +40,7 @@ pub(crate) fn read(file: &Bytes) -> Result<(HashMap<String, TensorData>, Option<
         for (renamed, rows) in renamed(name) {
             let tensor = variable.tensor(variables.get(&format!("{name}_scale")));
             let tensor =
-                tensor.and_then(|t| part(t, rows)).map_err(|e| e.context(format_args!("variable {name:?}")))?;
+                tensor.and_then(|t| part(t, rows)).map_err(|e| e.with_context(format_args!("variable {name:?}")))?;
             tensors.insert(renamed, tensor);
         }
     }
@@ -62,19 +64,19 @@ impl Variable {
             2 => (2, GgmlDType::F32),
             4 => (2, GgmlDType::F16),
             5 => (2, GgmlDType::BF16),
-            other => return Err(Error::model(format!("has the type {other}, which is not read"))),
+            other => return Err(Error::invalid_model(format!("has the type {other}, which is not read"))),
         };
         if count.and_then(|n| n.checked_mul(width)) != Some(self.data.len()) {
-            return Err(Error::model(format!("of shape {:?} has {} bytes", self.shape, self.data.len())));
+            return Err(Error::invalid_model(format!("of shape {:?} has {} bytes", self.shape, self.data.len())));
         }
         if !matches!(self.kind, 1 | 2) {
             return Ok(TensorData { shape: self.shape.clone(), dtype: Dtype::Ggml(dtype), data: self.data.clone() });
         }
-        let scale = scale.ok_or_else(|| Error::model("has whole numbers and no scale"))?;
+        let scale = scale.ok_or_else(|| Error::invalid_model("has whole numbers and no scale"))?;
         let scales: Vec<f32> = scale.data.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
         let rows = self.shape.first().copied().unwrap_or(1);
         if rows == 0 || scales.is_empty() || (scales.len() != rows && scales.len() != 1) {
-            return Err(Error::model(format!("of {rows} rows has {} scales", scales.len())));
+            return Err(Error::invalid_model(format!("of {rows} rows has {} scales", scales.len())));
         }
         let row = self.data.len() / width / rows;
         let number = |i: usize| match self.kind {
@@ -91,7 +93,7 @@ fn part(tensor: TensorData, (index, of): (usize, usize)) -> Result<TensorData> {
     let TensorData { mut shape, dtype, data } = tensor;
     let rows = shape.first().copied().unwrap_or(0);
     if !rows.is_multiple_of(of) {
-        return Err(Error::model(format!("of {rows} rows is not {of} matrices")));
+        return Err(Error::invalid_model(format!("of {rows} rows is not {of} matrices")));
     }
     shape[0] = rows / of;
     let bytes = data.len() / of;
@@ -150,7 +152,7 @@ impl Cursor<'_> {
     fn take(&mut self, what: &str, count: usize) -> Result<Bytes> {
         let left = self.file.len() - self.at;
         if count > left {
-            return Err(Error::model(format!(
+            return Err(Error::invalid_model(format!(
                 "model.bin: {what} at byte {} needs {count} bytes, {left} are left",
                 self.at
             )));
@@ -173,14 +175,16 @@ impl Cursor<'_> {
         let length = u16::from_le_bytes(self.number(what)?) as usize;
         let bytes = self.take(what, length)?;
         let text = bytes.strip_suffix(&[0]).unwrap_or(&bytes);
-        String::from_utf8(text.to_vec()).map_err(|_| Error::model(format!("model.bin: {what} is not UTF-8")))
+        String::from_utf8(text.to_vec()).map_err(|_| Error::invalid_model(format!("model.bin: {what} is not UTF-8")))
     }
 
     fn variable(&mut self) -> Result<(String, Variable)> {
         let name = self.string("name of a variable")?;
         let [rank] = self.number("rank")?;
         if rank > MAX_RANK {
-            return Err(Error::model(format!("variable {name:?} has {rank} dimensions, the limit is {MAX_RANK}")));
+            return Err(Error::invalid_model(format!(
+                "variable {name:?} has {rank} dimensions, the limit is {MAX_RANK}"
+            )));
         }
         let shape = (0..rank).map(|_| Ok(self.u32("dimension")? as usize)).collect::<Result<_>>()?;
         let [kind] = self.number("type")?;

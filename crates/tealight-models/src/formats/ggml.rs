@@ -39,7 +39,7 @@ pub(crate) fn read(file: &Bytes) -> Result<File> {
     cursor.take("filters", filters.unwrap_or(usize::MAX))?;
     let count = cursor.number("number of tokens")?;
     if count > MOST_TEXTS {
-        return Err(Error::model(format!("has {count} tokens, the limit is {MOST_TEXTS}")));
+        return Err(Error::invalid_model(format!("has {count} tokens, the limit is {MOST_TEXTS}")));
     }
     let texts = (0..count).map(|_| cursor.text()).collect::<Result<_>>()?;
     let mut tensors = HashMap::new();
@@ -96,7 +96,10 @@ impl Cursor<'_> {
     fn take(&mut self, what: &str, count: usize) -> Result<Bytes> {
         let left = self.file.len() - self.at;
         if count > left {
-            return Err(Error::model(format!("{what} at byte {} needs {count} bytes, {left} are left", self.at)));
+            return Err(Error::invalid_model(format!(
+                "{what} at byte {} needs {count} bytes, {left} are left",
+                self.at
+            )));
         }
         self.at += count;
         Ok(self.file.slice(self.at - count..self.at))
@@ -117,22 +120,25 @@ impl Cursor<'_> {
         let dimensions = self.number("number of dimensions")?;
         let (length, kind) = (self.number("length of a name")?, self.number("type")?);
         if dimensions > MOST_DIMENSIONS {
-            return Err(Error::model(format!("a tensor has {dimensions} dimensions, the limit is {MOST_DIMENSIONS}")));
+            return Err(Error::invalid_model(format!(
+                "a tensor has {dimensions} dimensions, the limit is {MOST_DIMENSIONS}"
+            )));
         }
         // The last dimension comes first.
         let mut shape = (0..dimensions).map(|_| self.number("dimension")).collect::<Result<Vec<_>>>()?;
         shape.reverse();
         let name = String::from_utf8(self.take("name of a tensor", length)?.to_vec())
-            .map_err(|_| Error::model("the name of a tensor is not UTF-8"))?;
+            .map_err(|_| Error::invalid_model("the name of a tensor is not UTF-8"))?;
         // Biases of convolutions are columns.
         if shape.len() == 2 && shape[1] == 1 {
             shape.pop();
         }
         let dtype = Dtype::of_kind(kind as u32).filter(|dtype| matches!(dtype, Dtype::Ggml(_)));
-        let dtype =
-            dtype.ok_or_else(|| Error::model(format!("tensor {name:?} has the type {kind}, which is not read")))?;
-        let bytes = size(&shape, dtype)
-            .ok_or_else(|| Error::model(format!("tensor {name:?} of shape {shape:?} is no whole number of blocks")))?;
+        let dtype = dtype
+            .ok_or_else(|| Error::invalid_model(format!("tensor {name:?} has the type {kind}, which is not read")))?;
+        let bytes = size(&shape, dtype).ok_or_else(|| {
+            Error::invalid_model(format!("tensor {name:?} of shape {shape:?} is no whole number of blocks"))
+        })?;
         let data = self.take(&name, bytes)?;
         Ok((name, TensorData { shape, dtype, data }))
     }

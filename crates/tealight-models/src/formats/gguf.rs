@@ -133,7 +133,7 @@ impl<'a> Cursor<'a> {
 
     fn take(&mut self, what: &str, n: usize) -> Result<&'a [u8]> {
         if n > self.left() {
-            return Err(Error::model(format!(
+            return Err(Error::invalid_model(format!(
                 "GGUF {what} at byte {} needs {n} bytes, {} are left",
                 self.at,
                 self.left()
@@ -166,7 +166,7 @@ impl<'a> Cursor<'a> {
     fn bounded(&mut self, what: &str, limit: u64) -> Result<usize> {
         let n = self.length(what)?;
         if n > limit {
-            return Err(Error::model(format!("GGUF {what} is {n}, the limit is {limit}")));
+            return Err(Error::invalid_model(format!("GGUF {what} is {n}, the limit is {limit}")));
         }
         Ok(n as usize)
     }
@@ -199,7 +199,7 @@ impl<'a> Cursor<'a> {
             10 => Value::Uint(self.u64(key)?),
             11 => Value::Int(self.u64(key)? as i64),
             12 => Value::Float(f64::from_bits(self.u64(key)?)),
-            _ => return Err(Error::model(format!("GGUF key {key:?} has the unknown type {kind}"))),
+            _ => return Err(Error::invalid_model(format!("GGUF key {key:?} has the unknown type {kind}"))),
         })
     }
 
@@ -215,7 +215,7 @@ impl<'a> Cursor<'a> {
                 }
             }
             None => {
-                return Err(Error::model(format!("GGUF key {key:?} is an array of the unknown type {kind}")));
+                return Err(Error::invalid_model(format!("GGUF key {key:?} is an array of the unknown type {kind}")));
             }
         }
         let data = self.file.slice(start..self.at);
@@ -237,7 +237,7 @@ fn width(kind: u32) -> Option<usize> {
 }
 
 fn utf8<'a>(bytes: &'a [u8], what: &str) -> Result<&'a str> {
-    std::str::from_utf8(bytes).map_err(|_| Error::model(format!("GGUF {what} is not UTF-8")))
+    std::str::from_utf8(bytes).map_err(|_| Error::invalid_model(format!("GGUF {what} is not UTF-8")))
 }
 
 impl Array {
@@ -267,7 +267,7 @@ impl Array {
     /// It holds something else, or a string is not UTF-8.
     pub fn strings(&self) -> Result<Vec<&str>> {
         if self.kind != STRING {
-            return Err(Error::model("GGUF array does not hold strings"));
+            return Err(Error::invalid_model("GGUF array does not hold strings"));
         }
         let mut cursor = Cursor { file: &self.data, at: 0, wide: self.wide };
         (0..self.count).map(|_| utf8(cursor.bytes("string")?, "string")).collect()
@@ -279,7 +279,7 @@ impl Array {
     /// It holds something else.
     pub fn integers(&self) -> Result<Vec<i64>> {
         if !matches!(self.kind, 0..=5 | 10 | 11) {
-            return Err(Error::model("GGUF array does not hold integers"));
+            return Err(Error::invalid_model("GGUF array does not hold integers"));
         }
         let mut cursor = Cursor { file: &self.data, at: 0, wide: self.wide };
         let integer = |_| {
@@ -298,7 +298,7 @@ impl Array {
     /// It holds something else.
     pub fn floats(&self) -> Result<Vec<f32>> {
         if self.kind != 6 {
-            return Err(Error::model("GGUF array does not hold f32"));
+            return Err(Error::invalid_model("GGUF array does not hold f32"));
         }
         Ok(self.data.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
     }
@@ -312,11 +312,11 @@ impl Gguf {
     pub fn parse(data: Bytes) -> Result<Self> {
         let mut cursor = Cursor { file: &data, at: 0, wide: true };
         if &cursor.array::<4>("magic")? != MAGIC {
-            return Err(Error::model("not a GGUF file: it does not begin with \"GGUF\""));
+            return Err(Error::invalid_model("not a GGUF file: it does not begin with \"GGUF\""));
         }
         let version = cursor.u32("version")?;
         if !(1..=3).contains(&version) {
-            return Err(Error::model(format!("GGUF version is {version}; versions 1 to 3 are read")));
+            return Err(Error::invalid_model(format!("GGUF version is {version}; versions 1 to 3 are read")));
         }
         cursor.wide = version > 1;
         let tensor_count = cursor.bounded("tensor count", MAX_ENTRIES)?;
@@ -333,7 +333,7 @@ impl Gguf {
         for info in infos {
             let (name, tensor) = info.locate(&data, start)?;
             if tensors.contains_key(&name) {
-                return Err(Error::model(format!("GGUF tensor {name:?} is there twice")));
+                return Err(Error::invalid_model(format!("GGUF tensor {name:?} is there twice")));
             }
             tensors.insert(name, tensor);
         }
@@ -394,18 +394,18 @@ impl Gguf {
 
 /// The error of a required key that is not there.
 pub fn missing(key: &str) -> Error {
-    Error::model(format!("GGUF key {key:?} is missing"))
+    Error::invalid_model(format!("GGUF key {key:?} is missing"))
 }
 
 fn wrong(key: &str, expected: &str) -> Error {
-    Error::model(format!("GGUF key {key:?} is not {expected}"))
+    Error::invalid_model(format!("GGUF key {key:?} is not {expected}"))
 }
 
 fn alignment(metadata: &HashMap<String, Value>) -> Result<usize> {
     match metadata.get("general.alignment") {
         None => Ok(DEFAULT_ALIGNMENT),
         Some(Value::Uint(n)) if n.is_power_of_two() && (8..=1 << 20).contains(n) => Ok(*n as usize),
-        Some(other) => Err(Error::model(format!(
+        Some(other) => Err(Error::invalid_model(format!(
             "GGUF key \"general.alignment\" is {other:?}, it must be a power of two from 8 to 1048576"
         ))),
     }
@@ -423,7 +423,7 @@ impl TensorInfo {
         let name = cursor.name("tensor name")?;
         let dimensions = cursor.u32("number of dimensions")?;
         if dimensions > MAX_DIMENSIONS {
-            return Err(Error::model(format!(
+            return Err(Error::invalid_model(format!(
                 "GGUF tensor {name:?} has {dimensions} dimensions, the limit is {MAX_DIMENSIONS}"
             )));
         }
@@ -432,8 +432,9 @@ impl TensorInfo {
             (0..dimensions).map(|_| Ok(cursor.length("dimension")? as usize)).collect::<Result<Vec<_>>>()?;
         shape.reverse();
         let kind = cursor.u32("tensor type")?;
-        let dtype = Dtype::of_kind(kind)
-            .ok_or_else(|| Error::model(format!("GGUF tensor {name:?} has the type {kind}, which is not read here")))?;
+        let dtype = Dtype::of_kind(kind).ok_or_else(|| {
+            Error::invalid_model(format!("GGUF tensor {name:?} has the type {kind}, which is not read here"))
+        })?;
         let offset = cursor.u64("tensor offset")?;
         Ok(Self { name, shape, dtype, offset })
     }
@@ -441,19 +442,19 @@ impl TensorInfo {
     fn locate(self, data: &Bytes, start: usize) -> Result<(String, TensorData)> {
         let Self { name, shape, dtype, offset } = self;
         let bytes = size(&shape, dtype).ok_or_else(|| {
-            Error::model(format!("GGUF tensor {name:?} of shape {shape:?} is not whole blocks of {dtype:?}"))
+            Error::invalid_model(format!("GGUF tensor {name:?} of shape {shape:?} is not whole blocks of {dtype:?}"))
         })?;
         let begin = usize::try_from(offset).ok().and_then(|o| o.checked_add(start));
         let end = begin.and_then(|b| b.checked_add(bytes));
         match (begin, end) {
-            (Some(begin), _) if !begin.is_multiple_of(8) => Err(Error::model(format!(
+            (Some(begin), _) if !begin.is_multiple_of(8) => Err(Error::invalid_model(format!(
                 "GGUF tensor {name:?} at offset {offset} is at byte {begin} of the file, which is no multiple of 8"
             ))),
             (Some(begin), Some(end)) if end <= data.len() => {
                 let data = data.slice(begin..end);
                 Ok((name, TensorData { shape, dtype, data }))
             }
-            _ => Err(Error::model(format!(
+            _ => Err(Error::invalid_model(format!(
                 "GGUF tensor {name:?} at offset {offset} with {bytes} bytes is not inside the file of {} bytes",
                 data.len()
             ))),

@@ -50,7 +50,11 @@ impl Linear {
     /// The weights are not whole rows for the biases.
     pub fn new(weight: Vec<f32>, bias: Vec<f32>) -> Result<Self> {
         if bias.is_empty() || weight.is_empty() || !weight.len().is_multiple_of(bias.len()) {
-            return Err(Error::model(format!("a matrix of {} weights has {} biases", weight.len(), bias.len())));
+            return Err(Error::invalid_model(format!(
+                "a matrix of {} weights has {} biases",
+                weight.len(),
+                bias.len()
+            )));
         }
         Ok(Self { weight, bias })
     }

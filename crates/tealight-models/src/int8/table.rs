@@ -32,7 +32,7 @@ impl Table {
     /// A row is not whole blocks, or the bytes are not as many as the rows need.
     pub fn ggml(dtype: GgmlDType, bytes: Bytes, rows: usize, width: usize) -> Result<Self> {
         if !width.is_multiple_of(dtype.block_size()) {
-            return Err(Error::model(format!("a row of {width} values is not whole blocks of {dtype:?}")));
+            return Err(Error::invalid_model(format!("a row of {width} values is not whole blocks of {dtype:?}")));
         }
         let row_bytes = width / dtype.block_size() * dtype.type_size();
         Self { format: Format::Ggml(dtype), bytes, row_bytes, rows, width }.checked()
@@ -49,7 +49,7 @@ impl Table {
     fn checked(self) -> Result<Self> {
         let expected = self.rows.checked_mul(self.row_bytes);
         if self.rows == 0 || self.width == 0 || expected != Some(self.bytes.len()) {
-            return Err(Error::model(format!(
+            return Err(Error::invalid_model(format!(
                 "a table of {} bytes is not [{}, {}] in {:?}",
                 self.bytes.len(),
                 self.rows,
@@ -106,7 +106,7 @@ impl Table {
 pub(crate) fn decode(dtype: GgmlDType, bytes: &[u8], count: usize) -> Result<Vec<f32>> {
     let expected = (count / dtype.block_size()).checked_mul(dtype.type_size());
     if expected != Some(bytes.len()) || !count.is_multiple_of(dtype.block_size()) {
-        return Err(Error::model(format!("{} bytes are not {count} values in {dtype:?}", bytes.len())));
+        return Err(Error::invalid_model(format!("{} bytes are not {count} values in {dtype:?}", bytes.len())));
     }
     Ok(match dtype {
         GgmlDType::F32 => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),

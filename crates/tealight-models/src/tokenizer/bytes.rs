@@ -15,7 +15,7 @@ pub fn of_alphabet(token: &str) -> Result<Vec<u8>> {
         _ => None,
     };
     let bytes: Option<Vec<u8>> = token.chars().map(byte).collect();
-    bytes.ok_or_else(|| Error::model(format!("the token {token:?} does not spell bytes")))
+    bytes.ok_or_else(|| Error::invalid_model(format!("the token {token:?} does not spell bytes")))
 }
 
 fn is_visible(byte: u32) -> bool {

@@ -10,7 +10,7 @@ pub use vocabulary::{Vocabulary, WordPiece};
 use super::gguf::Gguf;
 use std::path::Path;
 use std::sync::Arc;
-use tealight_core::{Error, Kind, Result};
+use tealight_core::{Error, ErrorKind, Result};
 use tokenizers::decoders::wordpiece::WordPiece as WordPieceDecoder;
 use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
@@ -82,7 +82,7 @@ impl Tokenizer {
         let start = full
             .windows(bare.len().max(1))
             .position(|w| w == bare)
-            .ok_or_else(|| Error::model("the tokenizer changes a text when it adds special tokens"))?;
+            .ok_or_else(|| Error::invalid_model("the tokenizer changes a text when it adds special tokens"))?;
         this.prefix = full[..start].to_vec();
         this.suffix = full[start + bare.len()..].to_vec();
         Ok(this)
@@ -91,7 +91,7 @@ impl Tokenizer {
     /// From the text of a `tokenizer.json`.
     pub fn from_json(json: &[u8]) -> Result<Self> {
         let mut any = tokenizers::Tokenizer::from_bytes(json)
-            .map_err(|e| Error::model(format!("tokenizer.json cannot be read: {e}")))?;
+            .map_err(|e| Error::invalid_model(format!("tokenizer.json cannot be read: {e}")))?;
         any.with_padding(None);
         any.with_truncation(None).map_err(tokenizer_error)?;
         Self::new(Inner::Any(Arc::new(any)))
@@ -188,5 +188,5 @@ impl Tokenizer {
 }
 
 fn tokenizer_error(error: tokenizers::Error) -> Error {
-    Error::new(Kind::InvalidValue, format!("the tokenizer cannot read this: {error}"))
+    Error::new(ErrorKind::InvalidValue, format!("the tokenizer cannot read this: {error}"))
 }

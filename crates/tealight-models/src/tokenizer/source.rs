@@ -47,7 +47,7 @@ impl WordPieceSource {
     fn build(&self) -> Result<Tokenizer> {
         let id = |name: &str| {
             let id = self.vocabulary.id(name);
-            id.ok_or_else(|| Error::model(format!("the vocabulary has no {name} token")))
+            id.ok_or_else(|| Error::invalid_model(format!("the vocabulary has no {name} token")))
         };
         let (cls, sep) = (id("[CLS]")?, id("[SEP]")?);
         let mut bert = Bert::new(WordPiece::new(self.vocabulary.clone())?);
@@ -202,8 +202,8 @@ fn surrounds_by_cls_and_sep(processor: &Value) -> bool {
 fn lowercase_of(folder: &Path) -> Result<bool> {
     let path = folder.join("tokenizer_config.json");
     let Ok(text) = std::fs::read(&path) else { return Ok(true) };
-    let json: Value =
-        serde_json::from_slice(&text).map_err(|e| Error::model(format!("{} is not JSON: {e}", path.display())))?;
+    let json: Value = serde_json::from_slice(&text)
+        .map_err(|e| Error::invalid_model(format!("{} is not JSON: {e}", path.display())))?;
     Ok(json["do_lower_case"].as_bool().unwrap_or(true))
 }
 
@@ -222,8 +222,9 @@ impl Source {
             return Self::of_json(&std::fs::read(&json).map_err(|e| Error::io("read", &json, e))?);
         }
         let vocab = folder.join("vocab.txt");
-        let text = std::fs::read_to_string(&vocab)
-            .map_err(|_| Error::model(format!("{} has neither tokenizer.json nor vocab.txt", folder.display())))?;
+        let text = std::fs::read_to_string(&vocab).map_err(|_| {
+            Error::invalid_model(format!("{} has neither tokenizer.json nor vocab.txt", folder.display()))
+        })?;
         Ok(Source::WordPiece(WordPieceSource {
             vocabulary: Arc::new(Vocabulary::of(text.lines())?),
             special: SPECIAL.map(str::to_string).to_vec(),
@@ -235,8 +236,8 @@ impl Source {
     }
 
     fn of_json(text: &[u8]) -> Result<Self> {
-        let json: Value =
-            serde_json::from_slice(text).map_err(|e| Error::model(format!("tokenizer.json is not JSON: {e}")))?;
+        let json: Value = serde_json::from_slice(text)
+            .map_err(|e| Error::invalid_model(format!("tokenizer.json is not JSON: {e}")))?;
         let survives = |w: &WordPieceSource| {
             let back = |t: &String| from_phantom(&to_phantom(t), w.special.contains(t)) == *t;
             w.vocabulary.tokens().all(|t| back(&t))
@@ -254,7 +255,7 @@ impl Source {
         let key = "tokenizer.ggml.model";
         match file.string(key)?.ok_or_else(|| gguf::missing(key))? {
             "bert" => Ok(Source::WordPiece(WordPieceSource::from_gguf(file)?)),
-            other => Err(Error::model(format!(
+            other => Err(Error::invalid_model(format!(
                 "GGUF key {key:?} is {other:?}; \"bert\" is read, or a tokenizer in {JSON_KEY:?}"
             ))),
         }

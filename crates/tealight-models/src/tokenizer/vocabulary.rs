@@ -54,7 +54,10 @@ impl Vocabulary {
     pub fn new(text: Bytes, tokens: impl ExactSizeIterator<Item = (Range<usize>, Place)>) -> Result<Self> {
         let count = tokens.len();
         if count > 1 << 30 || u32::try_from(text.len()).is_err() {
-            return Err(Error::model(format!("a vocabulary of {count} tokens in {} bytes is too large", text.len())));
+            return Err(Error::invalid_model(format!(
+                "a vocabulary of {count} tokens in {} bytes is too large",
+                text.len()
+            )));
         }
         let slots = vec![EMPTY; (2 * count).next_power_of_two().max(2)];
         let mut this = Self { text, tokens: Vec::with_capacity(count), slots, longest: 0 };
@@ -162,7 +165,7 @@ impl WordPiece {
     /// The vocabulary has no `[UNK]`.
     pub fn new(vocabulary: Arc<Vocabulary>) -> Result<Self> {
         let unknown = vocabulary.id(UNKNOWN);
-        let unknown = unknown.ok_or_else(|| Error::model(format!("the vocabulary has no {UNKNOWN} token")))?;
+        let unknown = unknown.ok_or_else(|| Error::invalid_model(format!("the vocabulary has no {UNKNOWN} token")))?;
         Ok(Self { vocabulary, unknown })
     }
 

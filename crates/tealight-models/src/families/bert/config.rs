@@ -39,11 +39,13 @@ impl Config {
     pub fn from_json(config: &Value) -> Result<Self> {
         let size = |key: &str| {
             let n = config[key].as_u64().map(|n| n as usize);
-            n.ok_or_else(|| Error::model(format!("config.json: {key} is {}, expected a whole number", config[key])))
+            n.ok_or_else(|| {
+                Error::invalid_model(format!("config.json: {key} is {}, expected a whole number", config[key]))
+            })
         };
         let position = config["position_embedding_type"].as_str().unwrap_or("absolute");
         if position != "absolute" {
-            return Err(Error::model(format!(
+            return Err(Error::invalid_model(format!(
                 "config.json: position_embedding_type is {position:?}, \"absolute\" is supported"
             )));
         }
@@ -85,7 +87,7 @@ impl Config {
     }
 
     fn checked(self) -> Result<Self> {
-        let fail = |message: String| Err(Error::model(message));
+        let fail = |message: String| Err(Error::invalid_model(message));
         if self.heads == 0 || self.hidden == 0 || !self.hidden.is_multiple_of(self.heads) {
             return fail(format!("{} heads do not divide a hidden size of {}", self.heads, self.hidden));
         }
@@ -134,6 +136,6 @@ fn activation(name: &str) -> Result<Activation> {
     let known = ACTIVATIONS.iter().find(|(n, _)| *n == name).map(|(_, a)| *a);
     known.ok_or_else(|| {
         let names: Vec<_> = ACTIVATIONS.iter().map(|(n, _)| *n).collect();
-        Error::model(format!("hidden_act is {name:?}; supported are {}", names.join(", ")))
+        Error::invalid_model(format!("hidden_act is {name:?}; supported are {}", names.join(", ")))
     })
 }

@@ -122,7 +122,7 @@ impl Site {
         let (n, k) = self.shape(config);
         match weights.packed(&self.tensor(index)) {
             Some(bytes) => Packed::from_bytes(bytes.clone(), self.parts().len() * n, k)
-                .map_err(|e| Error::from(e).context(format_args!("tensor {:?}", self.tensor(index)))),
+                .map_err(|e| Error::from(e).with_context(format_args!("tensor {:?}", self.tensor(index)))),
             None => {
                 let (matrix, bias) = self.floats(index, config, weights)?;
                 Ok(Packed::of(&matrix, &bias, &vec![1.0; k], LOAD_GROUP)?)

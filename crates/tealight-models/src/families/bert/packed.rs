@@ -59,7 +59,7 @@ impl Bert {
             self.operate(cpu, blocks, batch, &mut observe)?;
         }
         if ranges.iter().flatten().flatten().any(|r| !r.is_finite()) {
-            return Err(Error::model("a value of the network is not finite: its weights are damaged"));
+            return Err(Error::invalid_model("a value of the network is not finite: its weights are damaged"));
         }
         Ok(Ranges(ranges))
     }

@@ -41,12 +41,12 @@ pub struct Chat<'a> {
 /// The text of a conversation.
 ///
 /// # Errors
-/// [`Kind::InvalidValue`](tealight_core::Kind) with what the template says, for instance of roles in a wrong order; it reads nothing but the
+/// [`ErrorKind::InvalidValue`](tealight_core::ErrorKind) with what the template says, for instance of roles in a wrong order; it reads nothing but the
 /// conversation.
 pub fn render(template: &str, chat: &Chat) -> Result<String> {
     if template.len() > MOST_BYTES {
         let message = format!("the chat template of the model has {} bytes, the limit is {MOST_BYTES}", template.len());
-        return Err(Error::model(message));
+        return Err(Error::invalid_model(message));
     }
     // What is nested in values is gone through by functions that call themselves.
     on_large_stack(|| rendered(template, chat))
@@ -71,7 +71,8 @@ fn rendered(template: &str, chat: &Chat) -> Result<String> {
     environment.add_filter("tojson", to_json);
     let wrong = |e: minijinja::Error| {
         let said = e.detail().map_or_else(|| e.to_string(), str::to_string);
-        Error::value(FIELD, format!("the chat template of the model refuses {FIELD}: {said}")).cut()
+        Error::invalid_value(FIELD, format!("the chat template of the model refuses {FIELD}: {said}"))
+            .truncate_message()
     };
     // What marks the model's own words for training has no meaning here.
     let marks = [(" generation", " if true"), (" endgeneration", " endif")];
@@ -81,7 +82,7 @@ fn rendered(template: &str, chat: &Chat) -> Result<String> {
     let template = guarded(&marks.into_iter().fold(template.to_string(), unmarked));
     let template = environment
         .template_from_str(&template)
-        .map_err(|e| Error::model(format!("the chat template of the model cannot be read: {e}")))?;
+        .map_err(|e| Error::invalid_model(format!("the chat template of the model cannot be read: {e}")))?;
     template.render(Serde(chat)).map_err(wrong)
 }
 

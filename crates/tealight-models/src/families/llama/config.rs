@@ -45,7 +45,7 @@ impl Config {
     pub fn from_gguf(file: &Gguf, vocabulary: usize) -> Result<Self> {
         let found = file.string("general.architecture")?.unwrap_or_default();
         if found != ARCHITECTURE {
-            return Err(Error::model(format!(
+            return Err(Error::invalid_model(format!(
                 "the architecture is {found:?}, which does not generate text here; {ARCHITECTURE:?} does"
             )));
         }
@@ -57,12 +57,12 @@ impl Config {
         };
         let float = |key: &str| file.float(&format!("{ARCHITECTURE}.{key}"));
         if let Some(experts) = optional("expert_count")?.filter(|n| *n > 0) {
-            return Err(Error::model(format!("a mixture of {experts} experts is not computed here")));
+            return Err(Error::invalid_model(format!("a mixture of {experts} experts is not computed here")));
         }
         let (width, heads) = (size("embedding_length")?, size("attention.head_count")?);
         let head = optional("attention.key_length")?.map_or(Ok(width / heads.max(1)), |n| bounded("key_length", n))?;
         if let Some(values) = optional("attention.value_length")?.filter(|n| *n != head as u64) {
-            return Err(Error::model(format!(
+            return Err(Error::invalid_model(format!(
                 "heads of {head} values for keys and {values} for values are not computed here"
             )));
         }
@@ -71,7 +71,7 @@ impl Config {
             "none" => float("rope.scale_linear")?.unwrap_or(1.0),
             "linear" => float("rope.scaling.factor")?.unwrap_or(1.0),
             other => {
-                return Err(Error::model(format!(
+                return Err(Error::invalid_model(format!(
                     "rope scaling of the type {other:?} is not computed here; none and linear are"
                 )));
             }
@@ -105,17 +105,17 @@ impl Config {
     pub fn from_json(json: &Value, vocabulary: usize) -> Result<Self> {
         let kind = json["model_type"].as_str().unwrap_or_default();
         if !matches!(kind, "llama" | "mistral") {
-            return Err(Error::model(format!(
+            return Err(Error::invalid_model(format!(
                 "the model type is {kind:?}, which does not generate text here; llama and mistral do"
             )));
         }
         for key in ["attention_bias", "mlp_bias"] {
             if json[key] == true {
-                return Err(Error::model(format!("{key} is true, which is not computed here")));
+                return Err(Error::invalid_model(format!("{key} is true, which is not computed here")));
             }
         }
         let optional = |key: &str| json[key].as_u64().map(|n| bounded(key, n)).transpose();
-        let size = |key: &str| optional(key)?.ok_or_else(|| Error::model(format!("config.json has no {key}")));
+        let size = |key: &str| optional(key)?.ok_or_else(|| Error::invalid_model(format!("config.json has no {key}")));
         let (width, heads) = (size("hidden_size")?, size("num_attention_heads")?);
         let head = optional("head_dim")?.unwrap_or(width / heads.max(1));
         // Newer files put all of rope in one object.
@@ -141,29 +141,29 @@ impl Config {
         let Self { width, layers, heads, kv_heads, head, inner, vocabulary, context, .. } = self;
         let sizes = [width, layers, heads, kv_heads, head, inner, vocabulary, context];
         if sizes.iter().any(|n| *n == 0 || *n as u64 > MOST) {
-            return Err(Error::model(format!("the sizes {sizes:?} are not a Llama's")));
+            return Err(Error::invalid_model(format!("the sizes {sizes:?} are not a Llama's")));
         }
         if !width.is_multiple_of(16) || !(heads * head).is_multiple_of(16) || !(kv_heads * head).is_multiple_of(16) {
-            return Err(Error::model(format!(
+            return Err(Error::invalid_model(format!(
                 "rows of {width} with {heads} and {kv_heads} heads of {head} cannot be packed: all must be multiples of 16"
             )));
         }
         let numbers = [("eps", self.eps as f64), ("rope base", self.rope.base), ("rope scale", self.rope.linear)];
         if let Some((name, value)) = numbers.iter().find(|(_, v)| !(v.is_finite() && *v > 0.0)) {
-            return Err(Error::model(format!("{name} is {value}, it must be a number above 0")));
+            return Err(Error::invalid_model(format!("{name} is {value}, it must be a number above 0")));
         }
         if let Some(value) = self.rope.divisors.iter().find(|v| !(v.is_finite() && **v > 0.0)) {
-            return Err(Error::model(format!("rope has the divisor {value}, it must be a number above 0")));
+            return Err(Error::invalid_model(format!("rope has the divisor {value}, it must be a number above 0")));
         }
         if layers > MOST_LAYERS {
-            return Err(Error::model(format!("{layers} blocks are not a Llama's")));
+            return Err(Error::invalid_model(format!("{layers} blocks are not a Llama's")));
         }
         if self.rope.width == 0
             || !heads.is_multiple_of(kv_heads)
             || !self.rope.width.is_multiple_of(2)
             || self.rope.width > head
         {
-            return Err(Error::model(format!(
+            return Err(Error::invalid_model(format!(
                 "{heads} heads over {kv_heads} of keys, of {head} values of which {} turn, are not a Llama's",
                 self.rope.width
             )));
@@ -180,6 +180,6 @@ impl Config {
 fn bounded(what: &str, value: u64) -> Result<usize> {
     match value {
         0..=MOST => Ok(value as usize),
-        _ => Err(Error::model(format!("{what} is {value}, the limit is {MOST}"))),
+        _ => Err(Error::invalid_model(format!("{what} is {value}, the limit is {MOST}"))),
     }
 }

@@ -59,7 +59,7 @@ impl Embedder {
     /// The vectors of a model that writes, which stays where it is in memory.
     ///
     /// # Errors
-    /// [`Kind::ModelLoad`](tealight_core::Kind), where tokenizer and weights do not fit.
+    /// [`ErrorKind::ModelLoad`](tealight_core::ErrorKind), where tokenizer and weights do not fit.
     pub fn of_llama(model: Arc<Llama>) -> Result<Self> {
         let about = About { architecture: super::config::ARCHITECTURE.into(), ..model.about.clone() };
         let (tokenizer, pipeline) = (model.tokens.around(), model.pipeline.clone());

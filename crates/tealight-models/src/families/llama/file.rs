@@ -14,8 +14,8 @@ use crate::weights::{Precision, Weights};
 use bytes::Bytes;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use tealight_core::files::replace;
-use tealight_core::mmap::map;
+use tealight_core::files::write_atomic;
+use tealight_core::mmap::map_file;
 use tealight_core::{Error, Result};
 use tealight_kernels::Cpu;
 
@@ -47,7 +47,7 @@ impl File {
         if path.is_dir() {
             return Self::of_folder(path, keep);
         }
-        let bytes = map(path)?;
+        let bytes = map_file(path)?;
         match bytes.starts_with(b"GGUF") {
             true => Self::of_gguf(path, Gguf::parse(bytes)?, keep),
             false => Self::of_llama2c(path, &bytes, keep),
@@ -58,7 +58,7 @@ impl File {
         let weights = Weights::new(std::mem::take(&mut file.tensors), Precision::Int8);
         let config = match file.string(HEADER)? {
             Some(json) => serde_json::from_str::<Config>(json)
-                .map_err(|e| Error::model(format!("{HEADER} cannot be read: {e}")))?
+                .map_err(|e| Error::invalid_model(format!("{HEADER} cannot be read: {e}")))?
                 .checked()?,
             None => {
                 let mut config = Config::from_gguf(&file, weights.rows("token_embd.weight")?)?;
@@ -66,7 +66,7 @@ impl File {
                     config.rope.divisors = weights.floats("rope_freqs.weight", &[config.rope.width / 2])?;
                 }
                 if let Some(bias) = weights.names().find(|name| name.ends_with(".bias")) {
-                    return Err(Error::model(format!("tensor {bias:?} is a bias, which is not computed here")));
+                    return Err(Error::invalid_model(format!("tensor {bias:?} is a bias, which is not computed here")));
                 }
                 config.checked()?
             }
@@ -84,8 +84,8 @@ impl File {
             None => Tokens::from_gguf(&file)?,
             Some(text) => {
                 let files = file.string(ABOUT)?.unwrap_or("{}");
-                let files: Value =
-                    serde_json::from_str(files).map_err(|e| Error::model(format!("{ABOUT} is not JSON: {e}")))?;
+                let files: Value = serde_json::from_str(files)
+                    .map_err(|e| Error::invalid_model(format!("{ABOUT} is not JSON: {e}")))?;
                 let template = files["template"].as_str().map(String::from);
                 Tokens::from_json(text.as_bytes(), &files["config"], &files["generation"], template)?
             }
@@ -95,7 +95,9 @@ impl File {
         if let Some((key, _)) =
             entries.iter().find(|(_, value)| matches!(value, gguf::Value::Array(a) if keep && !a.is_wide()))
         {
-            return Err(Error::model(format!("{key} is of GGUF's first version, which is read and cannot be packed")));
+            return Err(Error::invalid_model(format!(
+                "{key} is of GGUF's first version, which is read and cannot be packed"
+            )));
         }
         let entries = entries.into_iter().map(|(key, value)| (key, Entry::Copied(value))).collect();
         let tensors = Tensors::new(weights, keep);
@@ -103,7 +105,8 @@ impl File {
     }
 
     fn of_folder(folder: &Path, keep: bool) -> Result<Self> {
-        let config = json(&folder.join("config.json"))?.ok_or_else(|| Error::model("config.json is missing"))?;
+        let config =
+            json(&folder.join("config.json"))?.ok_or_else(|| Error::invalid_model("config.json is missing"))?;
         let (weights, source) = Weights::from_folder(folder, Precision::Int8, renamed)?;
         let vocabulary = weights.rows("token_embd.weight")?;
         let config = Config::from_json(&config, vocabulary)?;
@@ -126,7 +129,7 @@ impl File {
     fn of_llama2c(path: &Path, bytes: &Bytes, keep: bool) -> Result<Self> {
         let (config, tensors) = llama2c::read(bytes)?;
         let beside = path.with_file_name("tokenizer.bin");
-        let entries = llama2c::tokens(&map(&beside)?, config.vocabulary)?;
+        let entries = llama2c::tokens(&map_file(&beside)?, config.vocabulary)?;
         // The way through a file of GGUF's is the one that reads such keys.
         let mut header = vec![];
         gguf::write(&mut header, &entries, &[])
@@ -175,7 +178,7 @@ pub fn is_llama(path: &Path) -> bool {
         let kind = json(&path.join("config.json")).ok().flatten();
         return kind.is_some_and(|k| k["model_type"] == "llama" || k["model_type"] == "mistral");
     }
-    let Ok(bytes) = map(path) else { return false };
+    let Ok(bytes) = map_file(path) else { return false };
     if !bytes.starts_with(b"GGUF") {
         return llama2c::read(&bytes).is_ok();
     }
@@ -189,10 +192,10 @@ pub fn is_llama(path: &Path) -> bool {
 /// # Errors
 /// The model cannot be loaded, is packed already, or the file cannot be written.
 pub fn pack(cpu: &Cpu, source: &Path, labels: &Labels, output: &Path) -> Result<()> {
-    let named = |e: Error| e.context(format_args!("model {}", source.display()));
+    let named = |e: Error| e.with_context(format_args!("model {}", source.display()));
     let file = File::open(source, true).map_err(named)?;
     if file.tensors.are_packed() {
-        return Err(named(Error::model("is packed already")));
+        return Err(named(Error::invalid_model("is packed already")));
     }
     // On one thread, so that tensors come in one order.
     Network::new(&cpu.alone(), &file.config, &file.tensors).map_err(named)?;
@@ -204,5 +207,5 @@ pub fn pack(cpu: &Cpu, source: &Path, labels: &Labels, output: &Path) -> Result<
     metadata.extend(file.entries);
     let mut tensors: Vec<(String, TensorData)> = file.tensors.made();
     tensors.extend(file.pipeline.tensors());
-    replace(output, |out| gguf::write(out, &metadata, &tensors))
+    write_atomic(output, |out| gguf::write(out, &metadata, &tensors))
 }

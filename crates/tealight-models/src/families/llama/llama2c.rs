@@ -38,12 +38,13 @@ pub(super) fn read(file: &Bytes) -> Result<(Config, HashMap<String, TensorData>)
     let is_new = file.starts_with(MAGIC);
     let number = |at: usize| -> Result<i32> {
         let bytes = file.get(at..at + 4).and_then(|b| b.first_chunk());
-        let bytes = bytes.ok_or_else(|| Error::model(format!("has {} bytes, no header of llama2.c", file.len())))?;
+        let bytes =
+            bytes.ok_or_else(|| Error::invalid_model(format!("has {} bytes, no header of llama2.c", file.len())))?;
         Ok(i32::from_le_bytes(*bytes))
     };
     let version = if is_new { number(4)? } else { 0 };
     if !(0..=2).contains(&version) || is_new && version == 0 {
-        return Err(Error::model(format!("is llama2.c's version {version}; 0, 1 and 2 are read")));
+        return Err(Error::invalid_model(format!("is llama2.c's version {version}; 0, 1 and 2 are read")));
     }
     let first = if is_new { 8 } else { 0 };
     let numbers = (0..SIZES).map(|i| number(first + 4 * i)).collect::<Result<Vec<_>>>()?;
@@ -63,11 +64,11 @@ pub(super) fn read(file: &Bytes) -> Result<(Config, HashMap<String, TensorData>)
     let config = sizes.config()?;
     let group = if version == 2 { number(at + 1)?.unsigned_abs() as usize } else { 1 };
     if group == 0 || (version == 2 && !config.width.is_multiple_of(group)) {
-        return Err(Error::model(format!("groups of {group} weights do not fit rows of {}", config.width)));
+        return Err(Error::invalid_model(format!("groups of {group} weights do not fit rows of {}", config.width)));
     }
     let start = if is_new { HEADER } else { at };
     if file.len() < start {
-        return Err(Error::model(format!("has {} bytes, the header alone has {start}", file.len())));
+        return Err(Error::invalid_model(format!("has {} bytes, the header alone has {start}", file.len())));
     }
     let mut reader = Reader { file, at: start, group, tensors: HashMap::new() };
     match version {
@@ -76,7 +77,7 @@ pub(super) fn read(file: &Bytes) -> Result<(Config, HashMap<String, TensorData>)
         _ => reader.version_2(&config, is_shared)?,
     }
     if reader.at != file.len() {
-        return Err(Error::model(format!("has {} bytes, its sizes need {}", file.len(), reader.at)));
+        return Err(Error::invalid_model(format!("has {} bytes, its sizes need {}", file.len(), reader.at)));
     }
     Ok((config, reader.tensors))
 }
@@ -102,7 +103,10 @@ impl Reader<'_> {
     fn take(&mut self, bytes: usize) -> Result<Bytes> {
         let left = self.file.len() - self.at;
         if bytes > left {
-            return Err(Error::model(format!("byte {} is followed by {left} bytes, its sizes need {bytes}", self.at)));
+            return Err(Error::invalid_model(format!(
+                "byte {} is followed by {left} bytes, its sizes need {bytes}",
+                self.at
+            )));
         }
         self.at += bytes;
         Ok(self.file.slice(self.at - bytes..self.at))
@@ -197,15 +201,15 @@ impl Reader<'_> {
 /// # Errors
 /// It is cut short, or a token is not UTF-8.
 pub(super) fn tokens(file: &Bytes, vocabulary: usize) -> Result<Vec<(String, Entry)>> {
-    let short = || Error::model(format!("tokenizer.bin has no {vocabulary} tokens"));
+    let short = || Error::invalid_model(format!("tokenizer.bin has no {vocabulary} tokens"));
     let four = |at: usize| file.get(at..at + 4).and_then(|b| b.first_chunk()).copied().ok_or_else(short);
     let (mut at, mut tokens, mut scores) = (4, vec![], vec![]);
     for _ in 0..vocabulary {
         scores.push(f32::from_le_bytes(four(at)?));
         let length = u32::from_le_bytes(four(at + 4)?) as usize;
         let text = at.checked_add(8 + length).and_then(|end| file.get(at + 8..end)).ok_or_else(short)?;
-        let text =
-            std::str::from_utf8(text).map_err(|_| Error::model("tokenizer.bin has a token that is not UTF-8"))?;
+        let text = std::str::from_utf8(text)
+            .map_err(|_| Error::invalid_model("tokenizer.bin has a token that is not UTF-8"))?;
         // As SentencePiece writes it.
         tokens.push(text.replace(' ', "\u{2581}"));
         at += 8 + length;

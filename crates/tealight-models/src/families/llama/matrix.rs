@@ -106,7 +106,7 @@ impl Matrix {
 fn blocks(weights: &Weights, name: &str, n: usize, k: usize) -> Result<Option<Vec<Block>>> {
     let TensorData { shape, dtype, data } = weights.tensor(name)?;
     if *shape != [n, k] {
-        return Err(Error::model(format!("tensor {name:?} has the shape {shape:?}, expected [{n}, {k}]")));
+        return Err(Error::invalid_model(format!("tensor {name:?} has the shape {shape:?}, expected [{n}, {k}]")));
     }
     let found: Vec<Block> = match dtype {
         Dtype::Ggml(GgmlDType::Q4_0) => data.as_chunks().0.iter().map(q4_0).collect(),
@@ -117,7 +117,7 @@ fn blocks(weights: &Weights, name: &str, n: usize, k: usize) -> Result<Option<Ve
     let finite = |b: &Block| b.scale.is_finite() && b.offset.is_finite();
     match found {
         found if !found.iter().all(finite) => {
-            Err(Error::model(format!("tensor {name:?} has a scale that is not finite")))
+            Err(Error::invalid_model(format!("tensor {name:?} has a scale that is not finite")))
         }
         found => Ok(Some(found)),
     }

@@ -90,9 +90,9 @@ impl Llama {
     /// (`model.safetensors`), or a packed file.
     ///
     /// # Errors
-    /// [`Kind::ModelLoad`](tealight_core::Kind) and [`Kind::Io`](tealight_core::Kind), which name the file and what in it is wrong.
+    /// [`ErrorKind::ModelLoad`](tealight_core::ErrorKind) and [`ErrorKind::Io`](tealight_core::ErrorKind), which name the file and what in it is wrong.
     pub fn load(cpu: &Cpu, path: &Path) -> Result<Self> {
-        Self::of(cpu, path).map_err(|e| e.context(format_args!("model {}", path.display())))
+        Self::of(cpu, path).map_err(|e| e.with_context(format_args!("model {}", path.display())))
     }
 
     fn of(cpu: &Cpu, path: &Path) -> Result<Self> {
@@ -110,7 +110,7 @@ impl Llama {
     /// What keeps a text to a JSON schema.
     ///
     /// # Errors
-    /// [`Kind::InvalidValue`](tealight_core::Kind), where the schema cannot be kept to.
+    /// [`ErrorKind::InvalidValue`](tealight_core::ErrorKind), where the schema cannot be kept to.
     pub fn constraint(&self, schema: &Value) -> Result<Constraint> {
         let mut place = self.schemas.lock().unwrap_or_else(PoisonError::into_inner);
         let schemas = match &*place {
@@ -204,7 +204,7 @@ impl Llama {
                 for i in network::overlap(first, rows.len() / d, &wanted) {
                     self.network.logits(cpu, &rows[i * d..(i + 1) * d], &mut logits);
                     if !logits.iter().all(|v| v.is_finite()) {
-                        return Err(Error::model(
+                        return Err(Error::invalid_model(
                             "the model gave values that are not numbers: its weights are damaged",
                         ));
                     }
@@ -223,10 +223,13 @@ impl Llama {
     fn check(&self, state: &State, tokens: &[u32]) -> Result<()> {
         let (total, context) = (state.tokens.len() + tokens.len(), self.config.context);
         if tokens.is_empty() || total > context {
-            return Err(Error::value("prompt", format!("the text has {total} tokens, from 1 to {context} are read")));
+            return Err(Error::invalid_value(
+                "prompt",
+                format!("the text has {total} tokens, from 1 to {context} are read"),
+            ));
         }
         match tokens.iter().find(|id| **id as usize >= self.config.vocabulary) {
-            Some(id) => Err(Error::value(
+            Some(id) => Err(Error::invalid_value(
                 "prompt",
                 format!("the token {id} is beyond the {} of the model", self.config.vocabulary),
             )),

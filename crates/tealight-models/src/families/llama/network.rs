@@ -106,7 +106,10 @@ impl Network {
         let (d, vocabulary) = (config.width, config.vocabulary);
         let last = format!("blk.{}.attn_norm", config.layers - 1);
         if !tensors.contains(&last) {
-            return Err(Error::model(format!("tensor \"{last}.weight\" is missing, of {} blocks", config.layers)));
+            return Err(Error::invalid_model(format!(
+                "tensor \"{last}.weight\" is missing, of {} blocks",
+                config.layers
+            )));
         }
         let table = |name: &'static str| tensors.matrix(name, &[(name, vocabulary)], d, d);
         let tokens = table("token_embd")?;

@@ -35,7 +35,7 @@ impl Rope {
         let kind = json["rope_type"].as_str().or_else(|| json["type"].as_str()).unwrap_or("default");
         let mut this = Self { pairs: Pairs::Halves, width, base, linear: 1.0, divisors: vec![] };
         let number = |key: &str| {
-            json[key].as_f64().ok_or_else(|| Error::model(format!("config.json: rope_scaling has no {key}")))
+            json[key].as_f64().ok_or_else(|| Error::invalid_model(format!("config.json: rope_scaling has no {key}")))
         };
         match kind {
             "default" => {}
@@ -45,7 +45,9 @@ impl Rope {
                 let (factor, original) = (number("factor")?, number("original_max_position_embeddings")?);
                 this.divisors = (0..width / 2).map(|i| this.llama3(i, factor, low, high, original)).collect();
             }
-            other => return Err(Error::model(format!("rope_scaling of the type {other:?} is not computed here"))),
+            other => {
+                return Err(Error::invalid_model(format!("rope_scaling of the type {other:?} is not computed here")));
+            }
         }
         Ok(this)
     }

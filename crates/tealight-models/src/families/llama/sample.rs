@@ -52,7 +52,7 @@ impl Sampling {
     pub fn check(&self, vocabulary: usize) -> Result<()> {
         let within = |name: &str, value: f32, low: f32, high: f32| match value {
             v if (low..=high).contains(&v) => Ok(()),
-            v => Err(Error::value(name, format!("{name} is {v}, it must be from {low} to {high}"))),
+            v => Err(Error::invalid_value(name, format!("{name} is {v}, it must be from {low} to {high}"))),
         };
         within("temperature", self.temperature, 0.0, 2.0)?;
         within("top_p", self.top_p, 0.0, 1.0)?;
@@ -63,7 +63,7 @@ impl Sampling {
         for (id, bias) in &self.bias {
             within("logit_bias", *bias, -100.0, 100.0)?;
             if *id as usize >= vocabulary {
-                return Err(Error::value(
+                return Err(Error::invalid_value(
                     "logit_bias",
                     format!("logit_bias has the token {id}, the model has {vocabulary}"),
                 ));

@@ -29,7 +29,8 @@ impl std::fmt::Debug for Schemas {
 impl Schemas {
     pub(super) fn new(tokens: &Tokens, vocabulary: usize) -> Result<Self> {
         let end = tokens.ends.first().copied();
-        let end = end.ok_or_else(|| Error::model("the model has no token that ends a text, which a schema needs"))?;
+        let end =
+            end.ok_or_else(|| Error::invalid_model("the model has no token that ends a text, which a schema needs"))?;
         let word = |id: u32| match tokens.name(id) {
             Some(name) => [&[SPECIAL], name.as_bytes()].concat(),
             None => tokens.bytes(id).to_vec(),
@@ -56,7 +57,7 @@ impl Schemas {
             let message = format!(
                 "{FIELD} has a schema of {bytes} bytes with {references} references, the limits are {MOST_BYTES} and {MOST_REFERENCES}"
             );
-            return Err(Error::value(FIELD, message));
+            return Err(Error::invalid_value(FIELD, message));
         }
         on_large_stack(|| {
             let parser = self.0.create_parser(TopLevelGrammar::from_json_schema(schema));
@@ -87,7 +88,7 @@ fn references(schema: &Value) -> usize {
 
 fn unfit(error: impl std::fmt::Display) -> Error {
     let said = error.to_string().replace("\n<non-verbose/>", "");
-    Error::value(FIELD, format!("{FIELD} has a schema that cannot be kept to: {said}")).cut()
+    Error::invalid_value(FIELD, format!("{FIELD} has a schema that cannot be kept to: {said}")).truncate_message()
 }
 
 fn failed(error: impl std::fmt::Display) -> Error {

@@ -60,7 +60,7 @@ impl Tensors {
                 Matrix::of(&self.weights, &parts, k, columns)
             }
         };
-        let matrix = matrix.map_err(|e| e.context(format_args!("tensor {name:?}")))?;
+        let matrix = matrix.map_err(|e| e.with_context(format_args!("tensor {name:?}")))?;
         self.made.keep(packed_name(name), || TensorData::bytes(matrix.bytes().clone()));
         Ok(matrix)
     }

@@ -90,7 +90,9 @@ impl Tokens {
                 (pieces_joined(vocabulary, &tokens, &scores.floats()?, space, unknown)?, true)
             }
             other => {
-                return Err(Error::model(format!("GGUF key {key:?} is {other:?}; \"gpt2\" and \"llama\" are read")));
+                return Err(Error::invalid_model(format!(
+                    "GGUF key {key:?} is {other:?}; \"gpt2\" and \"llama\" are read"
+                )));
             }
         };
         let special = tokens.iter().enumerate().filter(|(id, _)| is(*id, kind::CONTROL));
@@ -140,8 +142,8 @@ impl Tokens {
     /// # Errors
     /// As of [`Tokens::from_folder`].
     pub fn from_json(text: &[u8], config: &Value, generation: &Value, template: Option<String>) -> Result<Self> {
-        let about: Value =
-            serde_json::from_slice(text).map_err(|e| Error::model(format!("tokenizer.json is not JSON: {e}")))?;
+        let about: Value = serde_json::from_slice(text)
+            .map_err(|e| Error::invalid_model(format!("tokenizer.json is not JSON: {e}")))?;
         // Of what is JSON and no tokenizer it may panic.
         let read = catch_unwind(|| Tokenizer::from_bytes(text));
         let mut tokenizer = read.unwrap_or_else(|_| Err("it is none".into())).map_err(failed)?;
@@ -270,7 +272,7 @@ impl Tokens {
 }
 
 pub(super) fn failed(error: impl std::fmt::Display) -> Error {
-    Error::model(format!("the tokenizer cannot be used: {error}"))
+    Error::invalid_model(format!("the tokenizer cannot be used: {error}"))
 }
 
 fn added(token: &str, special: bool) -> AddedToken {
@@ -285,7 +287,7 @@ fn vocabulary(tokens: &[&str]) -> AHashMap<String, u32> {
 fn cuts(name: Option<&str>) -> Result<Cuts> {
     let name = name.ok_or_else(|| gguf::missing(PRE))?;
     Cuts::named(name).ok_or_else(|| {
-        Error::model(format!("GGUF key {PRE:?} is {name:?}, a way of cutting text that is not known here"))
+        Error::invalid_model(format!("GGUF key {PRE:?} is {name:?}, a way of cutting text that is not known here"))
     })
 }
 
@@ -293,7 +295,7 @@ fn cuts(name: Option<&str>) -> Result<Cuts> {
 fn bytes_joined(vocabulary: AHashMap<String, u32>, merges: &[&str], cuts: Cuts) -> Result<Tokenizer> {
     let pair = |merge: &&str| {
         let (left, right) =
-            merge.split_once(' ').ok_or_else(|| Error::model(format!("the merge {merge:?} is no pair")))?;
+            merge.split_once(' ').ok_or_else(|| Error::invalid_model(format!("the merge {merge:?} is no pair")))?;
         Ok((left.to_string(), right.to_string()))
     };
     let merges = merges.iter().map(pair).collect::<Result<Vec<_>>>()?;
@@ -313,7 +315,7 @@ fn pieces_joined(
     unknown: Option<(usize, &&str)>,
 ) -> Result<Tokenizer> {
     if scores.len() != tokens.len() {
-        return Err(Error::model(format!("there are {} tokens and {} scores", tokens.len(), scores.len())));
+        return Err(Error::invalid_model(format!("there are {} tokens and {} scores", tokens.len(), scores.len())));
     }
     let mut merges: Vec<(f32, &str, &str)> = vec![];
     for (token, score) in tokens.iter().zip(scores) {

@@ -27,7 +27,7 @@ impl<'a> Bpe<'a> {
     pub(super) fn new(vocabulary: &'a Vocabulary) -> Result<Self> {
         let ids: HashMap<_, _> = (0..vocabulary.special.end).map(|id| (vocabulary.bytes(id), id)).collect();
         if let Some(byte) = (0..=u8::MAX).find(|byte| !ids.contains_key(&[*byte][..])) {
-            return Err(Error::model(format!("there is no token of the byte {byte}")));
+            return Err(Error::invalid_model(format!("there is no token of the byte {byte}")));
         }
         let words = Split::new(SplitPattern::Regex(WORD.into()), SplitDelimiterBehavior::Isolated, false);
         Ok(Self { ids, words: words.map_err(|e| Error::internal(format!("a pattern does not parse: {e}")))? })

@@ -70,22 +70,25 @@ impl Config {
     pub(super) fn checked(self) -> Result<Self> {
         let Self { width, heads, inner, .. } = self;
         if !Packed::fits(width) || !Packed::fits(inner) || heads == 0 || !width.is_multiple_of(16 * heads) {
-            return Err(Error::model(format!(
+            return Err(Error::invalid_model(format!(
                 "rows of {width} and {inner} values with {heads} heads are not Whisper's"
             )));
         }
         if self.audio_rows * 2 != FRAMES || self.decoder_layers == 0 || self.text_tokens < 32 {
-            return Err(Error::model(format!(
+            return Err(Error::invalid_model(format!(
                 "{} audio rows, {} layers and {} text tokens are not Whisper's",
                 self.audio_rows, self.decoder_layers, self.text_tokens
             )));
         }
         if !Packed::fits(3 * self.bands) {
-            return Err(Error::model(format!("{} mel bands are not Whisper's", self.bands)));
+            return Err(Error::invalid_model(format!("{} mel bands are not Whisper's", self.bands)));
         }
         let inside = |(layer, head): &(usize, usize)| *layer < self.decoder_layers && *head < heads;
         if !self.alignment.iter().all(inside) {
-            return Err(Error::model(format!("alignment_heads {:?} are not all in the decoder", self.alignment)));
+            return Err(Error::invalid_model(format!(
+                "alignment_heads {:?} are not all in the decoder",
+                self.alignment
+            )));
         }
         Ok(self)
     }

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use tealight_core::files::replace;
-use tealight_core::mmap::map;
+use tealight_core::files::write_atomic;
+use tealight_core::mmap::map_file;
 use tealight_core::{Error, Result};
 use tealight_kernels::Cpu;
 
@@ -59,7 +59,7 @@ impl File {
         if path.is_dir() {
             return Self::of_folder(path, keep);
         }
-        let bytes = map(path)?;
+        let bytes = map_file(path)?;
         if bytes.starts_with(ggml::MAGIC) {
             return Self::of_ggml(path, &bytes, keep);
         }
@@ -75,11 +75,11 @@ impl File {
         let (ct2, safetensors) = (folder.join(CTRANSLATE2), folder.join(SAFETENSORS));
         let tokenizer = folder.join(TOKENIZER);
         if ct2.exists() {
-            let (tensors, heads) = ctranslate2::read(&map(&ct2)?)?;
+            let (tensors, heads) = ctranslate2::read(&map_file(&ct2)?)?;
             return Self::of_parts(Weights::new(tensors, Precision::Int8), heads, &about, &tokenizer, ct2, keep);
         }
         if !safetensors.exists() {
-            return Err(Error::model(format!("has neither {CTRANSLATE2} nor {SAFETENSORS}")));
+            return Err(Error::invalid_model(format!("has neither {CTRANSLATE2} nor {SAFETENSORS}")));
         }
         if let Some(Value::Object(generation)) = json(&folder.join("generation_config.json"))? {
             // Newer files keep there what config.json had.
@@ -90,7 +90,7 @@ impl File {
             }
         }
         let rename = |name: &str| Some(huggingface(name).to_string());
-        let weights = Weights::from_safetensors(&map(&safetensors)?, Precision::Int8, rename)?;
+        let weights = Weights::from_safetensors(&map_file(&safetensors)?, Precision::Int8, rename)?;
         Self::of_parts(weights, heads(&about), &about, &tokenizer, safetensors, keep)
     }
 
@@ -128,7 +128,7 @@ impl File {
         let weights = Weights::new(tensors, Precision::Int8);
         let config = Config::new(&weights, Some(heads), &Value::Null)?;
         if config.vocabulary != ids {
-            return Err(Error::model(format!("has {ids} ids and rows of {}", config.vocabulary)));
+            return Err(Error::invalid_model(format!("has {ids} ids and rows of {}", config.vocabulary)));
         }
         let vocabulary = Vocabulary::from_texts(&texts, ids)?;
         Self { config, vocabulary, tensors: Tensors::new(weights, keep), source: path.into() }.suppressing()
@@ -145,15 +145,17 @@ impl File {
     fn of_packed(path: &Path, mut file: Gguf) -> Result<Self> {
         let architecture = file.string("general.architecture")?.unwrap_or_default();
         let header = file.string(HEADER)?.filter(|_| architecture == ARCHITECTURE).ok_or_else(|| {
-            Error::model(format!("is a file of the architecture {architecture:?}, not a packed {ARCHITECTURE:?}"))
+            Error::invalid_model(format!(
+                "is a file of the architecture {architecture:?}, not a packed {ARCHITECTURE:?}"
+            ))
         })?;
         let Header { config, special, languages } =
-            serde_json::from_str(header).map_err(|e| Error::model(format!("{HEADER} cannot be read: {e}")))?;
+            serde_json::from_str(header).map_err(|e| Error::invalid_model(format!("{HEADER} cannot be read: {e}")))?;
         let config = config.checked()?;
         let weights = Weights::new(std::mem::take(&mut file.tensors), Precision::Int8);
         let bytes = |name: &str| {
             let found = weights.packed(name).cloned();
-            found.ok_or_else(|| Error::model(format!("tensor {:?} is missing", packed_name(name))))
+            found.ok_or_else(|| Error::invalid_model(format!("tensor {:?} is missing", packed_name(name))))
         };
         let vocabulary = Vocabulary::new(bytes(TOKENS)?, &bytes(STARTS)?, special, languages, config.vocabulary)?;
         Ok(Self { config, vocabulary, tensors: Tensors::new(weights, false), source: path.into() })
@@ -163,7 +165,7 @@ impl File {
 /// A file that must be there.
 fn read(path: &Path) -> Result<Value> {
     let name = path.file_name().unwrap_or_default().display();
-    json(path)?.ok_or_else(|| Error::model(format!("{name} is missing")))
+    json(path)?.ok_or_else(|| Error::invalid_model(format!("{name} is missing")))
 }
 
 /// What `config.json` says of heads.
@@ -182,7 +184,7 @@ pub fn is_whisper(path: &Path) -> bool {
         let kind = json(&path.join(CONFIG)).ok().flatten();
         return path.join(CTRANSLATE2).exists() || kind.is_some_and(|k| k["model_type"] == ARCHITECTURE);
     }
-    let Ok(bytes) = map(path) else { return false };
+    let Ok(bytes) = map_file(path) else { return false };
     let is_gguf = |file: Gguf| {
         let architecture = file.string("general.architecture").ok().flatten();
         architecture == Some(ARCHITECTURE) || file.tensors.contains_key(CANDLES)
@@ -198,7 +200,7 @@ pub fn is_whisper(path: &Path) -> bool {
 pub fn pack(cpu: &Cpu, source: &Path, labels: &Labels, output: &Path) -> Result<()> {
     let file = File::open(source, true)?;
     if file.tensors.are_packed() {
-        return Err(Error::model(format!("{} is packed already", source.display())));
+        return Err(Error::invalid_model(format!("{} is packed already", source.display())));
     }
     // On one thread, so that tensors come in one order.
     let cpu = cpu.alone();
@@ -215,5 +217,5 @@ pub fn pack(cpu: &Cpu, source: &Path, labels: &Labels, output: &Path) -> Result<
     let header = serde_json::to_string(&header).map_err(|e| Error::internal(format!("a header is not JSON: {e}")))?;
     let mut metadata = general(ARCHITECTURE, labels, &source);
     metadata.push((HEADER.into(), Entry::String(header)));
-    replace(output, |out| gguf::write(out, &metadata, &tensors))
+    write_atomic(output, |out| gguf::write(out, &metadata, &tensors))
 }

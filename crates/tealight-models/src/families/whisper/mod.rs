@@ -37,9 +37,9 @@ impl Whisper {
     /// GGUF with `config.json` and `tokenizer.json` beside it, or a packed one.
     ///
     /// # Errors
-    /// [`Kind::ModelLoad`](tealight_core::Kind) and [`Kind::Io`](tealight_core::Kind), which name the file and what in it is wrong.
+    /// [`ErrorKind::ModelLoad`](tealight_core::ErrorKind) and [`ErrorKind::Io`](tealight_core::ErrorKind), which name the file and what in it is wrong.
     pub fn load(cpu: &Cpu, path: &Path) -> Result<Self> {
-        Self::of(cpu, path).map_err(|e| e.context(format_args!("model {}", path.display())))
+        Self::of(cpu, path).map_err(|e| e.with_context(format_args!("model {}", path.display())))
     }
 
     fn of(cpu: &Cpu, path: &Path) -> Result<Self> {
@@ -66,13 +66,16 @@ impl Whisper {
         let Config { audio_rows, width, text_tokens, vocabulary, .. } = self.config;
         count("features", features.len(), audio_rows * width)?;
         if tokens.is_empty() || tokens.len() > text_tokens {
-            return Err(Error::value(
+            return Err(Error::invalid_value(
                 "tokens",
                 format!("there are {} tokens, from 1 to {text_tokens} are read", tokens.len()),
             ));
         }
         if let Some(id) = tokens.iter().find(|id| **id as usize >= vocabulary) {
-            return Err(Error::value("tokens", format!("the token {id} is beyond the {vocabulary} of the model")));
+            return Err(Error::invalid_value(
+                "tokens",
+                format!("the token {id} is beyond the {vocabulary} of the model"),
+            ));
         }
         let (mut heard, mut scratch, mut logits) = (decoder::Heard::default(), decoder::Scratch::default(), vec![]);
         cpu.inside(|| {
@@ -107,5 +110,5 @@ impl Whisper {
 
 fn count(what: &str, found: usize, wanted: usize) -> Result<()> {
     let message = || format!("there are {found} values of {what}, {wanted} make a window");
-    if found == wanted { Ok(()) } else { Err(Error::value(what, message())) }
+    if found == wanted { Ok(()) } else { Err(Error::invalid_value(what, message())) }
 }

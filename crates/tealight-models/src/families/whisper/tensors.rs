@@ -55,7 +55,7 @@ impl Tensors {
                 read(&self.weights).and_then(|(matrix, bias)| Ok(Packed::of(&matrix, &bias, &vec![1.0; k], GROUP)?))
             }
         };
-        let packed = packed.map_err(|e| e.context(format_args!("tensor {name:?}")))?;
+        let packed = packed.map_err(|e| e.with_context(format_args!("tensor {name:?}")))?;
         self.made.keep(packed_name(name), || TensorData::bytes(packed.bytes().clone()));
         Ok(packed)
     }

@@ -89,11 +89,12 @@ impl Vocabulary {
     /// # Errors
     /// It is no such file, ids have gaps or are beyond `ids`, or a command is missing.
     pub fn from_json(json: &[u8], ids: usize) -> Result<Self> {
-        let file: File =
-            serde_json::from_slice(json).map_err(|e| Error::model(format!("tokenizer.json cannot be read: {e}")))?;
+        let file: File = serde_json::from_slice(json)
+            .map_err(|e| Error::invalid_model(format!("tokenizer.json cannot be read: {e}")))?;
         let added: HashMap<&str, u32> = file.added_tokens.iter().map(|a| (&*a.content, a.id)).collect();
-        let find =
-            |name: &str| added.get(name).copied().ok_or_else(|| Error::model(format!("there is no token {name}")));
+        let find = |name: &str| {
+            added.get(name).copied().ok_or_else(|| Error::invalid_model(format!("there is no token {name}")))
+        };
         let special = Special {
             end: find("<|endoftext|>")?,
             start: find("<|startoftranscript|>")?,
@@ -115,7 +116,9 @@ impl Vocabulary {
         }
         let (mut bytes, mut starts) = (vec![], 0u32.to_le_bytes().to_vec());
         for (id, token) in tokens.into_iter().enumerate() {
-            bytes.extend_from_slice(&token.ok_or_else(|| Error::model(format!("there is no token of id {id}")))?);
+            bytes.extend_from_slice(
+                &token.ok_or_else(|| Error::invalid_model(format!("there is no token of id {id}")))?,
+            );
             starts.extend((bytes.len() as u32).to_le_bytes());
         }
         Self::new(bytes.into(), &starts, special, languages, ids)
@@ -130,8 +133,9 @@ impl Vocabulary {
         let end = if is_multilingual { TEXTS } else { TEXTS - 1 };
         let others = end as usize + COMMANDS + MOMENTS;
         let languages = ids.checked_sub(others).filter(|_| texts.len() >= end as usize);
-        let languages = languages
-            .ok_or_else(|| Error::model(format!("{ids} ids and {} texts of them are not Whisper's", texts.len())))?;
+        let languages = languages.ok_or_else(|| {
+            Error::invalid_model(format!("{ids} ids and {} texts of them are not Whisper's", texts.len()))
+        })?;
         let at = |place: u32| end + 1 + languages as u32 + place;
         let special = Special {
             end,
@@ -163,7 +167,7 @@ impl Vocabulary {
             || !starts.is_sorted()
             || starts.last() != Some(&(bytes.len() as u32))
         {
-            return Err(Error::model(format!(
+            return Err(Error::invalid_model(format!(
                 "{} bytes of tokens do not begin at {} places",
                 bytes.len(),
                 starts.len()
@@ -174,7 +178,9 @@ impl Vocabulary {
         let last = special.no_timestamps as usize + MOMENTS;
         let spoken = special.start as usize + languages.len();
         if commands.iter().any(|id| *id as usize >= ids) || last >= ids || spoken >= ids {
-            return Err(Error::model(format!("commands, languages or moments are beyond the {ids} ids of the model")));
+            return Err(Error::invalid_model(format!(
+                "commands, languages or moments are beyond the {ids} ids of the model"
+            )));
         }
         Ok(Self { bytes, starts, special, languages })
     }

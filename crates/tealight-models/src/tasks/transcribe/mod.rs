@@ -222,7 +222,10 @@ impl Whisper {
         mut on_segments: impl FnMut(&[Segment], f32) -> Result<()>,
     ) -> Result<Transcript> {
         if options.task == Task::Translate && !self.vocabulary.is_multilingual() {
-            return Err(Error::value("model", "translation needs a multilingual model, this one knows en only"));
+            return Err(Error::invalid_value(
+                "model",
+                "translation needs a multilingual model, this one knows en only",
+            ));
         }
         let (language, text) = (self.language_token(options)?, options.prompt.clone());
         let heard = Heard::default();
@@ -252,12 +255,14 @@ impl Whisper {
         if !self.vocabulary.is_multilingual() {
             return match code.as_str() {
                 "en" => Ok(None),
-                other => Err(Error::value("language", format!("language is {other:?}, this model knows en only"))),
+                other => {
+                    Err(Error::invalid_value("language", format!("language is {other:?}, this model knows en only")))
+                }
             };
         }
         self.vocabulary.language(code).map(Some).ok_or_else(|| {
             let known = self.vocabulary.languages.join(", ");
-            Error::value("language", format!("language is {code:?}, this model knows {known}"))
+            Error::invalid_value("language", format!("language is {code:?}, this model knows {known}"))
         })
     }
 
