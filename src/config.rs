@@ -5,8 +5,8 @@ use crate::pipeline::documents::Chunking;
 use std::path::PathBuf;
 use tealight_core::{Error, Result};
 use tealight_kernels::Isa;
-use tealight_models::int8::Pooling;
-use tealight_models::weights::Precision;
+use tealight_models::formats::weights::Precision;
+use tealight_models::tasks::embed::Pooling;
 
 /// Memory that buys one virtual CPU in AWS Lambda, in MB.
 /// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html>

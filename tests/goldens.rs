@@ -12,8 +12,8 @@ use tealight::engine::{Embed, Engine, Input, Long, Texts};
 use tealight_core::Deadline;
 use tealight_kernels::Cpu;
 use tealight_kernels::Isa;
+use tealight_models::formats::weights::Precision;
 use tealight_models::tokenizer::Direction;
-use tealight_models::weights::Precision;
 use tealight_models::{Batch, Embedder};
 
 /// The least mean cosine to float32 over the golden texts, and the least of any; many of them are noise to the model.

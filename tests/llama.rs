@@ -14,11 +14,13 @@ use tealight::{Error, ErrorKind};
 use tealight_core::Deadline;
 use tealight_kernels::Cpu;
 use tealight_kernels::Isa;
-use tealight_models::families::llama::chat::{self, Chat};
-use tealight_models::families::llama::{self, Llama, Sampling, Tokens};
+use tealight_models::families::llama::{self, Llama};
 use tealight_models::formats::gguf::Gguf;
-use tealight_models::int8::Pooling;
 use tealight_models::pack::Labels;
+use tealight_models::tasks::embed::Pooling;
+use tealight_models::tasks::generate::chat_template::{self as chat, Chat};
+use tealight_models::tasks::generate::{Sampling, best};
+use tealight_models::tokenizer::Tokens;
 
 /// The least cosine of logits to those in float64, of networks of random numbers, which are the hardest to quantise.
 const RANDOM_COSINE: f64 = 0.998;
@@ -572,7 +574,7 @@ fn logits_of_a_real_model_are_those_of_the_equations() {
             let (ids, values) = (ids(&step["ids"]), floats(&step["values"]));
             squares += ids.iter().zip(&values).map(|(id, v)| (row[*id as usize] as f64 - v).powi(2)).sum::<f64>();
             count += ids.len();
-            firsts += usize::from(llama::best(row) == ids.first().copied());
+            firsts += usize::from(best(row) == ids.first().copied());
         }
         let root = (squares / count as f64).sqrt();
         println!("smollm2 on {}: {root:.4}, {firsts} of {} first", isa.name(), tokens.len());
@@ -592,7 +594,7 @@ fn tokens_of_a_real_model() {
         assert!(tokens.template.as_deref().unwrap().contains("<|im_start|>"));
     };
     check(&tokens);
-    let texts = std::fs::read_to_string(fixture("../../../src/models/calibration.txt")).unwrap();
+    let texts = std::fs::read_to_string(fixture("../../../crates/tealight-models/src/calibration.txt")).unwrap();
     let others = ["Größe 漢字 🎙️ ½ ٣", "  two  spaces\n\n\tand tabs", "it's WE'RE 1234567"];
     for text in texts.lines().chain(others) {
         let bytes: Vec<u8> = tokens.encode(text).unwrap().iter().flat_map(|id| tokens.bytes(*id)).copied().collect();

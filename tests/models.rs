@@ -12,10 +12,10 @@ use tealight_core::mmap::map_file;
 use tealight_kernels::Cpu;
 use tealight_kernels::Isa;
 use tealight_models::formats::gguf::{self, Gguf};
-use tealight_models::int8::{Pooling, pool};
+use tealight_models::formats::weights::Precision;
 use tealight_models::pack::{Labels, pack};
+use tealight_models::tasks::embed::{Pooling, pool};
 use tealight_models::tokenizer::Direction;
-use tealight_models::weights::Precision;
 use tealight_models::{Batch, Embedder};
 
 /// The largest difference of a value to the reference, computing in f32 on weights as stored. The tanh approximation

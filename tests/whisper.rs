@@ -313,7 +313,7 @@ fn a_damaged_file_of_whisper_cpp_is_refused() {
 #[test]
 #[ignore = "needs the weights that tests/run gets"]
 fn prompts_have_the_tokens_of_their_tokenizer() {
-    let texts = std::fs::read_to_string(tests().join("../src/models/calibration.txt")).unwrap();
+    let texts = std::fs::read_to_string(tests().join("../crates/tealight-models/src/calibration.txt")).unwrap();
     let others =
         ["", "it's we're I'd  THEY'LL", "a\n\n b\t c   ", "Größe 漢字かな 🎙️ café\u{301} ٣٤ ½", "x=1;  y<<=2 // ..."];
     for (name, path) in models() {

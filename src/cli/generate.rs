@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 use tealight_core::Deadline;
 use tealight_core::{Error, ErrorKind, Result};
-use tealight_models::families::llama::Sampling;
+use tealight_models::tasks::generate::Sampling;
 
 /// Which model, on how many threads.
 #[derive(Debug, Args)]

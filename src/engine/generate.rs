@@ -5,8 +5,9 @@ use serde_json::Value;
 use std::time::{Duration, Instant};
 use tealight_core::Deadline;
 use tealight_core::{Error, ErrorKind, Result};
-use tealight_models::families::llama::chat::{self, Chat};
-use tealight_models::families::llama::{Constraint, Llama, Sampler, Sampling, State, Written, log_probabilities};
+use tealight_models::families::llama::{Llama, State};
+use tealight_models::tasks::generate::chat_template::{self as chat, Chat};
+use tealight_models::tasks::generate::{Constraint, Sampler, Sampling, Written, log_probabilities};
 
 /// What a text begins with.
 #[derive(Debug, Clone, PartialEq)]

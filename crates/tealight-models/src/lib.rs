@@ -7,23 +7,22 @@ pub mod formats;
 pub mod int8;
 mod memory;
 pub mod pack;
-pub mod pipeline;
 pub mod tasks;
 pub mod tokenizer;
-pub mod weights;
 
-use crate::int8::{Pooling, pool, with_values};
+use crate::int8::with_values;
 use candle_core::Tensor;
 use families::bert;
 use formats::gguf::{self, Gguf};
-use pipeline::{Pipeline, output_dimension};
+use formats::weights::{Precision, Weights};
 use std::path::{Path, PathBuf};
+use tasks::embed::pipeline::{self, Pipeline, output_dimension};
+use tasks::embed::{Pooling, pool};
 use tealight_core::{Error, ErrorKind, Result};
 use tealight_kernels::Cpu;
 use tealight_kernels::rowwise;
 use tokenizer::{Source, Tokenizer};
 use tracing::trace_span;
-use weights::{Precision, Weights};
 
 /// Texts as token ids, one after another, with no padding.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]

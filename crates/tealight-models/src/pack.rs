@@ -2,8 +2,8 @@
 
 use super::gguf::{self, Entry, TensorData};
 use super::tokenizer::Direction;
-use super::weights::Precision;
 use super::{Batch, Parts, bert};
+use crate::formats::weights::Precision;
 use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};

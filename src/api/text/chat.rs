@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
-use tealight_models::families::llama::Tokens;
+use tealight_models::tokenizer::Tokens;
 
 /// `POST /v1/chat/completions`.
 #[derive(Debug, Deserialize, JsonSchema)]

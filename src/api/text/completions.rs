@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tealight_core::{Error, ErrorKind, Result};
-use tealight_models::families::llama::Tokens;
+use tealight_models::tokenizer::Tokens;
 
 /// As OpenAI has it.
 const MAX_TOKENS: usize = 16;

@@ -16,7 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
-use tealight_models::families::llama::{Llama, Sampling, Tokens};
+use tealight_models::families::llama::Llama;
+use tealight_models::tasks::generate::Sampling;
+use tealight_models::tokenizer::Tokens;
 
 /// Texts of one request are written one after another.
 const MOST_TEXTS: usize = 128;

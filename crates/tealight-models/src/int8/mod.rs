@@ -5,19 +5,14 @@
 //! result depends neither on its batch nor on the number of threads.
 
 mod attention;
-mod block;
+mod encoder_layer;
 mod linear;
 mod norm;
-mod pool;
-mod table;
 
 pub use attention::attention;
-pub use block::{Arenas, Block, Norms, encode};
+pub use encoder_layer::{Arenas, Block, Norms, encode};
 pub use linear::{Activation, Dense, Linear};
 pub use norm::LayerNorm;
-pub use pool::{Pooling, pool};
-pub use table::Table;
-pub(crate) use table::decode;
 
 use candle_core::{CpuStorage, Device, Layout, Shape, Storage, Tensor};
 use tealight_core::{Error, Result};

@@ -1,10 +1,13 @@
 //! From text to token ids, by the `tokenizers` crate, whatever file the tokenizer comes from.
 
 pub(crate) mod bytes;
-mod source;
+mod llama;
+mod pretokenizer;
+mod spec;
 mod vocabulary;
 
-pub use source::{Source, WordPieceSource};
+pub use llama::Tokens;
+pub use spec::{Source, WordPieceSource};
 pub use vocabulary::{Vocabulary, WordPiece};
 
 use super::gguf::Gguf;

@@ -2,8 +2,8 @@
 
 use super::ARCHITECTURE;
 use crate::formats::gguf::{Entry, Gguf, missing};
+use crate::formats::weights::Weights;
 use crate::int8::Activation;
-use crate::weights::Weights;
 use serde_json::Value;
 use tealight_core::{Error, Result};
 

@@ -8,8 +8,9 @@ mod packed;
 pub use config::Config;
 pub use packed::{smoothing, tensors};
 
-use crate::int8::{self, Activation, LayerNorm, Linear, Table, attention, rows};
-use crate::weights::{Precision, Weights};
+use crate::formats::embedding_table::Table;
+use crate::formats::weights::{Precision, Weights};
+use crate::int8::{self, Activation, LayerNorm, Linear, attention, rows};
 use crate::{Batch, Encoder};
 use candle_core::Tensor;
 use tealight_core::{Error, Result};

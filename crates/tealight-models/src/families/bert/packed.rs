@@ -6,9 +6,10 @@
 
 use super::{Bert, Config, Network, Site};
 use crate::Batch;
+use crate::formats::embedding_table::Table;
 use crate::formats::gguf::{Dtype, TensorData};
-use crate::int8::{Table, with_values};
-use crate::weights::{Weights, packed_name};
+use crate::formats::weights::{Weights, packed_name};
+use crate::int8::with_values;
 use candle_core::Tensor;
 use tealight_core::{Error, Result};
 use tealight_kernels::Cpu;

@@ -137,7 +137,7 @@ impl Config {
     }
 
     /// Refuses sizes that do not fit each other or the kernels.
-    pub(super) fn checked(self) -> Result<Self> {
+    pub(crate) fn checked(self) -> Result<Self> {
         let Self { width, layers, heads, kv_heads, head, inner, vocabulary, context, .. } = self;
         let sizes = [width, layers, heads, kv_heads, head, inner, vocabulary, context];
         if sizes.iter().any(|n| *n == 0 || *n as u64 > MOST) {

@@ -1,16 +1,16 @@
 //! Files of a Llama: GGUF, folders of Hugging Face, llama2.c's `.bin`, and one packed file.
 
 use super::config::{ARCHITECTURE, Config};
-use super::llama2c;
 use super::network::Network;
 use super::tensors::Tensors;
-use super::tokens::Tokens;
 use crate::About;
 use crate::formats::gguf::{self, Entry, Gguf, TensorData};
-use crate::int8::Pooling;
+use crate::formats::llama2c;
+use crate::formats::weights::{Precision, Weights};
 use crate::pack::{Labels, general, sha256};
-use crate::pipeline::{Pipeline, json};
-use crate::weights::{Precision, Weights};
+use crate::tasks::embed::Pooling;
+use crate::tasks::embed::pipeline::{Pipeline, json};
+use crate::tokenizer::Tokens;
 use bytes::Bytes;
 use serde_json::Value;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! Matrices in the two widths that weights are kept in: 4 bits where a file has them, else 8.
 
 use crate::formats::gguf::{Dtype, TensorData};
-use crate::weights::Weights;
+use crate::formats::weights::Weights;
 use bytes::Bytes;
 use candle_core::quantized::GgmlDType;
 use half::f16;
@@ -166,7 +166,7 @@ fn q4_k(bytes: &[u8; 144]) -> [Block; 8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::int8::decode;
+    use crate::formats::embedding_table::decode;
 
     /// ggml's formats as candle decodes them.
     #[test]

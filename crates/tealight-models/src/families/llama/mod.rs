@@ -1,31 +1,22 @@
 //! Llama and what has its shape: text from text. llama.cpp is the reference of its files.
 
-pub mod chat;
 mod config;
-mod embed;
+mod encoder;
 mod file;
-mod llama2c;
 mod matrix;
 mod network;
-mod pretokenizer;
 mod rope;
-mod sample;
-mod schema;
-mod stop_buffer;
 mod tensors;
-mod tokens;
 
 pub use config::Config;
 pub use file::{is_llama, pack};
-pub use sample::{Sampler, Sampling, best, log_probabilities};
-pub use schema::Constraint;
-pub use stop_buffer::Written;
-pub use tokens::Tokens;
+pub(crate) use rope::{Pairs, Rope};
 
-use crate::pipeline::Pipeline;
+use crate::tasks::embed::pipeline::Pipeline;
+use crate::tasks::generate::{Constraint, Schemas};
+use crate::tokenizer::Tokens;
 use crate::{About, memory};
 use network::{Network, Scratch};
-use schema::Schemas;
 use serde_json::Value;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,17 +25,6 @@ use tealight_kernels::Cpu;
 
 /// Texts that are kept for those that go on with them.
 const KEPT: usize = 4;
-/// For what goes as deep as its input: schemas and templates. Memory of it is taken when it is used.
-const STACK: usize = 256 << 20;
-
-/// Runs `f` on a thread with a large stack.
-fn on_large_stack<T: Send>(f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, f);
-        let thread = thread.map_err(|e| Error::internal(format!("a thread cannot start: {e}")))?;
-        thread.join().unwrap_or_else(|_| Err(Error::internal("a defect stopped a thread; it is in the log")))
-    })
-}
 
 /// A model in memory.
 #[derive(Debug)]

@@ -2,8 +2,8 @@
 
 use super::matrix::Matrix;
 use crate::formats::gguf::TensorData;
+use crate::formats::weights::{Weights, packed_name};
 use crate::pack::Made;
-use crate::weights::{Weights, packed_name};
 use tealight_core::Result;
 
 /// The tensors of a file.

@@ -1,6 +1,6 @@
 //! Sizes of a Whisper, told by its tensors and the files beside them.
 
-use crate::weights::Weights;
+use crate::formats::weights::Weights;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tealight_core::{Error, Result};

@@ -1,9 +1,9 @@
 //! The tensors of a Whisper as the kernels read them: out of a packed file, or packed here.
 
 use crate::formats::gguf::TensorData;
+use crate::formats::weights::{Weights, packed_name};
 use crate::int8::LayerNorm;
 use crate::pack::Made;
-use crate::weights::{Weights, packed_name};
 use tealight_core::{Error, Result};
 use tealight_kernels::int8::Packed;
 

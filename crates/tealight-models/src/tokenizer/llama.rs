@@ -1,10 +1,10 @@
 //! Text to tokens and back, and what a model's file says of both.
 
+use super::Tokenizer as Around;
+use super::bytes::{SPACE, of_alphabet, of_piece};
 use super::pretokenizer::Cuts;
 use crate::formats::gguf::{self, Gguf};
-use crate::pipeline::json;
-use crate::tokenizer::Tokenizer as Around;
-use crate::tokenizer::bytes::{SPACE, of_alphabet, of_piece};
+use crate::tasks::embed::pipeline::json;
 use ahash::AHashMap;
 use serde_json::Value;
 use std::panic::catch_unwind;
@@ -248,7 +248,7 @@ impl Tokens {
     }
 
     /// The same way for texts that become vectors.
-    pub(super) fn around(&self) -> Around {
+    pub(crate) fn around(&self) -> Around {
         Around::around(self.tokenizer.clone(), self.prefix.clone(), self.suffix.clone())
     }
 

@@ -1,9 +1,8 @@
 //! llama2.c's `.bin`: <https://github.com/karpathy/llama2.c/blob/master/export.py>, of versions 0, 1 and 2, and its
 //! `tokenizer.bin`. Tensors get GGUF's names.
 
-use super::config::Config;
-use super::rope::{Pairs, Rope};
-use crate::formats::gguf::{Dtype, Entry, TensorData};
+use super::gguf::{Dtype, Entry, TensorData};
+use crate::families::llama::{Config, Pairs, Rope};
 use bytes::Bytes;
 use candle_core::quantized::GgmlDType;
 use std::collections::HashMap;
@@ -34,7 +33,7 @@ struct Sizes {
 ///
 /// # Errors
 /// It is another, or has more or fewer bytes than its sizes need.
-pub(super) fn read(file: &Bytes) -> Result<(Config, HashMap<String, TensorData>)> {
+pub(crate) fn read(file: &Bytes) -> Result<(Config, HashMap<String, TensorData>)> {
     let is_new = file.starts_with(MAGIC);
     let number = |at: usize| -> Result<i32> {
         let bytes = file.get(at..at + 4).and_then(|b| b.first_chunk());
@@ -200,7 +199,7 @@ impl Reader<'_> {
 ///
 /// # Errors
 /// It is cut short, or a token is not UTF-8.
-pub(super) fn tokens(file: &Bytes, vocabulary: usize) -> Result<Vec<(String, Entry)>> {
+pub(crate) fn tokens(file: &Bytes, vocabulary: usize) -> Result<Vec<(String, Entry)>> {
     let short = || Error::invalid_model(format!("tokenizer.bin has no {vocabulary} tokens"));
     let four = |at: usize| file.get(at..at + 4).and_then(|b| b.first_chunk()).copied().ok_or_else(short);
     let (mut at, mut tokens, mut scores) = (4, vec![], vec![]);

@@ -1,6 +1,6 @@
 //! From messages to text, by the Jinja template that a model's file carries, as `transformers` renders it.
 
-use super::on_large_stack;
+use super::deep_stack::on_large_stack;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value as Item, ValueKind};
 use minijinja::{Environment, ErrorKind};

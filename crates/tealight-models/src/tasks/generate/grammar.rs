@@ -1,7 +1,7 @@
 //! Text that keeps to a JSON schema: which tokens may come next.
 
-use super::on_large_stack;
-use super::tokens::Tokens;
+use super::deep_stack::on_large_stack;
+use crate::tokenizer::Tokens;
 use llguidance::api::TopLevelGrammar;
 use llguidance::toktrie::{ApproximateTokEnv, SimpleVob, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory};
@@ -18,7 +18,7 @@ const MOST_BYTES: usize = 512 << 10;
 const SPECIAL: u8 = 0xff;
 
 /// Makes constraints for the tokens of a model.
-pub(super) struct Schemas(ParserFactory);
+pub(crate) struct Schemas(ParserFactory);
 
 impl std::fmt::Debug for Schemas {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -27,7 +27,7 @@ impl std::fmt::Debug for Schemas {
 }
 
 impl Schemas {
-    pub(super) fn new(tokens: &Tokens, vocabulary: usize) -> Result<Self> {
+    pub(crate) fn new(tokens: &Tokens, vocabulary: usize) -> Result<Self> {
         let end = tokens.ends.first().copied();
         let end =
             end.ok_or_else(|| Error::invalid_model("the model has no token that ends a text, which a schema needs"))?;
@@ -46,7 +46,7 @@ impl Schemas {
 
     /// A constraint to texts of a schema, written with a space behind commas and colons, and no other outside of texts: a model
     /// could go on with spaces for ever.
-    pub(super) fn constraint(&self, schema: &Value) -> Result<Constraint> {
+    pub(crate) fn constraint(&self, schema: &Value) -> Result<Constraint> {
         let mut schema = schema.clone();
         if let Some(schema) = schema.as_object_mut() {
             let spaces = json!({"whitespace_flexible": false, "item_separator": ", ", "key_separator": ": "});

@@ -1,8 +1,9 @@
 //! What sentence-transformers puts around an encoder: prompts, pooling, dense layers, normalisation.
 
-use super::gguf::{Entry, Gguf, TensorData};
-use super::weights::{Precision, Weights};
-use crate::int8::{Activation, Dense, Pooling};
+use super::Pooling;
+use crate::formats::gguf::{Entry, Gguf, TensorData};
+use crate::formats::weights::{Precision, Weights};
+use crate::int8::{Activation, Dense};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,7 +28,7 @@ pub struct Pipeline {
 }
 
 /// The JSON of a file in a folder, or `None` where there is no such file.
-pub(super) fn json(path: &Path) -> Result<Option<Value>> {
+pub(crate) fn json(path: &Path) -> Result<Option<Value>> {
     match std::fs::read(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(Error::io("read", path, e)),

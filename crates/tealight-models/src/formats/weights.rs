@@ -1,8 +1,8 @@
 //! Named tensors of a model file, asked for with the shape that the model needs.
 
+use super::embedding_table::{Table, decode};
 use super::gguf::{Dtype, TensorData};
-use super::pipeline::json;
-use crate::int8::{Table, decode};
+use crate::tasks::embed::pipeline::json;
 use bytes::Bytes;
 use candle_core::quantized::GgmlDType;
 use safetensors::SafeTensors;

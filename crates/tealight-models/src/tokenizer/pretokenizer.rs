@@ -80,7 +80,7 @@ impl Cuts {
         let mut steps: Vec<PreTokenizerWrapper> = vec![];
         for pattern in self.patterns {
             let pattern = SplitPattern::Regex(pattern.to_string());
-            let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false).map_err(super::tokens::failed)?;
+            let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false).map_err(super::llama::failed)?;
             steps.push(split.into());
         }
         steps.push(ByteLevel::new(false, true, false).into());
