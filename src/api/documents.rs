@@ -1,7 +1,7 @@
 //! `POST /documents`: documents in, bodies of an index's requests out.
 
+use super::context::{ApiResponse, RequestContext};
 use super::json::parse;
-use super::routes::{Call, Reply};
 use crate::pipeline::documents::{Chunking, Document};
 use crate::pipeline::embed::EmbedDocuments;
 use crate::pipeline::format::{Encoding, Format, Packer};
@@ -64,8 +64,8 @@ pub struct ChunkRequest {
 ///
 /// # Errors
 /// The first document that is wrong, by its number and name.
-pub fn documents(call: &Call) -> Result<Reply> {
-    let request: DocumentsRequest = parse(call.body)?;
+pub fn documents(context: &RequestContext) -> Result<ApiResponse> {
+    let request: DocumentsRequest = parse(context.body)?;
     let mut packer = packer(&request)?;
     let documents = checked(&request.documents)?;
     let names = documents.iter().map(Document::name).collect::<Result<Vec<_>>>()?;
@@ -76,7 +76,7 @@ pub fn documents(call: &Call) -> Result<Reply> {
         dimensions: request.dimensions,
         prompt: request.prompt_name,
     };
-    let embedded = call.engine.run(job, call.deadline)?;
+    let embedded = context.engine.run(job, context.deadline)?;
     let mut body = vec![];
     for (i, (points, name)) in embedded.points.into_iter().zip(names).enumerate() {
         let named = |error| named(error, i, Some(&name));
@@ -86,7 +86,7 @@ pub fn documents(call: &Call) -> Result<Reply> {
     }
     body.extend(packer.finish().unwrap_or_default());
     let text = String::from_utf8(body).map_err(|_| Error::internal("a body is not UTF-8"))?;
-    Ok(Reply::text(text, content_type(packer.format())).usage(embedded.usage).model(embedded.model))
+    Ok(ApiResponse::text(text, content_type(packer.format())).with_usage(embedded.usage).with_model(embedded.model))
 }
 
 fn packer(request: &DocumentsRequest) -> Result<Packer> {

@@ -1,8 +1,8 @@
-//! Counters for Prometheus, under text-embeddings-inference's names where it has one.
+//! Counters of requests, tokens and durations.
 
-use super::routes::{Call, Reply};
-use super::status::{Totals, resident};
 use crate::engine::Usage;
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
@@ -11,6 +11,23 @@ use tealight_core::{ErrorKind, Result};
 
 /// Upper bounds of the duration buckets, in seconds.
 const BOUNDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+/// Counted since the process started.
+#[derive(Debug, Default, Serialize, JsonSchema)]
+pub struct Totals {
+    /// Requests.
+    pub count: u64,
+    /// Requests that failed.
+    pub failures: u64,
+    /// Tokens read.
+    pub tokens: u64,
+    /// Tokens written.
+    pub written_tokens: u64,
+    /// Seconds of recordings.
+    pub audio_s: f64,
+    /// Of a request that a model worked for, in milliseconds.
+    pub inference_ms_mean: Option<f64>,
+}
 
 /// The counters of a process.
 #[derive(Debug, Default)]
@@ -91,7 +108,7 @@ impl Metrics {
         }
     }
 
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut out = String::new();
         counters(&mut out, "te_request_count", "path", &state.requests);
@@ -118,28 +135,9 @@ fn counters(out: &mut String, name: &str, label: &str, values: &BTreeMap<&'stati
     }
 }
 
-/// A label's value: <https://prometheus.io/docs/instrumenting/exposition_formats/>.
-fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
-}
-
-/// Answers `GET /metrics`.
-pub fn render(call: &Call) -> Result<Reply> {
-    let mut text = call.metrics.text();
-    let (isa, threads) = (call.engine.cpu.isa.name(), call.engine.cpu.threads());
-    let version = env!("CARGO_PKG_VERSION");
-    let _ = writeln!(
-        text,
-        "# TYPE tealight_info gauge\ntealight_info{{version=\"{version}\",isa=\"{isa}\",threads=\"{threads}\"}} 1"
-    );
-    let _ = writeln!(text, "# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds {}", call.started);
-    if let Some(bytes) = resident() {
-        let _ = writeln!(text, "# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes {bytes}");
-    }
-    let _ = writeln!(text, "# TYPE tealight_model_load_seconds gauge");
-    for (role, name, time) in call.engine.registry.load_times() {
-        let (kind, name, seconds) = (role.name(), escaped(&name), time.as_secs_f64());
-        let _ = writeln!(text, "tealight_model_load_seconds{{kind=\"{kind}\",model=\"{name}\"}} {seconds}");
-    }
-    Ok(Reply::text(text, "text/plain; version=0.0.4"))
+/// Memory that the process has in use, as Linux tells it: <https://man7.org/linux/man-pages/man5/proc_pid_status.5.html>.
+pub(super) fn resident() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(kilobytes.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
 }

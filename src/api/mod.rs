@@ -2,12 +2,17 @@
 
 pub mod audio;
 mod auth;
+pub mod context;
 pub mod documents;
+mod errors;
 mod json;
 mod metrics;
 mod multipart;
 pub mod openai;
 pub mod openapi;
+mod prometheus;
+pub mod response_sender;
+pub mod route;
 pub mod routes;
 pub mod search;
 pub mod sse;
@@ -21,11 +26,15 @@ use crate::telemetry::log;
 use crate::telemetry::trace::Origin;
 use auth::Auth;
 use bytes::Bytes;
+use context::{ApiResponse, RequestContext};
+use errors::{OpenAiError, TeiError};
 use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response};
 use metrics::Metrics;
-use routes::{Access, Asked, Call, Family, Found, Reply, Route};
-use sse::{EVENT_STREAM, Sink};
+use response_sender::ResponseSender;
+use route::{Access, ApiStyle, Route};
+use routes::{RequestInfo, RouteMatch};
+use sse::EVENT_STREAM;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -44,9 +53,9 @@ pub struct Api {
 
 /// Who has seen to it that a caller may call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trust {
+pub enum AuthMethod {
     /// Nobody: the API key is checked, where one is configured.
-    Key,
+    ApiKey,
     /// AWS, by IAM: a direct invocation.
     Iam,
 }
@@ -65,9 +74,9 @@ impl Api {
     pub fn handle(
         &self,
         request: &Request<Bytes>,
-        trust: Trust,
+        trust: AuthMethod,
         deadline: Deadline,
-        sink: Option<&Sink>,
+        sink: Option<&ResponseSender>,
     ) -> Response<Bytes> {
         let origin = request.extensions().get::<Origin>().cloned();
         let origin = origin.unwrap_or_else(|| Origin::of(request.headers(), None));
@@ -86,49 +95,49 @@ impl Api {
     fn routed(
         &self,
         request: &Request<Bytes>,
-        trust: Trust,
+        trust: AuthMethod,
         deadline: Deadline,
-        sink: Option<&Sink>,
+        sink: Option<&ResponseSender>,
     ) -> Response<Bytes> {
-        let asked = Asked::of(request);
+        let info = RequestInfo::of(request);
         if request.method() == Method::OPTIONS && self.engine.config.cors_origin.is_some() {
             return respond(204, Bytes::new());
         }
-        let (route, tail) = match routes::find(request.method(), request.uri().path()) {
-            Err(error) => return self.turned_away(asked, &error),
-            Ok(Found::OtherMethods(_, methods)) => return self.other_method(asked, request.method(), &methods),
-            Ok(Found::Route(route, tail)) => (route, tail),
+        let (route, path_param) = match routes::find(request.method(), request.uri().path()) {
+            Err(error) => return self.turned_away(info, &error),
+            Ok(RouteMatch::MethodNotAllowed(_, methods)) => return self.other_method(info, request.method(), &methods),
+            Ok(RouteMatch::Route(route, path_param)) => (route, path_param),
         };
         log::take_loading();
         let text = |name| request.headers().get(name).and_then(|v: &HeaderValue| v.to_str().ok());
         let outcome = self.checked(request, route, trust).and_then(|()| {
-            let call = Call {
+            let context = RequestContext {
                 engine: &self.engine,
                 metrics: &self.metrics,
                 body: request.body(),
                 content_type: text(CONTENT_TYPE),
                 accept: text(ACCEPT),
-                tail,
+                path_param,
                 deadline,
-                sink,
+                sender: sink,
                 started: self.started,
             };
-            catch_unwind(AssertUnwindSafe(|| (route.handler)(&call))).unwrap_or_else(|_| Err(panicked()))
+            catch_unwind(AssertUnwindSafe(|| (route.handler)(&context))).unwrap_or_else(|_| Err(panicked()))
         });
-        let total = asked.at.elapsed();
+        let total = info.at.elapsed();
         let counted = outcome.as_ref().map(|reply| reply.usage).map_err(|error| error.kind);
         self.metrics.count(route.path, total, counted);
         self.report(route, &outcome, total);
         match outcome {
             Ok(reply) => self.accept(reply, total),
-            Err(error) => refuse(route.family, &error),
+            Err(error) => refuse(route.style, &error),
         }
     }
 
     /// Logs a request, unless it asks for nothing but a sign of life.
-    fn report(&self, route: &Route, outcome: &Result<Reply>, total: Duration) {
+    fn report(&self, route: &Route, outcome: &Result<ApiResponse>, total: Duration) {
         let (reply, error) = (outcome.as_ref().ok(), outcome.as_ref().err().map(|error| error.kind));
-        if route.access == Access::Open && error.is_none() {
+        if route.access == Access::Public && error.is_none() {
             return;
         }
         #[cfg(feature = "otel")]
@@ -137,51 +146,51 @@ impl Api {
         let named = reply.and_then(|reply| reply.model.clone()).filter(|name| !name.is_empty());
         let model = named.or_else(|| usage.map(|_| self.engine.registry.default_name()));
         let loading = log::take_loading();
-        let status = error.map_or(200, |kind| route.family.status(kind).as_u16());
+        let status = error.map_or(200, |kind| route.style.status(kind).as_u16());
         let (isa, threads) = (self.engine.cpu.isa.name(), self.engine.cpu.threads());
         let (route, model) = (route.path, model.as_deref());
         log::Request { route, status, error, model, usage, total, loading, isa, threads }.write();
     }
 
     /// Counts and logs what failed before it came to its route.
-    pub fn note(&self, asked: Asked, error: &Error) {
-        let (total, status) = (asked.at.elapsed(), asked.family.status(error.kind).as_u16());
-        self.metrics.count(asked.route, total, Err(error.kind));
+    pub fn note(&self, info: RequestInfo, error: &Error) {
+        let (total, status) = (info.at.elapsed(), info.style.status(error.kind).as_u16());
+        self.metrics.count(info.route, total, Err(error.kind));
         let (isa, threads) = (self.engine.cpu.isa.name(), self.engine.cpu.threads());
-        let (route, error, loading) = (asked.route, Some(error.kind), Duration::ZERO);
+        let (route, error, loading) = (info.route, Some(error.kind), Duration::ZERO);
         log::Request { route, status, error, model: None, usage: None, total, loading, isa, threads }.write();
     }
 
-    fn turned_away(&self, asked: Asked, error: &Error) -> Response<Bytes> {
-        self.note(asked, error);
-        refuse(asked.family, error)
+    fn turned_away(&self, info: RequestInfo, error: &Error) -> Response<Bytes> {
+        self.note(info, error);
+        refuse(info.style, error)
     }
 
-    fn other_method(&self, asked: Asked, method: &Method, allowed: &[&str]) -> Response<Bytes> {
+    fn other_method(&self, info: RequestInfo, method: &Method, allowed: &[&str]) -> Response<Bytes> {
         let allowed = allowed.join(", ");
         let message = format!("the method {method} is not allowed here; allowed: {allowed}");
-        let mut response = self.turned_away(asked, &Error::new(ErrorKind::MethodNotAllowed, message));
+        let mut response = self.turned_away(info, &Error::new(ErrorKind::MethodNotAllowed, message));
         if let Ok(value) = HeaderValue::from_str(&allowed) {
             response.headers_mut().insert(ALLOW, value);
         }
         response
     }
 
-    fn checked(&self, request: &Request<Bytes>, route: &Route, trust: Trust) -> Result<()> {
-        if route.access == Access::Key && trust == Trust::Key {
+    fn checked(&self, request: &Request<Bytes>, route: &Route, trust: AuthMethod) -> Result<()> {
+        if route.access == Access::ApiKey && trust == AuthMethod::ApiKey {
             self.auth.check(request.headers())?;
         }
-        let limit = self.payload_limit(route.family);
+        let limit = self.payload_limit(route.style);
         if request.body().len() > limit {
             return Err(too_large(request.body().len(), limit));
         }
-        let takes_forms = route.family == Family::Audio;
+        let takes_forms = route.style == ApiStyle::Audio;
         if route.request.is_some() { check_type(request.headers(), takes_forms) } else { Ok(()) }
     }
 
     /// An error outside [`Api::handle`] as a reply, counted and logged as one inside is.
-    pub fn refuse(&self, origin: Origin, asked: Asked, error: &Error) -> Response<Bytes> {
-        self.shared(origin.within(|| self.turned_away(asked, error)))
+    pub fn refuse(&self, origin: Origin, info: RequestInfo, error: &Error) -> Response<Bytes> {
+        self.shared(origin.within(|| self.turned_away(info, error)))
     }
 
     /// Lets browsers of the configured origin see a reply.
@@ -197,12 +206,12 @@ impl Api {
         self.auth.precheck(headers)
     }
 
-    /// The largest body of a route of this family, in bytes.
-    pub fn payload_limit(&self, family: Family) -> usize {
-        self.engine.config.payload_limit.unwrap_or(family.payload_limit())
+    /// The largest body of a route of this style, in bytes.
+    pub fn payload_limit(&self, style: ApiStyle) -> usize {
+        self.engine.config.payload_limit.unwrap_or(style.payload_limit())
     }
 
-    fn accept(&self, reply: Reply, total: Duration) -> Response<Bytes> {
+    fn accept(&self, reply: ApiResponse, total: Duration) -> Response<Bytes> {
         let mut response = respond(200, reply.body);
         if let Some(content_type) = reply.content_type {
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -261,16 +270,16 @@ fn check_type(headers: &HeaderMap, forms_too: bool) -> Result<()> {
     Err(Error::new(ErrorKind::UnsupportedMediaType, format!("the content type is {value:?}, it must be {wanted}")))
 }
 
-/// An error as a reply, in the form of the route's family.
-fn refuse(family: Family, error: &Error) -> Response<Bytes> {
+/// An error as a reply, in the form of the route's style.
+fn refuse(style: ApiStyle, error: &Error) -> Response<Bytes> {
     if !error.kind.is_retryable() && error.kind.status() >= 500 {
         tracing::error!(code = error.kind.code(), "{error}");
     }
-    let body = match family {
-        Family::OpenAi | Family::Audio => serde_json::to_vec(&openai::ErrorBody::from(error)),
-        Family::Tei => serde_json::to_vec(&tei::ErrorBody::from(error)),
+    let body = match style {
+        ApiStyle::OpenAi | ApiStyle::Audio => serde_json::to_vec(&OpenAiError::from(error)),
+        ApiStyle::Tei => serde_json::to_vec(&TeiError::from(error)),
     };
-    let mut response = respond(family.status(error.kind).as_u16(), body.unwrap_or_default().into());
+    let mut response = respond(style.status(error.kind).as_u16(), body.unwrap_or_default().into());
     // For a direct invocation, whose errors are finer than the words of TEI's bodies.
     response.extensions_mut().insert(error.clone());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

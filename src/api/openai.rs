@@ -1,7 +1,7 @@
 //! OpenAI's routes: <https://platform.openai.com/docs/api-reference/embeddings>.
 
+use super::context::{ApiResponse, RequestContext};
 use super::json::{Inputs, parse};
-use super::routes::{Call, Reply};
 use crate::engine::{Embed, Long, Texts};
 use crate::pipeline::format::{Encoded, Encoding, encode};
 use schemars::JsonSchema;
@@ -95,37 +95,9 @@ pub struct Model {
     pub owned_by: &'static str,
 }
 
-/// OpenAI's form of an error.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct ErrorBody {
-    error: ErrorDetail,
-}
-
-#[derive(Debug, Serialize, JsonSchema)]
-struct ErrorDetail {
-    message: String,
-    #[serde(rename = "type")]
-    kind: &'static str,
-    param: Option<String>,
-    code: &'static str,
-}
-
-impl From<&Error> for ErrorBody {
-    fn from(error: &Error) -> Self {
-        Self {
-            error: ErrorDetail {
-                message: error.message.clone(),
-                kind: error.kind.openai_type(),
-                param: error.param.clone(),
-                code: error.kind.code(),
-            },
-        }
-    }
-}
-
 /// Answers `POST /v1/embeddings`.
-pub fn embeddings(call: &Call) -> Result<Reply> {
-    let request: EmbeddingsRequest = parse(call.body)?;
+pub fn embeddings(context: &RequestContext) -> Result<ApiResponse> {
+    let request: EmbeddingsRequest = parse(context.body)?;
     let encoding = request.encoding_format.unwrap_or_default();
     let job = Embed {
         texts: Texts {
@@ -139,7 +111,7 @@ pub fn embeddings(call: &Call) -> Result<Reply> {
         normalize: true,
         dimensions: request.dimensions,
     };
-    let output = call.engine.run(job, call.deadline)?;
+    let output = context.engine.run(job, context.deadline)?;
     let embedding = |(index, vector)| {
         let (embedding, scale) = encode(vector, encoding);
         Embedding { object: "embedding", index, embedding, scale }
@@ -151,21 +123,22 @@ pub fn embeddings(call: &Call) -> Result<Reply> {
         model: output.model,
         usage: Usage { prompt_tokens: tokens, total_tokens: tokens },
     };
-    Ok(Reply::json(&response)?.usage(output.usage).model(response.model))
+    Ok(ApiResponse::json(&response)?.with_usage(output.usage).with_model(response.model))
 }
 
 /// Answers `GET /v1/models`.
-pub fn models(call: &Call) -> Result<Reply> {
-    let data = call.engine.registry.names().into_iter().map(|id| model_of(id, call)).collect();
-    Reply::json(&ModelList { object: "list", data })
+pub fn models(context: &RequestContext) -> Result<ApiResponse> {
+    let data = context.engine.registry.names().into_iter().map(|id| model_of(id, context)).collect();
+    ApiResponse::json(&ModelList { object: "list", data })
 }
 
 /// Answers `GET /v1/models/{model}`.
-pub fn model(call: &Call) -> Result<Reply> {
-    let name = call.tail.as_deref().ok_or_else(|| Error::new(ErrorKind::ModelNotFound, "no model is named"))?;
-    Reply::json(&model_of(call.engine.registry.resolve(name)?, call))
+pub fn model(context: &RequestContext) -> Result<ApiResponse> {
+    let name =
+        context.path_param.as_deref().ok_or_else(|| Error::new(ErrorKind::ModelNotFound, "no model is named"))?;
+    ApiResponse::json(&model_of(context.engine.registry.resolve(name)?, context))
 }
 
-fn model_of(id: String, call: &Call) -> Model {
-    Model { id, object: "model", created: call.started, owned_by: "tealight" }
+fn model_of(id: String, context: &RequestContext) -> Model {
+    Model { id, object: "model", created: context.started, owned_by: "tealight" }
 }

@@ -1,24 +1,18 @@
 //! The OpenAPI description, made from the table of routes and the wire types.
 
-use super::routes::{Access, Call, Family, ROUTES, Reply, Route};
-use super::{openai, tei};
+use super::errors::{OpenAiError, TeiError};
+use super::route::{Access, ApiStyle, Route};
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
-use tealight_core::Result;
-
-/// Answers `GET /openapi.json`.
-pub fn render(_: &Call) -> Result<Reply> {
-    Reply::json(&document())
-}
 
 /// The description, OpenAPI 3.1.
-pub fn document() -> Value {
+pub fn document(routes: &[Route]) -> Value {
     let mut settings = SchemaSettings::draft2020_12();
     settings.definitions_path = "/components/schemas".into();
     let mut generator = settings.into_generator();
     let mut paths = Map::new();
-    for route in ROUTES {
+    for route in routes {
         let path = paths.entry(route.path).or_insert_with(|| json!({}));
         path[route.method.name().to_lowercase()] = operation(route, &mut generator);
     }
@@ -44,14 +38,14 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
     let mut operation = json!({
         "operationId": format!("{}_{name}", route.method.name().to_lowercase()),
         "summary": route.summary,
-        "tags": [match route.family { Family::OpenAi | Family::Audio => "OpenAI", Family::Tei => "text-embeddings-inference" }],
+        "tags": [match route.style { ApiStyle::OpenAi | ApiStyle::Audio => "OpenAI", ApiStyle::Tei => "text-embeddings-inference" }],
         "responses": responses(route, generator),
         // A function without a key asks for none.
-        "security": match route.access { Access::Open => json!([]), Access::Key => json!([{"key": []}, {}]) },
+        "security": match route.access { Access::Public => json!([]), Access::ApiKey => json!([{"key": []}, {}]) },
     });
     if let Some(schema) = route.request {
         let mut content = content(json!(schema(generator)));
-        if route.family == Family::Audio {
+        if route.style == ApiStyle::Audio {
             content["multipart/form-data"] = content["application/json"].clone();
         }
         operation["requestBody"] = json!({"required": true, "content": content});
@@ -68,9 +62,9 @@ fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
     if let Some(schema) = route.response {
         ok["content"] = content(json!(schema(generator)));
     }
-    let error = match route.family {
-        Family::OpenAi | Family::Audio => json!(generator.subschema_for::<openai::ErrorBody>()),
-        Family::Tei => json!(generator.subschema_for::<tei::ErrorBody>()),
+    let error = match route.style {
+        ApiStyle::OpenAi | ApiStyle::Audio => json!(generator.subschema_for::<OpenAiError>()),
+        ApiStyle::Tei => json!(generator.subschema_for::<TeiError>()),
     };
     json!({"200": ok, "default": {"description": "An error", "content": content(error)}})
 }

@@ -1,7 +1,7 @@
 //! `POST /search`: documents of the function's own index.
 
+use super::context::{ApiResponse, RequestContext};
 use super::json::parse;
-use super::routes::{Call, Reply};
 use crate::engine::search::{Find, Mode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -57,8 +57,8 @@ pub struct SearchResult {
 }
 
 /// Answers `POST /search`.
-pub fn search(call: &Call) -> Result<Reply> {
-    let request: SearchRequest = parse(call.body)?;
+pub fn search(context: &RequestContext) -> Result<ApiResponse> {
+    let request: SearchRequest = parse(context.body)?;
     let mode = match request.mode.as_deref() {
         None => Mode::default(),
         Some(name) => Mode::named(name).ok_or_else(|| {
@@ -76,7 +76,7 @@ pub fn search(call: &Call) -> Result<Reply> {
         exact: request.exact,
         index: None,
     };
-    let finds = call.engine.run(job, call.deadline)?;
+    let finds = context.engine.run(job, context.deadline)?;
     let result = |found: tealight_index::Found| SearchResult {
         id: found.document.id,
         score: found.score,
@@ -84,6 +84,6 @@ pub fn search(call: &Call) -> Result<Reply> {
         metadata: found.document.metadata,
     };
     let results = finds.found.into_iter().map(result).collect();
-    let reply = Reply::json(&SearchResponse { results, model: finds.model.clone() })?.usage(finds.usage);
-    Ok(Reply { model: finds.model, ..reply })
+    let reply = ApiResponse::json(&SearchResponse { results, model: finds.model.clone() })?.with_usage(finds.usage);
+    Ok(ApiResponse { model: finds.model, ..reply })
 }

@@ -1,6 +1,8 @@
 //! `GET /status`: the models that are here, what they run on, and what this process has done so far.
 
-use super::routes::{Call, Family, Reply};
+use super::context::{ApiResponse, RequestContext};
+use super::metrics::{Totals, resident};
+use super::route::ApiStyle;
 use crate::engine::inventory::Here;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -79,59 +81,35 @@ struct IndexStatus {
     model: Option<String>,
 }
 
-/// Counted since the process started.
-#[derive(Debug, Default, Serialize, JsonSchema)]
-pub struct Totals {
-    /// Requests.
-    pub count: u64,
-    /// Requests that failed.
-    pub failures: u64,
-    /// Tokens read.
-    pub tokens: u64,
-    /// Tokens written.
-    pub written_tokens: u64,
-    /// Seconds of recordings.
-    pub audio_s: f64,
-    /// Of a request that a model worked for, in milliseconds.
-    pub inference_ms_mean: Option<f64>,
-}
-
 /// Answers `GET /status`.
-pub fn render(call: &Call) -> Result<Reply> {
-    let (engine, config) = (call.engine, &call.engine.config);
-    let limit = |family: Family| config.payload_limit.unwrap_or(family.payload_limit());
+pub fn render(context: &RequestContext) -> Result<ApiResponse> {
+    let (engine, config) = (context.engine, &context.engine.config);
+    let limit = |style: ApiStyle| config.payload_limit.unwrap_or(style.payload_limit());
     let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_secs());
     let index = config.index.as_deref().map(|name| {
         // A file is opened in no time; what is in S3 waits until it is searched.
         let open = match name.starts_with("s3://") {
             true => engine.index_if_open(),
-            false => engine.index(call.deadline).ok(),
+            false => engine.index(context.deadline).ok(),
         };
         let model = open.as_ref().and_then(|index| index.model().map(String::from));
         let name = name.rsplit('/').next().unwrap_or(name).to_string();
         IndexStatus { name, documents: open.map(|index| index.rows()), model }
     });
-    Reply::json(&Status {
+    ApiResponse::json(&Status {
         version: env!("CARGO_PKG_VERSION"),
         isa: engine.cpu.isa.name(),
         isas: Isa::available().iter().map(|isa| isa.name()).collect(),
         threads: engine.cpu.threads(),
-        uptime_s: now.saturating_sub(call.started),
+        uptime_s: now.saturating_sub(context.started),
         memory_bytes: resident(),
         limits: Limits {
-            body_bytes: limit(Family::OpenAi),
-            audio_bytes: limit(Family::Audio),
+            body_bytes: limit(ApiStyle::OpenAi),
+            audio_bytes: limit(ApiStyle::Audio),
             batch: config.max_client_batch,
         },
         models: engine.registry.here().into_iter().map(Model::from).collect(),
         index,
-        requests: call.metrics.totals(),
+        requests: context.metrics.totals(),
     })
-}
-
-/// Memory that the process has in use, as Linux tells it: <https://man7.org/linux/man-pages/man5/proc_pid_status.5.html>.
-pub(super) fn resident() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    Some(kilobytes.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
 }

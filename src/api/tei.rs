@@ -1,7 +1,7 @@
 //! The routes of text-embeddings-inference: <https://huggingface.github.io/text-embeddings-inference>.
 
+use super::context::{ApiResponse, RequestContext};
 use super::json::{Inputs, check_count, check_none_empty, parse};
-use super::routes::{Call, Reply};
 use crate::engine::{Decode, Embed, EmbedTokens, Input, Long, Similarity, Texts, Tokenize};
 use crate::pipeline::format::{Encoded, Encoding, encode};
 use schemars::JsonSchema;
@@ -186,21 +186,8 @@ enum ModelType {
     Embedding { pooling: &'static str },
 }
 
-/// text-embeddings-inference's form of an error.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct ErrorBody {
-    error: String,
-    error_type: &'static str,
-}
-
-impl From<&Error> for ErrorBody {
-    fn from(error: &Error) -> Self {
-        Self { error: error.message.clone(), error_type: error.kind.tei_type() }
-    }
-}
-
 fn texts(
-    call: &Call,
+    context: &RequestContext,
     inputs: Vec<Input>,
     truncate: Option<bool>,
     direction: TruncationDirection,
@@ -210,7 +197,7 @@ fn texts(
         TruncationDirection::Left => Direction::Left,
         TruncationDirection::Right => Direction::Right,
     };
-    let cut = truncate.unwrap_or(call.engine.config.auto_truncate);
+    let cut = truncate.unwrap_or(context.engine.config.auto_truncate);
     Texts {
         model: None,
         inputs,
@@ -222,34 +209,34 @@ fn texts(
 }
 
 /// Answers `POST /embed`.
-pub fn embed(call: &Call) -> Result<Reply> {
-    let request: EmbedRequest = parse(call.body)?;
-    let inputs = request.inputs.checked("inputs", call.engine.config.max_client_batch)?;
+pub fn embed(context: &RequestContext) -> Result<ApiResponse> {
+    let request: EmbedRequest = parse(context.body)?;
+    let inputs = request.inputs.checked("inputs", context.engine.config.max_client_batch)?;
     let job = Embed {
-        texts: texts(call, inputs, request.truncate, request.truncation_direction, request.prompt_name),
+        texts: texts(context, inputs, request.truncate, request.truncation_direction, request.prompt_name),
         normalize: request.normalize.unwrap_or(true),
         dimensions: request.dimensions,
     };
-    let output = call.engine.run(job, call.deadline)?;
+    let output = context.engine.run(job, context.deadline)?;
     let encoding = request.encoding_format.unwrap_or_default();
     let vectors: Vec<Encoded> = output.vectors.into_iter().map(|v| encode(v, encoding).0).collect();
-    Ok(Reply::json(&vectors)?.usage(output.usage).model(output.model))
+    Ok(ApiResponse::json(&vectors)?.with_usage(output.usage).with_model(output.model))
 }
 
 /// Answers `POST /embed_all`.
-pub fn embed_all(call: &Call) -> Result<Reply> {
-    let request: EmbedAllRequest = parse(call.body)?;
-    let inputs = request.inputs.checked("inputs", call.engine.config.max_client_batch)?;
-    let texts = texts(call, inputs, request.truncate, request.truncation_direction, request.prompt_name);
-    let output = call.engine.run(EmbedTokens(texts), call.deadline)?;
-    Ok(Reply::json(&output.texts)?.usage(output.usage))
+pub fn embed_all(context: &RequestContext) -> Result<ApiResponse> {
+    let request: EmbedAllRequest = parse(context.body)?;
+    let inputs = request.inputs.checked("inputs", context.engine.config.max_client_batch)?;
+    let texts = texts(context, inputs, request.truncate, request.truncation_direction, request.prompt_name);
+    let output = context.engine.run(EmbedTokens(texts), context.deadline)?;
+    Ok(ApiResponse::json(&output.texts)?.with_usage(output.usage))
 }
 
 /// Answers `POST /similarity`.
-pub fn similarity(call: &Call) -> Result<Reply> {
-    let request: SimilarityRequest = parse(call.body)?;
+pub fn similarity(context: &RequestContext) -> Result<ApiResponse> {
+    let request: SimilarityRequest = parse(context.body)?;
     let SimilarityInputs { source_sentence, sentences } = request.inputs;
-    check_count("inputs.sentences", sentences.len(), call.engine.config.max_client_batch.saturating_sub(1).max(1))?;
+    check_count("inputs.sentences", sentences.len(), context.engine.config.max_client_batch.saturating_sub(1).max(1))?;
     check_none_empty("inputs.sentences", &sentences, String::is_empty)?;
     if source_sentence.is_empty() {
         let field = "inputs.source_sentence";
@@ -257,38 +244,38 @@ pub fn similarity(call: &Call) -> Result<Reply> {
     }
     let inputs = std::iter::once(source_sentence).chain(sentences).map(Input::Text).collect();
     let p = request.parameters.unwrap_or_default();
-    let job = Similarity(texts(call, inputs, p.truncate, p.truncation_direction, p.prompt_name));
-    let (scores, usage) = call.engine.run(job, call.deadline)?;
-    Ok(Reply::json(&scores)?.usage(usage))
+    let job = Similarity(texts(context, inputs, p.truncate, p.truncation_direction, p.prompt_name));
+    let (scores, usage) = context.engine.run(job, context.deadline)?;
+    Ok(ApiResponse::json(&scores)?.with_usage(usage))
 }
 
 /// Answers `POST /tokenize`.
-pub fn tokenize(call: &Call) -> Result<Reply> {
-    let request: TokenizeRequest = parse(call.body)?;
+pub fn tokenize(context: &RequestContext) -> Result<ApiResponse> {
+    let request: TokenizeRequest = parse(context.body)?;
     let texts = request.inputs.into_vec();
-    check_count("inputs", texts.len(), call.engine.config.max_client_batch)?;
+    check_count("inputs", texts.len(), context.engine.config.max_client_batch)?;
     check_none_empty("inputs", &texts, String::is_empty)?;
     let job = Tokenize { model: None, texts, special: request.add_special_tokens, prompt: request.prompt_name };
-    let tokens = call.engine.run(job, call.deadline)?;
+    let tokens = context.engine.run(job, context.deadline)?;
     let simple = |t: Vec<Token>| t.into_iter().map(SimpleToken::from).collect();
     let tokens: Vec<Vec<SimpleToken>> = tokens.into_iter().map(simple).collect();
-    Reply::json(&tokens)
+    ApiResponse::json(&tokens)
 }
 
 /// Answers `POST /decode`.
-pub fn decode(call: &Call) -> Result<Reply> {
-    let request: DecodeRequest = parse(call.body)?;
+pub fn decode(context: &RequestContext) -> Result<ApiResponse> {
+    let request: DecodeRequest = parse(context.body)?;
     let ids = request.ids.into_vec();
-    check_count("ids", ids.len(), call.engine.config.max_client_batch)?;
+    check_count("ids", ids.len(), context.engine.config.max_client_batch)?;
     let job = Decode { model: None, ids, skip_special: request.skip_special_tokens };
-    Reply::json(&call.engine.run(job, call.deadline)?)
+    ApiResponse::json(&context.engine.run(job, context.deadline)?)
 }
 
 /// Answers `GET /info`.
-pub fn info(call: &Call) -> Result<Reply> {
-    let engine = call.engine;
+pub fn info(context: &RequestContext) -> Result<ApiResponse> {
+    let engine = context.engine;
     let loaded = engine.registry.get(None)?;
-    Reply::json(&Info {
+    ApiResponse::json(&Info {
         model_id: engine.config.model.clone(),
         model_sha: None,
         model_dtype: engine.config.precision.name(),
@@ -308,6 +295,6 @@ pub fn info(call: &Call) -> Result<Reply> {
 }
 
 /// Answers `GET /health`.
-pub fn health(_: &Call) -> Result<Reply> {
-    Ok(Reply::empty())
+pub fn health(_: &RequestContext) -> Result<ApiResponse> {
+    Ok(ApiResponse::empty())
 }

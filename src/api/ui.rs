@@ -1,6 +1,6 @@
 //! `GET /`: the page to try all of it, and for what is no browser what text-embeddings-inference answers there.
 
-use super::routes::{Call, Reply};
+use super::context::{ApiResponse, RequestContext};
 use super::tei::health;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -43,10 +43,10 @@ fn page() -> &'static (String, String) {
 }
 
 /// Answers `GET /`.
-pub fn render(call: &Call) -> Result<Reply> {
+pub fn render(context: &RequestContext) -> Result<ApiResponse> {
     let vary = ("vary", "accept".to_string());
-    if !call.accept.is_some_and(|types| types.contains("text/html")) {
-        return Ok(Reply { headers: vec![vary], ..health(call)? });
+    if !context.accept.is_some_and(|types| types.contains("text/html")) {
+        return Ok(ApiResponse { headers: vec![vary], ..health(context)? });
     }
     let (html, policy) = page();
     let headers = vec![
@@ -56,5 +56,5 @@ pub fn render(call: &Call) -> Result<Reply> {
         ("referrer-policy", "no-referrer".into()),
         ("cache-control", "no-cache".into()),
     ];
-    Ok(Reply { headers, ..Reply::text(html.clone(), "text/html; charset=utf-8") })
+    Ok(ApiResponse { headers, ..ApiResponse::text(html.clone(), "text/html; charset=utf-8") })
 }

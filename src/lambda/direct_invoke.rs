@@ -5,7 +5,7 @@
 //! `/v1/audio/transcriptions`, `messages` is `/v1/chat/completions`, `prompt` `/v1/completions`, `query` and `vector` are
 //! `/search`, `documents` is `/documents`. A field `path` names any other route, and `method` its method.
 
-use crate::api::routes::{Found, find};
+use crate::api::routes::{RouteMatch, find};
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use serde::Deserialize;
@@ -76,7 +76,7 @@ fn method_of(fields: &Fields, path: &str) -> Result<Method> {
             .map_err(|_| Error::invalid_value("method", format!("method is {name:?}, which is not a method of HTTP")));
     }
     match find(&Method::POST, path.split('?').next().unwrap_or_default()) {
-        Ok(Found::Route(..)) => Ok(Method::POST),
+        Ok(RouteMatch::Route(..)) => Ok(Method::POST),
         _ => Ok(Method::GET),
     }
 }

@@ -11,8 +11,8 @@ pub mod fuzzing;
 mod http_event;
 mod records;
 
-use crate::api::sse::Sink;
-use crate::api::{Api, Trust, routes::Asked};
+use crate::api::response_sender::ResponseSender;
+use crate::api::{Api, AuthMethod, routes::RequestInfo};
 use crate::config::{Config, INITIALIZATION, SNAP_START};
 use crate::engine::{Embed, Engine, Input, Long, Texts};
 use crate::pipeline::sinks;
@@ -141,9 +141,10 @@ async fn handle(api: Arc<Api>, event: LambdaEvent<Box<RawValue>>) -> Result<Outc
         Kinds::S3Test => Ok(FunctionResponse::BufferedResponse(direct_invoke::null())),
         // An error keeps messages in their queue.
         Kinds::Work(bringer) => {
-            let (asked, origin) = (Asked { route: "event", ..Asked::unknown() }, origin(context, &HeaderMap::new()));
+            let (info, origin) =
+                (RequestInfo { route: "event", ..RequestInfo::unknown() }, origin(context, &HeaderMap::new()));
             let done = work(api.clone(), bringer, event.payload, origin.clone(), limit).await;
-            done.inspect_err(|error| origin.within(|| api.note(asked, error)))
+            done.inspect_err(|error| origin.within(|| api.note(info, error)))
         }
     };
     outcome.map_err(|error| diagnostic(error, &event.context.request_id))
@@ -215,14 +216,15 @@ fn time_limit(deadline: SystemTime, now: SystemTime) -> Option<Duration> {
 
 async fn http(api: Arc<Api>, payload: &str, context: &Context, limit: Option<Duration>) -> Result<Outcome, Error> {
     let here = || origin(context, &HeaderMap::new());
-    let event = HttpEvent::parse(payload).inspect_err(|error| here().within(|| api.note(Asked::unknown(), error)))?;
+    let event =
+        HttpEvent::parse(payload).inspect_err(|error| here().within(|| api.note(RequestInfo::unknown(), error)))?;
     let can_stream = api.engine.config.response_stream && event.is_function_url();
     let answer = match event.request() {
         Ok(request) => {
             let origin = origin(context, request.headers());
-            answer(api.clone(), request, origin, Trust::Key, limit, can_stream).await
+            answer(api.clone(), request, origin, AuthMethod::ApiKey, limit, can_stream).await
         }
-        Err(error) => Answer::Whole(api.refuse(here(), Asked::unknown(), &error)),
+        Err(error) => Answer::Whole(api.refuse(here(), RequestInfo::unknown(), &error)),
     };
     let response = match answer {
         Answer::Begun(first, pieces) => return Ok(stream(api.stream_head(), forward(first, pieces))),
@@ -234,7 +236,7 @@ async fn http(api: Arc<Api>, payload: &str, context: &Context, limit: Option<Dur
     };
     let reply = event.reply(&response).and_then(bounded);
     reply
-        .or_else(|error| event.reply(&api.refuse(here(), Asked::unknown(), &error)))
+        .or_else(|error| event.reply(&api.refuse(here(), RequestInfo::unknown(), &error)))
         .map(FunctionResponse::BufferedResponse)
 }
 
@@ -265,8 +267,8 @@ fn forward(first: Bytes, mut pieces: Receiver<Bytes>) -> Body {
 async fn direct(api: Arc<Api>, payload: &str, context: &Context, limit: Option<Duration>) -> Result<Outcome, Error> {
     let origin = origin(context, &HeaderMap::new());
     let request = direct_invoke::request(payload)
-        .inspect_err(|error| origin.clone().within(|| api.note(Asked::unknown(), error)))?;
-    match answer(api, request, origin, Trust::Iam, limit, false).await {
+        .inspect_err(|error| origin.clone().within(|| api.note(RequestInfo::unknown(), error)))?;
+    match answer(api, request, origin, AuthMethod::Iam, limit, false).await {
         Answer::Whole(response) => {
             direct_invoke::reply(&response).and_then(bounded).map(FunctionResponse::BufferedResponse)
         }
@@ -285,15 +287,15 @@ async fn answer(
     api: Arc<Api>,
     mut request: Request<Bytes>,
     origin: Origin,
-    trust: Trust,
+    trust: AuthMethod,
     limit: Option<Duration>,
     can_stream: bool,
 ) -> Answer {
     let deadline = Deadline(limit.map(|l| Instant::now() + l));
-    let asked = Asked::of(&request);
+    let info = RequestInfo::of(&request);
     request.extensions_mut().insert(origin.clone());
     let worker = api.clone();
-    let (sink, mut pieces) = Sink::channel();
+    let (sink, mut pieces) = ResponseSender::channel();
     let sink = can_stream.then_some(sink);
     let work = tokio::task::spawn_blocking(move || worker.handle(&request, trust, deadline, sink.as_ref()));
     let answered = async {
@@ -312,7 +314,7 @@ async fn answer(
         Ok(Err(_)) => Error::internal("the request's task ended early"),
         Err(_) => Error::new(ErrorKind::Timeout, "the time for this invocation ran out before the reply was ready"),
     };
-    Answer::Whole(api.refuse(origin, asked, &error))
+    Answer::Whole(api.refuse(origin, info, &error))
 }
 
 #[cfg(test)]

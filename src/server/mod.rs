@@ -1,8 +1,9 @@
 //! The local server: HTTP/1.1 over the same interface that the function has.
 
-use crate::api::routes::{Access, Asked, Family, Found, Route, find};
-use crate::api::sse::Sink;
-use crate::api::{Api, Trust, too_large};
+use crate::api::response_sender::ResponseSender;
+use crate::api::route::{Access, ApiStyle, Route};
+use crate::api::routes::{RequestInfo, RouteMatch, find};
+use crate::api::{Api, AuthMethod, too_large};
 use crate::telemetry::trace::Origin;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response};
@@ -139,12 +140,12 @@ async fn answer(
     limits: Arc<Limits>,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
-    let (asked, origin) = (Asked::of(&request), Origin::of(request.headers(), None));
+    let (info, origin) = (RequestInfo::of(&request), Origin::of(request.headers(), None));
     request.extensions_mut().insert(origin.clone());
-    let response = match admitted(api.clone(), &limits, request, asked.family).await {
+    let response = match admitted(api.clone(), &limits, request, info.style).await {
         Ok(response) => response,
         Err(error) => {
-            let mut response = api.refuse(origin, asked, &error).map(Body::from);
+            let mut response = api.refuse(origin, info, &error).map(Body::from);
             // What is left of the body is not read, so the connection cannot be used again.
             response.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
             response
@@ -156,7 +157,7 @@ async fn answer(
 /// The route of a request, if it has one.
 fn route(parts: &http::request::Parts) -> Option<&'static Route> {
     match find(&parts.method, parts.uri.path()) {
-        Ok(Found::Route(route, _)) => Some(route),
+        Ok(RouteMatch::Route(route, _)) => Some(route),
         _ => None,
     }
 }
@@ -165,15 +166,17 @@ async fn admitted(
     api: Arc<Api>,
     limits: &Limits,
     request: Request<Incoming>,
-    family: Family,
+    style: ApiStyle,
 ) -> Result<Response<Body>> {
     let (parts, body) = request.into_parts();
     let route = route(&parts);
-    let limit = api.payload_limit(family);
-    if route.is_some_and(|route| route.access == Access::Open) {
+    let limit = api.payload_limit(style);
+    if route.is_some_and(|route| route.access == Access::Public) {
         // These only look at what is there. Busy is not ill: probes need no place and no worker.
         let body = read(body, &parts.headers, limit).await?;
-        return Ok(api.handle(&Request::from_parts(parts, body), Trust::Key, Deadline::NONE, None).map(Body::from));
+        return Ok(api
+            .handle(&Request::from_parts(parts, body), AuthMethod::ApiKey, Deadline::NONE, None)
+            .map(Body::from));
     }
     // Before the body, so that neither strangers nor a crowd fill the memory.
     if route.is_some() {
@@ -185,15 +188,15 @@ async fn admitted(
     let full = |_| overloaded("the bodies that are waiting fill the memory for them");
     let room = limits.bodies.clone().try_acquire_many_owned(units).map_err(full)?;
     let body = read(body, &parts.headers, limit).await?;
-    let turn = match route.filter(|route| route.is_long) {
+    let turn = match route.filter(|route| route.is_long_running) {
         Some(_) => limits.long.clone().acquire_owned().await.ok(),
         None => None,
     };
     let request = Request::from_parts(parts, body);
-    let (sink, mut pieces) = Sink::channel();
+    let (sink, mut pieces) = ResponseSender::channel();
     let head = api.stream_head();
     let work = tokio::task::spawn_blocking(move || {
-        let response = api.handle(&request, Trust::Key, Deadline::NONE, Some(&sink));
+        let response = api.handle(&request, AuthMethod::ApiKey, Deadline::NONE, Some(&sink));
         drop((place, room, turn));
         response
     });

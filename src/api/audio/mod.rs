@@ -4,8 +4,9 @@ mod request;
 
 pub use request::{AudioRequest, Chunking, ServerVad};
 
-use super::routes::{Call, Reply};
-use super::sse::{Events, Sink};
+use super::context::{ApiResponse, RequestContext};
+use super::response_sender::ResponseSender;
+use super::sse::SseWriter;
 use crate::engine::speech::{self, Said, Transcribe};
 use crate::engine::{self, Check};
 use crate::pipeline::format::transcript::{Parts, Usage, render, rounded};
@@ -59,29 +60,30 @@ pub struct SegmentEmbedding {
 }
 
 /// Answers `POST /v1/audio/transcriptions`.
-pub fn transcriptions(call: &Call) -> Result<Reply> {
-    answer(call, Task::Transcribe)
+pub fn transcriptions(context: &RequestContext) -> Result<ApiResponse> {
+    answer(context, Task::Transcribe)
 }
 
 /// Answers `POST /v1/audio/translations`.
-pub fn translations(call: &Call) -> Result<Reply> {
-    answer(call, Task::Translate)
+pub fn translations(context: &RequestContext) -> Result<ApiResponse> {
+    answer(context, Task::Translate)
 }
 
 /// Answers `POST /v1/audio/embeddings`: what is said, in segments, and their vectors.
-pub fn embeddings(call: &Call) -> Result<Reply> {
+pub fn embeddings(context: &RequestContext) -> Result<ApiResponse> {
     let start = Instant::now();
-    let Request { fields, file, .. } = Request::read(call)?;
+    let Request { fields, file, .. } = Request::read(context)?;
     let options = fields.options(Task::Transcribe)?;
     let check = Check { model: fields.embedding_model.clone(), dimensions: fields.dimensions, prompt: None };
-    call.engine.run(check, call.deadline).map_err(|e| match e.param.as_deref() {
+    context.engine.run(check, context.deadline).map_err(|e| match e.param.as_deref() {
         Some("model") => e.with_param("embedding_model"),
         _ => e,
     })?;
-    let progress = &mut |_: &[_], _, _| call.sink.map_or(Ok(()), Sink::check);
+    let progress = &mut |_: &[_], _, _| context.sender.map_or(Ok(()), ResponseSender::check);
     let job = Transcribe { model: fields.model, audio: file, prompt: fields.prompt, options, progress };
-    let Said { model: speech_model, transcript } = call.engine.run(job, call.deadline)?;
-    let vectors = speech::embed(call.engine, &transcript, fields.embedding_model, fields.dimensions, call.deadline)?;
+    let Said { model: speech_model, transcript } = context.engine.run(job, context.deadline)?;
+    let vectors =
+        speech::embed(context.engine, &transcript, fields.embedding_model, fields.dimensions, context.deadline)?;
     let document = |(index, (segment, vector)): (usize, (&Segment, Vec<f32>))| {
         let (embedding, scale) = encode(vector, fields.encoding_format.unwrap_or_default());
         let (text, start, end) = (segment.text.trim().to_string(), rounded(segment.start), rounded(segment.end));
@@ -101,7 +103,7 @@ pub fn embeddings(call: &Call) -> Result<Reply> {
         duration: rounded(transcript.duration),
         usage: Usage::of(transcript.duration),
     };
-    Ok(Reply::json(&response)?.usage(work).model(response.speech_model))
+    Ok(ApiResponse::json(&response)?.with_usage(work).with_model(response.speech_model))
 }
 
 /// What a recording of so many seconds was, for the counters; models that had to be loaded count for themselves.
@@ -111,12 +113,12 @@ fn work(seconds: f32, start: Instant) -> engine::Usage {
     engine::Usage { audio, inference, ..engine::Usage::default() }
 }
 
-fn answer(call: &Call, task: Task) -> Result<Reply> {
+fn answer(context: &RequestContext, task: Task) -> Result<ApiResponse> {
     let start = Instant::now();
-    let Request { fields, file, form } = Request::read(call)?;
+    let Request { fields, file, form } = Request::read(context)?;
     let options = fields.options(task)?;
     let parts = Parts { segments: !options.words || fields.wants("segment"), words: options.words };
-    let mut events = fields.stream.unwrap_or(false).then(|| Events::new(call.sink));
+    let mut events = fields.stream.unwrap_or(false).then(|| SseWriter::new(context.sender));
     let (with_times, mut count) = (fields.wants("segment"), 0);
     let job = Transcribe {
         model: fields.model,
@@ -124,7 +126,7 @@ fn answer(call: &Call, task: Task) -> Result<Reply> {
         prompt: fields.prompt,
         options,
         progress: &mut |segments, _, _| {
-            call.sink.map_or(Ok(()), Sink::check)?;
+            context.sender.map_or(Ok(()), ResponseSender::check)?;
             let Some(events) = &mut events else { return Ok(()) };
             for segment in segments {
                 events.send(&Delta { kind: "transcript.text.delta", delta: &segment.text })?;
@@ -136,7 +138,7 @@ fn answer(call: &Call, task: Task) -> Result<Reply> {
             Ok(())
         },
     };
-    let outcome = call.engine.run(job, call.deadline);
+    let outcome = context.engine.run(job, context.deadline);
     if let Some(mut events) = events {
         let seconds = outcome.as_ref().map_or(0.0, |said| said.transcript.duration);
         let model = outcome.as_ref().map_or_else(|_| String::new(), |said| said.model.clone());
@@ -144,12 +146,12 @@ fn answer(call: &Call, task: Task) -> Result<Reply> {
             let (text, usage) = (said.transcript.text(), Usage::of(seconds));
             events.send(&Done { kind: "transcript.text.done", text: text.trim(), usage })
         });
-        return Ok(events.end(done)?.usage(work(seconds, start)).model(model));
+        return Ok(events.end(done)?.with_usage(work(seconds, start)).with_model(model));
     }
     let Said { model, transcript } = outcome?;
     let body =
         render(&transcript, task, form, parts).map_err(|e| Error::internal(format!("a reply is not JSON: {e}")))?;
-    Ok(Reply::text(body, form.content_type()).usage(work(transcript.duration, start)).model(model))
+    Ok(ApiResponse::text(body, form.content_type()).with_usage(work(transcript.duration, start)).with_model(model))
 }
 
 /// OpenAI's event for a further part of a text.

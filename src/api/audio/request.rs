@@ -1,8 +1,8 @@
 //! What a request for speech says, as a form or in JSON, and what it means.
 
+use super::super::context::RequestContext;
 use super::super::json::parse;
 use super::super::multipart;
-use super::super::routes::Call;
 use crate::aws::s3::Object;
 use crate::pipeline::format::Encoding;
 use crate::pipeline::format::transcript::Form;
@@ -95,11 +95,11 @@ pub(super) struct Request {
 }
 
 impl Request {
-    pub(super) fn read(call: &Call) -> Result<Self> {
+    pub(super) fn read(context: &RequestContext) -> Result<Self> {
         let is_form = |t: &&str| t.trim_start().to_ascii_lowercase().starts_with("multipart/");
-        let (mut fields, file) = match call.content_type.filter(is_form) {
-            Some(content_type) => of_form(content_type, call.body)?,
-            None => (parse::<AudioRequest>(call.body)?, None),
+        let (mut fields, file) = match context.content_type.filter(is_form) {
+            Some(content_type) => of_form(content_type, context.body)?,
+            None => (parse::<AudioRequest>(context.body)?, None),
         };
         let name = fields.response_format.as_deref().unwrap_or("json");
         let form = Form::named(name).ok_or_else(|| {
@@ -115,7 +115,7 @@ impl Request {
             }
             (Some(file), ..) => file,
             (None, Some(text), _) => base64(&text)?,
-            (None, None, Some(uri)) => object(call, uri)?,
+            (None, None, Some(uri)) => object(context, uri)?,
             (None, None, None) => {
                 return Err(Error::new(ErrorKind::InvalidType, "the request has no file").with_param("file"));
             }
@@ -133,8 +133,8 @@ fn base64(text: &str) -> Result<Bytes> {
     bytes.map(Bytes::from).map_err(|e| Error::invalid_value("file", format!("file is not base64: {e}")))
 }
 
-fn object(call: &Call, uri: &str) -> Result<Bytes> {
-    Object::parse(uri, &call.engine.config.s3_prefixes, "uri")?.get(call.deadline.left(OBJECT_TIME), "uri")
+fn object(context: &RequestContext, uri: &str) -> Result<Bytes> {
+    Object::parse(uri, &context.engine.config.s3_prefixes, "uri")?.get(context.deadline.left(OBJECT_TIME), "uri")
 }
 
 fn of_form(content_type: &str, body: &Bytes) -> Result<(AudioRequest, Option<Bytes>)> {

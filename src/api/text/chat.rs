@@ -1,8 +1,8 @@
 //! `/v1/chat/completions`: <https://platform.openai.com/docs/api-reference/chat>.
 
 use super::{Options, Part, TextUsage, Texts, finite, now, number, shown_token, top};
+use crate::api::context::{ApiResponse, RequestContext};
 use crate::api::json::parse;
-use crate::api::routes::{Call, Reply};
 use crate::engine::generate::{Answer, Chance, Prompt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -108,8 +108,8 @@ pub struct ChatMessage {
 }
 
 /// Answers `POST /v1/chat/completions`.
-pub fn chat(call: &Call) -> Result<Reply> {
-    let request: ChatRequest = parse(call.body)?;
+pub fn chat(context: &RequestContext) -> Result<ApiResponse> {
+    let request: ChatRequest = parse(context.body)?;
     if request.messages.is_empty() {
         return Err(Error::new(ErrorKind::Empty, "messages has 0 messages").with_param("messages"));
     }
@@ -130,7 +130,7 @@ pub fn chat(call: &Call) -> Result<Reply> {
     let id = format!("chatcmpl-{:016x}", number());
     if request.options.is_stream() {
         let mut begun = None;
-        return texts.stream(call, &id, "chat.completion.chunk", &mut |index, part| {
+        return texts.stream(context, &id, "chat.completion.chunk", &mut |index, part| {
             let role =
                 || choice(index, json!({"role": "assistant", "content": "", "refusal": null}), Value::Null, None);
             let first = (begun.replace(index) != Some(index)).then(role);
@@ -138,8 +138,8 @@ pub fn chat(call: &Call) -> Result<Reply> {
         });
     }
     let created = now();
-    let (answers, usage, work) = texts.answers(call)?;
-    let loaded = texts.loaded(call)?;
+    let (answers, usage, work) = texts.answers(context)?;
+    let loaded = texts.loaded(context)?;
     let choice = |(index, answer): (usize, Answer)| ChatChoice {
         index,
         logprobs: texts.top_logprobs.map(|_| logprobs(&loaded.model.tokens, &answer.chances)),
@@ -148,7 +148,9 @@ pub fn chat(call: &Call) -> Result<Reply> {
     };
     let choices = answers.into_iter().enumerate().map(choice).collect();
     let (object, model) = ("chat.completion", loaded.name.clone());
-    Ok(Reply::json(&ChatResponse { id, object, created, model, choices, usage })?.usage(work).model(&loaded.name))
+    Ok(ApiResponse::json(&ChatResponse { id, object, created, model, choices, usage })?
+        .with_usage(work)
+        .with_model(&loaded.name))
 }
 
 /// A part of a text in a stream.

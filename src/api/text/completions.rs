@@ -1,8 +1,8 @@
 //! `/v1/completions`: <https://platform.openai.com/docs/api-reference/completions>.
 
 use super::{Options, Part, TextUsage, Texts, finite, now, number, shown_token, top};
+use crate::api::context::{ApiResponse, RequestContext};
 use crate::api::json::{Inputs, parse};
-use crate::api::routes::{Call, Reply};
 use crate::engine::Input;
 use crate::engine::generate::{Answer, Chance, Prompt};
 use schemars::JsonSchema;
@@ -69,8 +69,8 @@ pub struct CompletionChoice {
 }
 
 /// Answers `POST /v1/completions`.
-pub fn completions(call: &Call) -> Result<Reply> {
-    let request: CompletionRequest = parse(call.body)?;
+pub fn completions(context: &RequestContext) -> Result<ApiResponse> {
+    let request: CompletionRequest = parse(context.body)?;
     if request.suffix.as_deref().is_some_and(|suffix| !suffix.is_empty()) {
         return Err(Error::invalid_value("suffix", "suffix is given; these models write at the end of a text only"));
     }
@@ -98,7 +98,7 @@ pub fn completions(call: &Call) -> Result<Reply> {
     let id = format!("cmpl-{:016x}", number());
     if request.options.is_stream() {
         let mut characters = vec![0; texts.prompts.len() * request.options.texts()?];
-        return texts.stream(call, &id, "text_completion", &mut |index, part| {
+        return texts.stream(context, &id, "text_completion", &mut |index, part| {
             let before = characters.get(index).copied().unwrap_or_default();
             if let (Part::Piece(piece, tokens), Some(count)) = (&part, characters.get_mut(index)) {
                 *count += piece.chances.iter().map(|c| shown_token(tokens, c.id).chars().count()).sum::<usize>();
@@ -107,8 +107,8 @@ pub fn completions(call: &Call) -> Result<Reply> {
         });
     }
     let created = now();
-    let (answers, usage, work) = texts.answers(call)?;
-    let loaded = texts.loaded(call)?;
+    let (answers, usage, work) = texts.answers(context)?;
+    let loaded = texts.loaded(context)?;
     let choice = |(index, answer): (usize, Answer)| CompletionChoice {
         index,
         logprobs: texts.top_logprobs.map(|_| logprobs(&loaded.model.tokens, &answer.chances, 0)),
@@ -117,7 +117,9 @@ pub fn completions(call: &Call) -> Result<Reply> {
     };
     let choices = answers.into_iter().enumerate().map(choice).collect();
     let (object, model) = ("text_completion", loaded.name.clone());
-    Ok(Reply::json(&CompletionResponse { id, object, created, model, choices, usage })?.usage(work).model(&loaded.name))
+    Ok(ApiResponse::json(&CompletionResponse { id, object, created, model, choices, usage })?
+        .with_usage(work)
+        .with_model(&loaded.name))
 }
 
 /// A part of a text in a stream, behind so many characters.

@@ -3,8 +3,9 @@
 pub mod chat;
 pub mod completions;
 
-use super::routes::{Call, Reply};
-use super::sse::{Events, Sink};
+use super::context::{ApiResponse, RequestContext};
+use super::response_sender::ResponseSender;
+use super::sse::SseWriter;
 use crate::engine::Usage;
 use crate::engine::generate::{Answer, Generate, Piece, Prompt};
 use crate::engine::registry::Loaded;
@@ -194,7 +195,7 @@ struct Texts<'a> {
 
 impl Texts<'_> {
     /// Writes all of them, one after another; `on_part` gets the parts of each with its number.
-    fn write(&self, call: &Call, on_part: &mut dyn FnMut(usize, Part) -> Result<()>) -> Result<TextUsage> {
+    fn write(&self, context: &RequestContext, on_part: &mut dyn FnMut(usize, Part) -> Result<()>) -> Result<TextUsage> {
         let (each, stop, seed, mut usage) =
             (self.options.texts()?, self.options.stops()?, self.options.seed(), TextUsage::default());
         if self.prompts.len() * each > MOST_TEXTS {
@@ -211,10 +212,10 @@ impl Texts<'_> {
                 top_logprobs: self.top_logprobs,
                 echo: self.echo,
                 schema: self.schema.clone(),
-                alive: &|| call.sink.map_or(Ok(()), Sink::check),
+                alive: &|| context.sender.map_or(Ok(()), ResponseSender::check),
                 on_piece: &mut |piece, model| on_part(index, Part::Piece(piece, &model.tokens)),
             };
-            let answer = match call.engine.run(job, call.deadline) {
+            let answer = match context.engine.run(job, context.deadline) {
                 // What is written is not lost for what there was no time to begin.
                 Err(error) if error.kind == ErrorKind::Timeout && index > 0 => Answer::unwritten(),
                 outcome => outcome?,
@@ -226,9 +227,9 @@ impl Texts<'_> {
     }
 
     /// Writes all of them; returns them whole, and what they took.
-    fn answers(&self, call: &Call) -> Result<(Vec<Answer>, TextUsage, Usage)> {
+    fn answers(&self, context: &RequestContext) -> Result<(Vec<Answer>, TextUsage, Usage)> {
         let (mut answers, start) = (vec![], Instant::now());
-        let usage = self.write(call, &mut |_, part| {
+        let usage = self.write(context, &mut |_, part| {
             if let Part::End(answer) = part {
                 answers.push(answer.clone());
             }
@@ -238,20 +239,20 @@ impl Texts<'_> {
     }
 
     /// The model that writes them.
-    fn loaded(&self, call: &Call) -> Result<Arc<Loaded<Arc<Llama>>>> {
-        call.engine.registry.text(self.model.as_deref())
+    fn loaded(&self, context: &RequestContext) -> Result<Arc<Loaded<Arc<Llama>>>> {
+        context.engine.registry.text(self.model.as_deref())
     }
 
     /// Writes all of them as a stream of chunks: `choices` makes one or more of each part.
     fn stream(
         &self,
-        call: &Call,
+        context: &RequestContext,
         id: &str,
         object: &str,
         choices: &mut dyn FnMut(usize, Part) -> Vec<Value>,
-    ) -> Result<Reply> {
-        let (model, created, counts) = (self.loaded(call)?.name.clone(), now(), self.options.counts_tokens());
-        let (mut events, start) = (Events::new(call.sink), Instant::now());
+    ) -> Result<ApiResponse> {
+        let (model, created, counts) = (self.loaded(context)?.name.clone(), now(), self.options.counts_tokens());
+        let (mut events, start) = (SseWriter::new(context.sender), Instant::now());
         let mut send = |choices: Value, usage: Option<TextUsage>| {
             let mut chunk = json!({"id": id, "object": object, "created": created, "model": model, "choices": choices});
             if counts {
@@ -259,13 +260,13 @@ impl Texts<'_> {
             }
             events.send(&chunk)
         };
-        let written = self.write(call, &mut |index, part| {
+        let written = self.write(context, &mut |index, part| {
             choices(index, part).into_iter().try_for_each(|choice| send(json!([choice]), None))
         });
         let work = written.as_ref().map_or_else(|_| Usage::default(), |usage| usage.work(start.elapsed()));
         let counted = written.and_then(|usage| if counts { send(json!([]), Some(usage)) } else { Ok(()) });
         let outcome = counted.and_then(|()| events.done());
-        Ok(events.end(outcome)?.usage(work).model(model))
+        Ok(events.end(outcome)?.with_usage(work).with_model(model))
     }
 }
 
