@@ -3,7 +3,7 @@
 use crate::aws::s3::prefixes;
 use crate::pipeline::documents::Chunking;
 use std::path::PathBuf;
-use tealight_core::{Error, Result};
+use tealight_core::{Error, Result, Secret};
 use tealight_kernels::Isa;
 use tealight_models::formats::weights::Precision;
 use tealight_models::tasks::embed::Pooling;
@@ -11,16 +11,6 @@ use tealight_models::tasks::embed::Pooling;
 /// Memory that buys one virtual CPU in AWS Lambda, in MB.
 /// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html>
 const MB_PER_VCPU: f64 = 1769.0;
-
-/// A text that never appears in a log or an error.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(pub String);
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret(..)")
-    }
-}
 
 /// What the environment says.
 #[derive(Debug, Clone)]
@@ -51,14 +41,14 @@ pub struct Config {
     /// `TEALIGHT_API_KEY`: the key that requests must carry. Default: none is asked for.
     pub api_key: Option<Secret>,
     /// `TEALIGHT_API_KEY_SECRET`: the ARN of a secret in AWS Secrets Manager that holds that key.
-    pub api_key_secret: Option<String>,
+    pub api_key_secret_arn: Option<String>,
     /// `TEALIGHT_INDEX`: the index that `/search` searches: a file, in the function's package or a layer, too, or `s3://BUCKET/KEY`.
     pub index: Option<String>,
     /// `TEALIGHT_CHUNK_TOKENS`: tokens of a chunk of a long document; `TEALIGHT_CHUNK_OVERLAP`: tokens that two chunks beside each
     /// other share. Default, and 0: as many as the model reads, and none.
     pub chunking: Chunking,
     /// `TEALIGHT_S3_PREFIXES`: what requests may name in S3, `s3://BUCKET/PREFIX` with commas between them. Default: nothing.
-    pub s3_prefixes: Vec<String>,
+    pub allowed_s3_prefixes: Vec<String>,
     /// `TEALIGHT_SINK`: where points of documents are written, as the module `sinks` knows it; a password may be in it.
     pub sink: Option<Secret>,
     /// `TEALIGHT_SINK_FORMAT`: the format of objects that a sink in S3 writes. Default `jsonl`.
@@ -66,19 +56,19 @@ pub struct Config {
     /// `TEALIGHT_SINK_KEY`: the key or password that the sink asks for.
     pub sink_key: Option<Secret>,
     /// `TEALIGHT_SINK_SECRET`: the ARN of a secret in AWS Secrets Manager that holds it.
-    pub sink_secret: Option<String>,
+    pub sink_secret_arn: Option<String>,
     /// `TEALIGHT_PAYLOAD_LIMIT`: the largest body in bytes. Default: each route's own, 2,000,000 or 6,291,456.
     pub payload_limit: Option<usize>,
     /// `TEALIGHT_MAX_CLIENT_BATCH_SIZE`: inputs of one request on TEI's routes. Default 32.
-    pub max_client_batch: usize,
+    pub max_client_batch_size: usize,
     /// `TEALIGHT_MAX_CONCURRENT_REQUESTS`: requests that the local server holds at once. Default 512.
-    pub max_concurrent: usize,
+    pub max_concurrent_requests: usize,
     /// `TEALIGHT_AUTO_TRUNCATE`: whether TEI's routes cut long texts unless asked not to. Default 1.
     pub auto_truncate: bool,
     /// `TEALIGHT_RESPONSE_STREAM`: 1 where the function URL's invoke mode is RESPONSE_STREAM. Default 0.
     pub response_stream: bool,
     /// `TEALIGHT_CORS_ALLOW_ORIGIN`: the origin that browsers may call from, or `*`. Default: none.
-    pub cors_origin: Option<String>,
+    pub cors_allow_origin: Option<String>,
 }
 
 /// Where Lambda says how the function begins, and what it says of a snapshot.
@@ -97,7 +87,7 @@ pub const DEFAULT_SPEECH_MODEL: &str = "whisper-base";
 pub const DEFAULT_TEXT_MODEL: &str = "smollm2-135m-instruct";
 
 /// Variables whose value must not go unread because it is not UTF-8.
-const TEXTS: [&str; 14] = [
+const UTF8_VARIABLES: [&str; 14] = [
     "TEALIGHT_INDEX",
     "TEALIGHT_SINK",
     "TEALIGHT_SINK_FORMAT",
@@ -117,19 +107,19 @@ const TEXTS: [&str; 14] = [
 impl Config {
     /// Reads the process's environment.
     pub fn from_env() -> Result<Self> {
-        for name in TEXTS {
+        for name in UTF8_VARIABLES {
             if let Err(std::env::VarError::NotUnicode(_)) = std::env::var(name) {
                 return Err(Error::invalid_value(name, format!("{name} is not UTF-8")));
             }
         }
-        Self::read(|name| std::env::var(name).ok())
+        Self::from_lookup(|name| std::env::var(name).ok())
     }
 
     /// Reads variables by a function.
     ///
     /// # Errors
     /// A variable has a value outside its range: the error names it, the value and the range.
-    pub fn read(get: impl Fn(&str) -> Option<String>) -> Result<Self> {
+    pub fn from_lookup(get: impl Fn(&str) -> Option<String>) -> Result<Self> {
         for name in ["TEALIGHT_API_KEY", "TEALIGHT_API_KEY_SECRET"] {
             // Set to nothing by mistake, it must not let everyone in.
             if get(name).is_some_and(|key| key.trim().is_empty()) {
@@ -176,20 +166,20 @@ impl Config {
             precision: precision(get("TEALIGHT_PRECISION").as_deref())?,
             pooling: get("TEALIGHT_POOLING").map(|name| pooling(&name)).transpose()?,
             api_key: get("TEALIGHT_API_KEY").map(|key| Secret(key.trim().to_string())),
-            api_key_secret: get("TEALIGHT_API_KEY_SECRET"),
+            api_key_secret_arn: get("TEALIGHT_API_KEY_SECRET"),
             index: get("TEALIGHT_INDEX"),
             chunking: chunking(&get)?,
-            s3_prefixes: s3_prefixes(get("TEALIGHT_S3_PREFIXES"))?,
+            allowed_s3_prefixes: s3_prefixes(get("TEALIGHT_S3_PREFIXES"))?,
             sink: get("TEALIGHT_SINK").map(Secret),
             sink_format: get("TEALIGHT_SINK_FORMAT"),
             sink_key: get("TEALIGHT_SINK_KEY").map(|key| Secret(key.trim().to_string())),
-            sink_secret: get("TEALIGHT_SINK_SECRET"),
+            sink_secret_arn: get("TEALIGHT_SINK_SECRET"),
             payload_limit,
-            max_client_batch: number("TEALIGHT_MAX_CLIENT_BATCH_SIZE", 32, 1 << 20)?,
-            max_concurrent: number("TEALIGHT_MAX_CONCURRENT_REQUESTS", 512, 1 << 20)?,
+            max_client_batch_size: number("TEALIGHT_MAX_CLIENT_BATCH_SIZE", 32, 1 << 20)?,
+            max_concurrent_requests: number("TEALIGHT_MAX_CONCURRENT_REQUESTS", 512, 1 << 20)?,
             auto_truncate: flag("TEALIGHT_AUTO_TRUNCATE", true)?,
             response_stream: flag("TEALIGHT_RESPONSE_STREAM", false)?,
-            cors_origin: get("TEALIGHT_CORS_ALLOW_ORIGIN"),
+            cors_allow_origin: get("TEALIGHT_CORS_ALLOW_ORIGIN"),
         })
     }
 }
@@ -251,14 +241,14 @@ mod tests {
     use super::*;
 
     fn read(vars: &[(&str, &str)]) -> Result<Config> {
-        Config::read(|name| vars.iter().find(|(n, _)| *n == name).map(|(_, v)| v.to_string()))
+        Config::from_lookup(|name| vars.iter().find(|(n, _)| *n == name).map(|(_, v)| v.to_string()))
     }
 
     #[test]
     fn an_empty_environment_has_defaults() {
         let config = read(&[]).unwrap();
         assert_eq!(config.model, "all-MiniLM-L6-v2");
-        assert_eq!(config.max_client_batch, 32);
+        assert_eq!(config.max_client_batch_size, 32);
         assert!(config.auto_truncate && !config.download);
     }
 

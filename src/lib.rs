@@ -42,18 +42,18 @@
 //!
 //! ```
 //! use tealight::config::Config;
-//! use tealight::engine::{Embed, Engine, Input, Long, Texts};
+//! use tealight::engine::{Embed, Engine, Input, Truncation, EmbedInputs};
 //! use tealight_core::Deadline;
 //!
 //! let model = concat!(env!("CARGO_MANIFEST_DIR"), "/models/all-MiniLM-L6-v2.gguf");
 //! let engine = Engine::new(Config { model: model.into(), ..Config::from_env()? })?;
-//! let texts = Texts {
+//! let texts = EmbedInputs {
 //!     model: None,
 //!     inputs: vec![Input::Text("hello world".into())],
 //!     prompt: None,
-//!     long: Long::Refuse,
+//!     truncation: Truncation::Error,
 //!     field: "input",
-//!     first: 0,
+//!     first_index: 0,
 //! };
 //! let job = Embed { texts, normalize: true, dimensions: None };
 //! let output = engine.run(job, Deadline::NONE)?;

@@ -54,7 +54,7 @@ fn variables_of_source_and_document_are_equal() {
 #[test]
 fn documented_default_equals_unset_variable() {
     let config = |name: &str, value: &str| {
-        Config::read(|asked| (asked == name).then(|| value.to_string())).map(|config| format!("{config:?}"))
+        Config::from_lookup(|asked| (asked == name).then(|| value.to_string())).map(|config| format!("{config:?}"))
     };
     let unset = config("", "").unwrap();
     let mut checked = 0;

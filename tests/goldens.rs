@@ -8,7 +8,7 @@ use sets::sets;
 use sha2::{Digest, Sha256};
 use std::path::Path;
 use tealight::config::Config;
-use tealight::engine::{Embed, Engine, Input, Long, Texts};
+use tealight::engine::{Embed, EmbedInputs, Engine, Input, Truncation};
 use tealight_core::Deadline;
 use tealight_kernels::Cpu;
 use tealight_kernels::Isa;
@@ -42,7 +42,7 @@ fn vectors() -> Vec<Vec<f32>> {
 
 fn config() -> Config {
     let model = root().join("models/all-MiniLM-L6-v2.gguf").display().to_string();
-    Config::read(|name| (name == "TEALIGHT_MODEL").then(|| model.clone())).unwrap()
+    Config::from_lookup(|name| (name == "TEALIGHT_MODEL").then(|| model.clone())).unwrap()
 }
 
 fn engine(isa: Isa, threads: usize) -> Engine {
@@ -51,8 +51,8 @@ fn engine(isa: Isa, threads: usize) -> Engine {
 
 fn embed(engine: &Engine, texts: &[String]) -> Vec<Vec<f32>> {
     let inputs = texts.iter().cloned().map(Input::Text).collect();
-    let long = Long::Cut(Direction::Right);
-    let texts = Texts { model: None, inputs, prompt: None, long, field: "input", first: 0 };
+    let truncation = Truncation::Truncate(Direction::Right);
+    let texts = EmbedInputs { model: None, inputs, prompt: None, truncation, field: "input", first_index: 0 };
     engine.run(Embed { texts, normalize: true, dimensions: None }, Deadline::NONE).unwrap().vectors
 }
 
@@ -138,7 +138,14 @@ fn token_ids_give_the_vector_of_their_text() {
     let ids = loaded.model.tokenizer.ids("hello world").unwrap();
     let complete = loaded.model.tokenizer.surround(&ids);
     let run = |inputs| {
-        let texts = Texts { model: None, inputs, prompt: None, long: Long::Refuse, field: "input", first: 0 };
+        let texts = EmbedInputs {
+            model: None,
+            inputs,
+            prompt: None,
+            truncation: Truncation::Error,
+            field: "input",
+            first_index: 0,
+        };
         engine.run(Embed { texts, normalize: true, dimensions: None }, Deadline::NONE).unwrap().vectors
     };
     let vectors = run(vec![Input::Text("hello world".into()), Input::Ids(ids), Input::Ids(complete)]);

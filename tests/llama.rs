@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tealight::config::Config;
 use tealight::engine::generate::{Answer, Finish, Generate, Piece, Prompt};
-use tealight::engine::{Embed, Engine, Input, Long, Texts};
+use tealight::engine::{Embed, EmbedInputs, Engine, Input, Truncation};
 use tealight::{Error, ErrorKind};
 use tealight_core::Deadline;
 use tealight_kernels::Cpu;
@@ -98,14 +98,20 @@ fn logits_are(model: &Llama, cpu: &Cpu, tokens: &[u32], expected: &Value, name: 
 fn vectors_are_those_of_the_equations() {
     let goldens = goldens();
     let tokens = ids(&goldens["ids"]);
-    let texts =
-        |inputs: Vec<Input>| Texts { model: None, inputs, prompt: None, long: Long::Refuse, field: "input", first: 0 };
+    let texts = |inputs: Vec<Input>| EmbedInputs {
+        model: None,
+        inputs,
+        prompt: None,
+        truncation: Truncation::Error,
+        field: "input",
+        first_index: 0,
+    };
     for name in MODELS {
         for (pooling, expected) in goldens["vectors"][name].as_object().unwrap() {
             let engine = |pooling: Option<&str>| {
                 let model = fixture(name).display().to_string();
                 let pooling = pooling.map(|name| Pooling::named(name).unwrap());
-                Engine::new(Config { model, pooling, ..Config::read(|_| None).unwrap() }).unwrap()
+                Engine::new(Config { model, pooling, ..Config::from_lookup(|_| None).unwrap() }).unwrap()
             };
             let vectors = |engine: &Engine, inputs| {
                 let job = Embed { texts: texts(inputs), normalize: true, dimensions: None };
@@ -322,7 +328,7 @@ fn damaged_files_are_refused() {
 }
 
 fn engine(model: &str, isa: Isa) -> Engine {
-    let config = Config::read(|_| None).unwrap();
+    let config = Config::from_lookup(|_| None).unwrap();
     Engine::new(Config { isa, threads: 2, text_model: model.into(), ..config }).unwrap()
 }
 
@@ -556,7 +562,7 @@ fn a_schema_is_kept_to_whatever_the_model_likes() {
 }
 
 fn smollm2() -> PathBuf {
-    tealight::engine::model_path::for_operator(&Config::read(|_| None).unwrap(), "smollm2-135m-instruct").unwrap()
+    tealight::engine::model_path::resolve_any(&Config::from_lookup(|_| None).unwrap(), "smollm2-135m-instruct").unwrap()
 }
 
 #[test]

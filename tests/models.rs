@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tealight::config::Config;
-use tealight::engine::{Embed, Engine, Input, Long, Texts};
+use tealight::engine::{Embed, EmbedInputs, Engine, Input, Truncation};
 use tealight::{Error, ErrorKind};
 use tealight_core::Deadline;
 use tealight_core::mmap::map_file;
@@ -52,11 +52,18 @@ fn load(path: &Path, precision: Precision) -> Result<Embedder, Error> {
 
 fn embed(path: &Path, precision: Precision, texts: &[String], prompt: Option<&str>) -> Vec<Vec<f32>> {
     let name = path.display().to_string();
-    let config = Config::read(|n| (n == "TEALIGHT_MODEL").then(|| name.clone())).unwrap();
+    let config = Config::from_lookup(|n| (n == "TEALIGHT_MODEL").then(|| name.clone())).unwrap();
     let engine = Engine::new(Config { precision, ..config }).unwrap();
     let inputs = texts.iter().cloned().map(Input::Text).collect();
-    let long = Long::Cut(Direction::Right);
-    let texts = Texts { model: None, inputs, prompt: prompt.map(str::to_string), long, field: "input", first: 0 };
+    let truncation = Truncation::Truncate(Direction::Right);
+    let texts = EmbedInputs {
+        model: None,
+        inputs,
+        prompt: prompt.map(str::to_string),
+        truncation,
+        field: "input",
+        first_index: 0,
+    };
     engine.run(Embed { texts, normalize: true, dimensions: None }, Deadline::NONE).unwrap().vectors
 }
 
@@ -419,12 +426,19 @@ fn a_text_without_tokens_is_refused() {
     std::fs::write(&file, json.to_string()).unwrap();
     for precision in [Precision::Int8, Precision::F32] {
         let config =
-            Config { model: folder.path().display().to_string(), precision, ..Config::read(|_| None).unwrap() };
+            Config { model: folder.path().display().to_string(), precision, ..Config::from_lookup(|_| None).unwrap() };
         let engine = Engine::new(config).unwrap();
         for texts in [vec![" "], vec!["hello", " \n ", "world"]] {
             let index = texts.len() / 2;
             let inputs = texts.into_iter().map(|t| Input::Text(t.into())).collect();
-            let texts = Texts { model: None, inputs, prompt: None, long: Long::Refuse, field: "input", first: 0 };
+            let texts = EmbedInputs {
+                model: None,
+                inputs,
+                prompt: None,
+                truncation: Truncation::Error,
+                field: "input",
+                first_index: 0,
+            };
             let error = engine.run(Embed { texts, normalize: true, dimensions: None }, Deadline::NONE).unwrap_err();
             assert!(error.kind == ErrorKind::Empty && error.message.contains(&format!("input[{index}]")), "{error:?}");
         }

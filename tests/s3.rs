@@ -161,7 +161,7 @@ fn an_object_that_is_too_large_is_not_read() {
 
 #[test]
 fn prefixes_that_make_no_sense_are_refused_at_the_start() {
-    let error = tealight::config::Config::read(|name| (name == "TEALIGHT_S3_PREFIXES").then(|| "talks/".into()));
+    let error = tealight::config::Config::from_lookup(|name| (name == "TEALIGHT_S3_PREFIXES").then(|| "talks/".into()));
     assert!(error.unwrap_err().message.contains("s3://BUCKET/PREFIX"));
 }
 

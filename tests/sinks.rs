@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use support::aws::{ACCESS_KEY, SECRET_KEY, TOKEN, check_signature};
 use support::http::{Message, Mock, Reply, nowhere};
-use tealight::config::Secret;
 use tealight::pipeline::documents::{Document, Origin, Point};
 use tealight::pipeline::format::{Encoding, Format, Packer};
 use tealight::pipeline::sinks::{Sink, Source, Target};
 use tealight::{Error, ErrorKind, Result};
 use tealight_core::Deadline;
+use tealight_core::Secret;
 
 fn point(text: &str) -> Point {
     let origin = Arc::new(Origin::new(&Document::of(text), "m").unwrap());

@@ -171,7 +171,7 @@ fn voices_alone_are_transcribed_where_that_is_asked_for() {
 }
 
 fn engine(model: &str, isa: Isa, threads: usize) -> Engine {
-    let config = Config::read(|_| None).unwrap();
+    let config = Config::from_lookup(|_| None).unwrap();
     Engine::new(Config { isa, threads, speech_model: model.into(), ..config }).unwrap()
 }
 
@@ -511,7 +511,7 @@ fn the_command_line_goes_on_behind_a_file_that_cannot_be_read() {
 }
 
 fn hub_folder(name: &str) -> PathBuf {
-    tealight::engine::model_path::for_operator(&Config::read(|_| None).unwrap(), name).unwrap()
+    tealight::engine::model_path::resolve_any(&Config::from_lookup(|_| None).unwrap(), name).unwrap()
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! The API key that clients send as a Bearer token.
 
 use crate::aws::secrets;
-use crate::config::{Config, Secret};
+use crate::config::Config;
 use http::HeaderMap;
 use sha2::{Digest, Sha256};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
+use tealight_core::Secret;
 use tealight_core::{Error, ErrorKind, Result};
 
 /// Checks keys.
@@ -25,7 +26,7 @@ enum Source {
 impl Auth {
     /// Checks against the key that the environment gives, or lets everyone in.
     pub fn new(config: &Config) -> Self {
-        let source = match (&config.api_key, &config.api_key_secret) {
+        let source = match (&config.api_key, &config.api_key_secret_arn) {
             (Some(Secret(key)), _) => Source::Fixed(digest(key)),
             (None, Some(arn)) => Source::SecretsManager(arn.clone()),
             (None, None) => Source::Open,
@@ -55,7 +56,7 @@ impl Auth {
     fn current(&self, arn: &str) -> Result<[u8; 32]> {
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
         match *cached {
-            Some((at, digest)) if at.elapsed() < secrets::LIFETIME => Ok(digest),
+            Some((at, digest)) if at.elapsed() < secrets::TTL => Ok(digest),
             _ => {
                 let digest = digest(&read_secret(arn)?.0);
                 *cached = Some((Instant::now(), digest));
@@ -89,7 +90,7 @@ fn equal(a: &[u8; 32], b: &[u8; 32]) -> bool {
 
 /// A key that cannot be read lets nobody in.
 fn read_secret(arn: &str) -> Result<Secret> {
-    secrets::read(arn).map_err(|e| e.with_context("the API key cannot be read from Secrets Manager"))
+    secrets::get_secret_value(arn).map_err(|e| e.with_context("the API key cannot be read from Secrets Manager"))
 }
 
 #[cfg(test)]
@@ -97,7 +98,7 @@ mod tests {
     use super::*;
 
     fn auth(key: &str) -> Auth {
-        Auth::new(&Config::read(|n| (n == "TEALIGHT_API_KEY").then(|| key.to_string())).unwrap())
+        Auth::new(&Config::from_lookup(|n| (n == "TEALIGHT_API_KEY").then(|| key.to_string())).unwrap())
     }
 
     fn header(value: &str) -> HeaderMap {
@@ -115,6 +116,6 @@ mod tests {
             assert!(!error.message.contains("sesame"));
         }
         assert!(auth.check(&HeaderMap::new()).is_err());
-        assert!(Auth::new(&Config::read(|_| None).unwrap()).check(&HeaderMap::new()).is_ok());
+        assert!(Auth::new(&Config::from_lookup(|_| None).unwrap()).check(&HeaderMap::new()).is_ok());
     }
 }

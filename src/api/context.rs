@@ -2,8 +2,9 @@
 
 use super::metrics::Metrics;
 use super::response_sender::ResponseSender;
-use crate::engine::{Engine, Usage};
+use crate::engine::Engine;
 use bytes::Bytes;
+use tealight_core::Usage;
 use tealight_core::{Deadline, Error, Result};
 
 /// A request on its way to a handler.

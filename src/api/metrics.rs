@@ -1,12 +1,12 @@
 //! Counters of requests, tokens and durations.
 
-use crate::engine::Usage;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use tealight_core::Usage;
 use tealight_core::{ErrorKind, Result};
 
 /// Upper bounds of the duration buckets, in seconds.
@@ -83,8 +83,8 @@ impl Metrics {
                 *state.successes.entry(path).or_default() += 1;
                 if let Some(usage) = usage {
                     state.tokens += usage.tokens as u64;
-                    state.written += usage.written as u64;
-                    state.audio += usage.audio.as_secs_f64();
+                    state.written += usage.completion_tokens as u64;
+                    state.audio += usage.audio_duration.as_secs_f64();
                     state.duration.add(total);
                     state.tokenization.add(usage.tokenization);
                     state.inference.add(usage.inference);

@@ -21,9 +21,9 @@ pub mod tei;
 pub mod text;
 mod ui;
 
-use crate::engine::{Engine, Usage};
+use crate::engine::Engine;
 use crate::telemetry::log;
-use crate::telemetry::trace::Origin;
+use crate::telemetry::trace::TraceContext;
 use auth::Auth;
 use bytes::Bytes;
 use context::{ApiResponse, RequestContext};
@@ -39,6 +39,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tealight_core::Deadline;
+use tealight_core::Usage;
 use tealight_core::{Error, ErrorKind, Result};
 
 /// The interface over an engine.
@@ -69,7 +70,7 @@ impl Api {
     }
 
     /// Answers a request. Every reply, of an error too, is complete; a panic becomes an error. Where a reply is a stream, it goes to
-    /// `sink`, if there is one, and what is returned has nothing for the client. An [`Origin`] among the request's extensions says
+    /// `sink`, if there is one, and what is returned has nothing for the client. A [`TraceContext`] among the request's extensions says
     /// what it is part of, and else its headers.
     pub fn handle(
         &self,
@@ -78,9 +79,9 @@ impl Api {
         deadline: Deadline,
         sink: Option<&ResponseSender>,
     ) -> Response<Bytes> {
-        let origin = request.extensions().get::<Origin>().cloned();
-        let origin = origin.unwrap_or_else(|| Origin::of(request.headers(), None));
-        self.shared(origin.within(|| self.routed(request, trust, deadline, sink)))
+        let trace = request.extensions().get::<TraceContext>().cloned();
+        let trace = trace.unwrap_or_else(|| TraceContext::from_headers(request.headers(), None));
+        self.shared(trace.in_scope(|| self.routed(request, trust, deadline, sink)))
     }
 
     /// The head of a reply whose body is a stream of events.
@@ -100,7 +101,7 @@ impl Api {
         sink: Option<&ResponseSender>,
     ) -> Response<Bytes> {
         let info = RequestInfo::of(request);
-        if request.method() == Method::OPTIONS && self.engine.config.cors_origin.is_some() {
+        if request.method() == Method::OPTIONS && self.engine.config.cors_allow_origin.is_some() {
             return respond(204, Bytes::new());
         }
         let (route, path_param) = match routes::find(request.method(), request.uri().path()) {
@@ -149,7 +150,7 @@ impl Api {
         let status = error.map_or(200, |kind| route.style.status(kind).as_u16());
         let (isa, threads) = (self.engine.cpu.isa.name(), self.engine.cpu.threads());
         let (route, model) = (route.path, model.as_deref());
-        log::Request { route, status, error, model, usage, total, loading, isa, threads }.write();
+        log::RequestSummary { route, status, error, model, usage, total, loading, isa, threads }.write();
     }
 
     /// Counts and logs what failed before it came to its route.
@@ -158,7 +159,7 @@ impl Api {
         self.metrics.count(info.route, total, Err(error.kind));
         let (isa, threads) = (self.engine.cpu.isa.name(), self.engine.cpu.threads());
         let (route, error, loading) = (info.route, Some(error.kind), Duration::ZERO);
-        log::Request { route, status, error, model: None, usage: None, total, loading, isa, threads }.write();
+        log::RequestSummary { route, status, error, model: None, usage: None, total, loading, isa, threads }.write();
     }
 
     fn turned_away(&self, info: RequestInfo, error: &Error) -> Response<Bytes> {
@@ -189,13 +190,13 @@ impl Api {
     }
 
     /// An error outside [`Api::handle`] as a reply, counted and logged as one inside is.
-    pub fn refuse(&self, origin: Origin, info: RequestInfo, error: &Error) -> Response<Bytes> {
-        self.shared(origin.within(|| self.turned_away(info, error)))
+    pub fn refuse(&self, trace: TraceContext, info: RequestInfo, error: &Error) -> Response<Bytes> {
+        self.shared(trace.in_scope(|| self.turned_away(info, error)))
     }
 
     /// Lets browsers of the configured origin see a reply.
     fn shared(&self, mut response: Response<Bytes>) -> Response<Bytes> {
-        if let Some(origin) = &self.engine.config.cors_origin {
+        if let Some(origin) = &self.engine.config.cors_allow_origin {
             allow_origin(response.headers_mut(), origin);
         }
         response

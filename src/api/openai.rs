@@ -2,7 +2,7 @@
 
 use super::context::{ApiResponse, RequestContext};
 use super::json::{Inputs, parse};
-use crate::engine::{Embed, Long, Texts};
+use crate::engine::{Embed, EmbedInputs, Truncation};
 use crate::pipeline::format::{Encoded, Encoding, encode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -100,13 +100,17 @@ pub fn embeddings(context: &RequestContext) -> Result<ApiResponse> {
     let request: EmbeddingsRequest = parse(context.body)?;
     let encoding = request.encoding_format.unwrap_or_default();
     let job = Embed {
-        texts: Texts {
+        texts: EmbedInputs {
             model: request.model,
             inputs: request.input.checked("input", MAX_INPUTS)?,
             prompt: request.prompt_name,
-            long: if request.truncate == Some(true) { Long::Cut(Direction::Right) } else { Long::Refuse },
+            truncation: if request.truncate == Some(true) {
+                Truncation::Truncate(Direction::Right)
+            } else {
+                Truncation::Error
+            },
             field: "input",
-            first: 0,
+            first_index: 0,
         },
         normalize: true,
         dimensions: request.dimensions,

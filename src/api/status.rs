@@ -3,7 +3,7 @@
 use super::context::{ApiResponse, RequestContext};
 use super::metrics::{Totals, resident};
 use super::route::ApiStyle;
-use crate::engine::inventory::Here;
+use crate::engine::inventory::InstalledModel;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::time::SystemTime;
@@ -61,12 +61,12 @@ struct Model {
     max_tokens: Option<usize>,
 }
 
-impl From<Here> for Model {
-    fn from(here: Here) -> Self {
-        let Here { name, role, is_default, bytes, license, load_time, dimension, max_tokens } = here;
+impl From<InstalledModel> for Model {
+    fn from(here: InstalledModel) -> Self {
+        let InstalledModel { name, task, is_default, bytes, license, load_time, dimension, max_tokens } = here;
         let (default, loaded, load_ms) =
             (is_default, load_time.is_some(), load_time.map(|time| time.as_micros() as f64 / 1e3));
-        Self { name, kind: role.name(), default, loaded, bytes, license, load_ms, dimension, max_tokens }
+        Self { name, kind: task.name(), default, loaded, bytes, license, load_ms, dimension, max_tokens }
     }
 }
 
@@ -106,9 +106,9 @@ pub fn render(context: &RequestContext) -> Result<ApiResponse> {
         limits: Limits {
             body_bytes: limit(ApiStyle::OpenAi),
             audio_bytes: limit(ApiStyle::Audio),
-            batch: config.max_client_batch,
+            batch: config.max_client_batch_size,
         },
-        models: engine.registry.here().into_iter().map(Model::from).collect(),
+        models: engine.registry.installed().into_iter().map(Model::from).collect(),
         index,
         requests: context.metrics.totals(),
     })

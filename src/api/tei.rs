@@ -2,7 +2,7 @@
 
 use super::context::{ApiResponse, RequestContext};
 use super::json::{Inputs, check_count, check_none_empty, parse};
-use crate::engine::{Decode, Embed, EmbedTokens, Input, Long, Similarity, Texts, Tokenize};
+use crate::engine::{Detokenize, Embed, EmbedInputs, EmbedTokens, Input, Similarity, Tokenize, Truncation};
 use crate::pipeline::format::{Encoded, Encoding, encode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -192,26 +192,26 @@ fn texts(
     truncate: Option<bool>,
     direction: TruncationDirection,
     prompt: Option<String>,
-) -> Texts {
+) -> EmbedInputs {
     let direction = match direction {
         TruncationDirection::Left => Direction::Left,
         TruncationDirection::Right => Direction::Right,
     };
     let cut = truncate.unwrap_or(context.engine.config.auto_truncate);
-    Texts {
+    EmbedInputs {
         model: None,
         inputs,
         prompt,
-        long: if cut { Long::Cut(direction) } else { Long::Refuse },
+        truncation: if cut { Truncation::Truncate(direction) } else { Truncation::Error },
         field: "inputs",
-        first: 0,
+        first_index: 0,
     }
 }
 
 /// Answers `POST /embed`.
 pub fn embed(context: &RequestContext) -> Result<ApiResponse> {
     let request: EmbedRequest = parse(context.body)?;
-    let inputs = request.inputs.checked("inputs", context.engine.config.max_client_batch)?;
+    let inputs = request.inputs.checked("inputs", context.engine.config.max_client_batch_size)?;
     let job = Embed {
         texts: texts(context, inputs, request.truncate, request.truncation_direction, request.prompt_name),
         normalize: request.normalize.unwrap_or(true),
@@ -226,7 +226,7 @@ pub fn embed(context: &RequestContext) -> Result<ApiResponse> {
 /// Answers `POST /embed_all`.
 pub fn embed_all(context: &RequestContext) -> Result<ApiResponse> {
     let request: EmbedAllRequest = parse(context.body)?;
-    let inputs = request.inputs.checked("inputs", context.engine.config.max_client_batch)?;
+    let inputs = request.inputs.checked("inputs", context.engine.config.max_client_batch_size)?;
     let texts = texts(context, inputs, request.truncate, request.truncation_direction, request.prompt_name);
     let output = context.engine.run(EmbedTokens(texts), context.deadline)?;
     Ok(ApiResponse::json(&output.texts)?.with_usage(output.usage))
@@ -236,7 +236,11 @@ pub fn embed_all(context: &RequestContext) -> Result<ApiResponse> {
 pub fn similarity(context: &RequestContext) -> Result<ApiResponse> {
     let request: SimilarityRequest = parse(context.body)?;
     let SimilarityInputs { source_sentence, sentences } = request.inputs;
-    check_count("inputs.sentences", sentences.len(), context.engine.config.max_client_batch.saturating_sub(1).max(1))?;
+    check_count(
+        "inputs.sentences",
+        sentences.len(),
+        context.engine.config.max_client_batch_size.saturating_sub(1).max(1),
+    )?;
     check_none_empty("inputs.sentences", &sentences, String::is_empty)?;
     if source_sentence.is_empty() {
         let field = "inputs.source_sentence";
@@ -253,7 +257,7 @@ pub fn similarity(context: &RequestContext) -> Result<ApiResponse> {
 pub fn tokenize(context: &RequestContext) -> Result<ApiResponse> {
     let request: TokenizeRequest = parse(context.body)?;
     let texts = request.inputs.into_vec();
-    check_count("inputs", texts.len(), context.engine.config.max_client_batch)?;
+    check_count("inputs", texts.len(), context.engine.config.max_client_batch_size)?;
     check_none_empty("inputs", &texts, String::is_empty)?;
     let job = Tokenize { model: None, texts, special: request.add_special_tokens, prompt: request.prompt_name };
     let tokens = context.engine.run(job, context.deadline)?;
@@ -266,26 +270,26 @@ pub fn tokenize(context: &RequestContext) -> Result<ApiResponse> {
 pub fn decode(context: &RequestContext) -> Result<ApiResponse> {
     let request: DecodeRequest = parse(context.body)?;
     let ids = request.ids.into_vec();
-    check_count("ids", ids.len(), context.engine.config.max_client_batch)?;
-    let job = Decode { model: None, ids, skip_special: request.skip_special_tokens };
+    check_count("ids", ids.len(), context.engine.config.max_client_batch_size)?;
+    let job = Detokenize { model: None, ids, skip_special: request.skip_special_tokens };
     ApiResponse::json(&context.engine.run(job, context.deadline)?)
 }
 
 /// Answers `GET /info`.
 pub fn info(context: &RequestContext) -> Result<ApiResponse> {
     let engine = context.engine;
-    let loaded = engine.registry.get(None)?;
+    let loaded = engine.registry.embedder(None)?;
     ApiResponse::json(&Info {
         model_id: engine.config.model.clone(),
         model_sha: None,
         model_dtype: engine.config.precision.name(),
         served_model_name: loaded.name.clone(),
         model_type: ModelType::Embedding { pooling: loaded.model.pipeline.pooling.name() },
-        max_concurrent_requests: engine.config.max_concurrent,
+        max_concurrent_requests: engine.config.max_concurrent_requests,
         max_input_length: loaded.model.max_tokens(),
-        max_batch_tokens: crate::engine::FORWARD_TOKENS,
+        max_batch_tokens: crate::engine::MAX_BATCH_TOKENS,
         max_batch_requests: None,
-        max_client_batch_size: engine.config.max_client_batch,
+        max_client_batch_size: engine.config.max_client_batch_size,
         auto_truncate: engine.config.auto_truncate,
         tokenization_workers: engine.cpu.threads(),
         version: env!("CARGO_PKG_VERSION"),

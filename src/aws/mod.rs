@@ -5,11 +5,11 @@ pub mod s3;
 pub mod secrets;
 pub mod upload;
 
-use crate::telemetry::trace::Origin;
+use crate::telemetry::trace::TraceContext;
 use aws_credential_types::Credentials;
 use aws_sigv4::http_request::{
-    PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings, UriPathNormalizationMode,
-    sign,
+    self, PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings,
+    UriPathNormalizationMode,
 };
 use aws_sigv4::sign::v4;
 use http::{Method, Response};
@@ -18,7 +18,7 @@ use tealight_core::{Error, ErrorKind, Result};
 
 /// A request that is not signed yet.
 #[derive(Debug)]
-pub struct Call<'a> {
+pub struct AwsRequest<'a> {
     /// As signatures name it: `secretsmanager`, `s3`.
     pub service: &'a str,
     /// Such as `eu-west-1`.
@@ -33,24 +33,24 @@ pub struct Call<'a> {
     pub body: &'a [u8],
 }
 
-impl Call<'_> {
+impl AwsRequest<'_> {
     /// Signs and sends the request; the reply may have any status. `time` is for all of it.
     ///
     /// # Errors
     /// [`ErrorKind::Upstream`]: there are no credentials, or no reply.
     pub fn send(&self, time: Duration) -> Result<Response<ureq::Body>> {
-        let request = self.signed()?;
+        let request = self.sign()?;
         let config = ureq::Agent::config_builder().timeout_global(Some(time)).http_status_as_error(false);
         // A signature is for one address.
         let config = config.max_redirects(0).max_redirects_will_error(false);
-        ureq::Agent::from(config.build()).run(request).map_err(upstream)
+        ureq::Agent::from(config.build()).run(request).map_err(upstream_error)
     }
 
     /// The request with its signature, which is good for some minutes.
     ///
     /// # Errors
     /// [`ErrorKind::Upstream`]: there are no credentials, or the address is none.
-    pub fn signed(&self) -> Result<http::Request<&[u8]>> {
+    pub fn sign(&self) -> Result<http::Request<&[u8]>> {
         let (key, secret) = (variable("AWS_ACCESS_KEY_ID")?, variable("AWS_SECRET_ACCESS_KEY")?);
         let session = std::env::var("AWS_SESSION_TOKEN").ok().filter(|token| !token.is_empty());
         let identity = Credentials::new(key, secret, session, None, "environment").into();
@@ -71,20 +71,20 @@ impl Call<'_> {
             .time(SystemTime::now())
             .settings(settings)
             .build()
-            .map_err(upstream)?
+            .map_err(upstream_error)?
             .into();
         let body = SignableBody::Bytes(self.body);
         let headers = self.headers.iter().copied();
-        let signable = SignableRequest::new(self.method.as_str(), self.url, headers, body).map_err(upstream)?;
-        let (instructions, _) = sign(signable, &parameters).map_err(upstream)?.into_parts();
+        let signable = SignableRequest::new(self.method.as_str(), self.url, headers, body).map_err(upstream_error)?;
+        let (instructions, _) = http_request::sign(signable, &parameters).map_err(upstream_error)?.into_parts();
         let mut builder = http::Request::builder().method(&self.method).uri(self.url);
         for (name, value) in self.headers {
             builder = builder.header(*name, *value);
         }
-        let mut request = builder.body(self.body).map_err(upstream)?;
+        let mut request = builder.body(self.body).map_err(upstream_error)?;
         instructions.apply_to_request_http1x(&mut request);
         // Not signed: whoever stands between may change them.
-        request.headers_mut().extend(Origin::current().headers());
+        request.headers_mut().extend(TraceContext::current().headers());
         Ok(request)
     }
 }
@@ -127,11 +127,11 @@ pub fn region() -> Result<String> {
 
 fn variable(name: &str) -> Result<String> {
     let value = std::env::var(name).ok().filter(|value| !value.is_empty());
-    value.ok_or_else(|| upstream(format_args!("{name} is not set")))
+    value.ok_or_else(|| upstream_error(format_args!("{name} is not set")))
 }
 
 /// AWS could not be asked.
-pub fn upstream(what: impl std::fmt::Display) -> Error {
+pub fn upstream_error(what: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Upstream, what.to_string())
 }
 

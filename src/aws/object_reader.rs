@@ -4,8 +4,8 @@
 //! while a block is worked on, and no more than a block is in memory. Every request names the version's ETag: an object that is
 //! replaced meanwhile is an error, never a mixture.
 
-use super::s3::{ATTEMPTS, Object, PAUSE, said};
-use super::{region, upstream};
+use super::s3::{ATTEMPTS, BASE_DELAY, S3Location, error_message};
+use super::{region, upstream_error};
 use bytes::Bytes;
 use http::{Method, Response, StatusCode};
 use std::io::Read;
@@ -20,25 +20,30 @@ const REQUEST_TIME: Duration = Duration::from_secs(60);
 
 /// One version of an object.
 #[derive(Debug, Clone)]
-pub struct Version {
-    object: Object,
+pub struct ObjectVersion {
+    object: S3Location,
     etag: String,
     length: u64,
     region: String,
     deadline: Deadline,
 }
 
-impl Version {
+impl ObjectVersion {
     /// The version with this ETag, or the newest; with its first block.
     ///
     /// # Errors
     /// [`ErrorKind::ObjectNotFound`], [`ErrorKind::ObjectDenied`]; [`ErrorKind::ObjectReplaced`] where the object has another ETag;
     /// [`ErrorKind::Upstream`], [`ErrorKind::Timeout`].
-    pub fn open(object: &Object, etag: Option<&str>, hint: Option<&str>, deadline: Deadline) -> Result<(Self, Bytes)> {
+    pub fn open(
+        object: &S3Location,
+        etag: Option<&str>,
+        hint: Option<&str>,
+        deadline: Deadline,
+    ) -> Result<(Self, Bytes)> {
         let region = hint.filter(|hint| is_region(hint)).map_or_else(region, |hint| Ok(hint.to_string()))?;
         let etag = etag.map(quoted).unwrap_or_default();
         let mut this = Self { object: object.clone(), etag, length: BLOCK, region, deadline };
-        let first = this.fetch(0, BLOCK).map_err(|e| object.named(e))?;
+        let first = this.fetch(0, BLOCK).map_err(|e| object.with_location(e))?;
         Ok((this, first))
     }
 
@@ -55,13 +60,13 @@ impl Version {
     /// Some of its bytes, as many as there are.
     ///
     /// # Errors
-    /// As of [`Version::open`].
+    /// As of [`ObjectVersion::open`].
     pub fn block(&self, start: u64, length: u64) -> Result<Bytes> {
         let length = length.min(self.length.saturating_sub(start));
         if length == 0 {
             return Ok(Bytes::new());
         }
-        self.clone().fetch(start, length).map_err(|e| self.object.named(e))
+        self.clone().fetch(start, length).map_err(|e| self.object.with_location(e))
     }
 
     /// Whether it is still the newest. One that was deleted since then has no newer one either.
@@ -74,11 +79,11 @@ impl Version {
             let reply = this.request(Method::HEAD, &[("if-match", &self.etag)])?;
             this.checked(reply).map(drop)
         };
-        match this.persist(&mut vec![], head) {
+        match this.retry(&mut vec![], head) {
             Ok(()) => Ok(true),
             Err(error) if error.kind == ErrorKind::ObjectNotFound => Ok(true),
             Err(error) if error.kind == ErrorKind::ObjectReplaced => Ok(false),
-            Err(error) => Err(self.object.named(error)),
+            Err(error) => Err(self.object.with_location(error)),
         }
     }
 
@@ -86,17 +91,13 @@ impl Version {
     fn fetch(&mut self, start: u64, length: u64) -> Result<Bytes> {
         let mut bytes = vec![];
         let got = |this: &mut Self, bytes: &mut Vec<u8>| this.get(start, length, bytes);
-        self.persist(&mut bytes, got)?;
+        self.retry(&mut bytes, got)?;
         Ok(bytes.into())
     }
 
     /// Calls `ask` until it succeeds, or has failed too often without more bytes.
-    fn persist(
-        &mut self,
-        bytes: &mut Vec<u8>,
-        mut ask: impl FnMut(&mut Self, &mut Vec<u8>) -> Result<()>,
-    ) -> Result<()> {
-        let (mut attempt, mut pause) = (1, PAUSE);
+    fn retry(&mut self, bytes: &mut Vec<u8>, mut ask: impl FnMut(&mut Self, &mut Vec<u8>) -> Result<()>) -> Result<()> {
+        let (mut attempt, mut pause) = (1, BASE_DELAY);
         loop {
             let before = bytes.len();
             let error = match ask(self, bytes) {
@@ -104,13 +105,13 @@ impl Version {
                 done => return done,
             };
             if bytes.len() > before {
-                (attempt, pause) = (1, PAUSE);
+                (attempt, pause) = (1, BASE_DELAY);
             }
             if attempt == ATTEMPTS {
                 return Err(error);
             }
             attempt += 1;
-            std::thread::sleep(self.deadline.left(pause));
+            std::thread::sleep(self.deadline.remaining(pause));
             pause *= 2;
         }
     }
@@ -131,35 +132,36 @@ impl Version {
         }
         let mut reply = self.checked(reply)?;
         if reply.status() != StatusCode::PARTIAL_CONTENT && start + bytes.len() as u64 > 0 {
-            return Err(upstream("S3 answers with other bytes than were asked for"));
+            return Err(upstream_error("S3 answers with other bytes than were asked for"));
         }
         if start == 0 {
-            self.learn(&reply)?;
+            self.store_metadata(&reply)?;
         }
         let wanted = length.min(self.length.saturating_sub(start));
         let left = wanted - bytes.len() as u64;
-        reply.body_mut().as_reader().take(left).read_to_end(bytes).map_err(upstream)?;
+        reply.body_mut().as_reader().take(left).read_to_end(bytes).map_err(upstream_error)?;
         match bytes.len() as u64 == wanted {
             true => Ok(()),
-            false => Err(upstream("the connection ended early")),
+            false => Err(upstream_error("the connection ended early")),
         }
     }
 
     /// Keeps what the first reply says of the object.
-    fn learn(&mut self, reply: &Response<ureq::Body>) -> Result<()> {
+    fn store_metadata(&mut self, reply: &Response<ureq::Body>) -> Result<()> {
         let header = |name: &str| reply.headers().get(name).and_then(|v| v.to_str().ok());
         let length = match header("content-range") {
             Some(range) => range.rsplit('/').next(),
             None => header("content-length"),
         };
-        self.length = length.and_then(|l| l.parse().ok()).ok_or_else(|| upstream("S3 does not say how long it is"))?;
-        let etag = header("etag").ok_or_else(|| upstream("S3 does not say which version it is"))?;
+        self.length =
+            length.and_then(|l| l.parse().ok()).ok_or_else(|| upstream_error("S3 does not say how long it is"))?;
+        let etag = header("etag").ok_or_else(|| upstream_error("S3 does not say which version it is"))?;
         self.etag = quoted(etag);
         Ok(())
     }
 
     fn request(&self, method: Method, headers: &[(&'static str, &str)]) -> Result<Response<ureq::Body>> {
-        let left = self.deadline.left(REQUEST_TIME);
+        let left = self.deadline.remaining(REQUEST_TIME);
         if left.is_zero() {
             return Err(Error::new(ErrorKind::Timeout, "there is no time left to read it"));
         }
@@ -174,19 +176,19 @@ impl Version {
         }
         let elsewhere = reply.headers().get("x-amz-bucket-region").and_then(|v| v.to_str().ok());
         let elsewhere = elsewhere.filter(|name| is_region(name) && *name != self.region).map(String::from);
-        let said = said(&mut reply);
+        let message = error_message(&mut reply);
         if let Some(elsewhere) = elsewhere {
             self.region = elsewhere;
-            return Err(upstream(said));
+            return Err(upstream_error(message));
         }
         Err(match status {
             // Deleted in a bucket with versions: S3 answers 405 where the version is named, 404 otherwise.
-            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Error::new(ErrorKind::ObjectNotFound, said),
-            StatusCode::FORBIDDEN => Error::new(ErrorKind::ObjectDenied, said),
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Error::new(ErrorKind::ObjectNotFound, message),
+            StatusCode::FORBIDDEN => Error::new(ErrorKind::ObjectDenied, message),
             StatusCode::PRECONDITION_FAILED => {
-                Error::new(ErrorKind::ObjectReplaced, format!("it was replaced while it was read: {said}"))
+                Error::new(ErrorKind::ObjectReplaced, format!("it was replaced while it was read: {message}"))
             }
-            _ => upstream(said),
+            _ => upstream_error(message),
         })
     }
 }
@@ -202,8 +204,8 @@ fn is_region(name: &str) -> bool {
 
 /// A version from some place to its end.
 #[derive(Debug)]
-pub struct Reader {
-    version: Version,
+pub struct ObjectReader {
+    version: ObjectVersion,
     block: Bytes,
     /// Where the next block begins.
     next: u64,
@@ -211,14 +213,14 @@ pub struct Reader {
     size: u64,
 }
 
-impl Reader {
+impl ObjectReader {
     /// From its beginning, with its first block.
-    pub fn new(version: Version, first: Bytes) -> Self {
+    pub fn new(version: ObjectVersion, first: Bytes) -> Self {
         Self { next: first.len() as u64, version, block: first, size: BLOCK }
     }
 }
 
-impl Read for Reader {
+impl Read for ObjectReader {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         if self.block.is_empty() {
             // Lets go of the last one before the next is there.
@@ -233,7 +235,7 @@ impl Read for Reader {
 }
 
 #[cfg(feature = "arrow")]
-pub use columns::Blocks;
+pub use columns::ObjectBlocks;
 
 /// Reading here and there, as files in columns are read.
 #[cfg(feature = "arrow")]
@@ -247,20 +249,20 @@ mod columns {
 
     /// Bytes of a block: columns are read side by side, each from a place of its own.
     const BLOCK: u64 = 1 << 20;
-    /// Blocks in memory.
+    /// ObjectBlocks in memory.
     const BLOCKS: usize = 64;
 
     /// A version, any part of which can be read.
     #[derive(Debug)]
-    pub struct Blocks {
-        version: Version,
+    pub struct ObjectBlocks {
+        version: ObjectVersion,
         /// Numbers and contents, the latest last.
         held: Mutex<VecDeque<(u64, Bytes)>>,
     }
 
-    impl Blocks {
+    impl ObjectBlocks {
         /// Of a version.
-        pub fn new(version: Version) -> Self {
+        pub fn new(version: ObjectVersion) -> Self {
             Self { version, held: Mutex::default() }
         }
 
@@ -285,19 +287,19 @@ mod columns {
         }
     }
 
-    impl Length for Blocks {
+    impl Length for ObjectBlocks {
         fn len(&self) -> u64 {
             self.version.length
         }
     }
 
-    impl ChunkReader for Blocks {
-        type T = Reader;
+    impl ChunkReader for ObjectBlocks {
+        type T = ObjectReader;
 
-        fn get_read(&self, start: u64) -> parquet::errors::Result<Reader> {
+        fn get_read(&self, start: u64) -> parquet::errors::Result<ObjectReader> {
             let version = self.version.clone();
             let block = self.rest(start).map_err(external)?;
-            Ok(Reader { next: start + block.len() as u64, version, block, size: BLOCK })
+            Ok(ObjectReader { next: start + block.len() as u64, version, block, size: BLOCK })
         }
 
         fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {

@@ -1,6 +1,6 @@
 //! Objects of Amazon S3.
 
-use super::{Call, endpoint, region, upstream};
+use super::{AwsRequest, endpoint, region, upstream_error};
 use bytes::Bytes;
 use http::{Method, Response, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -8,22 +8,22 @@ use std::time::{Duration, Instant};
 use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 
 /// The largest object that is read, in bytes: it is held in memory.
-pub const MOST_BYTES: u64 = 1 << 29;
+pub const MAX_OBJECT_BYTES: u64 = 1 << 29;
 /// Times that a request is sent, where S3 is busy or fails.
 pub(super) const ATTEMPTS: u32 = 4;
 /// Before the second time; doubled before each other.
-pub(super) const PAUSE: Duration = Duration::from_millis(100);
+pub(super) const BASE_DELAY: Duration = Duration::from_millis(100);
 /// What S3 leaves as it is in a path.
 pub(crate) const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 /// A bucket and a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Object {
+pub struct S3Location {
     bucket: String,
     key: String,
 }
 
-impl Object {
+impl S3Location {
     /// Of `s3://BUCKET/KEY`, if it begins with one of `allowed`.
     ///
     /// # Errors
@@ -48,7 +48,7 @@ impl Object {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidValue`]: the bucket or the key cannot be one.
-    pub fn at(bucket: &str, key: &str) -> Result<Self> {
+    pub fn new(bucket: &str, key: &str) -> Result<Self> {
         match is_bucket(bucket) && !key.is_empty() {
             true => Ok(Self { bucket: bucket.into(), key: key.into() }),
             false => Err(Error::invalid_value(
@@ -83,7 +83,7 @@ impl Object {
     ) -> Result<Response<ureq::Body>> {
         let key = utf8_percent_encode(&self.key, PATH);
         let url = format!("{}/{}/{key}", endpoint("s3", region), self.bucket);
-        Call { service: "s3", region, method, url: &url, headers, body: b"" }.send(time)
+        AwsRequest { service: "s3", region, method, url: &url, headers, body: b"" }.send(time)
     }
 
     /// Its bytes, within `time`.
@@ -92,23 +92,25 @@ impl Object {
     /// [`ErrorKind::Upstream`], with what S3 says; [`ErrorKind::InvalidValue`] of the field `field`, where the object is not there or may not
     /// be read; [`ErrorKind::BodyTooLarge`]; [`ErrorKind::Timeout`].
     pub fn get(&self, time: Duration, field: &str) -> Result<Bytes> {
-        let (end, mut pause, mut region) = (Instant::now() + time, PAUSE, region()?);
+        let (end, mut pause, mut region) = (Instant::now() + time, BASE_DELAY, region()?);
         for attempt in 1.. {
             match self.ask(&region, end, field) {
                 Ok(Answer::Bytes(bytes)) => return Ok(bytes),
                 Ok(Answer::In(other)) if attempt < ATTEMPTS && other != region => region = other,
-                Ok(Answer::In(other)) => return Err(self.named(upstream(format_args!("it is in the region {other}")))),
+                Ok(Answer::In(other)) => {
+                    return Err(self.with_location(upstream_error(format_args!("it is in the region {other}"))));
+                }
                 Err(error) if attempt < ATTEMPTS && error.kind == ErrorKind::Upstream => {
                     std::thread::sleep(pause.min(end.saturating_duration_since(Instant::now())));
                     pause *= 2;
                 }
-                Err(error) => return Err(self.named(error)),
+                Err(error) => return Err(self.with_location(error)),
             }
         }
         Err(Error::internal("attempts ended"))
     }
 
-    pub(super) fn named(&self, error: Error) -> Error {
+    pub(super) fn with_location(&self, error: Error) -> Error {
         error.with_context(format_args!(
             "s3://{}/{}",
             truncate_for_display(&self.bucket),
@@ -126,39 +128,39 @@ impl Object {
         let (status, length, elsewhere) = (reply.status(), header("content-length"), header("x-amz-bucket-region"));
         let body = reply.body_mut();
         if status.is_success() {
-            if let Some(length) = length.and_then(|l| l.parse::<u64>().ok()).filter(|l| *l > MOST_BYTES) {
+            if let Some(length) = length.and_then(|l| l.parse::<u64>().ok()).filter(|l| *l > MAX_OBJECT_BYTES) {
                 return Err(Error::new(
                     ErrorKind::BodyTooLarge,
-                    format!("has {length} bytes, the limit is {MOST_BYTES}"),
+                    format!("has {length} bytes, the limit is {MAX_OBJECT_BYTES}"),
                 ));
             }
             return body
                 .with_config()
-                .limit(MOST_BYTES)
+                .limit(MAX_OBJECT_BYTES)
                 .read_to_vec()
                 .map(|b| Answer::Bytes(b.into()))
-                .map_err(upstream);
+                .map_err(upstream_error);
         }
         if let Some(elsewhere) = elsewhere.filter(|other| status.is_redirection() || other != region) {
             return Ok(Answer::In(elsewhere));
         }
-        let said = said(&mut reply);
+        let message = error_message(&mut reply);
         Err(match status {
-            StatusCode::NOT_FOUND | StatusCode::FORBIDDEN => Error::invalid_value(field, said),
-            _ => upstream(said),
+            StatusCode::NOT_FOUND | StatusCode::FORBIDDEN => Error::invalid_value(field, message),
+            _ => upstream_error(message),
         })
     }
 }
 
 /// What S3 says in a reply that is an error.
-pub(super) fn said(reply: &mut Response<ureq::Body>) -> String {
+pub(super) fn error_message(reply: &mut Response<ureq::Body>) -> String {
     let status = reply.status();
     let text = reply.body_mut().read_to_string().unwrap_or_default();
-    format!("S3 answers {status} {}", element(&text, "Code").unwrap_or_default())
+    format!("S3 answers {status} {}", xml_element(&text, "Code").unwrap_or_default())
 }
 
 /// What an element of a reply holds.
-pub(crate) fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
+pub(crate) fn xml_element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = xml.split_once(&format!("<{name}>"))?;
     Some(rest.split_once(&format!("</{name}>"))?.0)
 }
@@ -196,10 +198,10 @@ mod tests {
     fn only_what_is_allowed_is_an_object() {
         let list = ["s3://talks".to_string(), "s3://data/audio/".into()];
         let allowed = prefixes(&list).unwrap();
-        let object = Object::parse("s3://data/audio/a b+ü.mp3", &allowed, "uri").unwrap();
-        assert_eq!(object, Object { bucket: "data".into(), key: "audio/a b+ü.mp3".into() });
+        let object = S3Location::parse("s3://data/audio/a b+ü.mp3", &allowed, "uri").unwrap();
+        assert_eq!(object, S3Location { bucket: "data".into(), key: "audio/a b+ü.mp3".into() });
         assert_eq!(utf8_percent_encode(&object.key, PATH).to_string(), "audio/a%20b%2B%C3%BC.mp3");
-        assert!(Object::parse("s3://talks/x", &allowed, "uri").is_ok());
+        assert!(S3Location::parse("s3://talks/x", &allowed, "uri").is_ok());
         let refused = [
             "s3://data/other.mp3",
             "s3://talks-evil/x",
@@ -213,10 +215,10 @@ mod tests {
             "",
         ];
         for uri in refused {
-            let error = Object::parse(uri, &allowed, "uri").unwrap_err();
+            let error = S3Location::parse(uri, &allowed, "uri").unwrap_err();
             assert!(error.kind == ErrorKind::InvalidValue && error.param.as_deref() == Some("uri"), "{uri}: {error:?}");
         }
-        assert!(Object::parse("s3://talks/x", &[], "uri").is_err());
+        assert!(S3Location::parse("s3://talks/x", &[], "uri").is_err());
         for wrong in ["talks", "s3://", "s3://UPPER/x", "s3://a/x"] {
             assert!(prefixes(&[wrong.to_string()]).is_err(), "{wrong}");
         }

@@ -1,7 +1,7 @@
 //! `tealight info --timing`: what a cold start is made of, measured on processes of their own.
 
 use super::{ModelArgs, json_line, print};
-use crate::engine::{Embed, Engine, Input, Long, Texts};
+use crate::engine::{Embed, EmbedInputs, Engine, Input, Truncation};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::io::Write;
@@ -103,7 +103,14 @@ pub(super) fn measure(model: &ModelArgs, started: Duration, main: SystemTime) ->
 
 fn embed(engine: &Engine, phases: &mut Phases) -> Result<()> {
     let inputs = vec![Input::Text(TEXT.into())];
-    let texts = Texts { model: None, inputs, prompt: None, long: Long::Refuse, field: "input", first: 0 };
+    let texts = EmbedInputs {
+        model: None,
+        inputs,
+        prompt: None,
+        truncation: Truncation::Error,
+        field: "input",
+        first_index: 0,
+    };
     let output = engine.run(Embed { texts, normalize: true, dimensions: None }, Deadline::NONE)?;
     phases.add("tokens", output.usage.tokenization);
     phases.add("forward pass", output.usage.inference);

@@ -9,7 +9,7 @@
 use super::{json_line, print};
 use crate::config::Config;
 use crate::engine::Engine;
-use crate::engine::inventory::Role;
+use crate::engine::inventory::ModelTask;
 use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
@@ -246,7 +246,7 @@ fn table(rows: &[Row]) -> String {
 /// Whether a model that writes is here; where it would have to be downloaded first, nothing is reckoned.
 fn has_text_model() -> Result<bool> {
     let registry = Engine::new(Config::from_env()?)?.registry;
-    Ok(registry.here().iter().any(|model| model.role == Role::Text && model.is_default))
+    Ok(registry.installed().iter().any(|model| model.task == ModelTask::Text && model.is_default))
 }
 
 /// What a command of this program prints as JSON, in a process of its own: threads start once in each.

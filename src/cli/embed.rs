@@ -1,7 +1,7 @@
 //! `tealight embed`: texts or documents in, vectors out.
 
 use super::{ModelArgs, json_line, print};
-use crate::engine::{Check, Embed, Engine, Input, Long, Texts};
+use crate::engine::{Embed, EmbedInputs, Engine, Input, Truncation, ValidateOptions};
 use crate::pipeline::documents::{Chunking, Document};
 use crate::pipeline::format::document::{Record, Writer, line};
 use crate::pipeline::format::{Encoding, Format, encode};
@@ -100,7 +100,10 @@ pub(super) fn run(args: &EmbedArgs) -> Result<()> {
     format(args).check(args.encoding.0)?;
     let engine = args.model.engine()?;
     // What is wrong is said before the first line comes, if one comes.
-    engine.run(Check { model: None, dimensions: args.dimensions, prompt: args.prompt.clone() }, Deadline::NONE)?;
+    engine.run(
+        ValidateOptions { model: None, dimensions: args.dimensions, prompt: args.prompt.clone() },
+        Deadline::NONE,
+    )?;
     if let Some(url) = &args.sink {
         return super::sink::run(args, &engine, url);
     }
@@ -202,14 +205,14 @@ fn embed(args: &EmbedArgs, engine: &Engine, chunk: Vec<Document>, first: usize) 
         return Err(Error::new(ErrorKind::Empty, format!("text[{}] is empty", first + i + 1)));
     }
     let job = Embed {
-        texts: Texts {
+        texts: EmbedInputs {
             model: None,
             inputs: chunk.iter().map(|d| Input::Text(d.text.clone())).collect(),
             prompt: args.prompt.clone(),
-            long: if args.truncate { Long::Cut(Direction::Right) } else { Long::Refuse },
+            truncation: if args.truncate { Truncation::Truncate(Direction::Right) } else { Truncation::Error },
             // Counted as lines are: from 1, through all chunks.
             field: "text",
-            first: first + 1,
+            first_index: first + 1,
         },
         normalize: !args.no_normalize,
         dimensions: args.dimensions,

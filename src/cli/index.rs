@@ -3,7 +3,7 @@
 use super::index_input::{Given, Row, document_of, embedded, read};
 use super::{ModelArgs, json_line, print};
 use crate::engine::Engine;
-use crate::engine::registry::Loaded;
+use crate::engine::registry::LoadedModel;
 use crate::engine::search::{Find, Mode};
 use crate::pipeline::documents::Chunking;
 use clap::{Args, Subcommand, ValueEnum};
@@ -195,7 +195,7 @@ fn build(args: &BuildArgs) -> Result<()> {
 }
 
 /// The values of a row, of vectors that a model is said to have made.
-fn made_by(loaded: &Loaded, length: usize, dimensions: Option<usize>) -> Result<usize> {
+fn made_by(loaded: &LoadedModel, length: usize, dimensions: Option<usize>) -> Result<usize> {
     match loaded.model.dimension() {
         most if length <= most => Ok(dimensions.unwrap_or(length)),
         most => {

@@ -2,14 +2,14 @@
 
 use super::print;
 use crate::engine::catalog;
-use crate::engine::hub::{self, Listener};
+use crate::engine::hub::{self, DownloadProgress};
 use indicatif::{ProgressBar, ProgressStyle};
 use tealight_core::Result;
 
 struct Bar(ProgressBar);
 
-impl Listener for Bar {
-    fn begin(&mut self, file: &str, bytes: u64) {
+impl DownloadProgress for Bar {
+    fn start(&mut self, file: &str, bytes: u64) {
         self.0.reset();
         self.0.set_length(bytes);
         self.0.set_message(file.to_string());
@@ -17,7 +17,7 @@ impl Listener for Bar {
     fn advance(&mut self, bytes: u64) {
         self.0.inc(bytes);
     }
-    fn end(&mut self) {
+    fn finish(&mut self) {
         self.0.finish_and_clear();
     }
 }

@@ -3,7 +3,7 @@
 use super::embed::{EncodingArg, output};
 use crate::config::Config;
 use crate::engine::speech::{self, Said, Transcribe};
-use crate::engine::{Check, Engine};
+use crate::engine::{Engine, ValidateOptions};
 use crate::pipeline::format::Format;
 use crate::pipeline::format::document::{Record, Writer, flush, line};
 use crate::pipeline::format::transcript::{Form, Parts, render, rounded};
@@ -116,7 +116,7 @@ pub(super) fn run(args: &TranscribeArgs) -> Result<()> {
             .filter(|format| format.is_record())
             .ok_or_else(|| misfit(name, "does not fit with --embed; tealight embed --input FILE takes recordings"))?;
         format.check(args.encoding.0)?;
-        engine.run(Check { model: None, dimensions: args.dimensions, prompt: None }, Deadline::NONE)?;
+        engine.run(ValidateOptions { model: None, dimensions: args.dimensions, prompt: None }, Deadline::NONE)?;
         output(args.output.as_deref(), |out| {
             failed = documents(&engine, args, Writer::new(out, format))?;
             Ok(())

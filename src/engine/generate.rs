@@ -121,7 +121,7 @@ impl Job for Generate<'_> {
     type Output = Answer;
 
     fn run(self, engine: &Engine, deadline: Deadline) -> Result<Answer> {
-        let loaded = engine.registry.text(self.model.as_deref())?;
+        let loaded = engine.registry.text_model(self.model.as_deref())?;
         let model = &loaded.model;
         self.sampling.check(model.config.vocabulary)?;
         let tokens = tokens(model, &self.prompt)?;
@@ -246,7 +246,7 @@ impl Writing<'_, '_> {
                 self.answer.finish = Finish::Stop;
                 break;
             }
-            if self.answer.written_tokens == limit || deadline.is_within(MARGIN + 3 * start.elapsed()) {
+            if self.answer.written_tokens == limit || deadline.expires_within(MARGIN + 3 * start.elapsed()) {
                 break;
             }
             logits = self.model.read(cpu, state, &[id], 1, || Ok(()))?;

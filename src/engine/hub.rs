@@ -10,7 +10,7 @@ use tealight_core::{Error, ErrorKind, Result};
 use tealight_models::pack::sha256;
 
 /// What a folder needs to be a model, weights last, so that a model with weights is whole.
-const WANTED: [&str; 11] = [
+const MODEL_FILES: [&str; 11] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
@@ -48,7 +48,7 @@ pub fn is_repository(name: &str) -> bool {
 }
 
 /// In a snapshot that [`pull`] has completed.
-const WHOLE: &str = ".tealight-whole";
+const COMPLETE_MARKER: &str = ".tealight-whole";
 
 /// The snapshot of a repository in the hub's cache, if it is whole; or a file of it.
 pub fn cached(repository: &str) -> Option<PathBuf> {
@@ -64,7 +64,7 @@ pub fn cached(repository: &str) -> Option<PathBuf> {
 /// without `modules.json` only who has seen the repository knows whether it has one.
 fn is_whole(folder: &Path) -> bool {
     let is_speech = folder.join(CTRANSLATE2).is_file();
-    if folder.join(WHOLE).is_file() || is_speech && folder.join("tokenizer.json").is_file() {
+    if folder.join(COMPLETE_MARKER).is_file() || is_speech && folder.join("tokenizer.json").is_file() {
         return true;
     }
     let modules = std::fs::read(folder.join("modules.json")).ok();
@@ -77,36 +77,36 @@ fn is_whole(folder: &Path) -> bool {
 }
 
 /// Hears how a download goes.
-pub trait Listener {
+pub trait DownloadProgress {
     /// A file of `bytes` bytes begins.
-    fn begin(&mut self, file: &str, bytes: u64);
+    fn start(&mut self, file: &str, bytes: u64);
     /// So many more bytes have come.
     fn advance(&mut self, bytes: u64);
     /// The file is there.
-    fn end(&mut self);
+    fn finish(&mut self);
 }
 
 /// Hears nothing.
 #[derive(Debug)]
-pub struct Quiet;
+pub struct NoProgress;
 
-impl Listener for Quiet {
-    fn begin(&mut self, _: &str, _: u64) {}
+impl DownloadProgress for NoProgress {
+    fn start(&mut self, _: &str, _: u64) {}
     fn advance(&mut self, _: u64) {}
-    fn end(&mut self) {}
+    fn finish(&mut self) {}
 }
 
-struct Forward<'a>(&'a mut dyn Listener);
+struct Forward<'a>(&'a mut dyn DownloadProgress);
 
 impl Progress for Forward<'_> {
     fn init(&mut self, size: usize, filename: &str) {
-        self.0.begin(filename, size as u64);
+        self.0.start(filename, size as u64);
     }
     fn update(&mut self, size: usize) {
         self.0.advance(size as u64);
     }
     fn finish(&mut self) {
-        self.0.end();
+        self.0.finish();
     }
 }
 
@@ -115,7 +115,7 @@ impl Progress for Forward<'_> {
 /// # Errors
 /// [`ErrorKind::ModelNotFound`] where the hub has no such repository or it has no safetensors; [`ErrorKind::Upstream`] where the
 /// hub cannot be reached or a file does not have the sha256 that the hub gives for it.
-pub fn pull(repository: &str, listener: &mut dyn Listener) -> Result<PathBuf> {
+pub fn pull(repository: &str, progress: &mut dyn DownloadProgress) -> Result<PathBuf> {
     if !is_repository(repository) {
         let forms = "ORGANISATION/NAME or ORGANISATION/NAME:FILE.gguf";
         let message = format!("{repository:?} is neither in the catalog nor a repository: {forms}");
@@ -127,7 +127,7 @@ pub fn pull(repository: &str, listener: &mut dyn Listener) -> Result<PathBuf> {
     let there: Vec<String> = info.siblings.into_iter().map(|s| s.rfilename).collect();
     let has = |file: &str| there.iter().any(|f| f == file);
     if let Some(file) = file {
-        return one(&api, repository, &info.sha, file, has(file), listener);
+        return download_file(&api, repository, &info.sha, file, has(file), progress);
     }
     if !has("model.safetensors") && !has(CTRANSLATE2) {
         let message = format!("the repository {repository:?} has neither model.safetensors nor {CTRANSLATE2}");
@@ -139,23 +139,23 @@ pub fn pull(repository: &str, listener: &mut dyn Listener) -> Result<PathBuf> {
     let folder = cache.pointer_path(&info.sha);
     let dense = |f: &&String| is_dense_part(f);
     let first: Vec<&str> = there.iter().filter(dense).map(String::as_str).collect();
-    let wanted = WANTED.into_iter().filter(|w| has(w) && (*w != CTRANSLATE2 || !has("model.safetensors")));
+    let wanted = MODEL_FILES.into_iter().filter(|w| has(w) && (*w != CTRANSLATE2 || !has("model.safetensors")));
     for file in first.into_iter().chain(wanted) {
-        fetch(&repo, &folder, repository, file, listener)?;
+        fetch(&repo, &folder, repository, file, progress)?;
     }
-    std::fs::write(folder.join(WHOLE), "").map_err(|e| Error::io("write", &folder, e))?;
+    std::fs::write(folder.join(COMPLETE_MARKER), "").map_err(|e| Error::io("write", &folder, e))?;
     cache.create_ref(&info.sha).map_err(|e| Error::io("write", &folder, e))?;
     Ok(folder)
 }
 
 /// One file of a commit.
-fn one(
+fn download_file(
     api: &Api,
     repository: &str,
     commit: &str,
     file: &str,
     there: bool,
-    listener: &mut dyn Listener,
+    progress: &mut dyn DownloadProgress,
 ) -> Result<PathBuf> {
     if !there {
         let message = format!("the repository {repository:?} has no file {file:?}");
@@ -164,7 +164,7 @@ fn one(
     let repo = api.repo(Repo::with_revision(repository.to_string(), RepoType::Model, commit.to_string()));
     let cache = Cache::from_env().model(repository.to_string());
     let folder = cache.pointer_path(commit);
-    fetch(&repo, &folder, repository, file, listener)?;
+    fetch(&repo, &folder, repository, file, progress)?;
     cache.create_ref(commit).map_err(|e| Error::io("write", &folder, e))?;
     Ok(folder.join(file))
 }
@@ -177,12 +177,18 @@ fn is_dense_part(file: &str) -> bool {
     }
 }
 
-fn fetch(repo: &ApiRepo, folder: &Path, repository: &str, file: &str, listener: &mut dyn Listener) -> Result<()> {
+fn fetch(
+    repo: &ApiRepo,
+    folder: &Path,
+    repository: &str,
+    file: &str,
+    progress: &mut dyn DownloadProgress,
+) -> Result<()> {
     if folder.join(file).is_file() {
         return Ok(());
     }
     let path = repo
-        .download_with_progress(file, Forward(listener))
+        .download_with_progress(file, Forward(progress))
         .map_err(|e| failed(&format!("{repository}/{file}"), &e))?;
     verify(&path)
 }

@@ -9,7 +9,7 @@ use tealight_models::families::whisper::is_whisper;
 
 /// What a model is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub enum ModelTask {
     /// It makes vectors of texts.
     Embedding,
     /// It hears.
@@ -18,33 +18,33 @@ pub enum Role {
     Text,
 }
 
-impl Role {
+impl ModelTask {
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
-            Role::Embedding => "embedding",
-            Role::Speech => "speech",
-            Role::Text => "text",
+            ModelTask::Embedding => "embedding",
+            ModelTask::Speech => "speech",
+            ModelTask::Text => "text",
         }
     }
 
     /// Of a file or folder.
     fn of(path: &Path) -> Self {
         match () {
-            () if is_whisper(path) => Role::Speech,
-            () if is_llama(path) => Role::Text,
-            () => Role::Embedding,
+            () if is_whisper(path) => ModelTask::Speech,
+            () if is_llama(path) => ModelTask::Text,
+            () => ModelTask::Embedding,
         }
     }
 }
 
 /// A model that is here.
 #[derive(Debug, Clone)]
-pub struct Here {
+pub struct InstalledModel {
     /// The name that requests can use.
     pub name: String,
     /// What it is for.
-    pub role: Role,
+    pub task: ModelTask,
     /// Whether requests that name none get it.
     pub is_default: bool,
     /// Of its files.
@@ -59,18 +59,18 @@ pub struct Here {
     pub max_tokens: Option<usize>,
 }
 
-impl Here {
+impl InstalledModel {
     /// What is known of a model that is not loaded.
-    fn new(name: String, role: Role, is_default: bool, path: &Path) -> Self {
-        let facts = catalog::facts(&name).unwrap_or_default();
+    fn new(name: String, task: ModelTask, is_default: bool, path: &Path) -> Self {
+        let info = catalog::info(&name).unwrap_or_default();
         Self {
-            role,
+            task,
             is_default,
             bytes: bytes(path),
-            license: facts.license.map(String::from),
+            license: info.license.map(String::from),
             load_time: None,
-            dimension: facts.dimension,
-            max_tokens: facts.max_tokens,
+            dimension: info.dimension,
+            max_tokens: info.max_tokens,
             name,
         }
     }
@@ -78,21 +78,21 @@ impl Here {
 
 impl Registry {
     /// The models that are here: the defaults first, then what is installed besides.
-    pub fn here(&self) -> Vec<Here> {
+    pub fn installed(&self) -> Vec<InstalledModel> {
         let config = &self.config;
         let defaults = [
-            (self.default_name(), &config.model, Role::Embedding),
-            (self.speech_name(), &config.speech_model, Role::Speech),
-            (self.text_name(), &config.text_model, Role::Text),
+            (self.default_name(), &config.model, ModelTask::Embedding),
+            (self.speech_name(), &config.speech_model, ModelTask::Speech),
+            (self.text_name(), &config.text_model, ModelTask::Text),
         ];
-        let default = |(name, given, role): (String, &String, Role)| {
-            model_path::here(config, given).map(|path| Here::new(name, role, true, &path))
+        let default = |(name, given, task): (String, &String, ModelTask)| {
+            model_path::local_path(config, given).map(|path| InstalledModel::new(name, task, true, &path))
         };
-        let mut all: Vec<Here> = defaults.into_iter().filter_map(default).collect();
+        let mut all: Vec<InstalledModel> = defaults.into_iter().filter_map(default).collect();
         for name in model_path::list(config) {
             let is_new = !all.iter().any(|here| here.name == name);
-            if let Some(path) = model_path::here(config, &name).filter(|_| is_new) {
-                all.push(Here::new(name, Role::of(&path), false, &path));
+            if let Some(path) = model_path::local_path(config, &name).filter(|_| is_new) {
+                all.push(InstalledModel::new(name, ModelTask::of(&path), false, &path));
             }
         }
         all.iter_mut().for_each(|here| self.complete(here));
@@ -100,31 +100,31 @@ impl Registry {
     }
 
     /// How long each model took to load that is in memory, and as what: one that writes may make vectors, too.
-    pub fn load_times(&self) -> Vec<(Role, String, Duration)> {
+    pub fn load_times(&self) -> Vec<(ModelTask, String, Duration)> {
         let all = [
-            (Role::Embedding, self.embedders.load_times()),
-            (Role::Speech, self.speech.load_times()),
-            (Role::Text, self.text.load_times()),
+            (ModelTask::Embedding, self.embedders.load_times()),
+            (ModelTask::Speech, self.speech.load_times()),
+            (ModelTask::Text, self.text.load_times()),
         ];
         all.into_iter()
-            .flat_map(|(role, times)| times.into_iter().map(move |(name, time)| (role, name, time)))
+            .flat_map(|(task, times)| times.into_iter().map(move |(name, time)| (task, name, time)))
             .collect()
     }
 
     /// Adds what only the model itself tells, if it is loaded.
-    fn complete(&self, here: &mut Here) {
-        let license = match here.role {
-            Role::Embedding => self.embedders.peek(&here.name).and_then(|loaded| {
+    fn complete(&self, here: &mut InstalledModel) {
+        let license = match here.task {
+            ModelTask::Embedding => self.embedders.peek(&here.name).and_then(|loaded| {
                 here.load_time = Some(loaded.load_time);
                 here.dimension = Some(loaded.model.dimension());
                 here.max_tokens = Some(loaded.model.max_tokens());
                 loaded.model.about.license.clone()
             }),
-            Role::Speech => {
+            ModelTask::Speech => {
                 here.load_time = self.speech.peek(&here.name).map(|loaded| loaded.load_time);
                 None
             }
-            Role::Text => self.text.peek(&here.name).and_then(|loaded| {
+            ModelTask::Text => self.text.peek(&here.name).and_then(|loaded| {
                 here.load_time = Some(loaded.load_time);
                 here.max_tokens = Some(loaded.model.config.context);
                 loaded.model.about.license.clone()
@@ -151,10 +151,10 @@ mod tests {
     fn the_default_model_is_here_before_and_after_it_is_loaded() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/models");
         let engine =
-            Engine::new(Config::read(|n| (n == "TEALIGHT_MODEL_DIR").then(|| folder.into())).unwrap()).unwrap();
-        let first = |engine: &Engine| engine.registry.here().remove(0);
+            Engine::new(Config::from_lookup(|n| (n == "TEALIGHT_MODEL_DIR").then(|| folder.into())).unwrap()).unwrap();
+        let first = |engine: &Engine| engine.registry.installed().remove(0);
         let here = first(&engine);
-        assert_eq!((here.name.as_str(), here.role, here.is_default), ("all-MiniLM-L6-v2", Role::Embedding, true));
+        assert_eq!((here.name.as_str(), here.task, here.is_default), ("all-MiniLM-L6-v2", ModelTask::Embedding, true));
         assert_eq!(here.bytes, Path::new(folder).join("all-MiniLM-L6-v2.gguf").metadata().ok().map(|m| m.len()));
         assert_eq!((here.license.as_deref(), here.load_time), (Some("Apache-2.0"), None));
         engine.preload().unwrap();

@@ -15,11 +15,11 @@ pub mod speech;
 
 use crate::aws::secrets;
 use crate::config::Config;
-use registry::{Loaded, Registry};
+use registry::{LoadedModel, Registry};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tealight_core::Deadline;
-use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
+use tealight_core::{Error, ErrorKind, Result, Usage, truncate_for_display};
 use tealight_kernels::Cpu;
 use tealight_kernels::rowwise;
 use tealight_models::tokenizer::{Direction, MAX_CHARS_PER_TOKEN, Token};
@@ -27,7 +27,7 @@ use tealight_models::{Batch, Embedder, shorten};
 
 /// Tokens of one forward pass at the most, but for a longer single text: enough to keep every thread busy, and 25 MB of activations in a BERT of MiniLM's width.
 /// A longer batch runs as several, which changes no vector.
-pub const FORWARD_TOKENS: usize = 4096;
+pub const MAX_BATCH_TOKENS: usize = 4096;
 
 /// The models, and the CPU that they run on.
 #[derive(Debug)]
@@ -39,8 +39,8 @@ pub struct Engine {
     /// Models in memory.
     pub registry: Registry,
     /// Secrets that were read.
-    pub secrets: secrets::Kept,
-    index: search::Place,
+    pub secrets: secrets::SecretCache,
+    index: search::IndexSlot,
 }
 
 /// A validated request for one of the models.
@@ -57,7 +57,13 @@ impl Engine {
         let config = Arc::new(config);
         let cpu = Cpu::new(config.isa, config.threads);
         let registry = Registry::new(config.clone(), cpu.clone());
-        Ok(Self { config, cpu, registry, secrets: secrets::Kept::default(), index: search::Place::default() })
+        Ok(Self {
+            config,
+            cpu,
+            registry,
+            secrets: secrets::SecretCache::default(),
+            index: search::IndexSlot::default(),
+        })
     }
 
     /// Runs a job; loads its model first if need be.
@@ -69,8 +75,8 @@ impl Engine {
     }
 
     /// Loads the default model, so that the first request finds it there.
-    pub fn preload(&self) -> Result<Arc<Loaded>> {
-        self.registry.get(None)
+    pub fn preload(&self) -> Result<Arc<LoadedModel>> {
+        self.registry.embedder(None)
     }
 }
 
@@ -85,16 +91,16 @@ pub enum Input {
 
 /// What to do with a text of more tokens than the model reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Long {
+pub enum Truncation {
     /// Answer with an error.
-    Refuse,
+    Error,
     /// Cut one end.
-    Cut(Direction),
+    Truncate(Direction),
 }
 
 /// Texts for a model.
 #[derive(Debug, Clone)]
-pub struct Texts {
+pub struct EmbedInputs {
     /// A model's name; the default model where it is missing.
     pub model: Option<String>,
     /// The inputs, at least one, none empty.
@@ -102,35 +108,18 @@ pub struct Texts {
     /// The name of a prompt; the model's default prompt where it is missing.
     pub prompt: Option<String>,
     /// What to do with long ones.
-    pub long: Long,
+    pub truncation: Truncation,
     /// The request field that the inputs came in, for errors.
     pub field: &'static str,
     /// The number of the first input, for errors.
-    pub first: usize,
-}
-
-/// What a job took.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Usage {
-    /// Tokens run through the model, special tokens included.
-    pub tokens: usize,
-    /// Characters of the texts.
-    pub characters: usize,
-    /// Time from text to ids.
-    pub tokenization: Duration,
-    /// Time from ids to vectors, or of all the work with a recording or a text.
-    pub inference: Duration,
-    /// How long the recordings were.
-    pub audio: Duration,
-    /// Tokens written.
-    pub written: usize,
+    pub first_index: usize,
 }
 
 /// Job: a vector for each text.
 #[derive(Debug, Clone)]
 pub struct Embed {
     /// The texts.
-    pub texts: Texts,
+    pub texts: EmbedInputs,
     /// Whether to scale vectors to length 1.
     pub normalize: bool,
     /// How many values to keep of each vector; all where it is missing.
@@ -139,7 +128,7 @@ pub struct Embed {
 
 /// Job: whether a model takes these options, before there is a text.
 #[derive(Debug, Clone)]
-pub struct Check {
+pub struct ValidateOptions {
     /// A model's name; the default model where it is missing.
     pub model: Option<String>,
     /// How many values to keep of each vector.
@@ -148,11 +137,11 @@ pub struct Check {
     pub prompt: Option<String>,
 }
 
-impl Job for Check {
+impl Job for ValidateOptions {
     type Output = ();
 
     fn run(self, engine: &Engine, _: Deadline) -> Result<()> {
-        let loaded = engine.registry.get(self.model.as_deref())?;
+        let loaded = engine.registry.embedder(self.model.as_deref())?;
         check_dimensions(self.dimensions, loaded.model.dimension())?;
         prompt(&loaded.model, self.prompt.as_deref()).map(drop)
     }
@@ -160,7 +149,7 @@ impl Job for Check {
 
 /// Vectors of texts.
 #[derive(Debug, Clone)]
-pub struct Vectors {
+pub struct Embeddings {
     /// The name of the model.
     pub model: String,
     /// `[D]` each, in the order of the inputs.
@@ -170,16 +159,16 @@ pub struct Vectors {
 }
 
 impl Job for Embed {
-    type Output = Vectors;
+    type Output = Embeddings;
 
-    fn run(self, engine: &Engine, deadline: Deadline) -> Result<Vectors> {
-        let loaded = engine.registry.get(self.texts.model.as_deref())?;
+    fn run(self, engine: &Engine, deadline: Deadline) -> Result<Embeddings> {
+        let loaded = engine.registry.embedder(self.texts.model.as_deref())?;
         check_dimensions(self.dimensions, loaded.model.dimension())?;
         let (mut vectors, usage) = forward(engine, &loaded.model, &self.texts, deadline, Embedder::vectors)?;
         for vector in &mut vectors {
             shorten(vector, self.dimensions, self.normalize);
         }
-        Ok(Vectors { model: loaded.name.clone(), vectors, usage })
+        Ok(Embeddings { model: loaded.name.clone(), vectors, usage })
     }
 }
 
@@ -194,11 +183,11 @@ fn check_dimensions(dimensions: Option<usize>, d: usize) -> Result<()> {
 
 /// Job: the row of each token of each text, neither pooled nor normalised.
 #[derive(Debug, Clone)]
-pub struct EmbedTokens(pub Texts);
+pub struct EmbedTokens(pub EmbedInputs);
 
 /// Rows of texts.
 #[derive(Debug, Clone)]
-pub struct Rows {
+pub struct TokenEmbeddings {
     /// One list of rows `[D]` a text.
     pub texts: Vec<Vec<Vec<f32>>>,
     /// What it took.
@@ -206,27 +195,27 @@ pub struct Rows {
 }
 
 impl Job for EmbedTokens {
-    type Output = Rows;
+    type Output = TokenEmbeddings;
 
-    fn run(self, engine: &Engine, deadline: Deadline) -> Result<Rows> {
-        let loaded = engine.registry.get(self.0.model.as_deref())?;
+    fn run(self, engine: &Engine, deadline: Deadline) -> Result<TokenEmbeddings> {
+        let loaded = engine.registry.embedder(self.0.model.as_deref())?;
         let d = loaded.model.row_dimension();
         let (texts, usage) = forward(engine, &loaded.model, &self.0, deadline, Embedder::rows)?;
         let split = |rows: Vec<f32>| rows.chunks_exact(d).map(<[f32]>::to_vec).collect();
-        Ok(Rows { texts: texts.into_iter().map(split).collect(), usage })
+        Ok(TokenEmbeddings { texts: texts.into_iter().map(split).collect(), usage })
     }
 }
 
 /// Job: the cosine of the first text with each of the others.
 #[derive(Debug, Clone)]
-pub struct Similarity(pub Texts);
+pub struct Similarity(pub EmbedInputs);
 
 impl Job for Similarity {
     type Output = (Vec<f32>, Usage);
 
     fn run(self, engine: &Engine, deadline: Deadline) -> Result<Self::Output> {
         let embed = Embed { texts: self.0, normalize: true, dimensions: None };
-        let Vectors { vectors, usage, .. } = embed.run(engine, deadline)?;
+        let Embeddings { vectors, usage, .. } = embed.run(engine, deadline)?;
         let Some((source, others)) = vectors.split_first() else {
             return Ok((vec![], usage));
         };
@@ -253,7 +242,7 @@ impl Job for Tokenize {
     type Output = Vec<Vec<Token>>;
 
     fn run(self, engine: &Engine, _: Deadline) -> Result<Self::Output> {
-        let loaded = engine.registry.get(self.model.as_deref())?;
+        let loaded = engine.registry.embedder(self.model.as_deref())?;
         let prompt = prompt(&loaded.model, self.prompt.as_deref())?;
         let tokens = |text: &String| {
             let text = format!("{prompt}{text}");
@@ -266,7 +255,7 @@ impl Job for Tokenize {
 
 /// Job: the texts of token ids.
 #[derive(Debug, Clone)]
-pub struct Decode {
+pub struct Detokenize {
     /// A model's name.
     pub model: Option<String>,
     /// Ids, one list a text.
@@ -275,11 +264,11 @@ pub struct Decode {
     pub skip_special: bool,
 }
 
-impl Job for Decode {
+impl Job for Detokenize {
     type Output = Vec<String>;
 
     fn run(self, engine: &Engine, _: Deadline) -> Result<Self::Output> {
-        let loaded = engine.registry.get(self.model.as_deref())?;
+        let loaded = engine.registry.embedder(self.model.as_deref())?;
         let decode = |ids: &Vec<u32>| {
             check_ids(&loaded.model, ids, "ids")?;
             loaded.model.tokenizer.decode(ids, self.skip_special)
@@ -308,7 +297,7 @@ pub(crate) fn prompt<'a>(model: &'a Embedder, name: Option<&'a str>) -> Result<&
 fn forward<R>(
     engine: &Engine,
     model: &Embedder,
-    texts: &Texts,
+    texts: &EmbedInputs,
     deadline: Deadline,
     f: fn(&Embedder, &Cpu, &Batch) -> Result<Vec<R>>,
 ) -> Result<(Vec<R>, Usage)> {
@@ -316,7 +305,7 @@ fn forward<R>(
     let prompt = prompt(model, texts.prompt.as_deref())?;
     deadline.check()?;
     let indexed: Vec<_> = texts.inputs.iter().enumerate().collect();
-    let ids = engine.cpu.map(&indexed, |(i, input)| token_ids(model, input, prompt, texts, texts.first + *i));
+    let ids = engine.cpu.map(&indexed, |(i, input)| token_ids(model, input, prompt, texts, texts.first_index + *i));
     let ids = ids.into_iter().collect::<Result<Vec<_>>>()?;
     let tokenized = Instant::now();
     let mut results = Vec::with_capacity(ids.len());
@@ -341,11 +330,11 @@ fn characters(input: &Input) -> usize {
     }
 }
 
-/// Splits texts, in order, into groups of at most [`FORWARD_TOKENS`] tokens, or of one text.
+/// Splits texts, in order, into groups of at most [`MAX_BATCH_TOKENS`] tokens, or of one text.
 fn groups(ids: &[Vec<u32>]) -> Vec<&[Vec<u32>]> {
     let (mut groups, mut start, mut tokens) = (vec![], 0, 0);
     for (i, text) in ids.iter().enumerate() {
-        if i > start && tokens + text.len() > FORWARD_TOKENS {
+        if i > start && tokens + text.len() > MAX_BATCH_TOKENS {
             groups.push(&ids[start..i]);
             (start, tokens) = (i, 0);
         }
@@ -358,18 +347,18 @@ fn groups(ids: &[Vec<u32>]) -> Vec<&[Vec<u32>]> {
 }
 
 /// The complete ids of an input: prompt, special tokens, and no more than the model reads.
-fn token_ids(model: &Embedder, input: &Input, prompt: &str, texts: &Texts, index: usize) -> Result<Vec<u32>> {
+fn token_ids(model: &Embedder, input: &Input, prompt: &str, texts: &EmbedInputs, index: usize) -> Result<Vec<u32>> {
     let (tokenizer, limit) = (&model.tokenizer, model.max_tokens());
     let content = match input {
         Input::Text(text) => {
             let text = format!("{prompt}{text}");
-            let text = match texts.long {
-                Long::Refuse => {
+            let text = match texts.truncation {
+                Truncation::Error => {
                     check_characters(&text, limit, &format!("{}[{index}]", texts.field))
                         .map_err(|e| e.with_param(texts.field))?;
                     &text
                 }
-                Long::Cut(direction) => cut_characters(&text, limit, direction),
+                Truncation::Truncate(direction) => cut_characters(&text, limit, direction),
             };
             tokenizer.ids(text)?
         }
@@ -384,10 +373,10 @@ fn token_ids(model: &Embedder, input: &Input, prompt: &str, texts: &Texts, index
             format!("{}[{index}] has no tokens: white space, for a model that puts nothing around a text", texts.field);
         return Err(Error::new(ErrorKind::Empty, message).with_param(texts.field));
     }
-    match texts.long {
-        Long::Cut(direction) => Ok(tokenizer.cut(&ids, limit, direction)),
-        Long::Refuse if ids.len() <= limit => Ok(ids),
-        Long::Refuse => Err(Error::new(
+    match texts.truncation {
+        Truncation::Truncate(direction) => Ok(tokenizer.cut(&ids, limit, direction)),
+        Truncation::Error if ids.len() <= limit => Ok(ids),
+        Truncation::Error => Err(Error::new(
             ErrorKind::TooLong,
             format!("{}[{index}] has {} tokens, the model reads {limit}", texts.field, ids.len()),
         )

@@ -70,7 +70,7 @@ fn model_name(path: &Path) -> Option<String> {
 }
 
 /// The path of a model that a request names: one of the installed, and nothing else.
-pub fn for_request(config: &Config, name: &str) -> Result<PathBuf> {
+pub fn resolve_installed(config: &Config, name: &str) -> Result<PathBuf> {
     installed(config, name).ok_or_else(|| not_found(name, "models that are installed can be asked for by name"))
 }
 
@@ -80,7 +80,7 @@ fn repository(name: &str) -> &str {
 }
 
 /// The path of a model that the operator names, if it is on this machine.
-pub fn here(config: &Config, name: &str) -> Option<PathBuf> {
+pub fn local_path(config: &Config, name: &str) -> Option<PathBuf> {
     let path = Path::new(name);
     if path.is_file() || path.is_dir() {
         return Some(path.to_path_buf());
@@ -90,8 +90,8 @@ pub fn here(config: &Config, name: &str) -> Option<PathBuf> {
 }
 
 /// The path of a model that the operator names: a path, or a name looked for everywhere.
-pub fn for_operator(config: &Config, name: &str) -> Result<PathBuf> {
-    if let Some(path) = here(config, name) {
+pub fn resolve_any(config: &Config, name: &str) -> Result<PathBuf> {
+    if let Some(path) = local_path(config, name) {
         return Ok(path);
     }
     let repository = repository(name);
@@ -99,7 +99,7 @@ pub fn for_operator(config: &Config, name: &str) -> Result<PathBuf> {
         return Err(not_found(name, "no such file, installed model or model of the catalog"));
     }
     if config.download {
-        return hub::pull(repository, &mut hub::Quiet);
+        return hub::pull(repository, &mut hub::NoProgress);
     }
     Err(not_found(
         name,
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     fn with_folder(folder: &Path) -> Config {
-        Config::read(|n| (n == "TEALIGHT_MODEL_DIR").then(|| folder.display().to_string())).unwrap()
+        Config::from_lookup(|n| (n == "TEALIGHT_MODEL_DIR").then(|| folder.display().to_string())).unwrap()
     }
 
     #[test]
@@ -130,7 +130,7 @@ mod tests {
         std::fs::write(&file, "x").unwrap();
         let config = with_folder(folder.path());
         for name in ["all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"] {
-            assert_eq!(for_request(&config, name).unwrap(), file);
+            assert_eq!(resolve_installed(&config, name).unwrap(), file);
         }
         assert!(list(&config).contains(&"all-MiniLM-L6-v2".to_string()));
     }
@@ -144,7 +144,7 @@ mod tests {
         let config = with_folder(&inner);
         let outside = folder.path().join("secret.gguf").display().to_string();
         for name in ["../secret", "..", ".", "", "a/../../secret", &outside, "sec\0ret"] {
-            assert_eq!(for_request(&config, name).unwrap_err().kind, ErrorKind::ModelNotFound, "{name:?}");
+            assert_eq!(resolve_installed(&config, name).unwrap_err().kind, ErrorKind::ModelNotFound, "{name:?}");
         }
     }
 }

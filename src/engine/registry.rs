@@ -15,7 +15,7 @@ use tealight_models::families::whisper::{Whisper, is_whisper};
 
 /// A model in memory.
 #[derive(Debug)]
-pub struct Loaded<M = Embedder> {
+pub struct LoadedModel<M = Embedder> {
     /// The name it is served by.
     pub name: String,
     /// The model.
@@ -27,7 +27,7 @@ pub struct Loaded<M = Embedder> {
 }
 
 /// One model's place: the lock is held while it loads, so that others wait for that load.
-type Slot<M> = Arc<Mutex<Option<Arc<Loaded<M>>>>>;
+type Slot<M> = Arc<Mutex<Option<Arc<LoadedModel<M>>>>>;
 
 /// Models of one kind by their names.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl<M> Default for Slots<M> {
 
 impl<M> Slots<M> {
     /// A model, if it is in memory already; never waits.
-    pub fn peek(&self, name: &str) -> Option<Arc<Loaded<M>>> {
+    pub fn peek(&self, name: &str) -> Option<Arc<LoadedModel<M>>> {
         let slot = lock(&self.0).get(name)?.clone();
         slot.try_lock().ok()?.clone()
     }
@@ -66,12 +66,12 @@ impl<M> Slots<M> {
         names.into_iter().filter_map(|name| self.peek(&name).map(|loaded| (name, loaded.load_time))).collect()
     }
 
-    fn get(
+    fn get_or_load(
         &self,
         name: String,
         path: impl FnOnce() -> Result<PathBuf>,
         load: impl FnOnce(&Path) -> Result<M>,
-    ) -> Result<Arc<Loaded<M>>> {
+    ) -> Result<Arc<LoadedModel<M>>> {
         let slot = lock(&self.0).entry(name.clone()).or_default().clone();
         let start = Instant::now();
         let mut place = lock(&slot);
@@ -85,7 +85,7 @@ impl<M> Slots<M> {
         let load_time = start.elapsed();
         log::add_loading(load_time);
         tracing::info!(model = name, load_ms = load_time.as_millis() as u64, "model loaded");
-        let loaded = Arc::new(Loaded { name, model, path, load_time });
+        let loaded = Arc::new(LoadedModel { name, model, path, load_time });
         *place = Some(loaded.clone());
         Ok(loaded)
     }
@@ -128,31 +128,31 @@ impl Registry {
     }
 
     /// The model that a request names, or the default one; loads it if need be, waiting for a load under way.
-    pub fn get(&self, name: Option<&str>) -> Result<Arc<Loaded>> {
+    pub fn embedder(&self, name: Option<&str>) -> Result<Arc<LoadedModel>> {
         match name.filter(|n| !self.is_default(n)) {
-            None => self.load(self.default_name(), || model_path::for_operator(&self.config, &self.config.model)),
+            None => self.load(self.default_name(), || model_path::resolve_any(&self.config, &self.config.model)),
             Some(name) if self.is_text(name) => {
-                self.load(self.text_name(), || model_path::for_operator(&self.config, &self.config.text_model))
+                self.load(self.text_name(), || model_path::resolve_any(&self.config, &self.config.text_model))
             }
             Some(name) if self.is_speech(name) && self.can_load(&self.config.speech_model) => {
                 Err(other_kind(name, "makes no vectors of texts"))
             }
             Some(name) => {
-                let path = model_path::for_request(&self.config, name)?;
+                let path = model_path::resolve_installed(&self.config, name)?;
                 let loaded = self.load(catalog::short_name(name).to_string(), || Ok(path.clone()));
                 loaded.map_err(|e| if is_whisper(&path) { other_kind(name, "makes no vectors of texts") } else { e })
             }
         }
     }
 
-    fn load(&self, name: String, path: impl FnOnce() -> Result<PathBuf>) -> Result<Arc<Loaded>> {
+    fn load(&self, name: String, path: impl FnOnce() -> Result<PathBuf>) -> Result<Arc<LoadedModel>> {
         let prompts = catalog::find(&name).map_or(&[][..], |e| e.prompts);
-        self.embedders.get(name.clone(), path, |path| {
+        self.embedders.get_or_load(name.clone(), path, |path| {
             let mut model = match Embedder::load(&self.cpu, path, self.config.precision) {
                 // A model that writes makes vectors, too, from the same memory.
                 Err(_) if is_llama(path) => {
                     let load = |path: &Path| Llama::load(&self.cpu, path).map(Arc::new);
-                    Embedder::of_llama(self.text.get(name, || Ok(path.into()), load)?.model.clone())?
+                    Embedder::of_llama(self.text.get_or_load(name, || Ok(path.into()), load)?.model.clone())?
                 }
                 loaded => loaded?,
             };
@@ -171,16 +171,18 @@ impl Registry {
     }
 
     /// The speech model that a request names, or the default one; loads it if need be.
-    pub fn speech(&self, name: Option<&str>) -> Result<Arc<Loaded<Whisper>>> {
+    pub fn speech_model(&self, name: Option<&str>) -> Result<Arc<LoadedModel<Whisper>>> {
         let default = self.speech_name();
         let load = |path: &Path| Whisper::load(&self.cpu, path);
         match name.filter(|n| !self.is_speech(n)) {
-            None => {
-                self.speech.get(default, || model_path::for_operator(&self.config, &self.config.speech_model), load)
-            }
+            None => self.speech.get_or_load(
+                default,
+                || model_path::resolve_any(&self.config, &self.config.speech_model),
+                load,
+            ),
             Some(name) => {
-                let path = model_path::for_request(&self.config, name)?;
-                let loaded = self.speech.get(catalog::short_name(name).to_string(), || Ok(path.clone()), load);
+                let path = model_path::resolve_installed(&self.config, name)?;
+                let loaded = self.speech.get_or_load(catalog::short_name(name).to_string(), || Ok(path.clone()), load);
                 loaded.map_err(|e| if is_whisper(&path) { e } else { other_kind(name, "does not hear") })
             }
         }
@@ -192,14 +194,16 @@ impl Registry {
     }
 
     /// The model that a request names, or the default one, to write; loads it if need be.
-    pub fn text(&self, name: Option<&str>) -> Result<Arc<Loaded<Arc<Llama>>>> {
+    pub fn text_model(&self, name: Option<&str>) -> Result<Arc<LoadedModel<Arc<Llama>>>> {
         let default = self.text_name();
         let load = |path: &Path| Llama::load(&self.cpu, path).map(Arc::new);
         match name.filter(|n| !self.is_text(n)) {
-            None => self.text.get(default, || model_path::for_operator(&self.config, &self.config.text_model), load),
+            None => {
+                self.text.get_or_load(default, || model_path::resolve_any(&self.config, &self.config.text_model), load)
+            }
             Some(name) => {
-                let path = model_path::for_request(&self.config, name)?;
-                let loaded = self.text.get(catalog::short_name(name).to_string(), || Ok(path.clone()), load);
+                let path = model_path::resolve_installed(&self.config, name)?;
+                let loaded = self.text.get_or_load(catalog::short_name(name).to_string(), || Ok(path.clone()), load);
                 loaded.map_err(|e| if is_llama(&path) { e } else { other_kind(name, "does not write text") })
             }
         }
@@ -223,7 +227,7 @@ impl Registry {
 
     /// Whether one of the default models is here, or may be downloaded.
     fn can_load(&self, name: &str) -> bool {
-        self.config.download || model_path::here(&self.config, name).is_some()
+        self.config.download || model_path::local_path(&self.config, name).is_some()
     }
 
     /// The name by which a model that a request names is served, without loading it.
@@ -233,7 +237,7 @@ impl Registry {
             OPENAI_SPEECH if self.can_load(&self.config.speech_model) => Ok(OPENAI_SPEECH.into()),
             name if self.is_speech(name) && self.can_load(&self.config.speech_model) => Ok(self.speech_name()),
             name if self.is_text(name) && self.can_load(&self.config.text_model) => Ok(self.text_name()),
-            name => model_path::for_request(&self.config, name).map(|_| catalog::short_name(name).to_string()),
+            name => model_path::resolve_installed(&self.config, name).map(|_| catalog::short_name(name).to_string()),
         }
     }
 }

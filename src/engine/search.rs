@@ -1,11 +1,11 @@
 //! Job: the documents of an index that fit a query.
 
-use super::{Embed, Engine, Input, Job, Long, Texts, Usage};
-use crate::aws::s3::Object;
+use super::{Embed, EmbedInputs, Engine, Input, Job, Truncation};
+use crate::aws::s3::S3Location;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tealight_core::Deadline;
+use tealight_core::{Deadline, Usage};
 use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 use tealight_index::{Filter, Found, Index, Search};
 use tealight_models::Embedder;
@@ -115,11 +115,11 @@ fn query(engine: &Engine, index: &Index, text: &str, deadline: Deadline) -> Resu
     })?;
     let loaded = engine
         .registry
-        .get(Some(name))
+        .embedder(Some(name))
         .map_err(|e| e.with_context(format_args!("the index was built with {name:?}")))?;
     let prompt = loaded.model.pipeline.prompts.contains_key(QUERY).then(|| QUERY.to_string());
-    let (long, inputs) = (Long::Cut(Direction::Right), vec![Input::Text(text.into())]);
-    let texts = Texts { model: Some(name.into()), inputs, prompt, long, field: "query", first: 0 };
+    let (truncation, inputs) = (Truncation::Truncate(Direction::Right), vec![Input::Text(text.into())]);
+    let texts = EmbedInputs { model: Some(name.into()), inputs, prompt, truncation, field: "query", first_index: 0 };
     let mut made = engine.run(Embed { texts, normalize: true, dimensions: Some(index.dimension()) }, deadline)?;
     Ok((loaded.name.clone(), made.usage, made.vectors.pop().unwrap_or_default()))
 }
@@ -132,7 +132,7 @@ pub fn passage(model: &Embedder) -> Option<String> {
 
 /// The configured index, once it is open.
 #[derive(Debug, Default)]
-pub struct Place(Mutex<Option<Arc<Index>>>);
+pub struct IndexSlot(Mutex<Option<Arc<Index>>>);
 
 impl Engine {
     /// The configured index, if it is open already; never waits.
@@ -143,7 +143,7 @@ impl Engine {
     /// The configured index; opens it if need be, after getting it from S3 if it is there.
     ///
     /// # Errors
-    /// [`ErrorKind::IndexNotFound`], [`ErrorKind::IndexLoad`], or as of [`Object::get`].
+    /// [`ErrorKind::IndexNotFound`], [`ErrorKind::IndexLoad`], or as of [`S3Location::get`].
     pub fn index(&self, deadline: Deadline) -> Result<Arc<Index>> {
         let mut place = self.index.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(index) = &*place {
@@ -173,8 +173,8 @@ fn local(name: &str, package: Option<&Path>) -> Result<PathBuf> {
 
 /// An index from S3, in the temporary folder.
 fn fetched(uri: &str, deadline: Deadline) -> Result<PathBuf> {
-    let bytes =
-        Object::parse(uri, &[uri.to_string()], "TEALIGHT_INDEX")?.get(deadline.left(FETCH_TIME), "TEALIGHT_INDEX")?;
+    let bytes = S3Location::parse(uri, &[uri.to_string()], "TEALIGHT_INDEX")?
+        .get(deadline.remaining(FETCH_TIME), "TEALIGHT_INDEX")?;
     let path = std::env::temp_dir().join(format!("tealight-{}.tlx", std::process::id()));
     std::fs::write(&path, &bytes).map_err(|e| Error::io("write", &path, e))?;
     Ok(path)

@@ -1,6 +1,6 @@
 //! Job: what is said in a recording.
 
-use super::{Embed, Engine, Input, Job, Long, Texts, Vectors};
+use super::{Embed, EmbedInputs, Embeddings, Engine, Input, Job, Truncation};
 use crate::pipeline::documents::Document;
 use bytes::Bytes;
 use serde_json::value::{RawValue, to_raw_value};
@@ -48,7 +48,7 @@ impl Job for Transcribe<'_> {
     fn run(self, engine: &Engine, deadline: Deadline) -> Result<Said> {
         // What is no recording is refused before a model is loaded for it.
         let recording = Recording::open(self.audio)?;
-        let loaded = engine.registry.speech(self.model.as_deref())?;
+        let loaded = engine.registry.speech_model(self.model.as_deref())?;
         let model = &loaded.model;
         let mut options = self.options;
         if let Some(prompt) = self.prompt.filter(|p| !p.trim().is_empty()) {
@@ -79,10 +79,10 @@ pub fn embed(
     model: Option<String>,
     dimensions: Option<usize>,
     deadline: Deadline,
-) -> Result<Vectors> {
+) -> Result<Embeddings> {
     let inputs = transcript.segments.iter().map(|s| Input::Text(s.text.trim().to_string())).collect();
-    let long = Long::Cut(Direction::Right);
-    let texts = Texts { model, inputs, prompt: None, long, field: "segments", first: 0 };
+    let truncation = Truncation::Truncate(Direction::Right);
+    let texts = EmbedInputs { model, inputs, prompt: None, truncation, field: "segments", first_index: 0 };
     engine.run(Embed { texts, normalize: true, dimensions }, deadline)
 }
 

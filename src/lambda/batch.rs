@@ -228,7 +228,7 @@ impl<'a> Worker<'a> {
         let (later, total) = (outcome.later.len(), self.begun.elapsed());
         let (engine, loading) = (self.ingest.engine, log::take_loading());
         let (model, isa, threads) = (engine.registry.default_name(), engine.cpu.isa.name(), engine.cpu.threads());
-        log::Written { model: &model, documents, points, failures, later, total, loading, isa, threads }.write();
+        log::IngestSummary { model: &model, documents, points, failures, later, total, loading, isa, threads }.write();
         outcome
     }
 

@@ -14,9 +14,9 @@ mod records;
 use crate::api::response_sender::ResponseSender;
 use crate::api::{Api, AuthMethod, routes::RequestInfo};
 use crate::config::{Config, INITIALIZATION, SNAP_START};
-use crate::engine::{Embed, Engine, Input, Long, Texts};
+use crate::engine::{Embed, EmbedInputs, Engine, Input, Truncation};
 use crate::pipeline::sinks;
-use crate::telemetry::trace::Origin;
+use crate::telemetry::trace::TraceContext;
 use batch::{Bringer, Worker};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
@@ -74,13 +74,13 @@ async fn preload(engine: &Arc<Engine>) {
 /// version that is published.
 async fn warm(engine: &Arc<Engine>) -> Result<(), Error> {
     let engine = engine.clone();
-    let texts = Texts {
+    let texts = EmbedInputs {
         model: None,
         inputs: vec![Input::Text("hello world".into())],
         prompt: None,
-        long: Long::Refuse,
+        truncation: Truncation::Error,
         field: "input",
-        first: 0,
+        first_index: 0,
     };
     let embed = Embed { texts, normalize: true, dimensions: None };
     let work = tokio::task::spawn_blocking(move || engine.run(embed, Deadline::NONE).map(drop));
@@ -141,18 +141,19 @@ async fn handle(api: Arc<Api>, event: LambdaEvent<Box<RawValue>>) -> Result<Outc
         Kinds::S3Test => Ok(FunctionResponse::BufferedResponse(direct_invoke::null())),
         // An error keeps messages in their queue.
         Kinds::Work(bringer) => {
-            let (info, origin) =
-                (RequestInfo { route: "event", ..RequestInfo::unknown() }, origin(context, &HeaderMap::new()));
-            let done = work(api.clone(), bringer, event.payload, origin.clone(), limit).await;
-            done.inspect_err(|error| origin.within(|| api.note(info, error)))
+            let (info, trace) =
+                (RequestInfo { route: "event", ..RequestInfo::unknown() }, trace(context, &HeaderMap::new()));
+            let done = work(api.clone(), bringer, event.payload, trace.clone(), limit).await;
+            done.inspect_err(|error| trace.in_scope(|| api.note(info, error)))
         }
     };
     outcome.map_err(|error| diagnostic(error, &event.context.request_id))
 }
 
 /// What an invocation is part of.
-fn origin(context: &Context, headers: &HeaderMap) -> Origin {
-    Origin::of(headers, context.xray_trace_id.as_deref()).invocation(&context.request_id, &context.invoked_function_arn)
+fn trace(context: &Context, headers: &HeaderMap) -> TraceContext {
+    TraceContext::from_headers(headers, context.xray_trace_id.as_deref())
+        .with_invocation(&context.request_id, &context.invoked_function_arn)
 }
 
 /// Embeds and writes what an event brings, beside the event loop.
@@ -160,7 +161,7 @@ async fn work(
     api: Arc<Api>,
     bringer: Bringer,
     payload: Box<RawValue>,
-    origin: Origin,
+    trace: TraceContext,
     limit: Option<Duration>,
 ) -> Result<Outcome, Error> {
     // Sooner than it is given up here, for that gives up what is done too.
@@ -173,7 +174,7 @@ async fn work(
         })?;
         Worker::new(engine, &target, deadline).work(bringer, payload.get())
     };
-    let work = tokio::task::spawn_blocking(move || origin.within(done));
+    let work = tokio::task::spawn_blocking(move || trace.in_scope(done));
     let done = match limit {
         Some(limit) => tokio::time::timeout(limit, work).await,
         None => Ok(work.await),
@@ -215,14 +216,14 @@ fn time_limit(deadline: SystemTime, now: SystemTime) -> Option<Duration> {
 }
 
 async fn http(api: Arc<Api>, payload: &str, context: &Context, limit: Option<Duration>) -> Result<Outcome, Error> {
-    let here = || origin(context, &HeaderMap::new());
+    let here = || trace(context, &HeaderMap::new());
     let event =
-        HttpEvent::parse(payload).inspect_err(|error| here().within(|| api.note(RequestInfo::unknown(), error)))?;
+        HttpEvent::parse(payload).inspect_err(|error| here().in_scope(|| api.note(RequestInfo::unknown(), error)))?;
     let can_stream = api.engine.config.response_stream && event.is_function_url();
     let answer = match event.request() {
         Ok(request) => {
-            let origin = origin(context, request.headers());
-            answer(api.clone(), request, origin, AuthMethod::ApiKey, limit, can_stream).await
+            let trace = trace(context, request.headers());
+            answer(api.clone(), request, trace, AuthMethod::ApiKey, limit, can_stream).await
         }
         Err(error) => Answer::Whole(api.refuse(here(), RequestInfo::unknown(), &error)),
     };
@@ -265,10 +266,10 @@ fn forward(first: Bytes, mut pieces: Receiver<Bytes>) -> Body {
 }
 
 async fn direct(api: Arc<Api>, payload: &str, context: &Context, limit: Option<Duration>) -> Result<Outcome, Error> {
-    let origin = origin(context, &HeaderMap::new());
+    let trace = trace(context, &HeaderMap::new());
     let request = direct_invoke::request(payload)
-        .inspect_err(|error| origin.clone().within(|| api.note(RequestInfo::unknown(), error)))?;
-    match answer(api, request, origin, AuthMethod::Iam, limit, false).await {
+        .inspect_err(|error| trace.clone().in_scope(|| api.note(RequestInfo::unknown(), error)))?;
+    match answer(api, request, trace, AuthMethod::Iam, limit, false).await {
         Answer::Whole(response) => {
             direct_invoke::reply(&response).and_then(bounded).map(FunctionResponse::BufferedResponse)
         }
@@ -286,14 +287,14 @@ enum Answer {
 async fn answer(
     api: Arc<Api>,
     mut request: Request<Bytes>,
-    origin: Origin,
+    trace: TraceContext,
     trust: AuthMethod,
     limit: Option<Duration>,
     can_stream: bool,
 ) -> Answer {
     let deadline = Deadline(limit.map(|l| Instant::now() + l));
     let info = RequestInfo::of(&request);
-    request.extensions_mut().insert(origin.clone());
+    request.extensions_mut().insert(trace.clone());
     let worker = api.clone();
     let (sink, mut pieces) = ResponseSender::channel();
     let sink = can_stream.then_some(sink);
@@ -314,7 +315,7 @@ async fn answer(
         Ok(Err(_)) => Error::internal("the request's task ended early"),
         Err(_) => Error::new(ErrorKind::Timeout, "the time for this invocation ran out before the reply was ready"),
     };
-    Answer::Whole(api.refuse(origin, info, &error))
+    Answer::Whole(api.refuse(trace, info, &error))
 }
 
 #[cfg(test)]

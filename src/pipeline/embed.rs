@@ -1,10 +1,10 @@
 //! Job: points of documents.
 
 use crate::engine::search::passage;
-use crate::engine::{Embed, Engine, Input, Job, Long, Texts, Usage, prompt};
+use crate::engine::{Embed, EmbedInputs, Engine, Input, Job, Truncation, prompt};
 use crate::pipeline::documents::{Chunk, Chunking, Document, Origin, Point, chunks};
 use std::sync::Arc;
-use tealight_core::Deadline;
+use tealight_core::{Deadline, Usage};
 use tealight_core::{Error, Result};
 use tealight_models::Embedder;
 use tealight_models::tokenizer::Direction;
@@ -39,7 +39,7 @@ impl Job for EmbedDocuments {
     type Output = Embedded;
 
     fn run(mut self, engine: &Engine, deadline: Deadline) -> Result<Embedded> {
-        let loaded = engine.registry.get(self.model.as_deref())?;
+        let loaded = engine.registry.embedder(self.model.as_deref())?;
         self.prompt = self.prompt.or_else(|| passage(&loaded.model));
         let cutter = Cutter::new(&loaded.model, self.chunking, self.prompt.as_deref())?;
         deadline.check()?;
@@ -68,14 +68,14 @@ impl Job for EmbedDocuments {
 
 impl EmbedDocuments {
     fn embed(&self, texts: &[String]) -> Embed {
-        let texts = Texts {
+        let texts = EmbedInputs {
             model: self.model.clone(),
             inputs: texts.iter().cloned().map(Input::Text).collect(),
             prompt: self.prompt.clone(),
             // A single character may have more tokens than a chunk.
-            long: Long::Cut(Direction::Right),
+            truncation: Truncation::Truncate(Direction::Right),
             field: "documents",
-            first: 0,
+            first_index: 0,
         };
         Embed { texts, normalize: true, dimensions: self.dimensions }
     }

@@ -4,7 +4,7 @@ use crate::api::response_sender::ResponseSender;
 use crate::api::route::{Access, ApiStyle, Route};
 use crate::api::routes::{RequestInfo, RouteMatch, find};
 use crate::api::{Api, AuthMethod, too_large};
-use crate::telemetry::trace::Origin;
+use crate::telemetry::trace::TraceContext;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::BodyExt;
@@ -80,7 +80,11 @@ struct Limits {
 impl Limits {
     fn new(api: &Api) -> Self {
         let of = |count| Arc::new(Semaphore::new(count));
-        Self { places: of(api.engine.config.max_concurrent), bodies: of(BODIES / BODY_UNIT), long: of(workers(api)) }
+        Self {
+            places: of(api.engine.config.max_concurrent_requests),
+            bodies: of(BODIES / BODY_UNIT),
+            long: of(workers(api)),
+        }
     }
 }
 
@@ -140,12 +144,12 @@ async fn answer(
     limits: Arc<Limits>,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
-    let (info, origin) = (RequestInfo::of(&request), Origin::of(request.headers(), None));
-    request.extensions_mut().insert(origin.clone());
+    let (info, trace) = (RequestInfo::of(&request), TraceContext::from_headers(request.headers(), None));
+    request.extensions_mut().insert(trace.clone());
     let response = match admitted(api.clone(), &limits, request, info.style).await {
         Ok(response) => response,
         Err(error) => {
-            let mut response = api.refuse(origin, info, &error).map(Body::from);
+            let mut response = api.refuse(trace, info, &error).map(Body::from);
             // What is left of the body is not read, so the connection cannot be used again.
             response.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
             response

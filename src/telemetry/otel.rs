@@ -2,7 +2,7 @@
 //! <https://opentelemetry.io/docs/specs/otlp/#otlphttp>. The variables are those of its SDKs: `OTEL_EXPORTER_OTLP_ENDPOINT`,
 //! `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`.
 
-use crate::telemetry::trace::{Origin, TRACEPARENT};
+use crate::telemetry::trace::{TRACEPARENT, TraceContext};
 use bytes::Bytes;
 use http::{Request, Response};
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
@@ -45,16 +45,16 @@ pub(crate) fn layer<S: Subscriber + for<'a> LookupSpan<'a>>(
 }
 
 /// Links a request's span to what the request is part of; what is called for it is a part of that span then.
-pub(crate) fn linked(origin: Origin, span: &Span) -> Origin {
+pub(crate) fn linked(trace: TraceContext, span: &Span) -> TraceContext {
     if PROVIDER.get().is_none() {
-        return origin;
+        return trace;
     }
     let propagator = TraceContextPropagator::new();
-    let _ = span.set_parent(propagator.extract(&Parent(origin.parent())));
+    let _ = span.set_parent(propagator.extract(&Parent(trace.parent())));
     span.record("otel.kind", "server");
     let mut carrier = HashMap::new();
     propagator.inject_context(&span.context(), &mut carrier as &mut dyn Injector);
-    origin.continued(carrier.remove(TRACEPARENT))
+    trace.with_parent(carrier.remove(TRACEPARENT))
 }
 
 /// Names the span of the request that this thread works on.

@@ -14,15 +14,15 @@ const TRACESTATE: &str = "tracestate";
 /// AWS's header.
 pub const XRAY: &str = "x-amzn-trace-id";
 /// The longest value that is carried on, in bytes: W3C asks for 512.
-const MOST: usize = 1024;
+const MAX_HEADER_BYTES: usize = 1024;
 
 thread_local! {
-    static CURRENT: RefCell<Option<Origin>> = const { RefCell::new(None) };
+    static CURRENT: RefCell<Option<TraceContext>> = const { RefCell::new(None) };
 }
 
 /// What a request is part of.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Origin {
+pub struct TraceContext {
     /// Lambda's number of the invocation.
     request_id: Option<String>,
     /// The function's name with account and region.
@@ -32,19 +32,19 @@ pub struct Origin {
     xray: Option<String>,
 }
 
-impl Origin {
+impl TraceContext {
     /// Of a request with these headers; `xray` is what Lambda says of the invocation.
-    pub fn of(headers: &HeaderMap, xray: Option<&str>) -> Self {
-        let header = |name| headers.get(name).and_then(|v| v.to_str().ok()).filter(|v| v.len() <= MOST);
+    pub fn from_headers(headers: &HeaderMap, xray: Option<&str>) -> Self {
+        let header = |name| headers.get(name).and_then(|v| v.to_str().ok()).filter(|v| v.len() <= MAX_HEADER_BYTES);
         let xray = xray.or_else(|| header(XRAY)).filter(|text| root(text).is_some()).map(String::from);
         let given = header(TRACEPARENT).filter(|text| trace_id(text).is_some()).map(String::from);
         let tracestate = given.as_ref().and_then(|_| header(TRACESTATE)).map(String::from);
-        let traceparent = given.or_else(|| xray.as_deref().and_then(converted));
+        let traceparent = given.or_else(|| xray.as_deref().and_then(xray_to_traceparent));
         Self { traceparent, tracestate, xray, ..Self::default() }
     }
 
     /// The same, in an invocation of Lambda's.
-    pub fn invocation(self, request_id: &str, function_arn: &str) -> Self {
+    pub fn with_invocation(self, request_id: &str, function_arn: &str) -> Self {
         Self { request_id: Some(request_id.into()), function_arn: Some(function_arn.into()), ..self }
     }
 
@@ -73,15 +73,15 @@ impl Origin {
     }
 
     /// Runs `work` as a part of it, in a span that names it in log lines.
-    pub fn within<T>(self, work: impl FnOnce() -> T) -> T {
+    pub fn in_scope<T>(self, work: impl FnOnce() -> T) -> T {
         let span = self.span();
         #[cfg(feature = "otel")]
         let this = crate::telemetry::otel::linked(self, &span);
         #[cfg(not(feature = "otel"))]
         let this = self;
         #[cfg(feature = "otel")]
-        let _sent = Sent { is_due: this.request_id.is_some() };
-        Here { origin: Some(this), span }.within(work)
+        let _sent = FlushGuard { is_due: this.request_id.is_some() };
+        CurrentContext { trace: Some(this), span }.in_scope(work)
     }
 
     fn span(&self) -> Span {
@@ -97,9 +97,9 @@ impl Origin {
         )
     }
 
-    /// The same trace, continued by a span of our own.
+    /// The same trace, with_parent by a span of our own.
     #[cfg(feature = "otel")]
-    pub(crate) fn continued(self, traceparent: Option<String>) -> Self {
+    pub(crate) fn with_parent(self, traceparent: Option<String>) -> Self {
         Self { traceparent: traceparent.or(self.traceparent), ..self }
     }
 
@@ -112,39 +112,39 @@ impl Origin {
 
 /// The request that a thread works on, for another thread that works on it, too.
 #[derive(Debug, Clone)]
-pub struct Here {
-    origin: Option<Origin>,
+pub struct CurrentContext {
+    trace: Option<TraceContext>,
     span: Span,
 }
 
-impl Here {
+impl CurrentContext {
     /// Of this thread.
     pub fn current() -> Self {
-        Self { origin: CURRENT.with(|current| current.borrow().clone()), span: Span::current() }
+        Self { trace: CURRENT.with(|current| current.borrow().clone()), span: Span::current() }
     }
 
     /// Runs `work` as a part of the request.
-    pub fn within<T>(self, work: impl FnOnce() -> T) -> T {
+    pub fn in_scope<T>(self, work: impl FnOnce() -> T) -> T {
         /// Brings back what was before, after a panic, too.
-        struct Before(Option<Origin>);
-        impl Drop for Before {
+        struct RestoreGuard(Option<TraceContext>);
+        impl Drop for RestoreGuard {
             fn drop(&mut self) {
                 CURRENT.with(|current| current.replace(self.0.take()));
             }
         }
-        let _before = Before(CURRENT.with(|current| current.replace(self.origin)));
+        let _before = RestoreGuard(CURRENT.with(|current| current.replace(self.trace)));
         self.span.in_scope(work)
     }
 }
 
 /// Sends the spans of an invocation at its end.
 #[cfg(feature = "otel")]
-struct Sent {
+struct FlushGuard {
     is_due: bool,
 }
 
 #[cfg(feature = "otel")]
-impl Drop for Sent {
+impl Drop for FlushGuard {
     fn drop(&mut self) {
         if self.is_due {
             crate::telemetry::otel::flush();
@@ -156,7 +156,7 @@ impl Drop for Sent {
 static IS_WARM: AtomicBool = AtomicBool::new(false);
 
 /// Says that a request is answered: those that begin after it are no cold starts.
-pub(crate) fn warmed() {
+pub(crate) fn mark_warm() {
     IS_WARM.store(true, Ordering::Relaxed);
 }
 
@@ -188,7 +188,7 @@ fn root(header: &str) -> Option<&str> {
 }
 
 /// The same in W3C's form, as OpenTelemetry's propagator for X-Ray does it; none where no parent is named.
-fn converted(header: &str) -> Option<String> {
+fn xray_to_traceparent(header: &str) -> Option<String> {
     let id: String = root(header)?.strip_prefix("1-")?.split('-').collect();
     let flags = if field(header, "Sampled") == Some("1") { "01" } else { "00" };
     let text = format!("00-{id}-{}-{flags}", field(header, "Parent")?).to_ascii_lowercase();
@@ -206,28 +206,28 @@ mod tests {
         pairs.iter().map(|(k, v)| (HeaderName::from_static(k), v.parse().unwrap())).collect()
     }
 
-    fn carried(origin: &Origin, name: &str) -> Option<String> {
-        origin.headers().into_iter().find(|(n, _)| n == name).map(|(_, v)| v.to_str().unwrap().into())
+    fn carried(trace: &TraceContext, name: &str) -> Option<String> {
+        trace.headers().into_iter().find(|(n, _)| n == name).map(|(_, v)| v.to_str().unwrap().into())
     }
 
     #[test]
     fn both_traces_are_carried_on_as_they_came() {
         let given = headers(&[(TRACEPARENT, W3C), (TRACESTATE, "congo=t61rcWkgMzE")]);
-        let origin = Origin::of(&given, Some(LAMBDA));
-        assert_eq!(origin.trace_id(), Some("4bf92f3577b34da6a3ce929d0e0e4736"));
-        assert_eq!(origin.xray_trace_id(), Some("1-5759e988-bd862e3fe1be46a994272793"));
-        assert_eq!(carried(&origin, TRACEPARENT).as_deref(), Some(W3C));
-        assert_eq!(carried(&origin, "tracestate").as_deref(), Some("congo=t61rcWkgMzE"));
-        assert_eq!(carried(&origin, XRAY).as_deref(), Some(LAMBDA));
+        let trace = TraceContext::from_headers(&given, Some(LAMBDA));
+        assert_eq!(trace.trace_id(), Some("4bf92f3577b34da6a3ce929d0e0e4736"));
+        assert_eq!(trace.xray_trace_id(), Some("1-5759e988-bd862e3fe1be46a994272793"));
+        assert_eq!(carried(&trace, TRACEPARENT).as_deref(), Some(W3C));
+        assert_eq!(carried(&trace, "tracestate").as_deref(), Some("congo=t61rcWkgMzE"));
+        assert_eq!(carried(&trace, XRAY).as_deref(), Some(LAMBDA));
     }
 
     #[test]
     fn a_trace_of_x_ray_alone_is_one_of_w3c_too() {
-        let origin = Origin::of(&HeaderMap::new(), Some(LAMBDA));
+        let trace = TraceContext::from_headers(&HeaderMap::new(), Some(LAMBDA));
         let expected = "00-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-01";
-        assert_eq!(carried(&origin, TRACEPARENT).as_deref(), Some(expected));
-        let origin = Origin::of(&headers(&[(XRAY, "Root=1-5759e988-bd862e3fe1be46a994272793")]), None);
-        assert_eq!((origin.trace_id(), origin.xray_trace_id().is_some()), (None, true));
+        assert_eq!(carried(&trace, TRACEPARENT).as_deref(), Some(expected));
+        let trace = TraceContext::from_headers(&headers(&[(XRAY, "Root=1-5759e988-bd862e3fe1be46a994272793")]), None);
+        assert_eq!((trace.trace_id(), trace.xray_trace_id().is_some()), (None, true));
     }
 
     #[test]
@@ -235,27 +235,30 @@ mod tests {
         let zero = "00-00000000000000000000000000000000-00f067aa0ba902b7-01";
         for wrong in ["", "00", zero, &W3C.to_uppercase(), &W3C[..54], &format!("{W3C}-x"), &format!("ff{}", &W3C[2..])]
         {
-            assert!(Origin::of(&headers(&[(TRACEPARENT, wrong)]), None).headers().is_empty(), "{wrong}");
+            assert!(
+                TraceContext::from_headers(&headers(&[(TRACEPARENT, wrong)]), None).headers().is_empty(),
+                "{wrong}"
+            );
         }
         let later = format!("01{}-more", &W3C[2..]);
-        assert!(Origin::of(&headers(&[(TRACEPARENT, &later)]), None).trace_id().is_some());
+        assert!(TraceContext::from_headers(&headers(&[(TRACEPARENT, &later)]), None).trace_id().is_some());
         for wrong in ["Root=1-5759e988-bd86", "Root=2-5759e988-bd862e3fe1be46a994272793", "Self=1", "Root=1-zzzzzzzz-x"]
         {
-            assert!(Origin::of(&headers(&[(XRAY, wrong)]), None).headers().is_empty(), "{wrong}");
+            assert!(TraceContext::from_headers(&headers(&[(XRAY, wrong)]), None).headers().is_empty(), "{wrong}");
         }
-        let long = format!("Root=1-5759e988-bd862e3fe1be46a994272793;Lineage={}", "a".repeat(MOST));
-        assert!(Origin::of(&headers(&[(XRAY, &long)]), None).headers().is_empty());
+        let long = format!("Root=1-5759e988-bd862e3fe1be46a994272793;Lineage={}", "a".repeat(MAX_HEADER_BYTES));
+        assert!(TraceContext::from_headers(&headers(&[(XRAY, &long)]), None).headers().is_empty());
     }
 
     #[test]
     fn another_thread_has_it_only_within() {
-        let origin = Origin::of(&headers(&[(TRACEPARENT, W3C)]), None);
-        origin.clone().within(|| {
-            let here = Here::current();
-            let there = std::thread::spawn(move || here.within(Origin::current)).join().unwrap();
-            assert_eq!(there, Origin::current());
-            assert_eq!(there.trace_id(), origin.trace_id());
+        let trace = TraceContext::from_headers(&headers(&[(TRACEPARENT, W3C)]), None);
+        trace.clone().in_scope(|| {
+            let here = CurrentContext::current();
+            let there = std::thread::spawn(move || here.in_scope(TraceContext::current)).join().unwrap();
+            assert_eq!(there, TraceContext::current());
+            assert_eq!(there.trace_id(), trace.trace_id());
         });
-        assert_eq!(Origin::current(), Origin::default());
+        assert_eq!(TraceContext::current(), TraceContext::default());
     }
 }

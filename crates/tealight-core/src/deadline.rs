@@ -12,12 +12,12 @@ impl Deadline {
     pub const NONE: Deadline = Deadline(None);
 
     /// Whether no more than this is left.
-    pub fn is_within(self, time: Duration) -> bool {
+    pub fn expires_within(self, time: Duration) -> bool {
         self.0.is_some_and(|at| at.saturating_duration_since(Instant::now()) <= time)
     }
 
     /// What is left, but no more than `most`.
-    pub fn left(self, most: Duration) -> Duration {
+    pub fn remaining(self, most: Duration) -> Duration {
         self.0.map_or(most, |at| at.saturating_duration_since(Instant::now()).min(most))
     }
 

@@ -5,7 +5,11 @@ pub mod error;
 pub mod files;
 pub mod mmap;
 mod random;
+mod secret;
+mod usage;
 
 pub use deadline::Deadline;
 pub use error::{Error, ErrorKind, Result, truncate_for_display};
 pub use random::random;
+pub use secret::Secret;
+pub use usage::Usage;

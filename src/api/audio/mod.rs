@@ -7,8 +7,8 @@ pub use request::{AudioRequest, Chunking, ServerVad};
 use super::context::{ApiResponse, RequestContext};
 use super::response_sender::ResponseSender;
 use super::sse::SseWriter;
+use crate::engine::ValidateOptions;
 use crate::engine::speech::{self, Said, Transcribe};
-use crate::engine::{self, Check};
 use crate::pipeline::format::transcript::{Parts, Usage, render, rounded};
 use crate::pipeline::format::{Encoded, encode};
 use crate::telemetry::log;
@@ -74,7 +74,7 @@ pub fn embeddings(context: &RequestContext) -> Result<ApiResponse> {
     let start = Instant::now();
     let Request { fields, file, .. } = Request::read(context)?;
     let options = fields.options(Task::Transcribe)?;
-    let check = Check { model: fields.embedding_model.clone(), dimensions: fields.dimensions, prompt: None };
+    let check = ValidateOptions { model: fields.embedding_model.clone(), dimensions: fields.dimensions, prompt: None };
     context.engine.run(check, context.deadline).map_err(|e| match e.param.as_deref() {
         Some("model") => e.with_param("embedding_model"),
         _ => e,
@@ -89,7 +89,7 @@ pub fn embeddings(context: &RequestContext) -> Result<ApiResponse> {
         let (text, start, end) = (segment.text.trim().to_string(), rounded(segment.start), rounded(segment.end));
         SegmentEmbedding { object: "embedding", index, text, start, end, embedding, scale }
     };
-    let work = engine::Usage {
+    let work = tealight_core::Usage {
         tokens: vectors.usage.tokens,
         tokenization: vectors.usage.tokenization,
         ..work(transcript.duration, start)
@@ -107,10 +107,10 @@ pub fn embeddings(context: &RequestContext) -> Result<ApiResponse> {
 }
 
 /// What a recording of so many seconds was, for the counters; models that had to be loaded count for themselves.
-fn work(seconds: f32, start: Instant) -> engine::Usage {
+fn work(seconds: f32, start: Instant) -> tealight_core::Usage {
     let audio = Duration::from_secs_f32(seconds.max(0.0));
     let inference = start.elapsed().saturating_sub(log::loading());
-    engine::Usage { audio, inference, ..engine::Usage::default() }
+    tealight_core::Usage { audio_duration: audio, inference, ..tealight_core::Usage::default() }
 }
 
 fn answer(context: &RequestContext, task: Task) -> Result<ApiResponse> {

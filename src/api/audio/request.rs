@@ -3,7 +3,7 @@
 use super::super::context::RequestContext;
 use super::super::json::parse;
 use super::super::multipart;
-use crate::aws::s3::Object;
+use crate::aws::s3::S3Location;
 use crate::pipeline::format::Encoding;
 use crate::pipeline::format::transcript::Form;
 use base64::Engine as _;
@@ -134,7 +134,8 @@ fn base64(text: &str) -> Result<Bytes> {
 }
 
 fn object(context: &RequestContext, uri: &str) -> Result<Bytes> {
-    Object::parse(uri, &context.engine.config.s3_prefixes, "uri")?.get(context.deadline.left(OBJECT_TIME), "uri")
+    S3Location::parse(uri, &context.engine.config.allowed_s3_prefixes, "uri")?
+        .get(context.deadline.remaining(OBJECT_TIME), "uri")
 }
 
 fn of_form(content_type: &str, body: &Bytes) -> Result<(AudioRequest, Option<Bytes>)> {

@@ -6,9 +6,8 @@ pub mod completions;
 use super::context::{ApiResponse, RequestContext};
 use super::response_sender::ResponseSender;
 use super::sse::SseWriter;
-use crate::engine::Usage;
 use crate::engine::generate::{Answer, Generate, Piece, Prompt};
-use crate::engine::registry::Loaded;
+use crate::engine::registry::LoadedModel;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -16,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
-use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
+use tealight_core::{Error, ErrorKind, Result, Usage, truncate_for_display};
 use tealight_models::families::llama::Llama;
 use tealight_models::tasks::generate::Sampling;
 use tealight_models::tokenizer::Tokens;
@@ -110,7 +109,7 @@ impl TextUsage {
 
     /// The same for the counters.
     fn work(self, inference: Duration) -> Usage {
-        Usage { tokens: self.prompt_tokens, written: self.completion_tokens, inference, ..Usage::default() }
+        Usage { tokens: self.prompt_tokens, completion_tokens: self.completion_tokens, inference, ..Usage::default() }
     }
 }
 
@@ -239,8 +238,8 @@ impl Texts<'_> {
     }
 
     /// The model that writes them.
-    fn loaded(&self, context: &RequestContext) -> Result<Arc<Loaded<Arc<Llama>>>> {
-        context.engine.registry.text(self.model.as_deref())
+    fn loaded(&self, context: &RequestContext) -> Result<Arc<LoadedModel<Arc<Llama>>>> {
+        context.engine.registry.text_model(self.model.as_deref())
     }
 
     /// Writes all of them as a stream of chunks: `choices` makes one or more of each part.

@@ -19,7 +19,7 @@ use crate::engine::Engine;
 use crate::pipeline::documents::{Chunking, Document, Entry, Point, Stream};
 use crate::pipeline::embed::{EmbedDocuments, Embedded};
 use crate::pipeline::sinks::Sink;
-use crate::telemetry::trace::Here;
+use crate::telemetry::trace::CurrentContext;
 use report::Ledger;
 use std::iter::Peekable;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -112,8 +112,8 @@ impl Ingest<'_> {
         let (pace, ledger) = (Pace::new(deadline), Mutex::default());
         let (sender, points) = sync_channel(1);
         let (ended, written) = std::thread::scope(|scope| {
-            let here = Here::current();
-            let writer = scope.spawn(|| here.within(|| write(sink, points, &pace, &ledger, deadline)));
+            let here = CurrentContext::current();
+            let writer = scope.spawn(|| here.in_scope(|| write(sink, points, &pace, &ledger, deadline)));
             let ended = self.embed(documents, Belt { points: sender, pace: &pace, ledger: &ledger });
             let written = writer.join().unwrap_or_else(|_| Err(Error::internal("the sink's thread ended early")));
             (ended, written)
@@ -351,7 +351,7 @@ mod tests {
 
     fn engine() -> Engine {
         let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/models/tiny-st-old");
-        Engine::new(Config { model: model.into(), ..Config::read(|_| None).unwrap() }).unwrap()
+        Engine::new(Config { model: model.into(), ..Config::from_lookup(|_| None).unwrap() }).unwrap()
     }
 
     fn run(shelf: &Shelf, text: &str, extent: Extent, deadline: Deadline) -> (Run, Vec<String>) {

@@ -1,8 +1,8 @@
 //! An object of S3 as documents.
 
 use super::{Extent, Failure, Ingest, Report, Run, Stop};
-use crate::aws::object_reader::{Reader, Version};
-use crate::aws::s3::{MOST_BYTES, Object};
+use crate::aws::object_reader::{ObjectReader, ObjectVersion};
+use crate::aws::s3::{MAX_OBJECT_BYTES, S3Location};
 use crate::engine::speech;
 use crate::pipeline::documents::{Form, Stream, lines, listed, table, unread, whole};
 use crate::pipeline::sinks::{Source, Target};
@@ -45,7 +45,7 @@ impl Ingest<'_> {
     /// # Errors
     /// [`Stop::Poison`]: it holds no documents; [`Stop::Later`]: it can be tried again, from its beginning.
     pub fn object(&self, target: &Target, notice: &Notice, deadline: Deadline) -> Result<Report, Stop> {
-        let object = Object::at(&notice.bucket, &notice.key).map_err(Stop::Poison)?;
+        let object = S3Location::new(&notice.bucket, &notice.key).map_err(Stop::Poison)?;
         let form = Form::of(&notice.key).map_err(Stop::Poison)?;
         let mut etag = notice.etag.clone();
         for _ in 0..ATTEMPTS {
@@ -69,14 +69,14 @@ impl Ingest<'_> {
     fn version(
         &self,
         target: &Target,
-        object: &Object,
+        object: &S3Location,
         form: Form,
         notice: &Notice,
         etag: Option<String>,
         deadline: Deadline,
     ) -> Result<Option<Report>, Stop> {
         let region = notice.region.as_deref();
-        let (version, first) = Version::open(object, etag.as_deref(), region, deadline).map_err(Stop::Later)?;
+        let (version, first) = ObjectVersion::open(object, etag.as_deref(), region, deadline).map_err(Stop::Later)?;
         let source = Source::Object {
             bucket: notice.bucket.clone(),
             key: notice.key.clone(),
@@ -95,19 +95,19 @@ impl Ingest<'_> {
 
     fn documents(
         &self,
-        object: &Object,
+        object: &S3Location,
         form: Form,
-        version: &Version,
+        version: &ObjectVersion,
         first: Bytes,
         deadline: Deadline,
     ) -> Result<Stream<'static>> {
-        let reader = Reader::new(version.clone(), first);
+        let reader = ObjectReader::new(version.clone(), first);
         match form {
             Form::Lines => Ok(lines(BufReader::with_capacity(BUFFER, reader))),
             Form::Table(delimiter) => Ok(table(reader, delimiter)),
             #[cfg(feature = "arrow")]
             Form::Columns => {
-                Ok(crate::pipeline::documents::columns(crate::aws::object_reader::Blocks::new(version.clone())))
+                Ok(crate::pipeline::documents::columns(crate::aws::object_reader::ObjectBlocks::new(version.clone())))
             }
             #[cfg(not(feature = "arrow"))]
             Form::Columns => Err(Error::invalid_value("name", "this build reads no Parquet")),
@@ -117,19 +117,25 @@ impl Ingest<'_> {
     }
 
     /// The segments of a recording.
-    fn said(&self, object: &Object, version: &Version, reader: Reader, deadline: Deadline) -> Result<Stream<'static>> {
-        if version.length() > MOST_BYTES {
-            let message = format!("has {} bytes, the limit of a recording is {MOST_BYTES}", version.length());
+    fn said(
+        &self,
+        object: &S3Location,
+        version: &ObjectVersion,
+        reader: ObjectReader,
+        deadline: Deadline,
+    ) -> Result<Stream<'static>> {
+        if version.length() > MAX_OBJECT_BYTES {
+            let message = format!("has {} bytes, the limit of a recording is {MAX_OBJECT_BYTES}", version.length());
             return Err(Error::new(ErrorKind::BodyTooLarge, message));
         }
         let mut audio = Vec::with_capacity(version.length() as usize);
-        reader.take(MOST_BYTES).read_to_end(&mut audio).map_err(unread)?;
+        reader.take(MAX_OBJECT_BYTES).read_to_end(&mut audio).map_err(unread)?;
         let segments = speech::documents(self.engine, &object.uri(), audio.into(), deadline)?;
         Ok(listed(segments.into_iter().map(Ok)))
     }
 }
 
-fn too_long(object: &Object, report: &Report) -> Error {
+fn too_long(object: &S3Location, report: &Report) -> Error {
     let (documents, points) = (report.documents, report.points);
     let message = format!(
         "{}: the time ran out after {documents} documents with {points} points; it begins again from the start the next time: \

@@ -1,6 +1,6 @@
 //! When there is no time for more.
 
-use crate::engine::FORWARD_TOKENS;
+use crate::engine::MAX_BATCH_TOKENS;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ const WRITES: u32 = 3;
 /// Bytes of the group that is the first to be measured.
 const FIRST_BYTES: usize = 2 << 10;
 /// Bytes of the texts of a forward pass, which nothing ends before its time; most tokens are as long as this says, or longer.
-const PASS_BYTES: usize = 4 * FORWARD_TOKENS;
+const PASS_BYTES: usize = 4 * MAX_BATCH_TOKENS;
 /// Bytes below which a group's time says little about more of them.
 const LEAST_BYTES: usize = 1 << 10;
 
@@ -39,7 +39,7 @@ struct Taken {
 impl Pace {
     pub fn new(deadline: Deadline) -> Self {
         let taken = Mutex::new(Taken { byte: LATELY.load(Ordering::Relaxed), ..Taken::default() });
-        Self { deadline, least: deadline.left(10 * MOST_LEAST) / 10, taken }
+        Self { deadline, least: deadline.remaining(10 * MOST_LEAST) / 10, taken }
     }
 
     fn taken(&self) -> Taken {

@@ -1,7 +1,7 @@
 //! URLs of sinks.
 
-use crate::config::Secret;
 use percent_encoding::percent_decode_str;
+use tealight_core::Secret;
 use tealight_core::{Error, Result, truncate_for_display};
 
 /// `SCHEME://USER:PASSWORD@HOST:PORT/PATH?NAME=VALUE`, with nothing encoded any more but the path.

@@ -1,14 +1,14 @@
 //! Requests of sinks over HTTP: who asks, which replies may pass, and what of a reply is said.
 
 use super::retry::{self, Miss};
-use crate::aws::Call;
-use crate::aws::s3::element;
-use crate::config::Secret;
-use crate::telemetry::trace::Origin;
+use crate::aws::AwsRequest;
+use crate::aws::s3::xml_element;
+use crate::telemetry::trace::TraceContext;
 use http::{HeaderMap, Method, Request, StatusCode};
 use serde_json::Value;
 use std::time::Duration;
 use tealight_core::Deadline;
+use tealight_core::Secret;
 use tealight_core::{Error, ErrorKind, Result};
 
 /// The largest reply that is read, in bytes.
@@ -98,8 +98,8 @@ impl Client {
         let typed = [("content-type", *content_type)];
         let headers = if content_type.is_empty() { &[][..] } else { &typed };
         if let Identity::Aws { service, region } = &self.identity {
-            let call = Call { service, region, method: method.clone(), url, headers, body };
-            let (parts, _) = call.signed()?.into_parts();
+            let call = AwsRequest { service, region, method: method.clone(), url, headers, body };
+            let (parts, _) = call.sign()?.into_parts();
             return Ok(Request::from_parts(parts, body));
         }
         let mut builder = Request::builder().method(method).uri(*url);
@@ -113,7 +113,7 @@ impl Client {
             builder = builder.header(*name, value);
         }
         let mut request = builder.body(*body).map_err(|e| refused(format!("its address is none: {e}")))?;
-        request.headers_mut().extend(Origin::current().headers());
+        request.headers_mut().extend(TraceContext::current().headers());
         Ok(request)
     }
 }
@@ -146,7 +146,7 @@ impl Reply {
         let code = header.or_else(|| {
             let json: Option<Value> = serde_json::from_str(&self.text).ok();
             let json = json.and_then(|v| v["__type"].as_str().or(v["code"].as_str()).map(String::from));
-            json.or_else(|| element(&self.text, "Code").map(String::from))
+            json.or_else(|| xml_element(&self.text, "Code").map(String::from))
         });
         // namespace#Code:documentation
         let code = code.unwrap_or_default();
@@ -188,8 +188,8 @@ fn said(text: &str) -> String {
         let at = |path: &&[&str]| path.iter().try_fold(&json, |value, name| value.get(name))?.as_str();
         return reason(PLACES.iter().find_map(at).unwrap_or_default()).into();
     }
-    if let Some(code) = element(text, "Code") {
-        return format!("{code} {}", element(text, "Message").unwrap_or_default()).trim().into();
+    if let Some(code) = xml_element(text, "Code") {
+        return format!("{code} {}", xml_element(text, "Message").unwrap_or_default()).trim().into();
     }
     // A page of some server in between, of which the first words tell most.
     text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(200).collect()

@@ -24,7 +24,6 @@ mod s3_vectors;
 
 use crate::aws::s3::is_bucket;
 use crate::aws::{endpoint, region};
-use crate::config::Secret;
 use crate::engine::Engine;
 use crate::pipeline::documents::Point;
 use crate::pipeline::format::{Encoding, Format};
@@ -35,6 +34,7 @@ use batch::{Batches, Form};
 use client::{Client, Identity};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tealight_core::Deadline;
+use tealight_core::Secret;
 use tealight_core::{Error, Result, truncate_for_display};
 
 /// Points of a request at most, and so points that a sink has not told of yet: enough to make round trips cheap, and few enough for
@@ -123,7 +123,7 @@ pub fn configured(engine: &Engine) -> Result<Option<Target>> {
 /// As of [`configured`].
 pub fn named(url: &str, engine: &Engine) -> Result<Target> {
     let config = &engine.config;
-    let key = match (&config.sink_key, &config.sink_secret) {
+    let key = match (&config.sink_key, &config.sink_secret_arn) {
         (Some(key), _) => Some(key.clone()),
         (None, Some(arn)) => {
             let unread = "the sink's key cannot be read from Secrets Manager";

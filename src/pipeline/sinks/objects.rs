@@ -5,7 +5,7 @@ use super::client::{Ask, Client, Identity, Reply};
 use super::retry::Miss;
 use super::{MOST_HELD, Sink, Source};
 use crate::aws::s3::PATH;
-use crate::aws::upload::{MOST_PARTS, PART_BYTES, Step, completion, error_code, upload_id};
+use crate::aws::upload::{MAX_PARTS, PART_BYTES, S3Operation, complete_upload_xml, error_code, upload_id};
 use crate::aws::{endpoint, region};
 use crate::pipeline::documents::Point;
 use crate::pipeline::format::{Format, Packer};
@@ -77,17 +77,17 @@ impl Upload {
         let id = match &self.id {
             Some(id) => id.clone(),
             None => {
-                let id = upload_id(&self.ask(&Step::Begin, b"", deadline)?.text)?;
+                let id = upload_id(&self.ask(&S3Operation::CreateMultipartUpload, b"", deadline)?.text)?;
                 self.id.insert(id).clone()
             }
         };
-        if self.etags.len() == MOST_PARTS {
+        if self.etags.len() == MAX_PARTS {
             return Err(self
                 .client
                 .named(Error::new(ErrorKind::BodyTooLarge, "an object has no more than 10,000 parts")));
         }
         let part = std::mem::take(&mut self.buffer);
-        let reply = self.ask(&Step::Part(&id, self.etags.len() + 1), &part, deadline)?;
+        let reply = self.ask(&S3Operation::UploadPart(&id, self.etags.len() + 1), &part, deadline)?;
         let etag = reply.headers.get("etag").and_then(|v| v.to_str().ok()).unwrap_or_default();
         self.etags.push(etag.into());
         self.sent += part.len();
@@ -95,8 +95,8 @@ impl Upload {
     }
 
     fn complete(&mut self, id: &str, deadline: Deadline) -> Result<()> {
-        let list = completion(&self.etags);
-        let reply = self.asked(&Step::Complete(id), &list, deadline)?;
+        let list = complete_upload_xml(&self.etags);
+        let reply = self.asked(&S3Operation::CompleteMultipartUpload(id), &list, deadline)?;
         // An answer that was lost is not given twice.
         if reply.status == 404 && self.is_there(deadline)? {
             return Ok(());
@@ -105,13 +105,13 @@ impl Upload {
     }
 
     fn is_there(&mut self, deadline: Deadline) -> Result<bool> {
-        let reply = self.asked(&Step::Head, b"", deadline)?;
+        let reply = self.asked(&S3Operation::HeadObject, b"", deadline)?;
         let header = |name: &str| reply.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
         let has_parts = header("etag").trim_matches('"').ends_with(&format!("-{}", self.etags.len()));
         Ok(reply.status.is_success() && has_parts && header("content-length") == self.sent.to_string())
     }
 
-    fn ask(&mut self, step: &Step, body: &[u8], deadline: Deadline) -> Result<Reply> {
+    fn ask(&mut self, step: &S3Operation, body: &[u8], deadline: Deadline) -> Result<Reply> {
         let reply = self.asked(step, body, deadline)?;
         self.checked(reply)
     }
@@ -127,7 +127,7 @@ impl Upload {
     }
 
     /// Asks, and asks again where the bucket is, if it is elsewhere.
-    fn asked(&mut self, step: &Step, body: &[u8], deadline: Deadline) -> Result<Reply> {
+    fn asked(&mut self, step: &S3Operation, body: &[u8], deadline: Deadline) -> Result<Reply> {
         let reply = self.asked_here(step, body, deadline)?;
         let elsewhere = reply.headers.get("x-amz-bucket-region").and_then(|v| v.to_str().ok()).map(String::from);
         match (elsewhere, &mut self.client.identity) {
@@ -139,7 +139,7 @@ impl Upload {
         }
     }
 
-    fn asked_here(&self, step: &Step, body: &[u8], deadline: Deadline) -> Result<Reply> {
+    fn asked_here(&self, step: &S3Operation, body: &[u8], deadline: Deadline) -> Result<Reply> {
         let url = self.url(step);
         let content_type = if body.is_empty() { "" } else { self.content_type };
         let ask = Ask { method: step.method(), url: &url, content_type, body };
@@ -149,7 +149,7 @@ impl Upload {
         })
     }
 
-    fn url(&self, step: &Step) -> String {
+    fn url(&self, step: &S3Operation) -> String {
         let region = match &self.client.identity {
             Identity::Aws { region, .. } => region,
             _ => "",
@@ -175,7 +175,7 @@ impl Sink for Upload {
         self.unpack();
         if self.id.is_none() && !self.buffer.is_empty() && self.buffer.len() < PART_BYTES {
             let body = std::mem::take(&mut self.buffer);
-            self.ask(&Step::Put, &body, deadline)?;
+            self.ask(&S3Operation::PutObject, &body, deadline)?;
         }
         if !self.buffer.is_empty() {
             self.part(deadline)?;
@@ -193,7 +193,7 @@ impl Sink for Upload {
 impl Drop for Upload {
     fn drop(&mut self) {
         if let Some(id) = self.id.take() {
-            let step = Step::Abort(&id);
+            let step = S3Operation::AbortMultipartUpload(&id);
             let ask = Ask { method: step.method(), url: &self.url(&step), content_type: "", body: b"" };
             if let Err(miss) = self.client.once(&ask, PARTING) {
                 let error = self.client.named(miss.error);

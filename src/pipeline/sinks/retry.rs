@@ -47,7 +47,7 @@ impl From<Error> for Miss {
 /// # Errors
 /// The last attempt's; [`ErrorKind::Timeout`] where there was time for none.
 pub(super) fn run<T>(deadline: Deadline, mut attempt: impl FnMut(Duration) -> Result<T, Miss>) -> Result<T> {
-    let end = Instant::now() + deadline.left(ALL);
+    let end = Instant::now() + deadline.remaining(ALL);
     let left = || end.saturating_duration_since(Instant::now());
     if left().is_zero() {
         return Err(Error::new(ErrorKind::Timeout, "there is no time left to write"));

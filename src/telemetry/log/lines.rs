@@ -21,14 +21,14 @@ const OTEL: &str = "otel.";
 
 /// Writes events as lines of JSON.
 #[derive(Debug)]
-pub(super) struct Lines {
+pub(super) struct JsonFormatter {
     /// What all lines say.
     common: Map<String, Value>,
     /// CloudWatch's name for the metrics, if there shall be any.
     namespace: Option<String>,
 }
 
-impl Lines {
+impl JsonFormatter {
     /// With what the environment says of the function.
     pub fn new(variable: &dyn Fn(&str) -> Option<String>) -> Self {
         let name = variable("AWS_LAMBDA_FUNCTION_NAME");
@@ -49,7 +49,7 @@ impl Lines {
     }
 }
 
-impl<S, N> FormatEvent<S, N> for Lines
+impl<S, N> FormatEvent<S, N> for JsonFormatter
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -69,14 +69,14 @@ where
         event.record(&mut Fields(&mut line));
         if let Some(namespace) = self.namespace.as_deref().filter(|_| event.metadata().name() == request::EVENT) {
             let ms = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-            embed(&mut line, namespace, ms);
+            write_emf(&mut line, namespace, ms);
         }
         writeln!(writer, "{}", Value::Object(line))
     }
 }
 
 /// Says which fields of a line are metrics, and by what they are told apart.
-fn embed(line: &mut Map<String, Value>, namespace: &str, ms: u64) {
+fn write_emf(line: &mut Map<String, Value>, namespace: &str, ms: u64) {
     line.insert("requests".into(), 1.into());
     line.insert("failures".into(), (line.contains_key("error") as u8).into());
     line.insert("cold_starts".into(), ((line.get("cold_start") == Some(&Value::Bool(true))) as u8).into());

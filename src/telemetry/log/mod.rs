@@ -4,9 +4,9 @@
 mod lines;
 mod request;
 
-pub use request::{Request, Written, add_loading, loading, take_loading};
+pub use request::{IngestSummary, RequestSummary, add_loading, loading, take_loading};
 
-use lines::Lines;
+use lines::JsonFormatter;
 use std::any::Any;
 use std::panic::PanicHookInfo;
 use tracing::level_filters::LevelFilter;
@@ -26,7 +26,7 @@ pub fn init<W: for<'a> MakeWriter<'a> + Send + Sync + 'static>(writer: W) {
     let given = variable("AWS_LAMBDA_LOG_LEVEL").or_else(|| variable("RUST_LOG"));
     let targets = Targets::new().with_target(OURS, given.map_or(LevelFilter::INFO, |text| level(&text)));
     let json = variable("AWS_LAMBDA_LOG_FORMAT").is_some_and(|f| f.eq_ignore_ascii_case("json"));
-    let lines = Lines::new(&variable);
+    let lines = JsonFormatter::new(&variable);
     let lines = match json || lines.has_metrics() {
         true => fmt::layer().fmt_fields(JsonFields::new()).event_format(lines).with_writer(writer).boxed(),
         false => fmt::layer().with_target(false).without_time().with_writer(writer).boxed(),

@@ -1,10 +1,9 @@
 //! The line of a request: what was asked of which model, what came of it, and where the time went.
 
-use crate::engine::Usage;
 use crate::telemetry::trace;
 use std::cell::Cell;
 use std::time::Duration;
-use tealight_core::ErrorKind;
+use tealight_core::{ErrorKind, Usage};
 
 /// The name of the event, by which [`super::lines`] knows it.
 pub(super) const EVENT: &str = "request";
@@ -49,7 +48,7 @@ pub fn take_loading() -> Duration {
 
 /// A request that is done, or was turned away.
 #[derive(Debug)]
-pub struct Request<'a> {
+pub struct RequestSummary<'a> {
     /// The path of its route.
     pub route: &'a str,
     /// The status of its reply.
@@ -70,7 +69,7 @@ pub struct Request<'a> {
     pub threads: usize,
 }
 
-impl Request<'_> {
+impl RequestSummary<'_> {
     /// Writes the line.
     pub fn write(&self) {
         let usage = self.usage.unwrap_or_default();
@@ -87,19 +86,19 @@ impl Request<'_> {
             tokenization_ms = some_ms(usage.tokenization),
             inference_ms = some_ms(usage.inference),
             tokens = some(usage.tokens),
-            written_tokens = some(usage.written),
-            audio_s = (!usage.audio.is_zero()).then_some(usage.audio.as_secs_f64()),
+            written_tokens = some(usage.completion_tokens),
+            audio_s = (!usage.audio_duration.is_zero()).then_some(usage.audio_duration.as_secs_f64()),
             isa = self.isa,
             threads = self.threads as u64,
             "request"
         );
-        trace::warmed();
+        trace::mark_warm();
     }
 }
 
 /// Documents of an event that are done.
 #[derive(Debug)]
-pub struct Written<'a> {
+pub struct IngestSummary<'a> {
     /// The model that made the vectors.
     pub model: &'a str,
     /// Documents whose points are written.
@@ -120,7 +119,7 @@ pub struct Written<'a> {
     pub threads: usize,
 }
 
-impl Written<'_> {
+impl IngestSummary<'_> {
     /// Writes the line.
     pub fn write(&self) {
         tracing::info!(
@@ -137,7 +136,7 @@ impl Written<'_> {
             threads = self.threads as u64,
             "documents written"
         );
-        trace::warmed();
+        trace::mark_warm();
     }
 }
 
