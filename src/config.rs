@@ -158,10 +158,10 @@ impl Config {
             download: flag("TEALIGHT_DOWNLOAD", false)?,
             threads: number("TEALIGHT_THREADS", threads, 1024)?,
             isa: match get("TEALIGHT_ISA") {
-                Some(name) => Isa::named(&name)?,
+                Some(name) => Isa::from_name(&name)?,
                 // A snapshot wakes up on other machines than the one that it was taken on.
-                None if get(INITIALIZATION).as_deref() == Some(SNAP_START) => Isa::common(),
-                None => Isa::best(),
+                None if get(INITIALIZATION).as_deref() == Some(SNAP_START) => Isa::lambda_baseline(),
+                None => Isa::detect(),
             },
             precision: precision(get("TEALIGHT_PRECISION").as_deref())?,
             pooling: get("TEALIGHT_POOLING").map(|name| pooling(&name)).transpose()?,

@@ -10,7 +10,7 @@ use std::path::Path;
 use tealight::config::Config;
 use tealight::engine::{Embed, EmbedInputs, Engine, Input, Truncation};
 use tealight_core::Deadline;
-use tealight_kernels::Cpu;
+use tealight_kernels::CpuContext;
 use tealight_kernels::Isa;
 use tealight_models::formats::weights::Precision;
 use tealight_models::tokenizer::Direction;
@@ -69,15 +69,15 @@ fn short_texts() -> Vec<String> {
 fn vectors_are_those_of_float32() {
     let (texts, expected): (Vec<String>, _) = (json("texts.json"), vectors());
     assert!(texts.len() >= 200 && texts.len() == expected.len());
-    for isa in sets().into_iter().filter(|isa| !matches!(isa.name(), "scalar" | "amx")) {
+    for isa in sets().into_iter().filter(|isa| !matches!(isa.as_str(), "scalar" | "amx")) {
         let found = embed(&engine(isa, 2), &texts);
         let cosines: Vec<f64> = found.iter().zip(&expected).map(|(a, b)| cosine(a, b)).collect();
         let mean = cosines.iter().sum::<f64>() / cosines.len() as f64;
         let (worst, min) = cosines.iter().enumerate().min_by(|a, b| a.1.total_cmp(b.1)).unwrap();
-        println!("{}: mean cosine {mean:.6}, min {min:.6} at text {worst}", isa.name());
-        let (least_mean, least) = if isa.name() == "avx2" { AVX2_COSINE } else { COSINE };
-        assert!(mean >= least_mean, "{}: mean cosine {mean}", isa.name());
-        assert!(*min >= least, "{}: cosine {min} of {:?}", isa.name(), texts[worst]);
+        println!("{}: mean cosine {mean:.6}, min {min:.6} at text {worst}", isa.as_str());
+        let (least_mean, least) = if isa.as_str() == "avx2" { AVX2_COSINE } else { COSINE };
+        assert!(mean >= least_mean, "{}: mean cosine {mean}", isa.as_str());
+        assert!(*min >= least, "{}: cosine {min} of {:?}", isa.as_str(), texts[worst]);
         for vector in &found {
             assert!((vector.iter().map(|v| v * v).sum::<f32>() - 1.0).abs() < 1e-5);
         }
@@ -87,7 +87,7 @@ fn vectors_are_those_of_float32() {
 #[test]
 fn tokens_are_those_of_the_python_package() {
     let (texts, expected): (Vec<String>, Vec<Vec<u32>>) = (json("texts.json"), json("tokens.json"));
-    let cpu = Cpu::new(Isa::best(), 1);
+    let cpu = CpuContext::new(Isa::detect(), 1);
     let model = Embedder::load(&cpu, &root().join("models/all-MiniLM-L6-v2.gguf"), Precision::Int8).unwrap();
     for (text, expected) in texts.iter().zip(expected) {
         let ids = model.tokenizer.surround(&model.tokenizer.ids(text).unwrap());
@@ -101,7 +101,7 @@ fn a_text_has_one_vector_whatever_its_company() {
     let all: Vec<String> = json("texts.json");
     for isa in sets() {
         // The portable set and emulated instructions are slow: fewer texts, and short ones.
-        let slow = matches!(isa.name(), "scalar" | "amx");
+        let slow = matches!(isa.as_str(), "scalar" | "amx");
         let texts: Vec<String> = match slow {
             true => all.iter().filter(|t| t.len() < 40).step_by(17).cloned().collect(),
             false => all.iter().step_by(3).cloned().collect(),
@@ -110,13 +110,13 @@ fn a_text_has_one_vector_whatever_its_company() {
         let two = engine(isa, 2);
         assert_eq!(embed(&two, &texts), whole, "2 threads");
         for (text, vector) in texts.iter().zip(&whole) {
-            assert_eq!(&embed(&two, std::slice::from_ref(text))[0], vector, "{} alone: {text:?}", isa.name());
+            assert_eq!(&embed(&two, std::slice::from_ref(text))[0], vector, "{} alone: {text:?}", isa.as_str());
         }
         let reversed: Vec<String> = texts.iter().rev().cloned().collect();
-        assert!(embed(&two, &reversed).iter().rev().eq(&whole), "{} reversed", isa.name());
+        assert!(embed(&two, &reversed).iter().rev().eq(&whole), "{} reversed", isa.as_str());
         let repeated: Vec<String> = texts.iter().flat_map(|t| vec![t.clone(); 3]).collect();
         for (three, vector) in embed(&two, &repeated).chunks(3).zip(&whole) {
-            assert!(three.iter().all(|v| v == vector), "{} repeated", isa.name());
+            assert!(three.iter().all(|v| v == vector), "{} repeated", isa.as_str());
         }
     }
 }
@@ -124,16 +124,16 @@ fn a_text_has_one_vector_whatever_its_company() {
 /// The same bits on every set and every machine, but for AVX2, whose codes are coarser.
 #[test]
 fn instruction_sets_agree_to_the_bit() {
-    for isa in sets().into_iter().filter(|isa| isa.name() != "avx2") {
+    for isa in sets().into_iter().filter(|isa| isa.as_str() != "avx2") {
         let vectors = embed(&engine(isa, 1), &short_texts()).concat();
         let bytes: Vec<u8> = vectors.iter().flat_map(|x| x.to_le_bytes()).collect();
-        assert_eq!(format!("{:x}", Sha256::digest(bytes)), BITS, "{}", isa.name());
+        assert_eq!(format!("{:x}", Sha256::digest(bytes)), BITS, "{}", isa.as_str());
     }
 }
 
 #[test]
 fn token_ids_give_the_vector_of_their_text() {
-    let engine = engine(Isa::best(), 1);
+    let engine = engine(Isa::detect(), 1);
     let loaded = engine.preload().unwrap();
     let ids = loaded.model.tokenizer.ids("hello world").unwrap();
     let complete = loaded.model.tokenizer.surround(&ids);

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use tealight::ErrorKind;
 use tealight_index::{Builder, Document, Filter, Found, Index, Metric, Precision, Search};
-use tealight_kernels::Cpu;
+use tealight_kernels::CpuContext;
 use tealight_kernels::Isa;
 
 /// The least share of what the exact search finds that a graph finds, of vectors in clusters; and by products of vectors that are not of
@@ -37,7 +37,7 @@ fn document(id: usize) -> Document {
 fn built(path: &Path, rows: &[f32], metric: Metric) -> Index {
     let mut builder = Builder::new(None, D, metric, Precision::Int8).unwrap();
     rows.chunks_exact(D).enumerate().for_each(|(i, row)| builder.add(&document(i), row).unwrap());
-    builder.link(&Cpu::new(Isa::best(), 2)).unwrap();
+    builder.link(&CpuContext::new(Isa::detect(), 2)).unwrap();
     builder.write(path).unwrap();
     Index::open(path).unwrap()
 }
@@ -46,7 +46,7 @@ fn by(vector: &[f32], count: usize) -> Search<'_> {
     Search { vector: Some(vector), count, ..Search::default() }
 }
 
-fn exactly(search: &Search, index: &Index, cpu: &Cpu) -> Vec<Found> {
+fn exactly(search: &Search, index: &Index, cpu: &CpuContext) -> Vec<Found> {
     index.search(cpu, &Search { exact: true, ..search.clone() }).unwrap()
 }
 
@@ -58,7 +58,7 @@ fn common(hits: &[Found], expected: &[Found]) -> usize {
 #[test]
 fn a_graph_finds_nearly_what_the_exact_search_finds() {
     let folder = tempfile::tempdir().unwrap();
-    let (rows, queries, cpu) = (clustered(20_000, 2), clustered(50, 3), Cpu::new(Isa::best(), 2));
+    let (rows, queries, cpu) = (clustered(20_000, 2), clustered(50, 3), CpuContext::new(Isa::detect(), 2));
     for metric in [Metric::Cosine, Metric::Dot, Metric::L2] {
         let index = built(&folder.path().join("a.tlx"), &rows, metric);
         assert!(index.has_graph());
@@ -71,7 +71,7 @@ fn a_graph_finds_nearly_what_the_exact_search_finds() {
                 assert_eq!(hits.len(), count);
                 assert!(hits.is_sorted_by(|a, b| (b.score, a.row) < (a.score, b.row)));
                 assert!(hits.iter().all(|hit| filter.as_ref().is_none_or(|f| f.takes(&hit.document.metadata))));
-                assert_eq!(index.search(&Cpu::new(Isa::Scalar, 1), &search).unwrap(), hits);
+                assert_eq!(index.search(&CpuContext::new(Isa::Scalar, 1), &search).unwrap(), hits);
                 found += common(&hits, &expected);
                 all += count;
                 same += usize::from(hits == expected);
@@ -86,7 +86,7 @@ fn a_graph_finds_nearly_what_the_exact_search_finds() {
 #[test]
 fn what_a_graph_cannot_find_is_searched_exactly() {
     let folder = tempfile::tempdir().unwrap();
-    let (rows, cpu) = (clustered(5000, 4), Cpu::new(Isa::best(), 1));
+    let (rows, cpu) = (clustered(5000, 4), CpuContext::new(Isa::detect(), 1));
     let index = built(&folder.path().join("a.tlx"), &rows, Metric::Cosine);
     let query = &clustered(1, 5)[..D];
     for filter in [json!({"number": 4321}), json!({"number": {"$lt": 7}}), json!({"number": -1})] {
@@ -111,7 +111,7 @@ fn searches_beside_each_other_find_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let index = built(&folder.path().join("a.tlx"), &clustered(3000, 6), Metric::Cosine);
     let query = &clustered(1, 7)[..D];
-    let search = || index.search(&Cpu::new(Isa::best(), 1), &by(query, 5)).unwrap();
+    let search = || index.search(&CpuContext::new(Isa::detect(), 1), &by(query, 5)).unwrap();
     let expected = search();
     std::thread::scope(|scope| {
         let all: Vec<_> = (0..300).map(|_| scope.spawn(search)).collect();
@@ -144,7 +144,7 @@ fn summed(mut file: Vec<u8>) -> Vec<u8> {
 #[test]
 fn a_damaged_graph_is_refused_or_leads_to_rows() {
     let folder = tempfile::tempdir().unwrap();
-    let (path, cpu) = (folder.path().join("a.tlx"), Cpu::new(Isa::best(), 1));
+    let (path, cpu) = (folder.path().join("a.tlx"), CpuContext::new(Isa::detect(), 1));
     let query = &clustered(1, 9)[..D];
     let expected = built(&path, &clustered(1000, 8), Metric::Cosine).search(&cpu, &by(query, 5)).unwrap();
     let whole = std::fs::read(&path).unwrap();

@@ -12,7 +12,7 @@ use std::process::{Command, Output};
 use support::server::Server;
 use tealight::{Error, ErrorKind};
 use tealight_index::{Builder, Document, Filter, Found, Index, MOST_LENGTH, Metric, Precision, Search};
-use tealight_kernels::Cpu;
+use tealight_kernels::CpuContext;
 use tealight_kernels::Isa;
 
 /// The least share of the true ten best that a search finds, of vectors of random numbers, which are the hardest.
@@ -72,9 +72,9 @@ fn a_search_finds_the_best_of_float64() {
                 let mut first: Option<Vec<Found>> = None;
                 for isa in Isa::available() {
                     for threads in [1, 3] {
-                        let hits = index.search(&Cpu::new(isa, threads), &by(&query, 10)).unwrap();
+                        let hits = index.search(&CpuContext::new(isa, threads), &by(&query, 10)).unwrap();
                         let same = first.get_or_insert_with(|| hits.clone());
-                        assert!(d == 1 || *same == hits, "{d} {metric:?} on {} x{threads}", isa.name());
+                        assert!(d == 1 || *same == hits, "{d} {metric:?} on {} x{threads}", isa.as_str());
                     }
                 }
                 let hits = first.unwrap();
@@ -107,10 +107,10 @@ fn signs_find_what_is_near() {
         // Near a row: what is asked of an index.
         let noise = random(d, 100 + seed);
         let query: Vec<f32> = rows[seed as usize * d..][..d].iter().zip(&noise).map(|(r, n)| r + 0.5 * n).collect();
-        let hits = index.search(&Cpu::new(Isa::best(), 2), &by(&query, 3)).unwrap();
+        let hits = index.search(&CpuContext::new(Isa::detect(), 2), &by(&query, 3)).unwrap();
         assert_eq!(hits[0].row, seed as usize);
         assert!((hits[0].score as f64 - truth(&rows, &query, d, Metric::Cosine)[0].0).abs() < SCORE_ERROR);
-        assert_eq!(index.search(&Cpu::new(Isa::Scalar, 1), &by(&query, 3)).unwrap(), hits);
+        assert_eq!(index.search(&CpuContext::new(Isa::Scalar, 1), &by(&query, 3)).unwrap(), hits);
     }
 }
 
@@ -138,10 +138,10 @@ fn signs_find_the_best_wherever_rows_lie() {
                     let of = &rows[seed as usize * 7 * d..][..d];
                     let query: Vec<f32> = of.iter().zip(&noise).map(|(r, n)| scale * (r + 0.5 * n)).collect();
                     let expected = truth(&rows, &query, d, metric);
-                    let hits = index.search(&Cpu::new(Isa::best(), 2), &by(&query, 10)).unwrap();
+                    let hits = index.search(&CpuContext::new(Isa::detect(), 2), &by(&query, 10)).unwrap();
                     for isa in Isa::available() {
-                        let same = index.search(&Cpu::new(isa, 1), &by(&query, 10)).unwrap();
-                        assert!(same == hits, "{d} {metric:?} on {}", isa.name());
+                        let same = index.search(&CpuContext::new(isa, 1), &by(&query, 10)).unwrap();
+                        assert!(same == hits, "{d} {metric:?} on {}", isa.as_str());
                     }
                     found += hits.iter().filter(|hit| expected.iter().any(|(_, row)| *row == hit.row)).count();
                 }
@@ -166,9 +166,9 @@ fn of_rows_with_the_same_signs_the_earlier_come_first() {
     let expected: Vec<usize> = (0..count).filter(|row| is_same(*row)).take(25).collect();
     for isa in Isa::available() {
         for threads in 1..4 {
-            let hits = index.search(&Cpu::new(isa, threads), &by(&same, 25)).unwrap();
+            let hits = index.search(&CpuContext::new(isa, threads), &by(&same, 25)).unwrap();
             let found: Vec<usize> = hits.iter().map(|hit| hit.row).collect();
-            assert_eq!(found, expected, "{} x{threads}", isa.name());
+            assert_eq!(found, expected, "{} x{threads}", isa.as_str());
         }
     }
 }
@@ -208,7 +208,7 @@ fn a_file_of_signs_does_not_depend_on_how_rows_came() {
 fn signs_of_few_rows_and_of_large_ones() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.tlx");
-    let cpu = Cpu::new(Isa::best(), 2);
+    let cpu = CpuContext::new(Isa::detect(), 2);
     let found = |rows: &[f32], metric: Metric, query: &[f32; 2]| -> Vec<usize> {
         let index = built(&path, rows, 2, metric, Precision::Binary);
         index.search(&cpu, &by(query, 5)).unwrap().iter().map(|hit| hit.row).collect()
@@ -226,7 +226,7 @@ fn the_longest_rows_are_found_by_the_longest_queries() {
     let folder = tempfile::tempdir().unwrap();
     let longest = MOST_LENGTH as f32;
     let rows = [longest, -longest, longest / 2.0, 0.0];
-    let cpu = Cpu::new(Isa::best(), 1);
+    let cpu = CpuContext::new(Isa::detect(), 1);
     for precision in [Precision::Int8, Precision::Int4, Precision::Binary] {
         for metric in [Metric::Cosine, Metric::Dot, Metric::L2] {
             let rows = if metric == Metric::Cosine { &rows[..3] } else { &rows };
@@ -246,7 +246,7 @@ fn filters_words_and_limits() {
     let (d, count) = (64, 1000);
     let rows = random(count * d, 9);
     let index = built(&folder.path().join("a.tlx"), &rows, d, Metric::Cosine, Precision::Int8);
-    let cpu = Cpu::new(Isa::best(), 2);
+    let cpu = CpuContext::new(Isa::detect(), 2);
     let query = random(d, 77);
     let all = index.search(&cpu, &by(&query, 1000)).unwrap();
     assert_eq!(all.len(), 1000);
@@ -308,7 +308,7 @@ fn what_an_index_cannot_hold_is_refused_by_document() {
     let path = folder.path().join("empty.tlx");
     Builder::new(None, 3, Metric::Cosine, Precision::Int8).unwrap().write(&path).unwrap();
     let index = Index::open(&path).unwrap();
-    assert!(index.search(&Cpu::new(Isa::best(), 2), &by(&[1.0, 0.0, 0.0], 5)).unwrap().is_empty());
+    assert!(index.search(&CpuContext::new(Isa::detect(), 2), &by(&[1.0, 0.0, 0.0], 5)).unwrap().is_empty());
 }
 
 #[test]
@@ -317,7 +317,7 @@ fn a_damaged_file_is_refused_or_gives_what_it_gave() {
     let (d, count) = (64, 300);
     let rows = random(count * d, 3);
     let path = folder.path().join("a.tlx");
-    let cpu = Cpu::new(Isa::best(), 1);
+    let cpu = CpuContext::new(Isa::detect(), 1);
     let query = random(d, 4);
     for precision in [Precision::Int8, Precision::Int4, Precision::Binary] {
         let expected = built(&path, &rows, d, Metric::Cosine, precision).search(&cpu, &by(&query, 5)).unwrap();
@@ -367,7 +367,7 @@ fn subnormal_numbers_are_numbers() {
         assert!(stored.iter().zip(rows).all(|(a, b)| (a - b).abs() <= 1e-45), "{stored:?}");
         for isa in Isa::available() {
             for query in [[5e16, 5e16], [3.6e-43, 1e-45]] {
-                let hits = index.search(&Cpu::new(isa, 1), &by(&query, 2)).unwrap();
+                let hits = index.search(&CpuContext::new(isa, 1), &by(&query, 2)).unwrap();
                 assert_eq!(hits.iter().map(|hit| hit.row).collect::<Vec<_>>(), [0, 1], "{query:?}");
             }
         }
@@ -379,7 +379,7 @@ fn no_score_is_less_than_another_zero() {
     let folder = tempfile::tempdir().unwrap();
     // Products that are nothing in float32, but for their sign.
     let index = built(&folder.path().join("a.tlx"), &[-1e-30, 1e-30, -1e-30], 1, Metric::Dot, Precision::Int8);
-    let hits = index.search(&Cpu::new(Isa::best(), 1), &by(&[1e-30], 3)).unwrap();
+    let hits = index.search(&CpuContext::new(Isa::detect(), 1), &by(&[1e-30], 3)).unwrap();
     assert_eq!(hits.iter().map(|h| (h.row, h.score.to_bits())).collect::<Vec<_>>(), [(0, 0), (1, 0), (2, 0)]);
 }
 
@@ -624,7 +624,7 @@ fn metadata_of_any_kind_come_back() {
     builder.add(&whole, &[1e-16, -3e16]).unwrap();
     builder.write(&path).unwrap();
     let index = Index::open(&path).unwrap();
-    let hits = index.search(&Cpu::new(Isa::best(), 1), &by(&[0.0, -1.0], 1)).unwrap();
+    let hits = index.search(&CpuContext::new(Isa::detect(), 1), &by(&[0.0, -1.0], 1)).unwrap();
     assert!(hits[0].document == whole && (hits[0].score / 3e16 - 1.0).abs() < 1e-3, "{}", hits[0].score);
     assert_eq!((index.model(), index.rows(), index.metric()), (Some("m"), 1, Metric::Dot));
 }

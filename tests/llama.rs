@@ -12,7 +12,7 @@ use tealight::engine::generate::{Answer, Finish, Generate, Piece, Prompt};
 use tealight::engine::{Embed, EmbedInputs, Engine, Input, Truncation};
 use tealight::{Error, ErrorKind};
 use tealight_core::Deadline;
-use tealight_kernels::Cpu;
+use tealight_kernels::CpuContext;
 use tealight_kernels::Isa;
 use tealight_models::families::llama::{self, Llama};
 use tealight_models::formats::gguf::Gguf;
@@ -59,7 +59,7 @@ fn cosine(a: &[f32], b: &[f64]) -> f64 {
 }
 
 fn sets() -> Vec<Isa> {
-    Isa::available().into_iter().filter(|isa| isa.name() != "scalar").collect()
+    Isa::available().into_iter().filter(|isa| isa.as_str() != "scalar").collect()
 }
 
 const MODELS: [&str; 4] = ["version-0.bin", "version-1.bin", "version-2.bin", "scaled"];
@@ -71,18 +71,18 @@ fn logits_are_those_of_the_equations() {
     let tokens = ids(&goldens["ids"]);
     for name in MODELS {
         for isa in sets() {
-            let cpu = Cpu::new(isa, 2);
+            let cpu = CpuContext::new(isa, 2);
             logits_are(&Llama::load(&cpu, &fixture(name)).unwrap(), &cpu, &tokens, &goldens[name], name);
         }
     }
 }
 
 /// The logits after the first, the second and the last token.
-fn logits_are(model: &Llama, cpu: &Cpu, tokens: &[u32], expected: &Value, name: &str) {
+fn logits_are(model: &Llama, cpu: &CpuContext, tokens: &[u32], expected: &Value, name: &str) {
     let logits = model.read(cpu, &mut model.start(tokens.len()), tokens, tokens.len(), || Ok(())).unwrap();
     let rows: Vec<&[f32]> = logits.chunks_exact(model.config.vocabulary).collect();
     assert_eq!(rows.len(), tokens.len());
-    let set = cpu.isa.name();
+    let set = cpu.isa.as_str();
     let least = if set == "avx2" { RANDOM_COSINE_AVX2 } else { RANDOM_COSINE };
     let expected = expected.as_array().unwrap();
     assert_eq!(expected.len(), 3);
@@ -150,7 +150,7 @@ fn weights_in_several_files_are_those_of_one() {
     }
     let index = folder.path().join("model.safetensors.index.json");
     std::fs::write(&index, json!({"metadata": {}, "weight_map": map}).to_string()).unwrap();
-    let cpu = Cpu::new(Isa::best(), 2);
+    let cpu = CpuContext::new(Isa::detect(), 2);
     let read =
         |path: &Path| Llama::load(&cpu, path).map(|m| m.read(&cpu, &mut m.start(3), &[1, 2, 3], 3, || Ok(())).unwrap());
     let expected = read(&fixture("scaled")).unwrap();
@@ -178,7 +178,7 @@ fn every_format_gives_the_logits_of_the_equations() {
     assert_eq!(formats.len(), 11);
     for (name, expected) in formats {
         for isa in sets() {
-            let cpu = Cpu::new(isa, 2);
+            let cpu = CpuContext::new(isa, 2);
             let model = Llama::load(&cpu, &folder.join(format!("{name}.gguf"))).unwrap();
             logits_are(&model, &cpu, &tokens, expected, name);
             // A file of Llama 3 begins texts with a token of its own, though it may not say so.
@@ -219,7 +219,7 @@ fn numbers_that_make_no_sense_are_refused() {
     ] {
         std::fs::write(&path, bytes).unwrap();
         let start = Instant::now();
-        let error = Llama::load(&Cpu::new(Isa::best(), 1), &path).unwrap_err();
+        let error = Llama::load(&CpuContext::new(Isa::detect(), 1), &path).unwrap_err();
         assert!(error.kind == ErrorKind::ModelLoad && error.message.contains(word), "{word}: {error:?}");
         assert!(start.elapsed() < Duration::from_secs(20), "{word}");
     }
@@ -230,7 +230,10 @@ fn numbers_that_make_no_sense_are_refused() {
     let good = std::fs::read_to_string(fixture("scaled").join("tokenizer.json")).unwrap();
     for bad in [good.replace("ByteLevel", "ByteLevem"), "{}".into(), good[..good.len() / 2].into()] {
         std::fs::write(folder.path().join("tokenizer.json"), bad).unwrap();
-        assert_eq!(Llama::load(&Cpu::new(Isa::best(), 1), folder.path()).unwrap_err().kind, ErrorKind::ModelLoad);
+        assert_eq!(
+            Llama::load(&CpuContext::new(Isa::detect(), 1), folder.path()).unwrap_err().kind,
+            ErrorKind::ModelLoad
+        );
     }
 }
 
@@ -240,7 +243,7 @@ fn parts_and_threads_change_no_bit() {
     let tokens: Vec<u32> = (0..60).map(|i| (i * 37 + 5) % 300).collect();
     for isa in sets() {
         let read = |threads: usize, cuts: &[usize]| {
-            let cpu = Cpu::new(isa, threads);
+            let cpu = CpuContext::new(isa, threads);
             let model = Llama::load(&cpu, &fixture("scaled")).unwrap();
             let (mut state, mut logits, mut from) = (model.start(0), vec![], 0);
             for to in cuts {
@@ -250,16 +253,16 @@ fn parts_and_threads_change_no_bit() {
             logits
         };
         let expected = read(1, &[60]);
-        assert!(read(2, &[60]) == expected, "{}", isa.name());
-        assert!(read(1, &[1, 2, 3, 20, 59, 60]) == expected, "{}", isa.name());
-        assert!(read(3, &(1..=60).collect::<Vec<_>>()) == expected, "{}", isa.name());
+        assert!(read(2, &[60]) == expected, "{}", isa.as_str());
+        assert!(read(1, &[1, 2, 3, 20, 59, 60]) == expected, "{}", isa.as_str());
+        assert!(read(3, &(1..=60).collect::<Vec<_>>()) == expected, "{}", isa.as_str());
     }
 }
 
 #[test]
 fn a_packed_model_is_the_same_model() {
     let folder = tempfile::tempdir().unwrap();
-    let (cpu, labels) = (Cpu::new(Isa::best(), 2), Labels::default());
+    let (cpu, labels) = (CpuContext::new(Isa::detect(), 2), Labels::default());
     for name in MODELS {
         let (path, again) = (folder.path().join("model.gguf"), folder.path().join("again.gguf"));
         for path in [&path, &again] {
@@ -281,7 +284,7 @@ fn a_packed_model_is_the_same_model() {
 
 #[test]
 fn tokens_are_those_of_llama2_c() {
-    let cpu = Cpu::new(Isa::best(), 1);
+    let cpu = CpuContext::new(Isa::detect(), 1);
     let tokens = Llama::load(&cpu, &fixture("version-0.bin")).unwrap().tokens;
     for pair in goldens()["tokens"].as_array().unwrap() {
         let (text, expected) = (pair[0].as_str().unwrap(), ids(&pair[1]));
@@ -299,7 +302,7 @@ fn damaged_files_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.bin");
     std::fs::copy(fixture("tokenizer.bin"), folder.path().join("tokenizer.bin")).unwrap();
-    let cpu = Cpu::new(Isa::best(), 1);
+    let cpu = CpuContext::new(Isa::detect(), 1);
     let refused = |bytes: &[u8], word: &str| {
         std::fs::write(&path, bytes).unwrap();
         let error = Llama::load(&cpu, &path).unwrap_err();
@@ -367,8 +370,8 @@ fn text(text: &str) -> Prompt {
 #[test]
 fn what_was_read_is_not_read_again() {
     let path = fixture("version-0.bin").display().to_string();
-    let fresh = |prompt: &str| write(&engine(&path, Isa::best()), text(prompt), |_| ()).unwrap();
-    let engine = engine(&path, Isa::best());
+    let fresh = |prompt: &str| write(&engine(&path, Isa::detect()), text(prompt), |_| ()).unwrap();
+    let engine = engine(&path, Isa::detect());
     let first = write(&engine, text("hello world"), |_| ()).unwrap();
     assert_eq!((first.cached_tokens, first.written_tokens, first.finish), (0, 24, Finish::Length));
     let again = write(&engine, text("hello world"), |_| ()).unwrap();
@@ -382,7 +385,7 @@ fn what_was_read_is_not_read_again() {
 /// Conversations that begin alike and go on differently are all kept.
 #[test]
 fn texts_with_one_beginning_do_not_drive_each_other_out() {
-    let engine = engine(&fixture("scaled").display().to_string(), Isa::best());
+    let engine = engine(&fixture("scaled").display().to_string(), Isa::detect());
     let prompt = |by: u32| (0..10).chain((0..40).map(|i| 50 + by + i)).collect::<Vec<u32>>();
     let ask = |by: u32| write(&engine, Prompt::Tokens(prompt(by)), |job| job.max_tokens = Some(4)).unwrap();
     assert_eq!(ask(0).cached_tokens, 0);
@@ -397,7 +400,7 @@ fn texts_with_one_beginning_do_not_drive_each_other_out() {
 /// Who hangs up while the prompt is read, or while nothing can be sent, ends the work all the same.
 #[test]
 fn nobody_who_waits_ends_the_work() {
-    let engine = engine(&fixture("scaled").display().to_string(), Isa::best());
+    let engine = engine(&fixture("scaled").display().to_string(), Isa::detect());
     for (prompt, most) in [((0..250).collect::<Vec<u32>>(), 1), (vec![1, 2, 3], 5)] {
         let asked = AtomicUsize::new(0);
         let alive = || match asked.fetch_add(1, Ordering::Relaxed) {
@@ -417,7 +420,7 @@ fn nobody_who_waits_ends_the_work() {
 #[test]
 fn limits_are_kept_and_named() {
     let path = fixture("version-0.bin").display().to_string();
-    let engine = engine(&path, Isa::best());
+    let engine = engine(&path, Isa::detect());
     let long = write(&engine, text(&"the ".repeat(100)), |_| ()).unwrap_err();
     assert!(long.kind == ErrorKind::TooLong && long.message.contains("64"), "{long:?}");
     let full = write(&engine, text("hello"), |job| job.max_tokens = None).unwrap();
@@ -444,7 +447,7 @@ fn limits_are_kept_and_named() {
 #[test]
 fn a_deadline_ends_a_text_and_loses_none() {
     let path = fixture("version-0.bin").display().to_string();
-    let engine = engine(&path, Isa::best());
+    let engine = engine(&path, Isa::detect());
     let run = |prompt: &str, deadline| write_before(&engine, text(prompt), deadline, |_| ());
     let whole = run("hello world", Deadline::NONE).unwrap();
     // Less than what sending a reply takes is left, so that one token is written.
@@ -489,7 +492,7 @@ fn the_command_line_writes() {
 #[test]
 fn echo_has_the_prompt_and_its_probabilities() {
     let path = fixture("version-0.bin").display().to_string();
-    let engine = engine(&path, Isa::best());
+    let engine = engine(&path, Isa::detect());
     let plain = write(&engine, text("hello world"), |job| job.top_logprobs = Some(3)).unwrap();
     assert!(plain.chances.len() == 24 && plain.chances.iter().all(|c| c.top.len() == 3 && c.log.is_some()));
     let echoed = write(&engine, text("hello world"), |job| {
@@ -506,7 +509,7 @@ fn echo_has_the_prompt_and_its_probabilities() {
 
 #[test]
 fn schemas_that_are_too_much_are_refused() {
-    let engine = engine(&fixture("scaled").display().to_string(), Isa::best());
+    let engine = engine(&fixture("scaled").display().to_string(), Isa::detect());
     let chain = |count: usize, link: &dyn Fn(Value) -> Value| {
         let next = |i: usize| link(json!({"$ref": format!("#/$defs/d{}", i + 1)}));
         let mut definitions: serde_json::Map<_, _> = (0..count).map(|i| (format!("d{i}"), next(i))).collect();
@@ -543,7 +546,7 @@ fn schemas_that_are_too_much_are_refused() {
 #[test]
 fn a_schema_is_kept_to_whatever_the_model_likes() {
     let path = fixture("scaled").display().to_string();
-    let engine = engine(&path, Isa::best());
+    let engine = engine(&path, Isa::detect());
     let schema = json!({"type": "object", "properties": {"age": {"type": "integer", "minimum": 0, "maximum": 99},
         "kind": {"enum": ["cat", "dog"]}}, "required": ["age", "kind"], "additionalProperties": false});
     for seed in 0..5 {
@@ -571,7 +574,7 @@ fn logits_of_a_real_model_are_those_of_the_equations() {
     let golden = json_of(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/llama/smollm2.json"));
     let tokens = ids(&golden["tokens"]);
     for isa in sets() {
-        let cpu = Cpu::new(isa, 2);
+        let cpu = CpuContext::new(isa, 2);
         let model = Llama::load(&cpu, &smollm2()).unwrap();
         assert_eq!(model.tokens.encode(golden["text"].as_str().unwrap()).unwrap(), tokens);
         let logits = model.read(&cpu, &mut model.start(0), &tokens, tokens.len(), || Ok(())).unwrap();
@@ -583,15 +586,15 @@ fn logits_of_a_real_model_are_those_of_the_equations() {
             firsts += usize::from(best(row) == ids.first().copied());
         }
         let root = (squares / count as f64).sqrt();
-        println!("smollm2 on {}: {root:.4}, {firsts} of {} first", isa.name(), tokens.len());
-        assert!(root < LOGITS_ERROR && firsts + 1 >= tokens.len(), "{}: {root} {firsts}", isa.name());
+        println!("smollm2 on {}: {root:.4}, {firsts} of {} first", isa.as_str(), tokens.len());
+        assert!(root < LOGITS_ERROR && firsts + 1 >= tokens.len(), "{}: {root} {firsts}", isa.as_str());
     }
 }
 
 #[test]
 #[ignore = "needs the weights that tests/run gets"]
 fn tokens_of_a_real_model() {
-    let tokens = Llama::load(&Cpu::new(Isa::best(), 1), &smollm2()).unwrap().tokens;
+    let tokens = Llama::load(&CpuContext::new(Isa::detect(), 1), &smollm2()).unwrap().tokens;
     let check = |tokens: &Tokens| {
         assert_eq!(tokens.encode("Hello world! 123").unwrap(), [19556, 905, 17, 216, 33, 34, 35]);
         assert_eq!(tokens.encode("<|im_start|>user\n").unwrap()[0], 1);

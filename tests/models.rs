@@ -9,7 +9,7 @@ use tealight::engine::{Embed, EmbedInputs, Engine, Input, Truncation};
 use tealight::{Error, ErrorKind};
 use tealight_core::Deadline;
 use tealight_core::mmap::map_file;
-use tealight_kernels::Cpu;
+use tealight_kernels::CpuContext;
 use tealight_kernels::Isa;
 use tealight_models::formats::gguf::{self, Gguf};
 use tealight_models::formats::weights::Precision;
@@ -42,8 +42,8 @@ fn expected() -> BTreeMap<String, Expected> {
     serde_json::from_slice(&std::fs::read(fixtures().join("expected.json")).unwrap()).unwrap()
 }
 
-fn cpu() -> Cpu {
-    Cpu::new(Isa::best(), 2)
+fn cpu() -> CpuContext {
+    CpuContext::new(Isa::detect(), 2)
 }
 
 fn load(path: &Path, precision: Precision) -> Result<Embedder, Error> {

@@ -15,7 +15,7 @@ use tealight::engine::speech::{Said, Transcribe};
 use tealight::{Error, ErrorKind};
 use tealight_audio::{Recording, Voices};
 use tealight_core::Deadline;
-use tealight_kernels::Cpu;
+use tealight_kernels::CpuContext;
 use tealight_kernels::Isa;
 use tealight_models::families::whisper::{self, FRAMES, Whisper, language_code};
 use tealight_models::pack::Labels;
@@ -163,7 +163,7 @@ fn voices_are_told_from_other_sounds() {
 fn voices_alone_are_transcribed_where_that_is_asked_for() {
     let all = wav(voices_among_other_sounds().into_iter());
     let options = Options { voices: Some(Voices::default()), ..greedy() };
-    let found = transcribe(&engine("whisper-tiny.en", Isa::best(), 2), all, options).unwrap().transcript;
+    let found = transcribe(&engine("whisper-tiny.en", Isa::detect(), 2), all, options).unwrap().transcript;
     println!("{:?}", found.segments.iter().map(|s| (s.start, s.end, &s.text)).collect::<Vec<_>>());
     assert_eq!(words(&found.text()).iter().filter(|w| *w == "americans").count(), 2, "{}", found.text());
     let outside = |s: &Segment| !((4.4..16.6).contains(&s.start) || (33.4..45.1).contains(&s.start));
@@ -187,7 +187,7 @@ fn greedy() -> Options {
 
 #[test]
 fn what_is_no_recording_is_refused_before_a_model_is_looked_for() {
-    let engine = engine("no-such-model", Isa::best(), 1);
+    let engine = engine("no-such-model", Isa::detect(), 1);
     let error = |bytes: &[u8]| transcribe(&engine, bytes.to_vec(), greedy()).unwrap_err();
     assert_eq!(error(b"").kind, ErrorKind::Empty);
     assert_eq!(error(b"a text").kind, ErrorKind::InvalidValue);
@@ -201,7 +201,7 @@ fn features_and_logits_are_those_of_the_equations() {
     let reference = json("reference.json");
     for (name, path) in models() {
         for isa in sets() {
-            let (cpu, what) = (Cpu::new(isa, 2), format!("{name} on {}", isa.name()));
+            let (cpu, what) = (CpuContext::new(isa, 2), format!("{name} on {}", isa.as_str()));
             let model = Whisper::load(&cpu, &path).unwrap();
             let frames = listener(audio("jfk.flac")).window(0, FRAMES).unwrap().frames;
             let features = model.features(&cpu, &frames).unwrap();
@@ -234,7 +234,7 @@ fn features_and_logits_are_those_of_the_equations() {
 #[test]
 #[ignore = "needs the weights that tests/run gets"]
 fn the_layout_of_large_models_is_read() {
-    let cpu = Cpu::new(Isa::best(), 2);
+    let cpu = CpuContext::new(Isa::detect(), 2);
     let model = Whisper::load(&cpu, &formats().join("large.bin")).unwrap();
     let config = &model.config;
     assert_eq!((config.bands, config.encoder_layers, config.decoder_layers, config.vocabulary), (128, 2, 1, 51_866));
@@ -258,8 +258,9 @@ fn the_layout_of_large_models_is_read() {
 #[test]
 #[ignore = "needs the weights that tests/run gets"]
 fn every_file_of_a_model_gives_its_text() {
-    let cpu = Cpu::new(Isa::best(), 2);
-    let run = |model: &str| transcribe(&engine(model, Isa::best(), 2), audio("jfk.flac"), greedy()).unwrap().transcript;
+    let cpu = CpuContext::new(Isa::detect(), 2);
+    let run =
+        |model: &str| transcribe(&engine(model, Isa::detect(), 2), audio("jfk.flac"), greedy()).unwrap().transcript;
     let expected = run("whisper-tiny.en");
     let reference = json("reference.json");
     let suppressed: BTreeSet<u32> = numbers(&reference["whisper-tiny.en"]["suppressed"]).into_iter().collect();
@@ -294,7 +295,7 @@ fn a_damaged_file_of_whisper_cpp_is_refused() {
     let path = folder.path().join("damaged.bin");
     let refused = |bytes: &[u8], word: &str| {
         std::fs::write(&path, bytes).unwrap();
-        let error = Whisper::load(&Cpu::new(Isa::best(), 1), &path).unwrap_err();
+        let error = Whisper::load(&CpuContext::new(Isa::detect(), 1), &path).unwrap_err();
         assert!(error.kind == ErrorKind::ModelLoad && error.message.contains(word), "{word}: {error:?}");
     };
     for length in [4, 20, 60, 5_000, 100_000, 1_000_000, bytes.len() - 7] {
@@ -317,7 +318,7 @@ fn prompts_have_the_tokens_of_their_tokenizer() {
     let others =
         ["", "it's we're I'd  THEY'LL", "a\n\n b\t c   ", "Größe 漢字かな 🎙️ café\u{301} ٣٤ ½", "x=1;  y<<=2 // ..."];
     for (name, path) in models() {
-        let model = Whisper::load(&Cpu::new(Isa::best(), 2), &path).unwrap();
+        let model = Whisper::load(&CpuContext::new(Isa::detect(), 2), &path).unwrap();
         let tokenizer = Tokenizer::from_json(&std::fs::read(path.join("tokenizer.json")).unwrap()).unwrap();
         for text in texts.lines().chain(others) {
             let expected = tokenizer.ids(&format!(" {}", text.trim())).unwrap();
@@ -336,7 +337,7 @@ fn prompts_and_windows_do_what_the_equations_do() {
     let speech = samples("jfk.flac");
     let repeated = wav(std::iter::repeat_n(speech, 4).flatten());
     for name in ["whisper-tiny.en", "whisper-base"] {
-        let engine = engine(name, Isa::best(), 2);
+        let engine = engine(name, Isa::detect(), 2);
         let run = |audio: Vec<u8>, prompt: Option<&str>| {
             let (prompt, progress) = (prompt.map(String::from), &mut |_: &[_], _, _| Ok(()));
             let options = Options { language: Some("en".into()), temperatures: vec![0.0], ..greedy() };
@@ -356,7 +357,7 @@ fn prompts_and_windows_do_what_the_equations_do() {
 
 /// Whether this machine has AVX2 and nothing after it.
 fn is_avx2() -> bool {
-    Isa::best().name() == "avx2"
+    Isa::detect().as_str() == "avx2"
 }
 
 fn words(text: &str) -> Vec<String> {
@@ -365,7 +366,7 @@ fn words(text: &str) -> Vec<String> {
 }
 
 fn sets() -> Vec<Isa> {
-    Isa::available().into_iter().filter(|isa| isa.name() != "scalar").collect()
+    Isa::available().into_iter().filter(|isa| isa.as_str() != "scalar").collect()
 }
 
 #[test]
@@ -377,7 +378,7 @@ fn the_text_is_that_of_float32() {
             let found = transcribe(&engine(model, isa, 2), audio("jfk.flac"), greedy()).unwrap().transcript;
             let segments = expected["segments"].as_array().unwrap();
             let text: String = segments.iter().map(|s| s["text"].as_str().unwrap()).collect();
-            let what = format!("{model} on {}", isa.name());
+            let what = format!("{model} on {}", isa.as_str());
             println!("{what}: {:?}", found.text());
             assert_eq!(words(&found.text()), words(&text), "{what}");
             assert_eq!(found.language, expected["language"].as_str().unwrap(), "{what}");
@@ -398,9 +399,9 @@ fn threads_and_sets_give_the_same_transcript() {
     let run = |isa, threads| {
         transcribe(&engine("whisper-tiny.en", isa, threads), audio("jfk.flac"), greedy()).unwrap().transcript
     };
-    let expected = run(Isa::best(), 1);
-    for isa in sets().into_iter().filter(|isa| isa.name() != "avx2") {
-        assert_eq!(run(isa, 2), expected, "{}", isa.name());
+    let expected = run(Isa::detect(), 1);
+    for isa in sets().into_iter().filter(|isa| isa.as_str() != "avx2") {
+        assert_eq!(run(isa, 2), expected, "{}", isa.as_str());
     }
 }
 
@@ -410,7 +411,8 @@ fn threads_and_sets_give_the_same_transcript() {
 fn words_are_where_float32_finds_them() {
     let goldens = json("transcripts.json");
     for (model, expected) in goldens.as_object().unwrap() {
-        let run = |options| transcribe(&engine(model, Isa::best(), 2), audio("jfk.flac"), options).unwrap().transcript;
+        let run =
+            |options| transcribe(&engine(model, Isa::detect(), 2), audio("jfk.flac"), options).unwrap().transcript;
         let found = run(Options { words: true, ..greedy() });
         assert_eq!(found.text(), run(greedy()).text());
         let segments = found.segments.iter().map(|s| (&s.words, s.start, s.end));
@@ -522,7 +524,7 @@ fn a_packed_model_hears_the_same_and_a_damaged_one_is_refused() {
     let source = hub_folder("whisper-tiny.en");
     let labels = Labels { name: Some("tiny".into()), ..Labels::default() };
     for path in [&path, &again] {
-        whisper::pack(&Cpu::new(Isa::best(), 2), &source, &labels, path).unwrap();
+        whisper::pack(&CpuContext::new(Isa::detect(), 2), &source, &labels, path).unwrap();
     }
     let bytes = std::fs::read(&path).unwrap();
     assert!(bytes == std::fs::read(&again).unwrap(), "equal input, equal bytes");
@@ -531,11 +533,11 @@ fn a_packed_model_hears_the_same_and_a_damaged_one_is_refused() {
         let progress = &mut |_: &[_], _, _| Ok(());
         let prompt = Some("Ask not.".to_string());
         let job = Transcribe { model: None, audio: audio("jfk.flac").into(), prompt, options: greedy(), progress };
-        engine(model, Isa::best(), 2).run(job, Deadline::NONE).unwrap().transcript
+        engine(model, Isa::detect(), 2).run(job, Deadline::NONE).unwrap().transcript
     };
     assert_eq!(run(&path.display().to_string()), run("whisper-tiny.en"));
     assert!(
-        whisper::pack(&Cpu::new(Isa::best(), 1), &path, &labels, &again)
+        whisper::pack(&CpuContext::new(Isa::detect(), 1), &path, &labels, &again)
             .unwrap_err()
             .message
             .contains("packed already")
@@ -543,7 +545,7 @@ fn a_packed_model_hears_the_same_and_a_damaged_one_is_refused() {
     let damaged = folder.path().join("damaged.gguf");
     let refused = |bytes: &[u8]| {
         std::fs::write(&damaged, bytes).unwrap();
-        let error = Whisper::load(&Cpu::new(Isa::best(), 1), &damaged).unwrap_err();
+        let error = Whisper::load(&CpuContext::new(Isa::detect(), 1), &damaged).unwrap_err();
         assert!(error.kind == ErrorKind::ModelLoad && error.message.contains("damaged.gguf"), "{error:?}");
     };
     for length in [1, 100, 5_000, bytes.len() / 2, bytes.len() - 200] {
@@ -566,7 +568,7 @@ fn a_damaged_folder_is_refused() {
     let source = hub_folder("whisper-tiny.en");
     let folder = tempfile::tempdir().unwrap();
     let refused = |what: &str, word: &str| {
-        let error = Whisper::load(&Cpu::new(Isa::best(), 1), folder.path()).unwrap_err();
+        let error = Whisper::load(&CpuContext::new(Isa::detect(), 1), folder.path()).unwrap_err();
         assert!(error.message.contains(word), "{what}: {error:?}");
     };
     refused("an empty folder", "config.json");
@@ -607,7 +609,7 @@ fn noise(count: usize, loudness: f32) -> impl Iterator<Item = f32> {
 #[test]
 #[ignore = "needs the weights that tests/run gets"]
 fn silence_has_no_text_and_nothing_loops() {
-    let engine = engine("whisper-tiny.en", Isa::best(), 2);
+    let engine = engine("whisper-tiny.en", Isa::detect(), 2);
     let tone = |hertz: f32| (0..8 * 16_000).map(move |i| 0.3 * (i as f32 * hertz * TAU / 16_000.0).sin());
     let chord = (0..20 * 16_000).map(|i| {
         let tone = |hertz: f32| (i as f32 * hertz * TAU / 16_000.0).sin();
@@ -637,7 +639,7 @@ fn a_long_recording_is_transcribed_window_by_window() {
     let speech = samples("jfk.flac");
     let length = 16.0 * speech.len() as f32 / 16_000.0;
     let repeated = wav(std::iter::repeat_n(speech, 16).flatten());
-    let engine = engine("whisper-tiny.en", Isa::best(), 2);
+    let engine = engine("whisper-tiny.en", Isa::detect(), 2);
     let (mut heard, mut last) = (vec![], 0.0);
     let job = Transcribe {
         model: None,
@@ -668,7 +670,7 @@ fn a_long_recording_is_transcribed_window_by_window() {
 #[test]
 #[ignore = "needs the weights that tests/run gets"]
 fn languages_tasks_and_beams() {
-    let base = engine("whisper-base", Isa::best(), 2);
+    let base = engine("whisper-base", Isa::detect(), 2);
     let run = |options: Options| transcribe(&base, audio("jfk.flac"), options);
     let wrong = run(Options { language: Some("xx".into()), ..greedy() }).unwrap_err();
     assert!(wrong.param.as_deref() == Some("language") && wrong.message.contains("de"), "{wrong:?}");
@@ -680,7 +682,7 @@ fn languages_tasks_and_beams() {
     let plain = run(greedy()).unwrap().transcript;
     let set = |t: &str| words(t).into_iter().collect::<BTreeSet<_>>();
     assert_eq!(set(&beams.text()), set(&plain.text()));
-    let english_only = engine("whisper-tiny.en", Isa::best(), 1);
+    let english_only = engine("whisper-tiny.en", Isa::detect(), 1);
     let error = transcribe(&english_only, audio("jfk.flac"), Options { language: Some("de".into()), ..greedy() });
     assert!(error.unwrap_err().message.contains("en only"));
     let error = transcribe(&english_only, audio("jfk.flac"), Options { task: Task::Translate, ..greedy() });

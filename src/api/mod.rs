@@ -148,7 +148,7 @@ impl Api {
         let model = named.or_else(|| usage.map(|_| self.engine.registry.default_name()));
         let loading = log::take_loading();
         let status = error.map_or(200, |kind| route.style.status(kind).as_u16());
-        let (isa, threads) = (self.engine.cpu.isa.name(), self.engine.cpu.threads());
+        let (isa, threads) = (self.engine.cpu.isa.as_str(), self.engine.cpu.threads());
         let (route, model) = (route.path, model.as_deref());
         log::RequestSummary { route, status, error, model, usage, total, loading, isa, threads }.write();
     }
@@ -157,7 +157,7 @@ impl Api {
     pub fn note(&self, info: RequestInfo, error: &Error) {
         let (total, status) = (info.at.elapsed(), info.style.status(error.kind).as_u16());
         self.metrics.count(info.route, total, Err(error.kind));
-        let (isa, threads) = (self.engine.cpu.isa.name(), self.engine.cpu.threads());
+        let (isa, threads) = (self.engine.cpu.isa.as_str(), self.engine.cpu.threads());
         let (route, error, loading) = (info.route, Some(error.kind), Duration::ZERO);
         log::RequestSummary { route, status, error, model: None, usage: None, total, loading, isa, threads }.write();
     }
@@ -233,7 +233,7 @@ impl Api {
         let compute = usage.tokenization + usage.inference;
         let ms = |d: Duration| d.as_millis().to_string();
         let values = [
-            ("x-compute-type", format!("cpu+{}", self.engine.cpu.isa.name())),
+            ("x-compute-type", format!("cpu+{}", self.engine.cpu.isa.as_str())),
             ("x-compute-time", ms(compute)),
             ("x-compute-characters", usage.characters.to_string()),
             ("x-compute-tokens", usage.tokens.to_string()),

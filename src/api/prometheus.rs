@@ -8,7 +8,7 @@ use tealight_core::Result;
 /// Answers `GET /metrics`.
 pub fn render(context: &RequestContext) -> Result<ApiResponse> {
     let mut text = context.metrics.text();
-    let (isa, threads) = (context.engine.cpu.isa.name(), context.engine.cpu.threads());
+    let (isa, threads) = (context.engine.cpu.isa.as_str(), context.engine.cpu.threads());
     let version = env!("CARGO_PKG_VERSION");
     let _ = writeln!(
         text,

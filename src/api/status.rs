@@ -98,8 +98,8 @@ pub fn render(context: &RequestContext) -> Result<ApiResponse> {
     });
     ApiResponse::json(&Status {
         version: env!("CARGO_PKG_VERSION"),
-        isa: engine.cpu.isa.name(),
-        isas: Isa::available().iter().map(|isa| isa.name()).collect(),
+        isa: engine.cpu.isa.as_str(),
+        isas: Isa::available().iter().map(|isa| isa.as_str()).collect(),
         threads: engine.cpu.threads(),
         uptime_s: now.saturating_sub(context.started),
         memory_bytes: resident(),

@@ -88,7 +88,7 @@ pub(super) fn embed(args: &BenchArgs) -> Result<()> {
     let threads = vec![(); engine.cpu.threads()];
     for shape in &args.shapes {
         // Before each shape: other users of the machine come and go.
-        let peak_gops = engine.cpu.map(&threads, |()| roofline::gops(engine.cpu.isa)).into_iter().sum();
+        let peak_gops = engine.cpu.par_map(&threads, |()| roofline::gops(engine.cpu.isa)).into_iter().sum();
         let row = measure(&engine, &loaded.model, shape, peak_gops)?;
         let text = match args.json {
             true => json_line(&row)?,
@@ -147,7 +147,7 @@ fn measure(engine: &Engine, model: &Embedder, shape: &Shape, peak_gops: f64) -> 
         batch: shape.batch,
         tokens: *shape.tokens.end(),
         threads: engine.cpu.threads(),
-        isa: engine.cpu.isa.name(),
+        isa: engine.cpu.isa.as_str(),
         ms_median: median * 1e3,
         ms_min: least * 1e3,
         tokens_per_s: tokens as f64 / median,
@@ -228,7 +228,7 @@ pub(super) fn transcribe(args: &TranscribeBenchArgs) -> Result<()> {
     times.sort_by(f64::total_cmp);
     let row = TranscribeRow {
         threads: engine.cpu.threads(),
-        isa: engine.cpu.isa.name(),
+        isa: engine.cpu.isa.as_str(),
         seconds: expected.duration,
         s_median: times[times.len() / 2],
         text: expected.text().trim().into(),
@@ -304,7 +304,7 @@ pub(super) fn generate(args: &GenerateBenchArgs) -> Result<()> {
     };
     let (prefill_tok_s, decode_tok_s) = (median(prefill), median(decode));
     let decode_gb_s = model.bytes() as f64 * decode_tok_s / 1e9;
-    let (threads, isa, memory_gb_s) = (cpu.threads(), cpu.isa.name(), roofline::bandwidth(cpu.threads()));
+    let (threads, isa, memory_gb_s) = (cpu.threads(), cpu.isa.as_str(), roofline::bandwidth(cpu.threads()));
     let row = GenerateRow { threads, isa, prefill_tok_s, decode_tok_s, decode_gb_s, memory_gb_s };
     let line = match args.json {
         true => json_line(&row)?,

@@ -119,7 +119,7 @@ pub(super) fn run(args: &IndexBenchArgs) -> Result<()> {
         PrecisionArg::Int4 => ("int4", d.next_multiple_of(8) / 2),
         PrecisionArg::Binary => ("binary", d.next_multiple_of(32) / 8),
     };
-    let (threads, isa, gb_s) = (engine.cpu.threads(), engine.cpu.isa.name(), (rows * bytes) as f64 / ms_median / 1e6);
+    let (threads, isa, gb_s) = (engine.cpu.threads(), engine.cpu.isa.as_str(), (rows * bytes) as f64 / ms_median / 1e6);
     let memory_gb_s = roofline::bandwidth(threads);
     let row = IndexRow {
         rows,

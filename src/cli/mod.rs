@@ -26,7 +26,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::SystemTime;
 use tealight_core::{Error, ErrorKind, Result};
-use tealight_kernels::Cpu;
+use tealight_kernels::CpuContext;
 use tealight_models::families::{llama, whisper};
 use tealight_models::pack::{Labels, pack};
 
@@ -227,7 +227,7 @@ fn pack_model(args: &PackArgs) -> Result<()> {
     let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e));
     let calibration = args.calibration.as_ref().map(read).transpose()?;
     let config = Config::from_env()?;
-    let cpu = Cpu::new(config.isa, config.threads);
+    let cpu = CpuContext::new(config.isa, config.threads);
     if whisper::is_whisper(&args.source) {
         whisper::pack(&cpu, &args.source, &labels, &args.output)?;
     } else if llama::is_llama(&args.source) {

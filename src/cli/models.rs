@@ -87,8 +87,8 @@ pub(super) fn info(engine: &Engine, as_json: bool) -> Result<()> {
     let (model, about) = (&loaded.model, &loaded.model.about);
     let facts: [(&str, serde_json::Value); 15] = [
         ("version", json!(env!("CARGO_PKG_VERSION"))),
-        ("isa", json!(engine.cpu.isa.name())),
-        ("isas", json!(Isa::available().iter().map(|isa| isa.name()).collect::<Vec<_>>())),
+        ("isa", json!(engine.cpu.isa.as_str())),
+        ("isas", json!(Isa::available().iter().map(|isa| isa.as_str()).collect::<Vec<_>>())),
         ("threads", json!(engine.cpu.threads())),
         ("model", json!(loaded.name)),
         ("path", json!(loaded.path)),

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use tealight_core::Deadline;
 use tealight_core::{Error, ErrorKind, Result, Usage, truncate_for_display};
-use tealight_kernels::Cpu;
+use tealight_kernels::CpuContext;
 use tealight_kernels::rowwise;
 use tealight_models::tokenizer::{Direction, MAX_CHARS_PER_TOKEN, Token};
 use tealight_models::{Batch, Embedder, shorten};
@@ -35,7 +35,7 @@ pub struct Engine {
     /// What the environment says.
     pub config: Arc<Config>,
     /// Instruction set and threads.
-    pub cpu: Cpu,
+    pub cpu: CpuContext,
     /// Models in memory.
     pub registry: Registry,
     /// Secrets that were read.
@@ -55,7 +55,7 @@ impl Engine {
     /// An engine for this configuration; loads nothing.
     pub fn new(config: Config) -> Result<Self> {
         let config = Arc::new(config);
-        let cpu = Cpu::new(config.isa, config.threads);
+        let cpu = CpuContext::new(config.isa, config.threads);
         let registry = Registry::new(config.clone(), cpu.clone());
         Ok(Self {
             config,
@@ -249,7 +249,7 @@ impl Job for Tokenize {
             check_characters(&text, loaded.model.max_tokens(), "inputs").map_err(|e| e.with_param("inputs"))?;
             loaded.model.tokenizer.tokens(&text, self.special)
         };
-        engine.cpu.map(&self.texts, tokens).into_iter().collect()
+        engine.cpu.par_map(&self.texts, tokens).into_iter().collect()
     }
 }
 
@@ -299,13 +299,13 @@ fn forward<R>(
     model: &Embedder,
     texts: &EmbedInputs,
     deadline: Deadline,
-    f: fn(&Embedder, &Cpu, &Batch) -> Result<Vec<R>>,
+    f: fn(&Embedder, &CpuContext, &Batch) -> Result<Vec<R>>,
 ) -> Result<(Vec<R>, Usage)> {
     let start = Instant::now();
     let prompt = prompt(model, texts.prompt.as_deref())?;
     deadline.check()?;
     let indexed: Vec<_> = texts.inputs.iter().enumerate().collect();
-    let ids = engine.cpu.map(&indexed, |(i, input)| token_ids(model, input, prompt, texts, texts.first_index + *i));
+    let ids = engine.cpu.par_map(&indexed, |(i, input)| token_ids(model, input, prompt, texts, texts.first_index + *i));
     let ids = ids.into_iter().collect::<Result<Vec<_>>>()?;
     let tokenized = Instant::now();
     let mut results = Vec::with_capacity(ids.len());

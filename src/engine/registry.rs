@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tealight_core::{Error, Result, truncate_for_display};
-use tealight_kernels::Cpu;
+use tealight_kernels::CpuContext;
 use tealight_models::Embedder;
 use tealight_models::families::llama::{Llama, is_llama};
 use tealight_models::families::whisper::{Whisper, is_whisper};
@@ -37,7 +37,7 @@ pub(super) struct Slots<M>(Mutex<BTreeMap<String, Slot<M>>>);
 #[derive(Debug)]
 pub struct Registry {
     pub(super) config: Arc<Config>,
-    cpu: Cpu,
+    cpu: CpuContext,
     pub(super) embedders: Slots<Embedder>,
     pub(super) speech: Slots<Whisper>,
     pub(super) text: Slots<Arc<Llama>>,
@@ -101,7 +101,7 @@ pub const OPENAI_SPEECH: &str = "whisper-1";
 
 impl Registry {
     /// An empty registry; nothing is loaded.
-    pub fn new(config: Arc<Config>, cpu: Cpu) -> Self {
+    pub fn new(config: Arc<Config>, cpu: CpuContext) -> Self {
         Self { config, cpu, embedders: Slots::default(), speech: Slots::default(), text: Slots::default() }
     }
 

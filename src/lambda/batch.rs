@@ -227,7 +227,7 @@ impl<'a> Worker<'a> {
         let Reply { documents, points, failures, .. } = outcome.reply;
         let (later, total) = (outcome.later.len(), self.begun.elapsed());
         let (engine, loading) = (self.ingest.engine, log::take_loading());
-        let (model, isa, threads) = (engine.registry.default_name(), engine.cpu.isa.name(), engine.cpu.threads());
+        let (model, isa, threads) = (engine.registry.default_name(), engine.cpu.isa.as_str(), engine.cpu.threads());
         log::IngestSummary { model: &model, documents, points, failures, later, total, loading, isa, threads }.write();
         outcome
     }

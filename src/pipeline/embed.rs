@@ -43,7 +43,7 @@ impl Job for EmbedDocuments {
         self.prompt = self.prompt.or_else(|| passage(&loaded.model));
         let cutter = Cutter::new(&loaded.model, self.chunking, self.prompt.as_deref())?;
         deadline.check()?;
-        let parts = engine.cpu.map(&self.documents, |document| cutter.parts(document, &loaded.name));
+        let parts = engine.cpu.par_map(&self.documents, |document| cutter.parts(document, &loaded.name));
         let texts = self.documents.iter().zip(&parts).flat_map(|(document, parts)| {
             let chunks = parts.as_ref().map_or(&[][..], |(_, chunks)| chunks);
             chunks.iter().map(|chunk| document.text[chunk.bytes.clone()].to_string())

@@ -25,7 +25,7 @@ thread_local! {
 /// AMX, emulated; `None` without AVX-512 VNNI, which its kernels need too.
 pub fn emulated() -> Option<Isa> {
     static HANDLER: Once = Once::new();
-    Isa::named("avx512vnni").ok()?;
+    Isa::from_name("avx512vnni").ok()?;
     HANDLER.call_once(install);
     // SAFETY: AVX-512 VNNI is there, and the handler stands in for AMX.
     Some(unsafe { Isa::emulated_amx() })

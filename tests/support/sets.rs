@@ -9,7 +9,7 @@ use tealight_kernels::Isa;
 pub fn sets() -> Vec<Isa> {
     let available = Isa::available();
     #[cfg(target_arch = "x86_64")]
-    if Isa::named("amx").is_err() {
+    if Isa::from_name("amx").is_err() {
         return available.into_iter().chain(amx::emulated()).collect();
     }
     available

@@ -241,13 +241,13 @@ impl From<candle_core::Error> for Error {
 #[cfg(feature = "kernels")]
 impl From<tealight_kernels::Error> for Error {
     fn from(error: tealight_kernels::Error) -> Self {
-        use tealight_kernels::Error as Refused;
+        use tealight_kernels::Error as KernelError;
         let message = error.to_string();
         match error {
-            Refused::Matrix(_) => Self::invalid_model(message),
-            Refused::Isa(_) => Self::invalid_value("TEALIGHT_ISA", message),
-            Refused::Graph(_) => Self::new(ErrorKind::IndexLoad, message),
-            Refused::GraphLibrary(_) => Self::internal(message),
+            KernelError::InvalidMatrix(_) => Self::invalid_model(message),
+            KernelError::UnsupportedIsa(_) => Self::invalid_value("TEALIGHT_ISA", message),
+            KernelError::InvalidGraph(_) => Self::new(ErrorKind::IndexLoad, message),
+            KernelError::GraphLibrary(_) => Self::internal(message),
         }
     }
 }

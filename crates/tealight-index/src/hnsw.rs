@@ -6,7 +6,7 @@ use super::file::Part;
 use super::top_k::Hit;
 use super::{Builder, Index};
 use tealight_core::{Error, ErrorKind, Result};
-use tealight_kernels::Cpu;
+use tealight_kernels::CpuContext;
 use tealight_kernels::Isa;
 
 #[cfg(feature = "graph")]
@@ -41,7 +41,7 @@ mod without {
         ///
         /// # Errors
         /// This is a build without the feature `graph`.
-        pub fn link(&mut self, _cpu: &Cpu) -> Result<()> {
+        pub fn link(&mut self, _cpu: &CpuContext) -> Result<()> {
             Err(Error::new(ErrorKind::InvalidValue, "graphs are not in this tealight: build it with --features graph"))
         }
     }
@@ -156,7 +156,7 @@ mod with {
         ///
         /// # Errors
         /// There is not enough memory.
-        pub fn link(&mut self, cpu: &Cpu) -> Result<()> {
+        pub fn link(&mut self, cpu: &CpuContext) -> Result<()> {
             let (rows, d) = (self.rows(), self.dimension);
             if rows == 0 {
                 return Ok(());
@@ -171,7 +171,7 @@ mod with {
             };
             // Threads take every so many-th row each, so that none is behind in a part of its own.
             let shares: Vec<_> = (0..cpu.threads()).map(|first| (first..rows).step_by(cpu.threads())).collect();
-            let added = cpu.map(&shares, |share| share.clone().try_for_each(add));
+            let added = cpu.par_map(&shares, |share| share.clone().try_for_each(add));
             added.into_iter().collect::<tealight_kernels::Result<Vec<()>>>()?;
             let mut bytes = step.to_le_bytes().to_vec();
             bytes.resize(HEAD, 0);

@@ -22,7 +22,7 @@ use serde_json::{Map, Value};
 use std::ops::Range;
 use std::path::Path;
 use tealight_core::{Error, ErrorKind, Result};
-use tealight_kernels::Cpu;
+use tealight_kernels::CpuContext;
 use tealight_kernels::scoring::{self, Group, HALVES, ROWS, STEP, STEP4, Terms, Terms4};
 use tealight_kernels::{Isa, binary as sign_scan, rowwise};
 use top_k::{Best, Hit};
@@ -225,7 +225,7 @@ impl Index {
     /// # Errors
     /// Neither a vector nor words are given, the vector does not fit the index, the count is 0 or beyond [`MOST`]; or the file is
     /// damaged.
-    pub fn search(&self, cpu: &Cpu, search: &Search) -> Result<Vec<Found>> {
+    pub fn search(&self, cpu: &CpuContext, search: &Search) -> Result<Vec<Found>> {
         if search.count == 0 || search.count > MOST {
             return Err(Error::invalid_value("k", format!("k is {}, it must be 1 to {MOST}", search.count)));
         }
@@ -262,7 +262,7 @@ impl Index {
     /// The best rows by a vector, scored in float.
     fn nearest(
         &self,
-        cpu: &Cpu,
+        cpu: &CpuContext,
         vector: &[f32],
         count: usize,
         exact: bool,
@@ -284,7 +284,7 @@ impl Index {
         let hits = match self.precision() {
             Precision::Int8 => {
                 let codes = scoring::Query::new(cpu.isa, &query);
-                cpu.map(&parts, |part| {
+                cpu.par_map(&parts, |part| {
                     Self::scanned(part, candidates, takes, |rows, scores| {
                         let (rows, terms) = self.blocks(Part::INT8, rows, self.groups())?;
                         scoring::scores(cpu.isa, &codes, rows, terms, true, scores);
@@ -294,7 +294,7 @@ impl Index {
             }
             Precision::Int4 => {
                 let codes = scoring::Query4::new(&query);
-                cpu.map(&parts, |part| {
+                cpu.par_map(&parts, |part| {
                     Self::scanned(part, candidates, takes, |rows, scores| {
                         let (rows, terms) = self.blocks(Part::INT4, rows, self.groups4())?;
                         scoring::scores4(cpu.isa, &codes, rows, terms, scores);
@@ -305,7 +305,7 @@ impl Index {
             Precision::Binary => {
                 let mean = self.file.values(Part::Mean, 0..self.dimension())?;
                 let tables = binary::query(&query, mean, self.metric());
-                cpu.map(&parts, |part| {
+                cpu.par_map(&parts, |part| {
                     Self::scanned(part, candidates, takes, |rows, scores| {
                         let (rows, terms) = self.blocks(Part::BINARY, rows, self.sign_groups())?;
                         sign_scan::scores(cpu.isa, &tables, rows, terms, scores);

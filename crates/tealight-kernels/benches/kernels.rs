@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::time::Instant;
-use tealight_kernels::attention::{Head, Rows, float, int8 as attention8};
-use tealight_kernels::int8::{Packed, Then, gemm};
-use tealight_kernels::quantize::Codes;
+use tealight_kernels::attention::{HeadSlice, Qkv, float, int8 as attention8};
+use tealight_kernels::int8::{Epilogue, PackedRhs, gemm};
+use tealight_kernels::quantize::QuantizedRows;
 use tealight_kernels::scoring::{self, Terms};
 use tealight_kernels::{Isa, binary, int4, roofline, rowwise};
 
@@ -77,8 +77,8 @@ fn row(what: &str, seconds: f64) {
 
 /// Products of all-MiniLM-L6-v2, in groups as its packed file has them.
 fn int8(isa: Isa, peak: f64) {
-    use Then::{Add, Gelu, Store};
-    for (m, k, n, group, then) in [
+    use Epilogue::{Add, Gelu, Store};
+    for (m, k, n, group, epilogue) in [
         (128, 384, 1536, 192, Store),
         (128, 384, 1536, 192, Gelu),
         (128, 384, 1152, 192, Store),
@@ -87,42 +87,43 @@ fn int8(isa: Isa, peak: f64) {
         (16, 384, 1536, 192, Gelu),
         (1, 384, 1536, 192, Gelu),
     ] {
-        let (w, x) = (Packed::of(&values(n * k, 1), &values(n, 2), &vec![1.0; k], group).unwrap(), values(m * k, 3));
-        let (mut codes, mut out) = (Codes::default(), vec![0.0; m * n]);
-        codes.of(isa, &x, &w);
-        gemm(isa, &codes, &w, 0..n, then, &mut out);
+        let (w, x) =
+            (PackedRhs::pack(&values(n * k, 1), &values(n, 2), &vec![1.0; k], group).unwrap(), values(m * k, 3));
+        let (mut codes, mut out) = (QuantizedRows::default(), vec![0.0; m * n]);
+        codes.quantize(isa, &x, &w.layout());
+        gemm(isa, &codes, &w, 0..n, epilogue, &mut out);
         // NEON's codes are shifted in memory, which the scalar kernel does not take.
-        if isa.name() != "neon" {
+        if isa.as_str() != "neon" {
             let mut expected = vec![0.0; m * n];
-            gemm(Isa::Scalar, &codes, &w, 0..n, then, &mut expected);
-            assert!(out == expected, "{}: another result than the scalar kernel's", isa.name());
+            gemm(Isa::Scalar, &codes, &w, 0..n, epilogue, &mut expected);
+            assert!(out == expected, "{}: another result than the scalar kernel's", isa.as_str());
         }
-        let seconds = time(|| gemm(isa, &codes, &w, 0..n, then, &mut out));
-        product_row(&format!("int8, groups of {group}, {then:?}"), [m, k, n], seconds, peak);
+        let seconds = time(|| gemm(isa, &codes, &w, 0..n, epilogue, &mut out));
+        product_row(&format!("int8, groups of {group}, {epilogue:?}"), [m, k, n], seconds, peak);
     }
 }
 
 /// Products of a small Llama: of a token, and of a prompt.
 fn int4(isa: Isa, peak: f64) {
     for (m, k, n) in [(1, 576, 1536), (1, 576, 49152), (128, 576, 1536)] {
-        let blocks: Vec<_> = values(n * k, 1).as_chunks().0.iter().map(int4::Block::of).collect();
-        let (w, x) = (int4::Packed::of(&blocks, &vec![0.0; n]).unwrap(), values(m * k, 3));
-        let (mut codes, mut out) = (Codes::default(), vec![0.0; m * n]);
-        codes.signed(isa, &x, &w);
+        let blocks: Vec<_> = values(n * k, 1).as_chunks().0.iter().map(int4::Q4Block::quantize).collect();
+        let (w, x) = (int4::PackedRhs::pack(&blocks, &vec![0.0; n]).unwrap(), values(m * k, 3));
+        let (mut codes, mut out) = (QuantizedRows::default(), vec![0.0; m * n]);
+        codes.quantize(isa, &x, &w.layout());
         let mut expected = vec![0.0; m * n];
-        int4::gemm(isa, &codes, &w, 0..n, Then::Store, &mut out);
-        int4::gemm(Isa::Scalar, &codes, &w, 0..n, Then::Store, &mut expected);
-        assert!(out == expected, "{}: another result than the scalar kernel's", isa.name());
-        let seconds = time(|| int4::gemm(isa, &codes, &w, 0..n, Then::Store, &mut out));
+        int4::gemm(isa, &codes, &w, 0..n, Epilogue::Store, &mut out);
+        int4::gemm(Isa::Scalar, &codes, &w, 0..n, Epilogue::Store, &mut expected);
+        assert!(out == expected, "{}: another result than the scalar kernel's", isa.as_str());
+        let seconds = time(|| int4::gemm(isa, &codes, &w, 0..n, Epilogue::Store, &mut out));
         let what = format!("int4, {:.0} GB/s of weights", w.bytes().len() as f64 / seconds / 1e9);
         product_row(&what, [m, k, n], seconds, peak);
     }
 }
 
 fn rows(isa: Isa) {
-    let w = Packed::of(&values(16 * 384, 1), &values(16, 2), &[1.0; 384], 192).unwrap();
-    let (x, norm, mut codes) = (values(128 * 384, 3), values(384, 4), Codes::default());
-    row("quantise 128 x 384", time(|| codes.of(isa, &x, &w)));
+    let w = PackedRhs::pack(&values(16 * 384, 1), &values(16, 2), &[1.0; 384], 192).unwrap();
+    let (x, norm, mut codes) = (values(128 * 384, 3), values(384, 4), QuantizedRows::default());
+    row("quantise 128 x 384", time(|| codes.quantize(isa, &x, &w.layout())));
     // From the same values each time: what they write would be other values to start from. The copy is counted.
     let mut out = x.clone();
     let mut of_copy = |operation: &dyn Fn(&mut [f32])| {
@@ -138,23 +139,23 @@ fn rows(isa: Isa) {
 /// 12 heads of 32 over a text.
 fn attention(isa: Isa, tokens: usize) {
     let (x, mut out) = (values(tokens * 1152, 5), vec![0.0; tokens * 384]);
-    let x = Rows { q: &x, k: &x[384..], v: &x[768..], stride: 1152 };
-    let head = |h: usize| Head { sequence: 0..tokens, queries: 0..tokens, at: 32 * h, width: 32 };
-    let mut scratch = attention8::Scratch::default();
+    let x = Qkv { q: &x, k: &x[384..], v: &x[768..], stride: 1152 };
+    let head = |h: usize| HeadSlice { sequence: 0..tokens, queries: 0..tokens, offset: 32 * h, head_dim: 32 };
+    let mut scratch = attention8::SdpaScratch::default();
     let int8 = time(|| {
-        (0..12).for_each(|h| attention8::attend(isa, x, &head(h), &mut scratch, &mut out[32 * h..], 384));
+        (0..12).for_each(|h| attention8::sdpa(isa, x, &head(h), &mut scratch, &mut out[32 * h..], 384));
     });
     row(&format!("attention in int8, {tokens} tokens"), int8);
-    let mut scratch = float::Scratch::default();
-    let float = time(|| (0..12).for_each(|h| float::attend(isa, x, &head(h), &mut scratch, &mut out[32 * h..], 384)));
+    let mut scratch = float::SdpaScratch::default();
+    let float = time(|| (0..12).for_each(|h| float::sdpa(isa, x, &head(h), &mut scratch, &mut out[32 * h..], 384)));
     row(&format!("attention in f32, {tokens} tokens"), float);
 }
 
 fn main() {
     let names: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    for isa in Isa::available().into_iter().filter(|isa| names.is_empty() || names.iter().any(|n| n == isa.name())) {
+    for isa in Isa::available().into_iter().filter(|isa| names.is_empty() || names.iter().any(|n| n == isa.as_str())) {
         let peak = roofline::gops(isa);
-        println!("\n{}: {peak:.0} GOP/s of int8 products in registers", isa.name());
+        println!("\n{}: {peak:.0} GOP/s of int8 products in registers", isa.as_str());
         int8(isa, peak);
         int4(isa, peak);
         rows(isa);

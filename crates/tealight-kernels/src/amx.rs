@@ -5,9 +5,9 @@
 #![allow(clippy::needless_range_loop)] // Indices are rows and columns of tiles.
 
 use super::Isa;
-use super::gemm::{PANEL, Target, Then, Weights, add_group, column};
-use super::int8::{Packed, STEP, check_codes};
-use super::quantize::{Codes, ROW_BLOCK};
+use super::gemm::{Epilogue, NR, OutputMatrix, RhsFormat, add_group, column};
+use super::int8::{K_ALIGN, PackedRhs, check_codes};
+use super::quantize::{MC, QuantizedRows};
 use super::simd::{Avx512, LANES, Simd};
 use std::arch::asm;
 use std::ops::Range;
@@ -19,7 +19,7 @@ pub(super) const FEWEST_ROWS: usize = 4;
 const TILE_ROWS: usize = 16;
 /// Panels of a block: two tiles of rows by two of columns use six tiles, and each that is loaded is used twice.
 const PANELS: usize = 2;
-const COLUMNS: usize = PANELS * PANEL;
+const COLUMNS: usize = PANELS * NR;
 
 /// Whether the CPU has AMX with int8 and the kernel lets this process use it.
 pub(super) fn permitted() -> bool {
@@ -76,23 +76,30 @@ static WHOLE_TILES: Configuration = Configuration {
     palette: 1,
     start_row: 0,
     reserved: [0; 14],
-    bytes_of_rows: [STEP as u16, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
+    bytes_of_rows: [K_ALIGN as u16, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
     rows: [TILE_ROWS as u8, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
 };
 
 /// Integer sums of a block.
 #[repr(C, align(64))]
-struct Sums([[i32; COLUMNS]; ROW_BLOCK]);
+struct Sums([[i32; COLUMNS]; MC]);
 
 /// Float sums of a block.
 #[repr(C, align(64))]
-struct Partial([[f32; COLUMNS]; ROW_BLOCK]);
+struct Partial([[f32; COLUMNS]; MC]);
 
 /// As [`int8::gemm`](super::int8::gemm), which has checked all sizes.
-pub(super) fn gemm(isa: Isa, x: &Codes, w: &Packed, columns: Range<usize>, then: Then, out: &mut [f32]) {
+pub(super) fn gemm(
+    isa: Isa,
+    x: &QuantizedRows,
+    w: &PackedRhs,
+    columns: Range<usize>,
+    epilogue: Epilogue,
+    out: &mut [f32],
+) {
     assert!(matches!(isa, Isa::Amx(_)));
     check_codes::<Avx512>(x);
-    let at = Target { out: out.as_mut_ptr(), stride: columns.len(), first: columns.start, then };
+    let at = OutputMatrix { out: out.as_mut_ptr(), stride: columns.len(), first: columns.start, epilogue };
     // SAFETY: the set vouches for AMX and for AVX-512; rows and columns are those that the caller checked.
     unsafe {
         asm!("ldtilecfg [{}]", in(reg) &WHOLE_TILES, options(nostack, readonly));
@@ -102,15 +109,15 @@ pub(super) fn gemm(isa: Isa, x: &Codes, w: &Packed, columns: Range<usize>, then:
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn tiles(x: &Codes, w: &Packed, columns: Range<usize>, at: Target) {
+unsafe fn tiles(x: &QuantizedRows, w: &PackedRhs, columns: Range<usize>, at: OutputMatrix) {
     let wide = columns.start + columns.len() / COLUMNS * COLUMNS;
-    let mut sums = [const { Sums([[0; COLUMNS]; ROW_BLOCK]) }; 2];
-    let mut partial = Partial([[0.0; COLUMNS]; ROW_BLOCK]);
+    let mut sums = [const { Sums([[0; COLUMNS]; MC]) }; 2];
+    let mut partial = Partial([[0.0; COLUMNS]; MC]);
     // SAFETY: blocks begin at rows of `x` and at columns before `wide`, of which each has two panels.
     unsafe {
         for column in (columns.start..wide).step_by(COLUMNS) {
-            let blocks = x.rows().div_ceil(ROW_BLOCK) * x.groups;
-            let place = |i: usize| Place { row: i / x.groups * ROW_BLOCK, column, group: i % x.groups };
+            let blocks = x.rows().div_ceil(MC) * x.groups;
+            let place = |i: usize| Place { row: i / x.groups * MC, column, group: i % x.groups };
             multiply(x, w, place(0), &mut sums[0]);
             for i in 0..blocks {
                 // The next block is begun first, so that tiles and vectors work at the same time.
@@ -120,8 +127,8 @@ unsafe fn tiles(x: &Codes, w: &Packed, columns: Range<usize>, at: Target) {
                 add(x, w, place(i), &sums[i % 2], &mut partial, at);
             }
         }
-        for c in (wide..columns.end).step_by(PANEL) {
-            column::<Avx512, Packed, 4, 1>(x, w, c, at);
+        for c in (wide..columns.end).step_by(NR) {
+            column::<Avx512, PackedRhs, 4, 1>(x, w, c, at);
         }
     }
 }
@@ -136,18 +143,18 @@ struct Place {
 
 /// The integer sums of a group, of 32 rows or, where no more are left, of 16.
 #[inline(always)]
-unsafe fn multiply(x: &Codes, w: &Packed, place: Place, sums: &mut Sums) {
+unsafe fn multiply(x: &QuantizedRows, w: &PackedRhs, place: Place, sums: &mut Sums) {
     let range = w.group_range(place.group);
     // SAFETY: memory for codes is whole blocks of rows; the caller has two panels.
     unsafe {
-        let codes = x.bytes.as_ptr().add(place.row * x.width + range.start);
+        let codes = x.bytes.as_ptr().add(place.row * x.padded_k + range.start);
         let first = w.weights(w.panel(place.column), place.group);
-        let second = w.weights(w.panel(place.column + PANEL), place.group);
-        let (steps, out) = (range.len() / STEP, sums.0.as_mut_ptr());
+        let second = w.weights(w.panel(place.column + NR), place.group);
+        let (steps, out) = (range.len() / K_ALIGN, sums.0.as_mut_ptr());
         if x.rows() - place.row > TILE_ROWS {
-            multiply_32(codes, x.width, first, second, steps, out.cast());
+            multiply_32(codes, x.padded_k, first, second, steps, out.cast());
         } else {
-            multiply_16(codes, x.width, first, second, steps, out.cast());
+            multiply_16(codes, x.padded_k, first, second, steps, out.cast());
         }
     }
 }
@@ -188,7 +195,7 @@ unsafe fn multiply_32(codes: *const u8, stride: usize, w0: *const u8, w1: *const
             a0 = inout(reg) codes => _,
             a1 = inout(reg) codes.add(TILE_ROWS * stride) => _,
             stride = in(reg) stride,
-            row = inout(reg) 4 * PANEL => _,
+            row = inout(reg) 4 * NR => _,
             steps = inout(reg) steps => _,
             out = in(reg) out,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
@@ -224,7 +231,7 @@ unsafe fn multiply_16(codes: *const u8, stride: usize, w0: *const u8, w1: *const
             w1 = inout(reg) w1 => _,
             a0 = inout(reg) codes => _,
             stride = in(reg) stride,
-            row = inout(reg) 4 * PANEL => _,
+            row = inout(reg) 4 * NR => _,
             steps = inout(reg) steps => _,
             out = in(reg) out,
             out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
@@ -235,23 +242,23 @@ unsafe fn multiply_16(codes: *const u8, stride: usize, w0: *const u8, w1: *const
 
 /// Scales the sums of a group, adds them to those of the groups before it, and puts the last where they belong.
 #[inline(always)]
-unsafe fn add(x: &Codes, w: &Packed, place: Place, sums: &Sums, partial: &mut Partial, at: Target) {
-    let rows = ROW_BLOCK.min(x.rows() - place.row);
+unsafe fn add(x: &QuantizedRows, w: &PackedRhs, place: Place, sums: &Sums, partial: &mut Partial, at: OutputMatrix) {
+    let rows = MC.min(x.rows() - place.row);
     // SAFETY: the caller has two panels and AVX-512; rows are those of `x`.
     unsafe {
         for j in 0..PANELS {
-            let column = place.column + j * PANEL;
+            let column = place.column + j * NR;
             let panel = w.panel(column);
-            let (scale, constant) = w.constants::<Avx512>(panel, place.group);
+            let (scale, constant) = w.scale_and_offset::<Avx512>(panel, place.group);
             let bias = w.bias::<Avx512>(panel);
             for r in 0..rows {
-                let terms = x.terms[(place.row + r) * x.groups + place.group];
+                let terms = x.row_scales[(place.row + r) * x.groups + place.group];
                 let before = partial.0[r].as_mut_ptr().add(j * LANES);
                 let y = if place.group == 0 { bias } else { Avx512::load(before) };
                 let sum = Avx512::int_load(sums.0[r].as_ptr().add(j * LANES));
                 let y = add_group(y, terms, sum, scale, constant);
                 match place.group + 1 == x.groups {
-                    true => at.put(place.row + r, column, y),
+                    true => at.store(place.row + r, column, y),
                     false => y.store(before),
                 }
             }
@@ -282,5 +289,5 @@ pub(super) fn peak(isa: Isa, repeats: usize) -> usize {
             options(nostack),
         );
     }
-    repeats * TILES * 2 * TILE_ROWS * PANEL * STEP
+    repeats * TILES * 2 * TILE_ROWS * NR * K_ALIGN
 }

@@ -4,11 +4,11 @@
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
     /// A matrix or vector has a shape or values that cannot be packed, or packed bytes that do not belong to its shape.
-    Matrix(String),
+    InvalidMatrix(String),
     /// The CPU lacks an instruction set, or none has this name.
-    Isa(String),
+    UnsupportedIsa(String),
     /// Bytes that hold no graph, or one that points outside of them.
-    Graph(String),
+    InvalidGraph(String),
     /// The graph library failed, usually for want of memory.
     GraphLibrary(String),
 }
@@ -16,9 +16,10 @@ pub enum Error {
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Matrix(message) | Self::Isa(message) | Self::Graph(message) | Self::GraphLibrary(message) => {
-                f.write_str(message)
-            }
+            Self::InvalidMatrix(message)
+            | Self::UnsupportedIsa(message)
+            | Self::InvalidGraph(message)
+            | Self::GraphLibrary(message) => f.write_str(message),
         }
     }
 }

@@ -4,16 +4,16 @@
 //! its float sums: `y = bias + sum over groups of (step scale sum + offset constant)`, in this order on every set.
 #![allow(clippy::needless_range_loop)] // Indices are rows and columns of tiles.
 
-use super::quantize::{Codes, Terms};
+use super::quantize::{QuantizedRows, RowScale};
 use super::simd::{LANES, Simd, Tile};
 use std::ops::Range;
 
 /// Outputs of a panel.
-pub const PANEL: usize = LANES;
+pub const NR: usize = LANES;
 
 /// What a product becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Then {
+pub enum Epilogue {
     /// The output.
     Store,
     /// The output, through the exact GELU.
@@ -22,12 +22,12 @@ pub enum Then {
     Add,
 }
 
-/// A packed matrix `[N, K]`: panels of [`PANEL`] outputs one after another.
+/// A packed matrix `[N, K]`: panels of [`NR`] outputs one after another.
 ///
 /// # Safety
-/// `panel` must point to `panel_bytes` bytes for each multiple of [`PANEL`] below N, and the other methods must read
+/// `panel` must point to `panel_bytes` bytes for each multiple of [`NR`] below N, and the other methods must read
 /// nothing else of it.
-pub(super) unsafe trait Weights {
+pub(super) unsafe trait RhsFormat {
     /// Codes of a row.
     fn width(&self) -> usize;
     /// Groups along K.
@@ -38,54 +38,54 @@ pub(super) unsafe trait Weights {
     /// The bias of a panel.
     unsafe fn bias<S: Simd>(&self, panel: *const u8) -> S;
     /// Scale and constant of a panel's group.
-    unsafe fn constants<S: Simd>(&self, panel: *const u8, g: usize) -> (S, S);
+    unsafe fn scale_and_offset<S: Simd>(&self, panel: *const u8, g: usize) -> (S, S);
     /// Integer sums of a group, for `MR` rows of `codes` and `NV` panels.
-    unsafe fn sums<S: Simd, const MR: usize, const NV: usize>(
+    unsafe fn accumulate_i32<S: Simd, const MR: usize, const NV: usize>(
         &self,
         codes: *const u8,
         panels: [*const u8; NV],
         g: usize,
-        ahead: &mut Ahead,
+        prefetch: &mut Prefetch,
     ) -> [[S::Int; NV]; MR];
 }
 
 /// Where a product goes.
 #[derive(Clone, Copy)]
-pub(super) struct Target {
+pub(super) struct OutputMatrix {
     pub out: *mut f32,
     pub stride: usize,
     /// The output that stands first in a row of `out`.
     pub first: usize,
-    pub then: Then,
+    pub epilogue: Epilogue,
 }
 
-impl Target {
+impl OutputMatrix {
     /// Puts a vector of one row, outputs `column..`.
     ///
     /// # Safety
     /// `out` has room for it; the CPU has the set.
     #[inline(always)]
-    pub(super) unsafe fn put<S: Simd>(self, row: usize, column: usize, y: S) {
+    pub(super) unsafe fn store<S: Simd>(self, row: usize, column: usize, y: S) {
         // SAFETY: the caller's.
         unsafe {
             let at = self.out.add(row * self.stride + column - self.first);
-            match self.then {
-                Then::Store => y.store(at),
-                Then::Gelu => super::rowwise::gelu(y).store(at),
-                Then::Add => S::load(at).add(y).store(at),
+            match self.epilogue {
+                Epilogue::Store => y.store(at),
+                Epilogue::Gelu => super::rowwise::gelu(y).store(at),
+                Epilogue::Add => S::load(at).add(y).store(at),
             }
         }
     }
 }
 
 /// The weights that follow in memory, asked for bit by bit: the first tile that needs them would else wait for each line.
-pub(super) struct Ahead {
+pub(super) struct Prefetch {
     line: *const u8,
     /// Bytes of a step along K, so that the last step of the last tile reaches their end.
     stride: usize,
 }
 
-impl Ahead {
+impl Prefetch {
     /// Asks for what belongs to the next step of four codes.
     ///
     /// # Safety
@@ -99,42 +99,42 @@ impl Ahead {
 }
 
 /// Panics where sizes do not fit each other: what the loops rely on.
-pub(super) fn check(x: &Codes, w: &impl Weights, n: usize, columns: &Range<usize>, out: &[f32]) {
-    assert_eq!((x.width, x.groups), (w.width(), w.groups()), "codes for another matrix");
-    assert!(columns.start.is_multiple_of(PANEL) && columns.end.is_multiple_of(PANEL) && columns.end <= n);
+pub(super) fn check(x: &QuantizedRows, w: &impl RhsFormat, n: usize, columns: &Range<usize>, out: &[f32]) {
+    assert_eq!((x.padded_k, x.groups), (w.width(), w.groups()), "codes for another matrix");
+    assert!(columns.start.is_multiple_of(NR) && columns.end.is_multiple_of(NR) && columns.end <= n);
     assert_eq!(out.len(), x.rows() * columns.len());
 }
 
 /// # Safety
 /// [`check`] has passed; the codes are such as the set multiplies exactly; the CPU has the set.
 #[inline(always)]
-pub(super) unsafe fn product<S: Simd, W: Weights>(
-    x: &Codes,
+pub(super) unsafe fn gemm_impl<S: Simd, W: RhsFormat>(
+    x: &QuantizedRows,
     w: &W,
     columns: Range<usize>,
-    then: Then,
+    epilogue: Epilogue,
     out: &mut [f32],
 ) {
-    let at = Target { out: out.as_mut_ptr(), stride: columns.len(), first: columns.start, then };
+    let at = OutputMatrix { out: out.as_mut_ptr(), stride: columns.len(), first: columns.start, epilogue };
     // SAFETY: columns and rows stay inside `columns` and the rows of `x`.
     unsafe {
         match S::TILE {
             Tile::R4x3 => {
-                let wide = columns.start + columns.len() / (3 * PANEL) * (3 * PANEL);
-                for c in (columns.start..wide).step_by(3 * PANEL) {
+                let wide = columns.start + columns.len() / (3 * NR) * (3 * NR);
+                for c in (columns.start..wide).step_by(3 * NR) {
                     column::<S, W, 4, 3>(x, w, c, at);
                 }
-                for c in (wide..columns.end).step_by(PANEL) {
+                for c in (wide..columns.end).step_by(NR) {
                     column::<S, W, 4, 1>(x, w, c, at);
                 }
             }
             Tile::R6x1 => {
-                for c in columns.step_by(PANEL) {
+                for c in columns.step_by(NR) {
                     column::<S, W, 6, 1>(x, w, c, at);
                 }
             }
             Tile::R4x1 => {
-                for c in columns.step_by(PANEL) {
+                for c in columns.step_by(NR) {
                     column::<S, W, 4, 1>(x, w, c, at);
                 }
             }
@@ -147,30 +147,30 @@ pub(super) unsafe fn product<S: Simd, W: Weights>(
 /// # Safety
 /// There are such panels, `at` has room for their outputs, and the CPU has the set.
 #[inline(always)]
-pub(super) unsafe fn column<S: Simd, W: Weights, const MR: usize, const NV: usize>(
-    x: &Codes,
+pub(super) unsafe fn column<S: Simd, W: RhsFormat, const MR: usize, const NV: usize>(
+    x: &QuantizedRows,
     w: &W,
     c: usize,
-    at: Target,
+    at: OutputMatrix,
 ) {
     let rows = x.rows();
     let tiles = rows / MR + rows % MR / 2 + rows % 2;
     let steps = w.width() / 4 * tiles.max(1);
     let following = w.panel(c).wrapping_add(NV * w.panel_bytes());
-    let mut ahead = Ahead { line: following, stride: NV * w.panel_bytes() / steps };
+    let mut prefetch = Prefetch { line: following, stride: NV * w.panel_bytes() / steps };
     let mut r = 0;
     // SAFETY: a tile of m rows is only made where m rows are left.
     unsafe {
         while r + MR <= rows {
-            tile::<S, W, MR, NV>(x, w, r, c, at, &mut ahead);
+            tile::<S, W, MR, NV>(x, w, r, c, at, &mut prefetch);
             r += MR;
         }
         while r + 2 <= rows {
-            tile::<S, W, 2, NV>(x, w, r, c, at, &mut ahead);
+            tile::<S, W, 2, NV>(x, w, r, c, at, &mut prefetch);
             r += 2;
         }
         if r < rows {
-            tile::<S, W, 1, NV>(x, w, r, c, at, &mut ahead);
+            tile::<S, W, 1, NV>(x, w, r, c, at, &mut prefetch);
         }
     }
 }
@@ -180,32 +180,32 @@ pub(super) unsafe fn column<S: Simd, W: Weights, const MR: usize, const NV: usiz
 /// # Safety
 /// The CPU has the set.
 #[inline(always)]
-pub(super) unsafe fn add_group<S: Simd>(y: S, terms: Terms, sum: S::Int, scale: S, constant: S) -> S {
+pub(super) unsafe fn add_group<S: Simd>(y: S, terms: RowScale, sum: S::Int, scale: S, constant: S) -> S {
     // SAFETY: the caller's.
     unsafe {
         let scaled = S::to_float(sum).mul(scale);
-        S::splat(terms.offset).mul_add(constant, S::splat(terms.step).mul_add(scaled, y))
+        S::splat(terms.offset).mul_add(constant, S::splat(terms.scale).mul_add(scaled, y))
     }
 }
 
 #[inline(always)]
-unsafe fn tile<S: Simd, W: Weights, const MR: usize, const NV: usize>(
-    x: &Codes,
+unsafe fn tile<S: Simd, W: RhsFormat, const MR: usize, const NV: usize>(
+    x: &QuantizedRows,
     w: &W,
     row: usize,
     c: usize,
-    at: Target,
-    ahead: &mut Ahead,
+    at: OutputMatrix,
+    prefetch: &mut Prefetch,
 ) {
     let groups = x.groups;
     // SAFETY: the caller has `row + MR` rows of `x` and `NV` panels of `w` from `c` on, and `at` has room for them.
     unsafe {
         let mut panels = [w.panel(c); NV];
         for j in 0..NV {
-            panels[j] = w.panel(c + j * PANEL);
+            panels[j] = w.panel(c + j * NR);
         }
-        let codes = x.bytes.as_ptr().add(row * x.width);
-        let terms = x.terms.as_ptr().add(row * groups);
+        let codes = x.bytes.as_ptr().add(row * x.padded_k);
+        let terms = x.row_scales.as_ptr().add(row * groups);
         let mut y = [[S::splat(0.0); NV]; MR];
         for j in 0..NV {
             let bias = w.bias::<S>(panels[j]);
@@ -214,9 +214,9 @@ unsafe fn tile<S: Simd, W: Weights, const MR: usize, const NV: usize>(
             }
         }
         for g in 0..groups {
-            let sums = w.sums::<S, MR, NV>(codes, panels, g, ahead);
+            let sums = w.accumulate_i32::<S, MR, NV>(codes, panels, g, prefetch);
             for j in 0..NV {
-                let (scale, constant) = w.constants::<S>(panels[j], g);
+                let (scale, constant) = w.scale_and_offset::<S>(panels[j], g);
                 for r in 0..MR {
                     y[r][j] = add_group(y[r][j], *terms.add(r * groups + g), sums[r][j], scale, constant);
                 }
@@ -224,7 +224,7 @@ unsafe fn tile<S: Simd, W: Weights, const MR: usize, const NV: usize>(
         }
         for j in 0..NV {
             for r in 0..MR {
-                at.put(row + r, c + j * PANEL, y[r][j]);
+                at.store(row + r, c + j * NR, y[r][j]);
             }
         }
     }

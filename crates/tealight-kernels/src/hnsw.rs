@@ -98,9 +98,9 @@ impl Graph {
     /// The graph of so many rows that bytes hold, read in place.
     ///
     /// # Errors
-    /// [`Error::Graph`]: they hold none of these, or one that leads outside them.
+    /// [`Error::InvalidGraph`]: they hold none of these, or one that leads outside them.
     pub fn view(isa: Isa, dimension: usize, measure: Measure, rows: usize, bytes: Bytes) -> Result<Self> {
-        let damaged = |what: &str| Error::Graph(format!("the index has a graph that cannot be read: {what}"));
+        let damaged = |what: &str| Error::InvalidGraph(format!("the index has a graph that cannot be read: {what}"));
         graph_validate::check(&bytes, dimension, rows).map_err(damaged)?;
         let mut native = native(dimension)?;
         native.reserve_capacity_and_threads(0, SEARCHES).map_err(|e| failed("read")(e.to_string()))?;

@@ -5,10 +5,10 @@
 //! [`codes`](super::codes)). So `y = bias + sum over groups of (s d sum q a + m s sum a)`: sums inside a group are exact.
 #![allow(clippy::needless_range_loop)] // Indices are rows and columns of tiles.
 
-pub use super::gemm::Then;
+pub use super::gemm::Epilogue;
 
-use super::gemm::{self, Ahead, PANEL, Weights};
-use super::quantize::{Codes, Form};
+use super::gemm::{self, NR, Prefetch, RhsFormat};
+use super::quantize::{Encoding, QuantLayout, QuantScheme, QuantizedRows};
 use super::simd::Simd;
 use super::{Isa, dispatch};
 use crate::{Error, Result};
@@ -16,41 +16,41 @@ use bytes::Bytes;
 use half::f16;
 use std::ops::Range;
 
-/// Weights along K that share a scale.
-pub const GROUP: usize = 32;
+/// RhsFormat along K that share a scale.
+pub const GROUP_SIZE: usize = 32;
 const MAGIC: &[u8; 4] = b"TLI4";
 const HEADER: usize = 64;
 /// The weights of a group of a panel, half a byte each.
-const CODES: usize = PANEL * GROUP / 2;
+const CODES: usize = NR * GROUP_SIZE / 2;
 /// And behind them scales and offsets.
-const GROUP_BYTES: usize = CODES + 2 * PANEL * 2;
+const GROUP_BYTES: usize = CODES + 2 * NR * 2;
 /// The bias of a panel.
-const BIAS: usize = 4 * PANEL;
+const BIAS: usize = 4 * NR;
 
 /// 32 weights of one output.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Block {
+pub struct Q4Block {
     /// `d`.
     pub scale: f16,
     /// `m`.
     pub offset: f16,
     /// `q`, each from 0 to 15.
-    pub codes: [u8; GROUP],
+    pub quantized: [u8; GROUP_SIZE],
 }
 
-impl Block {
+impl Q4Block {
     /// Quantises weights: the smallest becomes code 0, the largest 15.
-    pub fn of(weights: &[f32; GROUP]) -> Self {
+    pub fn quantize(weights: &[f32; GROUP_SIZE]) -> Self {
         let (low, high) = weights.iter().fold((f32::MAX, f32::MIN), |(l, h), v| (l.min(*v), h.max(*v)));
         let (scale, offset) = (f16::from_f32((high - low) / 15.0), f16::from_f32(low));
         let (d, m) = (scale.to_f32(), offset.to_f32());
         let code = |v: f32| if d > 0.0 { ((v - m) / d).round().clamp(0.0, 15.0) as u8 } else { 0 };
-        Self { scale, offset, codes: weights.map(code) }
+        Self { scale, offset, quantized: weights.map(code) }
     }
 
     /// The weights that it stands for.
-    pub fn weights(&self) -> [f32; GROUP] {
-        self.codes.map(|q| self.scale.to_f32() * q as f32 + self.offset.to_f32())
+    pub fn dequantize(&self) -> [f32; GROUP_SIZE] {
+        self.quantized.map(|q| self.scale.to_f32() * q as f32 + self.offset.to_f32())
     }
 }
 
@@ -60,55 +60,64 @@ impl Block {
 /// weights `[4][16][4]` u8, of which byte `[i][c][j]` holds codes `8 i + j` (low bits) and `8 i + 4 + j` (high bits) of output
 /// `c`, scale `[16]` f16 and offset `[16]` f16; and behind them the bias `[16]` f32. Little-endian, without gaps.
 #[derive(Debug, Clone)]
-pub struct Packed {
+pub struct PackedRhs {
     bytes: Bytes,
     n: usize,
     k: usize,
 }
 
-impl Packed {
+impl PackedRhs {
     /// Packs `blocks [N, K / 32]` and `bias [N]`.
     ///
     /// # Errors
     /// N is not a multiple of 16, there are no blocks, or they are not whole rows.
-    pub fn of(blocks: &[Block], bias: &[f32]) -> Result<Self> {
+    pub fn pack(blocks: &[Q4Block], bias: &[f32]) -> Result<Self> {
         let n = bias.len();
         let groups = blocks.len().checked_div(n).unwrap_or(0);
-        check_shape(n, groups * GROUP)?;
+        check_shape(n, groups * GROUP_SIZE)?;
         if blocks.len() != n * groups {
-            return Err(Error::Matrix(format!("{} blocks of 4 bits are not whole rows of {n} outputs", blocks.len())));
+            return Err(Error::InvalidMatrix(format!(
+                "{} blocks of 4 bits are not whole rows of {n} outputs",
+                blocks.len()
+            )));
         }
         let mut out = MAGIC.to_vec();
-        [n, groups * GROUP].iter().for_each(|v| out.extend_from_slice(&(*v as u32).to_le_bytes()));
+        [n, groups * GROUP_SIZE].iter().for_each(|v| out.extend_from_slice(&(*v as u32).to_le_bytes()));
         out.resize(HEADER, 0);
-        for (rows, bias) in blocks.chunks_exact(PANEL * groups).zip(bias.chunks_exact(PANEL)) {
+        for (rows, bias) in blocks.chunks_exact(NR * groups).zip(bias.chunks_exact(NR)) {
             for g in 0..groups {
-                let column: Vec<&Block> = rows.iter().skip(g).step_by(groups).collect();
+                let column: Vec<&Q4Block> = rows.iter().skip(g).step_by(groups).collect();
                 put_group(&column, &mut out);
             }
             bias.iter().for_each(|b| out.extend_from_slice(&b.to_le_bytes()));
         }
-        Ok(Self { bytes: out.into(), n, k: groups * GROUP })
+        Ok(Self { bytes: out.into(), n, k: groups * GROUP_SIZE })
     }
 
-    /// A matrix `[n, k]` that [`Packed::bytes`] wrote.
+    /// A matrix `[n, k]` that [`PackedRhs::bytes`] wrote.
     ///
     /// # Errors
     /// The header is another, or the bytes are not as many as it needs.
     pub fn from_bytes(bytes: Bytes, n: usize, k: usize) -> Result<Self> {
         let Some((header, _)) = bytes.split_first_chunk::<HEADER>() else {
-            return Err(Error::Matrix(format!("a packed matrix has {} bytes, its header {HEADER}", bytes.len())));
+            return Err(Error::InvalidMatrix(format!(
+                "a packed matrix has {} bytes, its header {HEADER}",
+                bytes.len()
+            )));
         };
         let number = |i: usize| u32::from_le_bytes([header[i], header[i + 1], header[i + 2], header[i + 3]]) as usize;
         let found = (number(4), number(8));
         if header[..4] != *MAGIC || found != (n, k) {
-            return Err(Error::Matrix(format!("a packed matrix is [{}, {}], expected [{n}, {k}]", found.0, found.1)));
+            return Err(Error::InvalidMatrix(format!(
+                "a packed matrix is [{}, {}], expected [{n}, {k}]",
+                found.0, found.1
+            )));
         }
         check_shape(n, k)?;
         let shape = Self { bytes: Bytes::new(), n, k };
-        let expected = (n / PANEL).checked_mul(shape.panel_bytes()).and_then(|b| b.checked_add(HEADER));
+        let expected = (n / NR).checked_mul(shape.panel_bytes()).and_then(|b| b.checked_add(HEADER));
         if expected != Some(bytes.len()) {
-            return Err(Error::Matrix(format!(
+            return Err(Error::InvalidMatrix(format!(
                 "a packed matrix [{n}, {k}] of 4 bits has {} bytes, expected {}",
                 bytes.len(),
                 expected.unwrap_or(usize::MAX)
@@ -121,15 +130,15 @@ impl Packed {
     ///
     /// # Panics
     /// If there is no such output, or `out` has another length.
-    pub fn row(&self, n: usize, out: &mut [f32]) {
+    pub fn dequantize_row(&self, n: usize, out: &mut [f32]) {
         assert!(n < self.n && out.len() == self.k);
-        let (panel, c) = (HEADER + n / PANEL * self.panel_bytes(), n % PANEL);
-        for (g, out) in out.chunks_exact_mut(GROUP).enumerate() {
+        let (panel, c) = (HEADER + n / NR * self.panel_bytes(), n % NR);
+        for (g, out) in out.chunks_exact_mut(GROUP_SIZE).enumerate() {
             let group = &self.bytes[panel + g * GROUP_BYTES..][..GROUP_BYTES];
             let half = |at: usize| f16::from_le_bytes([group[at + 2 * c], group[at + 2 * c + 1]]).to_f32();
-            let (scale, offset) = (half(CODES), half(CODES + 2 * PANEL));
+            let (scale, offset) = (half(CODES), half(CODES + 2 * NR));
             for (i, out) in out.iter_mut().enumerate() {
-                let byte = group[i / 8 * 4 * PANEL + 4 * c + i % 4];
+                let byte = group[i / 8 * 4 * NR + 4 * c + i % 4];
                 let code = if i % 8 < 4 { byte & 15 } else { byte >> 4 };
                 *out = scale * code as f32 + offset;
             }
@@ -142,33 +151,34 @@ impl Packed {
     }
 
     /// N.
-    pub fn rows(&self) -> usize {
+    pub fn n(&self) -> usize {
         self.n
     }
 
     /// K.
-    pub fn columns(&self) -> usize {
+    pub fn k(&self) -> usize {
         self.k
     }
 
-    fn form(&self) -> Form<'static> {
-        Form { k: self.k, width: self.k, group: GROUP, inverse: None }
+    /// How activations are quantised for this matrix.
+    pub fn layout(&self) -> QuantLayout<'static> {
+        QuantLayout { k: self.k, padded_k: self.k, group_size: GROUP_SIZE, scheme: QuantScheme::Symmetric }
     }
 }
 
 fn check_shape(n: usize, k: usize) -> Result<()> {
-    if n > 0 && k > 0 && n.is_multiple_of(PANEL) && k.is_multiple_of(GROUP) {
+    if n > 0 && k > 0 && n.is_multiple_of(NR) && k.is_multiple_of(GROUP_SIZE) {
         return Ok(());
     }
-    Err(Error::Matrix(format!(
-        "a matrix [{n}, {k}] cannot be packed to 4 bits: N must be a multiple of {PANEL}, K of {GROUP}"
+    Err(Error::InvalidMatrix(format!(
+        "a matrix [{n}, {k}] cannot be packed to 4 bits: N must be a multiple of {NR}, K of {GROUP_SIZE}"
     )))
 }
 
-fn put_group(column: &[&Block], out: &mut Vec<u8>) {
-    for eight in 0..GROUP / 8 {
+fn put_group(column: &[&Q4Block], out: &mut Vec<u8>) {
+    for eight in 0..GROUP_SIZE / 8 {
         for block in column {
-            let codes = &block.codes[8 * eight..8 * eight + 8];
+            let codes = &block.quantized[8 * eight..8 * eight + 8];
             out.extend((0..4).map(|j| codes[j] & 15 | codes[4 + j] << 4));
         }
     }
@@ -177,13 +187,13 @@ fn put_group(column: &[&Block], out: &mut Vec<u8>) {
 }
 
 // SAFETY: the constructors checked that the bytes are those of all panels; the methods read what the layout says.
-unsafe impl Weights for Packed {
+unsafe impl RhsFormat for PackedRhs {
     fn width(&self) -> usize {
         self.k
     }
 
     fn groups(&self) -> usize {
-        self.k / GROUP
+        self.k / GROUP_SIZE
     }
 
     fn panel_bytes(&self) -> usize {
@@ -192,7 +202,7 @@ unsafe impl Weights for Packed {
 
     #[inline(always)]
     fn panel(&self, column: usize) -> *const u8 {
-        self.bytes.as_ptr().wrapping_add(HEADER + column / PANEL * self.panel_bytes())
+        self.bytes.as_ptr().wrapping_add(HEADER + column / NR * self.panel_bytes())
     }
 
     #[inline(always)]
@@ -202,32 +212,32 @@ unsafe impl Weights for Packed {
     }
 
     #[inline(always)]
-    unsafe fn constants<S: Simd>(&self, panel: *const u8, g: usize) -> (S, S) {
+    unsafe fn scale_and_offset<S: Simd>(&self, panel: *const u8, g: usize) -> (S, S) {
         // SAFETY: both stand behind the codes of the group.
         unsafe {
             let scales = panel.add(g * GROUP_BYTES + CODES);
-            (S::load_half(scales.cast()), S::load_half(scales.add(2 * PANEL).cast()))
+            (S::load_half(scales.cast()), S::load_half(scales.add(2 * NR).cast()))
         }
     }
 
     #[inline(always)]
-    unsafe fn sums<S: Simd, const MR: usize, const NV: usize>(
+    unsafe fn accumulate_i32<S: Simd, const MR: usize, const NV: usize>(
         &self,
         codes: *const u8,
         panels: [*const u8; NV],
         g: usize,
-        ahead: &mut Ahead,
+        prefetch: &mut Prefetch,
     ) -> [[S::Int; NV]; MR] {
         // SAFETY: the caller has `MR` rows of codes and such panels.
         unsafe {
-            let codes = codes.add(g * GROUP);
+            let codes = codes.add(g * GROUP_SIZE);
             let mut sums = [[S::int_splat(0); NV]; MR];
-            for eight in 0..GROUP / 8 {
-                ahead.step::<S>();
-                ahead.step::<S>();
+            for eight in 0..GROUP_SIZE / 8 {
+                prefetch.step::<S>();
+                prefetch.step::<S>();
                 let mut weights = [[S::int_splat(0); 2]; NV];
                 for j in 0..NV {
-                    let bytes = panels[j].add(g * GROUP_BYTES + eight * 4 * PANEL);
+                    let bytes = panels[j].add(g * GROUP_BYTES + eight * 4 * NR);
                     weights[j] = S::nibbles(S::load_bytes(bytes.cast()));
                 }
                 for r in 0..MR {
@@ -244,30 +254,24 @@ unsafe impl Weights for Packed {
     }
 }
 
-impl Codes {
-    /// Quantises rows of K values for products with 4-bit weights; a row depends on no other.
-    ///
-    /// A group with a value that is not finite gets the step NaN, so that what was wrong stays visible.
-    ///
-    /// # Panics
-    /// If `rows` is not whole rows.
-    pub fn signed(&mut self, isa: Isa, rows: &[f32], w: &Packed) {
-        self.quantise(isa, rows, &w.form());
-    }
-}
-
-/// `out [rows, columns] = x W^T + bias` for some outputs of `w`, or what [`Then`] makes of it.
+/// `out [rows, columns] = x W^T + bias` for some outputs of `w`, or what [`Epilogue`] makes of it.
 ///
 /// # Panics
-/// If `x` was not made by [`Codes::signed`] for this K, `columns` are not whole panels of `w`, or `out` has another size.
-pub fn gemm(isa: Isa, x: &Codes, w: &Packed, columns: Range<usize>, then: Then, out: &mut [f32]) {
+/// If `x` was not quantised for the layout of `w`, `columns` are not whole panels of `w`, or `out` has another size.
+pub fn gemm(isa: Isa, x: &QuantizedRows, w: &PackedRhs, columns: Range<usize>, epilogue: Epilogue, out: &mut [f32]) {
     gemm::check(x, w, w.n, &columns, out);
-    assert_eq!(x.levels, 0, "codes with a zero point");
-    dispatch!(isa, product(x: &Codes, w: &Packed, columns: Range<usize>, then: Then, out: &mut [f32]));
+    assert_eq!(x.encoding, Encoding::Signed, "rows quantized for int8 weights");
+    dispatch!(isa, gemm_impl(x: &QuantizedRows, w: &PackedRhs, columns: Range<usize>, epilogue: Epilogue, out: &mut [f32]));
 }
 
 #[inline(always)]
-unsafe fn product<S: Simd>(x: &Codes, w: &Packed, columns: Range<usize>, then: Then, out: &mut [f32]) {
+unsafe fn gemm_impl<S: Simd>(
+    x: &QuantizedRows,
+    w: &PackedRhs,
+    columns: Range<usize>,
+    epilogue: Epilogue,
+    out: &mut [f32],
+) {
     // SAFETY: `gemm` checked the sizes, and signed codes times nibbles are exact on every set; the caller vouches for it.
-    unsafe { gemm::product::<S, Packed>(x, w, columns, then, out) };
+    unsafe { gemm::gemm_impl::<S, PackedRhs>(x, w, columns, epilogue, out) };
 }

@@ -1,16 +1,16 @@
 //! Products of int8 weights, packed for the kernels, with activations quantised on the way.
 //!
-//! Weights are symmetric with one scale an output and group along K, `w = t q` with `q` in -127..=127; activations have
+//! RhsFormat are symmetric with one scale an output and group along K, `w = t q` with `q` in -127..=127; activations have
 //! one step and one zero point a row and group, `x / smooth = s (u - z)` (see [`codes`](super::codes)). So
 //! `y = bias + sum over groups of s t (sum u q - z sum q)`: sums inside a group are exact integers.
 //! Dividing each input channel by `smooth`, and multiplying the weights by it, evens out channels of different size
 //! (SmoothQuant, Xiao et al. 2022, arXiv 2211.10438).
 #![allow(clippy::needless_range_loop)] // Indices are rows and columns of tiles.
 
-pub use super::gemm::Then;
+pub use super::gemm::Epilogue;
 
-use super::gemm::{self, Ahead, PANEL, Weights};
-use super::quantize::{Codes, Form};
+use super::gemm::{self, NR, Prefetch, RhsFormat};
+use super::quantize::{Encoding, QuantLayout, QuantScheme, QuantizedRows};
 use super::simd::Simd;
 use super::{Isa, dispatch};
 use crate::{Error, Result};
@@ -18,15 +18,15 @@ use bytes::Bytes;
 use std::ops::Range;
 
 /// K is filled with zero weights to a multiple of this, and groups are multiples of it: what one instruction of AMX takes.
-pub const STEP: usize = 64;
+pub const K_ALIGN: usize = 64;
 /// A larger group's sum of products of codes could leave 32 bits.
-pub const MAX_GROUP: usize = 1 << 16;
+pub const MAX_GROUP_SIZE: usize = 1 << 16;
 const MAGIC: &[u8; 4] = b"TLI8";
 const HEADER: usize = 64;
 /// Rows that are made at a time.
 const PART: usize = 1024;
 /// Scales and sums of a group, or the bias, of a panel's outputs: bytes of one of them.
-const ROW: usize = 4 * PANEL;
+const ROW: usize = 4 * NR;
 
 /// A matrix `[N, K]` with its bias, as the kernels read it, in a mapped file or in memory.
 ///
@@ -34,7 +34,7 @@ const ROW: usize = 4 * PANEL;
 /// outputs a panel: for each group along K its weights `[group / 4][16][4]` i8, scale `[16]` f32 and sum of weights `[16]`
 /// i32; and behind them the bias `[16]` f32. Little-endian, without gaps.
 #[derive(Debug, Clone)]
-pub struct Packed {
+pub struct PackedRhs {
     bytes: Bytes,
     inverse: Vec<f32>,
     n: usize,
@@ -42,24 +42,24 @@ pub struct Packed {
     group: usize,
 }
 
-impl Packed {
+impl PackedRhs {
     /// Packs `weights [N, K]` and `bias [N]`; `smooth [K]` is what input channels are divided by, `group` the values along
     /// K that share a scale.
     ///
     /// # Errors
-    /// The shape cannot be packed: N and K must be multiples of 16, the group one of 64, up to [`MAX_GROUP`]; or a number is
+    /// The shape cannot be packed: N and K must be multiples of 16, the group one of 64, up to [`MAX_GROUP_SIZE`]; or a number is
     /// not finite, or `smooth` not positive.
-    pub fn of(weights: &[f32], bias: &[f32], smooth: &[f32], group: usize) -> Result<Self> {
+    pub fn pack(weights: &[f32], bias: &[f32], smooth: &[f32], group: usize) -> Result<Self> {
         let (n, k) = (bias.len(), smooth.len());
         check_shape(n, k, group)?;
         if weights.len() != n * k {
-            return Err(Error::Matrix(format!("a matrix of {} weights is not [{n}, {k}]", weights.len())));
+            return Err(Error::InvalidMatrix(format!("a matrix of {} weights is not [{n}, {k}]", weights.len())));
         }
         if let Some(bad) = weights.iter().chain(bias).find(|v| !v.is_finite()) {
-            return Err(Error::Matrix(format!("a matrix with the value {bad} cannot be packed")));
+            return Err(Error::InvalidMatrix(format!("a matrix with the value {bad} cannot be packed")));
         }
         if let Some(bad) = smooth.iter().find(|s| !(s.is_finite() && **s > 0.0)) {
-            return Err(Error::Matrix(format!("an input channel cannot be divided by {bad}")));
+            return Err(Error::InvalidMatrix(format!("an input channel cannot be divided by {bad}")));
         }
         let inverse = smooth.iter().map(|s| 1.0 / s).collect();
         Ok(Self { bytes: pack(weights, bias, smooth, group).into(), inverse, n, k, group })
@@ -69,8 +69,8 @@ impl Packed {
     /// are zeros. There is no bias, and nothing is smoothed.
     ///
     /// # Errors
-    /// As of [`Packed::of`], or what `fill` says.
-    pub fn of_rows<E: From<Error>>(
+    /// As of [`PackedRhs::of`], or what `fill` says.
+    pub fn pack_rows<E: From<Error>>(
         n: usize,
         k: usize,
         group: usize,
@@ -83,7 +83,7 @@ impl Packed {
             let rows = start..(start + PART).min(n);
             let mut weights = vec![0.0; rows.len() * k];
             fill(rows.clone(), &mut weights)?;
-            let part = Self::of(&weights, &bias[..rows.len()], &smooth, group)?.bytes;
+            let part = Self::pack(&weights, &bias[..rows.len()], &smooth, group)?.bytes;
             // One header for all.
             let panels = if start == 0 { 0 } else { HEADER + 4 * k };
             bytes.extend_from_slice(&part[panels..]);
@@ -93,29 +93,35 @@ impl Packed {
     }
 
     /// Whether a size can be N or K.
-    pub fn fits(size: usize) -> bool {
-        size > 0 && size.is_multiple_of(PANEL)
+    pub fn can_pack(size: usize) -> bool {
+        size > 0 && size.is_multiple_of(NR)
     }
 
-    /// A matrix `[n, k]` that [`Packed::bytes`] wrote.
+    /// A matrix `[n, k]` that [`PackedRhs::bytes`] wrote.
     ///
     /// # Errors
     /// The header is another, or the bytes are not as many as it needs.
     pub fn from_bytes(bytes: Bytes, n: usize, k: usize) -> Result<Self> {
         let Some((header, _)) = bytes.split_first_chunk::<HEADER>() else {
-            return Err(Error::Matrix(format!("a packed matrix has {} bytes, its header {HEADER}", bytes.len())));
+            return Err(Error::InvalidMatrix(format!(
+                "a packed matrix has {} bytes, its header {HEADER}",
+                bytes.len()
+            )));
         };
         let number = |i: usize| u32::from_le_bytes([header[i], header[i + 1], header[i + 2], header[i + 3]]) as usize;
         let found = (number(4), number(8));
         if header[..4] != *MAGIC || found != (n, k) {
-            return Err(Error::Matrix(format!("a packed matrix is [{}, {}], expected [{n}, {k}]", found.0, found.1)));
+            return Err(Error::InvalidMatrix(format!(
+                "a packed matrix is [{}, {}], expected [{n}, {k}]",
+                found.0, found.1
+            )));
         }
         let group = number(12);
         check_shape(n, k, group)?;
         let shape = Self { bytes: Bytes::new(), inverse: vec![], n, k, group };
-        let expected = (n / PANEL).checked_mul(shape.panel_bytes()).and_then(|b| b.checked_add(HEADER + 4 * k));
+        let expected = (n / NR).checked_mul(shape.panel_bytes()).and_then(|b| b.checked_add(HEADER + 4 * k));
         if expected != Some(bytes.len()) {
-            return Err(Error::Matrix(format!(
+            return Err(Error::InvalidMatrix(format!(
                 "a packed matrix [{n}, {k}] in groups of {group} has {} bytes, expected {}",
                 bytes.len(),
                 expected.unwrap_or(usize::MAX)
@@ -126,12 +132,12 @@ impl Packed {
     }
 
     /// The weights `[N, K]` and the bias `[N]` that it stands for.
-    pub fn unpacked(&self) -> (Vec<f32>, Vec<f32>) {
+    pub fn dequantize(&self) -> (Vec<f32>, Vec<f32>) {
         let mut weights = vec![0.0; self.n * self.k];
-        weights.chunks_exact_mut(self.k).enumerate().for_each(|(n, row)| self.row(n, row));
+        weights.chunks_exact_mut(self.k).enumerate().for_each(|(n, row)| self.dequantize_row(n, row));
         let bias = |n: usize| {
-            let end = HEADER + 4 * self.k + (n / PANEL + 1) * self.panel_bytes();
-            f32::from_le_bytes(*self.bytes[end - ROW + n % PANEL * 4..].first_chunk().unwrap_or(&[0; 4]))
+            let end = HEADER + 4 * self.k + (n / NR + 1) * self.panel_bytes();
+            f32::from_le_bytes(*self.bytes[end - ROW + n % NR * 4..].first_chunk().unwrap_or(&[0; 4]))
         };
         (weights, (0..self.n).map(bias).collect())
     }
@@ -140,18 +146,18 @@ impl Packed {
     ///
     /// # Panics
     /// If there is no such output, or `out` has another length.
-    pub fn row(&self, n: usize, out: &mut [f32]) {
+    pub fn dequantize_row(&self, n: usize, out: &mut [f32]) {
         assert!(n < self.n && out.len() == self.k);
         let float = |at: usize| f32::from_le_bytes(*self.bytes[at..].first_chunk().unwrap_or(&[0; 4]));
-        let mut at = HEADER + 4 * self.k + n / PANEL * self.panel_bytes();
-        let c = n % PANEL;
+        let mut at = HEADER + 4 * self.k + n / NR * self.panel_bytes();
+        let c = n % NR;
         for g in 0..self.groups() {
             let range = self.group_range(g);
-            let scales = at + PANEL * range.len();
+            let scales = at + NR * range.len();
             let scale = float(scales + 4 * c);
             for k in range.start..range.end.min(self.k) {
                 let i = k - range.start;
-                let code = self.bytes[at + i / 4 * 4 * PANEL + c * 4 + i % 4] as i8;
+                let code = self.bytes[at + i / 4 * 4 * NR + c * 4 + i % 4] as i8;
                 out[k] = scale * code as f32 * self.inverse[k];
             }
             at = scales + 2 * ROW;
@@ -164,23 +170,28 @@ impl Packed {
     }
 
     /// N.
-    pub fn rows(&self) -> usize {
+    pub fn n(&self) -> usize {
         self.n
     }
 
     /// K.
-    pub fn columns(&self) -> usize {
+    pub fn k(&self) -> usize {
         self.k
     }
 
     /// Values along K that share a scale.
-    pub fn group(&self) -> usize {
+    pub fn group_size(&self) -> usize {
         self.group
     }
 
     /// How activations are quantised for this matrix.
-    pub fn form(&self) -> Form<'_> {
-        Form { k: self.k, width: self.width(), group: self.group, inverse: Some(&self.inverse) }
+    pub fn layout(&self) -> QuantLayout<'_> {
+        QuantLayout {
+            k: self.k,
+            padded_k: self.width(),
+            group_size: self.group,
+            scheme: QuantScheme::Asymmetric { inv_smooth: &self.inverse },
+        }
     }
 
     /// The weights of group `g` of a panel.
@@ -190,7 +201,7 @@ impl Packed {
     #[inline(always)]
     pub(super) unsafe fn weights(&self, panel: *const u8, g: usize) -> *const u8 {
         // SAFETY: groups before it are whole.
-        unsafe { panel.add(g * (PANEL * self.group + 2 * ROW)) }
+        unsafe { panel.add(g * (NR * self.group + 2 * ROW)) }
     }
 
     /// The groups along K, as ranges of columns.
@@ -201,21 +212,23 @@ impl Packed {
 }
 
 fn check_shape(n: usize, k: usize, group: usize) -> Result<()> {
-    if !Packed::fits(n) || !Packed::fits(k) {
-        return Err(Error::Matrix(format!("a matrix [{n}, {k}] cannot be packed: both must be multiples of {PANEL}")));
+    if !PackedRhs::can_pack(n) || !PackedRhs::can_pack(k) {
+        return Err(Error::InvalidMatrix(format!(
+            "a matrix [{n}, {k}] cannot be packed: both must be multiples of {NR}"
+        )));
     }
-    if !(1..=MAX_GROUP).contains(&group) || !group.is_multiple_of(STEP) {
-        return Err(Error::Matrix(format!(
-            "groups of {group} cannot be packed: they must be multiples of {STEP} up to {MAX_GROUP}"
+    if !(1..=MAX_GROUP_SIZE).contains(&group) || !group.is_multiple_of(K_ALIGN) {
+        return Err(Error::InvalidMatrix(format!(
+            "groups of {group} cannot be packed: they must be multiples of {K_ALIGN} up to {MAX_GROUP_SIZE}"
         )));
     }
     Ok(())
 }
 
 // SAFETY: the constructors checked that the bytes are those of all panels; the methods read what the layout says.
-unsafe impl Weights for Packed {
+unsafe impl RhsFormat for PackedRhs {
     fn width(&self) -> usize {
-        self.k.next_multiple_of(STEP)
+        self.k.next_multiple_of(K_ALIGN)
     }
 
     fn groups(&self) -> usize {
@@ -223,12 +236,12 @@ unsafe impl Weights for Packed {
     }
 
     fn panel_bytes(&self) -> usize {
-        PANEL * self.width() + self.groups() * 2 * ROW + ROW
+        NR * self.width() + self.groups() * 2 * ROW + ROW
     }
 
     #[inline(always)]
     fn panel(&self, column: usize) -> *const u8 {
-        self.bytes.as_ptr().wrapping_add(HEADER + 4 * self.k + column / PANEL * self.panel_bytes())
+        self.bytes.as_ptr().wrapping_add(HEADER + 4 * self.k + column / NR * self.panel_bytes())
     }
 
     #[inline(always)]
@@ -238,22 +251,22 @@ unsafe impl Weights for Packed {
     }
 
     #[inline(always)]
-    unsafe fn constants<S: Simd>(&self, panel: *const u8, g: usize) -> (S, S) {
+    unsafe fn scale_and_offset<S: Simd>(&self, panel: *const u8, g: usize) -> (S, S) {
         // SAFETY: the scales stand behind the weights of the group, and the sums behind them.
         unsafe {
-            let scales = self.weights(panel, g).add(PANEL * self.group_range(g).len());
+            let scales = self.weights(panel, g).add(NR * self.group_range(g).len());
             let scale = S::load(scales.cast());
             (scale, S::to_float(S::int_load(scales.add(ROW).cast())).mul(scale))
         }
     }
 
     #[inline(always)]
-    unsafe fn sums<S: Simd, const MR: usize, const NV: usize>(
+    unsafe fn accumulate_i32<S: Simd, const MR: usize, const NV: usize>(
         &self,
         codes: *const u8,
         panels: [*const u8; NV],
         g: usize,
-        ahead: &mut Ahead,
+        prefetch: &mut Prefetch,
     ) -> [[S::Int; NV]; MR] {
         let (width, range) = (self.width(), self.group_range(g));
         // SAFETY: the caller has `MR` rows of codes and such panels.
@@ -263,16 +276,16 @@ unsafe impl Weights for Packed {
             let mut weights = panels;
             for j in 0..NV {
                 weights[j] = self.weights(panels[j], g);
-                let start = S::start(S::int_load(weights[j].add(PANEL * range.len() + ROW).cast()));
+                let start = S::start(S::int_load(weights[j].add(NR * range.len() + ROW).cast()));
                 for r in 0..MR {
                     sums[r][j] = start;
                 }
             }
             for k in (0..range.len()).step_by(4) {
-                ahead.step::<S>();
+                prefetch.step::<S>();
                 let mut b = [S::int_splat(0); NV];
                 for j in 0..NV {
-                    b[j] = S::load_bytes(weights[j].add(k * PANEL).cast());
+                    b[j] = S::load_bytes(weights[j].add(k * NR).cast());
                 }
                 for r in 0..MR {
                     let a = S::broadcast4(codes.add(r * width + k));
@@ -288,15 +301,15 @@ unsafe impl Weights for Packed {
 
 fn pack(weights: &[f32], bias: &[f32], smooth: &[f32], group: usize) -> Vec<u8> {
     let (n, k) = (bias.len(), smooth.len());
-    let width = k.next_multiple_of(STEP);
-    let panels = n / PANEL * (PANEL * width + width.div_ceil(group) * 2 * ROW + ROW);
+    let width = k.next_multiple_of(K_ALIGN);
+    let panels = n / NR * (NR * width + width.div_ceil(group) * 2 * ROW + ROW);
     let mut out = Vec::with_capacity(HEADER + 4 * k + panels);
     out.extend_from_slice(MAGIC);
     [n, k, group].iter().for_each(|v| out.extend_from_slice(&(*v as u32).to_le_bytes()));
     out.resize(HEADER, 0);
     smooth.iter().for_each(|s| out.extend_from_slice(&(1.0 / s).to_le_bytes()));
     let rows: Vec<Vec<f32>> = weights.chunks_exact(k).map(|row| smoothed(row, smooth, width)).collect();
-    for (rows, bias) in rows.chunks_exact(PANEL).zip(bias.chunks_exact(PANEL)) {
+    for (rows, bias) in rows.chunks_exact(NR).zip(bias.chunks_exact(NR)) {
         for start in (0..width).step_by(group) {
             let part = start..(start + group).min(width);
             let rows: Vec<Row> = rows.iter().map(|row| Row::quantise(&row[part.clone()])).collect();
@@ -335,47 +348,42 @@ impl Row {
     }
 }
 
-impl Codes {
-    /// Quantises rows of K values for products with `w`; a row depends on no other.
-    ///
-    /// A group with a value that is not finite, or whose sum is not, gets the step NaN, so that what was wrong stays visible.
-    ///
-    /// # Panics
-    /// If `rows` is not whole rows.
-    pub fn of(&mut self, isa: Isa, rows: &[f32], w: &Packed) {
-        self.quantise(isa, rows, &w.form());
-    }
-}
-
-/// `out [rows, columns] = x W^T + bias` for some outputs of `w`, or what [`Then`] makes of it.
+/// `out [rows, columns] = x W^T + bias` for some outputs of `w`, or what [`Epilogue`] makes of it.
 ///
 /// # Panics
 /// If `x` was quantised for another K, by a set of more levels or of another bias, `columns` are not whole panels of
 /// `w`, or `out` has another size.
-pub fn gemm(isa: Isa, x: &Codes, w: &Packed, columns: Range<usize>, then: Then, out: &mut [f32]) {
+pub fn gemm(isa: Isa, x: &QuantizedRows, w: &PackedRhs, columns: Range<usize>, epilogue: Epilogue, out: &mut [f32]) {
     gemm::check(x, w, w.n, &columns, out);
     #[cfg(target_arch = "x86_64")]
     if let Isa::Amx(_) = isa
         && x.rows() > super::amx::FEWEST_ROWS
     {
-        return super::amx::gemm(isa, x, w, columns, then, out);
+        return super::amx::gemm(isa, x, w, columns, epilogue, out);
     }
-    dispatch!(isa, product(x: &Codes, w: &Packed, columns: Range<usize>, then: Then, out: &mut [f32]));
+    dispatch!(isa, gemm_impl(x: &QuantizedRows, w: &PackedRhs, columns: Range<usize>, epilogue: Epilogue, out: &mut [f32]));
 }
 
 /// Panics where codes of another set would not be exact.
-pub(super) fn check_codes<S: Simd>(x: &Codes) {
+pub(super) fn check_codes<S: Simd>(x: &QuantizedRows) {
+    let is_exact = |qmax, storage_offset| qmax <= S::QMAX && storage_offset == S::STORAGE_OFFSET;
     assert!(
-        (1..=S::LEVELS).contains(&x.levels) && x.bias == S::BIAS,
-        "codes up to {} on a set that is exact up to {}",
-        x.levels,
-        S::LEVELS
+        matches!(x.encoding, Encoding::Unsigned { qmax, storage_offset } if is_exact(qmax, storage_offset)),
+        "{:?} on an instruction set that is exact up to {}",
+        x.encoding,
+        S::QMAX
     );
 }
 
 #[inline(always)]
-unsafe fn product<S: Simd>(x: &Codes, w: &Packed, columns: Range<usize>, then: Then, out: &mut [f32]) {
+unsafe fn gemm_impl<S: Simd>(
+    x: &QuantizedRows,
+    w: &PackedRhs,
+    columns: Range<usize>,
+    epilogue: Epilogue,
+    out: &mut [f32],
+) {
     check_codes::<S>(x);
     // SAFETY: `gemm` checked the sizes; the caller vouches for the instruction set.
-    unsafe { gemm::product::<S, Packed>(x, w, columns, then, out) };
+    unsafe { gemm::gemm_impl::<S, PackedRhs>(x, w, columns, epilogue, out) };
 }

@@ -9,7 +9,7 @@
 mod amx;
 pub mod attention;
 pub mod binary;
-mod cpu;
+mod cpu_context;
 mod error;
 pub(crate) mod gemm;
 #[cfg(feature = "graph")]
@@ -25,7 +25,7 @@ pub mod rowwise;
 pub mod scoring;
 pub(crate) mod simd;
 
-pub use cpu::Cpu;
+pub use cpu_context::CpuContext;
 pub use error::{Error, Result};
 pub use isa::Isa;
 

@@ -1,240 +1,352 @@
-//! Rows of activations as 8-bit codes, quantised for one matrix.
+//! Quantization of activations: rows of float32 become rows of 8-bit values, the left-hand side of a product.
 //!
-//! A group of values along K has one step `s` and, for int8 weights, one zero point `z`: `x / smooth = s (u - z)` with codes
-//! `u` from 0 to 255 (to 127 on AVX2). For int4 weights codes are signed and symmetric, `x = s q`, with `q` in -127..=127.
-
-#![allow(clippy::needless_range_loop)] // Indices are rows that are worked on together.
+//! Values along K are quantized in groups, each with its own scale. The layout of the weights decides which scheme is used:
+//! int8 weights take unsigned values with a zero point, `x / smooth = scale (u - zero_point)`, and 4-bit weights take signed
+//! values without one, `x = scale q`.
+#![allow(clippy::needless_range_loop)] // Indices are rows of a tile.
 
 use super::simd::{LANES, Simd};
 use super::{Isa, dispatch};
 
-/// Rows of a block that a product computes at once: memory for codes is whole blocks.
-pub(crate) const ROW_BLOCK: usize = 32;
-/// The range of a group counts as this where it is smaller, so that no step is denormal.
-pub const SMALLEST_RANGE: f32 = 1e-30;
+/// Rows that a product may read at once: the memory for quantized rows is a multiple of it.
+pub(crate) const MC: usize = 32;
+/// A group whose range of values is smaller is quantized with this range, so that no scale is subnormal.
+pub const MIN_RANGE: f32 = 1e-30;
+/// The largest magnitude of a signed value.
+const SYMMETRIC_QMAX: f32 = 127.0;
 
-/// What codes are made for.
+/// How float values are mapped to 8 bits.
 #[derive(Debug, Clone, Copy)]
-pub struct Form<'a> {
-    /// Values of a row, a multiple of 16.
-    pub k: usize,
-    /// Codes of a row, K with zeros behind it.
-    pub width: usize,
-    /// Values of a group, a multiple of 16; the last may be shorter.
-    pub group: usize,
-    /// `[K]`: what values are multiplied by first, for codes with a zero point; `None` makes signed ones.
-    pub inverse: Option<&'a [f32]>,
+pub enum QuantScheme<'a> {
+    /// Unsigned values with a zero point, for int8 weights. They range from 0 to 255, or to 127 on AVX2 without VNNI.
+    Asymmetric {
+        /// `[K]`: factors that values are multiplied by first, `1 / smooth`.
+        inv_smooth: &'a [f32],
+    },
+    /// Signed values from -127 to 127 without a zero point, for 4-bit weights.
+    Symmetric,
 }
 
-impl Form<'_> {
+/// How rows are quantized for one matrix of weights.
+#[derive(Debug, Clone, Copy)]
+pub struct QuantLayout<'a> {
+    /// Values of a row, a multiple of 16.
+    pub k: usize,
+    /// Bytes of a quantized row: K values, then zeros.
+    pub padded_k: usize,
+    /// Values along K that share a scale, a multiple of 16; the last group may be shorter.
+    pub group_size: usize,
+    /// How values are mapped to 8 bits.
+    pub scheme: QuantScheme<'a>,
+}
+
+impl QuantLayout<'_> {
     fn groups(&self) -> usize {
-        self.width.div_ceil(self.group)
+        self.padded_k.div_ceil(self.group_size)
     }
 }
 
-/// What turns the integer sum of a group into its part of a product, for one row.
+/// What scales the integer sum of one row and group to its part of a product.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(crate) struct Terms {
-    /// `s`.
-    pub step: f32,
-    /// What the group's constant of the weights is multiplied by: `-s z`, or for signed codes `s` times their sum.
+pub(crate) struct RowScale {
+    pub scale: f32,
+    /// Factor of the offset that the weights have for this group: `-scale * zero_point`, or for signed values `scale` times
+    /// their sum.
     pub offset: f32,
 }
 
-/// Rows of codes. Kept between calls, so that nothing is allocated on the way.
+/// What the bytes of quantized rows mean. It depends on the scheme and on the instruction set that quantized them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    #[default]
+    Signed,
+    Unsigned {
+        /// The largest value.
+        qmax: i32,
+        /// What was added to each value in memory, modulo 256.
+        storage_offset: u8,
+    },
+}
+
+impl Encoding {
+    fn storage_offset(self) -> u8 {
+        match self {
+            Self::Signed => 0,
+            Self::Unsigned { storage_offset, .. } => storage_offset,
+        }
+    }
+}
+
+/// Quantized rows, the left-hand side of [`int8::gemm`](super::int8::gemm) and [`int4::gemm`](super::int4::gemm). Reused
+/// between calls, so that a forward pass allocates nothing.
 #[derive(Debug, Default)]
-pub struct Codes {
-    /// `[rows in whole blocks, width]`.
+pub struct QuantizedRows {
+    /// `[rows rounded up to MC, padded_k]`, row-major.
     pub(crate) bytes: Vec<u8>,
     /// `[rows, groups]`.
-    pub(crate) terms: Vec<Terms>,
-    pub(crate) width: usize,
+    pub(crate) row_scales: Vec<RowScale>,
+    pub(crate) padded_k: usize,
     pub(crate) groups: usize,
-    /// The highest code, and what is added to codes in memory, by the set that quantised; 0 levels for signed codes.
-    pub(crate) levels: i32,
-    pub(crate) bias: u8,
+    pub(crate) encoding: Encoding,
     rows: usize,
 }
 
-impl Codes {
-    /// How many rows there are.
+impl QuantizedRows {
+    /// Number of rows.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// The code of a row and column without the set's bias, for int8 weights.
-    pub fn code(&self, row: usize, column: usize) -> u8 {
-        self.bytes[row * self.width + column].wrapping_sub(self.bias)
+    /// An unsigned value, from 0 to 255.
+    pub fn value(&self, row: usize, column: usize) -> u8 {
+        self.bytes[row * self.padded_k + column].wrapping_sub(self.encoding.storage_offset())
     }
 
-    /// The step of a row and group.
-    pub fn step(&self, row: usize, group: usize) -> f32 {
-        self.terms[row * self.groups + group].step
+    /// The scale of a group of a row; NaN where a value of the group is not finite.
+    pub fn scale(&self, row: usize, group: usize) -> f32 {
+        self.row_scales[row * self.groups + group].scale
     }
 
-    /// Makes room for `rows` rows, to be filled group by group.
-    pub fn begin(&mut self, rows: usize, form: &Form) {
-        (self.rows, self.width, self.groups) = (rows, form.width, form.groups());
-        // Codes behind the last row are multiplied and thrown away; any value will do.
-        self.bytes.resize(rows.next_multiple_of(ROW_BLOCK) * form.width, 0);
-        self.terms.resize(rows * self.groups, Terms::default());
+    /// Makes room for `rows` rows, which [`QuantizedRows::quantize_groups`] then fills.
+    pub fn resize(&mut self, rows: usize, layout: &QuantLayout) {
+        (self.rows, self.padded_k, self.groups) = (rows, layout.padded_k, layout.groups());
+        // Products read whole blocks of rows and drop what they compute from bytes past the last row.
+        self.bytes.resize(rows.next_multiple_of(MC) * layout.padded_k, 0);
+        self.row_scales.resize(rows * self.groups, RowScale::default());
     }
 
-    /// Quantises the groups `first..` of all rows, as far as `part [rows, columns]` has them; a row depends on no other.
+    /// Quantizes some groups of all rows: the columns `[rows, columns]` begin with group `first_group`. The result of a row
+    /// depends on no other row.
     ///
-    /// A group with a value that is not finite, or whose sum is not, gets the step NaN: what was wrong stays visible.
-    pub fn fill(&mut self, isa: Isa, first: usize, part: &[f32], form: &Form) {
-        let columns = part.len().checked_div(self.rows).unwrap_or(0);
-        let start = first * form.group;
-        assert_eq!((self.width, self.groups), (form.width, form.groups()));
-        assert_eq!(part.len(), columns * self.rows);
-        assert!(columns.is_multiple_of(LANES) && form.k.is_multiple_of(LANES) && start + columns <= form.k);
-        assert!(columns.is_multiple_of(form.group) || start + columns == form.k, "whole groups");
-        assert!(form.inverse.is_none_or(|i| i.len() == form.k));
-        let x = Part { values: part, columns, first, start };
-        let codes = self;
-        dispatch!(isa, fill(x: Part, form: &Form, codes: &mut Codes));
+    /// A group that contains NaN or an infinity, or whose sum overflows, gets the scale NaN, so that products with it are NaN.
+    ///
+    /// # Panics
+    /// If [`QuantizedRows::resize`] was called for another layout, or `columns` is not a whole number of groups inside K.
+    pub fn quantize_groups(&mut self, isa: Isa, first_group: usize, columns: &[f32], layout: &QuantLayout) {
+        let count = columns.len().checked_div(self.rows).unwrap_or(0);
+        let start = first_group * layout.group_size;
+        assert_eq!((self.padded_k, self.groups), (layout.padded_k, layout.groups()));
+        assert_eq!(columns.len(), count * self.rows);
+        assert!(count.is_multiple_of(LANES) && layout.k.is_multiple_of(LANES) && start + count <= layout.k);
+        assert!(count.is_multiple_of(layout.group_size) || start + count == layout.k, "whole groups");
+        if let QuantScheme::Asymmetric { inv_smooth } = layout.scheme {
+            assert_eq!(inv_smooth.len(), layout.k);
+        }
+        let x = Columns { values: columns, count, first_group, start };
+        let out = self;
+        dispatch!(isa, quantize_columns(x: Columns, layout: &QuantLayout, out: &mut QuantizedRows));
     }
 
-    /// Quantises whole rows of K values.
-    pub(crate) fn quantise(&mut self, isa: Isa, rows: &[f32], form: &Form) {
-        assert!(rows.len().is_multiple_of(form.k), "rows of {} values", form.k);
-        self.begin(rows.len() / form.k, form);
-        self.fill(isa, 0, rows, form);
+    /// Quantizes whole rows `[rows, K]`. The result of a row depends on no other row.
+    ///
+    /// A group that contains NaN or an infinity, or whose sum overflows, gets the scale NaN, so that products with it are NaN.
+    ///
+    /// # Panics
+    /// If the length of `rows` is not a multiple of K.
+    pub fn quantize(&mut self, isa: Isa, rows: &[f32], layout: &QuantLayout) {
+        assert!(rows.len().is_multiple_of(layout.k), "rows of {} values", layout.k);
+        self.resize(rows.len() / layout.k, layout);
+        self.quantize_groups(isa, 0, rows, layout);
     }
 }
 
 /// Some columns of all rows.
 #[derive(Clone, Copy)]
-struct Part<'a> {
+struct Columns<'a> {
+    /// `[rows, count]`, row-major.
     values: &'a [f32],
-    columns: usize,
-    first: usize,
+    count: usize,
+    first_group: usize,
+    /// Column of the matrix that the first of these columns is.
     start: usize,
 }
 
-/// Rows whose reductions wait together.
-const TOGETHER: usize = 4;
+/// Rows that are quantized together, so that their reductions overlap.
+const TILE_ROWS: usize = 4;
 
 #[inline(always)]
-unsafe fn fill<S: Simd>(x: Part, form: &Form, out: &mut Codes) {
-    let rows = out.rows;
-    (out.levels, out.bias) = if form.inverse.is_none() { (0, 0) } else { (S::LEVELS, S::BIAS) };
-    let mut row = 0;
-    while row < rows {
-        let count = TOGETHER.min(rows - row);
-        for start in (0..x.columns).step_by(form.group) {
-            let columns = start..(start + form.group).min(x.columns);
-            let at = x.start + start;
-            let group = x.first + start / form.group;
-            let inverse = form.inverse.map(|i| i[at..][..columns.len()].as_ptr());
-            let values = |r: usize| x.values[(row + r) * x.columns..][columns.clone()].as_ptr();
-            let mut steps = [Step::default(); TOGETHER];
-            // SAFETY: values, inverse and codes are as many as the columns, a multiple of the lanes; the caller vouches for
-            // the instruction set.
-            unsafe {
-                for r in 0..count {
-                    steps[r] = match inverse {
-                        Some(inverse) => asymmetric::<S>(values(r), inverse, columns.len()),
-                        None => symmetric::<S>(values(r), columns.len()),
-                    };
-                }
-                for r in 0..count {
-                    let codes = out.bytes[(row + r) * form.width + at..][..columns.len()].as_mut_ptr();
-                    let Step { step, per_step, zero } = steps[r];
-                    let offset = match inverse {
-                        Some(inverse) => {
-                            with_zero::<S>(values(r), inverse, columns.len(), steps[r], codes);
-                            -step * zero
-                        }
-                        None => step * without_zero::<S>(values(r), columns.len(), per_step, codes),
-                    };
-                    out.terms[(row + r) * out.groups + group] = Terms { step, offset };
-                }
+unsafe fn quantize_columns<S: Simd>(x: Columns, layout: &QuantLayout, out: &mut QuantizedRows) {
+    // SAFETY: `quantize_groups` checked the sizes; the caller vouches for the instruction set.
+    unsafe {
+        match layout.scheme {
+            QuantScheme::Asymmetric { inv_smooth } => {
+                out.encoding = Encoding::Unsigned { qmax: S::QMAX, storage_offset: S::STORAGE_OFFSET };
+                quantize_rows::<S, _>(x, layout, Asymmetric(inv_smooth.as_ptr()), out);
+            }
+            QuantScheme::Symmetric => {
+                out.encoding = Encoding::Signed;
+                quantize_rows::<S, _>(x, layout, Symmetric, out);
             }
         }
+    }
+}
+
+#[inline(always)]
+unsafe fn quantize_rows<S: Simd, Q: Quantizer>(
+    x: Columns,
+    layout: &QuantLayout,
+    quantizer: Q,
+    out: &mut QuantizedRows,
+) {
+    let (rows, padding) = (out.rows, out.encoding.storage_offset());
+    for row in (0..rows).step_by(TILE_ROWS) {
+        let count = TILE_ROWS.min(rows - row);
+        for start in (0..x.count).step_by(layout.group_size) {
+            // SAFETY: the caller's.
+            unsafe { quantize_tile::<S, Q>(x, layout, quantizer, row, count, start, out) };
+        }
         for r in row..row + count {
-            out.bytes[r * form.width..(r + 1) * form.width][form.k..].fill(out.bias);
+            out.bytes[r * layout.padded_k..(r + 1) * layout.padded_k][layout.k..].fill(padding);
         }
-        row += count;
     }
 }
 
-/// How a group is quantised.
+/// Quantizes one group, which begins at column `start` of `x`, of `count` rows.
+#[inline(always)]
+unsafe fn quantize_tile<S: Simd, Q: Quantizer>(
+    x: Columns,
+    layout: &QuantLayout,
+    quantizer: Q,
+    row: usize,
+    count: usize,
+    start: usize,
+    out: &mut QuantizedRows,
+) {
+    let columns = start..(start + layout.group_size).min(x.count);
+    let (column, len) = (x.start + start, columns.len());
+    let group = x.first_group + start / layout.group_size;
+    let values = |r: usize| x.values[(row + r) * x.count..][columns.clone()].as_ptr();
+    let mut params = [QuantParams::default(); TILE_ROWS];
+    // SAFETY: there are as many values, factors and bytes as columns, a multiple of the lanes; the caller vouches for the
+    // instruction set.
+    unsafe {
+        for r in 0..count {
+            params[r] = quantizer.params::<S>(values(r), column, len);
+        }
+        for r in 0..count {
+            let bytes = out.bytes[(row + r) * layout.padded_k + column..][..len].as_mut_ptr();
+            let offset = quantizer.store::<S>(values(r), column, len, params[r], bytes);
+            out.row_scales[(row + r) * out.groups + group] = RowScale { scale: params[r].scale, offset };
+        }
+    }
+}
+
+/// How one group of one row is quantized.
 #[derive(Clone, Copy, Default)]
-struct Step {
-    /// NaN where a value was not finite.
-    step: f32,
-    per_step: f32,
-    zero: f32,
+struct QuantParams {
+    /// NaN where a value is not finite.
+    scale: f32,
+    inv_scale: f32,
+    zero_point: f32,
 }
 
-/// The step and the zero point of `count` values times `inverse`, whole vectors.
-#[inline(always)]
-unsafe fn asymmetric<S: Simd>(x: *const f32, inverse: *const f32, count: usize) -> Step {
-    // SAFETY: the caller has so many of both; it vouches for the instruction set.
-    unsafe {
-        let nothing = S::splat(0.0);
-        let (mut low, mut high, mut sum) = (nothing, nothing, nothing);
-        for i in (0..count).step_by(LANES) {
-            let v = S::load(x.add(i)).mul(S::load(inverse.add(i)));
-            low = v.min(low);
-            high = v.max(high);
-            sum = sum.add(v);
+/// A scheme as two passes over the values of a group: the first finds their range, the second rounds them.
+///
+/// The caller must have `count` values at `x` and bytes at `out`, whole vectors that begin at column `column` of the matrix,
+/// and the CPU the instruction set.
+trait Quantizer: Copy {
+    unsafe fn params<S: Simd>(self, x: *const f32, column: usize, count: usize) -> QuantParams;
+    /// Writes the quantized values and returns [`RowScale::offset`].
+    unsafe fn store<S: Simd>(
+        self,
+        x: *const f32,
+        column: usize,
+        count: usize,
+        params: QuantParams,
+        out: *mut u8,
+    ) -> f32;
+}
+
+/// [`QuantScheme::Asymmetric`] with its factors `[K]`.
+#[derive(Clone, Copy)]
+struct Asymmetric(*const f32);
+
+impl Quantizer for Asymmetric {
+    #[inline(always)]
+    unsafe fn params<S: Simd>(self, x: *const f32, column: usize, count: usize) -> QuantParams {
+        // SAFETY: the caller's; there are factors for all columns.
+        unsafe {
+            let inv_smooth = self.0.add(column);
+            let nothing = S::splat(0.0);
+            let (mut low, mut high, mut sum) = (nothing, nothing, nothing);
+            for i in (0..count).step_by(LANES) {
+                let v = S::load(x.add(i)).mul(S::load(inv_smooth.add(i)));
+                low = v.min(low);
+                high = v.max(high);
+                sum = sum.add(v);
+            }
+            let (low, high) = (-nothing.sub(low).largest(), high.largest());
+            let (range, qmax) = ((high - low).max(MIN_RANGE), S::QMAX as f32);
+            let inv_scale = qmax / range;
+            // 0, or NaN where a value is not finite: minimum and maximum ignore NaN.
+            let nan_flag = sum.sum() * 0.0;
+            QuantParams {
+                scale: range * (1.0 / qmax) + nan_flag,
+                inv_scale,
+                zero_point: (-low * inv_scale).round_ties_even(),
+            }
         }
-        let (low, high) = (-nothing.sub(low).largest(), high.largest());
-        let (range, levels) = ((high - low).max(SMALLEST_RANGE), S::LEVELS as f32);
-        let per_step = levels / range;
-        // Zero, or NaN where a value was not finite, which the extremes would hide.
-        let poison = sum.sum() * 0.0;
-        Step { step: range * (1.0 / levels) + poison, per_step, zero: (-low * per_step).round_ties_even() }
+    }
+
+    #[inline(always)]
+    unsafe fn store<S: Simd>(
+        self,
+        x: *const f32,
+        column: usize,
+        count: usize,
+        params: QuantParams,
+        out: *mut u8,
+    ) -> f32 {
+        // SAFETY: the caller's; there are factors for all columns.
+        unsafe {
+            let inv_smooth = self.0.add(column);
+            let (inv_scale, zero_point) = (S::splat(params.inv_scale), S::splat(params.zero_point));
+            let (lowest, highest) = (S::splat(0.0), S::splat(S::QMAX as f32));
+            for i in (0..count).step_by(LANES) {
+                let v = S::load(x.add(i)).mul(S::load(inv_smooth.add(i))).mul_add(inv_scale, zero_point);
+                v.max(lowest).min(highest).store_codes(out.add(i));
+            }
+        }
+        -params.scale * params.zero_point
     }
 }
 
-/// Codes with a zero point.
-#[inline(always)]
-unsafe fn with_zero<S: Simd>(x: *const f32, inverse: *const f32, count: usize, step: Step, codes: *mut u8) {
-    // SAFETY: the caller has so many of all three; it vouches for the instruction set.
-    unsafe {
-        let (scale, zero) = (S::splat(step.per_step), S::splat(step.zero));
-        let (lowest, highest) = (S::splat(0.0), S::splat(S::LEVELS as f32));
-        for i in (0..count).step_by(LANES) {
-            let code = S::load(x.add(i)).mul(S::load(inverse.add(i))).mul_add(scale, zero);
-            code.max(lowest).min(highest).store_codes(codes.add(i));
+/// [`QuantScheme::Symmetric`].
+#[derive(Clone, Copy)]
+struct Symmetric;
+
+impl Quantizer for Symmetric {
+    #[inline(always)]
+    unsafe fn params<S: Simd>(self, x: *const f32, _: usize, count: usize) -> QuantParams {
+        // SAFETY: the caller's.
+        unsafe {
+            let mut bits = S::int_splat(0);
+            for i in (0..count).step_by(LANES) {
+                bits = S::load(x.add(i)).magnitude(bits);
+            }
+            // NaN and infinities have larger bits than all finite values, so that they stay visible.
+            let max_abs = f32::from_bits(S::int_largest(bits) as u32);
+            let range = max_abs.max(MIN_RANGE);
+            QuantParams {
+                scale: range * (1.0 / SYMMETRIC_QMAX) + max_abs * 0.0,
+                inv_scale: SYMMETRIC_QMAX / range,
+                zero_point: 0.0,
+            }
         }
     }
-}
 
-/// The highest signed code.
-const SIGNED_LEVELS: f32 = 127.0;
-
-/// The step of `count` values, whole vectors.
-#[inline(always)]
-unsafe fn symmetric<S: Simd>(x: *const f32, count: usize) -> Step {
-    // SAFETY: the caller has so many; it vouches for the instruction set.
-    unsafe {
-        let mut largest = S::int_splat(0);
-        for i in (0..count).step_by(LANES) {
-            largest = S::load(x.add(i)).magnitude(largest);
+    #[inline(always)]
+    unsafe fn store<S: Simd>(self, x: *const f32, _: usize, count: usize, params: QuantParams, out: *mut u8) -> f32 {
+        // SAFETY: the caller's.
+        unsafe {
+            let inv_scale = S::splat(params.inv_scale);
+            let mut total = S::splat(0.0);
+            for i in (0..count).step_by(LANES) {
+                let v = S::load(x.add(i)).mul(inv_scale).rounded();
+                total = total.add(v);
+                v.store_signed(out.add(i).cast());
+            }
+            params.scale * total.sum()
         }
-        let largest = f32::from_bits(S::int_largest(largest) as u32);
-        let range = largest.max(SMALLEST_RANGE);
-        Step { step: range * (1.0 / SIGNED_LEVELS) + largest * 0.0, per_step: SIGNED_LEVELS / range, zero: 0.0 }
-    }
-}
-
-/// Signed codes; returns their sum.
-#[inline(always)]
-unsafe fn without_zero<S: Simd>(x: *const f32, count: usize, per_step: f32, codes: *mut u8) -> f32 {
-    // SAFETY: the caller has so many of both; it vouches for the instruction set.
-    unsafe {
-        let scale = S::splat(per_step);
-        let mut total = S::splat(0.0);
-        for i in (0..count).step_by(LANES) {
-            let code = S::load(x.add(i)).mul(scale).rounded();
-            total = total.add(code);
-            code.store_signed(codes.add(i).cast());
-        }
-        total.sum()
     }
 }

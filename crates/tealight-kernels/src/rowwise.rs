@@ -367,7 +367,7 @@ unsafe fn softmax_of<S: Simd>(row: &mut [f32]) {
 }
 
 /// Scales a vector to length 1; a zero vector stays zero.
-pub fn normalise(vector: &mut [f32]) {
+pub fn normalize(vector: &mut [f32]) {
     let norm = dot(Isa::Scalar, vector, vector).sqrt();
     if norm > 0.0 {
         vector.iter_mut().for_each(|v| *v /= norm);
@@ -383,7 +383,7 @@ mod tests {
     fn every_set_adds_lanes_in_one_order() {
         let lanes: [f32; LANES] = std::array::from_fn(|i| (i as f32 * 0.7).exp() * if i % 3 == 0 { -1.0 } else { 1.0 });
         for isa in Isa::available() {
-            assert_eq!(dot(isa, &lanes, &[1.0; LANES]).to_bits(), sum_lanes(lanes).to_bits(), "{}", isa.name());
+            assert_eq!(dot(isa, &lanes, &[1.0; LANES]).to_bits(), sum_lanes(lanes).to_bits(), "{}", isa.as_str());
         }
     }
 }

@@ -54,7 +54,7 @@ impl Query {
 
 #[inline(always)]
 unsafe fn query<S: Simd>(vector: &[f32]) -> Query {
-    let zero = (S::LEVELS + 1) / 2;
+    let zero = (S::QMAX + 1) / 2;
     let largest = vector.iter().fold(0.0f32, |m, v| m.max(v.abs()));
     // Less than the least normal number is nothing in a product, and may be 0 here.
     let step = largest.max(f32::MIN_POSITIVE) / (zero - 1) as f32;
@@ -63,7 +63,7 @@ unsafe fn query<S: Simd>(vector: &[f32]) -> Query {
         codes.push(((v / step).round_ties_even() as i32 + zero) as u8);
     }
     codes.resize(vector.len().next_multiple_of(STEP), zero as u8);
-    codes.iter_mut().for_each(|code| *code = code.wrapping_add(S::BIAS));
+    codes.iter_mut().for_each(|code| *code = code.wrapping_add(S::STORAGE_OFFSET));
     Query { codes, zero, step }
 }
 

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use tasks::embed::pipeline::{self, Pipeline, output_dimension};
 use tasks::embed::{Pooling, pool};
 use tealight_core::{Error, ErrorKind, Result};
-use tealight_kernels::Cpu;
+use tealight_kernels::CpuContext;
 use tealight_kernels::rowwise;
 use tokenizer::{Source, Tokenizer};
 use tracing::trace_span;
@@ -57,7 +57,7 @@ pub trait Encoder: std::fmt::Debug + Send + Sync {
     fn operations(&self, tokens: usize) -> u64;
     /// `[T, D]` for the texts of a batch, none of which is empty, longer than `max_tokens` or has an id beyond
     /// `vocabulary`. A text's rows depend on no other text.
-    fn encode(&self, cpu: &Cpu, batch: &Batch) -> Result<Tensor>;
+    fn encode(&self, cpu: &CpuContext, batch: &Batch) -> Result<Tensor>;
 }
 
 /// What a model says about itself.
@@ -93,7 +93,7 @@ impl Embedder {
     ///
     /// # Errors
     /// [`ErrorKind::ModelLoad`] and [`ErrorKind::Io`], which name the file and what in it is wrong.
-    pub fn load(cpu: &Cpu, path: &Path, precision: Precision) -> Result<Self> {
+    pub fn load(cpu: &CpuContext, path: &Path, precision: Precision) -> Result<Self> {
         let loaded = Parts::open(path, precision).and_then(|parts| {
             let _network = trace_span!("network").entered();
             let encoder = bert::Bert::new(cpu, parts.config, &parts.weights)?;
@@ -143,7 +143,7 @@ impl Embedder {
     }
 
     /// The rows of each text of a batch: `[T of the text, D of the encoder]`, one list of values a text.
-    pub fn rows(&self, cpu: &Cpu, batch: &Batch) -> Result<Vec<Vec<f32>>> {
+    pub fn rows(&self, cpu: &CpuContext, batch: &Batch) -> Result<Vec<Vec<f32>>> {
         let d = self.encoder.dimension();
         let x = self.encoder.encode(cpu, batch)?;
         let texts = with_values(&x, |x| {
@@ -159,7 +159,7 @@ impl Embedder {
     }
 
     /// A vector `[D]` for each text of a batch, pooled and through the dense layers, not normalised.
-    pub fn vectors(&self, cpu: &Cpu, batch: &Batch) -> Result<Vec<Vec<f32>>> {
+    pub fn vectors(&self, cpu: &CpuContext, batch: &Batch) -> Result<Vec<Vec<f32>>> {
         let d = self.encoder.dimension();
         let texts = self.rows(cpu, batch)?;
         let vectors: Vec<_> = texts.iter().map(|rows| self.finish(cpu, pool(rows, d, self.pipeline.pooling))).collect();
@@ -167,7 +167,7 @@ impl Embedder {
         Ok(vectors)
     }
 
-    fn finish(&self, cpu: &Cpu, pooled: Vec<f32>) -> Vec<f32> {
+    fn finish(&self, cpu: &CpuContext, pooled: Vec<f32>) -> Vec<f32> {
         self.pipeline.dense.iter().fold(pooled, |x, layer| layer.forward(cpu, &x))
     }
 }
@@ -178,7 +178,7 @@ pub fn shorten(vector: &mut Vec<f32>, dimensions: Option<usize>, normalize: bool
         vector.truncate(n);
     }
     if normalize {
-        rowwise::normalise(vector);
+        rowwise::normalize(vector);
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use tealight_core::files::write_atomic;
 use tealight_core::{Error, Result};
-use tealight_kernels::Cpu;
+use tealight_kernels::CpuContext;
 
 /// What a file cannot know about itself.
 #[derive(Debug, Clone, Default)]
@@ -35,7 +35,7 @@ const TEXTS: usize = 64;
 ///
 /// # Errors
 /// The model cannot be loaded, is packed already, has a size that cannot be packed, or the file cannot be written.
-pub fn pack(cpu: &Cpu, source: &Path, labels: &Labels, calibration: Option<&str>, output: &Path) -> Result<()> {
+pub fn pack(cpu: &CpuContext, source: &Path, labels: &Labels, calibration: Option<&str>, output: &Path) -> Result<()> {
     let packed = Packing::of(cpu, source, labels, calibration.unwrap_or(CALIBRATION));
     let Packing { metadata, tensors } =
         packed.map_err(|e| e.with_context(format_args!("model {}", source.display())))?;
@@ -49,7 +49,7 @@ struct Packing {
 }
 
 impl Packing {
-    fn of(cpu: &Cpu, source: &Path, labels: &Labels, calibration: &str) -> Result<Self> {
+    fn of(cpu: &CpuContext, source: &Path, labels: &Labels, calibration: &str) -> Result<Self> {
         let Parts { config, weights, file, tokenizer, source: tokens, pipeline, about } =
             Parts::open(source, Precision::F32)?;
         if weights.packed("token_embd.weight").is_some() {

@@ -12,7 +12,7 @@ use libfuzzer_sys::fuzz_target;
 use std::path::{Path, PathBuf};
 use tealight_index::{Builder, Index, Search};
 use tealight_kernels::Isa;
-use tealight_kernels::Cpu;
+use tealight_kernels::CpuContext;
 
 fuzz_target!(|data: &[u8]| {
     let path = place();
@@ -50,7 +50,7 @@ fn any(path: &Path, query: &[f32], words: &str) {
         for (vector, words, filter) in
             [(Some(&*query), None, None), (None, Some(words), None), (Some(&*query), Some(words), Some(filter))]
         {
-            let _ = index.search(&Cpu::new(isa, 1), &Search { vector, words, filter, count: 5, ..Search::default() });
+            let _ = index.search(&CpuContext::new(isa, 1), &Search { vector, words, filter, count: 5, ..Search::default() });
         }
     }
     let mut builder = Builder::new(None, index.dimension(), index.metric(), index.precision()).unwrap();

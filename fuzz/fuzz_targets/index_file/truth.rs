@@ -3,7 +3,7 @@
 use crate::given::{Given, filter, refused};
 use tealight_index::{Document, Found, Index, Metric, Precision, Search};
 use tealight_kernels::Isa;
-use tealight_kernels::Cpu;
+use tealight_kernels::CpuContext;
 
 /// A half float is as near to a value, in shares of the row's largest.
 const HALF: f32 = 1.0 / 1024.0;
@@ -37,7 +37,7 @@ pub fn check(given: &Given, rows: &[(Document, Vec<f32>)], index: &Index) {
         Isa::available().into_iter().for_each(|isa| check_search(given, index, &query, isa));
     }
     let words = Search { words: Some(&given.words), count: given.k, ..Search::default() };
-    let hits = index.search(&Cpu::new(Isa::best(), 1), &words).unwrap();
+    let hits = index.search(&CpuContext::new(Isa::detect(), 1), &words).unwrap();
     assert!(hits.is_sorted_by(|a, b| (b.score, a.row) < (a.score, b.row)), "{hits:?}");
 }
 
@@ -70,11 +70,11 @@ fn check_search(given: &Given, index: &Index, query: &[f32], isa: Isa) {
     let tolerance = all.iter().map(|((_, mass), _)| mass * SUM).fold(least, f64::max);
     let filter = given.below.map(filter);
     let search = Search { vector: Some(query), count: given.k, filter: filter.clone(), ..Search::default() };
-    let hits = index.search(&Cpu::new(isa, 1), &search).unwrap();
+    let hits = index.search(&CpuContext::new(isa, 1), &search).unwrap();
     let takes = |row: usize| filter.as_ref().is_none_or(|f| f.takes(&index.document(row).unwrap().metadata));
     let mut taken: Vec<f64> = all.iter().filter(|(_, row)| takes(*row)).map(|((score, _), _)| *score).collect();
     taken.sort_by(|a, b| b.total_cmp(a));
-    let truncate_for_display = || format!("{:?} {:?} {} {hits:?} {taken:?} {query:?}", given.metric, given.precision, isa.name());
+    let truncate_for_display = || format!("{:?} {:?} {} {hits:?} {taken:?} {query:?}", given.metric, given.precision, isa.as_str());
     assert_eq!(hits.len(), taken.len().min(given.k), "{}", truncate_for_display());
     assert!(hits.is_sorted_by(|a, b| (b.score, a.row) < (a.score, b.row)), "{}", truncate_for_display());
     let near = |hit: &Found, score: f64| (f64::from(hit.score) - score).abs() <= tolerance;

@@ -19,7 +19,7 @@ pub(super) enum Answer {
     /// It has all of it, but for the points at these places.
     Kept(Vec<(usize, Error)>),
     /// It has nothing of it, for what is in it.
-    Refused(Error),
+    KernelError(Error),
 }
 
 /// An index that takes bodies of points.
@@ -94,8 +94,8 @@ impl<I: Index> Batches<I> {
                 self.refused.extend(but.into_iter().filter_map(|(i, error)| Some((points.get(i)?.0, error))));
                 Ok(())
             }
-            Answer::Refused(error) if points.len() <= 1 => self.refuse(points, error),
-            Answer::Refused(_) => {
+            Answer::KernelError(error) if points.len() <= 1 => self.refuse(points, error),
+            Answer::KernelError(_) => {
                 let (left, right) = points.split_at(points.len() / 2);
                 for half in [left, right] {
                     let body = self.pack(half)?;

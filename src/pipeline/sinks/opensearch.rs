@@ -34,7 +34,7 @@ impl Index for OpenSearch {
             let ask = Ask { method: Method::POST, url: &self.url, content_type: "application/x-ndjson", body };
             let reply = self.client.once(&ask, time)?;
             if matches!(reply.status.as_u16(), 400 | 413) {
-                return Ok(Answer::Refused(reply.error("")));
+                return Ok(Answer::KernelError(reply.error("")));
             }
             let outcomes = outcomes(&reply, waiting.len())?;
             let asked = std::mem::take(&mut waiting);
@@ -42,7 +42,7 @@ impl Index for OpenSearch {
             for (i, outcome) in asked.into_iter().zip(outcomes) {
                 match outcome {
                     Outcome::Kept => {}
-                    Outcome::Refused(error) => refused.push((i, error)),
+                    Outcome::KernelError(error) => refused.push((i, error)),
                     Outcome::Busy(error) => {
                         waiting.push(i);
                         busy.get_or_insert(error);
@@ -76,7 +76,7 @@ fn rows(body: &[u8]) -> Vec<&[u8]> {
 enum Outcome {
     Kept,
     /// For good.
-    Refused(Error),
+    KernelError(Error),
     /// For now.
     Busy(Error),
 }
@@ -136,17 +136,17 @@ fn outcomes(reply: &Reply, count: usize) -> Result<Vec<Outcome>, Miss> {
 
 fn outcome(item: HashMap<String, Item>) -> Outcome {
     let Some(Item { status, error }) = item.into_values().next() else {
-        return Outcome::Refused(refused("it does not say what became of the document"));
+        return Outcome::KernelError(refused("it does not say what became of the document"));
     };
     let said = error.map(|cause| cause.said()).unwrap_or_default();
     match status {
         200..=299 => Outcome::Kept,
         408 | 429 | 500.. => Outcome::Busy(refused(format!("{status}: {said}"))),
         // Vector collections of OpenSearch Serverless make ids of their own, so that nothing could be written twice.
-        _ if said.contains("Document ID is not supported") => Outcome::Refused(unfit(format!(
+        _ if said.contains("Document ID is not supported") => Outcome::KernelError(unfit(format!(
             "{status}: {said} (a collection of OpenSearch Serverless must be of the type SEARCH to keep ids)"
         ))),
-        _ => Outcome::Refused(unfit(format!("{status}: {said}"))),
+        _ => Outcome::KernelError(unfit(format!("{status}: {said}"))),
     }
 }
 

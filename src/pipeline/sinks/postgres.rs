@@ -138,7 +138,7 @@ impl Table {
         match trouble {
             Trouble::Data(said) => {
                 self.roll_back(time);
-                Ok(Answer::Refused(refused(said)))
+                Ok(Answer::KernelError(refused(said)))
             }
             Trouble::Passing(said) => {
                 // Nobody knows what state a connection is in that failed.

@@ -26,7 +26,7 @@ impl Index for Qdrant {
 fn answer(reply: Reply) -> Result<Answer, Miss> {
     match reply.status.as_u16() {
         200..=299 => Ok(Answer::Kept(vec![])),
-        400 | 413 | 422 => Ok(Answer::Refused(reply.error(""))),
+        400 | 413 | 422 => Ok(Answer::KernelError(reply.error(""))),
         401 | 403 => Err(reply.error("TEALIGHT_SINK_KEY or TEALIGHT_SINK_SECRET must be a key that may write").into()),
         404 => Err(reply.error("the collection must be there before points come").into()),
         _ => Err(reply.error("").into()),

@@ -36,7 +36,7 @@ impl Index for S3Vectors {
 fn answer(reply: Reply) -> Result<Answer, Miss> {
     match (reply.status.as_u16(), reply.code().as_str()) {
         (200..=299, _) => Ok(Answer::Kept(vec![])),
-        (400, "ValidationException" | "") | (413, _) => Ok(Answer::Refused(reply.error(""))),
+        (400, "ValidationException" | "") | (413, _) => Ok(Answer::KernelError(reply.error(""))),
         (401 | 403, _) => Err(reply.error("the function's role must allow s3vectors:PutVectors of the index").into()),
         (404, _) => Err(reply.error("bucket and index must be there before points come").into()),
         _ => Err(reply.error("").into()),

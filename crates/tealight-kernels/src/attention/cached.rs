@@ -7,7 +7,7 @@ use crate::{Isa, dispatch};
 /// Keys and values of the tokens so far, a row of `stride` values each. Heads may share them in groups (Ainslie et al. 2023,
 /// arXiv 2305.13245).
 #[derive(Debug, Clone, Copy)]
-pub struct Cache<'a> {
+pub struct KvView<'a> {
     /// `[T, stride]`.
     pub keys: &'a [f32],
     /// `[T, stride]`.
@@ -20,21 +20,21 @@ pub struct Cache<'a> {
 ///
 /// # Panics
 /// If there are no tokens, sizes do not fit each other, or `width` is not a multiple of 16.
-pub fn attend(isa: Isa, q: &[f32], cache: Cache, width: usize, scores: &mut Vec<f32>, out: &mut [f32]) {
-    let Cache { keys, values, stride } = cache;
+pub fn sdpa(isa: Isa, q: &[f32], cache: KvView, width: usize, scores: &mut Vec<f32>, out: &mut [f32]) {
+    let KvView { keys, values, stride } = cache;
     assert!(width > 0 && width.is_multiple_of(LANES) && stride > 0 && stride.is_multiple_of(width));
     assert!(!keys.is_empty() && keys.len().is_multiple_of(stride) && values.len() == keys.len());
     assert!(q.len() == out.len() && !q.is_empty() && q.len().is_multiple_of(stride));
     scores.resize((keys.len() / stride).next_multiple_of(LANES), 0.0);
-    dispatch!(isa, attend_of(q: &[f32], cache: Cache, width: usize, scores: &mut [f32], out: &mut [f32]));
+    dispatch!(isa, sdpa_impl(q: &[f32], cache: KvView, width: usize, scores: &mut [f32], out: &mut [f32]));
 }
 
 #[inline(always)]
-unsafe fn attend_of<S: Simd>(q: &[f32], cache: Cache, width: usize, scores: &mut [f32], out: &mut [f32]) {
+unsafe fn sdpa_impl<S: Simd>(q: &[f32], cache: KvView, width: usize, scores: &mut [f32], out: &mut [f32]) {
     let shared = q.len() / cache.stride;
     for (h, (q, out)) in q.chunks_exact(width).zip(out.chunks_exact_mut(width)).enumerate() {
         let at = h / shared * width;
-        // SAFETY: `attend` checked that rows have the columns `at..at + width`, whole vectors, and that there is a score for
+        // SAFETY: `sdpa` checked that rows have the columns `at..at + width`, whole vectors, and that there is a score for
         // each row, in whole vectors; the caller vouches for the instruction set.
         unsafe {
             let total = weights::<S>(q, cache, at, scores);
@@ -55,9 +55,9 @@ unsafe fn attend_of<S: Simd>(q: &[f32], cache: Cache, width: usize, scores: &mut
 
 /// Scores to `exp((score - largest) / sqrt(width))`; returns their sum.
 #[inline(always)]
-unsafe fn weights<S: Simd>(q: &[f32], cache: Cache, at: usize, scores: &mut [f32]) -> f32 {
+unsafe fn weights<S: Simd>(q: &[f32], cache: KvView, at: usize, scores: &mut [f32]) -> f32 {
     let (width, tokens) = (q.len(), cache.keys.len() / cache.stride);
-    // SAFETY: as in `attend_of`.
+    // SAFETY: as in `sdpa_impl`.
     unsafe {
         for (t, score) in scores[..tokens].iter_mut().enumerate() {
             let key = cache.keys.as_ptr().add(t * cache.stride + at);
@@ -73,8 +73,8 @@ unsafe fn weights<S: Simd>(q: &[f32], cache: Cache, at: usize, scores: &mut [f32
 
 /// `sum p v / total`, for `NV` vectors of columns from `at` on.
 #[inline(always)]
-unsafe fn weighted<S: Simd, const NV: usize>(cache: Cache, at: usize, weights: &[f32], total: f32, out: *mut f32) {
-    // SAFETY: as in `attend_of`.
+unsafe fn weighted<S: Simd, const NV: usize>(cache: KvView, at: usize, weights: &[f32], total: f32, out: *mut f32) {
+    // SAFETY: as in `sdpa_impl`.
     unsafe {
         let mut sums = [S::splat(0.0); NV];
         for (t, weight) in weights[..cache.keys.len() / cache.stride].iter().enumerate() {

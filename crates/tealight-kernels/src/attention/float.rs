@@ -1,7 +1,7 @@
 //! Attention in float: what the int8 one is measured against.
 #![allow(clippy::needless_range_loop)] // Indices are rows and columns of tiles.
 
-use super::{Head, Rows, exponentials};
+use super::{HeadSlice, Qkv, exponentials};
 use crate::simd::{LANES, Simd, Tile};
 use crate::{Isa, dispatch};
 
@@ -15,7 +15,7 @@ fn padded(tokens: usize) -> usize {
 
 /// Memory that calls share.
 #[derive(Debug, Default)]
-pub struct Scratch {
+pub struct SdpaScratch {
     /// `[width, T padded]`: keys by column.
     keys: Vec<f32>,
     /// `[ROWS, T padded]`.
@@ -27,19 +27,19 @@ pub struct Scratch {
 ///
 /// # Panics
 /// If rows, columns or `out` are not inside their slices, or `width` is not a multiple of 16.
-pub fn attend(isa: Isa, x: Rows, head: &Head, scratch: &mut Scratch, out: &mut [f32], out_stride: usize) {
+pub fn sdpa(isa: Isa, x: Qkv, head: &HeadSlice, scratch: &mut SdpaScratch, out: &mut [f32], out_stride: usize) {
     head.check_queries(x, out.len(), out_stride);
     let padded = padded(head.sequence.len());
     scratch.scores.resize(ROWS * padded, 0.0);
     transpose(x, head, &mut scratch.keys, padded);
-    dispatch!(isa, attend_of(x: Rows, head: &Head, scratch: &mut Scratch, out: &mut [f32], out_stride: usize));
+    dispatch!(isa, sdpa_impl(x: Qkv, head: &HeadSlice, scratch: &mut SdpaScratch, out: &mut [f32], out_stride: usize));
 }
 
-fn transpose(x: Rows, head: &Head, keys: &mut Vec<f32>, padded: usize) {
+fn transpose(x: Qkv, head: &HeadSlice, keys: &mut Vec<f32>, padded: usize) {
     keys.clear();
-    keys.resize(head.width * padded, 0.0);
+    keys.resize(head.head_dim * padded, 0.0);
     for (t, row) in head.sequence.clone().enumerate() {
-        let k = &x.k[row * x.stride + head.at..][..head.width];
+        let k = &x.k[row * x.stride + head.offset..][..head.head_dim];
         for (d, v) in k.iter().enumerate() {
             keys[d * padded + t] = *v;
         }
@@ -47,9 +47,9 @@ fn transpose(x: Rows, head: &Head, keys: &mut Vec<f32>, padded: usize) {
 }
 
 #[inline(always)]
-unsafe fn attend_of<S: Simd>(x: Rows, head: &Head, scratch: &mut Scratch, out: &mut [f32], out_stride: usize) {
+unsafe fn sdpa_impl<S: Simd>(x: Qkv, head: &HeadSlice, scratch: &mut SdpaScratch, out: &mut [f32], out_stride: usize) {
     let mut row = head.queries.start;
-    // SAFETY: `attend` checked that all rows and columns are inside `x` and `out`, and sized the scratch; a group of
+    // SAFETY: `sdpa` checked that all rows and columns are inside `x` and `out`, and sized the scratch; a group of
     // rows is only made where as many are left.
     unsafe {
         while row < head.queries.end {
@@ -70,19 +70,19 @@ unsafe fn attend_of<S: Simd>(x: Rows, head: &Head, scratch: &mut Scratch, out: &
 
 #[inline(always)]
 unsafe fn group<S: Simd, const M: usize, const NV: usize>(
-    x: Rows,
-    head: &Head,
-    scratch: &mut Scratch,
+    x: Qkv,
+    head: &HeadSlice,
+    scratch: &mut SdpaScratch,
     row: usize,
     out: *mut f32,
     out_stride: usize,
 ) {
-    let (tokens, width) = (head.sequence.len(), head.width);
+    let (tokens, width) = (head.sequence.len(), head.head_dim);
     let padded = padded(tokens);
-    // SAFETY: as in `attend_of`; keys are `[width, padded]`, scores `[ROWS, padded]`, and `padded` is whole groups of
+    // SAFETY: as in `sdpa_impl`; keys are `[width, padded]`, scores `[ROWS, padded]`, and `padded` is whole groups of
     // four vectors; `width` is whole vectors.
     unsafe {
-        let q: [*const f32; M] = std::array::from_fn(|r| x.q.as_ptr().add((row + r) * x.stride + head.at));
+        let q: [*const f32; M] = std::array::from_fn(|r| x.q.as_ptr().add((row + r) * x.stride + head.offset));
         let (keys, scores) = (scratch.keys.as_ptr(), scratch.scores.as_mut_ptr());
         for t in (0..tokens.next_multiple_of(NV * LANES)).step_by(NV * LANES) {
             let mut sums = [[S::splat(0.0); NV]; M];
@@ -108,7 +108,7 @@ unsafe fn group<S: Simd, const M: usize, const NV: usize>(
         for (r, total) in totals.iter_mut().enumerate() {
             *total = exponentials::<S>(scores.add(r * padded), tokens, width);
         }
-        let v = x.v.as_ptr().add(head.sequence.start * x.stride + head.at);
+        let v = x.v.as_ptr().add(head.sequence.start * x.stride + head.offset);
         let mut c = 0;
         while c < width {
             // Two vectors a pass, or the one that is left.
@@ -123,7 +123,7 @@ unsafe fn group<S: Simd, const M: usize, const NV: usize>(
     }
 }
 
-/// Rows of `sum p v / total`, for `NV` vectors of columns.
+/// Qkv of `sum p v / total`, for `NV` vectors of columns.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)] // Pointers and strides of three matrices.
 unsafe fn weighted<S: Simd, const M: usize, const NV: usize>(

@@ -6,8 +6,8 @@
 //! integer sum, too. The largest of `p` itself would be a poor measure: the tokens that attention rests on have small values.
 #![allow(clippy::needless_range_loop)] // Indices are rows and columns of tiles.
 
-use super::{Head, Rows, fits};
-use crate::quantize::SMALLEST_RANGE;
+use super::{HeadSlice, Qkv, fits};
+use crate::quantize::MIN_RANGE;
 use crate::rowwise::exp2_coarse;
 use crate::simd::{LANES, Simd, Tile};
 use crate::{Isa, dispatch};
@@ -24,7 +24,7 @@ fn padded(tokens: usize) -> usize {
 
 /// Keys and values of one head of a sequence, quantised: made once, attended to by as many queries as there are.
 #[derive(Debug, Default, Clone)]
-pub struct Sequence {
+pub struct QuantizedKv {
     tokens: usize,
     width: usize,
     /// Codes of keys, `[T padded / 16][width / 4][16][4]`.
@@ -49,7 +49,7 @@ pub struct Sequence {
 
 /// Memory of a group of queries.
 #[derive(Debug, Default)]
-pub struct Queries {
+pub struct QueryScratch {
     /// Codes, `[ROWS, width]`.
     codes: Vec<u8>,
     /// `[ROWS, T padded]`.
@@ -58,23 +58,23 @@ pub struct Queries {
     weights: Vec<u8>,
 }
 
-/// Memory that calls of [`attend`] share.
+/// Memory that calls of [`sdpa`] share.
 #[derive(Debug, Default)]
-pub struct Scratch {
-    sequence: Sequence,
-    queries: Queries,
+pub struct SdpaScratch {
+    sequence: QuantizedKv,
+    queries: QueryScratch,
 }
 
-impl Sequence {
+impl QuantizedKv {
     /// Quantises keys and values of a head of `x`; what was there before is gone.
     ///
     /// # Panics
     /// If rows or columns are not inside their slices, or the width is not a multiple of 16.
-    pub fn fill(&mut self, isa: Isa, x: Rows, head: &Head) {
+    pub fn quantize(&mut self, isa: Isa, x: Qkv, head: &HeadSlice) {
         head.check_rows(x);
-        self.make_room(head.sequence.len(), head.width);
+        self.make_room(head.sequence.len(), head.head_dim);
         let sequence = self;
-        dispatch!(isa, fill(x: Rows, head: &Head, sequence: &mut Sequence));
+        dispatch!(isa, fill(x: Qkv, head: &HeadSlice, sequence: &mut QuantizedKv));
     }
 
     fn make_room(&mut self, tokens: usize, width: usize) {
@@ -92,8 +92,8 @@ impl Sequence {
     }
 }
 
-impl Queries {
-    fn make_room(&mut self, sequence: &Sequence) {
+impl QueryScratch {
+    fn make_room(&mut self, sequence: &QuantizedKv) {
         let padded = padded(sequence.tokens);
         self.codes.resize(ROWS * sequence.width, 0);
         self.scores.resize(ROWS * padded, 0.0);
@@ -107,19 +107,19 @@ impl Queries {
 ///
 /// # Panics
 /// If rows, columns or `out` are not inside their slices, or `width` is not a multiple of 16.
-pub fn attend(isa: Isa, x: Rows, head: &Head, scratch: &mut Scratch, out: &mut [f32], out_stride: usize) {
+pub fn sdpa(isa: Isa, x: Qkv, head: &HeadSlice, scratch: &mut SdpaScratch, out: &mut [f32], out_stride: usize) {
     head.check_queries(x, out.len(), out_stride);
-    let Scratch { sequence, queries } = scratch;
-    sequence.fill(isa, x, head);
-    let rows = Strided { at: &x.q[head.queries.start * x.stride + head.at..], stride: x.stride };
-    attend_to(isa, sequence, rows, head.queries.len(), queries, out, out_stride);
+    let SdpaScratch { sequence, queries } = scratch;
+    sequence.quantize(isa, x, head);
+    let rows = StridedRows { data: &x.q[head.queries.start * x.stride + head.offset..], stride: x.stride };
+    sdpa_quantized_kv(isa, sequence, rows, head.queries.len(), queries, out, out_stride);
 }
 
-/// Rows of queries: row `i` begins at `i * stride`.
+/// Qkv of queries: row `i` begins at `i * stride`.
 #[derive(Debug, Clone, Copy)]
-pub struct Strided<'a> {
+pub struct StridedRows<'a> {
     /// The first row, and what follows.
-    pub at: &'a [f32],
+    pub data: &'a [f32],
     /// From one row to the next.
     pub stride: usize,
 }
@@ -128,25 +128,25 @@ pub struct Strided<'a> {
 ///
 /// # Panics
 /// If rows are not inside their slices, the sequence is empty, or another set quantised it.
-pub fn attend_to(
+pub fn sdpa_quantized_kv(
     isa: Isa,
-    sequence: &Sequence,
-    q: Strided,
+    sequence: &QuantizedKv,
+    q: StridedRows,
     count: usize,
-    scratch: &mut Queries,
+    scratch: &mut QueryScratch,
     out: &mut [f32],
     out_stride: usize,
 ) {
     assert!(sequence.tokens > 0 && sequence.width <= out_stride && sequence.width <= q.stride);
-    assert!(fits(count, q.stride, sequence.width, q.at.len()) && fits(count, out_stride, sequence.width, out.len()));
+    assert!(fits(count, q.stride, sequence.width, q.data.len()) && fits(count, out_stride, sequence.width, out.len()));
     scratch.make_room(sequence);
-    dispatch!(isa, attend_of(sequence: &Sequence, q: Strided, count: usize, scratch: &mut Queries, out: &mut [f32], out_stride: usize));
+    dispatch!(isa, sdpa_impl(sequence: &QuantizedKv, q: StridedRows, count: usize, scratch: &mut QueryScratch, out: &mut [f32], out_stride: usize));
 }
 
 #[inline(always)]
-unsafe fn fill<S: Simd>(x: Rows, head: &Head, sequence: &mut Sequence) {
-    sequence.form = (S::LEVELS, S::BIAS);
-    // SAFETY: `Sequence::fill` checked that all rows and columns are inside `x`, and made room; the caller vouches for the
+unsafe fn fill<S: Simd>(x: Qkv, head: &HeadSlice, sequence: &mut QuantizedKv) {
+    sequence.form = (S::QMAX, S::STORAGE_OFFSET);
+    // SAFETY: `QuantizedKv::quantize` checked that all rows and columns are inside `x`, and made room; the caller vouches for the
     // instruction set.
     unsafe {
         keys::<S>(x, head, sequence);
@@ -155,21 +155,21 @@ unsafe fn fill<S: Simd>(x: Rows, head: &Head, sequence: &mut Sequence) {
 }
 
 #[inline(always)]
-unsafe fn attend_of<S: Simd>(
-    sequence: &Sequence,
-    q: Strided,
+unsafe fn sdpa_impl<S: Simd>(
+    sequence: &QuantizedKv,
+    q: StridedRows,
     count: usize,
-    scratch: &mut Queries,
+    scratch: &mut QueryScratch,
     out: &mut [f32],
     out_stride: usize,
 ) {
-    assert_eq!(sequence.form, (S::LEVELS, S::BIAS), "another set's sequence");
+    assert_eq!(sequence.form, (S::QMAX, S::STORAGE_OFFSET), "another set's sequence");
     let mut row = 0;
-    // SAFETY: `attend_to` checked that all rows are inside `q` and `out`, and sized the scratch; a group of rows is only made
+    // SAFETY: `sdpa_quantized_kv` checked that all rows are inside `q` and `out`, and sized the scratch; a group of rows is only made
     // where as many are left.
     unsafe {
         while row < count {
-            let q = Strided { at: &q.at[row * q.stride..], stride: q.stride };
+            let q = StridedRows { data: &q.data[row * q.stride..], stride: q.stride };
             let out = out.as_mut_ptr().add(row * out_stride);
             row += match count - row {
                 left if left >= ROWS && S::TILE == Tile::R4x3 => {
@@ -204,7 +204,7 @@ unsafe fn steps<S: Simd>(magnitudes: &mut [f32], per_unit: &mut [f32], levels: f
     unsafe {
         for i in (0..magnitudes.len()).step_by(LANES) {
             let largest = S::load(magnitudes.as_ptr().add(i));
-            let bounded = S::splat(SMALLEST_RANGE).max(largest);
+            let bounded = S::splat(MIN_RANGE).max(largest);
             S::splat(levels).div(bounded).store(per_unit.as_mut_ptr().add(i));
             let step = largest.mul_add(S::splat(0.0), bounded.mul(S::splat(1.0 / levels)));
             step.store(magnitudes.as_mut_ptr().add(i));
@@ -214,12 +214,12 @@ unsafe fn steps<S: Simd>(magnitudes: &mut [f32], per_unit: &mut [f32], levels: f
 
 /// Quantises the keys of a head.
 #[inline(always)]
-unsafe fn keys<S: Simd>(x: Rows, head: &Head, sequence: &mut Sequence) {
-    let (width, tokens) = (head.width, head.sequence.len());
+unsafe fn keys<S: Simd>(x: Qkv, head: &HeadSlice, sequence: &mut QuantizedKv) {
+    let (width, tokens) = (head.head_dim, head.sequence.len());
     // SAFETY: keys have `width` values, whole vectors, and the sequence room for their codes, whole vectors of tokens; the
     // caller vouches for the instruction set.
     unsafe {
-        let key = |t: usize| x.k[(head.sequence.start + t) * x.stride + head.at..][..width].as_ptr();
+        let key = |t: usize| x.k[(head.sequence.start + t) * x.stride + head.offset..][..width].as_ptr();
         for t in 0..tokens {
             sequence.key_steps[t] = magnitude::<S>(key(t), width);
         }
@@ -238,7 +238,7 @@ unsafe fn keys<S: Simd>(x: Rows, head: &Head, sequence: &mut Sequence) {
             }
         }
         // What queries have added to their codes, but for what the set adds in memory itself.
-        let zero = [((S::LEVELS + 1) / 2) as u8 - S::BIAS; 4];
+        let zero = [((S::QMAX + 1) / 2) as u8 - S::STORAGE_OFFSET; 4];
         for t in (0..tokens).step_by(LANES) {
             let mut sums = S::int_splat(0);
             for d in (0..width).step_by(4) {
@@ -252,12 +252,12 @@ unsafe fn keys<S: Simd>(x: Rows, head: &Head, sequence: &mut Sequence) {
 
 /// Quantises the values of a head.
 #[inline(always)]
-unsafe fn values<S: Simd>(x: Rows, head: &Head, sequence: &mut Sequence) {
-    let (width, tokens) = (head.width, head.sequence.len());
+unsafe fn values<S: Simd>(x: Qkv, head: &HeadSlice, sequence: &mut QuantizedKv) {
+    let (width, tokens) = (head.head_dim, head.sequence.len());
     // SAFETY: values have `width` numbers, whole vectors, and the sequence room for their codes; the caller vouches for the
     // instruction set.
     unsafe {
-        let value = |t: usize| x.v[(head.sequence.start + t) * x.stride + head.at..][..width].as_ptr();
+        let value = |t: usize| x.v[(head.sequence.start + t) * x.stride + head.offset..][..width].as_ptr();
         for t in 0..tokens {
             sequence.value_steps[t] = magnitude::<S>(value(t), width);
         }
@@ -277,7 +277,7 @@ unsafe fn values<S: Simd>(x: Rows, head: &Head, sequence: &mut Sequence) {
                     code[i] = S::load(value(t).add(d)).mul(S::splat(sequence.per_unit[t]));
                 }
                 S::store_fours(code, codes.add(4 * d));
-                if S::BIAS != 0 {
+                if S::STORAGE_OFFSET != 0 {
                     let sums = sequence.value_sums[d..][..LANES].as_mut_ptr();
                     let total = code[0].rounded().add(code[1].rounded()).add(code[2].rounded().add(code[3].rounded()));
                     S::load(sums).add(total).store(sums);
@@ -290,13 +290,13 @@ unsafe fn values<S: Simd>(x: Rows, head: &Head, sequence: &mut Sequence) {
 /// The first `M` rows of queries; returns `M`.
 #[inline(always)]
 unsafe fn group<S: Simd, const M: usize, const NV: usize>(
-    sequence: &Sequence,
-    q: Strided,
-    scratch: &mut Queries,
+    sequence: &QuantizedKv,
+    q: StridedRows,
+    scratch: &mut QueryScratch,
     out: *mut f32,
     out_stride: usize,
 ) -> usize {
-    // SAFETY: as in `attend_of`.
+    // SAFETY: as in `sdpa_impl`.
     unsafe {
         let factors = queries::<S, M>(q, sequence.width, scratch);
         scores::<S, M, NV>(sequence, scratch);
@@ -318,13 +318,13 @@ unsafe fn group<S: Simd, const M: usize, const NV: usize>(
 
 /// Quantises rows of queries; returns the factor of each that makes scores powers of two.
 #[inline(always)]
-unsafe fn queries<S: Simd, const M: usize>(q: Strided, width: usize, scratch: &mut Queries) -> [f32; LANES] {
-    let zero = ((S::LEVELS + 1) / 2) as f32;
+unsafe fn queries<S: Simd, const M: usize>(q: StridedRows, width: usize, scratch: &mut QueryScratch) -> [f32; LANES] {
+    let zero = ((S::QMAX + 1) / 2) as f32;
     let (mut factors, mut per_unit) = ([0.0; LANES], [0.0; LANES]);
     // SAFETY: queries have `width` values, whole vectors, and the scratch room for their codes; the caller vouches for the
     // instruction set.
     unsafe {
-        let query = |r: usize| q.at[r * q.stride..][..width].as_ptr();
+        let query = |r: usize| q.data[r * q.stride..][..width].as_ptr();
         for r in 0..M {
             factors[r] = magnitude::<S>(query(r), width);
         }
@@ -343,10 +343,10 @@ unsafe fn queries<S: Simd, const M: usize>(q: Strided, width: usize, scratch: &m
 
 /// Scores of `M` rows, but for the factor of the row.
 #[inline(always)]
-unsafe fn scores<S: Simd, const M: usize, const NV: usize>(sequence: &Sequence, scratch: &mut Queries) {
+unsafe fn scores<S: Simd, const M: usize, const NV: usize>(sequence: &QuantizedKv, scratch: &mut QueryScratch) {
     let (tokens, width) = (sequence.tokens, sequence.width);
     let padded = padded(tokens);
-    // SAFETY: as in `attend_of`; tokens come in whole groups of `NV` vectors, for which the scratch has room.
+    // SAFETY: as in `sdpa_impl`; tokens come in whole groups of `NV` vectors, for which the scratch has room.
     unsafe {
         let (queries, scores) = (scratch.codes.as_ptr(), scratch.scores.as_mut_ptr());
         for t in (0..tokens).step_by(NV * LANES) {
@@ -385,8 +385,8 @@ unsafe fn scores<S: Simd, const M: usize, const NV: usize>(sequence: &Sequence, 
 /// Each step is done for all rows, so that the reductions of one wait together with those of the others.
 #[inline(always)]
 unsafe fn weights<S: Simd, const M: usize>(
-    sequence: &Sequence,
-    scratch: &mut Queries,
+    sequence: &QuantizedKv,
+    scratch: &mut QueryScratch,
     factors: &[f32; LANES],
 ) -> [f32; LANES] {
     let tokens = sequence.tokens;
@@ -419,7 +419,7 @@ unsafe fn weights<S: Simd, const M: usize>(
             }
             (sums[r], highest[r]) = (sum.sum(), high.largest());
         }
-        steps::<S>(&mut highest, &mut per_unit, S::LEVELS as f32);
+        steps::<S>(&mut highest, &mut per_unit, S::QMAX as f32);
         for r in 0..M {
             let scores = scratch.scores.as_ptr().add(r * padded);
             let codes = scratch.weights.as_mut_ptr().add(r * padded);
@@ -433,11 +433,11 @@ unsafe fn weights<S: Simd, const M: usize>(
     highest
 }
 
-/// Rows of `sum p v`, for `NV` vectors of columns from `d` on; a code of a weight is worth `units[r]`.
+/// Qkv of `sum p v`, for `NV` vectors of columns from `d` on; a code of a weight is worth `units[r]`.
 #[inline(always)]
 unsafe fn weighted<S: Simd, const M: usize, const NV: usize>(
-    sequence: &Sequence,
-    scratch: &Queries,
+    sequence: &QuantizedKv,
+    scratch: &QueryScratch,
     d: usize,
     units: &[f32; LANES],
     out: *mut f32,
@@ -445,7 +445,7 @@ unsafe fn weighted<S: Simd, const M: usize, const NV: usize>(
 ) {
     let (tokens, width) = (sequence.tokens, sequence.width);
     let padded = padded(tokens);
-    // SAFETY: as in `attend_of`.
+    // SAFETY: as in `sdpa_impl`.
     unsafe {
         let (weights, values) = (scratch.weights.as_ptr(), sequence.values.as_ptr().add(4 * d));
         let mut sums = [[S::int_splat(0); NV]; M];
@@ -484,21 +484,21 @@ mod tests {
     /// AVX2 has coarser codes than the other sets; with as coarse ones, the portable kernel gives the same bits.
     #[test]
     fn avx2_is_the_portable_kernel_with_7_bits() {
-        let Ok(avx2) = Isa::named("avx2") else { return };
+        let Ok(avx2) = Isa::from_name("avx2") else { return };
         let (tokens, width) = (37, 32);
         let x: Vec<f32> = (0..tokens * 3 * width).map(|i| (i as f32 * 0.37).sin() * (1.0 + (i % 7) as f32)).collect();
-        let rows = Rows { q: &x, k: &x[width..], v: &x[2 * width..], stride: 3 * width };
-        let head = Head { sequence: 0..tokens, queries: 0..tokens, at: 0, width };
+        let rows = Qkv { q: &x, k: &x[width..], v: &x[2 * width..], stride: 3 * width };
+        let head = HeadSlice { sequence: 0..tokens, queries: 0..tokens, offset: 0, head_dim: width };
         let (mut found, mut expected) = (vec![0.0; tokens * width], vec![0.0; tokens * width]);
-        attend(avx2, rows, &head, &mut Scratch::default(), &mut found, width);
-        let Scratch { mut sequence, mut queries } = Scratch::default();
+        sdpa(avx2, rows, &head, &mut SdpaScratch::default(), &mut found, width);
+        let SdpaScratch { mut sequence, mut queries } = SdpaScratch::default();
         sequence.make_room(tokens, width);
         queries.make_room(&sequence);
-        let q = Strided { at: &x, stride: rows.stride };
-        // SAFETY: the portable type needs nothing of the CPU; sizes are those that `attend` accepted.
+        let q = StridedRows { data: &x, stride: rows.stride };
+        // SAFETY: the portable type needs nothing of the CPU; sizes are those that `sdpa` accepted.
         unsafe {
             fill::<Portable<127>>(rows, &head, &mut sequence);
-            attend_of::<Portable<127>>(&sequence, q, tokens, &mut queries, &mut expected, width);
+            sdpa_impl::<Portable<127>>(&sequence, q, tokens, &mut queries, &mut expected, width);
         }
         assert_eq!(found, expected);
     }

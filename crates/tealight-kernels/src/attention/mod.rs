@@ -3,7 +3,7 @@
 
 pub mod cached;
 pub mod float;
-pub mod grouped;
+pub mod gqa;
 pub mod int8;
 
 use crate::rowwise::exp2;
@@ -11,12 +11,12 @@ use crate::simd::{LANES, Simd};
 use std::ops::Range;
 
 /// The widest head: sums of products of its codes are exact.
-const MAX_WIDTH: usize = 1 << 16;
+const MAX_HEAD_DIM: usize = 1 << 16;
 
 /// Queries, keys and values of a batch: row `i` of each begins at `i * stride`. They may lie in one another, as the
 /// outputs of one product do.
 #[derive(Debug, Clone, Copy)]
-pub struct Rows<'a> {
+pub struct Qkv<'a> {
     /// Queries.
     pub q: &'a [f32],
     /// Keys.
@@ -29,35 +29,35 @@ pub struct Rows<'a> {
 
 /// One head of one sequence.
 #[derive(Debug, Clone)]
-pub struct Head {
+pub struct HeadSlice {
     /// The rows of the sequence.
     pub sequence: Range<usize>,
     /// The query rows to compute, of the sequence.
     pub queries: Range<usize>,
     /// Where the head begins in a row.
-    pub at: usize,
+    pub offset: usize,
     /// Values of a head, a multiple of 16.
-    pub width: usize,
+    pub head_dim: usize,
 }
 
-impl Head {
-    /// Panics if rows or columns of keys and values are not inside their slices, or the width is not a multiple of 16.
-    fn check_rows(&self, x: Rows) {
-        let Head { sequence, at, width, .. } = self;
-        assert!(width.is_multiple_of(16) && (1..=MAX_WIDTH).contains(width) && !sequence.is_empty());
-        let columns = at.checked_add(*width);
+impl HeadSlice {
+    /// Panics if rows or columns of keys and values are outside their slices, or `head_dim` is not a multiple of 16.
+    fn check_rows(&self, x: Qkv) {
+        let HeadSlice { sequence, offset, head_dim, .. } = self;
+        assert!(head_dim.is_multiple_of(16) && (1..=MAX_HEAD_DIM).contains(head_dim) && !sequence.is_empty());
+        let columns = offset.checked_add(*head_dim);
         assert!(
             columns.is_some_and(|end| end <= x.stride && fits(sequence.end, x.stride, end, x.k.len().min(x.v.len())))
         );
     }
 
-    /// Panics if queries or the output are not inside their slices or the sequence.
-    fn check_queries(&self, x: Rows, out: usize, out_stride: usize) {
+    /// Panics if queries or the output are outside their slices or the sequence.
+    fn check_queries(&self, x: Qkv, out: usize, out_stride: usize) {
         self.check_rows(x);
-        let Head { sequence, queries, at, width } = self;
+        let HeadSlice { sequence, queries, offset, head_dim } = self;
         assert!(sequence.start <= queries.start && queries.start < queries.end && queries.end <= sequence.end);
-        assert!(fits(queries.end, x.stride, at + width, x.q.len()));
-        assert!(*width <= out_stride && fits(queries.len(), out_stride, *width, out));
+        assert!(fits(queries.end, x.stride, offset + head_dim, x.q.len()));
+        assert!(*head_dim <= out_stride && fits(queries.len(), out_stride, *head_dim, out));
     }
 }
 

@@ -38,9 +38,9 @@ pub(crate) const LOOKUPS: usize = 64;
 /// four bytes, `look_up` 128 and 64; none needs an alignment.
 pub(crate) trait Simd: Copy {
     /// The highest code of an activation: sums of products of such codes with weights must be exact.
-    const LEVELS: i32;
+    const QMAX: i32;
     /// Added to a code in memory, modulo 256: 128 where the set multiplies signed bytes only.
-    const BIAS: u8;
+    const STORAGE_OFFSET: u8;
     /// Rows and vectors of columns of a product's tile, whose sums the registers hold.
     const TILE: Tile;
     /// [`LANES`] i32, or four times as many bytes.
@@ -68,7 +68,7 @@ pub(crate) trait Simd: Copy {
     unsafe fn largest(self) -> f32;
     /// `self * 2^n` where `shifted` is `n + `[`SHIFT`], for whole `n` and where both factors and the product are normal.
     unsafe fn times_power(self, shifted: Self) -> Self;
-    /// Writes the nearest whole numbers of lanes in 0..=255, with [`Simd::BIAS`] added, as bytes.
+    /// Writes the nearest whole numbers of lanes in 0..=255, with [`Simd::STORAGE_OFFSET`] added, as bytes.
     unsafe fn store_codes(self, p: *mut u8);
     /// Writes the nearest whole numbers of lanes in -127..=127 as bytes.
     unsafe fn store_signed(self, p: *mut i8);
@@ -97,7 +97,7 @@ pub(crate) trait Simd: Copy {
     unsafe fn broadcast4(p: *const u8) -> Self::Int;
     /// The lower and the higher four bits of each byte.
     unsafe fn nibbles(v: Self::Int) -> [Self::Int; 2];
-    /// `sum + codes . weights`, four products a lane, exactly; codes with [`Simd::BIAS`], at most [`Simd::LEVELS`],
+    /// `sum + codes . weights`, four products a lane, exactly; codes with [`Simd::STORAGE_OFFSET`], at most [`Simd::QMAX`],
     /// weights from -127 to 127.
     unsafe fn dot_codes(sum: Self::Int, codes: Self::Int, weights: Self::Int) -> Self::Int;
     /// `sum + nibbles . codes`, four products a lane, exactly; nibbles from 0 to 15, codes from -127 to 127.

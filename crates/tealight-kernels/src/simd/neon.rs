@@ -48,8 +48,8 @@ unsafe fn to_bytes(v: [float32x4_t; 4]) -> int8x16_t {
 #[rustfmt::skip]
 #[allow(clippy::undocumented_unsafe_blocks)] // One reason for all, above.
 impl Simd for Neon {
-    const LEVELS: i32 = 255;
-    const BIAS: u8 = 128;
+    const QMAX: i32 = 255;
+    const STORAGE_OFFSET: u8 = 128;
     const TILE: Tile = Tile::R6x1;
     type Int = Int;
     type Tally = [uint16x8_t; 2];
@@ -86,7 +86,7 @@ impl Simd for Neon {
             vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(v), vshlq_n_s32::<23>(vreinterpretq_s32_f32(s))))
         }))
     }
-    #[inline(always)] unsafe fn store_codes(self, p: *mut u8) { unsafe { vst1q_u8(p, veorq_u8(vreinterpretq_u8_s8(to_bytes(self.0)), vdupq_n_u8(Self::BIAS))) } }
+    #[inline(always)] unsafe fn store_codes(self, p: *mut u8) { unsafe { vst1q_u8(p, veorq_u8(vreinterpretq_u8_s8(to_bytes(self.0)), vdupq_n_u8(Self::STORAGE_OFFSET))) } }
     #[inline(always)] unsafe fn store_signed(self, p: *mut i8) { unsafe { vst1q_s8(p, to_bytes(self.0)) } }
     #[inline(always)] unsafe fn store_fours(v: [Self; 4], p: *mut i8) {
         for i in 0..4 {

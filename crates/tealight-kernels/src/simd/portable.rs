@@ -4,9 +4,9 @@ use super::{LANES, Simd, Tile, sum_lanes};
 use half::f16;
 use std::array::from_fn;
 
-/// 16 floats, and codes of activations up to `LEVELS`: 255, or 127 to specify AVX2.
+/// 16 floats, and codes of activations up to `QMAX`: 255, or 127 to specify AVX2.
 #[derive(Clone, Copy)]
-pub(crate) struct Portable<const LEVELS: i32>([f32; LANES]);
+pub(crate) struct Portable<const QMAX: i32>([f32; LANES]);
 
 #[inline(always)]
 fn map2<const L: i32>(a: Portable<L>, b: Portable<L>, f: impl Fn(f32, f32) -> f32) -> Portable<L> {
@@ -21,9 +21,9 @@ fn dot4(sums: [i32; LANES], product: impl Fn(usize, usize) -> i32) -> [i32; LANE
 // SAFETY of every block: the caller vouches for the pointers, as the trait says.
 #[rustfmt::skip]
 #[allow(clippy::undocumented_unsafe_blocks)] // One reason for all, above.
-impl<const LEVELS: i32> Simd for Portable<LEVELS> {
-    const LEVELS: i32 = LEVELS;
-    const BIAS: u8 = 0;
+impl<const QMAX: i32> Simd for Portable<QMAX> {
+    const QMAX: i32 = QMAX;
+    const STORAGE_OFFSET: u8 = 0;
     const TILE: Tile = Tile::R4x1;
     type Int = [i32; LANES];
     type Tally = [i32; LANES];

@@ -126,8 +126,8 @@ unsafe fn tallied16(tally: [__m256i; 2]) -> [__m128i; 2] {
 #[rustfmt::skip]
 #[allow(clippy::undocumented_unsafe_blocks)] // One reason for all, above.
 impl<const VNNI: bool> Simd for Avx2<VNNI> {
-    const LEVELS: i32 = if VNNI { 255 } else { 127 };
-    const BIAS: u8 = 0;
+    const QMAX: i32 = if VNNI { 255 } else { 127 };
+    const STORAGE_OFFSET: u8 = 0;
     const TILE: Tile = if VNNI { Tile::R6x1 } else { Tile::R4x1 };
     type Int = [__m256i; 2];
     type Tally = [__m256i; 2];
@@ -203,8 +203,8 @@ pub(crate) struct Avx512(__m512);
 #[rustfmt::skip]
 #[allow(clippy::undocumented_unsafe_blocks)] // One reason for all, above.
 impl Simd for Avx512 {
-    const LEVELS: i32 = 255;
-    const BIAS: u8 = 0;
+    const QMAX: i32 = 255;
+    const STORAGE_OFFSET: u8 = 0;
     const TILE: Tile = Tile::R4x3;
     type Int = __m512i;
     type Tally = [__m512i; 2];

@@ -2,7 +2,7 @@
 
 use super::{FLOAT_ERROR, bits, coarse, sets, values};
 use tealight_kernels::Isa;
-use tealight_kernels::attention::{Head, Rows, float, int8 as attention8};
+use tealight_kernels::attention::{HeadSlice, Qkv, float, int8 as attention8};
 
 /// What attention in int8 is off by at most, on values from -1 to 1: steps of 1/127 in keys, queries, values and weights,
 /// and of 1/63 in queries on AVX2.
@@ -10,18 +10,18 @@ const ATTENTION_ERROR: f64 = 0.02;
 
 const STRIDE: usize = 3 * 64;
 
-fn rows(x: &[f32]) -> Rows<'_> {
-    Rows { q: x, k: &x[64..], v: &x[128..], stride: STRIDE }
+fn rows(x: &[f32]) -> Qkv<'_> {
+    Qkv { q: x, k: &x[64..], v: &x[128..], stride: STRIDE }
 }
 
-type Attend = fn(Isa, Rows, &Head, &mut [f32]);
+type Attend = fn(Isa, Qkv, &HeadSlice, &mut [f32]);
 
-fn attend_float(isa: Isa, x: Rows, head: &Head, out: &mut [f32]) {
-    float::attend(isa, x, head, &mut float::Scratch::default(), out, head.width);
+fn attend_float(isa: Isa, x: Qkv, head: &HeadSlice, out: &mut [f32]) {
+    float::sdpa(isa, x, head, &mut float::SdpaScratch::default(), out, head.head_dim);
 }
 
-fn attend_int8(isa: Isa, x: Rows, head: &Head, out: &mut [f32]) {
-    attention8::attend(isa, x, head, &mut attention8::Scratch::default(), out, head.width);
+fn attend_int8(isa: Isa, x: Qkv, head: &HeadSlice, out: &mut [f32]) {
+    attention8::sdpa(isa, x, head, &mut attention8::SdpaScratch::default(), out, head.head_dim);
 }
 
 fn attention_is_the_weighted_mean(attend: Attend, bound: f64) {
@@ -31,7 +31,7 @@ fn attention_is_the_weighted_mean(attend: Attend, bound: f64) {
         let x = values(tokens * STRIDE, 8);
         for at in (0..=64 - width).step_by(width) {
             let run = |isa, queries: std::ops::Range<usize>| {
-                let head = Head { sequence: 0..tokens, queries: queries.clone(), at, width };
+                let head = HeadSlice { sequence: 0..tokens, queries: queries.clone(), offset: at, head_dim: width };
                 let mut out = vec![f32::NAN; queries.len() * width];
                 attend(isa, rows(&x), &head, &mut out);
                 out
@@ -40,10 +40,10 @@ fn attention_is_the_weighted_mean(attend: Attend, bound: f64) {
             for isa in sets() {
                 let found = run(isa, 0..tokens);
                 if !coarse(isa) || bound == FLOAT_ERROR {
-                    assert_eq!(bits(&found), bits(&run(Isa::Scalar, 0..tokens)), "{} {tokens}x{width}", isa.name());
+                    assert_eq!(bits(&found), bits(&run(Isa::Scalar, 0..tokens)), "{} {tokens}x{width}", isa.as_str());
                 }
                 let mut behind = vec![f32::NAN; tokens * width];
-                let head = Head { sequence: 3..3 + tokens, queries: 3..3 + tokens, at, width };
+                let head = HeadSlice { sequence: 3..3 + tokens, queries: 3..3 + tokens, offset: at, head_dim: width };
                 attend(isa, rows(&[&vec![1e3; 3 * STRIDE], &x[..]].concat()), &head, &mut behind);
                 assert_eq!(bits(&behind), bits(&found), "behind another text");
                 for t in 0..tokens {
@@ -54,7 +54,7 @@ fn attention_is_the_weighted_mean(attend: Attend, bound: f64) {
                     for i in 0..width {
                         let exact = (0..tokens).map(|s| weights[s] * of(s, 2, i)).sum::<f64>() / total;
                         let found = found[t * width + i] as f64;
-                        assert!((found - exact).abs() < bound, "{} {tokens}: {found} {exact}", isa.name());
+                        assert!((found - exact).abs() < bound, "{} {tokens}: {found} {exact}", isa.as_str());
                     }
                 }
             }
@@ -78,10 +78,10 @@ fn attention_with_large_scores_neither_overflows_nor_vanishes() {
     for scale in [0.0, 1e-20, 1e3, 1e15] {
         let x: Vec<f32> = values(tokens * STRIDE, 14).iter().map(|v| v * scale).collect();
         for (isa, attend) in sets().into_iter().flat_map(|isa| [(isa, attend_float as Attend), (isa, attend_int8)]) {
-            let head = Head { sequence: 0..tokens, queries: 0..tokens, at: 0, width: 16 };
+            let head = HeadSlice { sequence: 0..tokens, queries: 0..tokens, offset: 0, head_dim: 16 };
             let mut out = vec![f32::NAN; tokens * 16];
             attend(isa, rows(&x), &head, &mut out);
-            assert!(out.iter().all(|v| v.is_finite() && v.abs() <= scale * 1.01), "{} {scale}", isa.name());
+            assert!(out.iter().all(|v| v.is_finite() && v.abs() <= scale * 1.01), "{} {scale}", isa.as_str());
         }
     }
 }
@@ -94,12 +94,16 @@ fn attention_to_what_is_no_number_is_none() {
             let mut x = values(tokens * STRIDE, 15);
             x[5 * STRIDE + part * 64 + 3] = bad;
             for isa in sets() {
-                let head = Head { sequence: 0..tokens, queries: 0..tokens, at: 0, width: 32 };
+                let head = HeadSlice { sequence: 0..tokens, queries: 0..tokens, offset: 0, head_dim: 32 };
                 let mut out = vec![0.0; tokens * 32];
                 attend_int8(isa, rows(&x), &head, &mut out);
                 for (t, row) in out.chunks(32).enumerate() {
                     let hit = part > 0 || t == 5;
-                    assert!(row.iter().all(|v| v.is_nan() == hit), "{} {bad} in {part}, row {t}: {row:?}", isa.name());
+                    assert!(
+                        row.iter().all(|v| v.is_nan() == hit),
+                        "{} {bad} in {part}, row {t}: {row:?}",
+                        isa.as_str()
+                    );
                 }
             }
         }
@@ -119,10 +123,10 @@ fn attention_keeps_small_weights_of_large_values() {
             x[t * STRIDE + 128..][..width].fill(1e-4);
         }
     }
-    let head = Head { sequence: 0..tokens, queries: 0..1, at: 0, width };
+    let head = HeadSlice { sequence: 0..tokens, queries: 0..1, offset: 0, head_dim: width };
     let run = |attend: Attend| {
         let mut out = vec![0.0; width];
-        attend(Isa::best(), rows(&x), &head, &mut out);
+        attend(Isa::detect(), rows(&x), &head, &mut out);
         out
     };
     for (a, b) in run(attend_int8).iter().zip(run(attend_float)) {
@@ -132,25 +136,25 @@ fn attention_keeps_small_weights_of_large_values() {
 
 #[test]
 fn heads_outside_their_rows_are_refused() {
-    let (x, isa) = (values(4 * STRIDE, 1), Isa::best());
-    let good = Head { sequence: 0..4, queries: 0..4, at: 16, width: 16 };
-    let refused = |head: Head, out: usize, stride: usize| {
+    let (x, isa) = (values(4 * STRIDE, 1), Isa::detect());
+    let good = HeadSlice { sequence: 0..4, queries: 0..4, offset: 16, head_dim: 16 };
+    let refused = |head: HeadSlice, out: usize, stride: usize| {
         let run = |attend: &dyn Fn(&mut [f32])| {
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| attend(&mut vec![0.0; out]))).is_err()
         };
-        let float = run(&|out| float::attend(isa, rows(&x), &head, &mut float::Scratch::default(), out, stride));
+        let float = run(&|out| float::sdpa(isa, rows(&x), &head, &mut float::SdpaScratch::default(), out, stride));
         let int8 =
-            run(&|out| attention8::attend(isa, rows(&x), &head, &mut attention8::Scratch::default(), out, stride));
+            run(&|out| attention8::sdpa(isa, rows(&x), &head, &mut attention8::SdpaScratch::default(), out, stride));
         assert_eq!(float, int8);
         float
     };
     assert!(!refused(good.clone(), 64, 16));
     assert!(refused(good.clone(), 63, 16), "a short output");
     assert!(refused(good.clone(), 0, usize::MAX - 15), "a product that wraps around");
-    assert!(refused(Head { at: usize::MAX - 15, ..good.clone() }, 64, 16), "a sum that wraps around");
-    assert!(refused(Head { sequence: 0..5, ..good.clone() }, 64, 16), "a row past the end");
-    assert!(refused(Head { queries: 2..5, ..good.clone() }, 64, 16), "a query past the sequence");
-    assert!(refused(Head { queries: 1..1, ..good.clone() }, 64, 16), "no query");
-    assert!(refused(Head { width: 8, ..good.clone() }, 64, 16), "half a vector");
-    assert!(refused(Head { width: 0, ..good }, 64, 16), "no width");
+    assert!(refused(HeadSlice { offset: usize::MAX - 15, ..good.clone() }, 64, 16), "a sum that wraps around");
+    assert!(refused(HeadSlice { sequence: 0..5, ..good.clone() }, 64, 16), "a row past the end");
+    assert!(refused(HeadSlice { queries: 2..5, ..good.clone() }, 64, 16), "a query past the sequence");
+    assert!(refused(HeadSlice { queries: 1..1, ..good.clone() }, 64, 16), "no query");
+    assert!(refused(HeadSlice { head_dim: 8, ..good.clone() }, 64, 16), "half a vector");
+    assert!(refused(HeadSlice { head_dim: 0, ..good }, 64, 16), "no width");
 }

@@ -68,7 +68,7 @@ fn scores_of_signs_are_the_same_on_every_set_and_near_float64() {
             let query = binary::Query::new(&vector, weight);
             let expected = rows.scores(Isa::Scalar, &query);
             for isa in sets() {
-                assert_eq!(bits(&rows.scores(isa, &query)), bits(&expected), "{d} on {}", isa.name());
+                assert_eq!(bits(&rows.scores(isa, &query)), bits(&expected), "{d} on {}", isa.as_str());
             }
             // Half a step in the table, and so twice that in the product, for every four values; and what floats round.
             let bound = d.div_ceil(4) as f64 * sign_step(&vector) + 1e-6 * d as f64;
@@ -84,7 +84,7 @@ fn scores_of_signs_are_the_same_on_every_set_and_near_float64() {
 fn errors_of_tables_are_as_small_as_those_of_rounding() {
     for d in [64, 384, 1536] {
         let (rows, vector) = (random_signs(160, d), values(d, 92));
-        let found = rows.scores(Isa::best(), &binary::Query::new(&vector, 0.0));
+        let found = rows.scores(Isa::detect(), &binary::Query::new(&vector, 0.0));
         let off = |r: usize| (f64::from(found[r]) - rows.expected(r, &vector, 0.0)) / f64::from(SignRows::terms(r).0);
         let error = ((0..160).map(|r| off(r).powi(2)).sum::<f64>() / 160.0).sqrt();
         // Twice a step's, which is that over the root of 12, for the root of as many as there are.
@@ -104,7 +104,7 @@ fn sums_of_signs_are_exact_at_the_ends_of_the_range() {
             for isa in sets() {
                 for (r, found) in rows.scores(isa, &query).into_iter().enumerate() {
                     let expected = score * SignRows::terms(r).0;
-                    assert!((found - expected).abs() <= 1e-6 * expected.abs(), "{d} on {}: {found}", isa.name());
+                    assert!((found - expected).abs() <= 1e-6 * expected.abs(), "{d} on {}: {found}", isa.as_str());
                 }
             }
         }
@@ -116,7 +116,7 @@ fn a_query_of_zeros_leaves_what_is_less() {
     let rows = random_signs(16, 70);
     for isa in sets() {
         let found = rows.scores(isa, &binary::Query::new(&[0.0; 70], 2.0));
-        assert!((0..16).all(|r| found[r] == -2.0 * SignRows::terms(r).1), "{} {found:?}", isa.name());
+        assert!((0..16).all(|r| found[r] == -2.0 * SignRows::terms(r).1), "{} {found:?}", isa.as_str());
     }
 }
 
@@ -125,7 +125,7 @@ fn signs_of_other_lengths_are_refused() {
     let (rows, query) = (random_signs(16, 64), binary::Query::new(&[1.0; 64], 0.0));
     let refused = |groups: &[binary::Group], count: usize| {
         let mut out = vec![0.0; count];
-        let scores = || binary::scores(Isa::best(), &query, groups, &rows.terms, &mut out);
+        let scores = || binary::scores(Isa::detect(), &query, groups, &rows.terms, &mut out);
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(scores)).is_err()
     };
     assert!(refused(&rows.groups[1..], 16) && refused(&rows.groups, 15) && !refused(&rows.groups, 16));

@@ -2,19 +2,19 @@
 
 use super::{bits, codes, each_set_as_scalar, sets, values};
 use tealight_kernels::Isa;
-use tealight_kernels::int4::{self, Block};
-use tealight_kernels::int8::{Packed, Then, gemm};
-use tealight_kernels::quantize::Codes;
+use tealight_kernels::int4::{self, Q4Block};
+use tealight_kernels::int8::{Epilogue, PackedRhs, gemm};
+use tealight_kernels::quantize::QuantizedRows;
 
-pub fn blocks(weights: &[f32]) -> Vec<Block> {
-    weights.as_chunks().0.iter().map(Block::of).collect()
+pub fn blocks(weights: &[f32]) -> Vec<Q4Block> {
+    weights.as_chunks().0.iter().map(Q4Block::quantize).collect()
 }
 
-pub fn product4(isa: Isa, x: &[f32], w: &int4::Packed, then: Then) -> Vec<f32> {
-    let mut codes = Codes::default();
-    codes.signed(isa, x, w);
-    let mut out = vec![0.5; codes.rows() * w.rows()];
-    int4::gemm(isa, &codes, w, 0..w.rows(), then, &mut out);
+pub fn product4(isa: Isa, x: &[f32], w: &int4::PackedRhs, epilogue: Epilogue) -> Vec<f32> {
+    let mut codes = QuantizedRows::default();
+    codes.quantize(isa, x, &w.layout());
+    let mut out = vec![0.5; codes.rows() * w.n()];
+    int4::gemm(isa, &codes, w, 0..w.n(), epilogue, &mut out);
     out
 }
 
@@ -23,12 +23,12 @@ fn products_of_4_bits_are_equal_to_the_bit_and_near_the_float_ones() {
     for (m, k, n) in [(1, 32, 16), (2, 64, 48), (3, 96, 64), (4, 576, 80), (5, 32, 96), (7, 160, 48), (33, 64, 112)] {
         let (x, bias) = (values(m * k, 50), values(n, 51));
         let blocks = blocks(&values(n * k, 52));
-        let packed = int4::Packed::of(&blocks, &bias).unwrap();
-        for then in [Then::Store, Then::Add, Then::Gelu] {
-            each_set_as_scalar("int4", |isa| product4(isa, &x, &packed, then));
+        let packed = int4::PackedRhs::pack(&blocks, &bias).unwrap();
+        for epilogue in [Epilogue::Store, Epilogue::Add, Epilogue::Gelu] {
+            each_set_as_scalar("int4", |isa| product4(isa, &x, &packed, epilogue));
         }
-        let weights: Vec<f32> = blocks.iter().flat_map(Block::weights).collect();
-        for (i, found) in product4(Isa::best(), &x, &packed, Then::Store).iter().enumerate() {
+        let weights: Vec<f32> = blocks.iter().flat_map(Q4Block::dequantize).collect();
+        for (i, found) in product4(Isa::detect(), &x, &packed, Epilogue::Store).iter().enumerate() {
             let (x, w) = (&x[i / n * k..][..k], &weights[i % n * k..][..k]);
             let exact = x.iter().zip(w).map(|(x, w)| *x as f64 * *w as f64).sum::<f64>() + bias[i % n] as f64;
             let bound = 5.0 * (k as f64).sqrt() / 127.0 / 12f64.sqrt();
@@ -41,9 +41,9 @@ fn products_of_4_bits_are_equal_to_the_bit_and_near_the_float_ones() {
 fn weights_of_4_bits_are_within_half_a_step() {
     for weights in [values(32, 53), vec![0.0; 32], vec![3.0; 32], (0..32).map(|i| i as f32 * 100.0).collect()] {
         let weights: &[f32; 32] = weights[..].try_into().unwrap();
-        let block = Block::of(weights);
+        let block = Q4Block::quantize(weights);
         let range = weights.iter().fold(0.0f32, |m, v| m.max((v - weights[0]).abs() * 2.0)) + weights[0].abs();
-        for (found, w) in block.weights().iter().zip(weights) {
+        for (found, w) in block.dequantize().iter().zip(weights) {
             // Half a step of a fifteenth, and what half floats round.
             assert!((found - w).abs() <= range * (0.5 / 15.0 + 2e-3), "{found} {w}");
         }
@@ -54,55 +54,55 @@ fn weights_of_4_bits_are_within_half_a_step() {
 fn sums_of_4_bits_are_exact_at_the_ends_of_the_range() {
     let (n, k) = (48, 64);
     for code in [0, 15] {
-        let block = Block { scale: half::f16::ONE, offset: half::f16::ZERO, codes: [code; 32] };
-        let packed = int4::Packed::of(&vec![block; n * k / 32], &vec![0.0; n]).unwrap();
+        let block = Q4Block { scale: half::f16::ONE, offset: half::f16::ZERO, quantized: [code; 32] };
+        let packed = int4::PackedRhs::pack(&vec![block; n * k / 32], &vec![0.0; n]).unwrap();
         for (isa, value) in sets().into_iter().flat_map(|isa| [(isa, 127.0), (isa, -127.0)]) {
-            let found = product4(isa, &vec![value; 5 * k], &packed, Then::Store);
-            assert!(found.iter().all(|v| *v == value * code as f32 * k as f32), "{} {}", isa.name(), found[0]);
+            let found = product4(isa, &vec![value; 5 * k], &packed, Epilogue::Store);
+            assert!(found.iter().all(|v| *v == value * code as f32 * k as f32), "{} {}", isa.as_str(), found[0]);
         }
     }
 }
 
 #[test]
 fn what_is_no_number_stays_visible_in_products_of_4_bits() {
-    let packed = int4::Packed::of(&blocks(&values(16 * 96, 54)), &[0.0; 16]).unwrap();
+    let packed = int4::PackedRhs::pack(&blocks(&values(16 * 96, 54)), &[0.0; 16]).unwrap();
     for (isa, bad) in sets().into_iter().flat_map(|isa| [(isa, f32::NAN), (isa, f32::INFINITY)]) {
         let mut x = values(3 * 96, 55);
         x[96 + 40] = bad;
-        for (r, row) in product4(isa, &x, &packed, Then::Store).chunks(16).enumerate() {
-            assert!(row.iter().all(|v| v.is_nan() == (r == 1)), "{} {bad}", isa.name());
+        for (r, row) in product4(isa, &x, &packed, Epilogue::Store).chunks(16).enumerate() {
+            assert!(row.iter().all(|v| v.is_nan() == (r == 1)), "{} {bad}", isa.as_str());
         }
     }
 }
 
 #[test]
 fn a_matrix_of_4_bits_comes_back_from_its_bytes_and_damage_is_an_error() {
-    let packed = int4::Packed::of(&blocks(&values(32 * 96, 56)), &values(32, 57)).unwrap();
-    let read = int4::Packed::from_bytes(packed.bytes().clone(), 32, 96).unwrap();
-    let run = |p| product4(Isa::best(), &values(2 * 96, 58), p, Then::Store);
+    let packed = int4::PackedRhs::pack(&blocks(&values(32 * 96, 56)), &values(32, 57)).unwrap();
+    let read = int4::PackedRhs::from_bytes(packed.bytes().clone(), 32, 96).unwrap();
+    let run = |p| product4(Isa::detect(), &values(2 * 96, 58), p, Epilogue::Store);
     assert_eq!(bits(&run(&read)), bits(&run(&packed)));
     let good = packed.bytes().to_vec();
-    let error = |bytes: Vec<u8>, n, k| int4::Packed::from_bytes(bytes.into(), n, k).unwrap_err().to_string();
+    let error = |bytes: Vec<u8>, n, k| int4::PackedRhs::from_bytes(bytes.into(), n, k).unwrap_err().to_string();
     for length in [0, 63, 64, good.len() - 1] {
         assert!(error(good[..length].to_vec(), 32, 96).contains(&length.to_string()));
     }
     assert!(error(good.clone(), 32, 64).contains("[32, 96]") && error(good.clone(), 16, 96).contains("[32, 96]"));
     assert!(error([b"TLI8", &good[4..]].concat(), 32, 96).contains("expected"));
-    assert!(int4::Packed::of(&blocks(&values(15 * 32, 1)), &[0.0; 15]).is_err());
-    assert!(int4::Packed::of(&blocks(&values(17 * 32, 1)), &[0.0; 16]).is_err());
-    assert!(int4::Packed::of(&[], &[0.0; 16]).is_err() && int4::Packed::of(&[], &[]).is_err());
+    assert!(int4::PackedRhs::pack(&blocks(&values(15 * 32, 1)), &[0.0; 15]).is_err());
+    assert!(int4::PackedRhs::pack(&blocks(&values(17 * 32, 1)), &[0.0; 16]).is_err());
+    assert!(int4::PackedRhs::pack(&[], &[0.0; 16]).is_err() && int4::PackedRhs::pack(&[], &[]).is_err());
 }
 
 /// Codes with a zero point and signed ones are for weights of their own.
 #[test]
 fn codes_for_other_weights_are_refused() {
-    let isa = Isa::best();
-    let eight = Packed::of(&[1.0; 16 * 64], &[0.0; 16], &[1.0; 64], 64).unwrap();
-    let four = int4::Packed::of(&blocks(&values(16 * 32, 1)), &[0.0; 16]).unwrap();
-    let mut signed = Codes::default();
-    signed.signed(isa, &values(32, 2), &four);
+    let isa = Isa::detect();
+    let eight = PackedRhs::pack(&[1.0; 16 * 64], &[0.0; 16], &[1.0; 64], 64).unwrap();
+    let four = int4::PackedRhs::pack(&blocks(&values(16 * 32, 1)), &[0.0; 16]).unwrap();
+    let mut signed = QuantizedRows::default();
+    signed.quantize(isa, &values(32, 2), &four.layout());
     let refused = |f: &dyn Fn()| std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).is_err();
-    assert!(refused(&|| gemm(isa, &signed, &eight, 0..16, Then::Store, &mut [0.0; 16])));
+    assert!(refused(&|| gemm(isa, &signed, &eight, 0..16, Epilogue::Store, &mut [0.0; 16])));
     let codes = codes(isa, &values(64, 2), &eight);
-    assert!(refused(&|| int4::gemm(isa, &codes, &four, 0..16, Then::Store, &mut [0.0; 16])));
+    assert!(refused(&|| int4::gemm(isa, &codes, &four, 0..16, Epilogue::Store, &mut [0.0; 16])));
 }

@@ -12,15 +12,15 @@ mod sets;
 
 use sets::sets;
 use tealight_kernels::Isa;
-use tealight_kernels::int8::Packed;
-use tealight_kernels::quantize::Codes;
+use tealight_kernels::int8::PackedRhs;
+use tealight_kernels::quantize::QuantizedRows;
 
 /// The largest error of attention and normalisation, on values around 1.
 const FLOAT_ERROR: f64 = 2e-6;
 
 /// Whether a set quantises activations to 7 bits.
 fn coarse(isa: Isa) -> bool {
-    isa.name() == "avx2"
+    isa.as_str() == "avx2"
 }
 
 /// Values in [-1, 1) by a fixed linear congruence.
@@ -37,16 +37,16 @@ fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|v| v.to_bits()).collect()
 }
 
-fn codes(isa: Isa, x: &[f32], w: &Packed) -> Codes {
-    let mut codes = Codes::default();
-    codes.of(isa, x, w);
+fn codes(isa: Isa, x: &[f32], w: &PackedRhs) -> QuantizedRows {
+    let mut codes = QuantizedRows::default();
+    codes.quantize(isa, x, &w.layout());
     codes
 }
 
 fn each_set_as_scalar(what: &str, run: impl Fn(Isa) -> Vec<f32>) -> Vec<f32> {
     let expected = run(Isa::Scalar);
     for isa in sets() {
-        assert_eq!(bits(&run(isa)), bits(&expected), "{what} on {}", isa.name());
+        assert_eq!(bits(&run(isa)), bits(&expected), "{what} on {}", isa.as_str());
     }
     expected
 }

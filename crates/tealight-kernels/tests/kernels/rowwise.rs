@@ -36,7 +36,7 @@ fn silu_is_x_times_its_sigmoid() {
         let bound = (EXP_ERROR + x.abs() * 2e-7) * exact.abs() + 2e-36;
         assert!((found as f64 - exact).abs() <= bound, "{x}: {found} {exact}");
     }
-    let ends = in_place(&[f32::NAN, 1e30, -1e30, f32::INFINITY], |x| rowwise::silu(Isa::best(), x));
+    let ends = in_place(&[f32::NAN, 1e30, -1e30, f32::INFINITY], |x| rowwise::silu(Isa::detect(), x));
     assert!(ends[0].is_nan() && ends[1] == 1e30 && ends[2].abs() < 1e-6 && ends[3] == f32::INFINITY, "{ends:?}");
 }
 
@@ -52,7 +52,7 @@ fn softmax_sums_to_1() {
             assert!((found as f64 - exact).abs() <= 1e-5 * exact + 1e-30, "{n}: {found} {exact}");
         }
     }
-    let row = in_place(&[0.0, f32::NAN], |x| rowwise::softmax(Isa::best(), x));
+    let row = in_place(&[0.0, f32::NAN], |x| rowwise::softmax(Isa::detect(), x));
     assert!(row.iter().all(|v| v.is_nan()));
 }
 
@@ -119,13 +119,13 @@ fn rows_of_any_values_are_alike_on_every_set() {
                         .collect::<Vec<_>>()
                 };
                 let expected = run(Isa::Scalar);
-                sets()
-                    .into_iter()
-                    .for_each(|isa| assert_eq!(bits(&run(isa)), bits(&expected), "{name} of {value}, {}", isa.name()));
+                sets().into_iter().for_each(|isa| {
+                    assert_eq!(bits(&run(isa)), bits(&expected), "{name} of {value}, {}", isa.as_str())
+                });
             }
         }
     }
-    let ends = in_place(&[f32::NEG_INFINITY, -3.4e38], |x| rowwise::silu(Isa::best(), x));
+    let ends = in_place(&[f32::NEG_INFINITY, -3.4e38], |x| rowwise::silu(Isa::detect(), x));
     assert!(ends.iter().all(|v| v.abs() < 2e-36), "{ends:?}");
 }
 
@@ -143,10 +143,10 @@ fn dot_products_of_every_length() {
 fn a_normalised_vector_has_length_1() {
     for n in [1, 3, 8, 384] {
         let mut vector = values(n, 11);
-        rowwise::normalise(&mut vector);
+        rowwise::normalize(&mut vector);
         assert!((vector.iter().map(|v| v * v).sum::<f32>() - 1.0).abs() < 1e-6);
     }
     let mut zero = [0.0; 4];
-    rowwise::normalise(&mut zero);
+    rowwise::normalize(&mut zero);
     assert_eq!(zero, [0.0; 4]);
 }

@@ -42,7 +42,7 @@ fn scans_are_the_same_on_every_set() {
         // Whole numbers up to 63, which codes of every set hold exactly.
         let vector: Vec<f32> = (0..d).map(|k| if k == 0 { 63.0 } else { ((k * 29) % 127) as f32 - 63.0 }).collect();
         for isa in Isa::available() {
-            let levels = if isa.name() == "avx2" { 1.0 } else { 127.0 / 63.0 };
+            let levels = if isa.as_str() == "avx2" { 1.0 } else { 127.0 / 63.0 };
             let vector: Vec<f32> = vector.iter().map(|v| (v * levels).round()).collect();
             let query = Query::new(isa, &vector);
             for fixed in [true, false] {
@@ -51,7 +51,7 @@ fn scans_are_the_same_on_every_set() {
                 for (r, row) in rows.iter().enumerate() {
                     let dot: i64 = row.iter().zip(&vector).map(|(c, v)| i64::from(*c) * *v as i64).sum();
                     let expected = dot as f32 * (0.5 + r as f32) - r as f32 / 3.0;
-                    assert_eq!(out[r], expected, "{d} on {}, fixed: {fixed}, row {r}", isa.name());
+                    assert_eq!(out[r], expected, "{d} on {}, fixed: {fixed}, row {r}", isa.as_str());
                 }
             }
         }
@@ -80,18 +80,18 @@ fn scans_are_the_same_on_every_set() {
                 assert!(
                     (f64::from(*found) - expected).abs() < 0.02,
                     "{d} on {}, row {r}: {found} {expected}",
-                    isa.name()
+                    isa.as_str()
                 );
             }
             let mut scalar = vec![0.0; blocks * ROWS];
             scoring::scores4(Isa::Scalar, &query, &codes, &terms, &mut scalar);
-            assert_eq!(bits(&out), bits(&scalar), "{d} on {}", isa.name());
+            assert_eq!(bits(&out), bits(&scalar), "{d} on {}", isa.as_str());
         }
     }
     let halves: Vec<u16> = (0..96).map(|i| half::f16::from_f32(i as f32 / 7.0 - 5.0).to_bits()).collect();
     let query: Vec<f32> = (0..96).map(|i| (i as f32 * 0.37).sin()).collect();
     let expected = scoring::half_dot(Isa::Scalar, &query, &halves);
     for isa in Isa::available() {
-        assert_eq!(scoring::half_dot(isa, &query, &halves).to_bits(), expected.to_bits(), "{}", isa.name());
+        assert_eq!(scoring::half_dot(isa, &query, &halves).to_bits(), expected.to_bits(), "{}", isa.as_str());
     }
 }

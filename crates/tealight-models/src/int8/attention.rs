@@ -3,21 +3,28 @@
 use super::{output, values};
 use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Tensor};
 use tealight_core::Result;
-use tealight_kernels::Cpu;
-use tealight_kernels::attention::float::{Scratch, attend};
-use tealight_kernels::attention::{Head, Rows};
+use tealight_kernels::CpuContext;
+use tealight_kernels::attention::float::{SdpaScratch, sdpa};
+use tealight_kernels::attention::{HeadSlice, Qkv};
 
 /// Self-attention of every text over itself, in f32: `q`, `k`, `v` are `[T, D]`, text `i` has the rows
 /// `starts[i]..starts[i + 1]`; the width of a head must be a multiple of 16.
 ///
 /// # Errors
 /// Shapes, heads or starts do not fit each other.
-pub fn attention(cpu: &Cpu, q: &Tensor, k: &Tensor, v: &Tensor, starts: &[usize], heads: usize) -> Result<Tensor> {
+pub fn attention(
+    cpu: &CpuContext,
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    starts: &[usize],
+    heads: usize,
+) -> Result<Tensor> {
     Ok(q.apply_op3_no_bwd(k, v, &Attention { cpu, starts, heads })?)
 }
 
 struct Attention<'a> {
-    cpu: &'a Cpu,
+    cpu: &'a CpuContext,
     starts: &'a [usize],
     heads: usize,
 }
@@ -46,13 +53,14 @@ impl CustomOp3 for Attention<'_> {
         if !ordered || self.starts.last() != Some(&rows) {
             candle_core::bail!("texts that start at {:?} are not {rows} rows", self.starts);
         }
-        let x = Rows { q: values(q, q_layout)?, k: values(k, k_layout)?, v: values(v, v_layout)?, stride: d };
+        let x = Qkv { q: values(q, q_layout)?, k: values(k, k_layout)?, v: values(v, v_layout)?, stride: d };
         let texts: Vec<_> = self.starts.windows(2).map(|w| w[0]..w[1]).collect();
-        let texts = self.cpu.map(&texts, |text| {
-            let (mut out, mut scratch) = (vec![0.0; text.len() * d], Scratch::default());
+        let texts = self.cpu.par_map(&texts, |text| {
+            let (mut out, mut scratch) = (vec![0.0; text.len() * d], SdpaScratch::default());
             for h in 0..self.heads {
-                let head = Head { sequence: text.clone(), queries: text.clone(), at: h * width, width };
-                attend(self.cpu.isa, x, &head, &mut scratch, &mut out[h * width..], d);
+                let head =
+                    HeadSlice { sequence: text.clone(), queries: text.clone(), offset: h * width, head_dim: width };
+                sdpa(self.cpu.isa, x, &head, &mut scratch, &mut out[h * width..], d);
             }
             out
         });

@@ -6,11 +6,11 @@
 use super::{Activation, LayerNorm};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
-use tealight_kernels::Cpu;
-use tealight_kernels::attention::int8::{self as attention, attend};
-use tealight_kernels::attention::{Head, Rows};
-use tealight_kernels::int8::{Packed, Then, gemm};
-use tealight_kernels::quantize::Codes;
+use tealight_kernels::CpuContext;
+use tealight_kernels::attention::int8::{SdpaScratch, sdpa};
+use tealight_kernels::attention::{HeadSlice, Qkv};
+use tealight_kernels::int8::{Epilogue, PackedRhs, gemm};
+use tealight_kernels::quantize::QuantizedRows;
 
 /// Rows that go through the feed-forward network together: enough to use each weight often, few enough for the cache.
 const ROWS: usize = 64;
@@ -35,17 +35,17 @@ pub struct Block {
     /// Where both norms stand.
     pub norms: Norms,
     /// `[3 D, D]`: query, key and value.
-    pub qkv: Packed,
+    pub qkv: PackedRhs,
     /// `[D, D]`: from attended values to the residual.
-    pub output: Packed,
+    pub output: PackedRhs,
     /// Of attention.
     pub attention_norm: LayerNorm,
     /// `[inner, D]`.
-    pub up: Packed,
+    pub up: PackedRhs,
     /// Between the two.
     pub activation: Activation,
     /// `[D, inner]`.
-    pub down: Packed,
+    pub down: PackedRhs,
     /// Of the feed-forward network.
     pub output_norm: LayerNorm,
 }
@@ -67,9 +67,9 @@ struct Arena {
 /// What a thread needs besides its rows.
 #[derive(Debug, Default)]
 struct Scratch {
-    attention: attention::Scratch,
-    codes: Codes,
-    inner_codes: Codes,
+    attention: SdpaScratch,
+    codes: QuantizedRows,
+    inner_codes: QuantizedRows,
     /// `[ROWS, D]`: normalised rows, where norms stand before.
     normed: Vec<f32>,
     /// `[ROWS, a group of the inner width]`.
@@ -86,9 +86,9 @@ impl Arenas {
 }
 
 /// Runs `x [T, D]` through all blocks, in place; text `i` has the rows `starts[i]..starts[i + 1]`.
-pub fn encode(cpu: &Cpu, blocks: &[Block], heads: usize, x: &mut [f32], starts: &[usize], arenas: &Arenas) {
+pub fn encode(cpu: &CpuContext, blocks: &[Block], heads: usize, x: &mut [f32], starts: &[usize], arenas: &Arenas) {
     let Some(first) = blocks.first() else { return };
-    let d = first.output.rows();
+    let d = first.output.n();
     let rows = x.len() / d;
     let units = units(starts, cpu.threads());
     let mut parts = vec![];
@@ -98,14 +98,16 @@ pub fn encode(cpu: &Cpu, blocks: &[Block], heads: usize, x: &mut [f32], starts: 
         parts.push((own, &starts[unit.start..=unit.end]));
         rest = behind;
     }
-    let alone = cpu.alone();
+    let alone = cpu.single_threaded();
     if rows <= TOGETHER {
         parts.into_iter().for_each(|(x, starts)| arenas.with(|a| encode_unit(&alone, blocks, heads, x, starts, a)));
     } else if units.len() >= cpu.threads() {
         // Each unit by a thread of its own; where there are too few, each by all threads.
-        cpu.each(parts, |(x, starts)| arenas.with(|arena| encode_unit(&alone, blocks, heads, x, starts, arena)));
+        cpu.par_for_each(parts, |(x, starts)| {
+            arenas.with(|arena| encode_unit(&alone, blocks, heads, x, starts, arena))
+        });
     } else {
-        cpu.inside(|| {
+        cpu.install(|| {
             parts.into_iter().for_each(|(x, starts)| arenas.with(|a| encode_unit(cpu, blocks, heads, x, starts, a)));
         });
     }
@@ -130,8 +132,8 @@ fn units(starts: &[usize], threads: usize) -> Vec<Range<usize>> {
 }
 
 /// Runs `x [T, D]` through all blocks; `starts` counts from any row.
-fn encode_unit(cpu: &Cpu, blocks: &[Block], heads: usize, x: &mut [f32], starts: &[usize], arena: &mut Arena) {
-    let d = blocks[0].output.rows();
+fn encode_unit(cpu: &CpuContext, blocks: &[Block], heads: usize, x: &mut [f32], starts: &[usize], arena: &mut Arena) {
+    let d = blocks[0].output.n();
     let rows = x.len() / d;
     let share = rows.div_ceil(cpu.threads()).next_multiple_of(TOGETHER);
     let Arena { qkv, attended, threads } = arena;
@@ -139,15 +141,15 @@ fn encode_unit(cpu: &Cpu, blocks: &[Block], heads: usize, x: &mut [f32], starts:
     attended.resize(x.len(), 0.0);
     threads.resize_with(cpu.threads(), Scratch::default);
     let parts = x.chunks_mut(share * d).zip(qkv.chunks_mut(share * 3 * d)).zip(threads.iter_mut());
-    cpu.each(parts.collect(), |((x, qkv), scratch)| scratch.project(cpu, &blocks[0], x, qkv));
+    cpu.par_for_each(parts.collect(), |((x, qkv), scratch)| scratch.project(cpu, &blocks[0], x, qkv));
     for (i, block) in blocks.iter().enumerate() {
         let parts = attended.chunks_mut(share * d).zip(threads.iter_mut()).enumerate();
-        cpu.each(parts.collect(), |(part, (attended, scratch))| {
+        cpu.par_for_each(parts.collect(), |(part, (attended, scratch))| {
             let own = part * share..part * share + attended.len() / d;
             scratch.attend(cpu, qkv, own, starts, heads, attended);
         });
         let parts = x.chunks_mut(share * d).zip(attended.chunks(share * d)).zip(qkv.chunks_mut(share * 3 * d));
-        cpu.each(parts.zip(threads.iter_mut()).collect(), |(((x, attended), qkv), scratch)| {
+        cpu.par_for_each(parts.zip(threads.iter_mut()).collect(), |(((x, attended), qkv), scratch)| {
             for (x, attended) in x.chunks_mut(ROWS * d).zip(attended.chunks(ROWS * d)) {
                 scratch.feed_forward(cpu, block, attended, x);
             }
@@ -160,31 +162,31 @@ fn encode_unit(cpu: &Cpu, blocks: &[Block], heads: usize, x: &mut [f32], starts:
 
 impl Scratch {
     /// Quantises rows for a product that reads the residual.
-    fn read(&mut self, cpu: &Cpu, block: &Block, norm: &LayerNorm, x: &[f32], product: &Packed) {
+    fn read(&mut self, cpu: &CpuContext, block: &Block, norm: &LayerNorm, x: &[f32], product: &PackedRhs) {
         match block.norms {
-            Norms::After => self.codes.of(cpu.isa, x, product),
+            Norms::After => self.codes.quantize(cpu.isa, x, &product.layout()),
             Norms::Before => {
                 self.normed.clear();
                 self.normed.extend_from_slice(x);
                 norm.apply(cpu.isa, &mut self.normed);
-                self.codes.of(cpu.isa, &self.normed, product);
+                self.codes.quantize(cpu.isa, &self.normed, &product.layout());
             }
         }
     }
 
     /// Query, key and value of rows.
-    fn project(&mut self, cpu: &Cpu, block: &Block, x: &[f32], qkv: &mut [f32]) {
-        let (d, n) = (block.qkv.columns(), block.qkv.rows());
+    fn project(&mut self, cpu: &CpuContext, block: &Block, x: &[f32], qkv: &mut [f32]) {
+        let (d, n) = (block.qkv.k(), block.qkv.n());
         for (x, qkv) in x.chunks(ROWS * d).zip(qkv.chunks_mut(ROWS * n)) {
             self.read(cpu, block, &block.attention_norm, x, &block.qkv);
-            gemm(cpu.isa, &self.codes, &block.qkv, 0..n, Then::Store, qkv);
+            gemm(cpu.isa, &self.codes, &block.qkv, 0..n, Epilogue::Store, qkv);
         }
     }
 
     /// Attention of the rows `own`, each over its text.
     fn attend(
         &mut self,
-        cpu: &Cpu,
+        cpu: &CpuContext,
         qkv: &[f32],
         own: Range<usize>,
         starts: &[usize],
@@ -193,43 +195,44 @@ impl Scratch {
     ) {
         let d = attended.len() / own.len();
         let width = d / heads;
-        let x = Rows { q: qkv, k: &qkv[d..], v: &qkv[2 * d..], stride: 3 * d };
+        let x = Qkv { q: qkv, k: &qkv[d..], v: &qkv[2 * d..], stride: 3 * d };
         let texts = starts.windows(2).map(|w| w[0] - starts[0]..w[1] - starts[0]);
         for text in texts.filter(|t| t.start < own.end && t.end > own.start) {
             let queries = own.start.max(text.start)..own.end.min(text.end);
             let out = &mut attended[(queries.start - own.start) * d..(queries.end - own.start) * d];
             for h in 0..heads {
-                let head = Head { sequence: text.clone(), queries: queries.clone(), at: h * width, width };
-                attend(cpu.isa, x, &head, &mut self.attention, &mut out[h * width..], d);
+                let head =
+                    HeadSlice { sequence: text.clone(), queries: queries.clone(), offset: h * width, head_dim: width };
+                sdpa(cpu.isa, x, &head, &mut self.attention, &mut out[h * width..], d);
             }
         }
     }
 
     /// The rest of a block for the rows `x`.
-    fn feed_forward(&mut self, cpu: &Cpu, block: &Block, attended: &[f32], x: &mut [f32]) {
-        let (isa, d, inner) = (cpu.isa, block.output.rows(), block.up.rows());
+    fn feed_forward(&mut self, cpu: &CpuContext, block: &Block, attended: &[f32], x: &mut [f32]) {
+        let (isa, d, inner) = (cpu.isa, block.output.n(), block.up.n());
         let rows = x.len() / d;
-        self.codes.of(isa, attended, &block.output);
-        gemm(isa, &self.codes, &block.output, 0..d, Then::Add, x);
+        self.codes.quantize(isa, attended, &block.output.layout());
+        gemm(isa, &self.codes, &block.output, 0..d, Epilogue::Add, x);
         if block.norms == Norms::After {
             block.attention_norm.apply(isa, x);
         }
         self.read(cpu, block, &block.output_norm, x, &block.up);
         // A group of inner values at a time, which is quantised while it is in the nearest cache.
-        self.inner_codes.begin(rows, &block.down.form());
-        for (g, start) in (0..inner).step_by(block.down.group()).enumerate() {
-            let columns = start..(start + block.down.group()).min(inner);
+        self.inner_codes.resize(rows, &block.down.layout());
+        for (g, start) in (0..inner).step_by(block.down.group_size()).enumerate() {
+            let columns = start..(start + block.down.group_size()).min(inner);
             self.inner.resize(rows * columns.len(), 0.0);
             match block.activation {
-                Activation::Gelu => gemm(isa, &self.codes, &block.up, columns, Then::Gelu, &mut self.inner),
+                Activation::Gelu => gemm(isa, &self.codes, &block.up, columns, Epilogue::Gelu, &mut self.inner),
                 other => {
-                    gemm(isa, &self.codes, &block.up, columns, Then::Store, &mut self.inner);
+                    gemm(isa, &self.codes, &block.up, columns, Epilogue::Store, &mut self.inner);
                     other.apply(isa, &mut self.inner);
                 }
             }
-            self.inner_codes.fill(isa, g, &self.inner, &block.down.form());
+            self.inner_codes.quantize_groups(isa, g, &self.inner, &block.down.layout());
         }
-        gemm(isa, &self.inner_codes, &block.down, 0..d, Then::Add, x);
+        gemm(isa, &self.inner_codes, &block.down, 0..d, Epilogue::Add, x);
         if block.norms == Norms::After {
             block.output_norm.apply(isa, x);
         }

@@ -3,7 +3,7 @@
 use super::{output, values};
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 use tealight_core::{Error, Result};
-use tealight_kernels::Cpu;
+use tealight_kernels::CpuContext;
 use tealight_kernels::{Isa, rowwise};
 
 /// What follows a matrix product.
@@ -68,14 +68,14 @@ impl Linear {
     ///
     /// # Errors
     /// `x` has rows of another width.
-    pub fn forward(&self, cpu: &Cpu, x: &Tensor, activation: Activation) -> Result<Tensor> {
+    pub fn forward(&self, cpu: &CpuContext, x: &Tensor, activation: Activation) -> Result<Tensor> {
         Ok(x.apply_op1_no_bwd(&Product { layer: self, cpu, activation })?)
     }
 }
 
 struct Product<'a> {
     layer: &'a Linear,
-    cpu: &'a Cpu,
+    cpu: &'a CpuContext,
     activation: Activation,
 }
 
@@ -90,7 +90,7 @@ impl CustomOp1 for Product<'_> {
             candle_core::bail!("a layer of {k} inputs got a tensor {:?}", layout.dims());
         }
         let mut out = vec![0.0; x.len() / k * n];
-        self.cpu.for_rows(&mut out, n, |first, out| {
+        self.cpu.par_rows(&mut out, n, |first, out| {
             rowwise::matmul(isa, &x[first * k..][..out.len() / n * k], &self.layer.weight, k, out);
             rowwise::add_bias(out, &self.layer.bias);
             self.activation.apply(isa, out);
@@ -120,7 +120,7 @@ impl Dense {
     ///
     /// # Panics
     /// If `x` has another length.
-    pub fn forward(&self, cpu: &Cpu, x: &[f32]) -> Vec<f32> {
+    pub fn forward(&self, cpu: &CpuContext, x: &[f32]) -> Vec<f32> {
         assert_eq!(x.len(), self.inputs());
         let mut out: Vec<f32> = self
             .weight

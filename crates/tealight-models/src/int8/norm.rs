@@ -3,7 +3,7 @@
 use super::{output, values};
 use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
 use tealight_core::Result;
-use tealight_kernels::Cpu;
+use tealight_kernels::CpuContext;
 use tealight_kernels::{Isa, rowwise};
 
 /// LayerNorm with weight and bias.
@@ -24,14 +24,14 @@ impl LayerNorm {
     }
 
     /// The norm of `x + residual`, both `[T, D]`.
-    pub fn forward_residual(&self, cpu: &Cpu, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+    pub fn forward_residual(&self, cpu: &CpuContext, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
         Ok(x.apply_op2_no_bwd(residual, &NormOfSum { norm: self, cpu })?)
     }
 }
 
 struct NormOfSum<'a> {
     norm: &'a LayerNorm,
-    cpu: &'a Cpu,
+    cpu: &'a CpuContext,
 }
 
 impl CustomOp2 for NormOfSum<'_> {
@@ -51,7 +51,7 @@ impl CustomOp2 for NormOfSum<'_> {
         if x_layout.dims().last() != Some(&d) || out.len() != residual.len() {
             candle_core::bail!("a norm of {d} got tensors {:?} and {:?}", x_layout.dims(), residual_layout.dims());
         }
-        self.cpu.for_rows(&mut out, d, |first, out| {
+        self.cpu.par_rows(&mut out, d, |first, out| {
             rowwise::add(out, &residual[first * d..][..out.len()]);
             self.norm.apply(self.cpu.isa, out);
         });

@@ -14,8 +14,8 @@ use crate::int8::{self, Activation, LayerNorm, Linear, attention, rows};
 use crate::{Batch, Encoder};
 use candle_core::Tensor;
 use tealight_core::{Error, Result};
-use tealight_kernels::Cpu;
-use tealight_kernels::int8::Packed;
+use tealight_kernels::CpuContext;
+use tealight_kernels::int8::PackedRhs;
 use tealight_kernels::rowwise;
 
 /// llama.cpp's name of this architecture.
@@ -107,7 +107,7 @@ impl Site {
     /// Weights `[N, K]` and bias `[N]` of block `index`, as the file has them.
     fn floats(self, index: usize, config: &Config, weights: &Weights) -> Result<(Vec<f32>, Vec<f32>)> {
         if weights.packed(&self.tensor(index)).is_some() {
-            return Ok(self.packed(index, config, weights)?.unpacked());
+            return Ok(self.packed(index, config, weights)?.dequantize());
         }
         let (n, k) = self.shape(config);
         let (mut matrix, mut bias) = (vec![], vec![]);
@@ -119,14 +119,14 @@ impl Site {
     }
 
     /// The matrix of block `index` in int8: the file's own bytes where it is packed, else packed here.
-    fn packed(self, index: usize, config: &Config, weights: &Weights) -> Result<Packed> {
+    fn packed(self, index: usize, config: &Config, weights: &Weights) -> Result<PackedRhs> {
         let (n, k) = self.shape(config);
         match weights.packed(&self.tensor(index)) {
-            Some(bytes) => Packed::from_bytes(bytes.clone(), self.parts().len() * n, k)
+            Some(bytes) => PackedRhs::from_bytes(bytes.clone(), self.parts().len() * n, k)
                 .map_err(|e| Error::from(e).with_context(format_args!("tensor {:?}", self.tensor(index)))),
             None => {
                 let (matrix, bias) = self.floats(index, config, weights)?;
-                Ok(Packed::of(&matrix, &bias, &vec![1.0; k], LOAD_GROUP)?)
+                Ok(PackedRhs::pack(&matrix, &bias, &vec![1.0; k], LOAD_GROUP)?)
             }
         }
     }
@@ -168,7 +168,7 @@ struct Block {
 
 impl Bert {
     /// Takes the tensors of a model of this configuration, packing those that are not packed in the file.
-    pub fn new(cpu: &Cpu, config: Config, weights: &Weights) -> Result<Self> {
+    pub fn new(cpu: &CpuContext, config: Config, weights: &Weights) -> Result<Self> {
         let d = config.hidden;
         let mut segment = weights.floats("token_types.weight", &[config.types, d])?;
         segment.truncate(d);
@@ -183,7 +183,7 @@ impl Bert {
     }
 
     /// `[T, D]`: token, position and segment rows added and normalised.
-    fn embed(&self, cpu: &Cpu, batch: &Batch) -> Result<Vec<f32>> {
+    fn embed(&self, cpu: &CpuContext, batch: &Batch) -> Result<Vec<f32>> {
         let d = self.config.hidden;
         let (mut out, mut position) = (vec![0.0; batch.ids.len() * d], vec![0.0; d]);
         for text in batch.starts.windows(2) {
@@ -202,7 +202,7 @@ impl Bert {
     /// `encode` in f32, which shows `observe` the input of each product of each block.
     fn operate(
         &self,
-        cpu: &Cpu,
+        cpu: &CpuContext,
         blocks: &[Block],
         batch: &Batch,
         observe: &mut dyn FnMut(usize, Site, &Tensor) -> Result<()>,
@@ -224,21 +224,21 @@ fn norm(weights: &Weights, name: &str, d: usize, eps: f32) -> Result<LayerNorm> 
 }
 
 impl Network {
-    fn new(cpu: &Cpu, config: &Config, weights: &Weights) -> Result<Self> {
+    fn new(cpu: &CpuContext, config: &Config, weights: &Weights) -> Result<Self> {
         let indices: Vec<_> = (0..config.layers).collect();
-        let fits = Packed::fits(config.hidden) && Packed::fits(config.intermediate);
+        let fits = PackedRhs::can_pack(config.hidden) && PackedRhs::can_pack(config.intermediate);
         if !fits && weights.precision() == Precision::Int8 {
             let (d, inner) = (config.hidden, config.intermediate);
             tracing::warn!("rows of {d} and {inner} values are no multiples of 16: the model runs in f32, and slowly");
         }
         if !fits || weights.precision() == Precision::F32 {
-            let blocks = cpu.map(&indices, |i| Block::new(*i, config, weights));
+            let blocks = cpu.par_map(&indices, |i| Block::new(*i, config, weights));
             return Ok(Network::Operations(blocks.into_iter().collect::<Result<_>>()?));
         }
         // What is packed in the file is only looked at.
         let packed = weights.packed(&Site::Qkv.tensor(0)).is_some();
-        let cpu = if packed { &cpu.alone() } else { cpu };
-        let blocks = cpu.map(&indices, |i| fused_block(*i, config, weights));
+        let cpu = if packed { &cpu.single_threaded() } else { cpu };
+        let blocks = cpu.par_map(&indices, |i| fused_block(*i, config, weights));
         Ok(Network::Fused(blocks.into_iter().collect::<Result<_>>()?, int8::Arenas::default()))
     }
 }
@@ -280,7 +280,7 @@ impl Block {
 
     fn forward(
         &self,
-        cpu: &Cpu,
+        cpu: &CpuContext,
         x: &Tensor,
         starts: &[usize],
         config: &Config,
@@ -319,7 +319,7 @@ impl Encoder for Bert {
         2 * (layers * products) as u64
     }
 
-    fn encode(&self, cpu: &Cpu, batch: &Batch) -> Result<Tensor> {
+    fn encode(&self, cpu: &CpuContext, batch: &Batch) -> Result<Tensor> {
         match &self.network {
             Network::Fused(blocks, arenas) => {
                 let mut x = self.embed(cpu, batch)?;

@@ -12,8 +12,8 @@ use crate::formats::weights::{Weights, packed_name};
 use crate::int8::with_values;
 use candle_core::Tensor;
 use tealight_core::{Error, Result};
-use tealight_kernels::Cpu;
-use tealight_kernels::int8::Packed;
+use tealight_kernels::CpuContext;
+use tealight_kernels::int8::PackedRhs;
 
 /// Smaller magnitudes count as this: a channel without values or without weights.
 const SMALLEST: f32 = 1e-5;
@@ -39,7 +39,7 @@ impl Bert {
     ///
     /// # Errors
     /// The network is not in f32, or has values that are not finite.
-    pub fn ranges(&self, cpu: &Cpu, batches: &[Batch]) -> Result<Ranges> {
+    pub fn ranges(&self, cpu: &CpuContext, batches: &[Batch]) -> Result<Ranges> {
         let Network::Operations(blocks) = &self.network else {
             return Err(Error::internal("ranges of a network that is not in f32"));
         };
@@ -94,7 +94,7 @@ pub fn tensors(config: &Config, weights: &Weights, ranges: &Ranges) -> Result<Ve
     for (i, ranges) in ranges.0.iter().enumerate() {
         for site in Site::ALL {
             let (matrix, bias) = site.floats(i, config, weights)?;
-            let packed = Packed::of(&matrix, &bias, &smoothing(&ranges[site as usize], &matrix), site.group())?;
+            let packed = PackedRhs::pack(&matrix, &bias, &smoothing(&ranges[site as usize], &matrix), site.group())?;
             add(&packed_name(&site.tensor(i)), TensorData::bytes(packed.bytes().clone()));
             let following = match site {
                 Site::Output => norm(&format!("blk.{i}.attn_output_norm"))?,

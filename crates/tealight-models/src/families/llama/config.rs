@@ -173,7 +173,7 @@ impl Config {
 
     /// Bytes that a token takes in the caches of all layers.
     pub fn bytes_per_token(&self) -> usize {
-        self.layers * self.kv_heads * tealight_kernels::attention::grouped::Cache::bytes_per_token(self.head)
+        self.layers * self.kv_heads * tealight_kernels::attention::gqa::KvCache::bytes_per_token(self.head)
     }
 }
 

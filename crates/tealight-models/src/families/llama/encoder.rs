@@ -5,7 +5,7 @@ use crate::{About, Batch, Embedder, Encoder};
 use candle_core::{Device, Tensor};
 use std::sync::Arc;
 use tealight_core::{Error, Result};
-use tealight_kernels::Cpu;
+use tealight_kernels::CpuContext;
 
 /// The rows of a Llama, normalised, before they become logits.
 #[derive(Debug)]
@@ -28,12 +28,12 @@ impl Encoder for Decoder {
         2 * tokens as u64 * self.0.network.weights() as u64
     }
 
-    fn encode(&self, cpu: &Cpu, batch: &Batch) -> Result<Tensor> {
+    fn encode(&self, cpu: &CpuContext, batch: &Batch) -> Result<Tensor> {
         let texts: Vec<_> = batch.starts.windows(2).map(|w| &batch.ids[w[0]..w[1]]).collect();
         // One text is shared out among threads, many are by whole texts; neither changes a row.
         let rows = match &texts[..] {
             [text] => vec![self.0.rows(cpu, text)],
-            texts => cpu.map(texts, |text| self.0.rows(&cpu.alone(), text)),
+            texts => cpu.par_map(texts, |text| self.0.rows(&cpu.single_threaded(), text)),
         };
         let rows = rows.into_iter().collect::<Result<Vec<_>>>()?.concat();
         let shape = (rows.len() / self.dimension(), self.dimension());
@@ -43,7 +43,7 @@ impl Encoder for Decoder {
 
 impl Llama {
     /// `[T, D]`, normalised, for a text.
-    fn rows(&self, cpu: &Cpu, tokens: &[u32]) -> Result<Vec<f32>> {
+    fn rows(&self, cpu: &CpuContext, tokens: &[u32]) -> Result<Vec<f32>> {
         let (mut cache, mut scratch, mut all) =
             (network::Cache::new(&self.config), network::Scratch::default(), vec![]);
         cache.reserve(tokens.len());

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use tealight_core::files::write_atomic;
 use tealight_core::mmap::map_file;
 use tealight_core::{Error, Result};
-use tealight_kernels::Cpu;
+use tealight_kernels::CpuContext;
 
 /// The key of a packed file's [`Config`], as JSON.
 const HEADER: &str = "tealight.llama";
@@ -191,14 +191,14 @@ pub fn is_llama(path: &Path) -> bool {
 ///
 /// # Errors
 /// The model cannot be loaded, is packed already, or the file cannot be written.
-pub fn pack(cpu: &Cpu, source: &Path, labels: &Labels, output: &Path) -> Result<()> {
+pub fn pack(cpu: &CpuContext, source: &Path, labels: &Labels, output: &Path) -> Result<()> {
     let named = |e: Error| e.with_context(format_args!("model {}", source.display()));
     let file = File::open(source, true).map_err(named)?;
     if file.tensors.are_packed() {
         return Err(named(Error::invalid_model("is packed already")));
     }
     // On one thread, so that tensors come in one order.
-    Network::new(&cpu.alone(), &file.config, &file.tensors).map_err(named)?;
+    Network::new(&cpu.single_threaded(), &file.config, &file.tensors).map_err(named)?;
     let header =
         serde_json::to_string(&file.config).map_err(|e| Error::internal(format!("a header is not JSON: {e}")))?;
     let mut metadata = general(ARCHITECTURE, labels, &sha256(&file.source)?);

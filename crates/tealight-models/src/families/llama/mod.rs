@@ -21,7 +21,7 @@ use serde_json::Value;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use tealight_core::{Error, Result};
-use tealight_kernels::Cpu;
+use tealight_kernels::CpuContext;
 
 /// Texts that are kept for those that go on with them.
 const KEPT: usize = 4;
@@ -71,11 +71,11 @@ impl Llama {
     ///
     /// # Errors
     /// [`ErrorKind::ModelLoad`](tealight_core::ErrorKind) and [`ErrorKind::Io`](tealight_core::ErrorKind), which name the file and what in it is wrong.
-    pub fn load(cpu: &Cpu, path: &Path) -> Result<Self> {
+    pub fn load(cpu: &CpuContext, path: &Path) -> Result<Self> {
         Self::of(cpu, path).map_err(|e| e.with_context(format_args!("model {}", path.display())))
     }
 
-    fn of(cpu: &Cpu, path: &Path) -> Result<Self> {
+    fn of(cpu: &CpuContext, path: &Path) -> Result<Self> {
         let file::File { config, tensors, tokens, pipeline, about, .. } = file::File::open(path, false)?;
         memory::check(tensors.packed_bytes())?;
         let network = Network::new(cpu, &config, &tensors)?;
@@ -149,7 +149,7 @@ impl Llama {
     /// As of [`Llama::read_rows`].
     pub fn read(
         &self,
-        cpu: &Cpu,
+        cpu: &CpuContext,
         state: &mut State,
         tokens: &[u32],
         wanted: usize,
@@ -167,7 +167,7 @@ impl Llama {
     /// the weights are damaged; or what `each` says.
     pub fn read_rows(
         &self,
-        cpu: &Cpu,
+        cpu: &CpuContext,
         state: &mut State,
         tokens: &[u32],
         wanted: usize,
@@ -179,7 +179,7 @@ impl Llama {
         let (d, wanted) = (self.config.width, tokens.len().saturating_sub(wanted)..tokens.len());
         let mut logits = vec![];
         let State { cache, scratch, .. } = state;
-        let outcome = cpu.inside(|| {
+        let outcome = cpu.install(|| {
             self.network.run(cpu, cache, tokens, scratch, |first, rows| {
                 for i in network::overlap(first, rows.len() / d, &wanted) {
                     self.network.logits(cpu, &rows[i * d..(i + 1) * d], &mut logits);

@@ -8,10 +8,10 @@ use super::matrix::Matrix;
 use super::tensors::Tensors;
 use std::ops::Range;
 use tealight_core::{Error, Result};
-use tealight_kernels::Cpu;
-use tealight_kernels::attention::grouped::{self, Rows};
-use tealight_kernels::int8::Then;
-use tealight_kernels::quantize::Codes;
+use tealight_kernels::CpuContext;
+use tealight_kernels::attention::gqa::{self, GqaQueries};
+use tealight_kernels::int8::Epilogue;
+use tealight_kernels::quantize::QuantizedRows;
 use tealight_kernels::{Isa, rowwise};
 
 /// Tokens that go through the blocks together: enough for the kernels, few enough for the caches of a CPU.
@@ -46,13 +46,13 @@ struct Block {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Cache {
     /// `[layers][kv_heads]`.
-    layers: Vec<Vec<grouped::Cache>>,
+    layers: Vec<Vec<gqa::KvCache>>,
     tokens: usize,
 }
 
 impl Cache {
     pub(super) fn new(config: &Config) -> Self {
-        let heads = vec![grouped::Cache::new(config.head); config.kv_heads];
+        let heads = vec![gqa::KvCache::new(config.head); config.kv_heads];
         Self { layers: vec![heads; config.layers], tokens: 0 }
     }
 
@@ -64,13 +64,13 @@ impl Cache {
 
     /// A copy of the first tokens.
     pub(super) fn beginning(&self, tokens: usize) -> Self {
-        let layer = |heads: &Vec<grouped::Cache>| heads.iter().map(|head| head.beginning(tokens)).collect();
+        let layer = |heads: &Vec<gqa::KvCache>| heads.iter().map(|head| head.clone_prefix(tokens)).collect();
         Self { layers: self.layers.iter().map(layer).collect(), tokens: tokens.min(self.tokens) }
     }
 
     /// Gives back the memory of tokens that were forgotten.
     pub(super) fn shrink(&mut self) {
-        self.layers.iter_mut().flatten().for_each(grouped::Cache::shrink);
+        self.layers.iter_mut().flatten().for_each(gqa::KvCache::shrink_to_fit);
     }
 
     /// Makes room for `tokens` in all.
@@ -98,11 +98,11 @@ struct Worker {
     wide: Vec<f32>,
     inner: Vec<f32>,
     scores: Vec<f32>,
-    codes: Codes,
+    codes: QuantizedRows,
 }
 
 impl Network {
-    pub(super) fn new(cpu: &Cpu, config: &Config, tensors: &Tensors) -> Result<Self> {
+    pub(super) fn new(cpu: &CpuContext, config: &Config, tensors: &Tensors) -> Result<Self> {
         let (d, vocabulary) = (config.width, config.vocabulary);
         let last = format!("blk.{}.attn_norm", config.layers - 1);
         if !tensors.contains(&last) {
@@ -113,7 +113,7 @@ impl Network {
         }
         let table = |name: &'static str| tensors.matrix(name, &[(name, vocabulary)], d, d);
         let tokens = table("token_embd")?;
-        let blocks = cpu.map(&(0..config.layers).collect::<Vec<_>>(), |i| Block::new(*i, config, tensors));
+        let blocks = cpu.par_map(&(0..config.layers).collect::<Vec<_>>(), |i| Block::new(*i, config, tensors));
         Ok(Self {
             tokens,
             blocks: blocks.into_iter().collect::<Result<_>>()?,
@@ -143,7 +143,7 @@ impl Network {
     /// at a time.
     pub(super) fn run(
         &self,
-        cpu: &Cpu,
+        cpu: &CpuContext,
         cache: &mut Cache,
         tokens: &[u32],
         scratch: &mut Scratch,
@@ -172,26 +172,26 @@ impl Network {
     }
 
     /// The logits `[rows, V]` of rows that [`Network::run`] gave.
-    pub(super) fn logits(&self, cpu: &Cpu, rows: &[f32], out: &mut Vec<f32>) {
+    pub(super) fn logits(&self, cpu: &CpuContext, rows: &[f32], out: &mut Vec<f32>) {
         let (matrix, vocabulary) = (self.last(), self.config.vocabulary);
-        let mut codes = Codes::default();
+        let mut codes = QuantizedRows::default();
         out.clear();
         for row in rows.chunks_exact(self.config.width) {
             let start = out.len();
             out.resize(start + matrix.rows(), 0.0);
             matrix.codes(cpu.isa, row, &mut codes);
-            shared(cpu, matrix, &codes, Then::Store, &mut out[start..]);
+            shared(cpu, matrix, &codes, Epilogue::Store, &mut out[start..]);
             out.truncate(start + vocabulary);
         }
     }
 }
 
 /// A product of one row, its outputs shared out among threads.
-fn shared(cpu: &Cpu, matrix: &Matrix, codes: &Codes, then: Then, out: &mut [f32]) {
+fn shared(cpu: &CpuContext, matrix: &Matrix, codes: &QuantizedRows, epilogue: Epilogue, out: &mut [f32]) {
     let share = out.len().div_ceil(cpu.threads()).next_multiple_of(PANEL);
     let parts = out.chunks_mut(share).enumerate().collect();
-    cpu.each(parts, |(i, out): (usize, &mut [f32])| {
-        matrix.product(cpu.isa, codes, i * share..i * share + out.len(), then, out);
+    cpu.par_for_each(parts, |(i, out): (usize, &mut [f32])| {
+        matrix.product(cpu.isa, codes, i * share..i * share + out.len(), epilogue, out);
     });
 }
 
@@ -213,13 +213,13 @@ impl Block {
     }
 
     /// One token: each product is shared out by its outputs.
-    fn one(&self, cpu: &Cpu, config: &Config, cache: &mut [grouped::Cache], scratch: &mut Scratch) {
+    fn one(&self, cpu: &CpuContext, config: &Config, cache: &mut [gqa::KvCache], scratch: &mut Scratch) {
         let Scratch { x, qkv, turns, workers } = scratch;
         let isa = cpu.isa;
         let Some((worker, others)) = workers.split_first_mut() else { return };
         worker.read(isa, x, &self.attention_norm, config.eps, &self.qkv);
         qkv.resize(self.qkv.rows(), 0.0);
-        shared(cpu, &self.qkv, &worker.codes, Then::Store, qkv);
+        shared(cpu, &self.qkv, &worker.codes, Epilogue::Store, qkv);
         let (q, kv) = qkv.split_at_mut(config.heads * config.head);
         let (k, v) = kv.split_at_mut(config.kv_heads * config.head);
         config.rope.turn(q, config.head, turns);
@@ -229,11 +229,17 @@ impl Block {
         }
         worker.attended.resize(q.len(), 0.0);
         let width = q.len() / cache.len();
-        let visible = cache.first().map_or(0, grouped::Cache::tokens);
-        let heads = |cache: &[grouped::Cache], q: &[f32], scores: &mut Vec<f32>, out: &mut [f32]| {
+        let visible = cache.first().map_or(0, gqa::KvCache::tokens);
+        let heads = |cache: &[gqa::KvCache], q: &[f32], scores: &mut Vec<f32>, out: &mut [f32]| {
             for ((cache, q), out) in cache.iter().zip(q.chunks_exact(width)).zip(out.chunks_exact_mut(width)) {
-                let x = Rows { q, stride: width, at: 0, heads: config.heads / config.kv_heads, visible };
-                grouped::attend(isa, x, cache, scores, out, 0);
+                let x = GqaQueries {
+                    q,
+                    stride: width,
+                    offset: 0,
+                    heads: config.heads / config.kv_heads,
+                    causal_len: visible,
+                };
+                gqa::sdpa(isa, x, cache, scores, out, 0);
             }
         };
         if visible < LONG || others.is_empty() {
@@ -242,29 +248,29 @@ impl Block {
             let share = cache.len().div_ceil(cpu.threads());
             let scores = std::iter::once(&mut worker.scores).chain(others.iter_mut().map(|w| &mut w.scores));
             let parts = cache.chunks(share).zip(q.chunks(share * width)).zip(worker.attended.chunks_mut(share * width));
-            cpu.each(parts.zip(scores).collect(), |(((cache, q), out), scores)| heads(cache, q, scores, out));
+            cpu.par_for_each(parts.zip(scores).collect(), |(((cache, q), out), scores)| heads(cache, q, scores, out));
         }
         self.output.codes(isa, &worker.attended, &mut worker.codes);
-        shared(cpu, &self.output, &worker.codes, Then::Add, x);
+        shared(cpu, &self.output, &worker.codes, Epilogue::Add, x);
         worker.read(isa, x, &self.inner_norm, config.eps, &self.gate_up);
         worker.wide.resize(self.gate_up.rows(), 0.0);
-        shared(cpu, &self.gate_up, &worker.codes, Then::Store, &mut worker.wide);
+        shared(cpu, &self.gate_up, &worker.codes, Epilogue::Store, &mut worker.wide);
         gated(isa, &mut worker.wide, &mut worker.inner, self.gate_up.rows());
         self.down.codes(isa, &worker.inner, &mut worker.codes);
-        shared(cpu, &self.down, &worker.codes, Then::Add, x);
+        shared(cpu, &self.down, &worker.codes, Epilogue::Add, x);
     }
 
     /// Many tokens: each thread takes some through everything but the caches.
-    fn many(&self, cpu: &Cpu, config: &Config, cache: &mut [grouped::Cache], start: usize, scratch: &mut Scratch) {
+    fn many(&self, cpu: &CpuContext, config: &Config, cache: &mut [gqa::KvCache], start: usize, scratch: &mut Scratch) {
         let Scratch { x, qkv, turns, workers } = scratch;
         let (d, wide, head) = (config.width, self.qkv.rows(), config.head);
         let tokens = x.len() / d;
         let (share, half) = (tokens.div_ceil(cpu.threads()), config.rope.width / 2);
         qkv.resize(tokens * wide, 0.0);
         let parts = x.chunks(share * d).zip(qkv.chunks_mut(share * wide)).zip(turns.chunks(share * half));
-        cpu.each(parts.zip(&mut *workers).collect(), |(((x, qkv), turns), worker)| {
+        cpu.par_for_each(parts.zip(&mut *workers).collect(), |(((x, qkv), turns), worker)| {
             worker.read(cpu.isa, x, &self.attention_norm, config.eps, &self.qkv);
-            self.qkv.product(cpu.isa, &worker.codes, 0..wide, Then::Store, qkv);
+            self.qkv.product(cpu.isa, &worker.codes, 0..wide, Epilogue::Store, qkv);
             for (row, turns) in qkv.chunks_exact_mut(wide).zip(turns.chunks_exact(half)) {
                 config.rope.turn(&mut row[..(config.heads + config.kv_heads) * head], head, turns);
             }
@@ -272,22 +278,23 @@ impl Block {
         let keys = config.heads * head;
         let values = keys + config.kv_heads * head;
         let rows = &*qkv;
-        cpu.each(cache.iter_mut().enumerate().collect(), |(h, cache)| {
+        cpu.par_for_each(cache.iter_mut().enumerate().collect(), |(h, cache)| {
             for row in rows.chunks_exact(wide) {
                 cache.push(&row[keys + h * head..][..head], &row[values + h * head..][..head]);
             }
         });
         let (cache, shared) = (&*cache, config.heads / config.kv_heads);
         let parts: Vec<_> = x.chunks_mut(share * d).zip(rows.chunks(share * wide)).zip(workers).enumerate().collect();
-        cpu.each(parts, |(i, ((x, qkv), worker))| {
+        cpu.par_for_each(parts, |(i, ((x, qkv), worker))| {
             worker.attended.resize(qkv.len() / wide * keys, 0.0);
             for (h, cache) in cache.iter().enumerate() {
                 let at = h * shared * head;
-                let x = Rows { q: qkv, stride: wide, at, heads: shared, visible: start + i * share + 1 };
-                grouped::attend(cpu.isa, x, cache, &mut worker.scores, &mut worker.attended, at);
+                let x =
+                    GqaQueries { q: qkv, stride: wide, offset: at, heads: shared, causal_len: start + i * share + 1 };
+                gqa::sdpa(cpu.isa, x, cache, &mut worker.scores, &mut worker.attended, at);
             }
             self.output.codes(cpu.isa, &worker.attended, &mut worker.codes);
-            self.output.product(cpu.isa, &worker.codes, 0..d, Then::Add, x);
+            self.output.product(cpu.isa, &worker.codes, 0..d, Epilogue::Add, x);
             self.feed_forward(cpu.isa, config, x, worker);
         });
     }
@@ -296,10 +303,10 @@ impl Block {
         let wide = self.gate_up.rows();
         worker.read(isa, x, &self.inner_norm, config.eps, &self.gate_up);
         worker.wide.resize(x.len() / config.width * wide, 0.0);
-        self.gate_up.product(isa, &worker.codes, 0..wide, Then::Store, &mut worker.wide);
+        self.gate_up.product(isa, &worker.codes, 0..wide, Epilogue::Store, &mut worker.wide);
         gated(isa, &mut worker.wide, &mut worker.inner, wide);
         self.down.codes(isa, &worker.inner, &mut worker.codes);
-        self.down.product(isa, &worker.codes, 0..config.width, Then::Add, x);
+        self.down.product(isa, &worker.codes, 0..config.width, Epilogue::Add, x);
     }
 }
 

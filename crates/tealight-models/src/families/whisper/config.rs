@@ -4,7 +4,7 @@ use crate::formats::weights::Weights;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tealight_core::{Error, Result};
-use tealight_kernels::int8::Packed;
+use tealight_kernels::int8::PackedRhs;
 
 /// Frames of a window of 30 s.
 pub const FRAMES: usize = 3000;
@@ -69,7 +69,8 @@ impl Config {
     /// Refuses sizes that do not fit each other or the kernels.
     pub(super) fn checked(self) -> Result<Self> {
         let Self { width, heads, inner, .. } = self;
-        if !Packed::fits(width) || !Packed::fits(inner) || heads == 0 || !width.is_multiple_of(16 * heads) {
+        if !PackedRhs::can_pack(width) || !PackedRhs::can_pack(inner) || heads == 0 || !width.is_multiple_of(16 * heads)
+        {
             return Err(Error::invalid_model(format!(
                 "rows of {width} and {inner} values with {heads} heads are not Whisper's"
             )));
@@ -80,7 +81,7 @@ impl Config {
                 self.audio_rows, self.decoder_layers, self.text_tokens
             )));
         }
-        if !Packed::fits(3 * self.bands) {
+        if !PackedRhs::can_pack(3 * self.bands) {
             return Err(Error::invalid_model(format!("{} mel bands are not Whisper's", self.bands)));
         }
         let inside = |(layer, head): &(usize, usize)| *layer < self.decoder_layers && *head < heads;

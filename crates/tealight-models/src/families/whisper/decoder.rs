@@ -5,19 +5,19 @@ use super::tensors::Tensors;
 use crate::int8::LayerNorm;
 use std::ops::Range;
 use tealight_core::Result;
-use tealight_kernels::Cpu;
-use tealight_kernels::attention::cached::{self, Cache as Keys};
-use tealight_kernels::attention::int8::{Queries, Sequence, Strided, attend_to};
-use tealight_kernels::attention::{Head, Rows};
-use tealight_kernels::int8::{Packed, Then, gemm};
-use tealight_kernels::quantize::Codes;
+use tealight_kernels::CpuContext;
+use tealight_kernels::attention::cached::{self, KvView};
+use tealight_kernels::attention::int8::{QuantizedKv, QueryScratch, StridedRows, sdpa_quantized_kv};
+use tealight_kernels::attention::{HeadSlice, Qkv};
+use tealight_kernels::int8::{Epilogue, PackedRhs, gemm};
+use tealight_kernels::quantize::QuantizedRows;
 use tealight_kernels::rowwise;
 
 /// The weights.
 #[derive(Debug)]
 pub(crate) struct Decoder {
     /// `[V padded, D]`: rows of tokens, and the last product.
-    tokens: Packed,
+    tokens: PackedRhs,
     /// `[text_tokens, D]`.
     positions: Vec<f32>,
     layers: Vec<Layer>,
@@ -28,23 +28,23 @@ pub(crate) struct Decoder {
 #[derive(Debug)]
 struct Layer {
     attention_norm: LayerNorm,
-    qkv: Packed,
-    output: Packed,
+    qkv: PackedRhs,
+    output: PackedRhs,
     cross_norm: LayerNorm,
-    cross_query: Packed,
+    cross_query: PackedRhs,
     /// Key and value of the encoder's rows.
-    cross_rows: Packed,
-    cross_output: Packed,
+    cross_rows: PackedRhs,
+    cross_output: PackedRhs,
     inner_norm: LayerNorm,
-    up: Packed,
-    down: Packed,
+    up: PackedRhs,
+    down: PackedRhs,
 }
 
 /// What the encoder heard in a window, as each layer and head reads it.
 #[derive(Debug, Default)]
 pub(crate) struct Heard {
     /// `[layers][heads]`.
-    sequences: Vec<Vec<Sequence>>,
+    sequences: Vec<Vec<QuantizedKv>>,
     /// `[audio_rows, D]`, for the times of words.
     rows: Vec<f32>,
 }
@@ -71,8 +71,8 @@ pub(crate) struct Scratch {
     normed: Vec<f32>,
     wide: Vec<f32>,
     attended: Vec<f32>,
-    codes: Codes,
-    queries: Vec<Queries>,
+    codes: QuantizedRows,
+    queries: Vec<QueryScratch>,
     scores: Vec<f32>,
     /// `[layers]` of queries to the audio, `[rows, D]`, where they are asked for.
     asked: Option<Vec<Vec<f32>>>,
@@ -81,9 +81,9 @@ pub(crate) struct Scratch {
 }
 
 impl Decoder {
-    pub(super) fn new(cpu: &Cpu, config: &Config, tensors: &Tensors) -> Result<Self> {
+    pub(super) fn new(cpu: &CpuContext, config: &Config, tensors: &Tensors) -> Result<Self> {
         let d = config.width;
-        let layers = cpu.map(&(0..config.decoder_layers).collect::<Vec<_>>(), |i| Layer::new(*i, config, tensors));
+        let layers = cpu.par_map(&(0..config.decoder_layers).collect::<Vec<_>>(), |i| Layer::new(*i, config, tensors));
         let (vocabulary, padded) = (config.vocabulary, config.vocabulary.next_multiple_of(16));
         let tokens = tensors.packed("decoder.embed_tokens", (padded, d), |weights| {
             let mut tokens = weights.floats("decoder.embed_tokens.weight", &[vocabulary, d])?;
@@ -104,25 +104,25 @@ impl Decoder {
     }
 
     /// Keys and values of `rows [T, D]` of the encoder.
-    pub(crate) fn hear(&self, cpu: &Cpu, rows: &[f32], heard: &mut Heard) {
+    pub(crate) fn hear(&self, cpu: &CpuContext, rows: &[f32], heard: &mut Heard) {
         let d = self.width();
         let (tokens, width) = (rows.len() / d, d / self.heads);
         heard.rows.clear();
         heard.rows.extend_from_slice(rows);
-        heard.sequences.resize_with(self.layers.len(), || vec![Sequence::default(); self.heads]);
+        heard.sequences.resize_with(self.layers.len(), || vec![QuantizedKv::default(); self.heads]);
         let mut both = vec![0.0; tokens * 2 * d];
         for (layer, sequences) in self.layers.iter().zip(&mut heard.sequences) {
             let share = tokens.div_ceil(cpu.threads()).next_multiple_of(8);
             let parts: Vec<_> = rows.chunks(share * d).zip(both.chunks_mut(share * 2 * d)).collect();
-            cpu.each(parts, |(rows, both)| {
-                let mut codes = Codes::default();
-                codes.of(cpu.isa, rows, &layer.cross_rows);
-                gemm(cpu.isa, &codes, &layer.cross_rows, 0..2 * d, Then::Store, both);
+            cpu.par_for_each(parts, |(rows, both)| {
+                let mut codes = QuantizedRows::default();
+                codes.quantize(cpu.isa, rows, &layer.cross_rows.layout());
+                gemm(cpu.isa, &codes, &layer.cross_rows, 0..2 * d, Epilogue::Store, both);
             });
-            let x = Rows { q: &both, k: &both, v: &both[d..], stride: 2 * d };
-            cpu.each(sequences.iter_mut().enumerate().collect(), |(h, sequence)| {
-                let head = Head { sequence: 0..tokens, queries: 0..tokens, at: h * width, width };
-                sequence.fill(cpu.isa, x, &head);
+            let x = Qkv { q: &both, k: &both, v: &both[d..], stride: 2 * d };
+            cpu.par_for_each(sequences.iter_mut().enumerate().collect(), |(h, sequence)| {
+                let head = HeadSlice { sequence: 0..tokens, queries: 0..tokens, offset: h * width, head_dim: width };
+                sequence.quantize(cpu.isa, x, &head);
             });
         }
     }
@@ -134,13 +134,20 @@ impl Decoder {
 
     /// Runs `tokens`, each behind those of its cache, and adds them to it: several of one hypothesis, or one each of
     /// several. Returns the rows `[tokens, D]` before the last product.
-    pub(crate) fn step(&self, cpu: &Cpu, heard: &Heard, caches: &mut [Cache], tokens: &[u32], scratch: &mut Scratch) {
+    pub(crate) fn step(
+        &self,
+        cpu: &CpuContext,
+        heard: &Heard,
+        caches: &mut [Cache],
+        tokens: &[u32],
+        scratch: &mut Scratch,
+    ) {
         let d = self.width();
         let each = tokens.len() / caches.len();
         scratch.x.resize(tokens.len() * d, 0.0);
         for (i, (token, x)) in tokens.iter().zip(scratch.x.chunks_exact_mut(d)).enumerate() {
             let position = caches[i / each].tokens + i % each;
-            self.tokens.row(*token as usize, x);
+            self.tokens.dequantize_row(*token as usize, x);
             rowwise::add(x, &self.positions[position * d..][..d]);
         }
         for (l, layer) in self.layers.iter().enumerate() {
@@ -153,38 +160,44 @@ impl Decoder {
     }
 
     /// What `tokens` ask of the audio: `[layers]` of `[tokens, D]`.
-    pub(crate) fn queries(&self, cpu: &Cpu, heard: &Heard, tokens: &[u32], scratch: &mut Scratch) -> Vec<Vec<f32>> {
+    pub(crate) fn queries(
+        &self,
+        cpu: &CpuContext,
+        heard: &Heard,
+        tokens: &[u32],
+        scratch: &mut Scratch,
+    ) -> Vec<Vec<f32>> {
         scratch.asked = Some(vec![]);
         self.step(cpu, heard, &mut [self.cache()], tokens, scratch);
         scratch.asked.take().unwrap_or_default()
     }
 
     /// The keys `[rows, width]` of a head for the first rows of the audio.
-    pub(crate) fn keys(&self, cpu: &Cpu, heard: &Heard, layer: usize, head: usize, rows: usize) -> Vec<f32> {
+    pub(crate) fn keys(&self, cpu: &CpuContext, heard: &Heard, layer: usize, head: usize, rows: usize) -> Vec<f32> {
         let (d, product) = (self.width(), &self.layers[layer].cross_rows);
-        let (mut codes, mut keys) = (Codes::default(), vec![0.0; rows * d]);
-        codes.of(cpu.isa, &heard.rows[..rows * d], product);
-        gemm(cpu.isa, &codes, product, 0..d, Then::Store, &mut keys);
+        let (mut codes, mut keys) = (QuantizedRows::default(), vec![0.0; rows * d]);
+        codes.quantize(cpu.isa, &heard.rows[..rows * d], &product.layout());
+        gemm(cpu.isa, &codes, product, 0..d, Epilogue::Store, &mut keys);
         let width = d / self.heads;
         keys.chunks_exact(d).flat_map(|row| &row[head * width..(head + 1) * width]).copied().collect()
     }
 
     /// The logits of some rows of the last step, `[rows, V padded]`.
-    pub(crate) fn logits(&self, cpu: &Cpu, rows: Range<usize>, scratch: &mut Scratch, out: &mut Vec<f32>) {
-        let (d, n) = (self.width(), self.tokens.rows());
+    pub(crate) fn logits(&self, cpu: &CpuContext, rows: Range<usize>, scratch: &mut Scratch, out: &mut Vec<f32>) {
+        let (d, n) = (self.width(), self.tokens.n());
         out.resize(rows.len() * n, 0.0);
-        scratch.codes.of(cpu.isa, &scratch.x[rows.start * d..rows.end * d], &self.tokens);
+        scratch.codes.quantize(cpu.isa, &scratch.x[rows.start * d..rows.end * d], &self.tokens.layout());
         let (codes, share) = (&scratch.codes, n.div_ceil(cpu.threads()).next_multiple_of(16));
         let parts: Vec<Range<usize>> = (0..n).step_by(share).map(|first| first..(first + share).min(n)).collect();
         let product = |columns: &Range<usize>, out: &mut [f32]| {
-            gemm(cpu.isa, codes, &self.tokens, columns.clone(), Then::Store, out);
+            gemm(cpu.isa, codes, &self.tokens, columns.clone(), Epilogue::Store, out);
         };
         if rows.len() == 1 {
-            cpu.each(parts.iter().zip(out.chunks_mut(share)).collect(), |(columns, out)| product(columns, out));
+            cpu.par_for_each(parts.iter().zip(out.chunks_mut(share)).collect(), |(columns, out)| product(columns, out));
             return;
         }
         scratch.parts.resize_with(parts.len(), Vec::new);
-        cpu.each(parts.iter().zip(&mut scratch.parts).collect(), |(columns, out)| {
+        cpu.par_for_each(parts.iter().zip(&mut scratch.parts).collect(), |(columns, out)| {
             out.resize(rows.len() * columns.len(), 0.0);
             product(columns, out);
         });
@@ -217,19 +230,26 @@ impl Layer {
     }
 
     /// Quantises the normalised rows for a product.
-    fn read(cpu: &Cpu, norm: &LayerNorm, product: &Packed, scratch: &mut Scratch) {
+    fn read(cpu: &CpuContext, norm: &LayerNorm, product: &PackedRhs, scratch: &mut Scratch) {
         scratch.normed.clear();
         scratch.normed.extend_from_slice(&scratch.x);
         norm.apply(cpu.isa, &mut scratch.normed);
-        scratch.codes.of(cpu.isa, &scratch.normed, product);
+        scratch.codes.quantize(cpu.isa, &scratch.normed, &product.layout());
     }
 
-    fn attend_to_text(&self, cpu: &Cpu, layer: usize, caches: &mut [Cache], heads: usize, scratch: &mut Scratch) {
-        let (isa, d) = (cpu.isa, self.output.rows());
+    fn attend_to_text(
+        &self,
+        cpu: &CpuContext,
+        layer: usize,
+        caches: &mut [Cache],
+        heads: usize,
+        scratch: &mut Scratch,
+    ) {
+        let (isa, d) = (cpu.isa, self.output.n());
         Self::read(cpu, &self.attention_norm, &self.qkv, scratch);
         let rows = scratch.codes.rows();
         scratch.wide.resize(rows * 3 * d, 0.0);
-        gemm(isa, &scratch.codes, &self.qkv, 0..3 * d, Then::Store, &mut scratch.wide);
+        gemm(isa, &scratch.codes, &self.qkv, 0..3 * d, Epilogue::Store, &mut scratch.wide);
         scratch.attended.resize(rows * d, 0.0);
         let each = rows / caches.len();
         let qkv = scratch.wide.chunks_exact(3 * d).zip(scratch.attended.chunks_exact_mut(d));
@@ -237,38 +257,38 @@ impl Layer {
             let (keys, values) = &mut caches[i / each].layers[layer];
             keys.extend_from_slice(&qkv[d..2 * d]);
             values.extend_from_slice(&qkv[2 * d..]);
-            let cache = Keys { keys, values, stride: d };
-            cached::attend(isa, &qkv[..d], cache, d / heads, &mut scratch.scores, attended);
+            let cache = KvView { keys, values, stride: d };
+            cached::sdpa(isa, &qkv[..d], cache, d / heads, &mut scratch.scores, attended);
         }
-        scratch.codes.of(isa, &scratch.attended, &self.output);
-        gemm(isa, &scratch.codes, &self.output, 0..d, Then::Add, &mut scratch.x);
+        scratch.codes.quantize(isa, &scratch.attended, &self.output.layout());
+        gemm(isa, &scratch.codes, &self.output, 0..d, Epilogue::Add, &mut scratch.x);
     }
 
-    fn attend_to_audio(&self, cpu: &Cpu, sequences: &[Sequence], scratch: &mut Scratch) {
-        let (isa, d) = (cpu.isa, self.cross_output.rows());
+    fn attend_to_audio(&self, cpu: &CpuContext, sequences: &[QuantizedKv], scratch: &mut Scratch) {
+        let (isa, d) = (cpu.isa, self.cross_output.n());
         Self::read(cpu, &self.cross_norm, &self.cross_query, scratch);
         let (rows, width) = (scratch.codes.rows(), d / sequences.len());
         scratch.wide.resize(rows * d, 0.0);
-        gemm(isa, &scratch.codes, &self.cross_query, 0..d, Then::Store, &mut scratch.wide);
+        gemm(isa, &scratch.codes, &self.cross_query, 0..d, Epilogue::Store, &mut scratch.wide);
         if let Some(asked) = &mut scratch.asked {
             asked.push(scratch.wide.clone());
         }
         scratch.attended.resize(rows * d, 0.0);
-        scratch.queries.resize_with(1, Queries::default);
+        scratch.queries.resize_with(1, QueryScratch::default);
         for (h, sequence) in sequences.iter().enumerate() {
-            let q = Strided { at: &scratch.wide[h * width..], stride: d };
-            attend_to(isa, sequence, q, rows, &mut scratch.queries[0], &mut scratch.attended[h * width..], d);
+            let q = StridedRows { data: &scratch.wide[h * width..], stride: d };
+            sdpa_quantized_kv(isa, sequence, q, rows, &mut scratch.queries[0], &mut scratch.attended[h * width..], d);
         }
-        scratch.codes.of(isa, &scratch.attended, &self.cross_output);
-        gemm(isa, &scratch.codes, &self.cross_output, 0..d, Then::Add, &mut scratch.x);
+        scratch.codes.quantize(isa, &scratch.attended, &self.cross_output.layout());
+        gemm(isa, &scratch.codes, &self.cross_output, 0..d, Epilogue::Add, &mut scratch.x);
     }
 
-    fn feed_forward(&self, cpu: &Cpu, scratch: &mut Scratch) {
-        let (isa, d, inner) = (cpu.isa, self.down.rows(), self.up.rows());
+    fn feed_forward(&self, cpu: &CpuContext, scratch: &mut Scratch) {
+        let (isa, d, inner) = (cpu.isa, self.down.n(), self.up.n());
         Self::read(cpu, &self.inner_norm, &self.up, scratch);
         scratch.wide.resize(scratch.codes.rows() * inner, 0.0);
-        gemm(isa, &scratch.codes, &self.up, 0..inner, Then::Gelu, &mut scratch.wide);
-        scratch.codes.of(isa, &scratch.wide, &self.down);
-        gemm(isa, &scratch.codes, &self.down, 0..d, Then::Add, &mut scratch.x);
+        gemm(isa, &scratch.codes, &self.up, 0..inner, Epilogue::Gelu, &mut scratch.wide);
+        scratch.codes.quantize(isa, &scratch.wide, &self.down.layout());
+        gemm(isa, &scratch.codes, &self.down, 0..d, Epilogue::Add, &mut scratch.x);
     }
 }

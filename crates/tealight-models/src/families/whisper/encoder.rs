@@ -4,9 +4,9 @@ use super::config::{Config, FRAMES};
 use super::tensors::Tensors;
 use crate::int8::{self, Activation, LayerNorm};
 use tealight_core::Result;
-use tealight_kernels::Cpu;
-use tealight_kernels::int8::{Packed, Then, gemm};
-use tealight_kernels::quantize::Codes;
+use tealight_kernels::CpuContext;
+use tealight_kernels::int8::{Epilogue, PackedRhs, gemm};
+use tealight_kernels::quantize::QuantizedRows;
 use tealight_kernels::rowwise;
 
 /// Samples of a kernel of both convolutions.
@@ -17,8 +17,8 @@ const ROWS: usize = 64;
 /// The weights.
 #[derive(Debug)]
 pub(crate) struct Encoder {
-    first: Packed,
-    second: Packed,
+    first: PackedRhs,
+    second: PackedRhs,
     /// `[audio_rows, D]`.
     positions: Vec<f32>,
     blocks: Vec<int8::Block>,
@@ -28,9 +28,9 @@ pub(crate) struct Encoder {
 }
 
 impl Encoder {
-    pub(super) fn new(cpu: &Cpu, config: &Config, tensors: &Tensors) -> Result<Self> {
+    pub(super) fn new(cpu: &CpuContext, config: &Config, tensors: &Tensors) -> Result<Self> {
         let d = config.width;
-        let blocks = cpu.map(&(0..config.encoder_layers).collect::<Vec<_>>(), |i| block(*i, config, tensors));
+        let blocks = cpu.par_map(&(0..config.encoder_layers).collect::<Vec<_>>(), |i| block(*i, config, tensors));
         Ok(Self {
             first: convolution(tensors, "encoder.conv1", d, config.bands)?,
             second: convolution(tensors, "encoder.conv2", d, d)?,
@@ -43,10 +43,10 @@ impl Encoder {
     }
 
     /// `frames [FRAMES, bands]`, normalised, to `[audio_rows, D]`.
-    pub(crate) fn encode(&self, cpu: &Cpu, frames: &[f32]) -> Vec<f32> {
+    pub(crate) fn encode(&self, cpu: &CpuContext, frames: &[f32]) -> Vec<f32> {
         let bands = frames.len() / FRAMES;
         let hidden = convolve(cpu, &self.first, frames, bands, 1);
-        let mut x = convolve(cpu, &self.second, &hidden, self.first.rows(), 2);
+        let mut x = convolve(cpu, &self.second, &hidden, self.first.n(), 2);
         rowwise::add(&mut x, &self.positions);
         int8::encode(cpu, &self.blocks, self.heads, &mut x, &[0, FRAMES / 2], &self.arenas);
         self.norm.apply(cpu.isa, &mut x);
@@ -71,7 +71,7 @@ fn block(index: usize, config: &Config, tensors: &Tensors) -> Result<int8::Block
 }
 
 /// `weight [outputs, inputs, TAPS]` as a matrix `[outputs, TAPS x inputs]`: its rows then read neighbouring rows of the input.
-fn convolution(tensors: &Tensors, name: &str, outputs: usize, inputs: usize) -> Result<Packed> {
+fn convolution(tensors: &Tensors, name: &str, outputs: usize, inputs: usize) -> Result<PackedRhs> {
     tensors.packed(name, (outputs, TAPS * inputs), |weights| {
         let weight = weights.floats(&format!("{name}.weight"), &[outputs, inputs, TAPS])?;
         let mut matrix = Vec::with_capacity(weight.len());
@@ -83,20 +83,20 @@ fn convolution(tensors: &Tensors, name: &str, outputs: usize, inputs: usize) -> 
 }
 
 /// `x [T, inputs]`, with a row of zeros at both ends, to `[T / stride, outputs]`, through GELU.
-fn convolve(cpu: &Cpu, layer: &Packed, x: &[f32], inputs: usize, stride: usize) -> Vec<f32> {
+fn convolve(cpu: &CpuContext, layer: &PackedRhs, x: &[f32], inputs: usize, stride: usize) -> Vec<f32> {
     let edge = vec![0.0; inputs];
     let padded = [&edge, x, &edge].concat();
-    let outputs = layer.rows();
+    let outputs = layer.n();
     let mut out = vec![0.0; x.len() / inputs / stride * outputs];
     let parts: Vec<_> = out.chunks_mut(ROWS * outputs).enumerate().collect();
-    cpu.each(parts, |(part, out)| {
-        let (mut codes, mut rows) = (Codes::default(), vec![]);
+    cpu.par_for_each(parts, |(part, out)| {
+        let (mut codes, mut rows) = (QuantizedRows::default(), vec![]);
         for row in 0..out.len() / outputs {
             let first = (part * ROWS + row) * stride * inputs;
             rows.extend_from_slice(&padded[first..first + TAPS * inputs]);
         }
-        codes.of(cpu.isa, &rows, layer);
-        gemm(cpu.isa, &codes, layer, 0..outputs, Then::Gelu, out);
+        codes.quantize(cpu.isa, &rows, &layer.layout());
+        gemm(cpu.isa, &codes, layer, 0..outputs, Epilogue::Gelu, out);
     });
     out
 }

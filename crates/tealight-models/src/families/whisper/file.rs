@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use tealight_core::files::write_atomic;
 use tealight_core::mmap::map_file;
 use tealight_core::{Error, Result};
-use tealight_kernels::Cpu;
+use tealight_kernels::CpuContext;
 
 /// The architecture of a packed file.
 pub const ARCHITECTURE: &str = "whisper";
@@ -197,13 +197,13 @@ pub fn is_whisper(path: &Path) -> bool {
 ///
 /// # Errors
 /// The model cannot be loaded, or the file cannot be written.
-pub fn pack(cpu: &Cpu, source: &Path, labels: &Labels, output: &Path) -> Result<()> {
+pub fn pack(cpu: &CpuContext, source: &Path, labels: &Labels, output: &Path) -> Result<()> {
     let file = File::open(source, true)?;
     if file.tensors.are_packed() {
         return Err(Error::invalid_model(format!("{} is packed already", source.display())));
     }
     // On one thread, so that tensors come in one order.
-    let cpu = cpu.alone();
+    let cpu = cpu.single_threaded();
     super::encoder::Encoder::new(&cpu, &file.config, &file.tensors)?;
     super::decoder::Decoder::new(&cpu, &file.config, &file.tensors)?;
     let File { config, vocabulary, tensors, source } = file;

@@ -18,7 +18,7 @@ pub use tokenizer::{Special, Vocabulary};
 
 use std::path::Path;
 use tealight_core::{Error, Result};
-use tealight_kernels::Cpu;
+use tealight_kernels::CpuContext;
 use tealight_kernels::rowwise;
 
 /// A model in memory.
@@ -38,11 +38,11 @@ impl Whisper {
     ///
     /// # Errors
     /// [`ErrorKind::ModelLoad`](tealight_core::ErrorKind) and [`ErrorKind::Io`](tealight_core::ErrorKind), which name the file and what in it is wrong.
-    pub fn load(cpu: &Cpu, path: &Path) -> Result<Self> {
+    pub fn load(cpu: &CpuContext, path: &Path) -> Result<Self> {
         Self::of(cpu, path).map_err(|e| e.with_context(format_args!("model {}", path.display())))
     }
 
-    fn of(cpu: &Cpu, path: &Path) -> Result<Self> {
+    fn of(cpu: &CpuContext, path: &Path) -> Result<Self> {
         let file::File { config, vocabulary, tensors, .. } = file::File::open(path, false)?;
         let encoder = encoder::Encoder::new(cpu, &config, &tensors)?;
         let decoder = decoder::Decoder::new(cpu, &config, &tensors)?;
@@ -53,16 +53,16 @@ impl Whisper {
     ///
     /// # Errors
     /// There are not so many values.
-    pub fn features(&self, cpu: &Cpu, frames: &[f32]) -> Result<Vec<f32>> {
+    pub fn features(&self, cpu: &CpuContext, frames: &[f32]) -> Result<Vec<f32>> {
         count("frames", frames.len(), FRAMES * self.config.bands)?;
-        Ok(cpu.inside(|| self.encoder.encode(cpu, frames)))
+        Ok(cpu.install(|| self.encoder.encode(cpu, frames)))
     }
 
     /// What the decoder expects after each of `tokens`, given the features of a window: logits `[tokens, vocabulary]`.
     ///
     /// # Errors
     /// There are other features than [`Whisper::features`] gives, no tokens or more than the model reads, or one that it has not.
-    pub fn logits(&self, cpu: &Cpu, features: &[f32], tokens: &[u32]) -> Result<Vec<Vec<f32>>> {
+    pub fn logits(&self, cpu: &CpuContext, features: &[f32], tokens: &[u32]) -> Result<Vec<Vec<f32>>> {
         let Config { audio_rows, width, text_tokens, vocabulary, .. } = self.config;
         count("features", features.len(), audio_rows * width)?;
         if tokens.is_empty() || tokens.len() > text_tokens {
@@ -78,7 +78,7 @@ impl Whisper {
             ));
         }
         let (mut heard, mut scratch, mut logits) = (decoder::Heard::default(), decoder::Scratch::default(), vec![]);
-        cpu.inside(|| {
+        cpu.install(|| {
             self.decoder.hear(cpu, features, &mut heard);
             self.decoder.step(cpu, &heard, &mut [self.decoder.cache()], tokens, &mut scratch);
             self.decoder.logits(cpu, 0..tokens.len(), &mut scratch, &mut logits);
@@ -96,7 +96,7 @@ impl Whisper {
     }
 
     /// The probability of each language, in the order of the vocabulary's, by the one step that follows the start.
-    pub(crate) fn languages(&self, cpu: &Cpu, heard: &decoder::Heard) -> Vec<f32> {
+    pub(crate) fn languages(&self, cpu: &CpuContext, heard: &decoder::Heard) -> Vec<f32> {
         let (mut scratch, mut logits) = (decoder::Scratch::default(), vec![]);
         let start = self.vocabulary.special.start;
         self.decoder.step(cpu, heard, &mut [self.decoder.cache()], &[start], &mut scratch);

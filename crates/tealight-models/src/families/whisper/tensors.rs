@@ -5,7 +5,7 @@ use crate::formats::weights::{Weights, packed_name};
 use crate::int8::LayerNorm;
 use crate::pack::Made;
 use tealight_core::{Error, Result};
-use tealight_kernels::int8::Packed;
+use tealight_kernels::int8::PackedRhs;
 
 /// Values along K that share a scale.
 const GROUP: usize = 64;
@@ -48,12 +48,11 @@ impl Tensors {
         name: &str,
         (n, k): (usize, usize),
         read: impl FnOnce(&Weights) -> Result<(Vec<f32>, Vec<f32>)>,
-    ) -> Result<Packed> {
+    ) -> Result<PackedRhs> {
         let packed = match self.weights.packed(name) {
-            Some(bytes) => Packed::from_bytes(bytes.clone(), n, k).map_err(Error::from),
-            None => {
-                read(&self.weights).and_then(|(matrix, bias)| Ok(Packed::of(&matrix, &bias, &vec![1.0; k], GROUP)?))
-            }
+            Some(bytes) => PackedRhs::from_bytes(bytes.clone(), n, k).map_err(Error::from),
+            None => read(&self.weights)
+                .and_then(|(matrix, bias)| Ok(PackedRhs::pack(&matrix, &bias, &vec![1.0; k], GROUP)?)),
         };
         let packed = packed.map_err(|e| e.with_context(format_args!("tensor {name:?}")))?;
         self.made.keep(packed_name(name), || TensorData::bytes(packed.bytes().clone()));
@@ -61,7 +60,7 @@ impl Tensors {
     }
 
     /// Matrices `[n, k]` one above another, with zeros where a bias is missing; they go by the name of the first.
-    pub(super) fn matrix(&self, parts: &[&str], n: usize, k: usize) -> Result<Packed> {
+    pub(super) fn matrix(&self, parts: &[&str], n: usize, k: usize) -> Result<PackedRhs> {
         self.packed(parts[0], (parts.len() * n, k), |weights| {
             let (mut matrix, mut bias) = (vec![], vec![]);
             for part in parts {

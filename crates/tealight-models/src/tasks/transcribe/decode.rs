@@ -5,7 +5,7 @@ use super::logit_filters::{Choice, Rules};
 use crate::families::whisper::Whisper;
 use crate::families::whisper::decoder::{Cache, Heard, Scratch};
 use tealight_core::random;
-use tealight_kernels::Cpu;
+use tealight_kernels::CpuContext;
 use tealight_kernels::rowwise;
 
 /// How tokens are chosen.
@@ -71,7 +71,7 @@ impl Hypothesis {
 /// A window that the decoder has heard, with its prompt in the cache.
 pub(super) struct Decoding<'a> {
     model: &'a Whisper,
-    cpu: &'a Cpu,
+    cpu: &'a CpuContext,
     heard: &'a Heard,
     rules: Rules,
     cache: Cache,
@@ -83,7 +83,7 @@ pub(super) struct Decoding<'a> {
 
 impl<'a> Decoding<'a> {
     /// Runs the prompt.
-    pub(super) fn new(model: &'a Whisper, cpu: &'a Cpu, heard: &'a Heard, prompt: &Prompt) -> Self {
+    pub(super) fn new(model: &'a Whisper, cpu: &'a CpuContext, heard: &'a Heard, prompt: &Prompt) -> Self {
         let tokens = prompt.tokens(model);
         let special = &model.vocabulary.special;
         let start = tokens.iter().position(|t| *t == special.start).unwrap_or(0);
@@ -240,7 +240,7 @@ impl Prompt<'_> {
 }
 
 /// The probability of a token by its logits.
-pub(super) fn probability(cpu: &Cpu, logits: &[f32], id: u32) -> f32 {
+pub(super) fn probability(cpu: &CpuContext, logits: &[f32], id: u32) -> f32 {
     let mut logits = logits.to_vec();
     rowwise::softmax(cpu.isa, &mut logits);
     logits[id as usize]

@@ -18,7 +18,7 @@ use flate2::write::ZlibEncoder;
 use std::io::Write;
 use tealight_audio::Voices;
 use tealight_core::{Error, Result};
-use tealight_kernels::Cpu;
+use tealight_kernels::CpuContext;
 
 /// Frames a second.
 const FRAMES_A_SECOND: f32 = 100.0;
@@ -155,7 +155,7 @@ impl Tried {
 /// A transcription under way.
 struct Transcribing<'a> {
     model: &'a Whisper,
-    cpu: &'a Cpu,
+    cpu: &'a CpuContext,
     options: &'a Options,
     heard: Heard,
     language: Option<u32>,
@@ -173,14 +173,14 @@ impl Transcribing<'_> {
             return (vec![], size);
         }
         let Self { model, cpu, options, .. } = *self;
-        let rows = cpu.inside(|| model.encoder.encode(cpu, &window.frames));
+        let rows = cpu.install(|| model.encoder.encode(cpu, &window.frames));
         model.decoder.hear(cpu, &rows, &mut self.heard);
         if self.language.is_none() && model.vocabulary.is_multilingual() {
             self.language = Some(model.detect(cpu, &self.heard));
         }
         let (previous, language) = (&self.text[self.prompt_from..], self.language);
         let prompt = Prompt { previous, language, task: options.task, timestamps: true };
-        let tried = cpu.inside(|| model.decode(cpu, &self.heard, &prompt, options, seek as u64));
+        let tried = cpu.install(|| model.decode(cpu, &self.heard, &prompt, options, seek as u64));
         let (decoded, least) = (&tried.decoded, options.least_log_probability);
         let nobody = decoded.no_speech > options.most_no_speech && decoded.log_probability <= least;
         // At a temperature that is asked for, unlikely texts are what was asked for.
@@ -216,7 +216,7 @@ impl Whisper {
     /// `on_segments` gives up.
     pub fn transcribe(
         &self,
-        cpu: &Cpu,
+        cpu: &CpuContext,
         recording: &mut Listener,
         options: &Options,
         mut on_segments: impl FnMut(&[Segment], f32) -> Result<()>,
@@ -267,14 +267,14 @@ impl Whisper {
     }
 
     /// The language's token that is likeliest for a window.
-    fn detect(&self, cpu: &Cpu, heard: &Heard) -> u32 {
+    fn detect(&self, cpu: &CpuContext, heard: &Heard) -> u32 {
         let probabilities = self.languages(cpu, heard);
         let likelier = |best: (usize, f32), (i, p): (usize, &f32)| if *p > best.1 { (i, *p) } else { best };
         let (index, _) = probabilities.iter().enumerate().fold((0, 0.0), likelier);
         self.vocabulary.special.start + 1 + index as u32
     }
 
-    fn decode(&self, cpu: &Cpu, heard: &Heard, prompt: &Prompt, options: &Options, seed: u64) -> Tried {
+    fn decode(&self, cpu: &CpuContext, heard: &Heard, prompt: &Prompt, options: &Options, seed: u64) -> Tried {
         let mut decoding = Decoding::new(self, cpu, heard, prompt);
         let mut attempt = |temperature: f32| {
             let search = match (temperature, options.beams) {

@@ -5,7 +5,7 @@
 use super::{Segment, Task};
 use crate::families::whisper::Whisper;
 use crate::families::whisper::decoder::{Heard, Scratch};
-use tealight_kernels::Cpu;
+use tealight_kernels::CpuContext;
 use tealight_kernels::rowwise;
 
 /// Encoder rows a second.
@@ -55,7 +55,7 @@ pub(super) struct Window<'a> {
 
 impl Whisper {
     /// Gives the segments of a window their words, and takes their ends from those; `spoken` is where the words before end.
-    pub(super) fn time_words(&self, cpu: &Cpu, window: &Window, segments: &mut [Segment], spoken: &mut f32) {
+    pub(super) fn time_words(&self, cpu: &CpuContext, window: &Window, segments: &mut [Segment], spoken: &mut f32) {
         let is_text = |id: &u32| *id < self.vocabulary.special.end;
         let counts: Vec<usize> = segments.iter().map(|s| s.tokens.iter().filter(|id| is_text(id)).count()).collect();
         let tokens: Vec<u32> = segments.iter().flat_map(|s| &s.tokens).copied().filter(is_text).collect();
@@ -88,7 +88,7 @@ impl Whisper {
     }
 
     /// The words of text tokens with their times in the window.
-    fn align(&self, cpu: &Cpu, window: &Window, text: &[u32]) -> Vec<Timed> {
+    fn align(&self, cpu: &CpuContext, window: &Window, text: &[u32]) -> Vec<Timed> {
         let special = &self.vocabulary.special;
         let mut tokens = vec![special.start];
         if let Some(language) = window.language {
@@ -118,7 +118,7 @@ impl Whisper {
 
     /// `[tokens, rows]`: how much each token attends to each of the first `rows` rows of the encoder, in standard deviations
     /// of that row, smoothed, the mean of the heads that follow the audio.
-    fn attention(&self, cpu: &Cpu, heard: &Heard, tokens: &[u32], rows: usize) -> Vec<f32> {
+    fn attention(&self, cpu: &CpuContext, heard: &Heard, tokens: &[u32], rows: usize) -> Vec<f32> {
         let mut scratch = Scratch::default();
         let queries = self.decoder.queries(cpu, heard, tokens, &mut scratch);
         let width = self.config.width / self.config.heads;

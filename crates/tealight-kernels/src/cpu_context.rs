@@ -7,20 +7,20 @@ use std::sync::{Arc, OnceLock};
 
 /// An instruction set and a number of threads. Neither changes a result on one kind of CPU.
 #[derive(Clone)]
-pub struct Cpu {
+pub struct CpuContext {
     /// What the kernels use.
     pub isa: Isa,
     threads: usize,
     pool: Arc<OnceLock<Option<ThreadPool>>>,
 }
 
-impl std::fmt::Debug for Cpu {
+impl std::fmt::Debug for CpuContext {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} x{}", self.isa.name(), self.threads)
+        write!(f, "{} x{}", self.isa.as_str(), self.threads)
     }
 }
 
-impl Cpu {
+impl CpuContext {
     /// A CPU of `threads` threads, which start when there is first work to share; one thread starts none.
     pub fn new(isa: Isa, threads: usize) -> Self {
         Self { isa, threads: threads.max(1), pool: Arc::default() }
@@ -32,7 +32,7 @@ impl Cpu {
     }
 
     /// The same set on one thread: the one that calls.
-    pub fn alone(&self) -> Self {
+    pub fn single_threaded(&self) -> Self {
         Self::new(self.isa, 1)
     }
 
@@ -50,7 +50,7 @@ impl Cpu {
 
     /// Calls `f(first_row, rows)` for pieces of `out`, which has rows of `width` values; pieces have whole rows and
     /// are worked on by several threads.
-    pub fn for_rows(&self, out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+    pub fn par_rows(&self, out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
         let rows = out.len() / width;
         // Three pieces a thread even out the threads; below four rows a kernel has too little to share.
         let piece = rows.div_ceil(3 * self.threads()).max(4);
@@ -63,7 +63,7 @@ impl Cpu {
     }
 
     /// Calls `f` for every item, each by a thread of its own as far as there are threads.
-    pub fn each<T: Send>(&self, items: Vec<T>, f: impl Fn(T) + Sync + Send) {
+    pub fn par_for_each<T: Send>(&self, items: Vec<T>, f: impl Fn(T) + Sync + Send) {
         match self.pool(items.len()) {
             Some(pool) => pool.install(|| items.into_par_iter().with_max_len(1).for_each(f)),
             _ => items.into_iter().for_each(f),
@@ -71,7 +71,7 @@ impl Cpu {
     }
 
     /// Calls `f` on a thread of the pool: what it shares out is taken up at once, since no thread goes to sleep in between.
-    pub fn inside<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
+    pub fn install<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
         match self.pool(self.threads) {
             Some(pool) => pool.install(f),
             None => f(),
@@ -79,7 +79,7 @@ impl Cpu {
     }
 
     /// Maps items by several threads, keeping their order.
-    pub fn map<T: Sync, R: Send>(&self, items: &[T], f: impl Fn(&T) -> R + Sync + Send) -> Vec<R> {
+    pub fn par_map<T: Sync, R: Send>(&self, items: &[T], f: impl Fn(&T) -> R + Sync + Send) -> Vec<R> {
         match self.pool(items.len()) {
             Some(pool) => pool.install(|| items.par_iter().map(f).collect()),
             _ => items.iter().map(f).collect(),

@@ -15,14 +15,14 @@ use half::slice::HalfFloatSliceExt;
 /// Keys stand in blocks of 16 tokens, `[blocks][width][16]`, so that the scores of 16 tokens are one vector; values in rows,
 /// `[tokens][width filled up to 16]`.
 #[derive(Debug, Clone, Default)]
-pub struct Cache {
+pub struct KvCache {
     keys: Vec<u16>,
     values: Vec<u16>,
     width: usize,
     tokens: usize,
 }
 
-impl Cache {
+impl KvCache {
     /// An empty one for heads of `width` values.
     ///
     /// # Panics
@@ -79,7 +79,7 @@ impl Cache {
     }
 
     /// A copy of the first tokens.
-    pub fn beginning(&self, tokens: usize) -> Self {
+    pub fn clone_prefix(&self, tokens: usize) -> Self {
         let tokens = tokens.min(self.tokens);
         let keys = self.keys[..tokens.next_multiple_of(LANES) * self.width].to_vec();
         let values = self.values[..tokens * self.width.next_multiple_of(LANES)].to_vec();
@@ -87,7 +87,7 @@ impl Cache {
     }
 
     /// Gives back the memory of tokens that it does not hold.
-    pub fn shrink(&mut self) {
+    pub fn shrink_to_fit(&mut self) {
         self.keys.shrink_to_fit();
         self.values.shrink_to_fit();
     }
@@ -95,39 +95,39 @@ impl Cache {
 
 /// Some rows of queries, and which tokens each may see.
 #[derive(Debug, Clone, Copy)]
-pub struct Rows<'a> {
+pub struct GqaQueries<'a> {
     /// Each row's place: `[rows, stride]`, of which columns `at..at + heads * width` are the heads that share the keys.
     pub q: &'a [f32],
     /// Values of a row.
     pub stride: usize,
     /// The first column.
-    pub at: usize,
+    pub offset: usize,
     /// Heads.
     pub heads: usize,
     /// Row `r` sees the first `visible + r` tokens.
-    pub visible: usize,
+    pub causal_len: usize,
 }
 
 /// `softmax(q k^T / sqrt(width)) v` for each head of each row, to the same columns of `out`, whose rows have `out.len() / rows`
-/// values; `at_out` is the first column there. `scores` is memory that calls share.
+/// values; `out_offset` is the first column there. `scores` is memory that calls share.
 ///
 /// # Panics
 /// If sizes do not fit each other, or a row sees no token or more than there are.
-pub fn attend(isa: Isa, x: Rows, cache: &Cache, scores: &mut Vec<f32>, out: &mut [f32], at_out: usize) {
+pub fn sdpa(isa: Isa, x: GqaQueries, cache: &KvCache, scores: &mut Vec<f32>, out: &mut [f32], out_offset: usize) {
     let rows = x.q.len() / x.stride;
     let columns = x.heads * cache.width;
-    assert!(x.stride > 0 && x.q.len().is_multiple_of(x.stride) && x.at + columns <= x.stride && x.heads > 0);
-    assert!(rows > 0 && out.len().is_multiple_of(rows) && at_out + columns <= out.len() / rows);
-    assert!(x.visible > 0 && x.visible + rows - 1 <= cache.tokens);
+    assert!(x.stride > 0 && x.q.len().is_multiple_of(x.stride) && x.offset + columns <= x.stride && x.heads > 0);
+    assert!(rows > 0 && out.len().is_multiple_of(rows) && out_offset + columns <= out.len() / rows);
+    assert!(x.causal_len > 0 && x.causal_len + rows - 1 <= cache.tokens);
     scores.resize(TILE * cache.tokens.next_multiple_of(LANES), 0.0);
-    dispatch!(isa, attend_of(x: Rows, cache: &Cache, scores: &mut [f32], out: &mut [f32], at_out: usize));
+    dispatch!(isa, sdpa_impl(x: GqaQueries, cache: &KvCache, scores: &mut [f32], out: &mut [f32], out_offset: usize));
 }
 
-/// Rows of queries that are computed together.
+/// GqaQueries of queries that are computed together.
 const TILE: usize = 6;
 
 #[inline(always)]
-unsafe fn attend_of<S: Simd>(x: Rows, cache: &Cache, scores: &mut [f32], out: &mut [f32], at_out: usize) {
+unsafe fn sdpa_impl<S: Simd>(x: GqaQueries, cache: &KvCache, scores: &mut [f32], out: &mut [f32], out_offset: usize) {
     let (rows, width) = (x.q.len() / x.stride, cache.width);
     let wide = out.len() / rows;
     let total = rows * x.heads;
@@ -135,13 +135,13 @@ unsafe fn attend_of<S: Simd>(x: Rows, cache: &Cache, scores: &mut [f32], out: &m
     while first < total {
         // Tiles of rows that are not whole are computed with the last row more than once.
         let count = TILE.min(total - first);
-        let mut tile = [Query { q: x.q.as_ptr(), visible: 1, out: out.as_mut_ptr() }; TILE];
+        let mut tile = [Query { q: x.q.as_ptr(), causal_len: 1, out: out.as_mut_ptr() }; TILE];
         for i in 0..TILE {
             let index = first + i.min(count - 1);
             let (row, head) = (index / x.heads, index % x.heads);
-            let q = x.q[row * x.stride + x.at + head * width..][..width].as_ptr();
-            let place = out[row * wide + at_out + head * width..][..width].as_mut_ptr();
-            tile[i] = Query { q, visible: x.visible + row, out: place };
+            let q = x.q[row * x.stride + x.offset + head * width..][..width].as_ptr();
+            let place = out[row * wide + out_offset + head * width..][..width].as_mut_ptr();
+            tile[i] = Query { q, causal_len: x.causal_len + row, out: place };
         }
         // SAFETY: each query and place has `width` values, and sees tokens that there are; there are scores for a tile; the
         // caller vouches for the instruction set.
@@ -160,16 +160,16 @@ unsafe fn attend_of<S: Simd>(x: Rows, cache: &Cache, scores: &mut [f32], out: &m
 #[derive(Clone, Copy)]
 struct Query {
     q: *const f32,
-    visible: usize,
+    causal_len: usize,
     out: *mut f32,
 }
 
 #[inline(always)]
-unsafe fn together<S: Simd, const MR: usize>(tile: &[Query; TILE], cache: &Cache, scores: &mut [f32]) {
+unsafe fn together<S: Simd, const MR: usize>(tile: &[Query; TILE], cache: &KvCache, scores: &mut [f32]) {
     let width = cache.width;
     let mut most = 0;
     for r in 0..MR {
-        most = tile[r].visible.max(most);
+        most = tile[r].causal_len.max(most);
     }
     let (stride, blocks) = (scores.len() / TILE, most.div_ceil(LANES));
     let weights = scores.as_mut_ptr();
@@ -191,10 +191,10 @@ unsafe fn together<S: Simd, const MR: usize>(tile: &[Query; TILE], cache: &Cache
         }
         let mut totals = [0.0; MR];
         for r in 0..MR {
-            let (row, visible) = (weights.add(r * stride), tile[r].visible);
-            totals[r] = exponentials::<S>(row, visible, width);
+            let (row, causal_len) = (weights.add(r * stride), tile[r].causal_len);
+            totals[r] = exponentials::<S>(row, causal_len, width);
             // What is not visible has no weight at all, whatever is computed with it.
-            for t in visible..most {
+            for t in causal_len..most {
                 *row.add(t) = 0.0;
             }
         }
