@@ -1,7 +1,7 @@
 //! Every environment variable, read once, with unit and default.
 
 use crate::aws::s3::prefixes;
-use crate::pipeline::documents::Chunking;
+use crate::pipeline::chunk::Chunking;
 use std::path::PathBuf;
 use tealight_core::{Error, Result, Secret};
 use tealight_kernels::Isa;

@@ -2,9 +2,10 @@
 
 use super::context::{ApiResponse, RequestContext};
 use super::json::parse;
-use crate::pipeline::documents::{Chunking, Document};
+use crate::pipeline::chunk::Chunking;
 use crate::pipeline::embed::EmbedDocuments;
 use crate::pipeline::format::{Encoding, Format, Packer};
+use crate::pipeline::input::Document;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;

@@ -2,9 +2,10 @@
 
 use super::{ModelArgs, json_line, print};
 use crate::engine::{Embed, EmbedInputs, Engine, Input, Truncation, ValidateOptions};
-use crate::pipeline::documents::{Chunking, Document};
-use crate::pipeline::format::document::{Record, Writer, line};
+use crate::pipeline::chunk::Chunking;
+use crate::pipeline::format::records::{Record, Writer, line};
 use crate::pipeline::format::{Encoding, Format, encode};
+use crate::pipeline::input::Document;
 use clap::{Args, ValueEnum};
 use serde_json::value::to_raw_value;
 use std::io::{BufRead, Write};

@@ -5,7 +5,7 @@ use super::{ModelArgs, json_line, print};
 use crate::engine::Engine;
 use crate::engine::registry::LoadedModel;
 use crate::engine::search::{Find, Mode};
-use crate::pipeline::documents::Chunking;
+use crate::pipeline::chunk::Chunking;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 use std::collections::HashSet;

@@ -3,8 +3,10 @@
 use super::embed::lines;
 use super::points::of_file;
 use crate::engine::Engine;
-use crate::pipeline::documents::{self, Chunking, Form, Point};
+use crate::pipeline::chunk::Chunking;
 use crate::pipeline::embed::EmbedDocuments;
+use crate::pipeline::input::{self as documents, Form};
+use crate::pipeline::point::Point;
 use serde::Deserialize;
 use serde_json::value::to_raw_value;
 use serde_json::{Map, Value};

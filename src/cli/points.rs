@@ -3,12 +3,13 @@
 use super::embed::{EmbedArgs, output};
 use crate::engine::Engine;
 use crate::engine::speech;
-use crate::pipeline::documents::{self, Document, Form, Point, Stream};
 use crate::pipeline::embed::EmbedDocuments;
-use crate::pipeline::format::document::bytes;
 #[cfg(feature = "arrow")]
-use crate::pipeline::format::table::Table;
+use crate::pipeline::format::columnar::Table;
+use crate::pipeline::format::records::bytes;
 use crate::pipeline::format::{Format, Packer};
+use crate::pipeline::input::{self as documents, Document, Form, Stream};
+use crate::pipeline::point::Point;
 use std::fs::File;
 use std::io::{BufReader, Write};
 use std::path::Path;

@@ -3,16 +3,16 @@
 use super::embed::EmbedArgs;
 use super::points::documents;
 use crate::engine::Engine;
-use crate::pipeline::documents::short_hash;
 use crate::pipeline::ingest::{Extent, Failure, Ingest};
-use crate::pipeline::sinks::{self, Source};
+use crate::pipeline::input::short_hash;
+use crate::pipeline::sink::{self, Source};
 use std::io::Write;
 use std::path::Path;
 use tealight_core::Deadline;
 use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 
 pub(super) fn run(args: &EmbedArgs, engine: &Engine, url: &str) -> Result<()> {
-    let target = sinks::named(url, engine).map_err(|e| e.with_context("--sink"))?;
+    let target = sink::named(url, engine).map_err(|e| e.with_context("--sink"))?;
     let sink = target.open(&source(args), Deadline::NONE)?;
     let documents = documents(args, engine)?;
     let prompt = args.prompt.as_deref();

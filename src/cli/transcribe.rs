@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::engine::speech::{self, Said, Transcribe};
 use crate::engine::{Engine, ValidateOptions};
 use crate::pipeline::format::Format;
-use crate::pipeline::format::document::{Record, Writer, flush, line};
+use crate::pipeline::format::records::{Record, Writer, flush, line};
 use crate::pipeline::format::transcript::{Form, Parts, render, rounded};
 use crate::pipeline::format::{Encoding, encode};
 use bytes::Bytes;

@@ -1,7 +1,7 @@
 //! Job: what is said in a recording.
 
 use super::{Embed, EmbedInputs, Embeddings, Engine, Input, Job, Truncation};
-use crate::pipeline::documents::Document;
+use crate::pipeline::input::Document;
 use bytes::Bytes;
 use serde_json::value::{RawValue, to_raw_value};
 use tealight_audio::Recording;

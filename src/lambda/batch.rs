@@ -3,9 +3,9 @@
 use super::records::{Message, Records, Task};
 use super::{distributed_map, records};
 use crate::engine::Engine;
-use crate::pipeline::documents::{Document, Entry};
 use crate::pipeline::ingest::{Extent, Failure, Ingest, MOST_KEPT, Notice, Report, Run, Stop};
-use crate::pipeline::sinks::{Source, Target};
+use crate::pipeline::input::{Document, Entry};
+use crate::pipeline::sink::{Source, Target};
 use crate::telemetry::log;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};

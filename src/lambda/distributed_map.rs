@@ -2,8 +2,8 @@
 //! <https://docs.aws.amazon.com/step-functions/latest/dg/input-output-itembatcher.html>
 
 use super::records::{Task, unescaped};
-use crate::pipeline::documents::Document;
 use crate::pipeline::ingest::Notice;
+use crate::pipeline::input::Document;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::{RawValue, to_raw_value};

@@ -15,7 +15,7 @@ use crate::api::response_sender::ResponseSender;
 use crate::api::{Api, AuthMethod, routes::RequestInfo};
 use crate::config::{Config, INITIALIZATION, SNAP_START};
 use crate::engine::{Embed, EmbedInputs, Engine, Input, Truncation};
-use crate::pipeline::sinks;
+use crate::pipeline::sink;
 use crate::telemetry::trace::TraceContext;
 use batch::{Bringer, Worker};
 use bytes::Bytes;
@@ -168,7 +168,7 @@ async fn work(
     let deadline = Deadline(limit.map(|l| Instant::now() + l - (l / 10).min(MAX_MARGIN)));
     let done = move || {
         let engine = &api.engine;
-        let target = sinks::configured(engine)?.ok_or_else(|| {
+        let target = sink::configured(engine)?.ok_or_else(|| {
             let message = "the event brings documents, and TEALIGHT_SINK does not say where their vectors go";
             Error::new(ErrorKind::UnsupportedEvent, message)
         })?;

@@ -2,8 +2,8 @@
 //!
 //! A notice comes from S3 itself or from EventBridge, and either may be the body of an SQS message, or in an envelope of SNS.
 
-use crate::pipeline::documents::Document;
 use crate::pipeline::ingest::Notice;
+use crate::pipeline::input::Document;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::value::RawValue;

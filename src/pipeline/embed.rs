@@ -1,8 +1,10 @@
 //! Job: points of documents.
 
+use super::chunk::{Chunk, Chunking, chunks};
+use super::input::Document;
+use super::point::{Origin, Point};
 use crate::engine::search::passage;
 use crate::engine::{Embed, EmbedInputs, Engine, Input, Job, Truncation, prompt};
-use crate::pipeline::documents::{Chunk, Chunking, Document, Origin, Point, chunks};
 use std::sync::Arc;
 use tealight_core::{Deadline, Usage};
 use tealight_core::{Error, Result};

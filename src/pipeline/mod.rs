@@ -1,7 +1,9 @@
 //! Documents to points: document, chunk, embedding, point, format, sink.
 
-pub mod documents;
+pub mod chunk;
 pub mod embed;
 pub mod format;
 pub mod ingest;
-pub mod sinks;
+pub mod input;
+pub mod point;
+pub mod sink;

@@ -1,15 +1,15 @@
 //! What comes out: vectors in their encodings, documents with vectors, transcripts.
 
-pub mod document;
-mod encoding;
-pub mod npy;
-mod packer;
-mod payload;
-mod stores;
+mod body;
 #[cfg(feature = "arrow")]
-pub mod table;
+pub mod columnar;
+mod encoding;
+mod metadata;
+pub mod npy;
+pub mod records;
+mod stores;
 pub mod transcript;
 
-pub use document::Format;
+pub use body::{Item, Packer};
 pub use encoding::{Encoded, Encoding, encode};
-pub use packer::{Item, Packer};
+pub use records::Format;

@@ -1,8 +1,8 @@
 //! What each index takes of a point, and how much at a time.
 
-use super::payload::{Rules, Values, fields, metadata, own, text};
+use super::metadata::{Rules, Values, fields, metadata, own, text};
 use super::{Encoded, Encoding, Format, encode};
-use crate::pipeline::documents::Point;
+use crate::pipeline::point::Point;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::fmt::Write as _;

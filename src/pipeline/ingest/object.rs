@@ -4,8 +4,8 @@ use super::{Extent, Failure, Ingest, Report, Run, Stop};
 use crate::aws::object_reader::{ObjectReader, ObjectVersion};
 use crate::aws::s3::{MAX_OBJECT_BYTES, S3Location};
 use crate::engine::speech;
-use crate::pipeline::documents::{Form, Stream, lines, listed, table, unread, whole};
-use crate::pipeline::sinks::{Source, Target};
+use crate::pipeline::input::{Form, Stream, lines, listed, table, unread, whole};
+use crate::pipeline::sink::{Source, Target};
 use bytes::Bytes;
 use std::io::{BufReader, Read};
 use tealight_core::Deadline;
@@ -107,7 +107,7 @@ impl Ingest<'_> {
             Form::Table(delimiter) => Ok(table(reader, delimiter)),
             #[cfg(feature = "arrow")]
             Form::Columns => {
-                Ok(crate::pipeline::documents::columns(crate::aws::object_reader::ObjectBlocks::new(version.clone())))
+                Ok(crate::pipeline::input::columns(crate::aws::object_reader::ObjectBlocks::new(version.clone())))
             }
             #[cfg(not(feature = "arrow"))]
             Form::Columns => Err(Error::invalid_value("name", "this build reads no Parquet")),

@@ -2,7 +2,7 @@
 
 use super::stores::Shape;
 use super::{Encoding, Format};
-use crate::pipeline::documents::Point;
+use crate::pipeline::point::Point;
 use std::collections::HashSet;
 use tealight_core::{Error, Result};
 use uuid::Uuid;
@@ -121,7 +121,8 @@ impl Packer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::documents::{Document, Origin};
+    use crate::pipeline::input::Document;
+    use crate::pipeline::point::Origin;
     use std::sync::Arc;
     use tealight_core::ErrorKind;
 

@@ -1,6 +1,6 @@
 //! Points: what an index holds of a document, a vector with what it is of.
 
-use super::Document;
+use super::input::Document;
 use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;

@@ -1,37 +1,18 @@
-//! Sinks: where points go, straight into an index or as objects to Amazon S3.
-//!
-//! | URL | what |
-//! |---|---|
-//! | `qdrant+https://HOST:PORT/COLLECTION` | a collection of Qdrant; the key is its API key |
-//! | `opensearch+https://HOST/INDEX` | an index of OpenSearch or Elasticsearch; `USER:PASSWORD@`, or the key, or `?aws=es` and `?aws=aoss` for AWS's signature |
-//! | `s3vectors://BUCKET/INDEX` | an index of Amazon S3 Vectors |
-//! | `postgres://USER@HOST/DATABASE?table=documents` | a table of PostgreSQL with pgvector; the key is the password |
-//! | `s3://BUCKET/PREFIX` | objects, named after what the points come from |
-//!
-//! `?encoding=` is how vectors are written, where an index takes more than numbers. Ids are the same for the same document, so that
-//! what is written twice is there once, and whatever may pass is tried again.
+//! The sink of a URL.
 
-mod address;
-mod batch;
-mod client;
-mod objects;
-mod opensearch;
+use super::batching::{Batches, Form};
+use super::client::{Client, Identity};
 #[cfg(feature = "postgres")]
-mod postgres;
-mod qdrant;
-mod retry;
-mod s3_vectors;
-
+use super::postgres;
+use super::url::{Address, wrong};
+use super::{opensearch, qdrant, s3_object, s3_vectors};
 use crate::aws::s3::is_bucket;
 use crate::aws::{endpoint, region};
 use crate::engine::Engine;
-use crate::pipeline::documents::Point;
 use crate::pipeline::format::{Encoding, Format};
-use address::{Address, wrong};
+use crate::pipeline::point::Point;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use batch::{Batches, Form};
-use client::{Client, Identity};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tealight_core::Deadline;
 use tealight_core::Secret;
@@ -220,7 +201,7 @@ impl Target {
             }
             #[cfg(feature = "postgres")]
             Place::Postgres(settings) => Box::new(Batches::new(postgres::Table::new(settings.clone())?, form)?),
-            Place::Objects { bucket, prefix } => Box::new(objects::Upload::new(bucket, prefix, &form, source)?),
+            Place::Objects { bucket, prefix } => Box::new(s3_object::Upload::new(bucket, prefix, &form, source)?),
         })
     }
 }

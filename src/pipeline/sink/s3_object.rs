@@ -1,14 +1,14 @@
 //! Points as an object of Amazon S3, which is there when it is whole. What writes the same again overwrites it.
 
-use super::batch::Form;
+use super::batching::Form;
 use super::client::{Ask, Client, Identity, Reply};
 use super::retry::Miss;
 use super::{MOST_HELD, Sink, Source};
 use crate::aws::s3::PATH;
 use crate::aws::upload::{MAX_PARTS, PART_BYTES, S3Operation, complete_upload_xml, error_code, upload_id};
 use crate::aws::{endpoint, region};
-use crate::pipeline::documents::Point;
 use crate::pipeline::format::{Format, Packer};
+use crate::pipeline::point::Point;
 use percent_encoding::utf8_percent_encode;
 use std::time::Duration;
 use tealight_core::Deadline;

@@ -2,17 +2,13 @@
 //!
 //! A stream goes on behind a document that is wrong; it ends where its source fails.
 
-mod chunk;
+mod csv;
 #[cfg(feature = "arrow")]
 mod parquet;
-mod point;
-mod table;
 
-pub use self::chunk::{Chunk, Chunking, chunks};
+pub use self::csv::table;
 #[cfg(feature = "arrow")]
 pub use self::parquet::columns;
-pub use self::point::{Origin, Point};
-pub use self::table::table;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;

@@ -3,10 +3,10 @@
 //! Rows are copied into a table of the transaction's own and taken over from there, so that one that is there is overwritten; a
 //! transaction that fails leaves nothing.
 
-use super::address::{Address, wrong};
-use super::batch::{Answer, Index};
+use super::batching::{Answer, Index};
 use super::client::refused;
 use super::retry::{self, Miss};
+use super::url::{Address, wrong};
 use bytes::Bytes;
 use futures_util::SinkExt;
 use std::time::Duration;

@@ -1,9 +1,9 @@
 //! Points as a table in columns: a stream of Arrow, or a file of Parquet.
 
-use super::document::unwritten;
+use super::records::unwritten;
 use super::stores::packed;
-use super::{Encoding, Format, payload};
-use crate::pipeline::documents::Point;
+use super::{Encoding, Format, metadata};
+use crate::pipeline::point::Point;
 use arrow_array::{ArrayRef, FixedSizeListArray, Float32Array, Int32Array, RecordBatch, StringArray, UInt8Array};
 use arrow_ipc::writer::StreamWriter;
 use arrow_schema::{DataType, Field, Schema};
@@ -169,7 +169,7 @@ fn batch(rows: &[Point], encoding: Encoding, dimension: usize) -> Result<RecordB
         number(|point| point.start),
         number(|point| point.end),
         text(&|point| point.origin.model.clone()),
-        text(&payload::metadata),
+        text(&metadata::metadata),
         Arc::new(vectors),
     ];
     RecordBatch::try_new(schema(encoding, dimension), columns).map_err(unwritten)

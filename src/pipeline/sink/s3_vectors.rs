@@ -1,7 +1,7 @@
 //! Points into an index of Amazon S3 Vectors.
 //! <https://docs.aws.amazon.com/AmazonS3/latest/API/API_S3VectorBuckets_PutVectors.html>
 
-use super::batch::{Answer, Index};
+use super::batching::{Answer, Index};
 use super::client::{Ask, Client, Reply};
 use super::retry::Miss;
 use http::Method;

@@ -1,6 +1,6 @@
 //! What an index takes as metadata, and how it is written.
 
-use crate::pipeline::documents::Point;
+use crate::pipeline::point::Point;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::fmt::Write as _;

@@ -2,8 +2,8 @@
 //! alone, so that the others are not held back.
 
 use super::{MOST_HELD, Sink};
-use crate::pipeline::documents::Point;
 use crate::pipeline::format::{Encoding, Format, Packer};
+use crate::pipeline::point::Point;
 use tealight_core::Deadline;
 use tealight_core::{Error, ErrorKind, Result};
 

@@ -1,7 +1,7 @@
 //! Points into an index of OpenSearch or Elasticsearch, by `_bulk`: each document has an outcome of its own.
 //! <https://docs.opensearch.org/latest/api-reference/document-apis/bulk/>
 
-use super::batch::{Answer, Index};
+use super::batching::{Answer, Index};
 use super::client::{Ask, Client, Reply, reason, refused};
 use super::retry::{self, Miss};
 use http::Method;

@@ -1,7 +1,7 @@
 //! Points into a collection of Qdrant.
 //! <https://api.qdrant.tech/api-reference/points/upsert-points>
 
-use super::batch::{Answer, Index};
+use super::batching::{Answer, Index};
 use super::client::{Ask, Client, Reply};
 use super::retry::Miss;
 use http::Method;
