@@ -65,9 +65,9 @@ fn a_direct_invocation_may_name_an_object_or_carry_a_recording() {
     let url = mock.url();
     let function = Function::start(&variables(&url));
     let (code, message) = function.invoke(json!({"uri": URI})).error();
-    assert!(code == "invalid_value" && message.contains("no audio that is known"), "{code}: {message}");
+    assert!(code == "invalid_value" && message.contains("not a supported audio file"), "{code}: {message}");
     let (code, message) = function.invoke(json!({"audio": "bm8gcmVjb3JkaW5n"})).error();
-    assert!(code == "invalid_value" && message.contains("no audio that is known"), "{code}: {message}");
+    assert!(code == "invalid_value" && message.contains("not a supported audio file"), "{code}: {message}");
     let (code, message) = function.invoke(json!({"audio": "%"})).error();
     assert!(code == "invalid_value" && message.contains("base64"), "{code}: {message}");
     let both = function.invoke(json!({"audio": "bm8=", "uri": URI})).error();

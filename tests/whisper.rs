@@ -13,7 +13,7 @@ use tealight::config::Config;
 use tealight::engine::Engine;
 use tealight::engine::speech::{Said, Transcribe};
 use tealight::{Error, ErrorKind};
-use tealight_audio::{Recording, Voices};
+use tealight_audio::{Recording, VadOptions};
 use tealight_core::Deadline;
 use tealight_kernels::CpuContext;
 use tealight_kernels::Isa;
@@ -143,7 +143,7 @@ fn voices_are_told_from_other_sounds() {
         };
         Listener::new(80, voices, pieces, || Ok(())).unwrap().parts()
     };
-    let parts = spans(Some(Voices::default()), &all);
+    let parts = spans(Some(VadOptions::default()), &all);
     println!("{parts:?}");
     // The network takes its time to forget a voice.
     let near = |at: usize, seconds: usize| at.abs_diff(seconds * 100) < 250;
@@ -151,18 +151,18 @@ fn voices_are_told_from_other_sounds() {
         matches!(&parts[..], [a, b] if near(a.start, 5) && near(a.end, 16) && near(b.start, 34) && near(b.end, 45))
     );
     assert!(spans(None, &all).into_iter().eq(std::iter::once(0..all.len() / 160)));
-    assert!(spans(Some(Voices::default()), &all[..4 * 16_000]).is_empty());
+    assert!(spans(Some(VadOptions::default()), &all[..4 * 16_000]).is_empty());
     // A part holds the voices of a window.
-    let short = Voices { pause: 0.1, padding: 0.1, ..Voices::default() };
+    let short = VadOptions { min_silence_duration: 0.1, speech_pad: 0.1, ..VadOptions::default() };
     assert_eq!(spans(Some(short), &all[..20 * 16_000]).len(), 1);
-    assert!(spans(Some(Voices::default()), &[]).is_empty());
+    assert!(spans(Some(VadOptions::default()), &[]).is_empty());
 }
 
 #[test]
 #[ignore = "needs the weights that tests/run gets"]
 fn voices_alone_are_transcribed_where_that_is_asked_for() {
     let all = wav(voices_among_other_sounds().into_iter());
-    let options = Options { voices: Some(Voices::default()), ..greedy() };
+    let options = Options { voices: Some(VadOptions::default()), ..greedy() };
     let found = transcribe(&engine("whisper-tiny.en", Isa::detect(), 2), all, options).unwrap().transcript;
     println!("{:?}", found.segments.iter().map(|s| (s.start, s.end, &s.text)).collect::<Vec<_>>());
     assert_eq!(words(&found.text()).iter().filter(|w| *w == "americans").count(), 2, "{}", found.text());

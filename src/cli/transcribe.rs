@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use tealight_audio::Voices;
+use tealight_audio::VadOptions;
 use tealight_core::Deadline;
 use tealight_core::mmap::map_file;
 use tealight_core::{Error, ErrorKind, Result};
@@ -226,7 +226,7 @@ fn transcribe(engine: &Engine, args: &TranscribeArgs, file: &Path) -> Result<Sai
         task: task(args),
         beams: args.beams.into(),
         words: args.word_timestamps,
-        voices: args.vad.then(Voices::default),
+        voices: args.vad.then(VadOptions::default),
         ..Options::default()
     };
     if args.no_fallback {

@@ -1,14 +1,15 @@
-//! Containers and codecs, by Symphonia, and Opus.
+//! Decodes one audio track of a file: containers and most codecs with Symphonia, AAC and Opus with other crates.
 
-use super::aac::Aac;
-use super::opus::{self, Opus};
-use super::repair::{self, Mended};
-use super::{invalid, mp4, unsupported};
+use crate::aac::Aac;
+use crate::error::invalid_file;
+use crate::opus::{OPUS_RATE, Opus};
+use crate::repair::{self, RepairedSource};
+use crate::{mp4, unsupported};
 use bytes::Bytes;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use symphonia::core::codecs::audio::well_known::{CODEC_ID_AAC, CODEC_ID_FLAC, CODEC_ID_OPUS};
 use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
-use symphonia::core::errors::{Error as Failure, Result as Outcome};
+use symphonia::core::errors::{Error as SymphoniaError, Result as SymphoniaResult};
 use symphonia::core::formats::probe::Hint;
 use symphonia::core::formats::{FormatOptions, FormatReader, TrackType};
 use symphonia::core::io::MediaSourceStream;
@@ -16,34 +17,36 @@ use symphonia::core::meta::MetadataOptions;
 use symphonia::core::packet::Packet;
 use tealight_core::{Error, Result};
 
-/// What an error says of files.
-const READ: &str = "WAV, AIFF, MP3, AAC, FLAC, Ogg, MP4, M4A, Matroska and WebM are read";
-/// Rates that recordings have.
-const RATES: std::ops::RangeInclusive<usize> = 1_000..=384_000;
-/// Channels beyond these are damage.
-const MOST_CHANNELS: usize = 64;
-/// Samples beyond these are damage: 60 dB over full scale.
-const LOUDEST: f32 = 1000.0;
-/// Damaged places in a row after which nothing more is expected.
-const MOST_FAILURES: usize = 100;
+/// Container and file formats, for error messages.
+const SUPPORTED_FORMATS: &str = "WAV, AIFF, MP3, AAC, FLAC, Ogg, MP4, M4A, Matroska and WebM";
+/// Accepted sample rates, in Hz.
+const SAMPLE_RATES: std::ops::RangeInclusive<usize> = 1_000..=384_000;
+const MAX_CHANNELS: usize = 64;
+/// Samples are clamped to this, 60 dB over full scale; larger values are a sign of corruption.
+const MAX_AMPLITUDE: f32 = 1000.0;
+/// Number of consecutive failures after which decoding stops.
+const MAX_FAILURES: usize = 100;
 
-/// One audio track of a file.
-pub(super) struct Decoder {
+/// Decoder of one audio track of a file.
+pub(crate) struct Decoder {
     reader: Box<dyn FormatReader>,
     file: Bytes,
     track: Track,
+    /// Interleaved samples of the last packet.
     interleaved: Vec<f32>,
+    /// Failures since the last decoded packet.
     failures: usize,
-    lacks: Option<&'static str>,
+    unsupported_feature: Option<&'static str>,
 }
 
-/// What is being decoded; a chain of Ogg streams has one after the other.
+/// The track being decoded. A chained Ogg stream has several, one after the other.
 struct Track {
     id: u32,
     codec: Codec,
-    /// What the encoder put before the recording, in ticks, and how many are a second.
+    /// Remaining encoder delay in ticks, and ticks per second.
     delay: (u64, u64),
-    begun: bool,
+    /// Whether a packet with samples has been decoded.
+    is_started: bool,
 }
 
 enum Codec {
@@ -59,51 +62,52 @@ impl std::fmt::Debug for Decoder {
 }
 
 impl Decoder {
-    pub(super) fn open(bytes: Bytes) -> Result<Self> {
-        let file = repair::unwrapped(bytes.slice(tags(&bytes)..));
-        // Some of these a reader takes for damaged MP3 or AAC.
-        if let Some(name) = unsupported::file(&file) {
-            return Err(invalid(format!("is {name}, which is not read here; {READ}")));
+    pub(crate) fn open(bytes: Bytes) -> Result<Self> {
+        let file = repair::strip_wav(bytes.slice(id3_len(&bytes)..));
+        // Before probing, because Symphonia takes some of these files for corrupt MP3 or AAC.
+        if let Some(name) = unsupported::file_format(&file) {
+            return Err(invalid_file(format!("is {name}; expected {SUPPORTED_FORMATS}")));
         }
-        let stream = MediaSourceStream::new(Box::new(Mended::new(file.clone())), Default::default());
+        let stream = MediaSourceStream::new(Box::new(RepairedSource::new(file.clone())), Default::default());
         let (format, meta) = (FormatOptions::default(), MetadataOptions::default());
-        let probed = guarded(|| symphonia::default::get_probe().probe(&Hint::new(), stream, format, meta));
-        let reader = probed.map_err(|e| unknown(&e))?;
+        let probed = catch_panic(|| symphonia::default::get_probe().probe(&Hint::new(), stream, format, meta));
+        let reader = probed.map_err(|e| unreadable(&e))?;
         let track = Track::find(&*reader, &file)?;
-        Ok(Self { reader, file, track, interleaved: vec![], failures: 0, lacks: None })
+        Ok(Self { reader, file, track, interleaved: vec![], failures: 0, unsupported_feature: None })
     }
 
-    /// The next samples and their rate, channels mixed; `None` at the end. What is damaged is passed over, as players do.
-    pub(super) fn next_piece(&mut self) -> Result<Option<(usize, Vec<f32>)>> {
-        while let Some(packet) = self.packet() {
+    /// The next samples and their sample rate, with all channels mixed to one; `None` at the end. Corrupt packets are skipped, as
+    /// players do.
+    pub(crate) fn next_block(&mut self) -> Result<Option<(usize, Vec<f32>)>> {
+        while let Some(packet) = self.next_packet() {
             let Some((rate, channels)) = self.decode(&packet) else { continue };
-            check(rate, channels)?;
-            let delayed = self.track.pass_over(&packet, &*self.reader, rate, self.interleaved.len() / channels);
+            validate(rate, channels)?;
+            let skip = self.track.samples_to_skip(&packet, &*self.reader, rate, self.interleaved.len() / channels);
             let mean = |frame: &[f32]| frame.iter().sum::<f32>() / channels as f32;
-            // What is no number would spread over everything that is heard with it, and so would the largest of floats.
-            let sound = |v: f32| if v.is_nan() { 0.0 } else { v.clamp(-LOUDEST, LOUDEST) };
-            let frames = self.interleaved.chunks_exact(channels).skip(delayed);
-            let piece: Vec<f32> = frames.map(|f| sound(mean(f))).collect();
-            if !piece.is_empty() {
-                return Ok(Some((rate, piece)));
+            // NaN and huge values would spread to neighboring samples in the resampler and in spectrograms.
+            let sanitize = |v: f32| if v.is_nan() { 0.0 } else { v.clamp(-MAX_AMPLITUDE, MAX_AMPLITUDE) };
+            let frames = self.interleaved.chunks_exact(channels).skip(skip);
+            let block: Vec<f32> = frames.map(|frame| sanitize(mean(frame))).collect();
+            if !block.is_empty() {
+                return Ok(Some((rate, block)));
             }
         }
         Ok(None)
     }
 
-    /// What the codec asks for that is not decoded here, if it did so.
-    pub(super) fn lacks(&self) -> Option<&'static str> {
-        self.lacks
+    /// The feature that the codec reported as unsupported, if any.
+    pub(crate) fn unsupported_feature(&self) -> Option<&'static str> {
+        self.unsupported_feature
     }
 
-    /// The next packet of the track; `None` at the end, and where a file is cut: it has what it has.
-    fn packet(&mut self) -> Option<Packet> {
-        while self.failures < MOST_FAILURES {
-            match guarded(|| self.reader.next_packet()) {
+    /// The next packet of the track; `None` at the end, also of a truncated file.
+    fn next_packet(&mut self) -> Option<Packet> {
+        while self.failures < MAX_FAILURES {
+            match catch_panic(|| self.reader.next_packet()) {
                 Ok(Some(packet)) if packet.track_id == self.track.id => return Some(packet),
                 Ok(Some(_)) => {}
-                Ok(None) | Err(Failure::IoError(_)) => break,
-                Err(Failure::ResetRequired) => {
+                Ok(None) | Err(SymphoniaError::IoError(_)) => break,
+                Err(SymphoniaError::ResetRequired) => {
                     self.failures += 1;
                     self.track = Track::find(&*self.reader, &self.file).ok()?;
                 }
@@ -113,16 +117,16 @@ impl Decoder {
         None
     }
 
-    /// Decodes to `interleaved`; returns rate and channels, or `None` where the packet is damaged.
+    /// Decodes to `interleaved`; returns the sample rate and the number of channels, or `None` if the packet is corrupt.
     fn decode(&mut self, packet: &Packet) -> Option<(usize, usize)> {
         let (codec, out) = (&mut self.track.codec, &mut self.interleaved);
-        match guarded(|| codec.decode(packet, out)) {
-            Ok(form) => {
+        match catch_panic(|| codec.decode(packet, out)) {
+            Ok(rate_and_channels) => {
                 self.failures = 0;
-                return Some(form);
+                return Some(rate_and_channels);
             }
-            // Damage asks for what is not decoded, too, and then for one packet only.
-            Err(Failure::Unsupported(what)) => self.lacks = Some(what),
+            // A corrupt packet may seem to need an unsupported feature; later packets can still be decoded.
+            Err(SymphoniaError::Unsupported(feature)) => self.unsupported_feature = Some(feature),
             Err(_) => {}
         }
         None
@@ -130,8 +134,27 @@ impl Decoder {
 }
 
 impl Codec {
-    /// Decodes to `out`; returns rate and channels.
-    fn decode(&mut self, packet: &Packet, out: &mut Vec<f32>) -> Outcome<(usize, usize)> {
+    fn new(parameters: &AudioCodecParameters, is_mp4: bool) -> Result<Self> {
+        if parameters.codec == CODEC_ID_OPUS {
+            return Ok(Codec::Opus(Box::new(Opus::new(parameters, is_mp4)?)));
+        }
+        if parameters.codec == CODEC_ID_AAC {
+            return Ok(Codec::Aac(Box::new(Aac::new(parameters)?)));
+        }
+        // In 32-bit stereo FLAC the difference of the channels has 33 bits. Symphonia overflows there and decodes noise.
+        if parameters.codec == CODEC_ID_FLAC && parameters.bits_per_sample.is_some_and(|bits| bits >= 32) {
+            return Err(invalid_file("is FLAC with 32 bits per sample; at most 24 are supported"));
+        }
+        let options = AudioDecoderOptions::default();
+        let decoder = symphonia::default::get_codecs().make_audio_decoder(parameters, &options).map_err(|_| {
+            let name = unsupported::codec_name(parameters.codec);
+            invalid_file(format!("has audio in the codec {name}, which is not supported"))
+        })?;
+        Ok(Codec::Symphonia(decoder))
+    }
+
+    /// Decodes to interleaved samples in `out`; returns the sample rate and the number of channels.
+    fn decode(&mut self, packet: &Packet, out: &mut Vec<f32>) -> SymphoniaResult<(usize, usize)> {
         match self {
             Codec::Aac(aac) => aac.decode(packet, out),
             Codec::Opus(opus) => opus.decode(packet, out),
@@ -145,101 +168,85 @@ impl Codec {
 }
 
 impl Track {
-    /// The track that a player would play.
+    /// The default audio track, which a player would play.
     fn find(reader: &dyn FormatReader, file: &[u8]) -> Result<Self> {
-        guarded(|| Ok(Self::of(reader, file))).map_err(|e| unknown(&e))?
+        catch_panic(|| Ok(Self::new(reader, file))).map_err(|e| unreadable(&e))?
     }
 
-    fn of(reader: &dyn FormatReader, file: &[u8]) -> Result<Self> {
+    fn new(reader: &dyn FormatReader, file: &[u8]) -> Result<Self> {
         let Some(track) = reader.default_track(TrackType::Audio) else {
-            let unknown = reader.tracks().iter().any(|track| track.codec_params.is_none());
-            return Err(invalid(if unknown {
-                "has no audio track in a codec known here"
+            let is_unknown = reader.tracks().iter().any(|track| track.codec_params.is_none());
+            return Err(invalid_file(if is_unknown {
+                "has no audio track with a supported codec"
             } else {
                 "has no audio track"
             }));
         };
         let parameters = track.codec_params.as_ref().and_then(|p| p.audio());
-        let parameters = parameters.ok_or_else(|| invalid("has an audio track that says nothing of its codec"))?;
-        let mp4 = container(reader) == "isomp4";
-        let codec = codec(parameters, mp4)?;
-        let edited = if mp4 { mp4::delay(file, track.id) } else { None };
-        let skipped = match &codec {
-            Codec::Opus(opus) => (opus.pre_skip, opus::RATE as u64),
+        let parameters = parameters.ok_or_else(|| invalid_file("has an audio track without codec parameters"))?;
+        let is_mp4 = container_name(reader) == "isomp4";
+        let codec = Codec::new(parameters, is_mp4)?;
+        let edit_list_delay = if is_mp4 { mp4::encoder_delay(file, track.id) } else { None };
+        let codec_delay = match &codec {
+            Codec::Opus(opus) => (opus.pre_skip, OPUS_RATE as u64),
             Codec::Aac(_) | Codec::Symphonia(_) => (0, 1),
         };
-        Ok(Self { id: track.id, codec, delay: edited.unwrap_or(skipped), begun: false })
+        Ok(Self { id: track.id, codec, delay: edit_list_delay.unwrap_or(codec_delay), is_started: false })
     }
 
-    /// How many of the `frames` of a packet are to be passed over.
-    fn pass_over(&mut self, packet: &Packet, reader: &dyn FormatReader, rate: usize, frames: usize) -> usize {
-        // Matroska's times begin below zero by the delay. Elsewhere that is Symphonia's to see to. A first packet of
-        // Vorbis has no samples, only what the second needs.
-        if !self.begun && frames > 0 && !matches!(self.codec, Codec::Opus(_)) && container(reader) == "matroska" {
+    /// How many of the `frames` samples per channel of a packet are encoder delay.
+    fn samples_to_skip(&mut self, packet: &Packet, reader: &dyn FormatReader, rate: usize, frames: usize) -> usize {
+        // In Matroska, timestamps start below zero by the delay; for other containers Symphonia handles it. The first
+        // Vorbis packet has no samples, because it only primes the second.
+        let is_first = !self.is_started && frames > 0;
+        if is_first && !matches!(self.codec, Codec::Opus(_)) && container_name(reader) == "matroska" {
             let base = reader.tracks().iter().find(|track| track.id == self.id).and_then(|track| track.time_base);
             let (numerator, denominator) = base.map_or((0, 1), |base| (base.numer.get(), base.denom.get()));
-            let early = packet.pts.get().min(0).unsigned_abs();
-            self.delay = (early.saturating_mul(numerator.into()), denominator.into());
+            let ticks_before_zero = packet.pts.get().min(0).unsigned_abs();
+            self.delay = (ticks_before_zero.saturating_mul(numerator.into()), denominator.into());
         }
-        self.begun |= frames > 0;
-        let (ticks, second) = self.delay;
-        let left = (ticks as u128 * rate as u128 + second as u128 / 2) / second as u128;
-        let passed = left.min(frames as u128);
-        self.delay = (u64::try_from(left - passed).unwrap_or(u64::MAX), rate as u64);
-        passed as usize
+        self.is_started |= frames > 0;
+        let (ticks, ticks_per_second) = self.delay;
+        let remaining = (ticks as u128 * rate as u128 + ticks_per_second as u128 / 2) / ticks_per_second as u128;
+        let skip = remaining.min(frames as u128);
+        self.delay = (u64::try_from(remaining - skip).unwrap_or(u64::MAX), rate as u64);
+        skip as usize
     }
 }
 
-/// The word for the container that is being read.
-fn container(reader: &dyn FormatReader) -> &'static str {
+/// Symphonia's name of the container.
+fn container_name(reader: &dyn FormatReader) -> &'static str {
     reader.format_info().short_name
 }
 
-fn codec(parameters: &AudioCodecParameters, mp4: bool) -> Result<Codec> {
-    if parameters.codec == CODEC_ID_OPUS {
-        return Ok(Codec::Opus(Box::new(Opus::new(parameters, mp4)?)));
+fn validate(rate: usize, channels: usize) -> Result<()> {
+    if !SAMPLE_RATES.contains(&rate) {
+        let (min, max) = (SAMPLE_RATES.start(), SAMPLE_RATES.end());
+        return Err(invalid_file(format!("has a sample rate of {rate} Hz; expected {min} to {max} Hz")));
     }
-    if parameters.codec == CODEC_ID_AAC {
-        return Ok(Codec::Aac(Box::new(Aac::new(parameters)?)));
-    }
-    // Symphonia takes the difference of two channels, which has 33 bits, for 32 bits, and decodes noise.
-    if parameters.codec == CODEC_ID_FLAC && parameters.bits_per_sample.is_some_and(|bits| bits >= 32) {
-        return Err(invalid("is FLAC of 32 bits, which is not decoded here; up to 24 are"));
-    }
-    let options = AudioDecoderOptions::default();
-    let decoder = symphonia::default::get_codecs().make_audio_decoder(parameters, &options).map_err(|_| {
-        invalid(format!("is in the codec {}, which is not decoded here", unsupported::codec(parameters.codec)))
-    })?;
-    Ok(Codec::Symphonia(decoder))
-}
-
-fn check(rate: usize, channels: usize) -> Result<()> {
-    if !RATES.contains(&rate) {
-        let (from, to) = (RATES.start(), RATES.end());
-        return Err(invalid(format!("has {rate} samples a second; from {from} to {to} are read")));
-    }
-    if channels == 0 || channels > MOST_CHANNELS {
-        return Err(invalid(format!("has {channels} channels; up to {MOST_CHANNELS} are read")));
+    if channels == 0 || channels > MAX_CHANNELS {
+        return Err(invalid_file(format!("has {channels} channels; expected 1 to {MAX_CHANNELS}")));
     }
     Ok(())
 }
 
-fn unknown(why: &Failure) -> Error {
-    invalid(format!("is no audio that is known here, or damaged ({why}); {READ}"))
+fn unreadable(reason: &SymphoniaError) -> Error {
+    invalid_file(format!("is not a supported audio file, or is corrupt ({reason}); expected {SUPPORTED_FORMATS}"))
 }
 
-/// Bytes of the tags (ID3v2) that a file begins with: pictures in them are longer than what a probe looks through.
-fn tags(file: &[u8]) -> usize {
-    let mut at = 0;
-    while let Some([b'I', b'D', b'3', _, _, flags, size @ ..]) = file.get(at..at + 10) {
+/// Length of the ID3v2 tags at the start of a file. They are skipped because pictures in them can be longer than what Symphonia's probe
+/// searches.
+fn id3_len(file: &[u8]) -> usize {
+    let mut offset = 0;
+    while let Some([b'I', b'D', b'3', _, _, flags, size @ ..]) = file.get(offset..offset + 10) {
         let size = size.iter().fold(0, |size, byte| size << 7 | (byte & 0x7f) as usize);
         let footer = if flags & 0x10 != 0 { 10 } else { 0 };
-        at += 10 + size + footer;
+        offset += 10 + size + footer;
     }
-    at.min(file.len())
+    offset.min(file.len())
 }
 
-/// A panic of a decoder on a damaged file is one more way to say that it is damaged.
-fn guarded<T>(run: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or(Err(Failure::DecodeError("a decoder gave up")))
+/// Converts a panic of a decoder, which a corrupt file may cause, to an error.
+fn catch_panic<T>(decode: impl FnOnce() -> SymphoniaResult<T>) -> SymphoniaResult<T> {
+    catch_unwind(AssertUnwindSafe(decode)).unwrap_or(Err(SymphoniaError::DecodeError("the decoder panicked")))
 }

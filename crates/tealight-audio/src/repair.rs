@@ -1,36 +1,39 @@
-//! A file as a reader of its container gets it: where a recording broke off, or was written to a pipe, lengths in its head are not
-//! those of the file, and Symphonia refuses them. Players go by what is there. What is in WAV by another name is named again.
+//! Presents a file to Symphonia with corrected headers. A recording that was truncated or written to a pipe has headers whose lengths
+//! do not match the file; players use the actual length, but Symphonia rejects such files. Also renames RF64 to RIFF.
 
 use bytes::Bytes;
 use std::io::{Cursor, Read, Result, Seek, SeekFrom};
 use std::ops::Range;
 use symphonia::core::io::MediaSource;
 
-/// "Until the end", as WAV writes it.
-const OPEN: [u8; 4] = [0xff; 4];
-/// How a WAV file of more than 4 GB begins (EBU Tech 3306); its lengths are "until the end", and others in a chunk of their own.
-const LONG: &[u8] = b"RF64";
-/// Streams that need no container, and are put into WAV all the same: MP2, MP3, AAC.
-const STREAMS: [u16; 3] = [0x50, 0x55, 0xff];
-/// Ids of Matroska (RFC 9559): the head of the file, and what holds all else.
+/// A WAV length that means "until the end of the file".
+const UNKNOWN_LENGTH: [u8; 4] = [0xff; 4];
+/// Magic number of WAV files over 4 GB (EBU Tech 3306). Their 32-bit lengths are unknown; a `ds64` chunk has the 64-bit ones.
+const RF64: &[u8] = b"RF64";
+/// WAV format tags of streams that need no container: MP2, MP3, AAC.
+const STREAM_FORMATS: [u16; 3] = [0x50, 0x55, 0xff];
+/// Matroska element ids (RFC 9559): the file header, and the segment, which contains everything else.
 const EBML: u32 = 0x1a45_dfa3;
 const SEGMENT: u32 = 0x1853_8067;
 
-/// A file, and what stands in places of it instead of what is there.
-pub(super) struct Mended {
+/// Replacement bytes at an offset of the file.
+type Patch = (usize, Vec<u8>);
+
+/// A file with patches applied while it is read.
+pub(crate) struct RepairedSource {
     file: Cursor<Bytes>,
-    patches: Vec<(usize, Vec<u8>)>,
-    /// Matroska has the place of its index in its head, and that is gone where the file is cut.
+    patches: Vec<Patch>,
+    /// False for truncated Matroska files: their header refers to an index that is missing.
     is_seekable: bool,
 }
 
-impl Mended {
-    pub(super) fn new(file: Bytes) -> Self {
+impl RepairedSource {
+    pub(crate) fn new(file: Bytes) -> Self {
         let is_matroska = file.starts_with(&EBML.to_be_bytes());
         let patches = match file.get(..12) {
-            _ if is_wave(&file) => wave(&file),
-            _ if is_matroska => matroska(&file).into_iter().collect(),
-            Some([_, _, _, _, b'f', b't', b'y', b'p', ..]) => mp4(&file).into_iter().collect(),
+            _ if is_wav(&file) => wav_patches(&file),
+            _ if is_matroska => matroska_patch(&file).into_iter().collect(),
+            Some([_, _, _, _, b'f', b't', b'y', b'p', ..]) => mp4_patch(&file).into_iter().collect(),
             _ => vec![],
         };
         let is_seekable = !is_matroska || patches.is_empty();
@@ -38,27 +41,28 @@ impl Mended {
     }
 }
 
-impl Read for Mended {
+impl Read for RepairedSource {
     fn read(&mut self, out: &mut [u8]) -> Result<usize> {
         let start = self.file.position() as usize;
         let count = self.file.read(out)?;
-        for (at, bytes) in &self.patches {
-            let both: Range<usize> = start.max(*at)..(start + count).min(at + bytes.len());
-            if !both.is_empty() {
-                out[both.start - start..both.end - start].copy_from_slice(&bytes[both.start - at..both.end - at]);
+        for (offset, bytes) in &self.patches {
+            let overlap: Range<usize> = start.max(*offset)..(start + count).min(offset + bytes.len());
+            if !overlap.is_empty() {
+                out[overlap.start - start..overlap.end - start]
+                    .copy_from_slice(&bytes[overlap.start - offset..overlap.end - offset]);
             }
         }
         Ok(count)
     }
 }
 
-impl Seek for Mended {
+impl Seek for RepairedSource {
     fn seek(&mut self, to: SeekFrom) -> Result<u64> {
         self.file.seek(to)
     }
 }
 
-impl MediaSource for Mended {
+impl MediaSource for RepairedSource {
     fn is_seekable(&self) -> bool {
         self.is_seekable
     }
@@ -68,81 +72,84 @@ impl MediaSource for Mended {
     }
 }
 
-fn is_wave(file: &[u8]) -> bool {
-    (file.starts_with(b"RIFF") || file.starts_with(LONG)) && file.get(8..12) == Some(b"WAVE")
+fn is_wav(file: &[u8]) -> bool {
+    (file.starts_with(b"RIFF") || file.starts_with(RF64)) && file.get(8..12) == Some(b"WAVE")
 }
 
-/// What is in a WAV file around a stream that needs none, or else the file.
-pub(super) fn unwrapped(file: Bytes) -> Bytes {
+/// The stream inside a WAV file if it needs no container; otherwise the file itself.
+pub(crate) fn strip_wav(file: Bytes) -> Bytes {
     let format = file.get(20..22).map(|two| u16::from_le_bytes([two[0], two[1]]));
-    let is_stream = is_wave(&file) && file.get(12..16) == Some(b"fmt ") && format.is_some_and(|f| STREAMS.contains(&f));
-    match data(&file).filter(|_| is_stream) {
-        Some(at) => file.slice((at + 8).min(file.len())..),
+    let is_stream =
+        is_wav(&file) && file.get(12..16) == Some(b"fmt ") && format.is_some_and(|f| STREAM_FORMATS.contains(&f));
+    match data_chunk(&file).filter(|_| is_stream) {
+        Some(offset) => file.slice((offset + 8).min(file.len())..),
         None => file,
     }
 }
 
-fn length(file: &[u8], at: usize) -> Option<usize> {
-    Some(u32::from_le_bytes(*file.get(at..)?.first_chunk()?) as usize)
+fn u32_at(file: &[u8], offset: usize) -> Option<usize> {
+    Some(u32::from_le_bytes(*file.get(offset..)?.first_chunk()?) as usize)
 }
 
-/// Where the samples of a WAV file begin, with their name and length.
-fn data(file: &[u8]) -> Option<usize> {
-    let mut at = 12;
-    while !file.get(at..)?.starts_with(b"data") {
-        at = at.checked_add(8 + length(file, at + 4)?.next_multiple_of(2))?;
+/// Offset of the `data` chunk of a WAV file, at its id and length.
+fn data_chunk(file: &[u8]) -> Option<usize> {
+    let mut offset = 12;
+    while !file.get(offset..)?.starts_with(b"data") {
+        offset = offset.checked_add(8 + u32_at(file, offset + 4)?.next_multiple_of(2))?;
     }
-    Some(at)
+    Some(offset)
 }
 
-/// Lengths of the whole and of the samples: one that ends before the file does is left open, and so is no length at all.
-fn wave(file: &[u8]) -> Vec<(usize, Vec<u8>)> {
+/// A RIFF length that ends before the file does, and a `data` length of 0 that is followed by samples, become unknown.
+fn wav_patches(file: &[u8]) -> Vec<Patch> {
     let mut patches = vec![];
-    if file.starts_with(LONG) {
+    if file.starts_with(RF64) {
         patches.push((0, b"RIFF".into()));
     }
-    if length(file, 4).is_some_and(|length| length + 8 < file.len()) {
-        patches.push((4, OPEN.into()));
+    if u32_at(file, 4).is_some_and(|length| length + 8 < file.len()) {
+        patches.push((4, UNKNOWN_LENGTH.into()));
     }
-    if let Some(at) = data(file).filter(|at| length(file, at + 4) == Some(0) && at + 8 < file.len()) {
-        patches.push((at + 4, OPEN.into()));
+    if let Some(offset) =
+        data_chunk(file).filter(|offset| u32_at(file, offset + 4) == Some(0) && offset + 8 < file.len())
+    {
+        patches.push((offset + 4, UNKNOWN_LENGTH.into()));
     }
     patches
 }
 
-/// The length of the segment: one beyond the file becomes "unknown", all ones.
-fn matroska(file: &[u8]) -> Option<(usize, Vec<u8>)> {
-    let id = |at: usize| Some(u32::from_be_bytes(*file.get(at..)?.first_chunk()?));
-    // The first byte's leading zeros say how many bytes follow.
-    let length = |at: usize| {
-        let width = file.get(at)?.leading_zeros() as usize + 1;
-        let bytes = file.get(at..at + width).filter(|_| width <= 8)?;
+/// A segment length beyond the end of the file becomes unknown: all value bits are ones.
+fn matroska_patch(file: &[u8]) -> Option<Patch> {
+    let id = |offset: usize| Some(u32::from_be_bytes(*file.get(offset..)?.first_chunk()?));
+    // A variable-length integer: the leading zeros of the first byte are the number of bytes that follow it.
+    let length = |offset: usize| {
+        let width = file.get(offset)?.leading_zeros() as usize + 1;
+        let bytes = file.get(offset..offset + width).filter(|_| width <= 8)?;
         let value = bytes.iter().fold(0u64, |value, byte| value << 8 | u64::from(*byte));
         Some((width, value & ((1 << (7 * width)) - 1)))
     };
     let (width, value) = length(4).filter(|_| id(0) == Some(EBML))?;
-    let at = usize::try_from(value).ok()?.checked_add(4 + width)?;
-    let (width, value) = length(at.checked_add(4)?).filter(|_| id(at) == Some(SEGMENT))?;
-    let behind = (file.len() - at - 4 - width) as u64;
+    let segment = usize::try_from(value).ok()?.checked_add(4 + width)?;
+    let (width, value) = length(segment.checked_add(4)?).filter(|_| id(segment) == Some(SEGMENT))?;
+    let remaining = (file.len() - segment - 4 - width) as u64;
     let unknown = [&[0xff >> (width - 1)][..], &vec![0xff; width - 1]].concat();
-    (value > behind).then_some((at + 4, unknown))
+    (value > remaining).then_some((segment + 4, unknown))
 }
 
-/// The size of the last box: one beyond the file becomes 0, "until the end".
-fn mp4(file: &[u8]) -> Option<(usize, Vec<u8>)> {
-    let mut at = 0;
+/// The size of the last box, if it is beyond the end of the file, becomes 0: "until the end of the file".
+fn mp4_patch(file: &[u8]) -> Option<Patch> {
+    let mut offset = 0;
     loop {
-        let size = u32::from_be_bytes(*file.get(at..)?.first_chunk()?);
+        let size = u32::from_be_bytes(*file.get(offset..)?.first_chunk()?);
         let size = match size {
             0 => return None,
-            1 => u64::from_be_bytes(*file.get(at + 8..)?.first_chunk()?),
+            1 => u64::from_be_bytes(*file.get(offset + 8..)?.first_chunk()?),
             size => u64::from(size),
         };
-        let left = (file.len() - at) as u64;
-        if size > left {
-            return Some((at, vec![0; 4]));
+        let remaining = (file.len() - offset) as u64;
+        if size > remaining {
+            return Some((offset, vec![0; 4]));
         }
-        at += usize::try_from(size.max(8)).ok()?;
+        offset += usize::try_from(size.max(8)).ok()?;
     }
 }
 
@@ -151,29 +158,29 @@ mod tests {
     use super::*;
 
     fn read(file: Vec<u8>) -> Vec<u8> {
-        let (mut mended, mut out) = (Mended::new(file.into()), vec![]);
-        // In pieces that cut a patch in two.
-        let mut piece = [0; 5];
-        while let Ok(count @ 1..) = mended.read(&mut piece) {
-            out.extend_from_slice(&piece[..count]);
+        let (mut source, mut out) = (RepairedSource::new(file.into()), vec![]);
+        // Shorter than some patches, which are then applied in two reads.
+        let mut buffer = [0; 5];
+        while let Ok(count @ 1..) = source.read(&mut buffer) {
+            out.extend_from_slice(&buffer[..count]);
         }
         out
     }
 
     #[test]
-    fn lengths_that_a_writer_never_filled_in_are_left_open() {
-        let wave = |whole: u32, data: u32| {
-            let (whole, data) = (whole.to_le_bytes(), data.to_le_bytes());
-            [&b"RIFF"[..], &whole, b"WAVEfmt ", &[2, 0, 0, 0], b"xx", b"data", &data, b"samples."].concat()
+    fn wav_lengths_never_filled_in_become_unknown() {
+        let wav = |riff: u32, data: u32| {
+            let (riff, data) = (riff.to_le_bytes(), data.to_le_bytes());
+            [&b"RIFF"[..], &riff, b"WAVEfmt ", &[2, 0, 0, 0], b"xx", b"data", &data, b"samples."].concat()
         };
-        assert_eq!(read(wave(0, 0)), wave(u32::MAX, u32::MAX));
-        assert_eq!(read(wave(30, 8)), wave(30, 8));
-        assert_eq!(read(wave(30, 4)), wave(30, 4));
-        assert_eq!(read(wave(10, 8)), wave(u32::MAX, 8));
+        assert_eq!(read(wav(0, 0)), wav(u32::MAX, u32::MAX));
+        assert_eq!(read(wav(30, 8)), wav(30, 8));
+        assert_eq!(read(wav(30, 4)), wav(30, 4));
+        assert_eq!(read(wav(10, 8)), wav(u32::MAX, 8));
     }
 
     #[test]
-    fn what_is_cut_goes_to_the_end_of_the_file() {
+    fn lengths_beyond_end_of_file_become_unknown() {
         let segment =
             |size: [u8; 2]| [&EBML.to_be_bytes()[..], &[0x81, 0], &SEGMENT.to_be_bytes(), &size, b"cluster"].concat();
         assert_eq!(read(segment([0x40, 7])), segment([0x40, 7]));
@@ -184,15 +191,15 @@ mod tests {
     }
 
     #[test]
-    fn heads_that_are_cut_are_left_as_they_are() {
-        for head in [
+    fn truncated_headers_are_unchanged() {
+        for header in [
             &b"RIFF\0\0\0\0WAVE"[..],
             b"RIFF\0\0\0\0WAVEdat",
             &EBML.to_be_bytes(),
             b"\x1a\x45\xdf\xa3\x01\xff",
             b"\0\0\0\x01ftypxxxx",
         ] {
-            assert_eq!(read(head.to_vec()).len(), head.len());
+            assert_eq!(read(header.to_vec()).len(), header.len());
         }
     }
 }

@@ -1,9 +1,9 @@
-//! What files are called that nothing here decodes, so that an error says what to convert.
+//! Names of unsupported codecs and file formats, so that an error says what to convert.
 
 use symphonia::core::codecs::audio::AudioCodecId;
 use symphonia::core::codecs::audio::well_known::*;
 
-/// Codecs in containers that are read.
+/// Codecs without a decoder, in supported containers.
 const CODECS: [(AudioCodecId, &str); 14] = [
     (CODEC_ID_FLAC, "FLAC"),
     (CODEC_ID_AC3, "AC-3"),
@@ -21,9 +21,9 @@ const CODECS: [(AudioCodecId, &str); 14] = [
     (CODEC_ID_ADPCM_G726, "G.726"),
 ];
 
-/// Files that are not read at all: where and how they begin.
-const FILES: [(usize, &[u8], &str); 10] = [
-    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "WMA or another file of Windows Media"),
+/// (offset, magic number, name) of unsupported file formats.
+const FILE_FORMATS: [(usize, &[u8], &str); 10] = [
+    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "WMA or another Windows Media file"),
     (0, b"#!AMR", "AMR"),
     (0, b"wvpk", "WavPack"),
     (0, b"TTA1", "True Audio"),
@@ -35,21 +35,21 @@ const FILES: [(usize, &[u8], &str); 10] = [
     (0, b"FLV", "Flash Video"),
 ];
 
-/// Formats of WAV that Symphonia does not know.
-const WAVES: [(u16, &str); 3] = [(0x31, "GSM 6.10"), (0x42, "G.723"), (0x161, "WMA")];
+/// WAV format tags that Symphonia does not support.
+const WAV_FORMATS: [(u16, &str); 3] = [(0x31, "GSM 6.10"), (0x42, "G.723"), (0x161, "WMA")];
 
-/// A codec's name, or its number.
-pub(super) fn codec(id: AudioCodecId) -> String {
+/// The name of a codec, or its id if it has none here.
+pub(crate) fn codec_name(id: AudioCodecId) -> String {
     CODECS.iter().find(|(known, _)| *known == id).map_or_else(|| id.to_string(), |(_, name)| name.to_string())
 }
 
-/// What a file is that is not read here, if its first bytes say so.
-pub(super) fn file(bytes: &[u8]) -> Option<String> {
+/// The name of an unsupported file format, recognized by its first bytes.
+pub(crate) fn file_format(bytes: &[u8]) -> Option<String> {
     if bytes.get(8..16) == Some(b"WAVEfmt ") {
         let format = u16::from_le_bytes([*bytes.get(20)?, *bytes.get(21)?]);
-        let (_, name) = WAVES.iter().find(|(known, _)| *known == format)?;
+        let (_, name) = WAV_FORMATS.iter().find(|(known, _)| *known == format)?;
         return Some(format!("{name} in WAV"));
     }
-    let begins = |at: usize, with: &[u8]| bytes.get(at..).is_some_and(|rest| rest.starts_with(with));
-    FILES.iter().find(|(at, with, _)| begins(*at, with)).map(|(_, _, name)| name.to_string())
+    let matches = |offset: usize, magic: &[u8]| bytes.get(offset..).is_some_and(|rest| rest.starts_with(magic));
+    FILE_FORMATS.iter().find(|(offset, magic, _)| matches(*offset, magic)).map(|(_, _, name)| name.to_string())
 }

@@ -1,42 +1,43 @@
-//! Where somebody speaks, told by a small network for every 16 ms.
+//! Voice activity detection by a small neural network, for every 16 ms.
 
-use super::RATE;
+use crate::sample_rate::SAMPLE_RATE;
 use earshot::Detector;
 use std::ops::Range;
 
-/// Samples that the network looks at together.
+/// Samples per prediction.
 const FRAME: usize = 256;
-/// A voice ends where its score is so much lower than where it begins, so that it does not end at every breath.
+/// Speech ends where the score is this much below the threshold, so that a breath does not end it.
 const HYSTERESIS: f32 = 0.25;
 
-/// What is a voice and what a pause. Padding and pause are faster-whisper's; the threshold is above what noise gets from the
-/// network when it begins. A chord that stays as it is passes for a voice.
+/// Thresholds of voice activity detection. The defaults of `speech_pad` and `min_silence_duration` are faster-whisper's. The default
+/// threshold is above the scores of noise when it starts; a constant chord is still classified as speech.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Voices {
-    /// From 0 to 1: a voice begins above it.
+pub struct VadOptions {
+    /// Speech starts where the score, from 0 to 1, is at least this.
     pub threshold: f32,
-    /// Seconds that are kept before and after a voice.
-    pub padding: f32,
-    /// Shorter pauses, in seconds, do not end it.
-    pub pause: f32,
+    /// Seconds to keep before and after speech.
+    pub speech_pad: f32,
+    /// Shorter pauses, in seconds, do not end speech.
+    pub min_silence_duration: f32,
 }
 
-impl Default for Voices {
+impl Default for VadOptions {
     fn default() -> Self {
-        Self { threshold: 0.7, padding: 0.4, pause: 2.0 }
+        Self { threshold: 0.7, speech_pad: 0.4, min_silence_duration: 2.0 }
     }
 }
 
-/// Listens to samples at [`RATE`] in pieces of any length.
+/// Finds speech in samples at [`SAMPLE_RATE`], which are pushed in blocks of any length.
 pub struct VoiceDetector {
-    options: Voices,
+    options: VadOptions,
     network: Box<Detector>,
-    /// Samples that are not a frame yet.
-    rest: Vec<f32>,
-    /// Samples that were looked at.
-    heard: usize,
+    /// Samples of an incomplete frame.
+    pending: Vec<f32>,
+    /// Number of samples in complete frames so far.
+    position: usize,
+    /// Speech found so far, in samples, without padding.
     spans: Vec<Range<usize>>,
-    speaking: bool,
+    is_speech: bool,
 }
 
 impl std::fmt::Debug for VoiceDetector {
@@ -46,55 +47,55 @@ impl std::fmt::Debug for VoiceDetector {
 }
 
 impl VoiceDetector {
-    /// A detector that has read nothing.
-    pub fn new(options: Voices) -> Self {
+    /// A detector at the start of a recording.
+    pub fn new(options: VadOptions) -> Self {
         let network = Detector::default_boxed();
-        Self { options, network, rest: vec![], heard: 0, spans: vec![], speaking: false }
+        Self { options, network, pending: vec![], position: 0, spans: vec![], is_speech: false }
     }
 
-    /// Reads the next samples, of any number.
+    /// Processes the next samples.
     pub fn push(&mut self, samples: &[f32]) {
-        self.rest.extend_from_slice(samples);
-        let whole = self.rest.len() / FRAME * FRAME;
+        self.pending.extend_from_slice(samples);
+        let complete = self.pending.len() / FRAME * FRAME;
         let mut frame = [0.0; FRAME];
-        for i in (0..whole).step_by(FRAME) {
-            frame.copy_from_slice(&self.rest[i..i + FRAME]);
-            self.look(frame);
+        for i in (0..complete).step_by(FRAME) {
+            frame.copy_from_slice(&self.pending[i..i + FRAME]);
+            self.push_frame(frame);
         }
-        self.rest.drain(..whole);
+        self.pending.drain(..complete);
     }
 
-    fn look(&mut self, mut frame: [f32; FRAME]) {
+    fn push_frame(&mut self, mut frame: [f32; FRAME]) {
         frame.iter_mut().for_each(|v| *v = v.clamp(-1.0, 1.0));
         let score = self.network.predict_f32(&frame);
-        let least = self.options.threshold - if self.speaking { HYSTERESIS } else { 0.0 };
-        let (start, end) = (self.heard, self.heard + FRAME);
-        self.heard = end;
-        self.speaking = score >= least;
-        if !self.speaking {
+        let threshold = self.options.threshold - if self.is_speech { HYSTERESIS } else { 0.0 };
+        let (start, end) = (self.position, self.position + FRAME);
+        self.position = end;
+        self.is_speech = score >= threshold;
+        if !self.is_speech {
             return;
         }
-        let pause = samples(self.options.pause);
+        let min_silence = to_samples(self.options.min_silence_duration);
         match self.spans.last_mut() {
-            Some(last) if start - last.end < pause.max(1) => last.end = end,
+            Some(last) if start - last.end < min_silence.max(1) => last.end = end,
             _ => self.spans.push(start..end),
         }
     }
 
-    /// Where somebody speaks, in samples, in order and apart from each other.
+    /// Ranges of samples with speech, padded, in ascending order and disjoint.
     pub fn finish(mut self) -> Vec<Range<usize>> {
-        if !self.rest.is_empty() {
+        if !self.pending.is_empty() {
             let mut frame = [0.0; FRAME];
-            frame[..self.rest.len()].copy_from_slice(&self.rest);
-            let length = self.heard + self.rest.len();
-            self.look(frame);
+            frame[..self.pending.len()].copy_from_slice(&self.pending);
+            let length = self.position + self.pending.len();
+            self.push_frame(frame);
             self.spans.iter_mut().for_each(|span| span.end = span.end.min(length));
-            self.heard = length;
+            self.position = length;
         }
-        let (padding, length) = (samples(self.options.padding), self.heard);
+        let (pad, length) = (to_samples(self.options.speech_pad), self.position);
         let mut padded: Vec<Range<usize>> = vec![];
         for span in self.spans {
-            let (start, end) = (span.start.saturating_sub(padding), (span.end + padding).min(length));
+            let (start, end) = (span.start.saturating_sub(pad), (span.end + pad).min(length));
             match padded.last_mut() {
                 Some(last) if start <= last.end => last.end = end,
                 _ => padded.push(start..end),
@@ -104,6 +105,6 @@ impl VoiceDetector {
     }
 }
 
-fn samples(seconds: f32) -> usize {
-    (seconds * RATE as f32) as usize
+fn to_samples(seconds: f32) -> usize {
+    (seconds * SAMPLE_RATE as f32) as usize
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::time::Duration;
-use tealight_audio::Voices;
+use tealight_audio::VadOptions;
 use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 use tealight_models::families::whisper::language_code;
 use tealight_models::tasks::transcribe::{Options, Task};
@@ -272,8 +272,8 @@ impl AudioRequest {
         }
     }
 
-    fn voices(&self) -> Result<Option<Voices>> {
-        let default = Voices::default();
+    fn voices(&self) -> Result<Option<VadOptions>> {
+        let default = VadOptions::default();
         match &self.chunking_strategy {
             None => Ok(self.vad_filter.unwrap_or(false).then_some(default)),
             Some(Chunking::Named(name)) if name == "auto" => Ok(Some(default)),
@@ -281,8 +281,9 @@ impl AudioRequest {
                 let threshold = vad.threshold.unwrap_or(default.threshold);
                 within("chunking_strategy.threshold", threshold, 1.0)?;
                 let seconds = |ms: Option<u32>, default: f32| ms.map_or(default, |ms| ms as f32 / 1000.0);
-                let padding = seconds(vad.prefix_padding_ms, default.padding);
-                Ok(Some(Voices { threshold, padding, pause: seconds(vad.silence_duration_ms, default.pause) }))
+                let speech_pad = seconds(vad.prefix_padding_ms, default.speech_pad);
+                let min_silence_duration = seconds(vad.silence_duration_ms, default.min_silence_duration);
+                Ok(Some(VadOptions { threshold, speech_pad, min_silence_duration }))
             }
             Some(other) => {
                 let other = match other {

@@ -16,7 +16,7 @@ use decode::{Decoded, Decoding, Prompt, Search};
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
 use std::io::Write;
-use tealight_audio::Voices;
+use tealight_audio::VadOptions;
 use tealight_core::{Error, Result};
 use tealight_kernels::CpuContext;
 
@@ -56,7 +56,7 @@ pub struct Options {
     /// Whether words get times of their own.
     pub words: bool,
     /// What is listened to: voices alone, or everything.
-    pub voices: Option<Voices>,
+    pub voices: Option<VadOptions>,
     /// Tokens of a text that came before the recording.
     pub prompt: Vec<u32>,
     /// Whether the text of a window is the prompt of the next.

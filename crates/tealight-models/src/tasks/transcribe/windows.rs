@@ -3,15 +3,15 @@
 
 use crate::families::whisper::FRAMES;
 use std::ops::Range;
-use tealight_audio::log_mel::{HOP, SILENCE, Spectrogram, WINDOW, normalise};
-use tealight_audio::{RATE, VoiceDetector, Voices};
+use tealight_audio::log_mel::{HOP_LENGTH, N_FFT, SILENCE, Spectrogram, normalize};
+use tealight_audio::{SAMPLE_RATE, VadOptions, VoiceDetector};
 use tealight_core::{Error, Result};
 
-/// Pieces of samples at [`RATE`], in order.
+/// Pieces of samples at [`SAMPLE_RATE`], in order.
 pub type Pieces = Box<dyn Iterator<Item = Result<Vec<f32>>> + Send>;
 
 /// Frames behind the last whole one, which the end of the recording still reaches.
-const BEHIND: usize = WINDOW / 2 / HOP + 1;
+const BEHIND: usize = N_FFT / 2 / HOP_LENGTH + 1;
 /// The loudest mel power of a window with a voice is above this, as a logarithm to the base 10: the noise of the last bit
 /// of 16 is below, a whisper far away above.
 const QUIETEST: f32 = -7.0;
@@ -49,20 +49,20 @@ impl Listener {
     /// The recording cannot be read, or `check` gives up.
     pub fn new(
         bands: usize,
-        voices: Option<Voices>,
+        voices: Option<VadOptions>,
         again: impl Fn() -> Result<Pieces>,
         mut check: impl FnMut() -> Result<()>,
     ) -> Result<Self> {
         let mut frames = Frames::new(bands, again()?);
         frames.voices = voices.map(VoiceDetector::new);
         let (mut loudest, mut frame) = (SILENCE, vec![0.0; bands]);
-        while frames.ended.is_none_or(|length| frames.next < length / HOP + BEHIND) {
+        while frames.ended.is_none_or(|length| frames.next < length / HOP_LENGTH + BEHIND) {
             check()?;
             loudest = frames.next(&mut frame)?.max(loudest);
         }
         let length = frames.ended.unwrap_or(0);
-        let whole = length / HOP;
-        let in_frames = |s: Range<usize>| s.start / HOP..s.end.div_ceil(HOP).min(whole);
+        let whole = length / HOP_LENGTH;
+        let in_frames = |s: Range<usize>| s.start / HOP_LENGTH..s.end.div_ceil(HOP_LENGTH).min(whole);
         let voices = match frames.voices {
             Some(voices) => voices.finish().into_iter().map(in_frames).filter(|span| !span.is_empty()).collect(),
             None => std::iter::once(0..whole).collect(),
@@ -72,7 +72,7 @@ impl Listener {
 
     /// Whole frames of the recording.
     pub fn frames(&self) -> usize {
-        self.length / HOP
+        self.length / HOP_LENGTH
     }
 
     /// Parts of the recording that are worth listening to, in frames and in order. Voices that fit into one window are one part,
@@ -90,7 +90,7 @@ impl Listener {
 
     /// Seconds of the recording.
     pub fn seconds(&self) -> f32 {
-        self.length as f32 / RATE as f32
+        self.length as f32 / SAMPLE_RATE as f32
     }
 
     /// The frames from `seek` on, no more than `size` of them.
@@ -98,7 +98,7 @@ impl Listener {
     /// # Errors
     /// The recording cannot be read, or `seek` lies before that of an earlier window.
     pub fn window(&mut self, seek: usize, size: usize) -> Result<Window> {
-        let bands = self.frames.spectrogram.bands();
+        let bands = self.frames.spectrogram.n_mels();
         if seek < self.first {
             return Err(Error::internal(format!("a window at {seek} after one at {}", self.first)));
         }
@@ -123,7 +123,7 @@ impl Listener {
             }
         }
         let is_silent = frames.iter().all(|v| *v < QUIETEST);
-        normalise(&mut frames, self.loudest);
+        normalize(&mut frames, self.loudest);
         frames.resize(FRAMES * bands, 0.0);
         Ok(Window { frames, is_silent })
     }
@@ -158,16 +158,16 @@ impl Frames {
     /// Puts the next frame to `out`; returns its loudest band.
     fn next(&mut self, out: &mut [f32]) -> Result<f32> {
         // Frames are centred; before the recording stands its mirror image, behind it silence.
-        let centre = self.next * HOP;
-        self.read(centre + WINDOW / 2)?;
+        let centre = self.next * HOP_LENGTH;
+        self.read(centre + N_FFT / 2)?;
         self.next += 1;
-        let start = centre.checked_sub(WINDOW / 2 + self.begin);
-        if let Some(window) = start.and_then(|start| self.samples.get(start..start + WINDOW)) {
+        let start = centre.checked_sub(N_FFT / 2 + self.begin);
+        if let Some(window) = start.and_then(|start| self.samples.get(start..start + N_FFT)) {
             return Ok(self.spectrogram.frame(window, out));
         }
-        let mut window = [0.0; WINDOW];
+        let mut window = [0.0; N_FFT];
         for (i, sample) in window.iter_mut().enumerate() {
-            let place = (centre + i).abs_diff(WINDOW / 2);
+            let place = (centre + i).abs_diff(N_FFT / 2);
             *sample = place.checked_sub(self.begin).and_then(|at| self.samples.get(at)).copied().unwrap_or(0.0);
         }
         Ok(self.spectrogram.frame(&window, out))
@@ -175,7 +175,7 @@ impl Frames {
 
     /// Reads pieces until there are the samples before `end`, or no more.
     fn read(&mut self, end: usize) -> Result<()> {
-        let over = (end.saturating_sub(WINDOW)).saturating_sub(self.begin);
+        let over = (end.saturating_sub(N_FFT)).saturating_sub(self.begin);
         if over >= DROPPED {
             let over = over.min(self.samples.len());
             self.samples.drain(..over);

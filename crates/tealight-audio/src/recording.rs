@@ -1,0 +1,111 @@
+//! A recording as an iterator over blocks of samples.
+
+use crate::decode::Decoder;
+use crate::error::{FIELD, invalid_file};
+use crate::resample::Resampler;
+use crate::sample_rate::SAMPLE_RATE;
+use bytes::Bytes;
+use tealight_core::{Error, ErrorKind, Result};
+
+/// Maximum number of sample rate changes in a file: more are a sign of corruption, and each one creates a resampler.
+const MAX_RATE_CHANGES: usize = 100;
+
+/// An audio file: WAV, AIFF, MP3, AAC, FLAC, Ogg (Vorbis, Opus), MP4 and M4A (AAC, ALAC, Opus), Matroska and WebM (Vorbis, Opus).
+#[derive(Debug, Clone)]
+pub struct Recording {
+    bytes: Bytes,
+}
+
+impl Recording {
+    /// Detects the container and codec, without decoding.
+    ///
+    /// # Errors
+    /// The file is empty, not a supported audio file, or has no audio track with a supported codec.
+    pub fn open(bytes: Bytes) -> Result<Self> {
+        if bytes.is_empty() {
+            return Err(Error::new(ErrorKind::Empty, "file is empty: 0 bytes").with_param(FIELD));
+        }
+        Decoder::open(bytes.clone())?;
+        Ok(Self { bytes })
+    }
+
+    /// Decodes the recording from its start: mono samples at [`SAMPLE_RATE`], the mean of all channels. Each call gives the same
+    /// samples.
+    ///
+    /// # Errors
+    /// Like [`Recording::open`]. The iterator ends with an error if nothing can be decoded; corrupt parts are skipped.
+    pub fn samples(&self) -> Result<Samples> {
+        Ok(Samples {
+            decoder: Decoder::open(self.bytes.clone())?,
+            resampler: None,
+            rate: 0,
+            rate_changes: 0,
+            is_any_decoded: false,
+            is_finished: false,
+        })
+    }
+}
+
+/// Iterator over consecutive blocks of samples, which may be empty.
+#[derive(Debug)]
+pub struct Samples {
+    decoder: Decoder,
+    /// `None` while the recording has the target sample rate.
+    resampler: Option<Resampler>,
+    /// Sample rate of the last decoded block; 0 before the first.
+    rate: usize,
+    rate_changes: usize,
+    is_any_decoded: bool,
+    is_finished: bool,
+}
+
+impl Samples {
+    fn next_block(&mut self) -> Result<Option<Vec<f32>>> {
+        if self.is_finished {
+            return Ok(None);
+        }
+        let Some((rate, block)) = self.decoder.next_block()? else {
+            self.is_finished = true;
+            if !self.is_any_decoded {
+                return Err(self.no_audio_error());
+            }
+            return self.resampler.take().map(Resampler::finish).transpose();
+        };
+        self.is_any_decoded = true;
+        let mut out = if self.rate == rate { vec![] } else { self.change_rate(rate)? };
+        match &mut self.resampler {
+            None => out.extend(block),
+            Some(resampler) => out.extend(resampler.push(&block)?),
+        }
+        Ok(Some(out))
+    }
+
+    fn no_audio_error(&self) -> Error {
+        let problem = "contains no audio that can be decoded";
+        match self.decoder.unsupported_feature() {
+            Some(feature) => invalid_file(format!("{problem}: {feature} is not supported")),
+            None => invalid_file(problem),
+        }
+    }
+
+    /// Starts a resampler for another sample rate, which chained Ogg streams may have. Returns the remaining samples of the previous one.
+    fn change_rate(&mut self, rate: usize) -> Result<Vec<f32>> {
+        if self.rate_changes == MAX_RATE_CHANGES {
+            return Err(invalid_file(format!("changes its sample rate more than {MAX_RATE_CHANGES} times")));
+        }
+        let remaining = self.resampler.take().map(Resampler::finish).transpose()?;
+        self.resampler = if rate == SAMPLE_RATE { None } else { Some(Resampler::new(rate)?) };
+        (self.rate, self.rate_changes) = (rate, self.rate_changes + 1);
+        Ok(remaining.unwrap_or_default())
+    }
+}
+
+impl Iterator for Samples {
+    type Item = Result<Vec<f32>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let block = self.next_block().transpose();
+        self.is_finished |= matches!(block, Some(Err(_)));
+        block
+    }
+}
