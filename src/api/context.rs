@@ -1,76 +1,126 @@
-//! What a handler gets and returns.
+//! What a handler gets and what it returns.
 
 use super::metrics::Metrics;
 use super::response_sender::ResponseSender;
 use crate::engine::Engine;
 use bytes::Bytes;
-use tealight_core::Usage;
-use tealight_core::{Deadline, Error, Result};
+use http::StatusCode;
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+use std::time::Duration;
+use tealight_core::{Deadline, Error, Result, Usage};
 
-/// A request on its way to a handler.
+/// A request as its handler sees it: routed, authorized and within the size limit.
 #[derive(Debug)]
 pub struct RequestContext<'a> {
-    /// The models.
+    /// Runs the models.
     pub engine: &'a Engine,
-    /// Counters.
+    /// Counters of this process, which two routes report.
     pub metrics: &'a Metrics,
-    /// The body.
+    /// Not parsed yet.
     pub body: &'a Bytes,
-    /// Its type.
+    /// The `Content-Type` header.
     pub content_type: Option<&'a str>,
-    /// The types that the caller takes.
+    /// The `Accept` header.
     pub accept: Option<&'a str>,
-    /// What the path has in place of `{model}`, decoded.
-    pub path_param: Option<String>,
-    /// When the reply must be ready.
+    /// The part of the path that `{model}` stands for, percent-decoded.
+    pub path_param: Option<&'a str>,
+    /// When the response must be ready.
     pub deadline: Deadline,
-    /// Where the reply goes while it is made, where the transport can do that.
+    /// Sends the response while it is produced; none if the transport cannot.
     pub sender: Option<&'a ResponseSender>,
     /// When this process started, in seconds since 1970.
     pub started: u64,
 }
 
-/// A reply on its way out.
+/// A response that has been produced.
 #[derive(Debug, Default)]
 pub struct ApiResponse {
-    /// The body.
-    pub body: Bytes,
-    /// Its type; none for an empty body.
+    /// 200, or 204 for a CORS preflight.
+    pub status: StatusCode,
+    /// Serialized once, by [`ApiResponse::json`].
+    pub body: Body,
+    /// The `Content-Type` header; none for an empty body.
     pub content_type: Option<&'static str>,
-    /// Headers besides the type.
+    /// Other headers.
     pub headers: Vec<(&'static str, String)>,
-    /// What the models did for it.
+    /// What the models did for this request.
     pub usage: Option<Usage>,
-    /// The model that did most of it.
+    /// The model that did most of the work.
     pub model: Option<String>,
+    /// Time from the request to this response.
+    pub total: Duration,
+}
+
+/// The body of an [`ApiResponse`].
+#[derive(Debug, Default)]
+pub enum Body {
+    /// No body.
+    #[default]
+    Empty,
+    /// JSON. A direct invocation returns it as it is.
+    Json(Box<RawValue>),
+    /// Another format, or several lines of JSON.
+    Text(String),
 }
 
 impl ApiResponse {
     /// A JSON body.
-    pub fn json(value: &impl serde::Serialize) -> Result<Self> {
-        let body = serde_json::to_vec(value).map_err(|e| Error::internal(format!("a reply is not JSON: {e}")))?;
-        Ok(Self { body: body.into(), content_type: Some("application/json"), ..Self::default() })
+    ///
+    /// # Errors
+    /// [`tealight_core::ErrorKind::Internal`]: `value` cannot be serialized.
+    pub fn json(value: &impl Serialize) -> Result<Self> {
+        let body = Body::Json(to_raw_value(value).map_err(not_json)?);
+        Ok(Self { body, content_type: Some("application/json"), ..Self::default() })
     }
 
-    /// A text body.
+    /// A body in another format.
     pub fn text(body: String, content_type: &'static str) -> Self {
-        Self { body: body.into(), content_type: Some(content_type), ..Self::default() }
+        Self { body: Body::Text(body), content_type: Some(content_type), ..Self::default() }
     }
 
-    /// No body.
+    /// A 200 response without a body.
     pub fn empty() -> Self {
         Self::default()
     }
 
-    /// Says what the models did for it.
+    /// Records what the models did, for metrics and headers.
     pub fn with_usage(mut self, usage: Usage) -> Self {
         self.usage = Some(usage);
         self
     }
 
-    /// Names the model that did it.
+    /// Records the name of the model that did most of the work, for the log.
     pub fn with_model(mut self, name: impl Into<String>) -> Self {
         self.model = Some(name.into());
         self
     }
+}
+
+impl Body {
+    /// The body of an HTTP response, without a copy.
+    pub fn into_bytes(self) -> Bytes {
+        match self {
+            Body::Empty => Bytes::new(),
+            Body::Json(json) => Box::<str>::from(json).into_string().into(),
+            Body::Text(text) => text.into(),
+        }
+    }
+
+    /// The result of a direct invocation: JSON as it is, other text as a JSON string, `null` for no body.
+    ///
+    /// # Errors
+    /// [`tealight_core::ErrorKind::Internal`]: the text cannot be serialized.
+    pub fn into_json(self) -> Result<Box<RawValue>> {
+        match self {
+            Body::Empty => Ok(RawValue::NULL.to_owned()),
+            Body::Json(json) => Ok(json),
+            Body::Text(text) if text.is_empty() => Ok(RawValue::NULL.to_owned()),
+            Body::Text(text) => serde_json::from_str(&text).or_else(|_| to_raw_value(&text)).map_err(not_json),
+        }
+    }
+}
+
+fn not_json(error: serde_json::Error) -> Error {
+    Error::internal(format!("the response cannot be serialized: {error}"))
 }

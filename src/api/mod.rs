@@ -1,16 +1,20 @@
-//! The HTTP interface, without sockets: the same in Lambda and in `tealight serve`.
+//! The HTTP interface without sockets: the function and `tealight serve` hand their requests to it.
+//!
+//! [`routes`] looks up the route of a request, once. [`Api::handle`] authorizes it, runs the route's handler, and counts and logs
+//! the outcome. The handler parses the body, runs a job on the engine, and serializes the response.
 
 pub mod audio;
 mod auth;
 pub mod context;
 pub mod documents;
-mod errors;
+pub mod errors;
 mod json;
 mod metrics;
 mod multipart;
 pub mod openai;
 pub mod openapi;
 mod prometheus;
+pub mod request;
 pub mod response_sender;
 pub mod route;
 pub mod routes;
@@ -23,187 +27,112 @@ mod ui;
 
 use crate::engine::Engine;
 use crate::telemetry::log;
-use crate::telemetry::trace::TraceContext;
 use auth::Auth;
 use bytes::Bytes;
 use context::{ApiResponse, RequestContext};
-use errors::{OpenAiError, TeiError};
-use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
-use http::{HeaderMap, Method, Request, Response};
+use errors::{body_too_large, error_response};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, Response, StatusCode};
 use metrics::Metrics;
+use request::{ApiRequest, RequestInfo};
 use response_sender::ResponseSender;
 use route::{Access, ApiStyle, Route};
-use routes::{RequestInfo, RouteMatch};
+use routes::RouteMatch;
 use sse::EVENT_STREAM;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
-use tealight_core::Deadline;
-use tealight_core::Usage;
-use tealight_core::{Error, ErrorKind, Result};
+use std::time::{Duration, Instant, SystemTime};
+use tealight_core::{Deadline, Error, ErrorKind, Result, Usage, truncate_for_display};
 
-/// The interface over an engine.
+/// The interface to an engine.
 #[derive(Debug)]
 pub struct Api {
-    /// The models.
+    /// Runs the models.
     pub engine: Arc<Engine>,
     auth: Auth,
     metrics: Metrics,
     started: u64,
 }
 
-/// Who has seen to it that a caller may call.
+/// How a request is authorized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthMethod {
-    /// Nobody: the API key is checked, where one is configured.
+    /// By the API key, if one is configured.
     ApiKey,
-    /// AWS, by IAM: a direct invocation.
+    /// By AWS IAM, before it arrived: a direct invocation.
     Iam,
 }
 
 impl Api {
-    /// The interface over an engine.
+    /// An interface to this engine.
     pub fn new(engine: Arc<Engine>) -> Self {
         let started = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_secs());
         let auth = Auth::new(&engine.config);
         Self { engine, auth, metrics: Metrics::default(), started }
     }
 
-    /// Answers a request. Every reply, of an error too, is complete; a panic becomes an error. Where a reply is a stream, it goes to
-    /// `sink`, if there is one, and what is returned has nothing for the client. A [`TraceContext`] among the request's extensions says
-    /// what it is part of, and else its headers.
+    /// Runs a request; counts and logs the outcome. If the response is streamed, it goes to `sender`, and the returned response has
+    /// nothing more for the client. A panic of a handler is returned as an error.
+    ///
+    /// # Errors
+    /// The request has no route, is not authorized, is invalid, or fails.
     pub fn handle(
         &self,
-        request: &Request<Bytes>,
-        trust: AuthMethod,
+        request: &ApiRequest,
+        auth: AuthMethod,
         deadline: Deadline,
-        sink: Option<&ResponseSender>,
-    ) -> Response<Bytes> {
-        let trace = request.extensions().get::<TraceContext>().cloned();
-        let trace = trace.unwrap_or_else(|| TraceContext::from_headers(request.headers(), None));
-        self.shared(trace.in_scope(|| self.routed(request, trust, deadline, sink)))
+        sender: Option<&ResponseSender>,
+    ) -> Result<ApiResponse> {
+        request.info.trace.clone().in_scope(|| self.dispatch(request, auth, deadline, sender))
     }
 
-    /// The head of a reply whose body is a stream of events.
+    /// As [`Api::handle`], for a request and a response of HTTP.
+    pub fn handle_http(
+        &self,
+        request: &ApiRequest,
+        deadline: Deadline,
+        sender: Option<&ResponseSender>,
+    ) -> Response<Bytes> {
+        let outcome = self.handle(request, AuthMethod::ApiKey, deadline, sender);
+        self.with_cors(match outcome {
+            Ok(response) => self.into_http(response),
+            Err(error) => {
+                let mut response = error_response(request.info.style, &error);
+                if let RouteMatch::MethodNotAllowed { allowed, .. } = &request.route {
+                    insert(response.headers_mut(), [("allow", allowed.join(", "))]);
+                }
+                response
+            }
+        })
+    }
+
+    /// The status and headers of a response that is streamed as server-sent events.
     pub fn stream_head(&self) -> Response<Bytes> {
-        let mut response = respond(200, Bytes::new());
+        let mut response = Response::new(Bytes::new());
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        self.shared(response)
+        self.with_cors(response)
     }
 
-    fn routed(
-        &self,
-        request: &Request<Bytes>,
-        trust: AuthMethod,
-        deadline: Deadline,
-        sink: Option<&ResponseSender>,
-    ) -> Response<Bytes> {
-        let info = RequestInfo::of(request);
-        if request.method() == Method::OPTIONS && self.engine.config.cors_allow_origin.is_some() {
-            return respond(204, Bytes::new());
-        }
-        let (route, path_param) = match routes::find(request.method(), request.uri().path()) {
-            Err(error) => return self.turned_away(info, &error),
-            Ok(RouteMatch::MethodNotAllowed(_, methods)) => return self.other_method(info, request.method(), &methods),
-            Ok(RouteMatch::Route(route, path_param)) => (route, path_param),
-        };
-        log::take_loading();
-        let text = |name| request.headers().get(name).and_then(|v: &HeaderValue| v.to_str().ok());
-        let outcome = self.checked(request, route, trust).and_then(|()| {
-            let context = RequestContext {
-                engine: &self.engine,
-                metrics: &self.metrics,
-                body: request.body(),
-                content_type: text(CONTENT_TYPE),
-                accept: text(ACCEPT),
-                path_param,
-                deadline,
-                sender: sink,
-                started: self.started,
-            };
-            catch_unwind(AssertUnwindSafe(|| (route.handler)(&context))).unwrap_or_else(|_| Err(panicked()))
-        });
-        let total = info.at.elapsed();
-        let counted = outcome.as_ref().map(|reply| reply.usage).map_err(|error| error.kind);
-        self.metrics.count(route.path, total, counted);
-        self.report(route, &outcome, total);
-        match outcome {
-            Ok(reply) => self.accept(reply, total),
-            Err(error) => refuse(route.style, &error),
-        }
+    /// Counts and logs an error that occurred outside [`Api::handle`], and converts it to a response.
+    pub fn reject(&self, info: &RequestInfo, error: &Error) -> Response<Bytes> {
+        self.record_error(info, error);
+        info.trace.clone().in_scope(|| log_internal(error));
+        self.with_cors(error_response(info.style, error))
     }
 
-    /// Logs a request, unless it asks for nothing but a sign of life.
-    fn report(&self, route: &Route, outcome: &Result<ApiResponse>, total: Duration) {
-        let (reply, error) = (outcome.as_ref().ok(), outcome.as_ref().err().map(|error| error.kind));
-        if route.access == Access::Public && error.is_none() {
-            return;
-        }
-        #[cfg(feature = "otel")]
-        crate::telemetry::otel::name(route.method.name(), route.path);
-        let usage = reply.and_then(|reply| reply.usage);
-        let named = reply.and_then(|reply| reply.model.clone()).filter(|name| !name.is_empty());
-        let model = named.or_else(|| usage.map(|_| self.engine.registry.default_name()));
-        let loading = log::take_loading();
-        let status = error.map_or(200, |kind| route.style.status(kind).as_u16());
-        let (isa, threads) = (self.engine.cpu.isa.as_str(), self.engine.cpu.threads());
-        let (route, model) = (route.path, model.as_deref());
-        log::RequestSummary { route, status, error, model, usage, total, loading, isa, threads }.write();
+    /// Counts and logs an error that occurred outside [`Api::handle`].
+    pub fn record_error(&self, info: &RequestInfo, error: &Error) {
+        let (outcome, total) = (Err(error.clone()), info.received_at.elapsed());
+        info.trace.clone().in_scope(|| self.record(info, None, &outcome, total, Duration::ZERO));
     }
 
-    /// Counts and logs what failed before it came to its route.
-    pub fn note(&self, info: RequestInfo, error: &Error) {
-        let (total, status) = (info.at.elapsed(), info.style.status(error.kind).as_u16());
-        self.metrics.count(info.route, total, Err(error.kind));
-        let (isa, threads) = (self.engine.cpu.isa.as_str(), self.engine.cpu.threads());
-        let (route, error, loading) = (info.route, Some(error.kind), Duration::ZERO);
-        log::RequestSummary { route, status, error, model: None, usage: None, total, loading, isa, threads }.write();
-    }
-
-    fn turned_away(&self, info: RequestInfo, error: &Error) -> Response<Bytes> {
-        self.note(info, error);
-        refuse(info.style, error)
-    }
-
-    fn other_method(&self, info: RequestInfo, method: &Method, allowed: &[&str]) -> Response<Bytes> {
-        let allowed = allowed.join(", ");
-        let message = format!("the method {method} is not allowed here; allowed: {allowed}");
-        let mut response = self.turned_away(info, &Error::new(ErrorKind::MethodNotAllowed, message));
-        if let Ok(value) = HeaderValue::from_str(&allowed) {
-            response.headers_mut().insert(ALLOW, value);
-        }
-        response
-    }
-
-    fn checked(&self, request: &Request<Bytes>, route: &Route, trust: AuthMethod) -> Result<()> {
-        if route.access == Access::ApiKey && trust == AuthMethod::ApiKey {
-            self.auth.check(request.headers())?;
-        }
-        let limit = self.payload_limit(route.style);
-        if request.body().len() > limit {
-            return Err(too_large(request.body().len(), limit));
-        }
-        let takes_forms = route.style == ApiStyle::Audio;
-        if route.request.is_some() { check_type(request.headers(), takes_forms) } else { Ok(()) }
-    }
-
-    /// An error outside [`Api::handle`] as a reply, counted and logged as one inside is.
-    pub fn refuse(&self, trace: TraceContext, info: RequestInfo, error: &Error) -> Response<Bytes> {
-        self.shared(trace.in_scope(|| self.turned_away(info, error)))
-    }
-
-    /// Lets browsers of the configured origin see a reply.
-    fn shared(&self, mut response: Response<Bytes>) -> Response<Bytes> {
-        if let Some(origin) = &self.engine.config.cors_allow_origin {
-            allow_origin(response.headers_mut(), origin);
-        }
-        response
-    }
-
-    /// Refuses a wrong key as soon as the headers are there, where the right one is at hand.
-    pub fn precheck(&self, headers: &HeaderMap) -> Result<()> {
+    /// Rejects a wrong API key before the body has arrived, if checking it needs no request to Secrets Manager.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidApiKey`].
+    pub fn check_key_early(&self, headers: &HeaderMap) -> Result<()> {
         self.auth.precheck(headers)
     }
 
@@ -212,27 +141,119 @@ impl Api {
         self.engine.config.payload_limit.unwrap_or(style.payload_limit())
     }
 
-    fn accept(&self, reply: ApiResponse, total: Duration) -> Response<Bytes> {
-        let mut response = respond(200, reply.body);
-        if let Some(content_type) = reply.content_type {
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    fn dispatch(
+        &self,
+        request: &ApiRequest,
+        auth: AuthMethod,
+        deadline: Deadline,
+        sender: Option<&ResponseSender>,
+    ) -> Result<ApiResponse> {
+        if request.http.method() == Method::OPTIONS && self.engine.config.cors_allow_origin.is_some() {
+            return Ok(ApiResponse { status: StatusCode::NO_CONTENT, ..ApiResponse::default() });
         }
-        for (name, value) in reply.headers {
-            if let Ok(value) = HeaderValue::from_str(&value) {
-                response.headers_mut().insert(HeaderName::from_static(name), value);
+        log::take_loading();
+        let start = Instant::now();
+        let outcome = self.run_route(request, auth, deadline, sender);
+        let (total, loading) = (start.elapsed(), log::take_loading());
+        self.record(&request.info, request.route.route(), &outcome, total, loading);
+        match outcome {
+            Ok(response) => Ok(ApiResponse { total, ..response }),
+            Err(error) => {
+                log_internal(&error);
+                Err(error)
             }
         }
-        if let Some(usage) = reply.usage {
-            self.timing(response.headers_mut(), &usage, total);
-        }
-        response
     }
 
-    /// text-embeddings-inference's headers; times in whole milliseconds.
-    fn timing(&self, headers: &mut HeaderMap, usage: &Usage, total: Duration) {
+    fn run_route(
+        &self,
+        request: &ApiRequest,
+        auth: AuthMethod,
+        deadline: Deadline,
+        sender: Option<&ResponseSender>,
+    ) -> Result<ApiResponse> {
+        let http = &request.http;
+        let (route, path_param) = match &request.route {
+            RouteMatch::Found { route, path_param } => (route, path_param.as_deref()),
+            RouteMatch::MethodNotAllowed { allowed, .. } => return Err(method_not_allowed(http.method(), allowed)),
+            RouteMatch::NotFound => return Err(not_found(http.uri().path())),
+        };
+        self.check(request, route, auth)?;
+        let header = |name| http.headers().get(name).and_then(|v: &HeaderValue| v.to_str().ok());
+        let context = RequestContext {
+            engine: &self.engine,
+            metrics: &self.metrics,
+            body: http.body(),
+            content_type: header(CONTENT_TYPE),
+            accept: header(ACCEPT),
+            path_param,
+            deadline,
+            sender,
+            started: self.started,
+        };
+        let outcome = catch_unwind(AssertUnwindSafe(|| (route.handler)(&context)));
+        outcome.unwrap_or_else(|_| Err(Error::internal("internal error; see the server log")))
+    }
+
+    fn check(&self, request: &ApiRequest, route: &Route, auth: AuthMethod) -> Result<()> {
+        let (headers, length) = (request.http.headers(), request.http.body().len());
+        if route.access == Access::ApiKey && auth == AuthMethod::ApiKey {
+            self.auth.check(headers)?;
+        }
+        let limit = self.payload_limit(route.style);
+        if length > limit {
+            return Err(body_too_large(length, limit));
+        }
+        if route.request.is_some() { check_content_type(headers, route.style) } else { Ok(()) }
+    }
+
+    /// Counts a request and logs it, except successful requests to public routes, which are mostly health checks.
+    fn record(
+        &self,
+        info: &RequestInfo,
+        route: Option<&Route>,
+        outcome: &Result<ApiResponse>,
+        total: Duration,
+        loading: Duration,
+    ) {
+        let counted = outcome.as_ref().map(|response| response.usage).map_err(|error| error.kind);
+        self.metrics.count(info.route, total, counted);
+        let (response, error) = (outcome.as_ref().ok(), counted.err());
+        if error.is_none() && route.is_some_and(|route| route.access == Access::Public) {
+            return;
+        }
+        #[cfg(feature = "otel")]
+        if let Some(route) = route {
+            crate::telemetry::otel::name(route.method.as_str(), route.path);
+        }
+        let usage = response.and_then(|response| response.usage);
+        let named = response.and_then(|response| response.model.clone()).filter(|name| !name.is_empty());
+        let model = named.or_else(|| usage.map(|_| self.engine.registry.default_name()));
+        let status = error.map_or(200, |kind| info.style.status(kind).as_u16());
+        let (isa, threads) = (self.engine.cpu.isa.as_str(), self.engine.cpu.threads());
+        let (route, model) = (info.route, model.as_deref());
+        log::RequestSummary { route, status, error, model, usage, total, loading, isa, threads }.write();
+    }
+
+    fn into_http(&self, response: ApiResponse) -> Response<Bytes> {
+        let mut http = Response::new(response.body.into_bytes());
+        *http.status_mut() = response.status;
+        let headers = http.headers_mut();
+        if let Some(content_type) = response.content_type {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        }
+        insert(headers, response.headers);
+        if let Some(usage) = response.usage {
+            insert(headers, self.timing_headers(&usage, response.total));
+        }
+        http
+    }
+
+    /// The headers of text-embeddings-inference; times in whole milliseconds.
+    fn timing_headers(&self, usage: &Usage, total: Duration) -> [(&'static str, String); 8] {
         let compute = usage.tokenization + usage.inference;
         let ms = |d: Duration| d.as_millis().to_string();
-        let values = [
+        [
             ("x-compute-type", format!("cpu+{}", self.engine.cpu.isa.as_str())),
             ("x-compute-time", ms(compute)),
             ("x-compute-characters", usage.characters.to_string()),
@@ -241,73 +262,59 @@ impl Api {
             ("x-tokenization-time", ms(usage.tokenization)),
             ("x-queue-time", ms(total.saturating_sub(compute))),
             ("x-inference-time", ms(usage.inference)),
-        ];
-        for (name, value) in values {
-            if let Ok(value) = HeaderValue::from_str(&value) {
-                headers.insert(HeaderName::from_static(name), value);
-            }
+        ]
+    }
+
+    /// Allows scripts of the configured origin to read a response.
+    fn with_cors(&self, mut response: Response<Bytes>) -> Response<Bytes> {
+        if let Some(origin) = &self.engine.config.cors_allow_origin {
+            let headers = [
+                ("access-control-allow-origin", origin.clone()),
+                ("access-control-allow-methods", "GET, POST, OPTIONS".into()),
+                ("access-control-allow-headers", "authorization, content-type".into()),
+            ];
+            insert(response.headers_mut(), headers);
+        }
+        response
+    }
+}
+
+/// Sets headers, except values that HTTP does not allow.
+fn insert(headers: &mut HeaderMap, values: impl IntoIterator<Item = (&'static str, String)>) {
+    for (name, value) in values {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(HeaderName::from_static(name), value);
         }
     }
 }
 
-/// The error of a body over its limit, for callers that see its length before its bytes.
-pub fn too_large(length: usize, limit: usize) -> Error {
-    Error::new(ErrorKind::BodyTooLarge, format!("the body has {length} bytes, the limit is {limit}"))
-}
-
-fn panicked() -> Error {
-    Error::internal("a defect of tealight stopped this request; it is in the log")
-}
-
-/// JSON, or what clients send that do not think about it: nothing, or curl's default.
-fn check_type(headers: &HeaderMap, forms_too: bool) -> Result<()> {
+/// Accepts JSON, and what clients send when nobody sets the type: nothing, or the default of curl.
+fn check_content_type(headers: &HeaderMap, style: ApiStyle) -> Result<()> {
     let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(()) };
     let value = value.to_str().unwrap_or_default().to_ascii_lowercase();
-    let is_form = forms_too && value.starts_with("multipart/form-data");
+    let accepts_forms = style == ApiStyle::Audio;
+    let is_form = accepts_forms && value.starts_with("multipart/form-data");
     if is_form || value.contains("json") || value.starts_with("application/x-www-form-urlencoded") {
         return Ok(());
     }
-    let wanted = if forms_too { "multipart/form-data or application/json" } else { "application/json" };
-    Err(Error::new(ErrorKind::UnsupportedMediaType, format!("the content type is {value:?}, it must be {wanted}")))
+    let expected = if accepts_forms { "multipart/form-data or application/json" } else { "application/json" };
+    let message = format!("the content type is {value:?}; expected {expected}");
+    Err(Error::new(ErrorKind::UnsupportedMediaType, message))
 }
 
-/// An error as a reply, in the form of the route's style.
-fn refuse(style: ApiStyle, error: &Error) -> Response<Bytes> {
+fn method_not_allowed(method: &Method, allowed: &[&str]) -> Error {
+    let message = format!("method {method} is not allowed; allowed: {}", allowed.join(", "));
+    Error::new(ErrorKind::MethodNotAllowed, message)
+}
+
+fn not_found(path: &str) -> Error {
+    let message = format!("no route has the path {:?}; see /openapi.json", truncate_for_display(path));
+    Error::new(ErrorKind::NotFound, message)
+}
+
+/// Errors that only an operator can fix are logged with their message.
+fn log_internal(error: &Error) {
     if !error.kind.is_retryable() && error.kind.status() >= 500 {
         tracing::error!(code = error.kind.code(), "{error}");
-    }
-    let body = match style {
-        ApiStyle::OpenAi | ApiStyle::Audio => serde_json::to_vec(&OpenAiError::from(error)),
-        ApiStyle::Tei => serde_json::to_vec(&TeiError::from(error)),
-    };
-    let mut response = respond(style.status(error.kind).as_u16(), body.unwrap_or_default().into());
-    // For a direct invocation, whose errors are finer than the words of TEI's bodies.
-    response.extensions_mut().insert(error.clone());
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    if error.kind == ErrorKind::InvalidApiKey {
-        response.headers_mut().insert(http::header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    }
-    if error.kind == ErrorKind::Overloaded {
-        response.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from_static("1"));
-    }
-    response
-}
-
-fn respond(status: u16, body: Bytes) -> Response<Bytes> {
-    let mut response = Response::new(body);
-    *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
-    response
-}
-
-fn allow_origin(headers: &mut HeaderMap, origin: &str) {
-    let values = [
-        ("access-control-allow-origin", origin),
-        ("access-control-allow-methods", "GET, POST, OPTIONS"),
-        ("access-control-allow-headers", "authorization, content-type"),
-    ];
-    for (name, value) in values {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            headers.insert(HeaderName::from_static(name), value);
-        }
     }
 }

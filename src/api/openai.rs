@@ -138,8 +138,7 @@ pub fn models(context: &RequestContext) -> Result<ApiResponse> {
 
 /// Answers `GET /v1/models/{model}`.
 pub fn model(context: &RequestContext) -> Result<ApiResponse> {
-    let name =
-        context.path_param.as_deref().ok_or_else(|| Error::new(ErrorKind::ModelNotFound, "no model is named"))?;
+    let name = context.path_param.ok_or_else(|| Error::new(ErrorKind::ModelNotFound, "no model is named"))?;
     ApiResponse::json(&model_of(context.engine.registry.resolve(name)?, context))
 }
 

@@ -14,7 +14,7 @@ pub fn document(routes: &[Route]) -> Value {
     let mut paths = Map::new();
     for route in routes {
         let path = paths.entry(route.path).or_insert_with(|| json!({}));
-        path[route.method.name().to_lowercase()] = operation(route, &mut generator);
+        path[route.method.as_str().to_lowercase()] = operation(route, &mut generator);
     }
     let schemas = generator.take_definitions(true);
     json!({
@@ -36,7 +36,7 @@ pub fn document(routes: &[Route]) -> Value {
 fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
     let name = route.path.trim_start_matches('/').replace(['/', '{', '}', '.'], "_");
     let mut operation = json!({
-        "operationId": format!("{}_{name}", route.method.name().to_lowercase()),
+        "operationId": format!("{}_{name}", route.method.as_str().to_lowercase()),
         "summary": route.summary,
         "tags": [match route.style { ApiStyle::OpenAi | ApiStyle::Audio => "OpenAI", ApiStyle::Tei => "text-embeddings-inference" }],
         "responses": responses(route, generator),

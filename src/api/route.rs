@@ -1,22 +1,22 @@
-//! One route of the table, and the conventions that it follows.
+//! One row of the route table, and the API style that it follows.
 
 use super::context::{ApiResponse, RequestContext};
-use schemars::{Schema, SchemaGenerator};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use tealight_core::{ErrorKind, Result};
 
-/// Whose conventions a route follows for errors and limits.
+/// The API that a route is compatible with. It decides the shape and the status of errors, and the size limit of bodies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ApiStyle {
-    /// OpenAI's, and our own routes.
+    /// OpenAI, and routes of our own.
     OpenAi,
-    /// OpenAI's for recordings, which are larger.
+    /// OpenAI's audio routes, whose bodies may be larger, or forms.
     Audio,
-    /// text-embeddings-inference's.
+    /// text-embeddings-inference.
     Tei,
 }
 
 impl ApiStyle {
-    /// The status of an error.
+    /// The HTTP status of an error.
     pub fn status(self, kind: ErrorKind) -> http::StatusCode {
         let status = match self {
             ApiStyle::OpenAi | ApiStyle::Audio => kind.status(),
@@ -25,7 +25,8 @@ impl ApiStyle {
         http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// The largest body, in bytes: TEI's default, what OpenAI takes of a recording, or what Lambda takes in one invocation.
+    /// The largest body, in bytes: the default of text-embeddings-inference, Lambda's limit for the payload of an invocation, or
+    /// OpenAI's limit for recordings.
     pub fn payload_limit(self) -> usize {
         match self {
             ApiStyle::Tei => 2_000_000,
@@ -35,52 +36,92 @@ impl ApiStyle {
     }
 }
 
-/// Who may use a route where a key is configured.
+/// The authorization that a route requires if an API key is configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Everyone.
+    /// None: health checks, metrics and descriptions.
     Public,
-    /// Who has the key.
+    /// The API key.
     ApiKey,
 }
 
+/// Generates the JSON schema of a type.
 pub(super) type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
+
+type Handler = fn(&RequestContext) -> Result<ApiResponse>;
 
 /// A route.
 #[derive(Debug, Clone, Copy)]
 pub struct Route {
-    /// Its method.
+    /// The one method that the handler answers.
     pub method: Method,
-    /// Its path; `{model}` at the end stands for the rest.
+    /// A final `{model}` stands for the rest of the path.
     pub path: &'static str,
-    /// Whose conventions it follows.
+    /// The API that it is compatible with.
     pub style: ApiStyle,
-    /// Who may use it.
+    /// The authorization that it requires.
     pub access: Access,
-    /// Whether its work may take minutes.
+    /// Whether a request may take minutes. The server runs such requests apart from short ones.
     pub is_long_running: bool,
-    /// What it does, in a line.
+    /// One line for the OpenAPI description.
     pub summary: &'static str,
-    /// The schema of its body, if it takes one.
+    /// The schema of the request body; none if there is no body.
     pub request: Option<SchemaOf>,
-    /// The schema of its reply, if that is JSON.
+    /// The schema of the response body; none if it is not JSON.
     pub response: Option<SchemaOf>,
-    /// Answers it.
-    pub handler: fn(&RequestContext) -> Result<ApiResponse>,
+    /// Produces the response.
+    pub handler: Handler,
 }
 
-/// The methods in use; [`http::Method`] cannot stand in a constant table.
+impl Route {
+    /// A route that answers GET.
+    pub(super) const fn get(path: &'static str, style: ApiStyle, summary: &'static str, handler: Handler) -> Self {
+        let (method, access, is_long_running) = (Method::Get, Access::ApiKey, false);
+        Self { method, path, style, access, is_long_running, summary, request: None, response: None, handler }
+    }
+
+    /// A route that answers POST.
+    pub(super) const fn post(path: &'static str, style: ApiStyle, summary: &'static str, handler: Handler) -> Self {
+        Self { method: Method::Post, ..Self::get(path, style, summary, handler) }
+    }
+
+    /// Sets the type of the request body.
+    pub(super) const fn accepts<T: JsonSchema>(self) -> Self {
+        Self { request: Some(schema::<T>), ..self }
+    }
+
+    /// Sets the type of the response body.
+    pub(super) const fn returns<T: JsonSchema>(self) -> Self {
+        Self { response: Some(schema::<T>), ..self }
+    }
+
+    /// Requires no API key.
+    pub(super) const fn public(self) -> Self {
+        Self { access: Access::Public, ..self }
+    }
+
+    /// May take minutes.
+    pub(super) const fn long_running(self) -> Self {
+        Self { is_long_running: true, ..self }
+    }
+}
+
+fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<T>()
+}
+
+/// The methods of the routes. [`http::Method`] has a destructor, which a constant table cannot have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// GET.
+    /// Reads; HEAD requests are answered in the same way.
     Get,
-    /// POST.
+    /// Sends a body.
     Post,
 }
 
 impl Method {
-    /// As on the wire.
-    pub fn name(self) -> &'static str {
+    /// The name in an HTTP request.
+    pub fn as_str(self) -> &'static str {
         match self {
             Method::Get => "GET",
             Method::Post => "POST",

@@ -1,166 +1,138 @@
-//! The table of routes: everything that the function answers, in Lambda and locally.
+//! The route table, and looking up a request in it. Only this module knows all handlers.
 
 use super::context::{ApiResponse, RequestContext};
-use super::route::{Access, ApiStyle, Method, Route, SchemaOf};
+use super::route::{ApiStyle, Method, Route};
 use super::{audio, documents, openai, openapi, prometheus, search, status, tei, text, ui};
-use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde_json::Value;
-use std::time::Instant;
-use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
-
-fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
-    generator.subschema_for::<T>()
-}
-
-const fn get(
-    path: &'static str,
-    style: ApiStyle,
-    access: Access,
-    summary: &'static str,
-    response: Option<SchemaOf>,
-    handler: fn(&RequestContext) -> Result<ApiResponse>,
-) -> Route {
-    Route {
-        method: Method::Get,
-        path,
-        style,
-        access,
-        is_long_running: false,
-        summary,
-        request: None,
-        response,
-        handler,
-    }
-}
-
-const fn post(
-    path: &'static str,
-    style: ApiStyle,
-    summary: &'static str,
-    request: SchemaOf,
-    response: SchemaOf,
-    handler: fn(&RequestContext) -> Result<ApiResponse>,
-) -> Route {
-    let (request, response) = (Some(request), Some(response));
-    let (access, is_long_running) = (Access::ApiKey, false);
-    Route { method: Method::Post, path, style, access, is_long_running, summary, request, response, handler }
-}
-
-const fn long(route: Route) -> Route {
-    Route { is_long_running: true, ..route }
-}
-
-use Access::{ApiKey, Public};
+use crate::pipeline::format::{Encoded, transcript};
 use ApiStyle::{Audio, OpenAi, Tei};
+use serde_json::Value;
+use tealight_core::Result;
 
-const EMBEDDINGS: &str = "Vectors of texts, as OpenAI gives them";
-const EMBED: &str = "Vectors of texts";
-const HEALTH: &str = "Whether the process answers";
+const CREATE_EMBEDDINGS: &str = "Create embeddings";
+const HEALTH: &str = "Health check: 200 if the process responds";
 
-/// Every route.
+/// Every route of the function and the server.
 #[rustfmt::skip]
 pub const ROUTES: &[Route] = &[
-    post("/v1/embeddings", OpenAi, EMBEDDINGS, schema::<openai::EmbeddingsRequest>, schema::<openai::EmbeddingsResponse>, openai::embeddings),
-    post("/embeddings",    OpenAi, EMBEDDINGS, schema::<openai::EmbeddingsRequest>, schema::<openai::EmbeddingsResponse>, openai::embeddings),
-    long(post("/v1/audio/transcriptions", Audio, "What is said in a recording",       schema::<audio::AudioRequest>, schema::<crate::pipeline::format::transcript::Verbose>, audio::transcriptions)),
-    long(post("/v1/audio/translations",   Audio, "The same in English", schema::<audio::AudioRequest>, schema::<crate::pipeline::format::transcript::Verbose>, audio::translations)),
-    long(post("/v1/audio/embeddings",     Audio, "What is said in a recording, in segments with vectors", schema::<audio::AudioRequest>, schema::<audio::AudioEmbeddingsResponse>, audio::embeddings)),
-    long(post("/v1/chat/completions", OpenAi, "What is answered in a conversation", schema::<text::chat::ChatRequest>, schema::<text::chat::ChatResponse>, text::chat::chat)),
-    long(post("/v1/completions",      OpenAi, "What comes after a text", schema::<text::completions::CompletionRequest>, schema::<text::completions::CompletionResponse>, text::completions::completions)),
-    post("/search",      OpenAi, "Documents of the index that fit a text or a vector", schema::<search::SearchRequest>, schema::<search::SearchResponse>, search::search),
-    post("/documents",   OpenAi, "Documents as points of an index: bodies of its requests", schema::<documents::DocumentsRequest>, schema::<Value>, documents::documents),
-    get("/v1/models",         OpenAi, ApiKey, "The models that requests can name", Some(schema::<openai::ModelList>), openai::models),
-    get("/v1/models/{model}", OpenAi, ApiKey, "One model",                         Some(schema::<openai::Model>),     openai::model),
-    post("/embed",       Tei, EMBED, schema::<tei::EmbedRequest>, schema::<Vec<crate::pipeline::format::Encoded>>, tei::embed),
-    post("/",            Tei, EMBED, schema::<tei::EmbedRequest>, schema::<Vec<crate::pipeline::format::Encoded>>, tei::embed),
-    post("/invocations", Tei, EMBED, schema::<tei::EmbedRequest>, schema::<Vec<crate::pipeline::format::Encoded>>, tei::embed),
-    post("/embed_all",   Tei, "A row for each token of texts, not pooled", schema::<tei::EmbedAllRequest>, schema::<Vec<Vec<Vec<f32>>>>, tei::embed_all),
-    post("/similarity",  Tei, "Cosines of one text with others", schema::<tei::SimilarityRequest>, schema::<Vec<f32>>, tei::similarity),
-    post("/tokenize",    Tei, "Tokens of texts",     schema::<tei::TokenizeRequest>, schema::<Vec<Vec<tei::SimpleToken>>>, tei::tokenize),
-    post("/decode",      Tei, "Texts of token ids",  schema::<tei::DecodeRequest>,   schema::<Vec<String>>, tei::decode),
-    get("/info",         Tei, ApiKey, "The model and the limits", Some(schema::<tei::Info>), tei::info),
-    get("/health",       Tei, Public, HEALTH, None, tei::health),
-    get("/ping",         Tei, Public, HEALTH, None, tei::health),
-    get("/",             Tei, Public, "The page to try all of it, for browsers; for others as /health", None, ui::render),
-    get("/status",    OpenAi, ApiKey, "The models that are here, and what this process has done", Some(schema::<status::Status>), status::render),
-    get("/metrics",      Tei, Public, "Counters for Prometheus", None, prometheus::render),
-    get("/openapi.json", OpenAi, Public, "This description", None, describe),
+    Route::post("/v1/embeddings", OpenAi, CREATE_EMBEDDINGS, openai::embeddings).accepts::<openai::EmbeddingsRequest>().returns::<openai::EmbeddingsResponse>(),
+    Route::post("/embeddings",    OpenAi, CREATE_EMBEDDINGS, openai::embeddings).accepts::<openai::EmbeddingsRequest>().returns::<openai::EmbeddingsResponse>(),
+    Route::post("/v1/audio/transcriptions", Audio, "Transcribe audio", audio::transcriptions).accepts::<audio::AudioRequest>().returns::<transcript::Verbose>().long_running(),
+    Route::post("/v1/audio/translations", Audio, "Translate audio to English", audio::translations).accepts::<audio::AudioRequest>().returns::<transcript::Verbose>().long_running(),
+    Route::post("/v1/audio/embeddings", Audio, "Transcribe audio and create an embedding of each segment", audio::embeddings).accepts::<audio::AudioRequest>().returns::<audio::AudioEmbeddingsResponse>().long_running(),
+    Route::post("/v1/chat/completions", OpenAi, "Create a chat completion", text::chat::chat).accepts::<text::chat::ChatRequest>().returns::<text::chat::ChatResponse>().long_running(),
+    Route::post("/v1/completions", OpenAi, "Create a completion", text::completions::completions).accepts::<text::completions::CompletionRequest>().returns::<text::completions::CompletionResponse>().long_running(),
+    Route::post("/search", OpenAi, "Search the configured index", search::search).accepts::<search::SearchRequest>().returns::<search::SearchResponse>(),
+    Route::post("/documents", OpenAi, "Embed documents and return request bodies for a vector database", documents::documents).accepts::<documents::DocumentsRequest>().returns::<Value>(),
+    Route::get("/v1/models", OpenAi, "List models", openai::models).returns::<openai::ModelList>(),
+    Route::get("/v1/models/{model}", OpenAi, "Describe a model", openai::model).returns::<openai::Model>(),
+    Route::post("/embed",       Tei, CREATE_EMBEDDINGS, tei::embed).accepts::<tei::EmbedRequest>().returns::<Vec<Encoded>>(),
+    Route::post("/",            Tei, CREATE_EMBEDDINGS, tei::embed).accepts::<tei::EmbedRequest>().returns::<Vec<Encoded>>(),
+    Route::post("/invocations", Tei, CREATE_EMBEDDINGS, tei::embed).accepts::<tei::EmbedRequest>().returns::<Vec<Encoded>>(),
+    Route::post("/embed_all", Tei, "Create an embedding of every token, without pooling", tei::embed_all).accepts::<tei::EmbedAllRequest>().returns::<Vec<Vec<Vec<f32>>>>(),
+    Route::post("/similarity", Tei, "Compute the cosine similarity of one text with others", tei::similarity).accepts::<tei::SimilarityRequest>().returns::<Vec<f32>>(),
+    Route::post("/tokenize", Tei, "Tokenize texts", tei::tokenize).accepts::<tei::TokenizeRequest>().returns::<Vec<Vec<tei::SimpleToken>>>(),
+    Route::post("/decode", Tei, "Convert token ids to text", tei::decode).accepts::<tei::DecodeRequest>().returns::<Vec<String>>(),
+    Route::get("/info", Tei, "Describe the default model and the limits", tei::info).returns::<tei::Info>(),
+    Route::get("/health", Tei, HEALTH, tei::health).public(),
+    Route::get("/ping", Tei, HEALTH, tei::health).public(),
+    Route::get("/", Tei, "Demo page for browsers; for other clients the same as /health", ui::render).public(),
+    Route::get("/status", OpenAi, "Installed models, limits and counters of this process", status::render).returns::<status::Status>(),
+    Route::get("/metrics", Tei, "Metrics for Prometheus", prometheus::render).public(),
+    Route::get("/openapi.json", OpenAi, "This description", openapi).public(),
 ];
 
-fn describe(_: &RequestContext) -> Result<ApiResponse> {
+/// Answers `GET /openapi.json`. It stands here because the description is made from the table.
+fn openapi(_: &RequestContext) -> Result<ApiResponse> {
     ApiResponse::json(&openapi::document(ROUTES))
 }
 
-/// What a path and a method lead to.
-#[derive(Debug)]
+/// The route of a request, looked up once and passed on.
+#[derive(Debug, Clone)]
 pub enum RouteMatch {
-    /// A route, with what stands in place of `{model}`.
-    Route(&'static Route, Option<String>),
-    /// The path has these methods, and not the one that was asked for.
-    MethodNotAllowed(ApiStyle, Vec<&'static str>),
+    /// A route fits.
+    Found {
+        /// Its row of the table.
+        route: &'static Route,
+        /// The part of the path that `{model}` stands for, percent-decoded.
+        path_param: Option<String>,
+    },
+    /// The path exists, but not with this method.
+    MethodNotAllowed {
+        /// The shape of the error.
+        style: ApiStyle,
+        /// The methods of the path, for the `Allow` header.
+        allowed: Vec<&'static str>,
+    },
+    /// No route has this path.
+    NotFound,
 }
 
-/// What was asked, and when: for what is said of a request that never came to its route.
-#[derive(Debug, Clone, Copy)]
-pub struct RequestInfo {
-    /// The path of the route, or another word where there is none.
-    pub route: &'static str,
-    /// Whose conventions the reply follows.
-    pub style: ApiStyle,
-    /// When it came.
-    pub at: Instant,
-}
-
-impl RequestInfo {
-    /// A request, by its path.
-    pub fn of<B>(request: &http::Request<B>) -> Self {
-        let (route, style) = match find(request.method(), request.uri().path()) {
-            Ok(RouteMatch::Route(route, _)) => (route.path, route.style),
-            Ok(RouteMatch::MethodNotAllowed(style, _)) => (NO_ROUTE, style),
-            Err(_) => (NO_ROUTE, ApiStyle::OpenAi),
-        };
-        Self { route, style, at: Instant::now() }
-    }
-
-    /// What cannot be read far enough to have a route.
-    pub fn unknown() -> Self {
-        Self { route: NO_ROUTE, style: ApiStyle::OpenAi, at: Instant::now() }
-    }
-}
-
-/// The route of requests that have none.
-const NO_ROUTE: &str = "unknown";
-
-/// Finds the route of a request.
-///
-/// # Errors
-/// [`ErrorKind::NotFound`].
-pub fn find(method: &http::Method, path: &str) -> Result<RouteMatch> {
-    // A trailing slash is a common slip of clients that join paths.
-    let path = if path.len() > 1 { path.trim_end_matches('/') } else { path };
-    let path = if path.is_empty() { "/" } else { path };
-    let here: Vec<_> = ROUTES.iter().filter_map(|r| Some((r, matches(r.path, path)?))).collect();
-    // HEAD is GET without the body, which who sends the reply leaves away.
-    let wanted = if method == http::Method::HEAD { "GET" } else { method.as_str() };
-    if let Some((route, tail)) = here.iter().find(|(r, _)| r.method.name() == wanted) {
-        return Ok(RouteMatch::Route(route, tail.clone()));
-    }
-    match here.first() {
-        Some((route, _)) => {
-            Ok(RouteMatch::MethodNotAllowed(route.style, here.iter().map(|(r, _)| r.method.name()).collect()))
+impl RouteMatch {
+    /// The route, if one fits.
+    pub fn route(&self) -> Option<&'static Route> {
+        match self {
+            RouteMatch::Found { route, .. } => Some(route),
+            _ => None,
         }
-        None => {
-            let path = truncate_for_display(path);
-            Err(Error::new(
-                ErrorKind::NotFound,
-                format!("there is nothing at {path:?}; /openapi.json lists the routes"),
-            ))
+    }
+
+    /// The API whose error shape the response has.
+    pub fn style(&self) -> ApiStyle {
+        match self {
+            RouteMatch::Found { route, .. } => route.style,
+            RouteMatch::MethodNotAllowed { style, .. } => *style,
+            RouteMatch::NotFound => ApiStyle::OpenAi,
         }
     }
 }
 
-/// Whether a route's path fits, and what stands in place of its `{model}`.
-fn matches(pattern: &str, path: &str) -> Option<Option<String>> {
+/// Looks up the route of a request. `path` has no query string.
+pub fn find(method: &http::Method, path: &str) -> RouteMatch {
+    PathRoutes::find(path).select(method)
+}
+
+/// The routes of one path, which differ by method.
+#[derive(Debug)]
+pub struct PathRoutes(Vec<(&'static Route, Option<String>)>);
+
+impl PathRoutes {
+    /// Looks up the routes of a path.
+    pub fn find(path: &str) -> Self {
+        // Clients that join paths often append a slash.
+        let path = if path.len() > 1 { path.trim_end_matches('/') } else { path };
+        let path = if path.is_empty() { "/" } else { path };
+        Self(ROUTES.iter().filter_map(|route| Some((route, match_path(route.path, path)?))).collect())
+    }
+
+    /// Whether no route has this path.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether the path has a route of this method.
+    pub fn has(&self, method: Method) -> bool {
+        self.0.iter().any(|(route, _)| route.method == method)
+    }
+
+    /// Selects the route of a method.
+    pub fn select(&self, method: &http::Method) -> RouteMatch {
+        // HEAD is GET without the body, which the transport leaves out.
+        let name = if method == http::Method::HEAD { "GET" } else { method.as_str() };
+        if let Some((route, path_param)) = self.0.iter().find(|(route, _)| route.method.as_str() == name) {
+            return RouteMatch::Found { route, path_param: path_param.clone() };
+        }
+        match self.0.first() {
+            Some((route, _)) => RouteMatch::MethodNotAllowed {
+                style: route.style,
+                allowed: self.0.iter().map(|(route, _)| route.method.as_str()).collect(),
+            },
+            None => RouteMatch::NotFound,
+        }
+    }
+}
+
+/// Compares a path with a route's path. Returns the part that `{model}` stands for, if the route has it.
+fn match_path(pattern: &str, path: &str) -> Option<Option<String>> {
     match pattern.strip_suffix("{model}") {
         None => (pattern == path).then_some(None),
         Some(prefix) => {
@@ -174,26 +146,25 @@ fn matches(pattern: &str, path: &str) -> Option<Option<String>> {
 mod tests {
     use super::*;
 
-    fn tail(path: &str) -> Option<String> {
+    fn path_param(path: &str) -> Option<String> {
         match find(&http::Method::GET, path) {
-            Ok(RouteMatch::Route(_, tail)) => tail,
+            RouteMatch::Found { path_param, .. } => path_param,
             other => panic!("{path}: {other:?}"),
         }
     }
 
     #[test]
-    fn a_model_in_the_path_may_have_a_slash() {
-        assert_eq!(tail("/v1/models/a%2Fb").as_deref(), Some("a/b"));
-        assert_eq!(tail("/v1/models/a/b").as_deref(), Some("a/b"));
-        assert_eq!(tail("/v1/models/"), None);
-        assert_eq!(tail("/v1/models"), None);
+    fn model_in_path_may_contain_slash() {
+        assert_eq!(path_param("/v1/models/a%2Fb").as_deref(), Some("a/b"));
+        assert_eq!(path_param("/v1/models/a/b").as_deref(), Some("a/b"));
+        assert_eq!(path_param("/v1/models/"), None);
+        assert_eq!(path_param("/v1/models"), None);
     }
 
     #[test]
-    fn other_methods_and_paths_are_told_apart() {
-        assert!(
-            matches!(find(&http::Method::GET, "/embed"), Ok(RouteMatch::MethodNotAllowed(ApiStyle::Tei, m)) if m == ["POST"])
-        );
-        assert_eq!(find(&http::Method::GET, "/nothing").unwrap_err().kind, ErrorKind::NotFound);
+    fn wrong_method_differs_from_unknown_path() {
+        let found = find(&http::Method::GET, "/embed");
+        assert!(matches!(found, RouteMatch::MethodNotAllowed { style: ApiStyle::Tei, allowed } if allowed == ["POST"]));
+        assert!(matches!(find(&http::Method::GET, "/nothing"), RouteMatch::NotFound));
     }
 }

@@ -1,7 +1,9 @@
-//! Events that bring work, and what is answered: which messages failed, or what became of everything.
+//! Events with documents, and the responses: which messages failed, or what happened to each item.
 
-use super::records::{Message, Records, Task};
-use super::{distributed_map, records};
+use super::event::EventSource;
+use super::item::IngestItem;
+use super::records::{Message, Records};
+use super::{distributed_map, records, s3_event};
 use crate::engine::Engine;
 use crate::pipeline::ingest::{Extent, Failure, Ingest, MOST_KEPT, Notice, Report, Run, Stop};
 use crate::pipeline::input::{Document, Entry};
@@ -12,85 +14,74 @@ use serde_json::value::{RawValue, to_raw_value};
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::time::Instant;
-use tealight_core::Deadline;
-use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
+use tealight_core::{Deadline, Error, Result, truncate_for_display};
 
-/// What brings work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bringer {
-    /// `Records` of SQS, S3 or SNS.
-    Records,
-    /// EventBridge.
-    Bridge,
-    /// A distributed map of Step Functions.
-    Map,
-}
-
-/// Works on what one event brings.
+/// Processes the documents and objects of one event.
 #[derive(Debug)]
-pub struct Worker<'a> {
+pub struct BatchProcessor<'a> {
     ingest: Ingest<'a>,
     target: &'a Target,
     deadline: Deadline,
-    begun: Instant,
+    start: Instant,
 }
 
-/// A document with the place that its failures are told by.
-struct Placed {
-    at: usize,
+/// A document, with the index of the item or message that it came in, by which its failure is reported.
+struct Indexed {
+    index: usize,
     document: Result<Document>,
 }
 
-impl Placed {
-    fn bytes(&self) -> usize {
+impl Indexed {
+    fn text_bytes(&self) -> usize {
         self.document.as_ref().map_or(0, |document| document.text.len())
     }
 }
 
 /// Documents that are written under one name.
-struct Lot {
+struct Batch {
     name: String,
     extent: Extent,
-    documents: Vec<Placed>,
+    documents: Vec<Indexed>,
 }
 
-/// Tasks with their places as documents and objects.
-fn parted(tasks: impl Iterator<Item = (usize, Task)>) -> (Vec<Placed>, Vec<(usize, Notice)>) {
+/// Separates items, with their indices, into documents and objects.
+fn split_items(items: impl Iterator<Item = (usize, IngestItem)>) -> (Vec<Indexed>, Vec<(usize, Notice)>) {
     let (mut documents, mut objects) = (vec![], vec![]);
-    for (at, task) in tasks {
-        match task {
-            Task::Document(document) => documents.push(Placed { at, document }),
-            Task::Object(notice) => objects.push((at, notice)),
+    for (index, item) in items {
+        match item {
+            IngestItem::Document(document) => documents.push(Indexed { index, document }),
+            IngestItem::Object(notice) => objects.push((index, notice)),
         }
     }
     (documents, objects)
 }
 
-/// What becomes of the parts of an event.
+/// What happened to the items of an event.
 #[derive(Default)]
-struct Outcome {
-    reply: Reply,
-    /// Places at which something failed for good, or cannot be told.
+struct BatchOutcome {
+    response: IngestResponse,
+    /// Indices of items that failed permanently.
     failed: HashSet<usize>,
-    /// What may succeed another time, and where it is.
-    later: Vec<(usize, Error)>,
+    /// Errors that may not occur again, with the index of the item.
+    retryable: Vec<(usize, Error)>,
 }
 
+/// The response to events other than those of SQS.
 #[derive(Default, Serialize)]
-struct Reply {
+struct IngestResponse {
     documents: usize,
     points: usize,
-    /// How many there are, all of them.
+    /// All failures, of which `failed` lists the first.
     failures: usize,
-    failed: Vec<Failed>,
+    failed: Vec<FailedItem>,
 }
 
 #[derive(Serialize)]
-struct Failed {
+struct FailedItem {
     index: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     object: Option<String>,
-    /// The line or row of the object.
+    /// The line or row of the object, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     number: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,194 +90,203 @@ struct Failed {
     message: String,
 }
 
+/// The response to SQS: <https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html>.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct QueueReply {
-    batch_item_failures: Vec<ItemFailure>,
+struct SqsBatchResponse {
+    batch_item_failures: Vec<BatchItemFailure>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct ItemFailure {
+struct BatchItemFailure {
     item_identifier: String,
 }
 
-impl<'a> Worker<'a> {
-    /// Of an engine and where points go.
+impl<'a> BatchProcessor<'a> {
+    /// A processor that writes to this sink.
     pub fn new(engine: &'a Engine, target: &'a Target, deadline: Deadline) -> Self {
         log::take_loading();
-        Self { ingest: Ingest::configured(engine), target, deadline, begun: Instant::now() }
+        Self { ingest: Ingest::configured(engine), target, deadline, start: Instant::now() }
     }
 
-    /// Does what an event asks for, and gives the reply.
+    /// Processes an event and returns the response.
     ///
     /// # Errors
-    /// [`ErrorKind::UnsupportedEvent`]; and what may succeed another time, where the sender would not hear of it otherwise.
-    pub fn work(&self, bringer: Bringer, payload: &str) -> Result<Box<RawValue>> {
+    /// [`tealight_core::ErrorKind::UnsupportedEvent`]; errors that may not occur again, if the service would not retry otherwise.
+    pub fn process(&self, source: EventSource, payload: &str) -> Result<Box<RawValue>> {
         let name = format!("{:x}", Sha256::digest(payload));
-        match bringer {
-            Bringer::Records => match records::parse(payload)? {
-                Records::Queue { messages, is_fifo } => json(&self.queue(messages, is_fifo, &name)),
-                Records::Events(tasks) => self.whole(tasks.into_iter().map(Some).collect(), &name),
+        match source {
+            EventSource::Records => match records::parse(payload)? {
+                Records::Sqs { messages, is_fifo } => to_json(&self.process_sqs(messages, is_fifo, &name)),
+                Records::Other(items) => self.process_all_or_nothing(items.into_iter().map(Some).collect(), &name),
             },
-            Bringer::Bridge => self.whole(records::bridged(payload)?.into_iter().map(Some).collect(), &name),
-            Bringer::Map => self.whole(distributed_map::parse(payload)?, &name),
+            EventSource::EventBridge => {
+                let items = s3_event::parse_eventbridge(payload)?;
+                self.process_all_or_nothing(items.into_iter().map(Some).collect(), &name)
+            }
+            EventSource::DistributedMap => self.process_all_or_nothing(distributed_map::parse(payload)?, &name),
         }
     }
 
-    /// An event that is done as a whole or fails as a whole; what can never succeed is told in the reply.
-    fn whole(&self, tasks: Vec<Option<Task>>, name: &str) -> Result<Box<RawValue>> {
-        let placed = tasks.into_iter().enumerate().filter_map(|(at, task)| Some((at, task?)));
-        let (documents, objects) = parted(placed);
-        let outcome = self.all(vec![Lot { name: name.into(), extent: Extent::Whole, documents }], objects);
-        let Some((_, first)) = outcome.later.first() else { return json(&outcome.reply) };
-        Err(match outcome.later.len() {
+    /// An event that succeeds or fails as a whole. Permanent failures are listed in the response and fail nothing else.
+    fn process_all_or_nothing(&self, items: Vec<Option<IngestItem>>, name: &str) -> Result<Box<RawValue>> {
+        let indexed = items.into_iter().enumerate().filter_map(|(index, item)| Some((index, item?)));
+        let (documents, objects) = split_items(indexed);
+        let batch = Batch { name: name.into(), extent: Extent::Whole, documents };
+        let outcome = self.process_batches(vec![batch], objects);
+        let Some((_, first)) = outcome.retryable.first() else { return to_json(&outcome.response) };
+        Err(match outcome.retryable.len() {
             1 => first.clone(),
-            several => first.clone().with_context(format_args!("{several} failures, of which the first")),
+            count => first.clone().with_context(format_args!("{count} failures; the first")),
         })
     }
 
-    /// Messages of a queue.
-    fn queue(&self, messages: Vec<Message>, is_fifo: bool, name: &str) -> QueueReply {
+    fn process_sqs(&self, messages: Vec<Message>, is_fifo: bool, name: &str) -> SqsBatchResponse {
         let ids: Vec<_> = messages.iter().map(|message| message.id.clone()).collect();
-        let failed = match is_fifo {
-            true => self.in_order(messages),
-            false => self.together(messages, name),
-        };
-        let failures = ids.into_iter().enumerate().filter(|(at, _)| failed.contains(at));
-        QueueReply { batch_item_failures: failures.map(|(_, id)| ItemFailure { item_identifier: id }).collect() }
+        let failed = if is_fifo { self.process_fifo(messages) } else { self.process_standard(messages, name) };
+        let failures = ids.into_iter().enumerate().filter(|(index, _)| failed.contains(index));
+        let failures = failures.map(|(_, id)| BatchItemFailure { item_identifier: id });
+        SqsBatchResponse { batch_item_failures: failures.collect() }
     }
 
-    /// Messages one after the other. Once one of a group has failed, the others of it must wait for it.
-    fn in_order(&self, messages: Vec<Message>) -> HashSet<usize> {
-        let (mut failed, mut groups) = (HashSet::new(), HashSet::new());
-        for (at, message) in messages.into_iter().enumerate() {
+    /// Messages of a FIFO queue, in order. After one message of a group has failed, the later ones of the group fail, too, so that
+    /// they are delivered after it. Returns the indices of failed messages.
+    fn process_fifo(&self, messages: Vec<Message>) -> HashSet<usize> {
+        let (mut failed, mut failed_groups) = (HashSet::new(), HashSet::new());
+        for (index, message) in messages.into_iter().enumerate() {
             let group = message.group.clone();
-            if groups.contains(&group) || !self.alone(message) {
-                failed.insert(at);
-                groups.insert(group);
+            if failed_groups.contains(&group) || !self.process_message(message) {
+                failed.insert(index);
+                failed_groups.insert(group);
             }
         }
         failed
     }
 
-    /// One message; whether all of it is done.
-    fn alone(&self, message: Message) -> bool {
-        match message.tasks {
-            Ok(tasks) => {
-                let (documents, objects) = parted(tasks.into_iter().map(|task| (0, task)));
-                let outcome = self.all(vec![Lot { name: message.id, extent: Extent::Whole, documents }], objects);
-                outcome.failed.is_empty() && outcome.later.is_empty()
-            }
+    /// Processes one message by itself. Returns whether all of it succeeded.
+    fn process_message(&self, message: Message) -> bool {
+        let items = match message.items {
+            Ok(items) => items,
             Err(error) => {
-                refused(&error);
-                false
+                log_failure(&error);
+                return false;
             }
-        }
+        };
+        let (documents, objects) = split_items(items.into_iter().map(|item| (0, item)));
+        let batch = Batch { name: message.id, extent: Extent::Whole, documents };
+        let outcome = self.process_batches(vec![batch], objects);
+        outcome.failed.is_empty() && outcome.retryable.is_empty()
     }
 
-    /// Messages in any order.
-    fn together(&self, messages: Vec<Message>, name: &str) -> HashSet<usize> {
-        let (mut lots, mut objects, mut failed) = (vec![], vec![], HashSet::new());
-        for (at, message) in messages.into_iter().enumerate() {
-            match message.tasks {
-                Ok(tasks) => {
-                    let (documents, found) = parted(tasks.into_iter().map(|task| (at, task)));
-                    lots.push(Lot { name: message.id, extent: Extent::Whole, documents });
+    /// Messages of a standard queue, in any order. Returns the indices of failed messages.
+    fn process_standard(&self, messages: Vec<Message>, name: &str) -> HashSet<usize> {
+        let (mut batches, mut objects, mut failed) = (vec![], vec![], HashSet::new());
+        for (index, message) in messages.into_iter().enumerate() {
+            match message.items {
+                Ok(items) => {
+                    let (documents, found) = split_items(items.into_iter().map(|item| (index, item)));
+                    batches.push(Batch { name: message.id, extent: Extent::Whole, documents });
                     objects.extend(found);
                 }
                 Err(error) => {
-                    refused(&error);
-                    failed.insert(at);
+                    log_failure(&error);
+                    failed.insert(index);
                 }
             }
         }
-        // An object that is written is named by its message, so that the same message brings the same object.
+        // A sink that writes objects names them by message, so that a redelivered message overwrites its object. Other sinks get
+        // the documents of all messages together.
         if !self.target.is_by_source() {
-            let mut documents: Vec<_> = lots.into_iter().flat_map(|lot| lot.documents).collect();
-            documents.sort_by_key(Placed::bytes);
-            lots = vec![Lot { name: name.into(), extent: Extent::Part, documents }];
+            let mut documents: Vec<_> = batches.into_iter().flat_map(|batch| batch.documents).collect();
+            documents.sort_by_key(Indexed::text_bytes);
+            batches = vec![Batch { name: name.into(), extent: Extent::Part, documents }];
         }
-        lots.sort_by_key(|lot| lot.documents.iter().map(Placed::bytes).sum::<usize>());
-        let outcome = self.all(lots, objects);
+        batches.sort_by_key(|batch| batch.documents.iter().map(Indexed::text_bytes).sum::<usize>());
+        let outcome = self.process_batches(batches, objects);
         failed.extend(outcome.failed);
-        failed.extend(outcome.later.into_iter().map(|(at, _)| at));
+        failed.extend(outcome.retryable.into_iter().map(|(index, _)| index));
         failed
     }
 
-    /// Documents first, then objects from the smallest on, so that one that is too large takes no time from the others.
-    fn all(&self, lots: Vec<Lot>, mut objects: Vec<(usize, Notice)>) -> Outcome {
-        let mut outcome = Outcome::default();
-        for lot in lots.into_iter().filter(|lot| !lot.documents.is_empty()) {
-            self.documents(lot, &mut outcome);
+    /// Documents first, then objects, the smallest first, so that one that is too large takes no time from the others.
+    fn process_batches(&self, batches: Vec<Batch>, mut objects: Vec<(usize, Notice)>) -> BatchOutcome {
+        let mut outcome = BatchOutcome::default();
+        for batch in batches.into_iter().filter(|batch| !batch.documents.is_empty()) {
+            self.process_documents(batch, &mut outcome);
         }
         objects.sort_by_key(|(_, notice)| notice.size);
-        for (at, notice) in objects {
-            self.object(at, &notice, &mut outcome);
+        for (index, notice) in objects {
+            self.process_object(index, &notice, &mut outcome);
         }
-        let Reply { documents, points, failures, .. } = outcome.reply;
-        let (later, total) = (outcome.later.len(), self.begun.elapsed());
-        let (engine, loading) = (self.ingest.engine, log::take_loading());
-        let (model, isa, threads) = (engine.registry.default_name(), engine.cpu.isa.as_str(), engine.cpu.threads());
-        log::IngestSummary { model: &model, documents, points, failures, later, total, loading, isa, threads }.write();
+        self.log_outcome(&outcome);
         outcome
     }
 
-    fn documents(&self, Lot { name, extent, documents }: Lot, outcome: &mut Outcome) {
-        let places: Vec<_> = documents.iter().map(|placed| placed.at).collect();
-        let entry = |(position, placed): (usize, Placed)| Ok(Entry { number: position + 1, document: placed.document });
+    fn process_documents(&self, Batch { name, extent, documents }: Batch, outcome: &mut BatchOutcome) {
+        let indices: Vec<_> = documents.iter().map(|indexed| indexed.index).collect();
+        let entry =
+            |(position, indexed): (usize, Indexed)| Ok(Entry { number: position + 1, document: indexed.document });
         let stream = Box::new(documents.into_iter().enumerate().map(entry));
         let run = match self.target.open(&Source::Documents(name), self.deadline) {
             Ok(sink) => self.ingest.run(sink, stream, extent, self.deadline),
             Err(error) => Run { report: Report::default(), settled: 0, stop: Some(Stop::Later(error)) },
         };
-        let place = |number: usize| number.checked_sub(1).and_then(|position| places.get(position).copied());
-        outcome.failed.extend(run.report.failed.iter().filter_map(|number| place(*number)));
+        let index = |number: usize| number.checked_sub(1).and_then(|position| indices.get(position).copied());
+        outcome.failed.extend(run.report.failed.iter().filter_map(|number| index(*number)));
         if let Some(stop) = run.stop {
-            delayed(stop.error());
-            outcome.later.extend(places.iter().skip(run.settled).map(|at| (*at, stop.error().clone())));
+            log_retry(stop.error());
+            outcome.retryable.extend(indices.iter().skip(run.settled).map(|index| (*index, stop.error().clone())));
         }
-        outcome.reply.add(run.report, |failure| (place(failure.number).unwrap_or_default(), None, None));
+        outcome.response.add(run.report, |failure| (index(failure.number).unwrap_or_default(), None, None));
     }
 
-    fn object(&self, at: usize, notice: &Notice, outcome: &mut Outcome) {
+    fn process_object(&self, index: usize, notice: &Notice, outcome: &mut BatchOutcome) {
         let name = format!("s3://{}/{}", notice.bucket, notice.key);
         match self.ingest.object(self.target, notice, self.deadline) {
-            // What is wrong with one of its documents fails no message, or all of them would be done again and again.
+            // An invalid document of an object does not fail its message, which would be redelivered again and again.
             Ok(report) => {
                 let number = |failure: &Failure| (failure.number > 0).then_some(failure.number);
-                outcome.reply.add(report, |failure| (at, Some(name.clone()), number(failure)));
+                outcome.response.add(report, |failure| (index, Some(name.clone()), number(failure)));
             }
             Err(Stop::Later(error)) => {
-                delayed(&error);
-                outcome.later.push((at, error));
+                log_retry(&error);
+                outcome.retryable.push((index, error));
             }
             Err(Stop::Poison(error)) => {
-                refused(&error);
-                outcome.failed.insert(at);
+                log_failure(&error);
+                outcome.failed.insert(index);
                 let (code, message) = (error.kind.code(), error.message);
-                outcome.reply.fail(Failed { index: at, object: Some(name), number: None, id: None, code, message });
+                outcome.response.push(FailedItem { index, object: Some(name), number: None, id: None, code, message });
             }
         }
+    }
+
+    fn log_outcome(&self, outcome: &BatchOutcome) {
+        let IngestResponse { documents, points, failures, .. } = outcome.response;
+        let (later, total) = (outcome.retryable.len(), self.start.elapsed());
+        let (engine, loading) = (self.ingest.engine, log::take_loading());
+        let (model, isa, threads) = (engine.registry.default_name(), engine.cpu.isa.as_str(), engine.cpu.threads());
+        log::IngestSummary { model: &model, documents, points, failures, later, total, loading, isa, threads }.write();
     }
 }
 
-impl Reply {
-    /// Adds a report, whose failures are at the index, of the object and with the number that `place` says.
-    fn add(&mut self, report: Report, place: impl Fn(&Failure) -> (usize, Option<String>, Option<usize>)) {
+impl IngestResponse {
+    /// Adds a report. `locate` returns the index, the object and the line of a failure.
+    fn add(&mut self, report: Report, locate: impl Fn(&Failure) -> (usize, Option<String>, Option<usize>)) {
         self.documents += report.documents;
         self.points += report.points;
-        // Those whose words were not kept.
+        // Failures beyond the limit of a report are counted without their message.
         self.failures += report.failed.len() - report.failures.len();
         for failure in report.failures {
-            let (index, object, number) = place(&failure);
+            let (index, object, number) = locate(&failure);
             let Failure { id, error, .. } = failure;
             let id = id.as_deref().map(truncate_for_display);
-            self.fail(Failed { index, object, number, id, code: error.kind.code(), message: error.message });
+            self.push(FailedItem { index, object, number, id, code: error.kind.code(), message: error.message });
         }
     }
 
-    fn fail(&mut self, failed: Failed) {
+    fn push(&mut self, failed: FailedItem) {
         self.failures += 1;
         if self.failed.len() < MOST_KEPT {
             self.failed.push(failed);
@@ -294,15 +294,15 @@ impl Reply {
     }
 }
 
-/// What an error says may be a document's own words.
-fn refused(error: &Error) {
+/// Only the code is logged: the message may quote a document.
+fn log_failure(error: &Error) {
     tracing::warn!(code = error.kind.code(), "message or object failed");
 }
 
-fn delayed(error: &Error) {
-    tracing::warn!(code = error.kind.code(), "handed back");
+fn log_retry(error: &Error) {
+    tracing::warn!(code = error.kind.code(), "message returned to queue");
 }
 
-fn json(reply: &impl Serialize) -> Result<Box<RawValue>> {
-    to_raw_value(reply).map_err(|e| Error::new(ErrorKind::Internal, format!("a reply is not JSON: {e}")))
+fn to_json(response: &impl Serialize) -> Result<Box<RawValue>> {
+    to_raw_value(response).map_err(|e| Error::internal(format!("the response cannot be serialized: {e}")))
 }

@@ -1,53 +1,53 @@
 //! A batch of a distributed map of Step Functions: documents, or objects of a bucket.
 //! <https://docs.aws.amazon.com/step-functions/latest/dg/input-output-itembatcher.html>
 
-use super::records::{Task, unescaped};
+use super::item::IngestItem;
+use super::s3_event::decode_key;
 use crate::pipeline::ingest::Notice;
 use crate::pipeline::input::Document;
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::{RawValue, to_raw_value};
 use tealight_core::{Error, ErrorKind, Result};
 
 #[derive(Deserialize)]
-struct Batch<'a> {
+struct MapBatch<'a> {
     #[serde(borrow, rename = "Items")]
     items: Vec<&'a RawValue>,
     #[serde(rename = "BatchInput", default)]
-    input: Option<Input>,
+    input: Option<BatchInput>,
 }
 
 #[derive(Default, Deserialize)]
-struct Input {
+struct BatchInput {
     bucket: Option<String>,
 }
 
-/// What each item of a batch asks for; nothing of a folder.
+/// Parses the items of a batch. A folder is none.
 ///
 /// # Errors
-/// [`ErrorKind::UnsupportedEvent`]: it is no batch.
-pub fn parse(payload: &str) -> Result<Vec<Option<Task>>> {
+/// [`ErrorKind::UnsupportedEvent`]: it is not a batch.
+pub fn parse(payload: &str) -> Result<Vec<Option<IngestItem>>> {
     let mut deserializer = serde_json::Deserializer::from_str(payload);
-    let batch: Batch = serde_path_to_error::deserialize(&mut deserializer).map_err(|e| {
-        Error::new(ErrorKind::UnsupportedEvent, format!("the event is no batch of a distributed map: {e}"))
-            .truncate_message()
+    let batch: MapBatch = serde_path_to_error::deserialize(&mut deserializer).map_err(|e| {
+        Error::new(ErrorKind::UnsupportedEvent, format!("invalid batch of a distributed map: {e}")).truncate_message()
     })?;
     let bucket = batch.input.unwrap_or_default().bucket;
-    Ok(batch.items.iter().map(|item| task(item.get(), bucket.as_deref())).collect())
+    Ok(batch.items.iter().map(|item| parse_item(item.get(), bucket.as_deref())).collect())
 }
 
-/// An object as lists and inventories have it; inventories have texts only.
+/// An object of a listing or an inventory. The values of inventories are texts.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Listed {
+struct ListedObject {
     key: String,
     bucket: Option<String>,
     #[serde(alias = "ETag")]
     etag: Option<String>,
     size: Option<Size>,
-    /// What a row of a table has that has a column `Key` too.
+    /// Only a row of a table that has a column `Key` has this, too.
     #[serde(rename = "text")]
-    text: Option<serde::de::IgnoredAny>,
+    text: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -57,44 +57,50 @@ enum Size {
     Text(String),
 }
 
-fn task(item: &str, bucket: Option<&str>) -> Option<Task> {
-    let listed = match serde_json::from_str::<Listed>(item) {
+impl Size {
+    fn bytes(self) -> Option<u64> {
+        match self {
+            Size::Number(bytes) => Some(bytes),
+            Size::Text(text) => text.parse().ok(),
+        }
+    }
+}
+
+fn parse_item(item: &str, bucket: Option<&str>) -> Option<IngestItem> {
+    let listed = match serde_json::from_str::<ListedObject>(item) {
         Ok(listed) if listed.text.is_none() => listed,
-        _ => return Some(Task::Document(document(item))),
+        _ => return Some(IngestItem::Document(parse_document(item))),
     };
-    // Keys in inventories are written as in a URL: https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-inventory.html
-    let key = match listed.bucket.is_some().then(|| unescaped(&listed.key)) {
-        Some(Err(error)) => return Some(Task::Document(Err(error))),
+    // Only inventories name the bucket. Their keys are percent-encoded:
+    // https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-inventory.html
+    let key = match listed.bucket.is_some().then(|| decode_key(&listed.key)) {
+        Some(Err(error)) => return Some(IngestItem::Document(Err(error))),
         Some(Ok(key)) => key,
         None => listed.key,
     };
     let Some(bucket) = listed.bucket.as_deref().or(bucket) else {
-        let message = "the item is an object, and neither it nor BatchInput names its bucket";
-        return Some(Task::Document(Err(Error::invalid_value("bucket", message))));
-    };
-    let size = match listed.size {
-        Some(Size::Number(size)) => Some(size),
-        Some(Size::Text(text)) => text.parse().ok(),
-        None => None,
+        let message = "the item is an object without a bucket; set bucket in BatchInput";
+        return Some(IngestItem::Document(Err(Error::invalid_value("bucket", message))));
     };
     let etag = listed.etag.map(|etag| etag.trim_matches('"').to_string()).filter(|etag| !etag.is_empty());
+    let size = listed.size.and_then(Size::bytes);
     let notice = Notice { bucket: bucket.into(), key, etag, size, region: None };
-    (!notice.is_folder()).then_some(Task::Object(notice))
+    (!notice.is_folder()).then_some(IngestItem::Object(notice))
 }
 
-/// A line as it is, or a row of a table: what is neither `id`, `text` nor an object `metadata` is metadata, and what is empty is
-/// none.
-fn document(item: &str) -> Result<Document> {
-    let wrong = |e: serde_json::Error| {
-        Error::new(ErrorKind::InvalidType, format!("the item is neither a document nor an object of a bucket: {e}"))
-            .truncate_message()
+/// A line of JSON, or a row of a table: fields other than `id`, `text` and an object `metadata` are added to the metadata; empty
+/// values are left out.
+fn parse_document(item: &str) -> Result<Document> {
+    let invalid = |e: serde_json::Error| {
+        let message = format!("the item is neither a document nor an object of a bucket: {e}");
+        Error::new(ErrorKind::InvalidType, message).truncate_message()
     };
     let mut document = Document::of("");
     let (mut columns, mut metadata) = (vec![], None);
-    for (name, value) in serde_json::from_str::<Row>(item).map_err(wrong)?.0 {
+    for (name, value) in serde_json::from_str::<OrderedFields>(item).map_err(invalid)?.0 {
         match name.as_str() {
             _ if matches!(value.get(), "null" | "\"\"") => {}
-            "text" => document.text = serde_json::from_str(value.get()).map_err(wrong)?,
+            "text" => document.text = serde_json::from_str(value.get()).map_err(invalid)?,
             "id" => document.id = Some(value),
             "metadata" if value.get().starts_with('{') => metadata = Some(value),
             _ => columns.push((name, value)),
@@ -102,47 +108,47 @@ fn document(item: &str) -> Result<Document> {
     }
     document.metadata = match (metadata, columns.is_empty()) {
         (metadata, true) => metadata,
-        (None, false) => Some(object(columns)?),
-        (Some(given), false) => {
-            let given = serde_json::from_str::<Row>(given.get()).map_err(wrong)?.0;
-            Some(object(given.into_iter().chain(columns).collect())?)
+        (None, false) => Some(to_object(columns)?),
+        (Some(metadata), false) => {
+            let fields = serde_json::from_str::<OrderedFields>(metadata.get()).map_err(invalid)?.0;
+            Some(to_object(fields.into_iter().chain(columns).collect())?)
         }
     };
     document.checked()
 }
 
-/// Fields as an object; names that stand twice do so in it too.
-fn object(fields: Vec<(String, Box<RawValue>)>) -> Result<Box<RawValue>> {
-    let wrong = |e: serde_json::Error| Error::internal(e.to_string());
+/// Joins fields to an object. Duplicate names are kept.
+fn to_object(fields: Vec<(String, Box<RawValue>)>) -> Result<Box<RawValue>> {
+    let failed = |e: serde_json::Error| Error::internal(e.to_string());
     let field = |(name, value): &(String, Box<RawValue>)| Ok(format!("{}:{}", to_raw_value(name)?.get(), value.get()));
-    let fields = fields.iter().map(field).collect::<serde_json::Result<Vec<_>>>().map_err(wrong)?;
-    RawValue::from_string(format!("{{{}}}", fields.join(","))).map_err(wrong)
+    let fields = fields.iter().map(field).collect::<serde_json::Result<Vec<_>>>().map_err(failed)?;
+    RawValue::from_string(format!("{{{}}}", fields.join(","))).map_err(failed)
 }
 
-/// The fields of an object in their order.
-struct Row(Vec<(String, Box<RawValue>)>);
+/// The fields of an object, in order.
+struct OrderedFields(Vec<(String, Box<RawValue>)>);
 
-impl<'de> Deserialize<'de> for Row {
+impl<'de> Deserialize<'de> for OrderedFields {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(Fields)
+        deserializer.deserialize_map(FieldsVisitor)
     }
 }
 
-struct Fields;
+struct FieldsVisitor;
 
-impl<'de> Visitor<'de> for Fields {
-    type Value = Row;
+impl<'de> Visitor<'de> for FieldsVisitor {
+    type Value = OrderedFields;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Row, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<OrderedFields, A::Error> {
         let mut fields = vec![];
         while let Some(field) = map.next_entry()? {
             fields.push(field);
         }
-        Ok(Row(fields))
+        Ok(OrderedFields(fields))
     }
 }
 
@@ -151,24 +157,24 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn one(item: Value) -> Option<Task> {
+    fn one(item: Value) -> Option<IngestItem> {
         parse(&json!({"Items": [item], "BatchInput": {"bucket": "docs"}}).to_string()).unwrap().remove(0)
     }
 
     fn row(item: &str) -> (String, String, Option<String>) {
-        let document = document(item).unwrap();
+        let document = parse_document(item).unwrap();
         (document.name().unwrap(), document.text, document.metadata.map(|m| m.get().to_string()))
     }
 
     #[test]
-    fn lines_and_rows_are_documents() {
+    fn lines_and_rows_are_parsed_as_documents() {
         let found = |item| row(item);
         let of = |id: &str, text: &str, metadata: Option<&str>| (id.into(), text.into(), metadata.map(String::from));
         assert_eq!(found(r#"{"id": 1.50, "text": "a", "metadata": {"y": 1}}"#), of("1.50", "a", Some(r#"{"y": 1}"#)));
-        // As a map reads CSV: texts, in the order of the columns.
+        // As Step Functions passes rows of CSV: texts, in the order of the columns.
         let csv = r#"{"year":"1961","id":"7","text":"a","empty":"","metadata":"m"}"#;
         assert_eq!(found(csv), of("7", "a", Some(r#"{"year":"1961","metadata":"m"}"#)));
-        // And Parquet.
+        // Rows of Parquet.
         assert_eq!(found(r#"{"text":"a","id":"x","n":1e400,"none":null}"#), of("x", "a", Some(r#"{"n":1e400}"#)));
         let both = r#"{"text":"a","id":"x","metadata":{"y":1},"z":[2]}"#;
         assert_eq!(found(both), of("x", "a", Some(r#"{"y":1,"z":[2]}"#)));
@@ -176,14 +182,14 @@ mod tests {
         for (item, kind) in
             [("5", ErrorKind::InvalidType), ("{}", ErrorKind::Empty), (r#"{"text":5}"#, ErrorKind::InvalidType)]
         {
-            assert_eq!(document(item).unwrap_err().kind, kind, "{item}");
+            assert_eq!(parse_document(item).unwrap_err().kind, kind, "{item}");
         }
     }
 
     #[test]
-    fn objects_are_of_the_bucket_of_the_batch_or_of_their_own() {
+    fn bucket_comes_from_item_or_batch_input() {
         let notice = |item| match one(item) {
-            Some(Task::Object(notice)) => notice,
+            Some(IngestItem::Object(notice)) => notice,
             other => panic!("{other:?}"),
         };
         let listed = json!({"Etag": "\"9b74c9897bac770ffc029102a200c5de\"", "Key": "bulk/a b+ü.jsonl", "LastModified": 1699568000,
@@ -195,13 +201,13 @@ mod tests {
             notice(json!({"Bucket": "other", "Key": "a%20%2B.csv", "Size": "42", "LastModifiedDate": "2026-11-23"}));
         assert_eq!((inventory.bucket.as_str(), inventory.key.as_str(), inventory.size), ("other", "a +.csv", Some(42)));
         assert!(one(json!({"Key": "bulk/", "Size": 0})).is_none(), "a folder");
-        assert!(matches!(one(json!({"Key": "a", "text": "b"})), Some(Task::Document(Ok(_)))));
+        assert!(matches!(one(json!({"Key": "a", "text": "b"})), Some(IngestItem::Document(Ok(_)))));
         let nowhere = parse(r#"{"Items": [{"Key": "a.txt"}]}"#).unwrap().remove(0);
-        assert!(matches!(nowhere, Some(Task::Document(Err(error))) if error.message.contains("BatchInput")));
+        assert!(matches!(nowhere, Some(IngestItem::Document(Err(error))) if error.message.contains("BatchInput")));
     }
 
     #[test]
-    fn a_batch_without_items_is_none() {
+    fn event_without_items_is_unsupported() {
         for payload in ["{}", r#"{"Items": 5}"#, r#"{"Items": [], "BatchInput": 5}"#] {
             assert_eq!(parse(payload).unwrap_err().kind, ErrorKind::UnsupportedEvent, "{payload}");
         }

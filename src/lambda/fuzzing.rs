@@ -1,29 +1,41 @@
-//! Events without the runtime around them, for `fuzz/`: what is asked, and how a reply goes back.
+//! Events without the runtime around them, for `fuzz/`: converting a payload to a request, and a response to the event's format.
 
-use super::batch::Bringer;
-use super::{HttpEvent, Kinds, direct_invoke, distributed_map, kind_of, records};
+use super::event::{EventKind, EventProbe, EventSource};
+use super::{HttpEvent, direct_invoke, distributed_map, records, s3_event};
+use crate::api::context::Body;
 use bytes::Bytes;
 use http::{Request, Response};
 use serde_json::value::RawValue;
 use tealight_core::Result;
 
-/// The request that an event carries, if its kind carries one.
+/// The request that an event contains; none if its kind contains none.
+///
+/// # Errors
+/// The event is invalid.
 pub fn request(payload: &str) -> Result<Option<Request<Bytes>>> {
-    match kind_of(payload) {
-        Kinds::Http => HttpEvent::parse(payload)?.request().map(Some),
-        Kinds::Direct => direct_invoke::request(payload).map(Some),
-        Kinds::S3Test => Ok(None),
-        Kinds::Work(Bringer::Records) => records::parse(payload).map(|_| None),
-        Kinds::Work(Bringer::Bridge) => records::bridged(payload).map(|_| None),
-        Kinds::Work(Bringer::Map) => distributed_map::parse(payload).map(|_| None),
+    let event = EventProbe::parse(payload)?;
+    match event.kind() {
+        EventKind::Http => HttpEvent::parse(&event)?.into_request().map(|(request, _)| Some(request)),
+        EventKind::Direct => {
+            let (head, _) = direct_invoke::parse(&event)?;
+            Ok(Some(head.map(|()| Bytes::copy_from_slice(payload.as_bytes()))))
+        }
+        EventKind::S3Test => Ok(None),
+        EventKind::Documents(EventSource::Records) => records::parse(payload).map(|_| None),
+        EventKind::Documents(EventSource::EventBridge) => s3_event::parse_eventbridge(payload).map(|_| None),
+        EventKind::Documents(EventSource::DistributedMap) => distributed_map::parse(payload).map(|_| None),
     }
 }
 
-/// A reply in the event's form.
-pub fn reply(payload: &str, response: &Response<Bytes>) -> Result<Box<RawValue>> {
-    match kind_of(payload) {
-        Kinds::Http => HttpEvent::parse(payload)?.reply(response),
-        Kinds::Direct => direct_invoke::reply(response),
-        Kinds::S3Test | Kinds::Work(_) => Ok(direct_invoke::null()),
+/// A response in the event's format.
+///
+/// # Errors
+/// The event is invalid.
+pub fn response(payload: &str, response: &Response<Bytes>) -> Result<Box<RawValue>> {
+    let event = EventProbe::parse(payload)?;
+    match event.kind() {
+        EventKind::Http => HttpEvent::parse(&event)?.format.response(response),
+        EventKind::Direct => Body::Text(String::from_utf8_lossy(response.body()).into_owned()).into_json(),
+        EventKind::S3Test | EventKind::Documents(_) => Body::Empty.into_json(),
     }
 }

@@ -1,101 +1,101 @@
-//! The local server: HTTP/1.1 over the same interface that the function has.
+//! The local server: HTTP/1.1 on a socket, with the API that the function has.
+//!
+//! | file | content |
+//! |---|---|
+//! | `mod.rs` | accepting connections, and admitting requests within the limits |
+//! | `request_body.rs` | reading a body up to a size and at a minimum rate |
+//! | `response_body.rs` | a body as one buffer, or as a stream of server-sent events |
 
+mod request_body;
+mod response_body;
+
+use crate::api::Api;
+use crate::api::request::{ApiRequest, RequestInfo};
 use crate::api::response_sender::ResponseSender;
-use crate::api::route::{Access, ApiStyle, Route};
-use crate::api::routes::{RequestInfo, RouteMatch, find};
-use crate::api::{Api, AuthMethod, too_large};
+use crate::api::route::Access;
+use crate::api::routes::{RouteMatch, find};
 use crate::telemetry::trace::TraceContext;
-use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body_util::BodyExt;
-use hyper::body::{Frame, Incoming, SizeHint};
+use http::header::CONNECTION;
+use http::request::Parts;
+use http::{HeaderValue, Request, Response};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
+use request_body::{content_length, read};
+use response_body::ResponseBody;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
-use tealight_core::Deadline;
-use tealight_core::{Error, ErrorKind, Result};
+use tealight_core::{Deadline, Error, ErrorKind, Result};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio::sync::mpsc::Receiver;
-use tokio::time::Instant;
 
 /// How long a client may take to send its headers.
-const HEADER_TIME: Duration = Duration::from_secs(10);
-/// How long a client may take to send its body, beside the time at [`SLOWEST`].
-const BODY_TIME: Duration = Duration::from_secs(30);
-/// A body may come as slowly as this, in bytes a second: recordings come over telephones.
-const SLOWEST: usize = 8 << 10;
-/// Bytes of bodies that are in memory at once, whatever the places.
-const BODIES: usize = 512 << 20;
-/// What [`BODIES`] is counted in: semaphores count no further than 4 billion.
-const BODY_UNIT: usize = 1 << 10;
-/// How much of a body that is too long is discarded, in limits.
-const DISCARD_FACTOR: usize = 8;
-/// How long requests under way may go on after a signal to stop.
-const SHUTDOWN_TIME: Duration = Duration::from_secs(10);
-/// How long to wait before accepting again when the process is out of sockets.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of request bodies in memory at once.
+const MAX_BUFFERED_BYTES: usize = 512 << 20;
+/// The unit of [`Limits::body_permits`]. Permits are acquired by a `u32`; single bytes would limit all bodies to 4 GiB.
+const BODY_PERMIT_BYTES: usize = 1 << 10;
+/// How long requests in progress may continue after a signal to stop.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to wait before accepting again when the process has no file descriptor left.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// Serves until SIGINT or SIGTERM; then finishes the requests under way. Calls `ready` with the bound address.
+/// Serves until SIGINT or SIGTERM, then finishes the requests in progress. Calls `ready` with the bound address.
 ///
 /// # Errors
-/// The address cannot be bound.
+/// [`ErrorKind::Io`]: the address cannot be bound.
 pub fn run(api: Arc<Api>, address: SocketAddr, ready: impl FnOnce(SocketAddr)) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(2 * workers(&api))
         .build()
         .map_err(|e| Error::internal(format!("cannot start the event loop: {e}")))?;
-    raise_open_files();
+    raise_open_file_limit();
     runtime.block_on(serve(api, address, ready))
 }
 
-/// Connections that only wait must not keep others out: systems begin with 1024 open files and allow more.
-fn raise_open_files() {
+/// Idle connections must not keep others out: the default limit is usually 1024 open files, and systems allow more.
+fn raise_open_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let maximum = getrlimit(Resource::Nofile).maximum;
-    // Where it cannot be raised, it stays.
+    // Without the permission, the limit stays as it is.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
-/// How many requests are worked on at once; recordings and long texts have as many workers again, so that they hold up nothing else.
+/// How many short requests run at once. As many long-running ones run beside them, so that they delay no short one.
 fn workers(api: &Api) -> usize {
     api.engine.cpu.threads().max(2)
 }
 
-/// What there is only so much of.
+/// Limits of all connections together.
 struct Limits {
-    places: Arc<Semaphore>,
-    bodies: Arc<Semaphore>,
-    long: Arc<Semaphore>,
+    /// Requests that are read, queued or running.
+    request_permits: Arc<Semaphore>,
+    /// Memory of their bodies, in units of [`BODY_PERMIT_BYTES`].
+    body_permits: Arc<Semaphore>,
+    /// Long-running requests that run at once.
+    slow_permits: Arc<Semaphore>,
 }
 
 impl Limits {
     fn new(api: &Api) -> Self {
-        let of = |count| Arc::new(Semaphore::new(count));
+        let semaphore = |count| Arc::new(Semaphore::new(count));
         Self {
-            places: of(api.engine.config.max_concurrent_requests),
-            bodies: of(BODIES / BODY_UNIT),
-            long: of(workers(api)),
+            request_permits: semaphore(api.engine.config.max_concurrent_requests),
+            body_permits: semaphore(MAX_BUFFERED_BYTES / BODY_PERMIT_BYTES),
+            slow_permits: semaphore(workers(api)),
         }
     }
 }
 
-fn overloaded(what: &str) -> Error {
-    Error::new(ErrorKind::Overloaded, format!("{what}; try again in a second"))
-}
-
 async fn serve(api: Arc<Api>, address: SocketAddr, ready: impl FnOnce(SocketAddr)) -> Result<()> {
-    let cannot = |e: std::io::Error| Error::new(ErrorKind::Io, format!("cannot listen on {address}: {e}"));
-    let listener = TcpListener::bind(address).await.map_err(cannot)?;
-    ready(listener.local_addr().map_err(cannot)?);
+    let listen_error = |e: std::io::Error| Error::new(ErrorKind::Io, format!("cannot listen on {address}: {e}"));
+    let listener = TcpListener::bind(address).await.map_err(listen_error)?;
+    ready(listener.local_addr().map_err(listen_error)?);
     let limits = Arc::new(Limits::new(&api));
     let graceful = GracefulShutdown::new();
     let mut stop = std::pin::pin!(stop_signal());
@@ -105,21 +105,21 @@ async fn serve(api: Arc<Api>, address: SocketAddr, ready: impl FnOnce(SocketAddr
             () = &mut stop => break,
         };
         let Ok((socket, _)) = accepted else {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
+            tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
             continue;
         };
         let (api, limits) = (api.clone(), limits.clone());
-        let service = service_fn(move |request| answer(api.clone(), limits.clone(), request));
+        let service = service_fn(move |request| respond(api.clone(), limits.clone(), request));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIME)
+            .header_read_timeout(HEADER_TIMEOUT)
             .serve_connection(TokioIo::new(socket), service);
         let watched = graceful.watch(connection);
-        // A connection's error is its client's doing: it hung up, was slow or sent no HTTP.
+        // An error of a connection is caused by its client, which disconnected, was slow or sent no HTTP.
         tokio::spawn(async move { watched.await.ok() });
     }
     drop(listener);
-    let _ = tokio::time::timeout(SHUTDOWN_TIME, graceful.shutdown()).await;
+    let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, graceful.shutdown()).await;
     #[cfg(feature = "otel")]
     crate::telemetry::otel::flush();
     Ok(())
@@ -139,151 +139,80 @@ async fn stop_signal() {
     }
 }
 
-async fn answer(
+async fn respond(
     api: Arc<Api>,
     limits: Arc<Limits>,
-    mut request: Request<Incoming>,
-) -> Result<Response<Body>, Infallible> {
-    let (info, trace) = (RequestInfo::of(&request), TraceContext::from_headers(request.headers(), None));
-    request.extensions_mut().insert(trace.clone());
-    let response = match admitted(api.clone(), &limits, request, info.style).await {
-        Ok(response) => response,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
+    let (parts, body) = request.into_parts();
+    let route = find(&parts.method, parts.uri.path());
+    let info = RequestInfo::new(&route, TraceContext::from_headers(&parts.headers, None));
+    match admit(api.clone(), &limits, parts, body, route, info.clone()).await {
+        Ok(response) => Ok(response),
         Err(error) => {
-            let mut response = api.refuse(trace, info, &error).map(Body::from);
-            // What is left of the body is not read, so the connection cannot be used again.
-            response.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
-            response
+            let mut response = api.reject(&info, &error).map(ResponseBody::from);
+            // The rest of the body stays unread, so the connection cannot be used again.
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            Ok(response)
         }
-    };
-    Ok(response)
-}
-
-/// The route of a request, if it has one.
-fn route(parts: &http::request::Parts) -> Option<&'static Route> {
-    match find(&parts.method, parts.uri.path()) {
-        Ok(RouteMatch::Route(route, _)) => Some(route),
-        _ => None,
     }
 }
 
-async fn admitted(
+/// Reads the body and runs the request, if the limits allow both.
+async fn admit(
     api: Arc<Api>,
     limits: &Limits,
-    request: Request<Incoming>,
-    style: ApiStyle,
-) -> Result<Response<Body>> {
-    let (parts, body) = request.into_parts();
-    let route = route(&parts);
-    let limit = api.payload_limit(style);
-    if route.is_some_and(|route| route.access == Access::Public) {
-        // These only look at what is there. Busy is not ill: probes need no place and no worker.
+    parts: Parts,
+    body: Incoming,
+    route: RouteMatch,
+    info: RequestInfo,
+) -> Result<Response<ResponseBody>> {
+    let limit = api.payload_limit(info.style);
+    let found = route.route();
+    if found.is_some_and(|route| route.access == Access::Public) {
+        // These routes only report state. They need no permit: a health check must succeed while the server is busy.
         let body = read(body, &parts.headers, limit).await?;
-        return Ok(api
-            .handle(&Request::from_parts(parts, body), AuthMethod::ApiKey, Deadline::NONE, None)
-            .map(Body::from));
+        let request = ApiRequest { http: Request::from_parts(parts, body), route, info };
+        return Ok(api.handle_http(&request, Deadline::NONE, None).map(ResponseBody::from));
     }
-    // Before the body, so that neither strangers nor a crowd fill the memory.
-    if route.is_some() {
-        api.precheck(&parts.headers)?;
+    // Before the body is read, so that neither unauthorized nor too many requests fill the memory.
+    if found.is_some() {
+        api.check_key_early(&parts.headers)?;
     }
-    let taken = |_| overloaded("every place in the queue is taken");
-    let place = limits.places.clone().try_acquire_owned().map_err(taken)?;
-    let units = stated(&parts.headers).unwrap_or(limit).min(limit).min(BODIES).div_ceil(BODY_UNIT) as u32;
-    let full = |_| overloaded("the bodies that are waiting fill the memory for them");
-    let room = limits.bodies.clone().try_acquire_many_owned(units).map_err(full)?;
+    let request_permit = limits.request_permits.clone().try_acquire_owned().map_err(|_| {
+        let limit = api.engine.config.max_concurrent_requests;
+        overloaded(format!("concurrency limit of {limit} requests reached"))
+    })?;
+    let length = content_length(&parts.headers).unwrap_or(limit).min(limit).min(MAX_BUFFERED_BYTES);
+    let units = length.div_ceil(BODY_PERMIT_BYTES) as u32;
+    let body_permits = limits
+        .body_permits
+        .clone()
+        .try_acquire_many_owned(units)
+        .map_err(|_| overloaded(format!("buffered request bodies exceed {} MiB", MAX_BUFFERED_BYTES >> 20)))?;
     let body = read(body, &parts.headers, limit).await?;
-    let turn = match route.filter(|route| route.is_long_running) {
-        Some(_) => limits.long.clone().acquire_owned().await.ok(),
+    let slow_permit = match found.filter(|route| route.is_long_running) {
+        Some(_) => limits.slow_permits.clone().acquire_owned().await.ok(),
         None => None,
     };
-    let request = Request::from_parts(parts, body);
-    let (sink, mut pieces) = ResponseSender::channel();
+    let request = ApiRequest { http: Request::from_parts(parts, body), route, info };
+    let (sender, mut chunks) = ResponseSender::channel();
     let head = api.stream_head();
     let work = tokio::task::spawn_blocking(move || {
-        let response = api.handle(&request, AuthMethod::ApiKey, Deadline::NONE, Some(&sink));
-        drop((place, room, turn));
+        let response = api.handle_http(&request, Deadline::NONE, Some(&sender));
+        drop((request_permit, body_permits, slow_permit));
         response
     });
-    match pieces.recv().await {
-        Some(first) => Ok(head.map(|_| Body { next: Some(first), pieces: Some(pieces) })),
-        // The sink is gone with the work: the reply is no stream.
-        None => work.await.map(|r| r.map(Body::from)).map_err(|_| Error::internal("the request's task ended early")),
-    }
-}
-
-/// A body in one piece, or in pieces as they come.
-#[derive(Debug)]
-struct Body {
-    next: Option<Bytes>,
-    pieces: Option<Receiver<Bytes>>,
-}
-
-impl From<Bytes> for Body {
-    fn from(bytes: Bytes) -> Self {
-        Self { next: Some(bytes).filter(|b| !b.is_empty()), pieces: None }
-    }
-}
-
-impl hyper::body::Body for Body {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if let Some(next) = self.next.take() {
-            return Poll::Ready(Some(Ok(Frame::data(next))));
-        }
-        match &mut self.pieces {
-            None => Poll::Ready(None),
-            Some(pieces) => pieces.poll_recv(context).map(|piece| piece.map(|bytes| Ok(Frame::data(bytes)))),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.next.is_none() && self.pieces.is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.pieces {
-            None => SizeHint::with_exact(self.next.as_ref().map_or(0, |b| b.len() as u64)),
-            Some(_) => SizeHint::default(),
+    match chunks.recv().await {
+        Some(first) => Ok(head.map(|_| ResponseBody::stream(first, chunks))),
+        // The sender was dropped without a chunk: the response is not streamed.
+        None => {
+            let response = work.await.map_err(|_| Error::internal("the task of the request ended early"))?;
+            Ok(response.map(ResponseBody::from))
         }
     }
 }
 
-/// The length that a body is said to have.
-fn stated(headers: &HeaderMap) -> Option<usize> {
-    headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-/// Reads a body up to a limit. Of a longer one some is discarded, since many clients read no reply while they send.
-async fn read(mut body: Incoming, headers: &HeaderMap, limit: usize) -> Result<Bytes> {
-    let stated = stated(headers).filter(|length| *length > limit);
-    if let Some(length) = stated.filter(|_| headers.contains_key(http::header::EXPECT)) {
-        return Err(too_large(length, limit));
-    }
-    let late = |length: usize| {
-        let time = BODY_TIME.as_secs();
-        let message = format!("of the body {length} bytes arrived in {time} s and a second for each {SLOWEST}");
-        stated.map_or_else(|| Error::new(ErrorKind::BodyTimeout, message), |length| too_large(length, limit))
-    };
-    let (mut bytes, mut length, start) = (BytesMut::new(), 0, Instant::now());
-    loop {
-        let end = start + BODY_TIME + Duration::from_secs((length / SLOWEST) as u64);
-        let frame = tokio::time::timeout_at(end, body.frame()).await.map_err(|_| late(length))?;
-        let Some(frame) = frame else { break };
-        let frame = frame.map_err(|e| Error::new(ErrorKind::InvalidJson, format!("the body broke off: {e}")))?;
-        let data = frame.data_ref().map_or(&[][..], |b| &b[..]);
-        length += data.len();
-        if length > DISCARD_FACTOR * limit {
-            break;
-        }
-        if length <= limit && stated.is_none() {
-            bytes.extend_from_slice(data);
-        }
-    }
-    let length = stated.unwrap_or(length);
-    if length > limit { Err(too_large(length, limit)) } else { Ok(bytes.freeze()) }
+fn overloaded(what: String) -> Error {
+    Error::new(ErrorKind::Overloaded, format!("{what}; retry in 1 s"))
 }

@@ -1,0 +1,48 @@
+//! A request with its route, as the server and the function hand it to the API.
+
+use super::route::ApiStyle;
+use super::routes::RouteMatch;
+use crate::telemetry::trace::TraceContext;
+use bytes::Bytes;
+use http::Request;
+use std::time::Instant;
+
+/// The route of requests that match none, in logs and metrics.
+const UNKNOWN_ROUTE: &str = "unknown";
+
+/// A complete request with its route.
+#[derive(Debug)]
+pub struct ApiRequest {
+    /// Method, path, headers and body.
+    pub http: Request<Bytes>,
+    /// The result of looking it up in the route table.
+    pub route: RouteMatch,
+    /// What is logged of it.
+    pub info: RequestInfo,
+}
+
+/// What logs, metrics and errors need to know of a request, even if it never reaches its handler.
+#[derive(Debug, Clone)]
+pub struct RequestInfo {
+    /// The path of the route, or `unknown`; never the path that the client sent.
+    pub route: &'static str,
+    /// The API whose error shape the response has.
+    pub style: ApiStyle,
+    /// The trace and the invocation that it belongs to.
+    pub trace: TraceContext,
+    /// When it arrived.
+    pub received_at: Instant,
+}
+
+impl RequestInfo {
+    /// Of a request that has been looked up in the route table, now.
+    pub fn new(route: &RouteMatch, trace: TraceContext) -> Self {
+        let path = route.route().map_or(UNKNOWN_ROUTE, |route| route.path);
+        Self { route: path, style: route.style(), trace, received_at: Instant::now() }
+    }
+
+    /// Of a request whose route cannot be read.
+    pub fn without_route(trace: TraceContext) -> Self {
+        Self::new(&RouteMatch::NotFound, trace)
+    }
+}
