@@ -1,10 +1,10 @@
-//! Events that AWS sends, with some of their values changed to others, and JSON of the names that events have in any order.
+//! Events of AWS with some values replaced, and random JSON of the names that events have.
 
 use arbitrary::{Result, Unstructured};
 use serde_json::{Map, Value, json};
 
-const DEEPEST: usize = 5;
-/// Names and texts that mean something in one event or another.
+const MAX_DEPTH: usize = 5;
+/// Names and values with a meaning in some event.
 const NAMES: [&str; 47] = [
     "requestContext",
     "http",
@@ -55,8 +55,8 @@ const NAMES: [&str; 47] = [
     "e30=",
 ];
 
-/// Events as they come, and direct invocations.
-const WHOLE: [&str; 10] = [
+/// Unmodified events, and a direct invocation.
+const EVENTS: [&str; 10] = [
     include_str!("../../../tests/fixtures/events/alb.json"),
     include_str!("../../../tests/fixtures/events/alb_multi_value.json"),
     include_str!("../../../tests/fixtures/events/function_url.json"),
@@ -69,23 +69,23 @@ const WHOLE: [&str; 10] = [
     r#"{"path": "/embed", "method": "POST", "inputs": ["a"]}"#,
 ];
 
-/// An object.
+/// A JSON object.
 pub fn event(u: &mut Unstructured) -> Result<Value> {
     if u.ratio(1, 4)? {
-        return object(u, DEEPEST);
+        return object(u, MAX_DEPTH);
     }
-    let mut event: Value = serde_json::from_str(u.choose(&WHOLE)?).unwrap();
+    let mut event: Value = serde_json::from_str(u.choose(&EVENTS)?).unwrap();
     for _ in 0..u.int_in_range(1..=4)? {
-        change(u, &mut event)?;
+        mutate(u, &mut event)?;
     }
     Ok(event)
 }
 
-/// Changes a value, or one inside it; or leaves one out.
-fn change(u: &mut Unstructured, whole: &mut Value) -> Result<()> {
-    let Some(fields) = whole.as_object_mut().filter(|fields| !fields.is_empty()) else {
-        *whole = match whole.as_array_mut().and_then(|values| values.first_mut()) {
-            Some(first) => return change(u, first),
+/// Replaces or removes a value, or one inside it.
+fn mutate(u: &mut Unstructured, root: &mut Value) -> Result<()> {
+    let Some(fields) = root.as_object_mut().filter(|fields| !fields.is_empty()) else {
+        *root = match root.as_array_mut().and_then(|values| values.first_mut()) {
+            Some(first) => return mutate(u, first),
             None => value(u, 2)?,
         };
         return Ok(());
@@ -94,7 +94,7 @@ fn change(u: &mut Unstructured, whole: &mut Value) -> Result<()> {
     match u.int_in_range(0..=9)? {
         0 => drop(fields.remove(&key)),
         1 => drop(fields.insert(key, value(u, 2)?)),
-        _ => change(u, &mut fields[&key])?,
+        _ => mutate(u, &mut fields[&key])?,
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Requests, and the events that carry them.
+//! HTTP requests and direct invocations, and the events that contain them.
 
 use arbitrary::{Arbitrary, Unstructured};
 use base64::Engine;
@@ -9,13 +9,13 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 const METHODS: [&str; 5] = ["GET", "POST", "PUT", "OPTIONS", "BREW"];
-/// Parts of paths that mean something, beside any others.
-const PARTS: [&str; 6] = ["v1", "embeddings", "prod", "$default", "%2F", "embed"];
+/// Path segments with a meaning; others are random.
+const SEGMENTS: [&str; 6] = ["v1", "embeddings", "prod", "$default", "%2F", "embed"];
 const FIELDS: [&str; 9] = ["input", "inputs", "ids", "messages", "prompt", "audio", "uri", "query", "vector"];
 
-/// A front door.
+/// The formats of HTTP events.
 #[derive(Debug, Clone, Copy, Arbitrary)]
-enum Form {
+enum Format {
     V2,
     V1,
     Alb,
@@ -29,10 +29,10 @@ enum Body {
     Bytes(Vec<u8>),
 }
 
-/// A request of HTTP.
+/// An HTTP request.
 #[derive(Debug, Arbitrary)]
 pub struct Http {
-    form: Form,
+    format: Format,
     #[arbitrary(with = |u: &mut Unstructured| u.choose(&METHODS).copied())]
     method: &'static str,
     #[arbitrary(with = |u: &mut Unstructured| path(u))]
@@ -43,11 +43,11 @@ pub struct Http {
 }
 
 fn path(u: &mut Unstructured) -> arbitrary::Result<String> {
-    let part = |u: &mut Unstructured| match u.ratio(1, 2)? {
+    let segment = |u: &mut Unstructured| match u.ratio(1, 2)? {
         true => u.arbitrary::<String>(),
-        false => u.choose(&PARTS).map(|part| part.to_string()),
+        false => u.choose(&SEGMENTS).map(|segment| segment.to_string()),
     };
-    (0..u.int_in_range(1..=4)?).map(|_| Ok(format!("/{}", part(u)?))).collect()
+    (0..u.int_in_range(1..=4)?).map(|_| Ok(format!("/{}", segment(u)?))).collect()
 }
 
 impl Http {
@@ -55,7 +55,7 @@ impl Http {
         self.method
     }
 
-    /// The path as it came, and without the stage where it begins with it.
+    /// The path, and the path without the stage if it starts with the stage.
     pub fn paths(&self) -> Vec<&str> {
         let stage = self.stage.as_deref().unwrap_or("$default");
         let rest = self.path.strip_prefix('/').and_then(|path| path.strip_prefix(stage));
@@ -72,9 +72,9 @@ impl Http {
         }
     }
 
-    /// Those that HTTP can have, as the front door hands them on.
+    /// The headers that are valid in HTTP, as the service puts them into the event.
     pub fn headers(&self) -> impl Iterator<Item = (&String, &String)> {
-        let is_multi = matches!(self.form, Form::AlbMulti | Form::V1);
+        let is_multi = matches!(self.format, Format::AlbMulti | Format::V1);
         let some = move |(name, values): (_, &'_ Vec<String>)| (name, if is_multi { values.len() } else { 1 });
         let kept = self.headers.iter().map(move |pair| (some(pair), pair.1));
         let pairs = kept.flat_map(|((name, count), values)| values.iter().rev().take(count).map(move |v| (name, v)));
@@ -91,16 +91,16 @@ impl Http {
             Body::Bytes(bytes) => (STANDARD.encode(bytes).into(), true),
         };
         let mut event = json!({"body": body, "isBase64Encoded": encoded});
-        let (path, method) = match self.form {
-            Form::V2 => {
+        let (path, method) = match self.format {
+            Format::V2 => {
                 event["requestContext"] = json!({"http": {"method": self.method}});
                 ("rawPath", None)
             }
-            Form::V1 => {
+            Format::V1 => {
                 event["requestContext"] = json!({"resourceId": "x"});
                 ("path", Some(self.method))
             }
-            Form::Alb | Form::AlbMulti => {
+            Format::Alb | Format::AlbMulti => {
                 event["requestContext"] = json!({"elb": {"targetGroupArn": "x"}});
                 ("path", Some(self.method))
             }
@@ -112,10 +112,10 @@ impl Http {
         if let Some(stage) = &self.stage {
             event["requestContext"]["stage"] = stage.clone().into();
         }
-        if !matches!(self.form, Form::AlbMulti) {
+        if !matches!(self.format, Format::AlbMulti) {
             event["headers"] = single.into();
         }
-        if matches!(self.form, Form::AlbMulti | Form::V1) {
+        if matches!(self.format, Format::AlbMulti | Format::V1) {
             event["multiValueHeaders"] = json!(self.headers);
         }
         event
