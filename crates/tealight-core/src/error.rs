@@ -1,6 +1,6 @@
-//! The one error type, and the one table that says how each kind is answered.
+//! The error type, and a table of each kind's HTTP statuses, types and code.
 
-/// What went wrong. The word of a kind, [`ErrorKind::code`], is part of the API and never changes.
+/// The kind of an error. Its [code](ErrorKind::code) is part of the API and never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
     /// An input or a list of inputs is empty.
@@ -9,59 +9,59 @@ pub enum ErrorKind {
     InvalidJson,
     /// The body is JSON, but a field has the wrong type or is missing.
     InvalidType,
-    /// A field has a value outside its limits.
+    /// The value of a field is out of range.
     InvalidValue,
-    /// A text has more tokens than the model can read.
+    /// The input has more tokens than the model accepts.
     TooLong,
-    /// The body is larger than the route takes.
+    /// The request body is larger than the route accepts.
     BodyTooLarge,
-    /// The reply is larger than Lambda takes.
+    /// The response is larger than Lambda allows.
     ResponseTooLarge,
-    /// The body is neither JSON nor of unstated type.
+    /// The content type of the body is not supported.
     UnsupportedMediaType,
-    /// The key is missing or wrong.
+    /// The API key is missing or wrong.
     InvalidApiKey,
     /// No route has this path.
     NotFound,
-    /// The path has no such method.
+    /// The route does not support this HTTP method.
     MethodNotAllowed,
-    /// No model of this name is installed here.
+    /// No model of this name is installed.
     ModelNotFound,
-    /// A model is there and cannot be loaded.
+    /// A model file cannot be loaded.
     ModelLoad,
-    /// No index is configured, or none is where it should be.
+    /// No search index is configured, or its file does not exist.
     IndexNotFound,
-    /// An index is there and cannot be read.
+    /// A search index cannot be loaded.
     IndexLoad,
-    /// An object is not there, or not any more.
+    /// An S3 object does not exist or was deleted.
     ObjectNotFound,
-    /// An object may not be read, or is not there for one who may not list its bucket.
+    /// Access to an S3 object is denied. S3 also says so of a missing object if the role may not list the bucket.
     ObjectDenied,
-    /// An object was replaced while it was read.
+    /// An S3 object was replaced while it was being read.
     ObjectReplaced,
-    /// A source of models, keys or data outside the function failed.
+    /// A remote service failed: the model hub, Secrets Manager, S3 or a vector database.
     Upstream,
-    /// Every place in the queue is taken.
+    /// Concurrency limit reached: 503 (TEI 429).
     Overloaded,
-    /// The invocation's time ran out.
+    /// The deadline has passed.
     Timeout,
-    /// The body took too long to arrive.
+    /// The request body arrived too slowly.
     BodyTimeout,
-    /// Nobody waits for the reply any more.
+    /// The client closed the connection before the response was complete.
     ClientClosedRequest,
-    /// An event of a kind that the function does not serve.
+    /// The event source is not supported.
     UnsupportedEvent,
     /// A local file could not be read or written.
     Io,
-    /// A defect of ours.
+    /// A bug in tealight: status 500, not retryable.
     Internal,
 }
 
-/// How a [`ErrorKind`] is answered.
+/// How an [`ErrorKind`] is reported to clients.
 struct ErrorSpec {
-    /// Status on OpenAI's routes and all others that are not TEI's.
+    /// HTTP status on all routes except TEI's.
     status: u16,
-    /// Status on TEI's routes, which differs for bad values.
+    /// HTTP status on TEI's routes.
     tei_status: u16,
     /// TEI's `error_type`.
     tei_type: &'static str,
@@ -70,68 +70,72 @@ struct ErrorSpec {
     /// OpenAI's `code`, and the `errorType` of a direct invocation.
     code: &'static str,
     /// Whether the same request can succeed later.
-    retryable: bool,
+    is_retryable: bool,
 }
 
-const fn spec(
-    status: u16,
-    tei_status: u16,
-    tei_type: &'static str,
-    openai_type: &'static str,
-    code: &'static str,
-    retryable: bool,
-) -> ErrorSpec {
-    ErrorSpec { status, tei_status, tei_type, openai_type, code, retryable }
-}
+const INVALID_REQUEST: ErrorSpec = ErrorSpec {
+    status: 400,
+    tei_status: 400,
+    tei_type: "Validation",
+    openai_type: "invalid_request_error",
+    code: "",
+    is_retryable: false,
+};
 
-const INVALID_REQUEST: &str = "invalid_request_error";
-const SERVER: &str = "server_error";
+const SERVER_ERROR: ErrorSpec = ErrorSpec {
+    status: 500,
+    tei_status: 424,
+    tei_type: "Backend",
+    openai_type: "server_error",
+    code: "",
+    is_retryable: false,
+};
 
 impl ErrorKind {
     #[rustfmt::skip]
     const fn spec(self) -> ErrorSpec {
         match self {
-            ErrorKind::Empty            => spec(400, 400, "Empty", INVALID_REQUEST, "empty_input", false),
-            ErrorKind::InvalidJson      => spec(400, 400, "Validation", INVALID_REQUEST, "invalid_json", false),
-            ErrorKind::InvalidType     => spec(400, 422, "Validation", INVALID_REQUEST, "invalid_type", false),
-            ErrorKind::InvalidValue     => spec(400, 422, "Validation", INVALID_REQUEST, "invalid_value", false),
-            ErrorKind::TooLong          => spec(400, 422, "Validation", INVALID_REQUEST, "context_length_exceeded", false),
-            ErrorKind::BodyTooLarge     => spec(413, 413, "Validation", INVALID_REQUEST, "body_too_large", false),
-            ErrorKind::ResponseTooLarge    => spec(413, 413, "Validation", INVALID_REQUEST, "reply_too_large", false),
-            ErrorKind::UnsupportedMediaType        => spec(415, 415, "Validation", INVALID_REQUEST, "unsupported_media_type", false),
-            ErrorKind::InvalidApiKey    => spec(401, 401, "Unauthorized", INVALID_REQUEST, "invalid_api_key", false),
-            ErrorKind::NotFound      => spec(404, 404, "Validation", INVALID_REQUEST, "unknown_url", false),
-            ErrorKind::MethodNotAllowed => spec(405, 405, "Validation", INVALID_REQUEST, "method_not_allowed", false),
-            ErrorKind::ModelNotFound    => spec(404, 404, "Validation", INVALID_REQUEST, "model_not_found", false),
-            ErrorKind::ModelLoad        => spec(500, 424, "Backend", SERVER, "model_load_failed", false),
-            ErrorKind::IndexNotFound    => spec(404, 404, "Validation", INVALID_REQUEST, "index_not_found", false),
-            ErrorKind::IndexLoad        => spec(500, 424, "Backend", SERVER, "index_load_failed", false),
-            ErrorKind::ObjectNotFound   => spec(404, 404, "Validation", INVALID_REQUEST, "object_not_found", false),
-            // A permission that is missing can be given.
-            ErrorKind::ObjectDenied     => spec(403, 403, "Validation", INVALID_REQUEST, "object_denied", true),
-            ErrorKind::ObjectReplaced   => spec(409, 409, "Validation", INVALID_REQUEST, "object_replaced", true),
-            ErrorKind::Upstream         => spec(502, 424, "Backend", SERVER, "upstream_error", true),
-            ErrorKind::Overloaded       => spec(503, 429, "Overloaded", SERVER, "overloaded", true),
-            ErrorKind::Timeout          => spec(504, 504, "Overloaded", SERVER, "timeout", true),
-            ErrorKind::BodyTimeout         => spec(408, 408, "Validation", INVALID_REQUEST, "body_timeout", true),
-            ErrorKind::ClientClosedRequest       => spec(499, 499, "Validation", INVALID_REQUEST, "client_gone", true),
-            ErrorKind::UnsupportedEvent => spec(400, 422, "Validation", INVALID_REQUEST, "unsupported_event", false),
-            ErrorKind::Io               => spec(500, 424, "Backend", SERVER, "io_error", false),
-            ErrorKind::Internal         => spec(500, 424, "Backend", SERVER, "internal_error", false),
+            ErrorKind::Empty                => ErrorSpec { tei_type: "Empty", code: "empty_input", ..INVALID_REQUEST },
+            ErrorKind::InvalidJson          => ErrorSpec { code: "invalid_json", ..INVALID_REQUEST },
+            ErrorKind::InvalidType          => ErrorSpec { tei_status: 422, code: "invalid_type", ..INVALID_REQUEST },
+            ErrorKind::InvalidValue         => ErrorSpec { tei_status: 422, code: "invalid_value", ..INVALID_REQUEST },
+            ErrorKind::TooLong              => ErrorSpec { tei_status: 422, code: "context_length_exceeded", ..INVALID_REQUEST },
+            ErrorKind::BodyTooLarge         => ErrorSpec { status: 413, tei_status: 413, code: "body_too_large", ..INVALID_REQUEST },
+            ErrorKind::ResponseTooLarge     => ErrorSpec { status: 413, tei_status: 413, code: "reply_too_large", ..INVALID_REQUEST },
+            ErrorKind::UnsupportedMediaType => ErrorSpec { status: 415, tei_status: 415, code: "unsupported_media_type", ..INVALID_REQUEST },
+            ErrorKind::InvalidApiKey        => ErrorSpec { status: 401, tei_status: 401, tei_type: "Unauthorized", code: "invalid_api_key", ..INVALID_REQUEST },
+            ErrorKind::NotFound             => ErrorSpec { status: 404, tei_status: 404, code: "unknown_url", ..INVALID_REQUEST },
+            ErrorKind::MethodNotAllowed     => ErrorSpec { status: 405, tei_status: 405, code: "method_not_allowed", ..INVALID_REQUEST },
+            ErrorKind::ModelNotFound        => ErrorSpec { status: 404, tei_status: 404, code: "model_not_found", ..INVALID_REQUEST },
+            ErrorKind::ModelLoad            => ErrorSpec { code: "model_load_failed", ..SERVER_ERROR },
+            ErrorKind::IndexNotFound        => ErrorSpec { status: 404, tei_status: 404, code: "index_not_found", ..INVALID_REQUEST },
+            ErrorKind::IndexLoad            => ErrorSpec { code: "index_load_failed", ..SERVER_ERROR },
+            ErrorKind::ObjectNotFound       => ErrorSpec { status: 404, tei_status: 404, code: "object_not_found", ..INVALID_REQUEST },
+            // The missing permission can be granted.
+            ErrorKind::ObjectDenied         => ErrorSpec { status: 403, tei_status: 403, code: "object_denied", is_retryable: true, ..INVALID_REQUEST },
+            ErrorKind::ObjectReplaced       => ErrorSpec { status: 409, tei_status: 409, code: "object_replaced", is_retryable: true, ..INVALID_REQUEST },
+            ErrorKind::Upstream             => ErrorSpec { status: 502, code: "upstream_error", is_retryable: true, ..SERVER_ERROR },
+            ErrorKind::Overloaded           => ErrorSpec { status: 503, tei_status: 429, tei_type: "Overloaded", code: "overloaded", is_retryable: true, ..SERVER_ERROR },
+            ErrorKind::Timeout              => ErrorSpec { status: 504, tei_status: 504, tei_type: "Overloaded", code: "timeout", is_retryable: true, ..SERVER_ERROR },
+            ErrorKind::BodyTimeout          => ErrorSpec { status: 408, tei_status: 408, code: "body_timeout", is_retryable: true, ..INVALID_REQUEST },
+            ErrorKind::ClientClosedRequest  => ErrorSpec { status: 499, tei_status: 499, code: "client_gone", is_retryable: true, ..INVALID_REQUEST },
+            ErrorKind::UnsupportedEvent     => ErrorSpec { tei_status: 422, code: "unsupported_event", ..INVALID_REQUEST },
+            ErrorKind::Io                   => ErrorSpec { code: "io_error", ..SERVER_ERROR },
+            ErrorKind::Internal             => ErrorSpec { code: "internal_error", ..SERVER_ERROR },
         }
     }
 
-    /// The stable word for this kind.
+    /// Stable identifier of this kind: OpenAI's `code`, and the `errorType` of a direct invocation.
     pub fn code(self) -> &'static str {
         self.spec().code
     }
 
-    /// The status on OpenAI's routes.
+    /// HTTP status on all routes except text-embeddings-inference's.
     pub fn status(self) -> u16 {
         self.spec().status
     }
 
-    /// The status on text-embeddings-inference's routes.
+    /// HTTP status on text-embeddings-inference's routes.
     pub fn tei_status(self) -> u16 {
         self.spec().tei_status
     }
@@ -148,45 +152,47 @@ impl ErrorKind {
 
     /// Whether the same request can succeed later.
     pub fn is_retryable(self) -> bool {
-        self.spec().retryable
+        self.spec().is_retryable
     }
 }
 
-/// An error that a user can act on: what kind, in which field, and the value and limit in words.
+/// An error that a user can act on.
 #[derive(Debug, Clone)]
 pub struct Error {
-    /// What kind it is; decides the status.
+    /// Determines the HTTP status.
     pub kind: ErrorKind,
-    /// What happened, in lower case, with the field, the value and the limit.
+    /// Names the field, the value and the limit. Starts in lower case.
     pub message: String,
-    /// The request field at fault, if it is one.
+    /// The request field that caused the error, if any.
     pub param: Option<String>,
 }
 
-/// Characters of a text that repeats what a request has said.
-const MAX_MESSAGE: usize = 300;
+/// Characters of an error message that quotes a request.
+const MAX_MESSAGE_CHARS: usize = 300;
+/// Characters of a value that an error message quotes.
+const MAX_VALUE_CHARS: usize = 100;
 
-/// A value as errors show it: its first hundred characters.
+/// Shortens a value that an error message quotes to 100 characters.
 pub fn truncate_for_display(value: &str) -> String {
-    value.chars().take(100).collect()
+    value.chars().take(MAX_VALUE_CHARS).collect()
 }
 
-/// A result of this crate.
+/// The result of a fallible function of any tealight crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An error of a kind, with its text.
+    /// An error that names no request field.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), param: None }
     }
 
-    /// Names the request field at fault.
+    /// Adds the request field that caused the error.
     pub fn with_param(mut self, name: impl Into<String>) -> Self {
         self.param = Some(name.into());
         self
     }
 
-    /// A value of the field `name` is outside its limits.
+    /// The value of the field `name` is out of range.
     pub fn invalid_value(name: &str, message: impl Into<String>) -> Self {
         Self::new(ErrorKind::InvalidValue, message).with_param(name)
     }
@@ -196,28 +202,28 @@ impl Error {
         Self::new(ErrorKind::ModelLoad, message)
     }
 
-    /// A defect of ours.
+    /// A bug in tealight.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Internal, message)
     }
 
-    /// A file operation failed.
-    pub fn io(what: &str, path: &std::path::Path, error: std::io::Error) -> Self {
-        Self::new(ErrorKind::Io, format!("cannot {what} {}: {error}", path.display()))
+    /// A file operation failed. `action` is a verb such as `open`.
+    pub fn io(action: &str, path: &std::path::Path, error: std::io::Error) -> Self {
+        Self::new(ErrorKind::Io, format!("cannot {action} {}: {error}", path.display()))
     }
 
-    /// Cuts the text where a request's own value makes it long.
+    /// Limits the message to 300 characters, for messages that quote a request.
     pub fn truncate_message(mut self) -> Self {
-        if let Some((at, _)) = self.message.char_indices().nth(MAX_MESSAGE) {
-            self.message.truncate(at);
+        if let Some((end, _)) = self.message.char_indices().nth(MAX_MESSAGE_CHARS) {
+            self.message.truncate(end);
             self.message.push_str(" ...");
         }
         self
     }
 
-    /// Puts `what: ` before the text, for instance the file that was being read.
-    pub fn with_context(mut self, what: impl std::fmt::Display) -> Self {
-        self.message = format!("{what}: {}", self.message);
+    /// Puts `context: ` before the message, for instance the name of the file that was being read.
+    pub fn with_context(mut self, context: impl std::fmt::Display) -> Self {
+        self.message = format!("{context}: {}", self.message);
         self
     }
 }
@@ -230,7 +236,7 @@ impl std::fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// candle reports shape and type errors that checked models cannot cause.
+/// candle reports errors of shapes and types, which models that passed validation cannot cause.
 #[cfg(feature = "candle")]
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {

@@ -1,11 +1,11 @@
-//! The one function that maps a file.
+//! Memory-mapped files.
 #![allow(unsafe_code)]
 
 use crate::{Error, Result};
 use bytes::Bytes;
 use std::path::Path;
 
-/// Maps a file for reading; its pages load when they are first read, and stay shared with other processes.
+/// Maps a file for reading. Its pages are loaded when they are first read and shared with other processes that map the file.
 ///
 /// # Errors
 /// The file cannot be opened, or is empty.
@@ -15,8 +15,8 @@ pub fn map_file(path: &Path) -> Result<Bytes> {
     if length == 0 {
         return Err(Error::invalid_model(format!("{}: the file is empty", path.display())));
     }
-    // SAFETY: the mapping is private and read-only, and lives as long as the `Bytes` that owns it. A file that another
-    // process cuts short meanwhile would fault; models are written under another name and renamed, never changed.
+    // SAFETY: the mapping is private and read-only, and lives as long as the `Bytes` that owns it. Reading it would fault if another
+    // process truncated the file meanwhile; models are never changed in place: `write_atomic` writes a new file and renames it.
     let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io("map", path, e))?;
     Ok(Bytes::from_owner(map))
 }
