@@ -2,19 +2,21 @@
 
 use super::metrics::Metrics;
 use super::response_sender::ResponseSender;
-use crate::engine::Engine;
+use crate::engine::{Engine, Job, JobContext};
 use bytes::Bytes;
 use http::StatusCode;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use std::time::Duration;
-use tealight_core::{Deadline, Error, Result, Usage};
+use tealight_core::{Error, Result, Usage};
 
 /// A request as its handler sees it: routed, authorized and within the size limit.
 #[derive(Debug)]
 pub struct RequestContext<'a> {
-    /// Runs the models.
+    /// The engine, for its configuration and its list of models.
     pub engine: &'a Engine,
+    /// The engine with the deadline of this request, to run jobs.
+    pub jobs: JobContext<'a>,
     /// Counters of this process, which two routes report.
     pub metrics: &'a Metrics,
     /// Not parsed yet.
@@ -25,12 +27,20 @@ pub struct RequestContext<'a> {
     pub accept: Option<&'a str>,
     /// The part of the path that `{model}` stands for, percent-decoded.
     pub path_param: Option<&'a str>,
-    /// When the response must be ready.
-    pub deadline: Deadline,
     /// Sends the response while it is produced; none if the transport cannot.
     pub sender: Option<&'a ResponseSender>,
     /// When this process started, in seconds since 1970.
     pub started: u64,
+}
+
+impl RequestContext<'_> {
+    /// Runs a job with the deadline of this request.
+    ///
+    /// # Errors
+    /// As [`Engine::run`].
+    pub fn run<J: Job>(&self, job: J) -> Result<J::Output> {
+        self.jobs.run(job)
+    }
 }
 
 /// A response that has been produced.

@@ -77,7 +77,7 @@ pub fn documents(context: &RequestContext) -> Result<ApiResponse> {
         dimensions: request.dimensions,
         prompt: request.prompt_name,
     };
-    let embedded = context.engine.run(job, context.deadline)?;
+    let embedded = context.run(job)?;
     let mut body = vec![];
     for (i, (points, name)) in embedded.points.into_iter().zip(names).enumerate() {
         let named = |error| named(error, i, Some(&name));

@@ -25,7 +25,7 @@ pub mod tei;
 pub mod text;
 mod ui;
 
-use crate::engine::Engine;
+use crate::engine::{Engine, JobContext, LoadTimer, ModelTask};
 use crate::telemetry::log;
 use auth::Auth;
 use bytes::Bytes;
@@ -151,10 +151,10 @@ impl Api {
         if request.http.method() == Method::OPTIONS && self.engine.config.cors_allow_origin.is_some() {
             return Ok(ApiResponse { status: StatusCode::NO_CONTENT, ..ApiResponse::default() });
         }
-        log::take_loading();
-        let start = Instant::now();
-        let outcome = self.run_route(request, auth, deadline, sender);
-        let (total, loading) = (start.elapsed(), log::take_loading());
+        let (start, load_timer) = (Instant::now(), LoadTimer::default());
+        let jobs = JobContext { engine: &self.engine, deadline, load_timer: &load_timer };
+        let outcome = self.run_route(request, auth, jobs, sender);
+        let (total, loading) = (start.elapsed(), load_timer.total());
         self.record(&request.info, request.route.route(), &outcome, total, loading);
         match outcome {
             Ok(response) => Ok(ApiResponse { total, ..response }),
@@ -169,7 +169,7 @@ impl Api {
         &self,
         request: &ApiRequest,
         auth: AuthMethod,
-        deadline: Deadline,
+        jobs: JobContext,
         sender: Option<&ResponseSender>,
     ) -> Result<ApiResponse> {
         let http = &request.http;
@@ -181,13 +181,13 @@ impl Api {
         self.check(request, route, auth)?;
         let header = |name| http.headers().get(name).and_then(|v: &HeaderValue| v.to_str().ok());
         let context = RequestContext {
-            engine: &self.engine,
+            engine: jobs.engine,
+            jobs,
             metrics: &self.metrics,
             body: http.body(),
             content_type: header(CONTENT_TYPE),
             accept: header(ACCEPT),
             path_param,
-            deadline,
             sender,
             started: self.started,
         };
@@ -228,7 +228,7 @@ impl Api {
         }
         let usage = response.and_then(|response| response.usage);
         let named = response.and_then(|response| response.model.clone()).filter(|name| !name.is_empty());
-        let model = named.or_else(|| usage.map(|_| self.engine.registry.default_name()));
+        let model = named.or_else(|| usage.map(|_| self.engine.registry.default_name(ModelTask::Embedding)));
         let status = error.map_or(200, |kind| info.style.status(kind).as_u16());
         let (isa, threads) = (self.engine.cpu.isa.as_str(), self.engine.cpu.threads());
         let (route, model) = (info.route, model.as_deref());

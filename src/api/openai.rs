@@ -115,7 +115,7 @@ pub fn embeddings(context: &RequestContext) -> Result<ApiResponse> {
         normalize: true,
         dimensions: request.dimensions,
     };
-    let output = context.engine.run(job, context.deadline)?;
+    let output = context.run(job)?;
     let embedding = |(index, vector)| {
         let (embedding, scale) = encode(vector, encoding);
         Embedding { object: "embedding", index, embedding, scale }

@@ -19,8 +19,8 @@ pub fn render(context: &RequestContext) -> Result<ApiResponse> {
         let _ = writeln!(text, "# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes {bytes}");
     }
     let _ = writeln!(text, "# TYPE tealight_model_load_seconds gauge");
-    for (role, name, time) in context.engine.registry.load_times() {
-        let (kind, name, seconds) = (role.name(), escaped(&name), time.as_secs_f64());
+    for (task, name, time) in context.engine.registry.load_times() {
+        let (kind, name, seconds) = (task.as_str(), escaped(&name), time.as_secs_f64());
         let _ = writeln!(text, "tealight_model_load_seconds{{kind=\"{kind}\",model=\"{name}\"}} {seconds}");
     }
     Ok(ApiResponse::text(text, "text/plain; version=0.0.4"))

@@ -76,7 +76,7 @@ pub fn search(context: &RequestContext) -> Result<ApiResponse> {
         exact: request.exact,
         index: None,
     };
-    let finds = context.engine.run(job, context.deadline)?;
+    let finds = context.run(job)?;
     let result = |found: tealight_index::Found| SearchResult {
         id: found.document.id,
         score: found.score,

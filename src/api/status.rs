@@ -66,7 +66,7 @@ impl From<InstalledModel> for Model {
         let InstalledModel { name, task, is_default, bytes, license, load_time, dimension, max_tokens } = here;
         let (default, loaded, load_ms) =
             (is_default, load_time.is_some(), load_time.map(|time| time.as_micros() as f64 / 1e3));
-        Self { name, kind: task.name(), default, loaded, bytes, license, load_ms, dimension, max_tokens }
+        Self { name, kind: task.as_str(), default, loaded, bytes, license, load_ms, dimension, max_tokens }
     }
 }
 
@@ -90,7 +90,7 @@ pub fn render(context: &RequestContext) -> Result<ApiResponse> {
         // A file is opened in no time; what is in S3 waits until it is searched.
         let open = match name.starts_with("s3://") {
             true => engine.index_if_open(),
-            false => engine.index(context.deadline).ok(),
+            false => engine.index(context.jobs.deadline).ok(),
         };
         let model = open.as_ref().and_then(|index| index.model().map(String::from));
         let name = name.rsplit('/').next().unwrap_or(name).to_string();

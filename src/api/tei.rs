@@ -217,7 +217,7 @@ pub fn embed(context: &RequestContext) -> Result<ApiResponse> {
         normalize: request.normalize.unwrap_or(true),
         dimensions: request.dimensions,
     };
-    let output = context.engine.run(job, context.deadline)?;
+    let output = context.run(job)?;
     let encoding = request.encoding_format.unwrap_or_default();
     let vectors: Vec<Encoded> = output.vectors.into_iter().map(|v| encode(v, encoding).0).collect();
     Ok(ApiResponse::json(&vectors)?.with_usage(output.usage).with_model(output.model))
@@ -228,7 +228,7 @@ pub fn embed_all(context: &RequestContext) -> Result<ApiResponse> {
     let request: EmbedAllRequest = parse(context.body)?;
     let inputs = request.inputs.checked("inputs", context.engine.config.max_client_batch_size)?;
     let texts = texts(context, inputs, request.truncate, request.truncation_direction, request.prompt_name);
-    let output = context.engine.run(EmbedTokens(texts), context.deadline)?;
+    let output = context.run(EmbedTokens(texts))?;
     Ok(ApiResponse::json(&output.texts)?.with_usage(output.usage))
 }
 
@@ -249,7 +249,7 @@ pub fn similarity(context: &RequestContext) -> Result<ApiResponse> {
     let inputs = std::iter::once(source_sentence).chain(sentences).map(Input::Text).collect();
     let p = request.parameters.unwrap_or_default();
     let job = Similarity(texts(context, inputs, p.truncate, p.truncation_direction, p.prompt_name));
-    let (scores, usage) = context.engine.run(job, context.deadline)?;
+    let (scores, usage) = context.run(job)?;
     Ok(ApiResponse::json(&scores)?.with_usage(usage))
 }
 
@@ -260,7 +260,7 @@ pub fn tokenize(context: &RequestContext) -> Result<ApiResponse> {
     check_count("inputs", texts.len(), context.engine.config.max_client_batch_size)?;
     check_none_empty("inputs", &texts, String::is_empty)?;
     let job = Tokenize { model: None, texts, special: request.add_special_tokens, prompt: request.prompt_name };
-    let tokens = context.engine.run(job, context.deadline)?;
+    let tokens = context.run(job)?;
     let simple = |t: Vec<Token>| t.into_iter().map(SimpleToken::from).collect();
     let tokens: Vec<Vec<SimpleToken>> = tokens.into_iter().map(simple).collect();
     ApiResponse::json(&tokens)
@@ -272,13 +272,13 @@ pub fn decode(context: &RequestContext) -> Result<ApiResponse> {
     let ids = request.ids.into_vec();
     check_count("ids", ids.len(), context.engine.config.max_client_batch_size)?;
     let job = Detokenize { model: None, ids, skip_special: request.skip_special_tokens };
-    ApiResponse::json(&context.engine.run(job, context.deadline)?)
+    ApiResponse::json(&context.run(job)?)
 }
 
 /// Answers `GET /info`.
 pub fn info(context: &RequestContext) -> Result<ApiResponse> {
     let engine = context.engine;
-    let loaded = engine.registry.embedder(None)?;
+    let loaded = context.jobs.embedder(None)?;
     ApiResponse::json(&Info {
         model_id: engine.config.model.clone(),
         model_sha: None,

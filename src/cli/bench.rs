@@ -276,7 +276,7 @@ struct GenerateRow {
 /// Times reading and writing, of random tokens.
 pub(super) fn generate(args: &GenerateBenchArgs) -> Result<()> {
     let engine = args.model.engine()?;
-    let (loaded, cpu) = (engine.registry.text_model(None)?, &engine.cpu);
+    let (loaded, cpu) = (engine.registry.text_model(None)?.0, &engine.cpu);
     let model = &loaded.model;
     let mut state = 1u64;
     let mut random = || {

@@ -9,7 +9,7 @@
 use super::{json_line, print};
 use crate::config::Config;
 use crate::engine::Engine;
-use crate::engine::inventory::ModelTask;
+use crate::engine::ModelTask;
 use clap::Args;
 use serde::Serialize;
 use serde_json::Value;

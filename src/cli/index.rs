@@ -3,7 +3,7 @@
 use super::index_input::{Given, Row, document_of, embedded, read};
 use super::{ModelArgs, json_line, print};
 use crate::engine::Engine;
-use crate::engine::registry::LoadedModel;
+use crate::engine::LoadedModel;
 use crate::engine::search::{Find, Mode};
 use crate::pipeline::chunk::Chunking;
 use clap::{Args, Subcommand, ValueEnum};

@@ -16,7 +16,7 @@ mod transcribe;
 
 use crate::api::Api;
 use crate::config::Config;
-use crate::engine::Engine;
+use crate::engine::{Engine, ModelTask};
 use crate::server;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::io::Write;
@@ -132,7 +132,7 @@ impl ModelArgs {
     /// An engine for the model that an index was built with.
     fn with_model(&self, name: &str) -> Result<Engine> {
         let engine = self.engine()?;
-        let asked = engine.registry.default_name();
+        let asked = engine.registry.default_name(ModelTask::Embedding);
         match (self.model.is_some(), asked == name) {
             (_, true) => Ok(engine),
             (true, false) => {

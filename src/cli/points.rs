@@ -1,8 +1,7 @@
 //! `tealight embed --format`, where an index takes the output: documents of a file to points, and those to bodies of requests.
 
 use super::embed::{EmbedArgs, output};
-use crate::engine::Engine;
-use crate::engine::speech;
+use crate::engine::{Engine, JobContext, LoadTimer};
 use crate::pipeline::embed::EmbedDocuments;
 #[cfg(feature = "arrow")]
 use crate::pipeline::format::columnar::Table;
@@ -10,6 +9,7 @@ use crate::pipeline::format::records::bytes;
 use crate::pipeline::format::{Format, Packer};
 use crate::pipeline::input::{self as documents, Document, Form, Stream};
 use crate::pipeline::point::Point;
+use crate::pipeline::recording::recording_documents;
 use std::fs::File;
 use std::io::{BufReader, Write};
 use std::path::Path;
@@ -217,8 +217,9 @@ pub(super) fn of_file<'a>(path: &Path, form: Option<Form>, engine: &Engine) -> R
     // With its folders: notes of one name in two of them are two documents.
     let name = path.to_string_lossy().into_owned();
     if form == Some(Form::Audio) {
-        let segments = speech::documents(engine, &name, map_file(path)?, Deadline::NONE)
-            .map_err(|e| e.with_context(path.display()))?;
+        let jobs = JobContext { engine, deadline: Deadline::NONE, load_timer: &LoadTimer::default() };
+        let segments =
+            recording_documents(&jobs, &name, map_file(path)?).map_err(|e| e.with_context(path.display()))?;
         return Ok(documents::listed(segments.into_iter().map(Ok)));
     }
     let file = File::open(path).map_err(|e| Error::io("open", path, e))?;

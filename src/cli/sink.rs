@@ -2,7 +2,7 @@
 
 use super::embed::EmbedArgs;
 use super::points::documents;
-use crate::engine::Engine;
+use crate::engine::{Engine, LoadTimer};
 use crate::pipeline::ingest::{Extent, Failure, Ingest};
 use crate::pipeline::input::short_hash;
 use crate::pipeline::sink::{self, Source};
@@ -16,7 +16,8 @@ pub(super) fn run(args: &EmbedArgs, engine: &Engine, url: &str) -> Result<()> {
     let sink = target.open(&source(args), Deadline::NONE)?;
     let documents = documents(args, engine)?;
     let prompt = args.prompt.as_deref();
-    let ingest = Ingest { engine, chunking: args.chunking(), dimensions: args.dimensions, prompt };
+    let (chunking, dimensions, load_timer) = (args.chunking(), args.dimensions, LoadTimer::default());
+    let ingest = Ingest { engine, chunking, dimensions, prompt, load_timer };
     let run = ingest.run(sink, documents, Extent::Whole, Deadline::NONE);
     for Failure { number, id, error } in &run.report.failures {
         let name = id.as_deref().map_or_else(String::new, |id| format!(", {:?}", truncate_for_display(id)));

@@ -201,7 +201,7 @@ fn documents(engine: &Engine, args: &TranscribeArgs, mut writer: Writer) -> Resu
 
 /// The segments of a recording as documents.
 fn points(engine: &Engine, args: &TranscribeArgs, said: &Said, file: &Path) -> Result<Vec<Record>> {
-    let vectors = speech::embed(engine, &said.transcript, None, args.dimensions, Deadline::NONE)?.vectors;
+    let vectors = engine.run(speech::embed_segments(&said.transcript, None, args.dimensions), Deadline::NONE)?.vectors;
     let raw = |value: serde_json::Result<Box<RawValue>>| {
         value.map_err(|e| Error::internal(format!("a document is not JSON: {e}")))
     };

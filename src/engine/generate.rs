@@ -1,6 +1,6 @@
 //! Job: what comes after a text.
 
-use super::{Engine, Job};
+use super::job::{Engine, Job, JobContext};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 use tealight_core::Deadline;
@@ -120,20 +120,22 @@ const MARGIN: Duration = Duration::from_millis(100);
 impl Job for Generate<'_> {
     type Output = Answer;
 
-    fn run(self, engine: &Engine, deadline: Deadline) -> Result<Answer> {
-        let loaded = engine.registry.text_model(self.model.as_deref())?;
+    fn run(self, context: &JobContext) -> Result<Answer> {
+        let (engine, deadline) = (context.engine, context.deadline);
+        let loaded = context.text_model(self.model.as_deref())?;
         let model = &loaded.model;
         self.sampling.check(model.config.vocabulary)?;
         let tokens = tokens(model, &self.prompt)?;
-        let context = model.config.context;
+        let context_len = model.config.context;
         if tokens.is_empty() {
             return Err(Error::new(ErrorKind::Empty, "the prompt has no tokens").with_param(field(&self.prompt)));
         }
-        if tokens.len() >= context {
-            let message = format!("the prompt has {} tokens, the model reads {context} with the answer", tokens.len());
+        if tokens.len() >= context_len {
+            let message =
+                format!("the prompt has {} tokens, the model reads {context_len} with the answer", tokens.len());
             return Err(Error::new(ErrorKind::TooLong, message).with_param(field(&self.prompt)));
         }
-        let limit = self.max_tokens.unwrap_or(context).min(context - tokens.len());
+        let limit = self.max_tokens.unwrap_or(context_len).min(context_len - tokens.len());
         let constraint = self.schema.as_ref().map(|schema| model.constraint(schema)).transpose()?;
         let mut state = model.resume(if self.echo { &[] } else { &tokens }, tokens.len() + limit.min(256));
         let mut writing = Writing {

@@ -1,72 +1,40 @@
-//! The models that are here, without loading any.
+//! Lists installed models without loading them.
 
+use super::model_task::ModelTask;
 use super::registry::Registry;
 use super::{catalog, model_path};
 use std::path::Path;
 use std::time::Duration;
-use tealight_models::families::llama::is_llama;
-use tealight_models::families::whisper::is_whisper;
 
-/// What a model is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ModelTask {
-    /// It makes vectors of texts.
-    Embedding,
-    /// It hears.
-    Speech,
-    /// It writes.
-    Text,
-}
-
-impl ModelTask {
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            ModelTask::Embedding => "embedding",
-            ModelTask::Speech => "speech",
-            ModelTask::Text => "text",
-        }
-    }
-
-    /// Of a file or folder.
-    fn of(path: &Path) -> Self {
-        match () {
-            () if is_whisper(path) => ModelTask::Speech,
-            () if is_llama(path) => ModelTask::Text,
-            () => ModelTask::Embedding,
-        }
-    }
-}
-
-/// A model that is here.
+/// A model on this machine.
 #[derive(Debug, Clone)]
 pub struct InstalledModel {
-    /// The name that requests can use.
+    /// The name that clients use.
     pub name: String,
-    /// What it is for.
+    /// The task that the model is for.
     pub task: ModelTask,
-    /// Whether requests that name none get it.
+    /// Whether requests for this task that name no model use it.
     pub is_default: bool,
-    /// Of its files.
+    /// Total size of the model's files.
     pub bytes: Option<u64>,
-    /// Its licence, as an SPDX name, where its files or the catalog tell it.
+    /// SPDX identifier of the license, if the catalog or the model file states one.
     pub license: Option<String>,
-    /// How long loading took, if it is loaded.
+    /// How long loading took; `None` if the model is not in memory.
     pub load_time: Option<Duration>,
-    /// Values of a vector.
+    /// Dimension of its embeddings; known from the catalog, or once the model is loaded.
     pub dimension: Option<usize>,
-    /// Of a text, at most.
+    /// Maximum tokens per input; known from the catalog, or once the model is loaded.
     pub max_tokens: Option<usize>,
 }
 
 impl InstalledModel {
-    /// What is known of a model that is not loaded.
+    /// A model that is not loaded.
     fn new(name: String, task: ModelTask, is_default: bool, path: &Path) -> Self {
         let info = catalog::info(&name).unwrap_or_default();
         Self {
             task,
             is_default,
-            bytes: bytes(path),
+            bytes: size_in_bytes(path),
             license: info.license.map(String::from),
             load_time: None,
             dimension: info.dimension,
@@ -77,66 +45,51 @@ impl InstalledModel {
 }
 
 impl Registry {
-    /// The models that are here: the defaults first, then what is installed besides.
+    /// The models on this machine: the default models first, then all other installed ones.
     pub fn installed(&self) -> Vec<InstalledModel> {
         let config = &self.config;
-        let defaults = [
-            (self.default_name(), &config.model, ModelTask::Embedding),
-            (self.speech_name(), &config.speech_model, ModelTask::Speech),
-            (self.text_name(), &config.text_model, ModelTask::Text),
-        ];
-        let default = |(name, given, task): (String, &String, ModelTask)| {
-            model_path::local_path(config, given).map(|path| InstalledModel::new(name, task, true, &path))
+        let default = |task| {
+            let path = model_path::local_path(config, self.configured(task))?;
+            Some(InstalledModel::new(self.default_name(task), task, true, &path))
         };
-        let mut all: Vec<InstalledModel> = defaults.into_iter().filter_map(default).collect();
+        let tasks = [ModelTask::Embedding, ModelTask::Speech, ModelTask::Text];
+        let mut models: Vec<InstalledModel> = tasks.into_iter().filter_map(default).collect();
         for name in model_path::list(config) {
-            let is_new = !all.iter().any(|here| here.name == name);
+            let is_new = !models.iter().any(|model| model.name == name);
             if let Some(path) = model_path::local_path(config, &name).filter(|_| is_new) {
-                all.push(InstalledModel::new(name, ModelTask::of(&path), false, &path));
+                models.push(InstalledModel::new(name, ModelTask::detect(&path), false, &path));
             }
         }
-        all.iter_mut().for_each(|here| self.complete(here));
-        all
+        models.iter_mut().for_each(|model| self.add_loaded_details(model));
+        models
     }
 
-    /// How long each model took to load that is in memory, and as what: one that writes may make vectors, too.
-    pub fn load_times(&self) -> Vec<(ModelTask, String, Duration)> {
-        let all = [
-            (ModelTask::Embedding, self.embedders.load_times()),
-            (ModelTask::Speech, self.speech.load_times()),
-            (ModelTask::Text, self.text.load_times()),
-        ];
-        all.into_iter()
-            .flat_map(|(task, times)| times.into_iter().map(move |(name, time)| (task, name, time)))
-            .collect()
-    }
-
-    /// Adds what only the model itself tells, if it is loaded.
-    fn complete(&self, here: &mut InstalledModel) {
-        let license = match here.task {
-            ModelTask::Embedding => self.embedders.peek(&here.name).and_then(|loaded| {
-                here.load_time = Some(loaded.load_time);
-                here.dimension = Some(loaded.model.dimension());
-                here.max_tokens = Some(loaded.model.max_tokens());
+    /// Adds the fields that only a loaded model knows.
+    fn add_loaded_details(&self, model: &mut InstalledModel) {
+        let license = match model.task {
+            ModelTask::Embedding => self.embedders.peek(&model.name).and_then(|loaded| {
+                model.load_time = Some(loaded.load_time);
+                model.dimension = Some(loaded.model.dimension());
+                model.max_tokens = Some(loaded.model.max_tokens());
                 loaded.model.about.license.clone()
             }),
             ModelTask::Speech => {
-                here.load_time = self.speech.peek(&here.name).map(|loaded| loaded.load_time);
+                model.load_time = self.speech.peek(&model.name).map(|loaded| loaded.load_time);
                 None
             }
-            ModelTask::Text => self.text.peek(&here.name).and_then(|loaded| {
-                here.load_time = Some(loaded.load_time);
-                here.max_tokens = Some(loaded.model.config.context);
+            ModelTask::Text => self.text.peek(&model.name).and_then(|loaded| {
+                model.load_time = Some(loaded.load_time);
+                model.max_tokens = Some(loaded.model.config.context);
                 loaded.model.about.license.clone()
             }),
         };
-        // The catalog spells names as SPDX does, model files as their makers did.
-        here.license = here.license.take().or(license);
+        // The catalog's identifiers are SPDX's; model files use any spelling.
+        model.license = model.license.take().or(license);
     }
 }
 
-/// Of a file, or of the files of a folder.
-fn bytes(path: &Path) -> Option<u64> {
+/// The size of a file, or of the files directly in a folder.
+fn size_in_bytes(path: &Path) -> Option<u64> {
     let length = |path: &Path| path.metadata().ok().filter(|m| m.is_file()).map(|m| m.len());
     length(path).or_else(|| Some(path.read_dir().ok()?.filter_map(|entry| length(&entry.ok()?.path())).sum()))
 }
@@ -148,17 +101,23 @@ mod tests {
     use crate::engine::Engine;
 
     #[test]
-    fn the_default_model_is_here_before_and_after_it_is_loaded() {
+    fn default_model_is_listed_before_and_after_loading() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/models");
         let engine =
             Engine::new(Config::from_lookup(|n| (n == "TEALIGHT_MODEL_DIR").then(|| folder.into())).unwrap()).unwrap();
         let first = |engine: &Engine| engine.registry.installed().remove(0);
-        let here = first(&engine);
-        assert_eq!((here.name.as_str(), here.task, here.is_default), ("all-MiniLM-L6-v2", ModelTask::Embedding, true));
-        assert_eq!(here.bytes, Path::new(folder).join("all-MiniLM-L6-v2.gguf").metadata().ok().map(|m| m.len()));
-        assert_eq!((here.license.as_deref(), here.load_time), (Some("Apache-2.0"), None));
+        let model = first(&engine);
+        assert_eq!(
+            (model.name.as_str(), model.task, model.is_default),
+            ("all-MiniLM-L6-v2", ModelTask::Embedding, true)
+        );
+        assert_eq!(model.bytes, Path::new(folder).join("all-MiniLM-L6-v2.gguf").metadata().ok().map(|m| m.len()));
+        assert_eq!((model.license.as_deref(), model.load_time), (Some("Apache-2.0"), None));
         engine.preload().unwrap();
-        let here = first(&engine);
-        assert!(here.load_time.is_some() && here.dimension == Some(384) && here.max_tokens == Some(256), "{here:?}");
+        let model = first(&engine);
+        assert!(
+            model.load_time.is_some() && model.dimension == Some(384) && model.max_tokens == Some(256),
+            "{model:?}"
+        );
     }
 }

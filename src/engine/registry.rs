@@ -1,37 +1,24 @@
-//! Models in memory: each loaded once, when first asked for, and tried again after a failure.
+//! Models by name, each loaded when it is first used.
 
-use super::{catalog, model_path};
+use super::catalog;
+use super::model_path;
+use super::model_task::ModelTask;
+use super::slots::{LoadedModel, Slots};
 use crate::config::Config;
-use crate::telemetry::log;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 use tealight_core::{Error, Result, truncate_for_display};
 use tealight_kernels::CpuContext;
 use tealight_models::Embedder;
-use tealight_models::families::llama::{Llama, is_llama};
-use tealight_models::families::whisper::{Whisper, is_whisper};
+use tealight_models::families::llama::Llama;
+use tealight_models::families::whisper::Whisper;
 
-/// A model in memory.
-#[derive(Debug)]
-pub struct LoadedModel<M = Embedder> {
-    /// The name it is served by.
-    pub name: String,
-    /// The model.
-    pub model: M,
-    /// Where it was.
-    pub path: PathBuf,
-    /// How long loading took.
-    pub load_time: Duration,
-}
+/// The name by which OpenAI's clients request the default speech-to-text model.
+pub const OPENAI_SPEECH: &str = "whisper-1";
 
-/// One model's place: the lock is held while it loads, so that others wait for that load.
-type Slot<M> = Arc<Mutex<Option<Arc<LoadedModel<M>>>>>;
-
-/// Models of one kind by their names.
-#[derive(Debug)]
-pub(super) struct Slots<M>(Mutex<BTreeMap<String, Slot<M>>>);
+/// A model, and how long the caller waited for it to be loaded.
+pub type Timed<M> = (Arc<LoadedModel<M>>, Duration);
 
 /// The models of a process.
 #[derive(Debug)]
@@ -43,181 +30,186 @@ pub struct Registry {
     pub(super) text: Slots<Arc<Llama>>,
 }
 
-/// A lock that a panic elsewhere cannot close for good: what it guards is replaced whole, never half.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// A type of model that the registry loads.
+trait ServedModel: Sized {
+    const TASK: ModelTask;
+
+    fn slots(registry: &Registry) -> &Slots<Self>;
+
+    /// Loads the file or folder of the model that is served as `name`.
+    fn load(registry: &Registry, name: &str, path: &Path) -> Result<Self>;
 }
 
-impl<M> Default for Slots<M> {
-    fn default() -> Self {
-        Self(Mutex::default())
-    }
-}
+impl ServedModel for Embedder {
+    const TASK: ModelTask = ModelTask::Embedding;
 
-impl<M> Slots<M> {
-    /// A model, if it is in memory already; never waits.
-    pub fn peek(&self, name: &str) -> Option<Arc<LoadedModel<M>>> {
-        let slot = lock(&self.0).get(name)?.clone();
-        slot.try_lock().ok()?.clone()
+    fn slots(registry: &Registry) -> &Slots<Self> {
+        &registry.embedders
     }
 
-    pub fn load_times(&self) -> Vec<(String, Duration)> {
-        let names: Vec<String> = lock(&self.0).keys().cloned().collect();
-        names.into_iter().filter_map(|name| self.peek(&name).map(|loaded| (name, loaded.load_time))).collect()
-    }
-
-    fn get_or_load(
-        &self,
-        name: String,
-        path: impl FnOnce() -> Result<PathBuf>,
-        load: impl FnOnce(&Path) -> Result<M>,
-    ) -> Result<Arc<LoadedModel<M>>> {
-        let slot = lock(&self.0).entry(name.clone()).or_default().clone();
-        let start = Instant::now();
-        let mut place = lock(&slot);
-        if let Some(loaded) = place.as_ref() {
-            log::add_loading(start.elapsed());
-            return Ok(loaded.clone());
+    fn load(registry: &Registry, name: &str, path: &Path) -> Result<Self> {
+        let config = &registry.config;
+        let mut model = match ModelTask::detect(path) {
+            // The embedder and the text generator share the weights in memory.
+            ModelTask::Text => {
+                let llama: Timed<Arc<Llama>> = registry.get_or_load(name.into(), || Ok(path.into()))?;
+                Embedder::of_llama(llama.0.model.clone())?
+            }
+            ModelTask::Embedding | ModelTask::Speech => Embedder::load(&registry.cpu, path, config.precision)?,
+        };
+        model.pipeline.pooling = config.pooling.unwrap_or(model.pipeline.pooling);
+        if model.pipeline.prompts.is_empty() {
+            let prompts = catalog::find(name).map_or(&[][..], |e| e.prompts);
+            model.pipeline.prompts = prompts.iter().map(|(name, text)| (name.to_string(), text.to_string())).collect();
         }
-        let start = Instant::now();
-        let path = path()?;
-        let model = load(&path)?;
-        let load_time = start.elapsed();
-        log::add_loading(load_time);
-        tracing::info!(model = name, load_ms = load_time.as_millis() as u64, "model loaded");
-        let loaded = Arc::new(LoadedModel { name, model, path, load_time });
-        *place = Some(loaded.clone());
-        Ok(loaded)
+        Ok(model)
     }
 }
 
-/// A model that a request names, and that is of another kind than its route.
-fn other_kind(name: &str, what: &str) -> Error {
-    Error::invalid_value("model", format!("the model {:?} {what}", truncate_for_display(name)))
+impl ServedModel for Whisper {
+    const TASK: ModelTask = ModelTask::Speech;
+
+    fn slots(registry: &Registry) -> &Slots<Self> {
+        &registry.speech
+    }
+
+    fn load(registry: &Registry, _: &str, path: &Path) -> Result<Self> {
+        Whisper::load(&registry.cpu, path)
+    }
 }
 
-/// The name by which OpenAI's clients ask for speech to text.
-pub const OPENAI_SPEECH: &str = "whisper-1";
+impl ServedModel for Arc<Llama> {
+    const TASK: ModelTask = ModelTask::Text;
+
+    fn slots(registry: &Registry) -> &Slots<Self> {
+        &registry.text
+    }
+
+    fn load(registry: &Registry, _: &str, path: &Path) -> Result<Self> {
+        Llama::load(&registry.cpu, path).map(Arc::new)
+    }
+}
+
+/// Which model a request means.
+enum Selection {
+    /// The default model of this task.
+    Default(ModelTask),
+    /// An installed model: the name that clients use, and its path.
+    Installed(String, PathBuf),
+}
 
 impl Registry {
-    /// An empty registry; nothing is loaded.
+    /// An empty registry.
     pub fn new(config: Arc<Config>, cpu: CpuContext) -> Self {
         Self { config, cpu, embedders: Slots::default(), speech: Slots::default(), text: Slots::default() }
     }
 
-    /// The name by which the default model is served.
-    pub fn default_name(&self) -> String {
-        let path = Path::new(&self.config.model);
-        let stem = if path.exists() { path.file_stem().and_then(|s| s.to_str()) } else { None };
-        stem.unwrap_or_else(|| catalog::short_name(&self.config.model)).to_string()
+    /// The embedding model of this name, or the default one. Loads it if necessary.
+    ///
+    /// # Errors
+    /// [`ModelNotFound`](tealight_core::ErrorKind::ModelNotFound), [`ModelLoad`](tealight_core::ErrorKind::ModelLoad);
+    /// [`InvalidValue`](tealight_core::ErrorKind::InvalidValue) of `model` if the model is for another task.
+    pub fn embedder(&self, name: Option<&str>) -> Result<Timed<Embedder>> {
+        self.get(name)
     }
 
-    fn is_speech(&self, name: &str) -> bool {
-        let config = &self.config.speech_model;
-        name == OPENAI_SPEECH || name == config || catalog::short_name(name) == self.speech_name()
+    /// The speech-to-text model of this name, or the default one. Loads it if necessary.
+    ///
+    /// # Errors
+    /// As [`Registry::embedder`].
+    pub fn speech_model(&self, name: Option<&str>) -> Result<Timed<Whisper>> {
+        self.get(name)
     }
 
-    fn is_text(&self, name: &str) -> bool {
-        name == self.config.text_model || catalog::short_name(name) == self.text_name()
+    /// The text-generation model of this name, or the default one. Loads it if necessary.
+    ///
+    /// # Errors
+    /// As [`Registry::embedder`].
+    pub fn text_model(&self, name: Option<&str>) -> Result<Timed<Arc<Llama>>> {
+        self.get(name)
     }
 
-    fn is_default(&self, name: &str) -> bool {
-        let default = self.default_name();
-        let known = catalog::find(name).map_or(name, |e| e.name);
-        name == self.config.model || known == default || self.config.served_names.iter().any(|n| n == name)
-    }
-
-    /// The model that a request names, or the default one; loads it if need be, waiting for a load under way.
-    pub fn embedder(&self, name: Option<&str>) -> Result<Arc<LoadedModel>> {
-        match name.filter(|n| !self.is_default(n)) {
-            None => self.load(self.default_name(), || model_path::resolve_any(&self.config, &self.config.model)),
-            Some(name) if self.is_text(name) => {
-                self.load(self.text_name(), || model_path::resolve_any(&self.config, &self.config.text_model))
+    fn get<M: ServedModel>(&self, name: Option<&str>) -> Result<Timed<M>> {
+        match self.select(M::TASK, name)? {
+            Selection::Default(task) => {
+                let path = || model_path::resolve_any(&self.config, self.configured(task));
+                self.get_or_load(self.default_name(task), path)
             }
-            Some(name) if self.is_speech(name) && self.can_load(&self.config.speech_model) => {
-                Err(other_kind(name, "makes no vectors of texts"))
-            }
-            Some(name) => {
-                let path = model_path::resolve_installed(&self.config, name)?;
-                let loaded = self.load(catalog::short_name(name).to_string(), || Ok(path.clone()));
-                loaded.map_err(|e| if is_whisper(&path) { other_kind(name, "makes no vectors of texts") } else { e })
+            Selection::Installed(name, path) => {
+                let checked = || check_task(&name, &path, M::TASK).map(|()| path.clone());
+                self.get_or_load(name.clone(), checked)
             }
         }
     }
 
-    fn load(&self, name: String, path: impl FnOnce() -> Result<PathBuf>) -> Result<Arc<LoadedModel>> {
-        let prompts = catalog::find(&name).map_or(&[][..], |e| e.prompts);
-        self.embedders.get_or_load(name.clone(), path, |path| {
-            let mut model = match Embedder::load(&self.cpu, path, self.config.precision) {
-                // A model that writes makes vectors, too, from the same memory.
-                Err(_) if is_llama(path) => {
-                    let load = |path: &Path| Llama::load(&self.cpu, path).map(Arc::new);
-                    Embedder::of_llama(self.text.get_or_load(name, || Ok(path.into()), load)?.model.clone())?
+    fn get_or_load<M: ServedModel>(&self, name: String, path: impl FnOnce() -> Result<PathBuf>) -> Result<Timed<M>> {
+        M::slots(self).get_or_load(name.clone(), path, |path| M::load(self, &name, path))
+    }
+
+    /// The model that a request for `task` means by `name`.
+    fn select(&self, task: ModelTask, name: Option<&str>) -> Result<Selection> {
+        let Some(name) = name.filter(|name| !self.is_default(task, name)) else {
+            return Ok(Selection::Default(task));
+        };
+        if task == ModelTask::Embedding && self.is_default(ModelTask::Text, name) {
+            return Ok(Selection::Default(ModelTask::Text));
+        }
+        if task == ModelTask::Embedding && self.is_default(ModelTask::Speech, name) && self.can_load(ModelTask::Speech)
+        {
+            return Err(wrong_task(name, task));
+        }
+        let path = model_path::resolve_installed(&self.config, name)?;
+        Ok(Selection::Installed(catalog::short_name(name).to_string(), path))
+    }
+
+    /// The configured default model of a task: a name or a path.
+    pub(super) fn configured(&self, task: ModelTask) -> &str {
+        match task {
+            ModelTask::Embedding => &self.config.model,
+            ModelTask::Speech => &self.config.speech_model,
+            ModelTask::Text => &self.config.text_model,
+        }
+    }
+
+    /// The name by which clients can request the default model of a task.
+    pub fn default_name(&self, task: ModelTask) -> String {
+        let configured = self.configured(task);
+        if task == ModelTask::Embedding
+            && let Some(stem) = existing_file_stem(configured)
+        {
+            return stem.to_string();
+        }
+        catalog::short_name(configured).to_string()
+    }
+
+    /// Whether `name` means the default model of a task.
+    fn is_default(&self, task: ModelTask, name: &str) -> bool {
+        let default = self.default_name(task);
+        name == self.configured(task)
+            || match task {
+                ModelTask::Embedding => {
+                    let known = catalog::find(name).map_or(name, |e| e.name);
+                    known == default || self.config.served_names.iter().any(|n| n == name)
                 }
-                loaded => loaded?,
-            };
-            model.pipeline.pooling = self.config.pooling.unwrap_or(model.pipeline.pooling);
-            if model.pipeline.prompts.is_empty() {
-                model.pipeline.prompts =
-                    prompts.iter().map(|(name, text)| (name.to_string(), text.to_string())).collect();
+                ModelTask::Speech => name == OPENAI_SPEECH || catalog::short_name(name) == default,
+                ModelTask::Text => catalog::short_name(name) == default,
             }
-            Ok(model)
-        })
     }
 
-    /// The name by which the default speech model is served, besides [`OPENAI_SPEECH`].
-    pub fn speech_name(&self) -> String {
-        catalog::short_name(&self.config.speech_model).to_string()
+    /// Whether the default model of a task is on this machine, or may be downloaded.
+    fn can_load(&self, task: ModelTask) -> bool {
+        self.config.download || model_path::local_path(&self.config, self.configured(task)).is_some()
     }
 
-    /// The speech model that a request names, or the default one; loads it if need be.
-    pub fn speech_model(&self, name: Option<&str>) -> Result<Arc<LoadedModel<Whisper>>> {
-        let default = self.speech_name();
-        let load = |path: &Path| Whisper::load(&self.cpu, path);
-        match name.filter(|n| !self.is_speech(n)) {
-            None => self.speech.get_or_load(
-                default,
-                || model_path::resolve_any(&self.config, &self.config.speech_model),
-                load,
-            ),
-            Some(name) => {
-                let path = model_path::resolve_installed(&self.config, name)?;
-                let loaded = self.speech.get_or_load(catalog::short_name(name).to_string(), || Ok(path.clone()), load);
-                loaded.map_err(|e| if is_whisper(&path) { e } else { other_kind(name, "does not hear") })
-            }
-        }
-    }
-
-    /// The name by which the default model that writes is served.
-    pub fn text_name(&self) -> String {
-        catalog::short_name(&self.config.text_model).to_string()
-    }
-
-    /// The model that a request names, or the default one, to write; loads it if need be.
-    pub fn text_model(&self, name: Option<&str>) -> Result<Arc<LoadedModel<Arc<Llama>>>> {
-        let default = self.text_name();
-        let load = |path: &Path| Llama::load(&self.cpu, path).map(Arc::new);
-        match name.filter(|n| !self.is_text(n)) {
-            None => {
-                self.text.get_or_load(default, || model_path::resolve_any(&self.config, &self.config.text_model), load)
-            }
-            Some(name) => {
-                let path = model_path::resolve_installed(&self.config, name)?;
-                let loaded = self.text.get_or_load(catalog::short_name(name).to_string(), || Ok(path.clone()), load);
-                loaded.map_err(|e| if is_llama(&path) { e } else { other_kind(name, "does not write text") })
-            }
-        }
-    }
-
-    /// The names that requests can use: the default first, then those that hear and write, if they are here, then what is
-    /// installed.
+    /// The names that clients can use: the default embedding model, the default models of the other tasks if they are available,
+    /// and all installed models.
     pub fn names(&self) -> Vec<String> {
-        let mut names = vec![self.default_name()];
-        if self.can_load(&self.config.speech_model) {
-            names.extend([self.speech_name(), OPENAI_SPEECH.into()]);
+        let mut names = vec![self.default_name(ModelTask::Embedding)];
+        if self.can_load(ModelTask::Speech) {
+            names.extend([self.default_name(ModelTask::Speech), OPENAI_SPEECH.into()]);
         }
-        if self.can_load(&self.config.text_model) {
-            names.push(self.text_name());
+        if self.can_load(ModelTask::Text) {
+            names.push(self.default_name(ModelTask::Text));
         }
         let installed = model_path::list(&self.config);
         let others: Vec<_> = installed.into_iter().filter(|n| !names.contains(n)).collect();
@@ -225,19 +217,58 @@ impl Registry {
         names
     }
 
-    /// Whether one of the default models is here, or may be downloaded.
-    fn can_load(&self, name: &str) -> bool {
-        self.config.download || model_path::local_path(&self.config, name).is_some()
+    /// The name by which a model is listed, for any name that clients can use. Does not load the model.
+    ///
+    /// # Errors
+    /// [`ModelNotFound`](tealight_core::ErrorKind::ModelNotFound).
+    pub fn resolve(&self, name: &str) -> Result<String> {
+        if self.is_default(ModelTask::Embedding, name) {
+            return Ok(self.default_name(ModelTask::Embedding));
+        }
+        if name == OPENAI_SPEECH && self.can_load(ModelTask::Speech) {
+            return Ok(OPENAI_SPEECH.into());
+        }
+        for task in [ModelTask::Speech, ModelTask::Text] {
+            if self.is_default(task, name) && self.can_load(task) {
+                return Ok(self.default_name(task));
+            }
+        }
+        model_path::resolve_installed(&self.config, name).map(|_| catalog::short_name(name).to_string())
     }
 
-    /// The name by which a model that a request names is served, without loading it.
-    pub fn resolve(&self, name: &str) -> Result<String> {
-        match name {
-            name if self.is_default(name) => Ok(self.default_name()),
-            OPENAI_SPEECH if self.can_load(&self.config.speech_model) => Ok(OPENAI_SPEECH.into()),
-            name if self.is_speech(name) && self.can_load(&self.config.speech_model) => Ok(self.speech_name()),
-            name if self.is_text(name) && self.can_load(&self.config.text_model) => Ok(self.text_name()),
-            name => model_path::resolve_installed(&self.config, name).map(|_| catalog::short_name(name).to_string()),
-        }
+    /// Load times of the models in memory. A text-generation model that also computes embeddings is listed for both tasks.
+    pub fn load_times(&self) -> Vec<(ModelTask, String, Duration)> {
+        let all = [
+            (ModelTask::Embedding, self.embedders.load_times()),
+            (ModelTask::Speech, self.speech.load_times()),
+            (ModelTask::Text, self.text.load_times()),
+        ];
+        let with_task =
+            |(task, times): (ModelTask, Vec<_>)| times.into_iter().map(move |(name, time)| (task, name, time));
+        all.into_iter().flat_map(with_task).collect()
     }
+}
+
+/// The file name without extension, if `path` exists.
+fn existing_file_stem(path: &str) -> Option<&str> {
+    let path = Path::new(path);
+    path.exists().then(|| path.file_stem()?.to_str()).flatten()
+}
+
+/// Fails if the model is for another task.
+fn check_task(name: &str, path: &Path, task: ModelTask) -> Result<()> {
+    match (task, ModelTask::detect(path)) {
+        (ModelTask::Embedding, ModelTask::Text) => Ok(()),
+        (task, detected) if task == detected => Ok(()),
+        _ => Err(wrong_task(name, task)),
+    }
+}
+
+fn wrong_task(name: &str, task: ModelTask) -> Error {
+    let expected = match task {
+        ModelTask::Embedding => "an embedding model",
+        ModelTask::Speech => "a speech-to-text model",
+        ModelTask::Text => "a text-generation model",
+    };
+    Error::invalid_value("model", format!("model {:?} is not {expected}", truncate_for_display(name)))
 }

@@ -4,7 +4,7 @@ use super::event::EventSource;
 use super::item::IngestItem;
 use super::records::{Message, Records};
 use super::{distributed_map, records, s3_event};
-use crate::engine::Engine;
+use crate::engine::{Engine, ModelTask};
 use crate::pipeline::ingest::{Extent, Failure, Ingest, MOST_KEPT, Notice, Report, Run, Stop};
 use crate::pipeline::input::{Document, Entry};
 use crate::pipeline::sink::{Source, Target};
@@ -106,7 +106,6 @@ struct BatchItemFailure {
 impl<'a> BatchProcessor<'a> {
     /// A processor that writes to this sink.
     pub fn new(engine: &'a Engine, target: &'a Target, deadline: Deadline) -> Self {
-        log::take_loading();
         Self { ingest: Ingest::configured(engine), target, deadline, start: Instant::now() }
     }
 
@@ -265,8 +264,9 @@ impl<'a> BatchProcessor<'a> {
     fn log_outcome(&self, outcome: &BatchOutcome) {
         let IngestResponse { documents, points, failures, .. } = outcome.response;
         let (later, total) = (outcome.retryable.len(), self.start.elapsed());
-        let (engine, loading) = (self.ingest.engine, log::take_loading());
-        let (model, isa, threads) = (engine.registry.default_name(), engine.cpu.isa.as_str(), engine.cpu.threads());
+        let (engine, loading) = (self.ingest.engine, self.ingest.load_timer.total());
+        let (model, isa, threads) =
+            (engine.registry.default_name(ModelTask::Embedding), engine.cpu.isa.as_str(), engine.cpu.threads());
         log::IngestSummary { model: &model, documents, points, failures, later, total, loading, isa, threads }.write();
     }
 }

@@ -3,10 +3,11 @@
 use super::chunk::{Chunk, Chunking, chunks};
 use super::input::Document;
 use super::point::{Origin, Point};
+use crate::engine::inputs::prompt_text;
 use crate::engine::search::passage;
-use crate::engine::{Embed, EmbedInputs, Engine, Input, Job, Truncation, prompt};
+use crate::engine::{Embed, EmbedInputs, Input, Job, JobContext, Truncation};
 use std::sync::Arc;
-use tealight_core::{Deadline, Usage};
+use tealight_core::Usage;
 use tealight_core::{Error, Result};
 use tealight_models::Embedder;
 use tealight_models::tokenizer::Direction;
@@ -40,12 +41,12 @@ pub struct Embedded {
 impl Job for EmbedDocuments {
     type Output = Embedded;
 
-    fn run(mut self, engine: &Engine, deadline: Deadline) -> Result<Embedded> {
-        let loaded = engine.registry.embedder(self.model.as_deref())?;
+    fn run(mut self, context: &JobContext) -> Result<Embedded> {
+        let loaded = context.embedder(self.model.as_deref())?;
         self.prompt = self.prompt.or_else(|| passage(&loaded.model));
         let cutter = Cutter::new(&loaded.model, self.chunking, self.prompt.as_deref())?;
-        deadline.check()?;
-        let parts = engine.cpu.par_map(&self.documents, |document| cutter.parts(document, &loaded.name));
+        context.deadline.check()?;
+        let parts = context.engine.cpu.par_map(&self.documents, |document| cutter.parts(document, &loaded.name));
         let texts = self.documents.iter().zip(&parts).flat_map(|(document, parts)| {
             let chunks = parts.as_ref().map_or(&[][..], |(_, chunks)| chunks);
             chunks.iter().map(|chunk| document.text[chunk.bytes.clone()].to_string())
@@ -54,7 +55,7 @@ impl Job for EmbedDocuments {
         let (vectors, usage) = match texts.is_empty() {
             true => (vec![], Usage::default()),
             false => {
-                let embedded = engine.run(self.embed(&texts), deadline)?;
+                let embedded = context.run(self.embed(&texts))?;
                 (embedded.vectors, embedded.usage)
             }
         };
@@ -92,7 +93,7 @@ struct Cutter<'a> {
 
 impl<'a> Cutter<'a> {
     fn new(model: &'a Embedder, chunking: Chunking, name: Option<&str>) -> Result<Self> {
-        let taken = model.tokenizer.added() + model.tokenizer.ids(prompt(model, name)?)?.len();
+        let taken = model.tokenizer.added() + model.tokenizer.ids(prompt_text(model, name)?)?.len();
         let limit = chunking.limit(model.max_tokens().saturating_sub(taken))?;
         Ok(Self { model, limit, overlap: chunking.overlap })
     }

@@ -6,4 +6,5 @@ pub mod format;
 pub mod ingest;
 pub mod input;
 pub mod point;
+pub mod recording;
 pub mod sink;

@@ -11,7 +11,6 @@ use crate::engine::ValidateOptions;
 use crate::engine::speech::{self, Said, Transcribe};
 use crate::pipeline::format::transcript::{Parts, Usage, render, rounded};
 use crate::pipeline::format::{Encoded, encode};
-use crate::telemetry::log;
 use request::Request;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -75,15 +74,14 @@ pub fn embeddings(context: &RequestContext) -> Result<ApiResponse> {
     let Request { fields, file, .. } = Request::read(context)?;
     let options = fields.options(Task::Transcribe)?;
     let check = ValidateOptions { model: fields.embedding_model.clone(), dimensions: fields.dimensions, prompt: None };
-    context.engine.run(check, context.deadline).map_err(|e| match e.param.as_deref() {
+    context.run(check).map_err(|e| match e.param.as_deref() {
         Some("model") => e.with_param("embedding_model"),
         _ => e,
     })?;
     let progress = &mut |_: &[_], _, _| context.sender.map_or(Ok(()), ResponseSender::check);
     let job = Transcribe { model: fields.model, audio: file, prompt: fields.prompt, options, progress };
-    let Said { model: speech_model, transcript } = context.engine.run(job, context.deadline)?;
-    let vectors =
-        speech::embed(context.engine, &transcript, fields.embedding_model, fields.dimensions, context.deadline)?;
+    let Said { model: speech_model, transcript } = context.run(job)?;
+    let vectors = context.run(speech::embed_segments(&transcript, fields.embedding_model, fields.dimensions))?;
     let document = |(index, (segment, vector)): (usize, (&Segment, Vec<f32>))| {
         let (embedding, scale) = encode(vector, fields.encoding_format.unwrap_or_default());
         let (text, start, end) = (segment.text.trim().to_string(), rounded(segment.start), rounded(segment.end));
@@ -92,7 +90,7 @@ pub fn embeddings(context: &RequestContext) -> Result<ApiResponse> {
     let work = tealight_core::Usage {
         tokens: vectors.usage.tokens,
         tokenization: vectors.usage.tokenization,
-        ..work(transcript.duration, start)
+        ..work(context, transcript.duration, start)
     };
     let response = AudioEmbeddingsResponse {
         object: "list",
@@ -107,9 +105,9 @@ pub fn embeddings(context: &RequestContext) -> Result<ApiResponse> {
 }
 
 /// What a recording of so many seconds was, for the counters; models that had to be loaded count for themselves.
-fn work(seconds: f32, start: Instant) -> tealight_core::Usage {
+fn work(context: &RequestContext, seconds: f32, start: Instant) -> tealight_core::Usage {
     let audio = Duration::from_secs_f32(seconds.max(0.0));
-    let inference = start.elapsed().saturating_sub(log::loading());
+    let inference = start.elapsed().saturating_sub(context.jobs.load_timer.total());
     tealight_core::Usage { audio_duration: audio, inference, ..tealight_core::Usage::default() }
 }
 
@@ -138,7 +136,7 @@ fn answer(context: &RequestContext, task: Task) -> Result<ApiResponse> {
             Ok(())
         },
     };
-    let outcome = context.engine.run(job, context.deadline);
+    let outcome = context.run(job);
     if let Some(mut events) = events {
         let seconds = outcome.as_ref().map_or(0.0, |said| said.transcript.duration);
         let model = outcome.as_ref().map_or_else(|_| String::new(), |said| said.model.clone());
@@ -146,12 +144,14 @@ fn answer(context: &RequestContext, task: Task) -> Result<ApiResponse> {
             let (text, usage) = (said.transcript.text(), Usage::of(seconds));
             events.send(&Done { kind: "transcript.text.done", text: text.trim(), usage })
         });
-        return Ok(events.end(done)?.with_usage(work(seconds, start)).with_model(model));
+        return Ok(events.end(done)?.with_usage(work(context, seconds, start)).with_model(model));
     }
     let Said { model, transcript } = outcome?;
     let body =
         render(&transcript, task, form, parts).map_err(|e| Error::internal(format!("a reply is not JSON: {e}")))?;
-    Ok(ApiResponse::text(body, form.content_type()).with_usage(work(transcript.duration, start)).with_model(model))
+    Ok(ApiResponse::text(body, form.content_type())
+        .with_usage(work(context, transcript.duration, start))
+        .with_model(model))
 }
 
 /// OpenAI's event for a further part of a text.

@@ -135,7 +135,7 @@ fn base64(text: &str) -> Result<Bytes> {
 
 fn object(context: &RequestContext, uri: &str) -> Result<Bytes> {
     S3Location::parse(uri, &context.engine.config.allowed_s3_prefixes, "uri")?
-        .get(context.deadline.remaining(OBJECT_TIME), "uri")
+        .get(context.jobs.deadline.remaining(OBJECT_TIME), "uri")
 }
 
 fn of_form(content_type: &str, body: &Bytes) -> Result<(AudioRequest, Option<Bytes>)> {

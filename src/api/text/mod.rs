@@ -6,8 +6,8 @@ pub mod completions;
 use super::context::{ApiResponse, RequestContext};
 use super::response_sender::ResponseSender;
 use super::sse::SseWriter;
+use crate::engine::LoadedModel;
 use crate::engine::generate::{Answer, Generate, Piece, Prompt};
-use crate::engine::registry::LoadedModel;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -214,7 +214,7 @@ impl Texts<'_> {
                 alive: &|| context.sender.map_or(Ok(()), ResponseSender::check),
                 on_piece: &mut |piece, model| on_part(index, Part::Piece(piece, &model.tokens)),
             };
-            let answer = match context.engine.run(job, context.deadline) {
+            let answer = match context.run(job) {
                 // What is written is not lost for what there was no time to begin.
                 Err(error) if error.kind == ErrorKind::Timeout && index > 0 => Answer::unwritten(),
                 outcome => outcome?,
@@ -239,7 +239,7 @@ impl Texts<'_> {
 
     /// The model that writes them.
     fn loaded(&self, context: &RequestContext) -> Result<Arc<LoadedModel<Arc<Llama>>>> {
-        context.engine.registry.text_model(self.model.as_deref())
+        context.jobs.text_model(self.model.as_deref())
     }
 
     /// Writes all of them as a stream of chunks: `choices` makes one or more of each part.

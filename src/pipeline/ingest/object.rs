@@ -3,8 +3,8 @@
 use super::{Extent, Failure, Ingest, Report, Run, Stop};
 use crate::aws::object_reader::{ObjectReader, ObjectVersion};
 use crate::aws::s3::{MAX_OBJECT_BYTES, S3Location};
-use crate::engine::speech;
 use crate::pipeline::input::{Form, Stream, lines, listed, table, unread, whole};
+use crate::pipeline::recording::recording_documents;
 use crate::pipeline::sink::{Source, Target};
 use bytes::Bytes;
 use std::io::{BufReader, Read};
@@ -130,7 +130,7 @@ impl Ingest<'_> {
         }
         let mut audio = Vec::with_capacity(version.length() as usize);
         reader.take(MAX_OBJECT_BYTES).read_to_end(&mut audio).map_err(unread)?;
-        let segments = speech::documents(self.engine, &object.uri(), audio.into(), deadline)?;
+        let segments = recording_documents(&self.jobs(deadline), &object.uri(), audio.into())?;
         Ok(listed(segments.into_iter().map(Ok)))
     }
 }

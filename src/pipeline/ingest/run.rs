@@ -2,7 +2,7 @@
 
 use super::report::{Failure, Ledger, Report};
 use super::time_budget::Pace;
-use crate::engine::Engine;
+use crate::engine::{Engine, JobContext, LoadTimer};
 use crate::pipeline::chunk::Chunking;
 use crate::pipeline::embed::{EmbedDocuments, Embedded};
 use crate::pipeline::input::{Document, Entry, Stream};
@@ -25,7 +25,7 @@ const GROUP_DOCUMENTS: usize = 256;
 const FIELD: &str = "documents";
 
 /// How documents become points.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Ingest<'a> {
     /// With the default model.
     pub engine: &'a Engine,
@@ -35,12 +35,24 @@ pub struct Ingest<'a> {
     pub dimensions: Option<usize>,
     /// The name of a prompt; as [`EmbedDocuments`] has it where it is missing.
     pub prompt: Option<&'a str>,
+    /// Adds up the time that documents wait for models to be loaded.
+    pub load_timer: LoadTimer,
 }
 
 impl<'a> Ingest<'a> {
     /// As the environment says.
     pub fn configured(engine: &'a Engine) -> Self {
-        Self { engine, chunking: engine.config.chunking, dimensions: None, prompt: None }
+        Self {
+            engine,
+            chunking: engine.config.chunking,
+            dimensions: None,
+            prompt: None,
+            load_timer: LoadTimer::default(),
+        }
+    }
+
+    pub(super) fn jobs(&self, deadline: Deadline) -> JobContext<'_> {
+        JobContext { engine: self.engine, deadline, load_timer: &self.load_timer }
     }
 }
 
@@ -123,7 +135,7 @@ impl Ingest<'_> {
         let later = |read, error| Ended { read, stop: Some(Stop::Later(error)) };
         let mut read = 0;
         // The time that loading takes is no group's.
-        if let Err(error) = self.engine.preload() {
+        if let Err(error) = self.jobs(Deadline::NONE).embedder(None) {
             return later(read, error);
         }
         let mut documents = documents.peekable();
@@ -190,7 +202,7 @@ impl Ingest<'_> {
             dimensions: self.dimensions,
             prompt: self.prompt.map(String::from),
         };
-        let run = catch_unwind(AssertUnwindSafe(|| self.engine.run(job, deadline)));
+        let run = catch_unwind(AssertUnwindSafe(|| self.jobs(deadline).run(job)));
         let error = match run.unwrap_or_else(|_| Err(Error::internal("the model failed").with_param(FIELD))) {
             Ok(Embedded { points, .. }) => return Ok(points),
             Err(error) if error.param.as_deref() == Some(FIELD) => error,

@@ -4,7 +4,7 @@
 mod lines;
 mod request;
 
-pub use request::{IngestSummary, RequestSummary, add_loading, loading, take_loading};
+pub use request::{IngestSummary, RequestSummary};
 
 use lines::JsonFormatter;
 use std::any::Any;

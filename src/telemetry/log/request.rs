@@ -1,7 +1,6 @@
 //! The line of a request: what was asked of which model, what came of it, and where the time went.
 
 use crate::telemetry::trace;
-use std::cell::Cell;
 use std::time::Duration;
 use tealight_core::{ErrorKind, Usage};
 
@@ -25,26 +24,6 @@ pub(super) const METRICS: &[(&str, &str)] = &[
     ("failed_documents", "Count"),
     ("handed_back", "Count"),
 ];
-
-thread_local! {
-    /// Of the request that this thread works on.
-    static LOADING: Cell<Duration> = const { Cell::new(Duration::ZERO) };
-}
-
-/// Adds to the time that the request of this thread waits for models to be loaded.
-pub fn add_loading(time: Duration) {
-    LOADING.set(LOADING.get() + time);
-}
-
-/// That time so far.
-pub fn loading() -> Duration {
-    LOADING.get()
-}
-
-/// That time, which begins again at 0.
-pub fn take_loading() -> Duration {
-    LOADING.take()
-}
 
 /// A request that is done, or was turned away.
 #[derive(Debug)]

@@ -1,0 +1,125 @@
+//! The engine, and the jobs that it runs.
+
+use super::index_slot::IndexSlot;
+use super::load_timer::LoadTimer;
+use super::registry::{Registry, Timed};
+use super::slots::LoadedModel;
+use crate::aws::secrets::SecretCache;
+use crate::config::Config;
+use std::sync::Arc;
+use tealight_core::{Deadline, Result};
+use tealight_index::Index;
+use tealight_kernels::CpuContext;
+use tealight_models::Embedder;
+use tealight_models::families::llama::Llama;
+use tealight_models::families::whisper::Whisper;
+
+/// The models, the search index and the CPU that they run on. Creating an engine loads nothing.
+#[derive(Debug)]
+pub struct Engine {
+    /// The configuration, usually from environment variables.
+    pub config: Arc<Config>,
+    /// Instruction set and thread pool.
+    pub cpu: CpuContext,
+    /// Models, loaded when they are first used.
+    pub registry: Registry,
+    /// Secrets that were read from AWS Secrets Manager.
+    pub secrets: SecretCache,
+    index: IndexSlot,
+}
+
+/// A validated request to a model or to the search index.
+pub trait Job {
+    /// The result of the job.
+    type Output;
+
+    /// Runs the job; called by [`Engine::run`].
+    fn run(self, context: &JobContext) -> Result<Self::Output>;
+}
+
+impl Engine {
+    /// An engine for this configuration.
+    pub fn new(config: Config) -> Result<Self> {
+        let config = Arc::new(config);
+        let cpu = CpuContext::new(config.isa, config.threads);
+        let registry = Registry::new(config.clone(), cpu.clone());
+        Ok(Self { config, cpu, registry, secrets: SecretCache::default(), index: IndexSlot::default() })
+    }
+
+    /// Runs a job. Loads its model first if necessary.
+    ///
+    /// # Errors
+    /// The model cannot be found or loaded, the input exceeds the model's limits, or the deadline passes.
+    pub fn run<J: Job>(&self, job: J, deadline: Deadline) -> Result<J::Output> {
+        JobContext { engine: self, deadline, load_timer: &LoadTimer::default() }.run(job)
+    }
+
+    /// Loads the default embedding model, so that the first request need not wait for it.
+    pub fn preload(&self) -> Result<Arc<LoadedModel>> {
+        self.registry.embedder(None).map(|(loaded, _)| loaded)
+    }
+
+    /// The configured index, if it is open; never waits.
+    pub fn index_if_open(&self) -> Option<Arc<Index>> {
+        self.index.peek()
+    }
+
+    /// The configured index. The first call opens it, after downloading it if it is in S3.
+    ///
+    /// # Errors
+    /// [`IndexNotFound`](tealight_core::ErrorKind::IndexNotFound), [`IndexLoad`](tealight_core::ErrorKind::IndexLoad), or the
+    /// errors of [`S3Location::get`](crate::aws::s3::S3Location::get).
+    pub fn index(&self, deadline: Deadline) -> Result<Arc<Index>> {
+        self.index.get_or_open(&self.config, deadline)
+    }
+}
+
+/// The engine as one request sees it: with the request's deadline, and a timer for the models that it loads.
+#[derive(Debug, Clone, Copy)]
+pub struct JobContext<'a> {
+    /// The engine that runs the jobs.
+    pub engine: &'a Engine,
+    /// The time by which the jobs must finish.
+    pub deadline: Deadline,
+    /// Adds up the time that jobs wait for models to be loaded.
+    pub load_timer: &'a LoadTimer,
+}
+
+impl JobContext<'_> {
+    /// Runs a job.
+    ///
+    /// # Errors
+    /// As [`Engine::run`].
+    pub fn run<J: Job>(&self, job: J) -> Result<J::Output> {
+        job.run(self)
+    }
+
+    /// The embedding model of this name, or the default one.
+    ///
+    /// # Errors
+    /// As [`Registry::embedder`].
+    pub fn embedder(&self, name: Option<&str>) -> Result<Arc<LoadedModel<Embedder>>> {
+        Ok(self.timed(self.engine.registry.embedder(name)?))
+    }
+
+    /// The speech-to-text model of this name, or the default one.
+    ///
+    /// # Errors
+    /// As [`Registry::speech_model`].
+    pub fn speech_model(&self, name: Option<&str>) -> Result<Arc<LoadedModel<Whisper>>> {
+        Ok(self.timed(self.engine.registry.speech_model(name)?))
+    }
+
+    /// The text-generation model of this name, or the default one.
+    ///
+    /// # Errors
+    /// As [`Registry::text_model`].
+    pub fn text_model(&self, name: Option<&str>) -> Result<Arc<LoadedModel<Arc<Llama>>>> {
+        Ok(self.timed(self.engine.registry.text_model(name)?))
+    }
+
+    fn timed<M>(&self, (loaded, waited): Timed<M>) -> Arc<LoadedModel<M>> {
+        self.load_timer.add(waited);
+        loaded
+    }
+}

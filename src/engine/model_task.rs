@@ -1,0 +1,39 @@
+//! What a model is for.
+
+use std::path::Path;
+use tealight_models::families::llama::is_llama;
+use tealight_models::families::whisper::is_whisper;
+
+/// The task that a model is for. Text-generation models can also compute embeddings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModelTask {
+    /// Embeddings.
+    Embedding,
+    /// Speech-to-text.
+    Speech,
+    /// Text generation.
+    Text,
+}
+
+impl ModelTask {
+    /// `embedding`, `speech` or `text`, as in `/status` and `/metrics`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ModelTask::Embedding => "embedding",
+            ModelTask::Speech => "speech",
+            ModelTask::Text => "text",
+        }
+    }
+
+    /// The task of a model file or folder, by its architecture. Files of an unknown architecture count as embedding models, whose
+    /// loader reports what is wrong with them.
+    pub(super) fn detect(path: &Path) -> Self {
+        if is_whisper(path) {
+            ModelTask::Speech
+        } else if is_llama(path) {
+            ModelTask::Text
+        } else {
+            ModelTask::Embedding
+        }
+    }
+}
