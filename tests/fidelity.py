@@ -2,7 +2,7 @@
 """Cosine similarity of tealight's embeddings to float64 embeddings on 1,200 sentences from a public data set: tweets, product reviews,
 movie reviews and newspaper editorials in the PyPI package vaderSentiment (MIT license).
 
-    fidelity.py MODEL_FOLDER            measures target/release/tealight; exits with 1 if a target is missed
+    fidelity.py MODEL_FOLDER            measures TEALIGHT_BIN (default: target/release/tealight); exits with 1 if a target is missed
     fidelity.py MODEL_FOLDER prepare    writes texts.json, tokens.json and vectors.npy to target/fidelity
 
 None of them are in the calibration data of the model (calibration.txt).
@@ -98,7 +98,7 @@ def main():
     texts, expected = prepare(folder)
     if sys.argv[2:] == ["prepare"]:
         return
-    tealight = ROOT / "target" / "release" / "tealight"
+    tealight = os.environ.get("TEALIGHT_BIN", ROOT / "target/release/tealight")
     default_isa = json.loads(subprocess.run([tealight, "info", "--json"], capture_output=True, check=True).stdout)["isa"]
     isas = [default_isa] if default_isa in ("scalar", "avx2", "neon") else [default_isa, "avx2"]
     passed = [check(isa, (embed(tealight, texts, isa) * expected).sum(1)) for isa in isas]

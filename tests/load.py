@@ -55,7 +55,7 @@ class Server:
 
     def __init__(self, **variables):
         self.log = tempfile.TemporaryFile()
-        command = [ROOT / "target/release/tealight", "serve", "--port", "0"]
+        command = [os.environ.get("TEALIGHT_BIN", ROOT / "target/release/tealight"), "serve", "--port", "0"]
         self.process = subprocess.Popen(command, stderr=self.log, stdin=subprocess.DEVNULL, env=os.environ | variables | {"RUST_LOG": "warn"})
         self.port = self.wait_for_port()
 

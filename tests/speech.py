@@ -4,7 +4,7 @@ the calibration sentences, and language detection for one sentence in each of se
 
     speech.py make                       writes WAV files and transcripts.json to target/speech
     speech.py wer HYPOTHESES.json        word error rate of the transcripts {file: text}
-    speech.py check MODEL REFERENCE      compares target/release/tealight with REFERENCE, the transcripts {file: text} of float32 decoding
+    speech.py check MODEL REFERENCE      compares TEALIGHT_BIN (default: target/release/tealight) with REFERENCE, the transcripts {file: text} of float32 decoding
     speech.py reference FOLDER OUTPUT    writes these transcripts with faster-whisper, which must be installed
 """
 
@@ -95,7 +95,7 @@ def make():
 
 def transcribe(model, names, *options, env={}):
     """The verbose_json output of tealight by file name."""
-    command = [ROOT / "target" / "release" / "tealight", "transcribe", "--model", model, "--format", "verbose_json", *options]
+    command = [os.environ.get("TEALIGHT_BIN", ROOT / "target/release/tealight"), "transcribe", "--model", model, "--format", "verbose_json", *options]
     lines = subprocess.run(
         [*command, *(CORPUS / name for name in names)], env=os.environ | env, check=True, capture_output=True, text=True
     ).stdout
