@@ -1,4 +1,4 @@
-//! The API key that clients send as a Bearer token.
+//! Authorization by an API key, which clients send as a Bearer token.
 
 use crate::aws::secrets;
 use crate::config::Config;
@@ -9,27 +9,32 @@ use std::time::Instant;
 use tealight_core::Secret;
 use tealight_core::{Error, ErrorKind, Result};
 
-/// Checks keys.
+/// Checks the API key of requests.
 #[derive(Debug)]
 pub struct Auth {
-    source: Source,
+    source: KeySource,
+    /// The hash of the key from Secrets Manager, and when it was read.
     cached: Mutex<Option<(Instant, [u8; 32])>>,
 }
 
+/// Where the key comes from. Keys are kept as SHA-256.
 #[derive(Debug)]
-enum Source {
-    Open,
-    Fixed([u8; 32]),
+enum KeySource {
+    /// No key is required.
+    Disabled,
+    /// The key of the configuration.
+    Static([u8; 32]),
+    /// The ARN of a secret.
     SecretsManager(String),
 }
 
 impl Auth {
-    /// Checks against the key that the environment gives, or lets everyone in.
+    /// Checks the configured key, or accepts every request if there is none.
     pub fn new(config: &Config) -> Self {
         let source = match (&config.api_key, &config.api_key_secret_arn) {
-            (Some(Secret(key)), _) => Source::Fixed(digest(key)),
-            (None, Some(arn)) => Source::SecretsManager(arn.clone()),
-            (None, None) => Source::Open,
+            (Some(Secret(key)), _) => KeySource::Static(digest(key)),
+            (None, Some(arn)) => KeySource::SecretsManager(arn.clone()),
+            (None, None) => KeySource::Disabled,
         };
         Self { source, cached: Mutex::default() }
     }
@@ -37,23 +42,23 @@ impl Auth {
     /// Checks the `Authorization` header.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidApiKey`]; [`ErrorKind::Upstream`] where the key cannot be read from Secrets Manager.
+    /// [`ErrorKind::InvalidApiKey`]; [`ErrorKind::Upstream`] if the key cannot be read from Secrets Manager.
     pub fn check(&self, headers: &HeaderMap) -> Result<()> {
         match &self.source {
-            Source::SecretsManager(arn) => compare(headers, &self.current(arn)?),
-            Source::Open | Source::Fixed(_) => self.precheck(headers),
+            KeySource::SecretsManager(arn) => compare(headers, &self.cached_key(arn)?),
+            KeySource::Disabled | KeySource::Static(_) => self.precheck(headers),
         }
     }
 
-    /// As [`Auth::check`], but lets pass what only Secrets Manager could tell: it never waits.
+    /// As [`Auth::check`], but never waits for Secrets Manager: then it accepts the request, which must be checked again.
     pub fn precheck(&self, headers: &HeaderMap) -> Result<()> {
         match &self.source {
-            Source::Fixed(expected) => compare(headers, expected),
-            Source::Open | Source::SecretsManager(_) => Ok(()),
+            KeySource::Static(expected) => compare(headers, expected),
+            KeySource::Disabled | KeySource::SecretsManager(_) => Ok(()),
         }
     }
 
-    fn current(&self, arn: &str) -> Result<[u8; 32]> {
+    fn cached_key(&self, arn: &str) -> Result<[u8; 32]> {
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
         match *cached {
             Some((at, digest)) if at.elapsed() < secrets::TTL => Ok(digest),
@@ -67,30 +72,29 @@ impl Auth {
 }
 
 fn compare(headers: &HeaderMap, expected: &[u8; 32]) -> Result<()> {
-    let given = headers.get(http::header::AUTHORIZATION).map_or(&[][..], |h| h.as_bytes());
-    let key = match given.split_at_checked(7) {
+    let sent = headers.get(http::header::AUTHORIZATION).map_or(&[][..], |h| h.as_bytes());
+    let key = match sent.split_at_checked(7) {
         Some((scheme, key)) if scheme.eq_ignore_ascii_case(b"bearer ") => key.trim_ascii(),
-        _ => return Err(refusal("no API key was given; send it as \"Authorization: Bearer KEY\"")),
+        _ => return Err(invalid_key("API key is missing; send it as \"Authorization: Bearer KEY\"")),
     };
-    if equal(&digest(key), expected) { Ok(()) } else { Err(refusal("the API key is wrong")) }
+    if equal(&digest(key), expected) { Ok(()) } else { Err(invalid_key("API key is wrong")) }
 }
 
-fn refusal(message: &str) -> Error {
+fn invalid_key(message: &str) -> Error {
     Error::new(ErrorKind::InvalidApiKey, message)
 }
 
-/// Keys are compared by their hashes, so that neither their length nor where they differ shows in the time.
+/// Hashes are compared instead of keys, so that the time reveals neither the length of the key nor where keys differ.
 fn digest(key: impl AsRef<[u8]>) -> [u8; 32] {
     Sha256::digest(key).into()
 }
 
 fn equal(a: &[u8; 32], b: &[u8; 32]) -> bool {
-    a.iter().zip(b).fold(0, |different, (a, b)| different | (a ^ b)) == 0
+    a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
 }
 
-/// A key that cannot be read lets nobody in.
 fn read_secret(arn: &str) -> Result<Secret> {
-    secrets::get_secret_value(arn).map_err(|e| e.with_context("the API key cannot be read from Secrets Manager"))
+    secrets::get_secret_value(arn).map_err(|e| e.with_context("cannot read the API key from Secrets Manager"))
 }
 
 #[cfg(test)]
@@ -106,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_key_opens() {
+    fn only_exact_key_is_accepted() {
         let auth = auth("sesame");
         assert!(auth.check(&header("Bearer sesame")).is_ok());
         assert!(auth.check(&header("bearer sesame")).is_ok());

@@ -1,83 +1,80 @@
-//! Parts of requests that both families of routes share.
+//! Parsing request bodies, and field types that several routes share.
 
 use crate::engine::Input;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{self, Deserialize, DeserializeOwned, Deserializer, SeqAccess, Visitor};
+use serde::Deserialize;
+use serde::de::{self, DeserializeOwned, Deserializer, SeqAccess, Visitor};
 use serde_json::Value;
 use std::borrow::Cow;
 use std::fmt;
 use tealight_core::{Error, ErrorKind, Result};
 
-/// More fields are not looked through for the one that an error is about.
-const MOST_FIELDS: usize = 64;
-
-/// A body as JSON.
+/// Parses a request body.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidJson`], with the place in the body; [`ErrorKind::InvalidType`], with the field.
+/// [`ErrorKind::InvalidJson`], with the position in the body; [`ErrorKind::InvalidType`], with the path of the field.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
     let text = std::str::from_utf8(body).map_err(|e| {
         Error::new(ErrorKind::InvalidJson, format!("the body is not UTF-8 at byte {}", e.valid_up_to()))
     })?;
-    // A value decodes what the fields do not name: a lone half of a pair, a number beyond any float.
-    fields(text).map_err(|error| match serde_json::from_str::<serde_json::Value>(text) {
-        Ok(value) if error.param.is_none() => culprit::<T>(&value, error).truncate_message(),
+    // A body may have both kinds of errors. Parsing it again finds those of JSON, even in fields that no route has: half of a
+    // surrogate pair, or a number beyond any float.
+    parse_object(text).map_err(|error| match serde_json::from_str::<Value>(text) {
         Ok(_) => error.truncate_message(),
         Err(e) => Error::new(ErrorKind::InvalidJson, format!("the body is not JSON: {e}")),
     })
 }
 
-/// An error with the field that it is about, where serde does not say: of structs inside of others, flattened.
-fn culprit<T: DeserializeOwned>(body: &Value, error: Error) -> Error {
-    let missing = error.message.strip_prefix("missing field `").and_then(|rest| rest.split_once('`'));
-    if let Some((field, _)) = missing {
-        let field = field.to_string();
-        return error.with_param(field);
-    }
-    let said = |body: Value| serde_json::from_value::<T>(body).err().map(|e| in_words(&e));
-    let few = body.as_object().filter(|fields| fields.len() <= MOST_FIELDS);
-    let Some((whole, fields)) = few.and_then(|fields| Some((said(body.clone())?, fields))) else { return error };
-    // Without the field that it is about, there is another error or none.
-    let is_about = |field: &&String| {
-        let mut without = fields.clone();
-        without.remove(*field);
-        said(without.into()).is_none_or(|other| other != whole && !other.starts_with("missing field"))
-    };
-    if let Some(field) = fields.keys().find(is_about) {
-        return Error::new(ErrorKind::InvalidType, format!("{field}: {whole}")).with_param(field.clone());
-    }
-    error
-}
-
-/// The fields of an object; an error of what is no JSON at all still has to be told apart.
-fn fields<T: DeserializeOwned>(text: &str) -> Result<T> {
-    // serde would read a list as the fields of a request in their order.
+fn parse_object<T: DeserializeOwned>(text: &str) -> Result<T> {
+    // serde would read the values of a list as fields, in their order.
     if text.trim_start().starts_with('[') {
-        return Err(Error::new(ErrorKind::InvalidType, "the body is a list, it must be an object"));
+        return Err(Error::new(ErrorKind::InvalidType, "the body is a list; expected an object"));
     }
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|e| {
-        let (path, inner) = (e.path().to_string(), e.into_inner());
-        match path.as_str() {
-            "." => Error::new(ErrorKind::InvalidType, in_words(&inner)),
-            _ => Error::new(ErrorKind::InvalidType, format!("{path}: {}", in_words(&inner))).with_param(path),
+        let (path, message) = (e.path().to_string(), describe_json_error(e.inner()));
+        if path != "." {
+            return Error::new(ErrorKind::InvalidType, format!("{path}: {message}")).with_param(path);
         }
+        let missing = message.strip_prefix("missing field `").and_then(|rest| rest.split_once('`'));
+        let param = missing.map(|(field, _)| field.to_string());
+        Error { param, ..Error::new(ErrorKind::InvalidType, message) }
     })?;
     deserializer.end().map_err(|e| Error::new(ErrorKind::InvalidJson, e.to_string()))?;
     Ok(value)
 }
 
-/// serde's text without Rust's names for types.
-fn in_words(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    let text = text
-        .replace("expected usize", "expected a whole number")
-        .replace("expected i64", "expected a whole number")
+/// The message of serde, without the names of Rust types.
+fn describe_json_error(error: &serde_json::Error) -> String {
+    let message = error
+        .to_string()
+        .replace("expected usize", "expected an integer")
+        .replace("expected i64", "expected an integer")
         .replace("expected u32", "expected a token id")
         .replace("expected f32", "expected a number");
-    match text.split_once("expected struct ") {
+    match message.split_once("expected struct ") {
         Some((before, _)) => format!("{before}expected an object"),
-        None => text,
+        None => message,
+    }
+}
+
+/// One value or a list of values.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "expected one value or a list of values")]
+pub enum OneOrMany<T> {
+    /// A list.
+    Many(Vec<T>),
+    /// One value.
+    One(T),
+}
+
+impl<T> OneOrMany<T> {
+    /// The values, in order.
+    pub fn into_vec(self) -> Vec<T> {
+        match self {
+            OneOrMany::One(value) => vec![value],
+            OneOrMany::Many(values) => values,
+        }
     }
 }
 
@@ -85,8 +82,9 @@ fn in_words(error: &serde_json::Error) -> String {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inputs(pub Vec<Input>);
 
+/// An element of the outermost list.
 enum Item {
-    Whole(Input),
+    Input(Input),
     Id(u32),
 }
 
@@ -100,7 +98,7 @@ impl<'de> Visitor<'de> for ItemVisitor {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Item, E> {
-        Ok(Item::Whole(Input::Text(text.to_string())))
+        Ok(Item::Input(Input::Text(text.to_string())))
     }
 
     fn visit_u64<E: de::Error>(self, id: u64) -> Result<Item, E> {
@@ -113,7 +111,7 @@ impl<'de> Visitor<'de> for ItemVisitor {
         while let Some(id) = list.next_element()? {
             ids.push(id);
         }
-        Ok(Item::Whole(Input::Ids(ids)))
+        Ok(Item::Input(Input::Ids(ids)))
     }
 }
 
@@ -140,7 +138,7 @@ impl<'de> Visitor<'de> for InputsVisitor {
         let (mut inputs, mut ids) = (vec![], vec![]);
         while let Some(item) = list.next_element()? {
             match item {
-                Item::Whole(input) => inputs.push(input),
+                Item::Input(input) => inputs.push(input),
                 Item::Id(id) => ids.push(id),
             }
         }
@@ -180,8 +178,11 @@ impl JsonSchema for Inputs {
 }
 
 impl Inputs {
-    /// The inputs, checked: at least one, at most `limit`, none empty.
-    pub fn checked(self, field: &str, limit: usize) -> Result<Vec<Input>> {
+    /// The inputs: at least one, at most `limit`, none empty.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Empty`], [`ErrorKind::InvalidValue`].
+    pub fn validate(self, field: &str, limit: usize) -> Result<Vec<Input>> {
         check_count(field, self.0.len(), limit)?;
         check_none_empty(field, &self.0, |input| match input {
             Input::Text(text) => text.is_empty(),
@@ -205,7 +206,7 @@ pub fn check_count(field: &str, count: usize, limit: usize) -> Result<()> {
         return Err(Error::new(ErrorKind::Empty, format!("{field} is an empty list")).with_param(field));
     }
     if count > limit {
-        return Err(Error::invalid_value(field, format!("{field} has {count} items, the limit is {limit}")));
+        return Err(Error::invalid_value(field, format!("{field} has {count} items; the limit is {limit}")));
     }
     Ok(())
 }
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn every_shape_of_input() {
+    fn inputs_of_every_shape_are_parsed() {
         let text = |t: &str| Input::Text(t.into());
         assert_eq!(inputs(r#"{"input":"a"}"#).unwrap(), [text("a")]);
         assert_eq!(inputs(r#"{"input":["a","b"]}"#).unwrap(), [text("a"), text("b")]);
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn invalid_body_names_field_or_position() {
         for (json, kind, word) in [
             (r#"{"input":5}"#, ErrorKind::InvalidType, "input: invalid type: integer `5`"),
             (r#"{"input":["a",null]}"#, ErrorKind::InvalidType, "input[1]"),

@@ -1,56 +1,56 @@
-//! Bodies of `multipart/form-data` (RFC 7578), as clients send files.
+//! Parser of `multipart/form-data` (RFC 7578), the format in which HTML forms send files.
 
 use bytes::Bytes;
 use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 
-/// Parts of a form beyond these are no form of ours.
-const MOST_PARTS: usize = 64;
+/// More fields than any route has.
+const MAX_FIELDS: usize = 64;
 
-/// A part of a form.
+/// A field of a form.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Part {
-    /// The name of the field.
+pub struct FormField {
+    /// The `name` of its `Content-Disposition`.
     pub name: String,
-    /// What is in it.
+    /// A text, or the bytes of a file; a slice of the body.
     pub content: Bytes,
 }
 
-/// The parts of a body whose content type is `content_type`.
+/// Parses a body whose content type is `content_type`.
 ///
 /// # Errors
-/// [`ErrorKind::UnsupportedMediaType`], where the type names no boundary; [`ErrorKind::InvalidType`], where the body does not keep to it.
-pub fn parse(content_type: &str, body: &Bytes) -> Result<Vec<Part>> {
+/// [`ErrorKind::UnsupportedMediaType`]: the content type has no boundary. [`ErrorKind::InvalidType`]: the body is malformed.
+pub fn parse(content_type: &str, body: &Bytes) -> Result<Vec<FormField>> {
     let boundary = boundary(content_type).ok_or_else(|| {
         Error::new(
             ErrorKind::UnsupportedMediaType,
-            format!("the content type {:?} names no boundary", truncate_for_display(content_type)),
+            format!("the content type {:?} has no boundary", truncate_for_display(content_type)),
         )
     })?;
     let delimiter = format!("--{boundary}");
-    let missing = || broken("does not begin with its boundary");
-    let mut at = find(body, delimiter.as_bytes(), 0).ok_or_else(missing)? + delimiter.len();
+    let missing = || malformed("does not start with its boundary");
+    let mut offset = find(body, delimiter.as_bytes(), 0).ok_or_else(missing)? + delimiter.len();
     let next = format!("\r\n{delimiter}");
-    let mut parts = vec![];
-    while !body[at..].starts_with(b"--") {
-        if parts.len() == MOST_PARTS {
-            return Err(broken(&format!("has more than {MOST_PARTS} parts")));
+    let mut fields = vec![];
+    while !body[offset..].starts_with(b"--") {
+        if fields.len() == MAX_FIELDS {
+            return Err(malformed(&format!("has more than {MAX_FIELDS} fields")));
         }
-        let end = find(body, next.as_bytes(), at).ok_or_else(|| broken("breaks off before its last boundary"))?;
-        parts.push(part(body.slice(at..end))?);
-        at = end + next.len();
+        let end = find(body, next.as_bytes(), offset).ok_or_else(|| malformed("ends before its last boundary"))?;
+        fields.push(parse_field(body.slice(offset..end))?);
+        offset = end + next.len();
     }
-    Ok(parts)
+    Ok(fields)
 }
 
-/// Headers, an empty line and the content.
-fn part(bytes: Bytes) -> Result<Part> {
-    const GAP: &[u8] = b"\r\n\r\n";
-    let gap = find(&bytes, GAP, 0).ok_or_else(|| broken("has a part without headers"))?;
-    let headers = String::from_utf8_lossy(&bytes[..gap]);
+/// Parses headers, an empty line and the content.
+fn parse_field(bytes: Bytes) -> Result<FormField> {
+    const HEADERS_END: &[u8] = b"\r\n\r\n";
+    let end = find(&bytes, HEADERS_END, 0).ok_or_else(|| malformed("has a field without headers"))?;
+    let headers = String::from_utf8_lossy(&bytes[..end]);
     let disposition = headers.lines().find(|line| line.to_ascii_lowercase().starts_with("content-disposition:"));
     let name = disposition.and_then(|line| parameter(line, "name"));
-    let name = name.ok_or_else(|| broken("has a part without a name"))?;
-    Ok(Part { name, content: bytes.slice(gap + GAP.len()..) })
+    let name = name.ok_or_else(|| malformed("has a field without a name"))?;
+    Ok(FormField { name, content: bytes.slice(end + HEADERS_END.len()..) })
 }
 
 fn boundary(content_type: &str) -> Option<String> {
@@ -58,14 +58,14 @@ fn boundary(content_type: &str) -> Option<String> {
     is_form.then(|| parameter(content_type, "boundary")).flatten().filter(|b| !b.is_empty() && b.len() <= 70)
 }
 
-/// The value of `name=value` or `name="value"` behind a semicolon.
+/// The value of a parameter after a semicolon: `; name=value` or `; name="value"`.
 fn parameter(line: &str, name: &str) -> Option<String> {
     let mut rest = line;
     while let Some((_, behind)) = rest.split_once(';') {
         rest = behind.trim_start();
         let Some((key, value)) = rest.split_once('=') else { continue };
         if !key.trim().eq_ignore_ascii_case(name) {
-            // A value in quotes may hold a semicolon.
+            // A quoted value may contain a semicolon.
             if let Some(quoted) = value.strip_prefix('"') {
                 rest = quoted.split_once('"').map_or("", |(_, behind)| behind);
             }
@@ -81,18 +81,18 @@ fn parameter(line: &str, name: &str) -> Option<String> {
 
 fn find(bytes: &[u8], wanted: &[u8], from: usize) -> Option<usize> {
     let first = *wanted.first()?;
-    let mut at = from;
+    let mut offset = from;
     loop {
-        // The search for one byte is the fast one.
-        at += bytes.get(at..)?.iter().position(|b| *b == first)?;
-        if bytes[at..].starts_with(wanted) {
-            return Some(at);
+        // Searching for one byte is much faster than comparing at each offset.
+        offset += bytes.get(offset..)?.iter().position(|b| *b == first)?;
+        if bytes[offset..].starts_with(wanted) {
+            return Some(offset);
         }
-        at += 1;
+        offset += 1;
     }
 }
 
-fn broken(what: &str) -> Error {
+fn malformed(what: &str) -> Error {
     Error::new(ErrorKind::InvalidType, format!("the form {what}"))
 }
 
@@ -103,12 +103,12 @@ mod tests {
     const TYPE: &str = "multipart/form-data; boundary=\"a;b\"";
 
     fn parsed(body: &str) -> Result<Vec<(String, String)>> {
-        let parts = parse(TYPE, &Bytes::from(body.to_string()))?;
-        Ok(parts.into_iter().map(|p| (p.name, String::from_utf8_lossy(&p.content).into_owned())).collect())
+        let fields = parse(TYPE, &Bytes::from(body.to_string()))?;
+        Ok(fields.into_iter().map(|p| (p.name, String::from_utf8_lossy(&p.content).into_owned())).collect())
     }
 
     #[test]
-    fn fields_and_files_are_parts() {
+    fn fields_and_files_are_parsed() {
         let body = "preamble\r\n--a;b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nwhisper-1\r\n--a;b\r\n\
                     content-type: audio/wav\r\ncontent-disposition: form-data; filename=\"a; name=b\"; name=file\r\n\r\n\
                     RIFF\r\n--a\r\n\r\n--a;b--\r\n";
@@ -118,12 +118,12 @@ mod tests {
     }
 
     #[test]
-    fn broken_forms_are_refused() {
+    fn malformed_form_is_rejected() {
         for (body, word) in [
             ("", "boundary"),
             ("--b\r\n", "boundary"),
-            ("--a;b", "breaks off"),
-            ("--a;b\r\nContent-Disposition: form-data; name=\"x\"\r\n\r\nabc", "breaks off"),
+            ("--a;b", "ends before"),
+            ("--a;b\r\nContent-Disposition: form-data; name=\"x\"\r\n\r\nabc", "ends before"),
             ("--a;b\r\nno headers\r\n--a;b--", "without headers"),
             ("--a;b\r\nContent-Type: x\r\n\r\nabc\r\n--a;b--", "without a name"),
         ] {

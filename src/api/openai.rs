@@ -102,7 +102,7 @@ pub fn embeddings(context: &RequestContext) -> Result<ApiResponse> {
     let job = Embed {
         texts: EmbedInputs {
             model: request.model,
-            inputs: request.input.checked("input", MAX_INPUTS)?,
+            inputs: request.input.validate("input", MAX_INPUTS)?,
             prompt: request.prompt_name,
             truncation: if request.truncate == Some(true) {
                 Truncation::Truncate(Direction::Right)

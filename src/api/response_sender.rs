@@ -1,4 +1,4 @@
-//! The channel by which a response is sent while it is produced.
+//! The channel through which a response is sent while it is produced.
 
 use bytes::Bytes;
 use std::time::{Duration, Instant};
@@ -6,46 +6,49 @@ use tealight_core::{Error, ErrorKind, Result};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-/// Pieces that wait for a client that reads slowly; then the work waits, too.
-const WAITING: usize = 64;
-/// How long a client may read nothing while pieces wait for it.
-const STALL: Duration = Duration::from_secs(30);
-/// How long to wait before looking again whether it does.
-const LOOK: Duration = Duration::from_millis(2);
+/// Chunks that are buffered for a client that reads slowly; then producing the response pauses.
+const CHANNEL_CAPACITY: usize = 64;
+/// How long a client may read nothing while the buffer is full.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a full buffer is checked.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Where a transport takes a reply piece by piece.
+/// Sends the chunks of a response.
 #[derive(Debug, Clone)]
 pub struct ResponseSender(Sender<Bytes>);
 
 impl ResponseSender {
-    /// A sink, and where its pieces come out. The first piece says that the reply is a stream of events.
+    /// A sender and its receiver. The first chunk means that the response is a stream of server-sent events.
     pub fn channel() -> (Self, Receiver<Bytes>) {
-        let (sender, receiver) = channel(WAITING);
+        let (sender, receiver) = channel(CHANNEL_CAPACITY);
         (Self(sender), receiver)
     }
 
-    /// Fails once nobody waits for the reply any more, so that work of minutes ends with the connection that it was for.
+    /// Fails if the client has disconnected, so that work that takes minutes ends with its connection.
     ///
     /// # Errors
     /// [`ErrorKind::ClientClosedRequest`].
     pub(super) fn check(&self) -> Result<()> {
-        if self.0.is_closed() { Err(gone()) } else { Ok(()) }
+        if self.0.is_closed() { Err(client_closed_request()) } else { Ok(()) }
     }
 
-    /// Sends a piece, and waits for a client that reads slowly, but not for one that does not read.
-    pub(super) fn send(&self, mut piece: Bytes) -> Result<()> {
+    /// Sends a chunk. Waits for a client that reads slowly, but not for one that does not read.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ClientClosedRequest`].
+    pub(super) fn send(&self, mut chunk: Bytes) -> Result<()> {
         let start = Instant::now();
         loop {
-            piece = match self.0.try_send(piece) {
+            chunk = match self.0.try_send(chunk) {
                 Ok(()) => return Ok(()),
-                Err(TrySendError::Full(piece)) if start.elapsed() < STALL => piece,
-                Err(_) => return Err(gone()),
+                Err(TrySendError::Full(chunk)) if start.elapsed() < SEND_TIMEOUT => chunk,
+                Err(_) => return Err(client_closed_request()),
             };
-            std::thread::sleep(LOOK);
+            std::thread::sleep(POLL_INTERVAL);
         }
     }
 }
 
-fn gone() -> Error {
-    Error::new(ErrorKind::ClientClosedRequest, "the client closed the connection before the end")
+fn client_closed_request() -> Error {
+    Error::new(ErrorKind::ClientClosedRequest, "the client closed the connection before the end of the response")
 }

@@ -1,5 +1,4 @@
-//! Replies that are sent while they are made: server-sent events
-//! (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
+//! Responses as server-sent events (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
 
 use super::context::ApiResponse;
 use super::errors::OpenAiError;
@@ -7,57 +6,61 @@ use super::response_sender::ResponseSender;
 use serde::Serialize;
 use tealight_core::{Error, Result};
 
-/// The type of such replies.
+/// The content type of such responses.
 pub const EVENT_STREAM: &str = "text/event-stream";
 
-/// The events of a reply: sent at once where the transport can, and else kept until the end.
+/// Writes the events of a response: to the client at once if the transport can stream, or else to a buffer.
 #[derive(Debug)]
 pub(super) struct SseWriter<'a> {
-    sink: Option<&'a ResponseSender>,
-    begun: bool,
-    kept: String,
+    sender: Option<&'a ResponseSender>,
+    has_started: bool,
+    buffer: String,
 }
 
 impl<'a> SseWriter<'a> {
-    pub(super) fn new(sink: Option<&'a ResponseSender>) -> Self {
-        Self { sink, begun: false, kept: String::new() }
+    pub(super) fn new(sender: Option<&'a ResponseSender>) -> Self {
+        Self { sender, has_started: false, buffer: String::new() }
     }
 
-    /// Sends OpenAI's last event.
+    /// Sends an event with a JSON value.
     ///
     /// # Errors
-    /// As of [`SseWriter::send`].
-    pub(super) fn done(&mut self) -> Result<()> {
-        self.write("data: [DONE]\n\n".into())
-    }
-
-    /// Sends an event.
-    ///
-    /// # Errors
-    /// [`ErrorKind::ClientClosedRequest`], so that the work for it ends.
+    /// [`tealight_core::ErrorKind::ClientClosedRequest`], so that the work for the response ends.
     pub(super) fn send(&mut self, value: &impl Serialize) -> Result<()> {
-        let data = serde_json::to_string(value).map_err(|e| Error::internal(format!("an event is not JSON: {e}")))?;
+        let data = serde_json::to_string(value)
+            .map_err(|e| Error::internal(format!("the event cannot be serialized: {e}")))?;
         self.write(format!("data: {data}\n\n"))
     }
 
-    fn write(&mut self, event: String) -> Result<()> {
-        self.begun = true;
-        match self.sink {
-            None => self.kept.push_str(&event),
-            Some(sink) => sink.send(event.into())?,
-        }
-        Ok(())
+    /// Sends the event that ends a stream of OpenAI.
+    ///
+    /// # Errors
+    /// As [`SseWriter::send`].
+    pub(super) fn send_done(&mut self) -> Result<()> {
+        self.write("data: [DONE]\n\n".into())
     }
 
-    /// The reply, once all events are sent. An error that comes after the first event is one more event: the status is sent.
-    pub(super) fn end(mut self, outcome: Result<()>) -> Result<ApiResponse> {
+    /// Ends the response. After the status has been sent, an error is one more event.
+    ///
+    /// # Errors
+    /// The error of `outcome`.
+    pub(super) fn finish(mut self, outcome: Result<()>) -> Result<ApiResponse> {
         if let Err(error) = outcome {
-            if self.begun && self.sink.is_some() {
-                // Nobody may be there to see it.
+            if self.has_started && self.sender.is_some() {
+                // The client may have disconnected.
                 let _ = self.send(&OpenAiError::from(&error));
             }
             return Err(error);
         }
-        Ok(ApiResponse::text(self.kept, EVENT_STREAM))
+        Ok(ApiResponse::text(self.buffer, EVENT_STREAM))
+    }
+
+    fn write(&mut self, event: String) -> Result<()> {
+        self.has_started = true;
+        match self.sender {
+            None => self.buffer.push_str(&event),
+            Some(sender) => sender.send(event.into())?,
+        }
+        Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! The routes of text-embeddings-inference: <https://huggingface.github.io/text-embeddings-inference>.
 
 use super::context::{ApiResponse, RequestContext};
-use super::json::{Inputs, check_count, check_none_empty, parse};
+use super::json::{Inputs, OneOrMany, check_count, check_none_empty, parse};
 use crate::engine::{Detokenize, Embed, EmbedInputs, EmbedTokens, Input, Similarity, Tokenize, Truncation};
 use crate::pipeline::format::{Encoded, Encoding, encode};
 use schemars::JsonSchema;
@@ -122,25 +122,6 @@ fn yes() -> bool {
     true
 }
 
-/// One value or a list of them.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(untagged, expecting = "expected one value or a list of them")]
-pub enum OneOrMany<T> {
-    /// A list.
-    Many(Vec<T>),
-    /// One value.
-    One(T),
-}
-
-impl<T> OneOrMany<T> {
-    fn into_vec(self) -> Vec<T> {
-        match self {
-            OneOrMany::One(value) => vec![value],
-            OneOrMany::Many(values) => values,
-        }
-    }
-}
-
 /// A token in the reply to [`TokenizeRequest`].
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct SimpleToken {
@@ -211,7 +192,7 @@ fn texts(
 /// Answers `POST /embed`.
 pub fn embed(context: &RequestContext) -> Result<ApiResponse> {
     let request: EmbedRequest = parse(context.body)?;
-    let inputs = request.inputs.checked("inputs", context.engine.config.max_client_batch_size)?;
+    let inputs = request.inputs.validate("inputs", context.engine.config.max_client_batch_size)?;
     let job = Embed {
         texts: texts(context, inputs, request.truncate, request.truncation_direction, request.prompt_name),
         normalize: request.normalize.unwrap_or(true),
@@ -226,7 +207,7 @@ pub fn embed(context: &RequestContext) -> Result<ApiResponse> {
 /// Answers `POST /embed_all`.
 pub fn embed_all(context: &RequestContext) -> Result<ApiResponse> {
     let request: EmbedAllRequest = parse(context.body)?;
-    let inputs = request.inputs.checked("inputs", context.engine.config.max_client_batch_size)?;
+    let inputs = request.inputs.validate("inputs", context.engine.config.max_client_batch_size)?;
     let texts = texts(context, inputs, request.truncate, request.truncation_direction, request.prompt_name);
     let output = context.run(EmbedTokens(texts))?;
     Ok(ApiResponse::json(&output.texts)?.with_usage(output.usage))

@@ -144,7 +144,7 @@ fn answer(context: &RequestContext, task: Task) -> Result<ApiResponse> {
             let (text, usage) = (said.transcript.text(), Usage::of(seconds));
             events.send(&Done { kind: "transcript.text.done", text: text.trim(), usage })
         });
-        return Ok(events.end(done)?.with_usage(work(context, seconds, start)).with_model(model));
+        return Ok(events.finish(done)?.with_usage(work(context, seconds, start)).with_model(model));
     }
     let Said { model, transcript } = outcome?;
     let body =

@@ -264,8 +264,8 @@ impl Texts<'_> {
         });
         let work = written.as_ref().map_or_else(|_| Usage::default(), |usage| usage.work(start.elapsed()));
         let counted = written.and_then(|usage| if counts { send(json!([]), Some(usage)) } else { Ok(()) });
-        let outcome = counted.and_then(|()| events.done());
-        Ok(events.end(outcome)?.with_usage(work).with_model(model))
+        let outcome = counted.and_then(|()| events.send_done());
+        Ok(events.finish(outcome)?.with_usage(work).with_model(model))
     }
 }
 
