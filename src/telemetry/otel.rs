@@ -1,8 +1,8 @@
-//! Spans of requests for a collector of OpenTelemetry, by OTLP over HTTP in JSON:
-//! <https://opentelemetry.io/docs/specs/otlp/#otlphttp>. The variables are those of its SDKs: `OTEL_EXPORTER_OTLP_ENDPOINT`,
-//! `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`.
+//! Exports the spans of requests to an OpenTelemetry collector, as OTLP over HTTP in JSON
+//! (<https://opentelemetry.io/docs/specs/otlp/#otlphttp>). The environment variables are those of OpenTelemetry's SDKs:
+//! `OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`.
 
-use crate::telemetry::trace::{TRACEPARENT, TraceContext};
+use super::headers::TRACEPARENT;
 use bytes::Bytes;
 use http::{Request, Response};
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
@@ -19,20 +19,20 @@ use tracing::{Span, Subscriber};
 use tracing_opentelemetry::{OpenTelemetryLayer, OpenTelemetrySpanExt};
 use tracing_subscriber::registry::LookupSpan;
 
-/// How long a collector may take.
-const TIME: Duration = Duration::from_secs(2);
-/// What says where a collector is; without one of them nothing is sent.
-const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
+/// Timeout of an export.
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Variables that name a collector. Spans are exported only if one of them is set.
+const ENDPOINT_VARIABLES: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
 
 static PROVIDER: OnceLock<SdkTracerProvider> = OnceLock::new();
 
-/// What makes spans of those of `tracing`, where the environment names a collector.
+/// A layer that exports `tracing`'s spans, if the environment names a collector.
 pub(crate) fn layer<S: Subscriber + for<'a> LookupSpan<'a>>(
     variable: &dyn Fn(&str) -> Option<String>,
 ) -> Option<OpenTelemetryLayer<S, SdkTracer>> {
-    ENDPOINTS.iter().find_map(|name| variable(name))?;
+    ENDPOINT_VARIABLES.iter().find_map(|name| variable(name))?;
     let exporter = SpanExporter::builder().with_http().with_protocol(Protocol::HttpJson).with_http_client(Ureq);
-    let exporter = exporter.build().inspect_err(|e| eprintln!("tealight: no spans are sent: {e}")).ok()?;
+    let exporter = exporter.build().inspect_err(|e| eprintln!("tealight: spans are not exported: {e}")).ok()?;
     let mut resource = Resource::builder();
     if variable("OTEL_SERVICE_NAME").is_none() {
         let name = variable("POWERTOOLS_SERVICE_NAME").or_else(|| variable("AWS_LAMBDA_FUNCTION_NAME"));
@@ -44,35 +44,34 @@ pub(crate) fn layer<S: Subscriber + for<'a> LookupSpan<'a>>(
     Some(tracing_opentelemetry::layer().with_tracer(tracer))
 }
 
-/// Links a request's span to what the request is part of; what is called for it is a part of that span then.
-pub(crate) fn linked(trace: TraceContext, span: &Span) -> TraceContext {
-    if PROVIDER.get().is_none() {
-        return trace;
-    }
+/// Makes `span` a child of the remote span that the W3C headers in `parent` name. Returns the `traceparent` of `span`, or `None` if
+/// spans are not exported.
+pub(crate) fn set_parent(span: &Span, parent: [(&'static str, Option<&str>); 2]) -> Option<String> {
+    PROVIDER.get()?;
     let propagator = TraceContextPropagator::new();
-    let _ = span.set_parent(propagator.extract(&Parent(trace.parent())));
+    let _ = span.set_parent(propagator.extract(&ParentHeaders(parent)));
     span.record("otel.kind", "server");
     let mut carrier = HashMap::new();
     propagator.inject_context(&span.context(), &mut carrier as &mut dyn Injector);
-    trace.with_parent(carrier.remove(TRACEPARENT))
+    carrier.remove(TRACEPARENT)
 }
 
-/// Names the span of the request that this thread works on.
+/// Names the span of the current request, such as `POST /v1/embeddings`.
 pub(crate) fn name(method: &str, route: &str) {
     Span::current().context().span().update_name(format!("{method} {route}"));
 }
 
-/// Sends what is not sent yet: a function stands still between invocations.
+/// Exports the remaining spans: Lambda freezes the process between invocations.
 pub(crate) fn flush() {
     if let Some(provider) = PROVIDER.get() {
         let _ = provider.force_flush();
     }
 }
 
-/// Headers as the propagator reads them.
-struct Parent<'a>([(&'static str, Option<&'a str>); 2]);
+/// Adapts W3C headers to the propagator.
+struct ParentHeaders<'a>([(&'static str, Option<&'a str>); 2]);
 
-impl Extractor for Parent<'_> {
+impl Extractor for ParentHeaders<'_> {
     fn get(&self, key: &str) -> Option<&str> {
         self.0.iter().find(|(name, _)| *name == key)?.1
     }
@@ -82,20 +81,20 @@ impl Extractor for Parent<'_> {
     }
 }
 
-/// The HTTP client of all of tealight.
+/// Exports with ureq, the HTTP client that the rest of tealight uses.
 #[derive(Debug)]
 struct Ureq;
 
 #[async_trait::async_trait]
 impl HttpClient for Ureq {
-    /// Blocks: spans are sent from a thread of their own.
+    /// Blocks, which is fine because the exporter runs on its own thread.
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let config = ureq::Agent::config_builder().timeout_global(Some(TIME)).http_status_as_error(false).build();
+        let config = ureq::Agent::config_builder().timeout_global(Some(EXPORT_TIMEOUT)).http_status_as_error(false).build();
         let (parts, body) = request.into_parts();
-        let mut reply = ureq::Agent::from(config).run(Request::from_parts(parts, &body[..]))?;
-        let bytes = reply.body_mut().read_to_vec()?;
+        let mut received = ureq::Agent::from(config).run(Request::from_parts(parts, &body[..]))?;
+        let bytes = received.body_mut().read_to_vec()?;
         let mut response = Response::new(Bytes::from(bytes));
-        *response.status_mut() = reply.status();
+        *response.status_mut() = received.status();
         Ok(response)
     }
 }

@@ -1,31 +1,24 @@
-//! What a request is part of: W3C's trace context (<https://www.w3.org/TR/trace-context/>) and the header of AWS X-Ray
-//! (<https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader>), carried on to what is called
-//! for it, and the number of the invocation, which stands in all of its log lines.
+//! The trace that a request belongs to, which is passed on to the services that are called for it, and the Lambda invocation, which
+//! all of its log lines name.
 
+use super::headers::{TRACEPARENT, TRACESTATE, XRAY, trace_id, xray_root, xray_to_traceparent};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tracing::Span;
 
-/// W3C's header.
-pub const TRACEPARENT: &str = "traceparent";
-/// What other tracers add to it.
-const TRACESTATE: &str = "tracestate";
-/// AWS's header.
-pub const XRAY: &str = "x-amzn-trace-id";
-/// The longest value that is carried on, in bytes: W3C asks for 512.
+/// Longer header values are dropped. W3C requires support for 512 bytes.
 const MAX_HEADER_BYTES: usize = 1024;
 
 thread_local! {
     static CURRENT: RefCell<Option<TraceContext>> = const { RefCell::new(None) };
 }
 
-/// What a request is part of.
+/// The trace and the Lambda invocation that a request belongs to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TraceContext {
-    /// Lambda's number of the invocation.
+    /// Lambda's request id.
     request_id: Option<String>,
-    /// The function's name with account and region.
     function_arn: Option<String>,
     traceparent: Option<String>,
     tracestate: Option<String>,
@@ -33,37 +26,38 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
-    /// Of a request with these headers; `xray` is what Lambda says of the invocation.
+    /// The trace in these request headers. `xray` is the X-Ray header of the Lambda invocation, which takes precedence.
     pub fn from_headers(headers: &HeaderMap, xray: Option<&str>) -> Self {
-        let header = |name| headers.get(name).and_then(|v| v.to_str().ok()).filter(|v| v.len() <= MAX_HEADER_BYTES);
-        let xray = xray.or_else(|| header(XRAY)).filter(|text| root(text).is_some()).map(String::from);
-        let given = header(TRACEPARENT).filter(|text| trace_id(text).is_some()).map(String::from);
-        let tracestate = given.as_ref().and_then(|_| header(TRACESTATE)).map(String::from);
-        let traceparent = given.or_else(|| xray.as_deref().and_then(xray_to_traceparent));
+        let header =
+            |name| headers.get(name).and_then(|v| v.to_str().ok()).filter(|value| value.len() <= MAX_HEADER_BYTES);
+        let xray = xray.or_else(|| header(XRAY)).filter(|text| xray_root(text).is_some()).map(String::from);
+        let received = header(TRACEPARENT).filter(|text| trace_id(text).is_some()).map(String::from);
+        let tracestate = received.as_ref().and_then(|_| header(TRACESTATE)).map(String::from);
+        let traceparent = received.or_else(|| xray.as_deref().and_then(xray_to_traceparent));
         Self { traceparent, tracestate, xray, ..Self::default() }
     }
 
-    /// The same, in an invocation of Lambda's.
+    /// Adds the Lambda invocation.
     pub fn with_invocation(self, request_id: &str, function_arn: &str) -> Self {
         Self { request_id: Some(request_id.into()), function_arn: Some(function_arn.into()), ..self }
     }
 
-    /// Of the request that this thread works on.
+    /// The trace of the request that the current thread works on.
     pub fn current() -> Self {
         CURRENT.with(|current| current.borrow().clone()).unwrap_or_default()
     }
 
-    /// W3C's id of the trace: 32 hexadecimal digits.
+    /// W3C's trace id: 32 hexadecimal digits.
     pub fn trace_id(&self) -> Option<&str> {
         self.traceparent.as_deref().and_then(trace_id)
     }
 
-    /// X-Ray's id of the trace.
+    /// X-Ray's trace id.
     pub fn xray_trace_id(&self) -> Option<&str> {
-        self.xray.as_deref().and_then(root)
+        self.xray.as_deref().and_then(xray_root)
     }
 
-    /// The headers that carry the trace on.
+    /// The headers that pass the trace on to other services.
     pub fn headers(&self) -> Vec<(HeaderName, HeaderValue)> {
         let pairs = [(TRACEPARENT, &self.traceparent), (TRACESTATE, &self.tracestate), (XRAY, &self.xray)];
         let header = |(name, value): (&'static str, &Option<String>)| {
@@ -72,20 +66,24 @@ impl TraceContext {
         pairs.into_iter().filter_map(header).collect()
     }
 
-    /// Runs `work` as a part of it, in a span that names it in log lines.
+    /// Runs `work` as part of this trace, in a span whose fields are in all of its log lines.
     pub fn in_scope<T>(self, work: impl FnOnce() -> T) -> T {
         let span = self.span();
         #[cfg(feature = "otel")]
-        let this = crate::telemetry::otel::linked(self, &span);
+        let _flush = FlushGuard { is_lambda: self.request_id.is_some() };
+        #[cfg(feature = "otel")]
+        let this = {
+            let parent = [(TRACEPARENT, self.traceparent.as_deref()), (TRACESTATE, self.tracestate.as_deref())];
+            let traceparent = super::otel::set_parent(&span, parent);
+            self.with_parent(traceparent)
+        };
         #[cfg(not(feature = "otel"))]
         let this = self;
-        #[cfg(feature = "otel")]
-        let _sent = FlushGuard { is_due: this.request_id.is_some() };
         CurrentContext { trace: Some(this), span }.in_scope(work)
     }
 
     fn span(&self) -> Span {
-        // At the highest level: its lines name the invocation whatever lines are written.
+        // At the level ERROR, so that the fields are present whatever the log level is.
         tracing::error_span!(
             "request",
             function_request_id = self.request_id,
@@ -97,20 +95,14 @@ impl TraceContext {
         )
     }
 
-    /// The same trace, with_parent by a span of our own.
+    /// Replaces the parent span, so that called services become children of the request's own span.
     #[cfg(feature = "otel")]
-    pub(crate) fn with_parent(self, traceparent: Option<String>) -> Self {
+    fn with_parent(self, traceparent: Option<String>) -> Self {
         Self { traceparent: traceparent.or(self.traceparent), ..self }
-    }
-
-    /// W3C's headers as they came.
-    #[cfg(feature = "otel")]
-    pub(crate) fn parent(&self) -> [(&'static str, Option<&str>); 2] {
-        [(TRACEPARENT, self.traceparent.as_deref()), (TRACESTATE, self.tracestate.as_deref())]
     }
 }
 
-/// The request that a thread works on, for another thread that works on it, too.
+/// The trace and span of the current thread, for another thread that works on the same request.
 #[derive(Debug, Clone)]
 pub struct CurrentContext {
     trace: Option<TraceContext>,
@@ -118,81 +110,46 @@ pub struct CurrentContext {
 }
 
 impl CurrentContext {
-    /// Of this thread.
+    /// The trace and span of the current thread.
     pub fn current() -> Self {
         Self { trace: CURRENT.with(|current| current.borrow().clone()), span: Span::current() }
     }
 
-    /// Runs `work` as a part of the request.
+    /// Runs `work` with this trace and span.
     pub fn in_scope<T>(self, work: impl FnOnce() -> T) -> T {
-        /// Brings back what was before, after a panic, too.
+        /// Restores the previous trace, also after a panic.
         struct RestoreGuard(Option<TraceContext>);
         impl Drop for RestoreGuard {
             fn drop(&mut self) {
                 CURRENT.with(|current| current.replace(self.0.take()));
             }
         }
-        let _before = RestoreGuard(CURRENT.with(|current| current.replace(self.trace)));
+        let _restore = RestoreGuard(CURRENT.with(|current| current.replace(self.trace)));
         self.span.in_scope(work)
     }
 }
 
-/// Sends the spans of an invocation at its end.
+/// Exports the spans of a Lambda invocation when it ends, because the process is frozen between invocations.
 #[cfg(feature = "otel")]
 struct FlushGuard {
-    is_due: bool,
+    is_lambda: bool,
 }
 
 #[cfg(feature = "otel")]
 impl Drop for FlushGuard {
     fn drop(&mut self) {
-        if self.is_due {
-            crate::telemetry::otel::flush();
+        if self.is_lambda {
+            super::otel::flush();
         }
     }
 }
 
-/// Whether this process has answered a request; signs of life do not count.
+/// Whether this process has answered a request; health checks do not count.
 static IS_WARM: AtomicBool = AtomicBool::new(false);
 
-/// Says that a request is answered: those that begin after it are no cold starts.
+/// Records that a request was answered: later requests are no cold starts.
 pub(crate) fn mark_warm() {
     IS_WARM.store(true, Ordering::Relaxed);
-}
-
-/// The trace that a `traceparent` names: `00-TRACE-PARENT-FLAGS`, and more fields in versions to come.
-fn trace_id(traceparent: &str) -> Option<&str> {
-    let is_hex = |text: &str, length: usize| {
-        text.len() == length && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-    };
-    let fields: Vec<_> = traceparent.split('-').collect();
-    let [version, id, parent, flags, rest @ ..] = fields.as_slice() else { return None };
-    let is_known = is_hex(version, 2) && *version != "ff" && (*version != "00" || rest.is_empty());
-    let is_some = |text: &str| text.bytes().any(|b| b != b'0');
-    let is_valid = is_hex(id, 32) && is_some(id) && is_hex(parent, 16) && is_some(parent) && is_hex(flags, 2);
-    (is_known && is_valid).then_some(*id)
-}
-
-/// A field of X-Ray's header: `Root=1-...;Parent=...;Sampled=1`.
-fn field<'a>(header: &'a str, name: &str) -> Option<&'a str> {
-    header.split(';').find_map(|part| part.trim().strip_prefix(name)?.strip_prefix('='))
-}
-
-/// X-Ray's id of the trace: `1-`, 8 hexadecimal digits of the time, `-`, and 24 others.
-fn root(header: &str) -> Option<&str> {
-    let root = field(header, "Root")?;
-    let digits = root.strip_prefix("1-")?;
-    let is_hex = |text: &str| text.bytes().all(|b| b.is_ascii_hexdigit());
-    let (time, rest) = digits.split_once('-')?;
-    (time.len() == 8 && rest.len() == 24 && is_hex(time) && is_hex(rest)).then_some(root)
-}
-
-/// The same in W3C's form, as OpenTelemetry's propagator for X-Ray does it; none where no parent is named.
-fn xray_to_traceparent(header: &str) -> Option<String> {
-    let id: String = root(header)?.strip_prefix("1-")?.split('-').collect();
-    let flags = if field(header, "Sampled") == Some("1") { "01" } else { "00" };
-    let text = format!("00-{id}-{}-{flags}", field(header, "Parent")?).to_ascii_lowercase();
-    trace_id(&text).is_some().then_some(text)
 }
 
 #[cfg(test)]
@@ -206,56 +163,56 @@ mod tests {
         pairs.iter().map(|(k, v)| (HeaderName::from_static(k), v.parse().unwrap())).collect()
     }
 
-    fn carried(trace: &TraceContext, name: &str) -> Option<String> {
+    fn propagated(trace: &TraceContext, name: &str) -> Option<String> {
         trace.headers().into_iter().find(|(n, _)| n == name).map(|(_, v)| v.to_str().unwrap().into())
     }
 
     #[test]
-    fn both_traces_are_carried_on_as_they_came() {
-        let given = headers(&[(TRACEPARENT, W3C), (TRACESTATE, "congo=t61rcWkgMzE")]);
-        let trace = TraceContext::from_headers(&given, Some(LAMBDA));
+    fn w3c_and_xray_headers_are_propagated_unchanged() {
+        let received = headers(&[(TRACEPARENT, W3C), (TRACESTATE, "congo=t61rcWkgMzE")]);
+        let trace = TraceContext::from_headers(&received, Some(LAMBDA));
         assert_eq!(trace.trace_id(), Some("4bf92f3577b34da6a3ce929d0e0e4736"));
         assert_eq!(trace.xray_trace_id(), Some("1-5759e988-bd862e3fe1be46a994272793"));
-        assert_eq!(carried(&trace, TRACEPARENT).as_deref(), Some(W3C));
-        assert_eq!(carried(&trace, "tracestate").as_deref(), Some("congo=t61rcWkgMzE"));
-        assert_eq!(carried(&trace, XRAY).as_deref(), Some(LAMBDA));
+        assert_eq!(propagated(&trace, TRACEPARENT).as_deref(), Some(W3C));
+        assert_eq!(propagated(&trace, "tracestate").as_deref(), Some("congo=t61rcWkgMzE"));
+        assert_eq!(propagated(&trace, XRAY).as_deref(), Some(LAMBDA));
     }
 
     #[test]
-    fn a_trace_of_x_ray_alone_is_one_of_w3c_too() {
+    fn xray_header_is_converted_to_traceparent() {
         let trace = TraceContext::from_headers(&HeaderMap::new(), Some(LAMBDA));
         let expected = "00-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-01";
-        assert_eq!(carried(&trace, TRACEPARENT).as_deref(), Some(expected));
+        assert_eq!(propagated(&trace, TRACEPARENT).as_deref(), Some(expected));
         let trace = TraceContext::from_headers(&headers(&[(XRAY, "Root=1-5759e988-bd862e3fe1be46a994272793")]), None);
         assert_eq!((trace.trace_id(), trace.xray_trace_id().is_some()), (None, true));
     }
 
     #[test]
-    fn what_is_no_trace_is_dropped() {
+    fn invalid_trace_headers_are_dropped() {
         let zero = "00-00000000000000000000000000000000-00f067aa0ba902b7-01";
-        for wrong in ["", "00", zero, &W3C.to_uppercase(), &W3C[..54], &format!("{W3C}-x"), &format!("ff{}", &W3C[2..])]
+        for invalid in ["", "00", zero, &W3C.to_uppercase(), &W3C[..54], &format!("{W3C}-x"), &format!("ff{}", &W3C[2..])]
         {
             assert!(
-                TraceContext::from_headers(&headers(&[(TRACEPARENT, wrong)]), None).headers().is_empty(),
-                "{wrong}"
+                TraceContext::from_headers(&headers(&[(TRACEPARENT, invalid)]), None).headers().is_empty(),
+                "{invalid}"
             );
         }
         let later = format!("01{}-more", &W3C[2..]);
         assert!(TraceContext::from_headers(&headers(&[(TRACEPARENT, &later)]), None).trace_id().is_some());
-        for wrong in ["Root=1-5759e988-bd86", "Root=2-5759e988-bd862e3fe1be46a994272793", "Self=1", "Root=1-zzzzzzzz-x"]
+        for invalid in ["Root=1-5759e988-bd86", "Root=2-5759e988-bd862e3fe1be46a994272793", "Self=1", "Root=1-zzzzzzzz-x"]
         {
-            assert!(TraceContext::from_headers(&headers(&[(XRAY, wrong)]), None).headers().is_empty(), "{wrong}");
+            assert!(TraceContext::from_headers(&headers(&[(XRAY, invalid)]), None).headers().is_empty(), "{invalid}");
         }
         let long = format!("Root=1-5759e988-bd862e3fe1be46a994272793;Lineage={}", "a".repeat(MAX_HEADER_BYTES));
         assert!(TraceContext::from_headers(&headers(&[(XRAY, &long)]), None).headers().is_empty());
     }
 
     #[test]
-    fn another_thread_has_it_only_within() {
+    fn thread_has_trace_only_in_scope() {
         let trace = TraceContext::from_headers(&headers(&[(TRACEPARENT, W3C)]), None);
         trace.clone().in_scope(|| {
-            let here = CurrentContext::current();
-            let there = std::thread::spawn(move || here.in_scope(TraceContext::current)).join().unwrap();
+            let context = CurrentContext::current();
+            let there = std::thread::spawn(move || context.in_scope(TraceContext::current)).join().unwrap();
             assert_eq!(there, TraceContext::current());
             assert_eq!(there.trace_id(), trace.trace_id());
         });
