@@ -19,11 +19,13 @@ pub struct Totals {
     pub count: u64,
     /// Requests that failed.
     pub failures: u64,
-    /// Tokens read.
+    /// Prompt tokens.
     pub tokens: u64,
-    /// Tokens written.
+    /// Generated tokens.
+    pub completion_tokens: u64,
+    /// Former name of `completion_tokens`.
     pub written_tokens: u64,
-    /// Seconds of recordings.
+    /// Seconds of audio.
     pub audio_s: f64,
     /// Of a request that a model worked for, in milliseconds.
     pub inference_ms_mean: Option<f64>,
@@ -39,7 +41,7 @@ struct State {
     successes: BTreeMap<&'static str, u64>,
     failures: BTreeMap<&'static str, u64>,
     tokens: u64,
-    written: u64,
+    completion_tokens: u64,
     audio: f64,
     duration: Histogram,
     tokenization: Histogram,
@@ -83,7 +85,7 @@ impl Metrics {
                 *state.successes.entry(path).or_default() += 1;
                 if let Some(usage) = usage {
                     state.tokens += usage.tokens as u64;
-                    state.written += usage.completion_tokens as u64;
+                    state.completion_tokens += usage.completion_tokens as u64;
                     state.audio += usage.audio_duration.as_secs_f64();
                     state.duration.add(total);
                     state.tokenization.add(usage.tokenization);
@@ -102,7 +104,8 @@ impl Metrics {
             count: state.requests.values().sum(),
             failures: state.failures.values().sum(),
             tokens: state.tokens,
-            written_tokens: state.written,
+            completion_tokens: state.completion_tokens,
+            written_tokens: state.completion_tokens,
             audio_s: state.audio,
             inference_ms_mean: (inference.count > 0).then(|| inference.sum * 1e3 / inference.count as f64),
         }
@@ -115,7 +118,9 @@ impl Metrics {
         counters(&mut out, "te_request_success", "path", &state.successes);
         counters(&mut out, "te_request_failure", "err", &state.failures);
         total(&mut out, "tealight_tokens_total", state.tokens);
-        total(&mut out, "tealight_written_tokens_total", state.written);
+        total(&mut out, "tealight_completion_tokens_total", state.completion_tokens);
+        // The former name.
+        total(&mut out, "tealight_written_tokens_total", state.completion_tokens);
         total(&mut out, "tealight_audio_seconds_total", state.audio);
         state.duration.render(&mut out, "te_request_duration");
         state.tokenization.render(&mut out, "te_request_tokenization_duration");

@@ -232,7 +232,7 @@ impl Api {
         let status = error.map_or(200, |kind| info.style.status(kind).as_u16());
         let (isa, threads) = (self.engine.cpu.isa.as_str(), self.engine.cpu.threads());
         let (route, model) = (info.route, model.as_deref());
-        log::RequestSummary { route, status, error, model, usage, total, loading, isa, threads }.write();
+        log::RequestSummary { route, status, error, model, usage, total, loading, isa, threads }.emit();
     }
 
     fn into_http(&self, response: ApiResponse) -> Response<Bytes> {

@@ -267,7 +267,8 @@ impl<'a> BatchProcessor<'a> {
         let (engine, loading) = (self.ingest.engine, self.ingest.load_timer.total());
         let (model, isa, threads) =
             (engine.registry.default_name(ModelTask::Embedding), engine.cpu.isa.as_str(), engine.cpu.threads());
-        log::IngestSummary { model: &model, documents, points, failures, later, total, loading, isa, threads }.write();
+        log::IngestSummary { model: &model, documents, points, failures, retried: later, total, loading, isa, threads }
+            .emit();
     }
 }
 

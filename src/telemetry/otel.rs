@@ -89,7 +89,8 @@ struct Ureq;
 impl HttpClient for Ureq {
     /// Blocks, which is fine because the exporter runs on its own thread.
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let config = ureq::Agent::config_builder().timeout_global(Some(EXPORT_TIMEOUT)).http_status_as_error(false).build();
+        let config =
+            ureq::Agent::config_builder().timeout_global(Some(EXPORT_TIMEOUT)).http_status_as_error(false).build();
         let (parts, body) = request.into_parts();
         let mut received = ureq::Agent::from(config).run(Request::from_parts(parts, &body[..]))?;
         let bytes = received.body_mut().read_to_vec()?;

@@ -190,7 +190,8 @@ mod tests {
     #[test]
     fn invalid_trace_headers_are_dropped() {
         let zero = "00-00000000000000000000000000000000-00f067aa0ba902b7-01";
-        for invalid in ["", "00", zero, &W3C.to_uppercase(), &W3C[..54], &format!("{W3C}-x"), &format!("ff{}", &W3C[2..])]
+        for invalid in
+            ["", "00", zero, &W3C.to_uppercase(), &W3C[..54], &format!("{W3C}-x"), &format!("ff{}", &W3C[2..])]
         {
             assert!(
                 TraceContext::from_headers(&headers(&[(TRACEPARENT, invalid)]), None).headers().is_empty(),
@@ -199,7 +200,8 @@ mod tests {
         }
         let later = format!("01{}-more", &W3C[2..]);
         assert!(TraceContext::from_headers(&headers(&[(TRACEPARENT, &later)]), None).trace_id().is_some());
-        for invalid in ["Root=1-5759e988-bd86", "Root=2-5759e988-bd862e3fe1be46a994272793", "Self=1", "Root=1-zzzzzzzz-x"]
+        for invalid in
+            ["Root=1-5759e988-bd86", "Root=2-5759e988-bd862e3fe1be46a994272793", "Self=1", "Root=1-zzzzzzzz-x"]
         {
             assert!(TraceContext::from_headers(&headers(&[(XRAY, invalid)]), None).headers().is_empty(), "{invalid}");
         }

@@ -73,13 +73,13 @@ function showStatus() {
   $("status-requests").replaceChildren(...requestMetrics(requests ?? {}));
 }
 
-function requestMetrics({ count, failures, tokens, written_tokens, audio_s, inference_ms_mean }) {
+function requestMetrics({ count, failures, tokens, completion_tokens, audio_s, inference_ms_mean }) {
   const format = (value) => value?.toLocaleString("en");
   return [
     metric("Requests", format(count)),
     metric("Failed requests", format(failures)),
     metric("Prompt tokens", format(tokens)),
-    metric("Completion tokens", format(written_tokens)),
+    metric("Completion tokens", format(completion_tokens)),
     metric("Audio transcribed", audio_s == null ? null : `${audio_s.toFixed(1)} s`),
     metric("Mean inference time", inference_ms_mean == null ? null : formatMilliseconds(inference_ms_mean)),
   ];

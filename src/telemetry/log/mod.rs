@@ -1,12 +1,12 @@
-//! Log lines: JSON where Lambda asks for it, and never a text, a recording, a vector or a key. So only this crate's own are
-//! written: libraries log what they are given, signatures and whole events among it.
+//! Log lines, as text or JSON. They never contain texts, audio, embeddings or keys at any level. Therefore only this crate's own
+//! events are logged: libraries log their arguments, such as signatures and whole events.
 
-mod lines;
-mod request;
+mod json_formatter;
+mod summary;
 
-pub use request::{IngestSummary, RequestSummary};
+pub use summary::{IngestSummary, RequestSummary};
 
-use lines::JsonFormatter;
+use json_formatter::JsonFormatter;
 use std::any::Any;
 use std::panic::PanicHookInfo;
 use tracing::level_filters::LevelFilter;
@@ -15,52 +15,52 @@ use tracing_subscriber::fmt::format::JsonFields;
 use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::prelude::*;
 
-/// The target of this crate's lines.
-const OURS: &str = env!("CARGO_PKG_NAME");
+/// The `tracing` target of this crate's events.
+const TARGET: &str = env!("CARGO_PKG_NAME");
 
-/// Writes log lines of this process to `writer`: at `AWS_LAMBDA_LOG_LEVEL`, or `RUST_LOG`, or INFO and above; as JSON
-/// where `AWS_LAMBDA_LOG_FORMAT` is that, or where `POWERTOOLS_METRICS_NAMESPACE` asks for metrics in them. A panic is a
-/// line, too.
+/// Writes the log lines of this process to `writer`. The level is that of `AWS_LAMBDA_LOG_LEVEL` or `RUST_LOG`, by default INFO. The
+/// format is JSON if `AWS_LAMBDA_LOG_FORMAT` is `JSON`, or if `POWERTOOLS_METRICS_NAMESPACE` asks for metrics. Panics are logged,
+/// too. Further calls have no effect.
 pub fn init<W: for<'a> MakeWriter<'a> + Send + Sync + 'static>(writer: W) {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let given = variable("AWS_LAMBDA_LOG_LEVEL").or_else(|| variable("RUST_LOG"));
-    let targets = Targets::new().with_target(OURS, given.map_or(LevelFilter::INFO, |text| level(&text)));
+    let configured = variable("AWS_LAMBDA_LOG_LEVEL").or_else(|| variable("RUST_LOG"));
+    let targets = Targets::new().with_target(TARGET, configured.map_or(LevelFilter::INFO, |text| level(&text)));
     let json = variable("AWS_LAMBDA_LOG_FORMAT").is_some_and(|f| f.eq_ignore_ascii_case("json"));
-    let lines = JsonFormatter::new(&variable);
-    let lines = match json || lines.has_metrics() {
-        true => fmt::layer().fmt_fields(JsonFields::new()).event_format(lines).with_writer(writer).boxed(),
-        false => fmt::layer().with_target(false).without_time().with_writer(writer).boxed(),
+    let formatter = JsonFormatter::new(&variable);
+    let layer = if json || formatter.has_metrics() {
+        fmt::layer().fmt_fields(JsonFields::new()).event_format(formatter).with_writer(writer).boxed()
+    } else {
+        fmt::layer().with_target(false).without_time().with_writer(writer).boxed()
     };
-    let registry = tracing_subscriber::registry().with(lines.with_filter(targets.clone()));
+    let registry = tracing_subscriber::registry().with(layer.with_filter(targets.clone()));
     #[cfg(feature = "otel")]
     let registry = registry.with(crate::telemetry::otel::layer(&variable).map(|layer| layer.with_filter(targets)));
-    // A second call, as in a test, changes nothing.
     if registry.try_init().is_ok() {
-        std::panic::set_hook(Box::new(panicked));
+        std::panic::set_hook(Box::new(log_panic));
     }
 }
 
-/// The level of a name of Lambda's, or of what `RUST_LOG` says of this crate; INFO where it says nothing.
+/// Parses one of Lambda's log levels, or the level that a `RUST_LOG` filter gives this crate; INFO if it gives none.
 fn level(text: &str) -> LevelFilter {
-    // Lambda knows a sixth level, for what ends the process.
+    // Lambda has a sixth level, FATAL.
     let text = if text.eq_ignore_ascii_case("fatal") { "error" } else { text };
     if let Ok(level) = text.parse() {
         return level;
     }
     let Ok(targets) = text.parse::<Targets>() else { return LevelFilter::INFO };
-    let ours = targets.iter().find(|(name, _)| *name == OURS).map(|(_, level)| level);
+    let ours = targets.iter().find(|(name, _)| *name == TARGET).map(|(_, level)| level);
     ours.or(targets.default_level()).unwrap_or(LevelFilter::INFO)
 }
 
-/// Says where a panic was; of what it says only what stands in the code, since the rest may be a request's own words.
-fn panicked(info: &PanicHookInfo<'_>) {
+/// Logs the location of a panic, and its message if that is a literal: a formatted message may quote a request.
+fn log_panic(info: &PanicHookInfo<'_>) {
     let at = info.location().map(ToString::to_string).unwrap_or_default();
-    tracing::error!(at, "panic: {}", said(info.payload()));
+    tracing::error!(at, "panic: {}", literal_message(info.payload()));
 }
 
-/// What a panic says where that stands in the code.
-fn said(payload: &(dyn Any + Send)) -> &'static str {
-    payload.downcast_ref::<&'static str>().copied().unwrap_or("a defect")
+/// The message of a panic if it is a string literal in the code.
+fn literal_message(payload: &(dyn Any + Send)) -> &'static str {
+    payload.downcast_ref::<&'static str>().copied().unwrap_or("internal error")
 }
 
 #[cfg(test)]
@@ -68,15 +68,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_says_nothing_that_it_was_given() {
+    fn panic_message_with_arguments_is_not_logged() {
         let payload = |text: &str| std::panic::catch_unwind(|| panic!("no {text}")).unwrap_err();
-        assert_eq!(said(&*payload("canary")), "a defect");
+        assert_eq!(literal_message(&*payload("canary")), "internal error");
         let payload = std::panic::catch_unwind(|| panic!("no such thing")).unwrap_err();
-        assert_eq!(said(&*payload), "no such thing");
+        assert_eq!(literal_message(&*payload), "no such thing");
     }
 
     #[test]
-    fn levels_are_lambdas_names_or_filters_of_rust_log() {
+    fn level_is_parsed_from_lambda_names_and_rust_log_filters() {
         for (text, expected) in [
             ("TRACE", LevelFilter::TRACE),
             ("warn", LevelFilter::WARN),

@@ -1,13 +1,14 @@
-//! The line of a request: what was asked of which model, what came of it, and where the time went.
+//! One log line per request or event: route, outcome, model, and where the time went.
 
 use crate::telemetry::trace;
 use std::time::Duration;
 use tealight_core::{ErrorKind, Usage};
 
-/// The name of the event, by which [`super::lines`] knows it.
+/// The name of these events, by which [`super::json_formatter`] recognizes them.
 pub(super) const EVENT: &str = "request";
 
-/// Fields that CloudWatch makes metrics of, and their units.
+/// Fields that become CloudWatch metrics, and their units. `written_tokens` and `handed_back` are the former names of
+/// `completion_tokens` and `retried`; dashboards and alarms may still use them.
 pub(super) const METRICS: &[(&str, &str)] = &[
     ("requests", "Count"),
     ("failures", "Count"),
@@ -17,43 +18,44 @@ pub(super) const METRICS: &[(&str, &str)] = &[
     ("tokenization_ms", "Milliseconds"),
     ("inference_ms", "Milliseconds"),
     ("tokens", "Count"),
+    ("completion_tokens", "Count"),
     ("written_tokens", "Count"),
     ("audio_s", "Seconds"),
     ("documents", "Count"),
     ("points", "Count"),
     ("failed_documents", "Count"),
+    ("retried", "Count"),
     ("handed_back", "Count"),
 ];
 
-/// A request that is done, or was turned away.
+/// A request that was answered or rejected.
 #[derive(Debug)]
 pub struct RequestSummary<'a> {
-    /// The path of its route.
+    /// Path of the route.
     pub route: &'a str,
-    /// The status of its reply.
+    /// HTTP status of the response.
     pub status: u16,
-    /// Why it failed, if it did.
+    /// Why the request failed; `None` if it succeeded.
     pub error: Option<ErrorKind>,
-    /// The model that worked for it.
+    /// The model that did most of the work.
     pub model: Option<&'a str>,
-    /// What that took.
+    /// Tokens, audio and times; `None` if no model was used.
     pub usage: Option<Usage>,
-    /// From the request to its reply.
+    /// Time from the request to the response.
     pub total: Duration,
-    /// The part of it in which models were loaded.
+    /// The part of `total` in which the request waited for models to be loaded.
     pub loading: Duration,
-    /// The instruction set.
+    /// Instruction set of the kernels.
     pub isa: &'a str,
-    /// Threads of a forward pass.
+    /// Threads per forward pass.
     pub threads: usize,
 }
 
 impl RequestSummary<'_> {
-    /// Writes the line.
-    pub fn write(&self) {
+    /// Logs the summary at level INFO. Fields that are zero for this request are left out.
+    pub fn emit(&self) {
         let usage = self.usage.unwrap_or_default();
-        // What a request has nothing of is left out of its line.
-        let some = |n: usize| (n > 0).then_some(n as u64);
+        let nonzero = |n: usize| (n > 0).then_some(n as u64);
         tracing::info!(
             name: EVENT,
             route = self.route,
@@ -61,11 +63,12 @@ impl RequestSummary<'_> {
             error = self.error.map(ErrorKind::code),
             model = self.model,
             total_ms = ms(self.total),
-            load_ms = some_ms(self.loading),
-            tokenization_ms = some_ms(usage.tokenization),
-            inference_ms = some_ms(usage.inference),
-            tokens = some(usage.tokens),
-            written_tokens = some(usage.completion_tokens),
+            load_ms = nonzero_ms(self.loading),
+            tokenization_ms = nonzero_ms(usage.tokenization),
+            inference_ms = nonzero_ms(usage.inference),
+            tokens = nonzero(usage.tokens),
+            completion_tokens = nonzero(usage.completion_tokens),
+            written_tokens = nonzero(usage.completion_tokens),
             audio_s = (!usage.audio_duration.is_zero()).then_some(usage.audio_duration.as_secs_f64()),
             isa = self.isa,
             threads = self.threads as u64,
@@ -75,32 +78,32 @@ impl RequestSummary<'_> {
     }
 }
 
-/// Documents of an event that are done.
+/// An event whose documents were embedded and written to the sink.
 #[derive(Debug)]
 pub struct IngestSummary<'a> {
-    /// The model that made the vectors.
+    /// The embedding model.
     pub model: &'a str,
-    /// Documents whose points are written.
+    /// Documents whose points were written.
     pub documents: usize,
-    /// Points that are written.
+    /// Points that were written.
     pub points: usize,
-    /// Documents and objects that failed.
+    /// Documents and objects that failed permanently.
     pub failures: usize,
-    /// Messages and objects that are handed back.
-    pub later: usize,
-    /// From the event to the reply.
+    /// Messages and objects that are returned to be retried.
+    pub retried: usize,
+    /// Time from the event to the response.
     pub total: Duration,
-    /// The part of it in which the model was loaded.
+    /// The part of `total` in which documents waited for models to be loaded.
     pub loading: Duration,
-    /// The instruction set.
+    /// Instruction set of the kernels.
     pub isa: &'a str,
-    /// Threads of a forward pass.
+    /// Threads per forward pass.
     pub threads: usize,
 }
 
 impl IngestSummary<'_> {
-    /// Writes the line.
-    pub fn write(&self) {
+    /// Logs the summary at level INFO.
+    pub fn emit(&self) {
         tracing::info!(
             name: EVENT,
             route = "event",
@@ -108,9 +111,10 @@ impl IngestSummary<'_> {
             documents = self.documents as u64,
             points = self.points as u64,
             failed_documents = self.failures as u64,
-            handed_back = self.later as u64,
+            retried = self.retried as u64,
+            handed_back = self.retried as u64,
             total_ms = ms(self.total),
-            load_ms = some_ms(self.loading),
+            load_ms = nonzero_ms(self.loading),
             isa = self.isa,
             threads = self.threads as u64,
             "documents written"
@@ -119,12 +123,11 @@ impl IngestSummary<'_> {
     }
 }
 
-/// Milliseconds, to the microsecond.
+/// Milliseconds, with microsecond resolution.
 fn ms(time: Duration) -> f64 {
     time.as_micros() as f64 / 1e3
 }
 
-/// The same, but for what took none.
-fn some_ms(time: Duration) -> Option<f64> {
+fn nonzero_ms(time: Duration) -> Option<f64> {
     (time.as_micros() > 0).then(|| ms(time))
 }
