@@ -1,4 +1,4 @@
-//! OpenAI's routes: <https://platform.openai.com/docs/api-reference/embeddings>.
+//! OpenAI's routes for embeddings and models: <https://platform.openai.com/docs/api-reference/embeddings>.
 
 use super::context::{ApiResponse, RequestContext};
 use super::json::{Inputs, parse};
@@ -9,71 +9,71 @@ use serde::{Deserialize, Serialize};
 use tealight_core::{Error, ErrorKind, Result};
 use tealight_models::tokenizer::Direction;
 
-/// Inputs of one request, as OpenAI limits them.
+/// Inputs per request: the limit of OpenAI.
 pub const MAX_INPUTS: usize = 2048;
 
-/// `POST /v1/embeddings`.
+/// The body of `POST /v1/embeddings`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 pub struct EmbeddingsRequest {
-    /// What to embed.
+    /// Texts or token ids to embed.
     pub input: Inputs,
-    /// A model's name; the default model where it is missing.
+    /// A model's name; default: the default embedding model.
     #[serde(default)]
     pub model: Option<String>,
-    /// How vectors are written; `float` where it is missing.
+    /// Encoding of the embeddings; default `float`.
     #[serde(default)]
     pub encoding_format: Option<Encoding>,
-    /// How many values to keep of each vector, which is then scaled to length 1 again.
+    /// Truncates embeddings to this dimension and scales them to unit length again.
     #[serde(default)]
     pub dimensions: Option<usize>,
-    /// Who asks; ignored.
+    /// Ignored.
     #[serde(default)]
     pub user: Option<String>,
-    /// The name of a prompt of the model to put before each text. Not OpenAI's.
+    /// The name of a prompt of the model to prepend to each text. An extension.
     #[serde(default)]
     pub prompt_name: Option<String>,
-    /// Cut long inputs instead of refusing them. Not OpenAI's.
+    /// Whether to truncate inputs that are too long; default false, which rejects them. An extension.
     #[serde(default)]
     pub truncate: Option<bool>,
 }
 
-/// The reply to [`EmbeddingsRequest`].
+/// The response to an [`EmbeddingsRequest`].
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct EmbeddingsResponse {
     /// `list`.
     pub object: &'static str,
-    /// A vector for each input, in its order.
+    /// One embedding per input, in the order of the inputs.
     pub data: Vec<Embedding>,
-    /// The model that was used.
+    /// The name of the model.
     pub model: String,
-    /// Tokens.
-    pub usage: Usage,
+    /// Token counts.
+    pub usage: EmbeddingsUsage,
 }
 
-/// One vector.
+/// The embedding of one input.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Embedding {
     /// `embedding`.
     pub object: &'static str,
-    /// Which input.
+    /// Position of the input in the request, from 0.
     pub index: usize,
-    /// The vector.
+    /// The embedding.
     pub embedding: Encoded,
-    /// For int8 and uint8: value = scale × code, or scale × (code − 128).
+    /// For int8 and uint8: a value is `scale` × code, or `scale` × (code − 128).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scale: Option<f32>,
 }
 
-/// Tokens of a request.
+/// Token counts of a request.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Usage {
-    /// Of the inputs, special tokens included.
+pub struct EmbeddingsUsage {
+    /// Tokens of the inputs, including special tokens.
     pub prompt_tokens: usize,
-    /// The same.
+    /// Equal to `prompt_tokens`.
     pub total_tokens: usize,
 }
 
-/// `GET /v1/models`.
+/// The response of `GET /v1/models`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ModelList {
     /// `list`.
@@ -82,10 +82,10 @@ pub struct ModelList {
     pub data: Vec<Model>,
 }
 
-/// `GET /v1/models/{model}`.
+/// A model, as `GET /v1/models/{model}` describes it.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Model {
-    /// Its name in requests.
+    /// The name that requests use.
     pub id: String,
     /// `model`.
     pub object: &'static str,
@@ -125,7 +125,7 @@ pub fn embeddings(context: &RequestContext) -> Result<ApiResponse> {
         object: "list",
         data: output.vectors.into_iter().enumerate().map(embedding).collect(),
         model: output.model,
-        usage: Usage { prompt_tokens: tokens, total_tokens: tokens },
+        usage: EmbeddingsUsage { prompt_tokens: tokens, total_tokens: tokens },
     };
     Ok(ApiResponse::json(&response)?.with_usage(output.usage).with_model(response.model))
 }
@@ -138,7 +138,7 @@ pub fn models(context: &RequestContext) -> Result<ApiResponse> {
 
 /// Answers `GET /v1/models/{model}`.
 pub fn model(context: &RequestContext) -> Result<ApiResponse> {
-    let name = context.path_param.ok_or_else(|| Error::new(ErrorKind::ModelNotFound, "no model is named"))?;
+    let name = context.path_param.ok_or_else(|| Error::new(ErrorKind::ModelNotFound, "the path names no model"))?;
     ApiResponse::json(&model_of(context.engine.registry.resolve(name)?, context))
 }
 

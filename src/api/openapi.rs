@@ -1,4 +1,4 @@
-//! The OpenAPI description, made from the table of routes and the wire types.
+//! The OpenAPI description, generated from the route table and the request and response types.
 
 use super::errors::{OpenAiError, TeiError};
 use super::route::{Access, ApiStyle, Route};
@@ -6,7 +6,7 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-/// The description, OpenAPI 3.1.
+/// Describes routes in OpenAPI 3.1.
 pub fn document(routes: &[Route]) -> Value {
     let mut settings = SchemaSettings::draft2020_12();
     settings.definitions_path = "/components/schemas".into();
@@ -40,7 +40,7 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
         "summary": route.summary,
         "tags": [match route.style { ApiStyle::OpenAi | ApiStyle::Audio => "OpenAI", ApiStyle::Tei => "text-embeddings-inference" }],
         "responses": responses(route, generator),
-        // A function without a key asks for none.
+        // The key is optional: not every function has one.
         "security": match route.access { Access::Public => json!([]), Access::ApiKey => json!([{"key": []}, {}]) },
     });
     if let Some(schema) = route.request {
@@ -58,7 +58,7 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
 }
 
 fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
-    let mut ok = json!({"description": "Done"});
+    let mut ok = json!({"description": "Success"});
     if let Some(schema) = route.response {
         ok["content"] = content(json!(schema(generator)));
     }
@@ -66,7 +66,7 @@ fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
         ApiStyle::OpenAi | ApiStyle::Audio => json!(generator.subschema_for::<OpenAiError>()),
         ApiStyle::Tei => json!(generator.subschema_for::<TeiError>()),
     };
-    json!({"200": ok, "default": {"description": "An error", "content": content(error)}})
+    json!({"200": ok, "default": {"description": "Error", "content": content(error)}})
 }
 
 fn content(schema: Value) -> Value {

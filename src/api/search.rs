@@ -1,4 +1,4 @@
-//! `POST /search`: documents of the function's own index.
+//! `POST /search`: searches the configured index.
 
 use super::context::{ApiResponse, RequestContext};
 use super::json::parse;
@@ -9,50 +9,50 @@ use serde_json::{Map, Value};
 use tealight_core::{Error, Result, truncate_for_display};
 use tealight_index::Filter;
 
-/// Documents where a request says nothing.
-const COUNT: usize = 10;
+/// Default of `k`.
+const DEFAULT_K: usize = 10;
 
-/// `POST /search`.
+/// The body of `POST /search`.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct SearchRequest {
-    /// The text that is searched for.
+    /// The text to search for.
     #[serde(alias = "text")]
     pub query: Option<String>,
-    /// A vector that is searched for instead.
+    /// A vector to search for instead.
     pub vector: Option<Vec<f32>>,
-    /// Documents at most; 10 where it is missing.
+    /// Maximum number of results; default 10.
     #[serde(alias = "top_k", alias = "limit")]
     pub k: Option<usize>,
-    /// Documents that are looked at, by their metadata: `{"year": {"$gte": 1960}, "tags": "speech"}`.
+    /// Restricts the search by metadata: `{"year": {"$gte": 1960}, "tags": "speech"}`.
     pub filter: Option<Value>,
-    /// What scores below is left out.
+    /// Leaves out results with a lower score.
     pub min_score: Option<f32>,
-    /// `vector`, `words`, or `hybrid`, which is both; `vector` where it is missing.
+    /// `vector` (by meaning, the default), `lexical` (by words, with BM25) or `hybrid` (both).
     pub mode: Option<String>,
-    /// Goes through all rows, though the index has a graph; `false` where it is missing.
+    /// Whether to scan all rows even if the index has a graph; default false.
     #[serde(default)]
     pub exact: bool,
 }
 
-/// The reply of `/search`.
+/// The response of `/search`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct SearchResponse {
-    /// The best first.
+    /// The best result first.
     pub results: Vec<SearchResult>,
-    /// The model that made the query's vector, if one did.
+    /// The model that embedded the query, if one did.
     pub model: Option<String>,
 }
 
-/// A document that was found.
+/// A result.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct SearchResult {
-    /// The document's.
+    /// Id of the document.
     pub id: String,
-    /// How well it fits.
+    /// Higher is better.
     pub score: f32,
-    /// The document's.
+    /// Its text.
     pub text: String,
-    /// The document's.
+    /// Its metadata.
     pub metadata: Map<String, Value>,
 }
 
@@ -70,7 +70,7 @@ pub fn search(context: &RequestContext) -> Result<ApiResponse> {
         text: request.query,
         vector: request.vector,
         mode,
-        count: request.k.unwrap_or(COUNT),
+        count: request.k.unwrap_or(DEFAULT_K),
         filter: request.filter.as_ref().map(Filter::of).transpose()?,
         min_score: request.min_score,
         exact: request.exact,

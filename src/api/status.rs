@@ -1,7 +1,7 @@
-//! `GET /status`: the models that are here, what they run on, and what this process has done so far.
+//! `GET /status`: installed models, limits and counters of this process.
 
 use super::context::{ApiResponse, RequestContext};
-use super::metrics::{Totals, resident};
+use super::metrics::{Totals, resident_bytes};
 use super::route::ApiStyle;
 use crate::engine::inventory::InstalledModel;
 use schemars::JsonSchema;
@@ -10,74 +10,74 @@ use std::time::SystemTime;
 use tealight_core::Result;
 use tealight_kernels::Isa;
 
-/// The reply of `/status`. What is not known is null.
+/// The response of `/status`. Unknown values are null.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Status {
     version: &'static str,
     /// The instruction set of the kernels.
     isa: &'static str,
-    /// Those that this CPU has.
+    /// The instruction sets that this CPU has.
     isas: Vec<&'static str>,
-    /// Of a forward pass.
+    /// Threads of a forward pass.
     threads: usize,
     /// Seconds since the process started.
     uptime_s: u64,
-    /// Memory that the process has in use.
+    /// Resident memory of the process.
     memory_bytes: Option<u64>,
     limits: Limits,
-    models: Vec<Model>,
+    models: Vec<ModelStatus>,
     index: Option<IndexStatus>,
     requests: Totals,
 }
 
-/// What a request may have.
+/// Limits of a request.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Limits {
-    /// Bytes of a body.
+    /// Largest body, in bytes.
     body_bytes: usize,
-    /// Bytes of a body with a recording.
+    /// Largest body on audio routes, in bytes.
     audio_bytes: usize,
-    /// Inputs on text-embeddings-inference's routes.
+    /// Inputs per request on the routes of text-embeddings-inference.
     batch: usize,
 }
 
-/// A model that is here.
+/// An installed model.
 #[derive(Debug, Serialize, JsonSchema)]
-struct Model {
+struct ModelStatus {
     name: String,
     /// `embedding`, `speech` or `text`.
     kind: &'static str,
-    /// Whether requests of its kind that name none get it.
+    /// Whether it serves requests of its kind that name no model.
     default: bool,
     loaded: bool,
-    /// Of its files.
+    /// Size of its files.
     bytes: Option<u64>,
-    /// As an SPDX name.
+    /// SPDX identifier.
     license: Option<String>,
     load_ms: Option<f64>,
-    /// Values of a vector.
+    /// Dimension of its embeddings.
     dimension: Option<usize>,
-    /// Of a text, at most.
+    /// Longest input.
     max_tokens: Option<usize>,
 }
 
-impl From<InstalledModel> for Model {
-    fn from(here: InstalledModel) -> Self {
-        let InstalledModel { name, task, is_default, bytes, license, load_time, dimension, max_tokens } = here;
-        let (default, loaded, load_ms) =
-            (is_default, load_time.is_some(), load_time.map(|time| time.as_micros() as f64 / 1e3));
+impl From<InstalledModel> for ModelStatus {
+    fn from(model: InstalledModel) -> Self {
+        let InstalledModel { name, task, is_default, bytes, license, load_time, dimension, max_tokens } = model;
+        let (default, loaded) = (is_default, load_time.is_some());
+        let load_ms = load_time.map(|time| time.as_micros() as f64 / 1e3);
         Self { name, kind: task.as_str(), default, loaded, bytes, license, load_ms, dimension, max_tokens }
     }
 }
 
-/// The index that `/search` searches.
+/// The index of `/search`.
 #[derive(Debug, Serialize, JsonSchema)]
 struct IndexStatus {
-    /// The last part of what `TEALIGHT_INDEX` has.
+    /// The file name in `TEALIGHT_INDEX`.
     name: String,
-    /// Its documents, once it is open.
+    /// Number of rows, once the index is open.
     documents: Option<usize>,
-    /// The model that made its vectors, once it is open.
+    /// The model that its vectors come from, once the index is open.
     model: Option<String>,
 }
 
@@ -86,30 +86,32 @@ pub fn render(context: &RequestContext) -> Result<ApiResponse> {
     let (engine, config) = (context.engine, &context.engine.config);
     let limit = |style: ApiStyle| config.payload_limit.unwrap_or(style.payload_limit());
     let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_secs());
-    let index = config.index.as_deref().map(|name| {
-        // A file is opened in no time; what is in S3 waits until it is searched.
-        let open = match name.starts_with("s3://") {
-            true => engine.index_if_open(),
-            false => engine.index(context.jobs.deadline).ok(),
-        };
-        let model = open.as_ref().and_then(|index| index.model().map(String::from));
-        let name = name.rsplit('/').next().unwrap_or(name).to_string();
-        IndexStatus { name, documents: open.map(|index| index.rows()), model }
-    });
     ApiResponse::json(&Status {
         version: env!("CARGO_PKG_VERSION"),
         isa: engine.cpu.isa.as_str(),
         isas: Isa::available().iter().map(|isa| isa.as_str()).collect(),
         threads: engine.cpu.threads(),
         uptime_s: now.saturating_sub(context.started),
-        memory_bytes: resident(),
+        memory_bytes: resident_bytes(),
         limits: Limits {
             body_bytes: limit(ApiStyle::OpenAi),
             audio_bytes: limit(ApiStyle::Audio),
             batch: config.max_client_batch_size,
         },
-        models: engine.registry.installed().into_iter().map(Model::from).collect(),
-        index,
+        models: engine.registry.installed().into_iter().map(ModelStatus::from).collect(),
+        index: config.index.as_deref().map(|name| index_status(context, name)),
         requests: context.metrics.totals(),
     })
+}
+
+/// Opens an index file, which takes no time. An index in S3 is only reported if a search has opened it.
+fn index_status(context: &RequestContext, name: &str) -> IndexStatus {
+    let index = if name.starts_with("s3://") {
+        context.engine.index_if_open()
+    } else {
+        context.engine.index(context.jobs.deadline).ok()
+    };
+    let model = index.as_ref().and_then(|index| index.model().map(String::from));
+    let name = name.rsplit('/').next().unwrap_or(name).to_string();
+    IndexStatus { name, documents: index.map(|index| index.rows()), model }
 }

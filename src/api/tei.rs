@@ -1,4 +1,4 @@
-//! The routes of text-embeddings-inference: <https://huggingface.github.io/text-embeddings-inference>.
+//! The routes of text-embeddings-inference (TEI): <https://huggingface.github.io/text-embeddings-inference>.
 
 use super::context::{ApiResponse, RequestContext};
 use super::json::{Inputs, OneOrMany, check_count, check_none_empty, parse};
@@ -9,65 +9,65 @@ use serde::{Deserialize, Serialize};
 use tealight_core::{Error, ErrorKind, Result};
 use tealight_models::tokenizer::{Direction, Token};
 
-/// Which end of a long text is cut.
+/// The end at which a text is truncated.
 #[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
 pub enum TruncationDirection {
-    /// The beginning.
+    /// Removes the beginning.
     #[serde(alias = "left")]
     Left,
-    /// The end.
+    /// Removes the end.
     #[default]
     #[serde(alias = "right")]
     Right,
 }
 
-/// `POST /embed`.
+/// The body of `POST /embed`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 pub struct EmbedRequest {
-    /// What to embed.
+    /// Texts or token ids to embed.
     pub inputs: Inputs,
-    /// Whether to cut long inputs; as the server is configured where it is missing.
+    /// Whether to truncate inputs that are too long; default `TEALIGHT_AUTO_TRUNCATE`.
     #[serde(default)]
     pub truncate: Option<bool>,
-    /// Which end to cut.
+    /// The end at which inputs are truncated; default right.
     #[serde(default)]
     pub truncation_direction: TruncationDirection,
-    /// The name of a prompt of the model to put before each text.
+    /// The name of a prompt of the model to prepend to each text.
     #[serde(default)]
     pub prompt_name: Option<String>,
-    /// Whether to scale vectors to length 1; true where it is missing.
+    /// Whether to scale embeddings to unit length; default true.
     #[serde(default)]
     pub normalize: Option<bool>,
-    /// How many values to keep of each vector.
+    /// Truncates embeddings to this dimension.
     #[serde(default)]
     pub dimensions: Option<usize>,
-    /// How vectors are written; `float` where it is missing. Not TEI's.
+    /// Encoding of the embeddings; default `float`. An extension.
     #[serde(default)]
     pub encoding_format: Option<Encoding>,
 }
 
-/// `POST /embed_all`.
+/// The body of `POST /embed_all`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 pub struct EmbedAllRequest {
-    /// What to embed.
+    /// Texts or token ids to embed.
     pub inputs: Inputs,
-    /// Whether to cut long inputs; as the server is configured where it is missing.
+    /// Whether to truncate inputs that are too long; default `TEALIGHT_AUTO_TRUNCATE`.
     #[serde(default)]
     pub truncate: Option<bool>,
-    /// Which end to cut.
+    /// The end at which inputs are truncated; default right.
     #[serde(default)]
     pub truncation_direction: TruncationDirection,
-    /// The name of a prompt of the model to put before each text.
+    /// The name of a prompt of the model to prepend to each text.
     #[serde(default)]
     pub prompt_name: Option<String>,
 }
 
-/// `POST /similarity`.
+/// The body of `POST /similarity`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 pub struct SimilarityRequest {
-    /// What to compare.
+    /// The texts to compare.
     pub inputs: SimilarityInputs,
-    /// How to embed.
+    /// How to embed the texts.
     #[serde(default)]
     pub parameters: Option<SimilarityParameters>,
 }
@@ -75,62 +75,62 @@ pub struct SimilarityRequest {
 /// The texts of a [`SimilarityRequest`].
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 pub struct SimilarityInputs {
-    /// The text to compare with.
+    /// The text that is compared with the others.
     pub source_sentence: String,
-    /// The texts to compare.
+    /// The other texts.
     pub sentences: Vec<String>,
 }
 
 /// The options of a [`SimilarityRequest`].
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 pub struct SimilarityParameters {
-    /// Whether to cut long inputs; as the server is configured where it is missing.
+    /// Whether to truncate inputs that are too long; default `TEALIGHT_AUTO_TRUNCATE`.
     #[serde(default)]
     pub truncate: Option<bool>,
-    /// Which end to cut.
+    /// The end at which inputs are truncated; default right.
     #[serde(default)]
     pub truncation_direction: TruncationDirection,
-    /// The name of a prompt of the model to put before each text.
+    /// The name of a prompt of the model to prepend to each text.
     #[serde(default)]
     pub prompt_name: Option<String>,
 }
 
-/// `POST /tokenize`.
+/// The body of `POST /tokenize`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 pub struct TokenizeRequest {
-    /// What to tokenise.
+    /// Texts to tokenize.
     pub inputs: OneOrMany<String>,
-    /// Whether to put special tokens around each text; true where it is missing.
-    #[serde(default = "yes")]
+    /// Whether to add special tokens to each text; default true.
+    #[serde(default = "default_true")]
     pub add_special_tokens: bool,
-    /// The name of a prompt of the model to put before each text.
+    /// The name of a prompt of the model to prepend to each text.
     #[serde(default)]
     pub prompt_name: Option<String>,
 }
 
-/// `POST /decode`.
+/// The body of `POST /decode`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 pub struct DecodeRequest {
-    /// Token ids of one text or of several.
+    /// Token ids of one text, or of several.
     pub ids: OneOrMany<Vec<u32>>,
-    /// Whether to leave special tokens away; true where it is missing.
-    #[serde(default = "yes")]
+    /// Whether to leave out special tokens; default true.
+    #[serde(default = "default_true")]
     pub skip_special_tokens: bool,
 }
 
-fn yes() -> bool {
+fn default_true() -> bool {
     true
 }
 
-/// A token in the reply to [`TokenizeRequest`].
+/// A token, in the response to a [`TokenizeRequest`].
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct SimpleToken {
     id: u32,
     text: String,
     special: bool,
-    /// First byte in the text; none for special tokens.
+    /// Offset of its first byte in the text; null for special tokens.
     start: Option<usize>,
-    /// One past its last byte in the text.
+    /// Offset after its last byte.
     stop: Option<usize>,
 }
 
@@ -141,7 +141,7 @@ impl From<Token> for SimpleToken {
     }
 }
 
-/// `GET /info`.
+/// The response of `GET /info`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Info {
     model_id: String,

@@ -1,4 +1,4 @@
-//! `GET /`: the page to try all of it, and for what is no browser what text-embeddings-inference answers there.
+//! `GET /`: the demo page for browsers; for other clients what text-embeddings-inference answers there.
 
 use super::context::{ApiResponse, RequestContext};
 use super::tei::health;
@@ -10,7 +10,7 @@ use tealight_core::Result;
 
 const HTML: &str = include_str!("../ui/page.html");
 const CSS: &str = include_str!("../ui/page.css");
-/// One script, so that there is one hash: what is used comes before what uses it.
+/// One script, so that the policy needs one hash. Files come after those that they use.
 const JS: &str = concat!(
     include_str!("../ui/dom.js"),
     include_str!("../ui/api.js"),
@@ -27,7 +27,7 @@ const JS: &str = concat!(
     include_str!("../ui/main.js"),
 );
 
-/// The page, and the policy that lets a browser run nothing else: <https://www.w3.org/TR/CSP3/>.
+/// The page, and the content security policy that allows only its own script and style: <https://www.w3.org/TR/CSP3/>.
 fn page() -> &'static (String, String) {
     static PAGE: OnceLock<(String, String)> = OnceLock::new();
     PAGE.get_or_init(|| {
