@@ -1,10 +1,10 @@
 //! The committed model against float32 vectors and tokens of an independent implementation (tests/goldens/make.py).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
-#[path = "support/sets.rs"]
-mod sets;
+#[path = "support/isas.rs"]
+mod isas;
 
-use sets::sets;
+use isas::available_isas;
 use sha2::{Digest, Sha256};
 use std::path::Path;
 use tealight::config::Config;
@@ -69,7 +69,7 @@ fn short_texts() -> Vec<String> {
 fn vectors_are_those_of_float32() {
     let (texts, expected): (Vec<String>, _) = (json("texts.json"), vectors());
     assert!(texts.len() >= 200 && texts.len() == expected.len());
-    for isa in sets().into_iter().filter(|isa| !matches!(isa.as_str(), "scalar" | "amx")) {
+    for isa in available_isas().into_iter().filter(|isa| !matches!(isa.as_str(), "scalar" | "amx")) {
         let found = embed(&engine(isa, 2), &texts);
         let cosines: Vec<f64> = found.iter().zip(&expected).map(|(a, b)| cosine(a, b)).collect();
         let mean = cosines.iter().sum::<f64>() / cosines.len() as f64;
@@ -99,7 +99,7 @@ fn tokens_are_those_of_the_python_package() {
 #[test]
 fn a_text_has_one_vector_whatever_its_company() {
     let all: Vec<String> = json("texts.json");
-    for isa in sets() {
+    for isa in available_isas() {
         // The portable set and emulated instructions are slow: fewer texts, and short ones.
         let slow = matches!(isa.as_str(), "scalar" | "amx");
         let texts: Vec<String> = match slow {
@@ -124,7 +124,7 @@ fn a_text_has_one_vector_whatever_its_company() {
 /// The same bits on every set and every machine, but for AVX2, whose codes are coarser.
 #[test]
 fn instruction_sets_agree_to_the_bit() {
-    for isa in sets().into_iter().filter(|isa| isa.as_str() != "avx2") {
+    for isa in available_isas().into_iter().filter(|isa| isa.as_str() != "avx2") {
         let vectors = embed(&engine(isa, 1), &short_texts()).concat();
         let bytes: Vec<u8> = vectors.iter().flat_map(|x| x.to_le_bytes()).collect();
         assert_eq!(format!("{:x}", Sha256::digest(bytes)), BITS, "{}", isa.as_str());

@@ -15,8 +15,10 @@
 use super::build::floats;
 use super::file::{Metric, Part};
 use bytemuck::Zeroable;
-use tealight_kernels::binary::{Group, Query, STEP, Terms};
-use tealight_kernels::scoring::{HALVES, ROWS};
+use tealight_kernels::scoring::binary::{
+    BinaryQuery as Query, BlockParams as Terms, CodeBlock as Group, DIM_ALIGN as STEP,
+};
+use tealight_kernels::scoring::{BLOCK_ROWS as ROWS, F16_ALIGN as HALVES};
 
 /// The parts of a file for rows of half floats, each times its largest magnitude.
 pub(super) fn sections(halves: &[u16], largest: &[f32], dimension: usize, metric: Metric) -> Vec<(Part, Vec<u8>)> {
@@ -32,7 +34,7 @@ pub(super) fn sections(halves: &[u16], largest: &[f32], dimension: usize, metric
         let rest = less(&values, &mean, 1.0);
         set(&mut signs[block * groups..][..groups], lane, &rest);
         terms[block].scale[lane] = scale(&rest);
-        terms[block].less[lane] = match metric {
+        terms[block].score_offset[lane] = match metric {
             Metric::Cosine | Metric::Dot => -product(&rest, &along) as f32,
             Metric::L2 => product(&rest, &rest) as f32 / 2.0,
         };

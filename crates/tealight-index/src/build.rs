@@ -7,7 +7,9 @@ use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use std::collections::HashSet;
 use std::path::Path;
 use tealight_core::{Error, ErrorKind, Result};
-use tealight_kernels::scoring::{HALVES, MOST4, ROWS, STEP, STEP4, Terms, Terms4};
+use tealight_kernels::scoring::int4::{BlockParams as Terms4, DIM_ALIGN as STEP4, QMAX as MOST4};
+use tealight_kernels::scoring::int8::{BlockParams as Terms, DIM_ALIGN as STEP};
+use tealight_kernels::scoring::{BLOCK_ROWS as ROWS, F16_ALIGN as HALVES};
 
 /// Values of a vector at most.
 pub const MOST_VALUES: usize = 65_536;
@@ -230,11 +232,11 @@ fn blocks(codes: &[i8], dimension: usize, step: usize) -> Vec<u8> {
 
 /// What blocks have besides codes of 8 bits; rows that are missing in the last one are below all others.
 fn terms(codes: &[i8], scales: &[[f32; 3]], dimension: usize) -> Vec<Terms> {
-    let none = Terms { scale: [0.0; ROWS], sum: [0; ROWS], less: [f32::INFINITY; ROWS] };
+    let none = Terms { scale: [0.0; ROWS], sum: [0; ROWS], score_offset: [f32::INFINITY; ROWS] };
     let mut terms = vec![none; scales.len().div_ceil(ROWS)];
     for (row, (codes, [scale, _, less])) in codes.chunks_exact(dimension).zip(scales).enumerate() {
         let (terms, lane) = (&mut terms[row / ROWS], row % ROWS);
-        (terms.scale[lane], terms.less[lane]) = (*scale, *less);
+        (terms.scale[lane], terms.score_offset[lane]) = (*scale, *less);
         terms.sum[lane] = codes.iter().map(|code| i32::from(*code)).sum();
     }
     terms
@@ -242,11 +244,11 @@ fn terms(codes: &[i8], scales: &[[f32; 3]], dimension: usize) -> Vec<Terms> {
 
 /// The same for codes of 4 bits.
 fn terms4(scales: &[[f32; 3]]) -> Vec<Terms4> {
-    let none = Terms4 { scale: [0.0; ROWS], low: [0.0; ROWS], less: [f32::INFINITY; ROWS] };
+    let none = Terms4 { scale: [0.0; ROWS], low: [0.0; ROWS], score_offset: [f32::INFINITY; ROWS] };
     let mut terms = vec![none; scales.len().div_ceil(ROWS)];
     for (row, [scale, low, less]) in scales.iter().enumerate() {
         let (terms, lane) = (&mut terms[row / ROWS], row % ROWS);
-        (terms.scale[lane], terms.low[lane], terms.less[lane]) = (*scale, *low, *less);
+        (terms.scale[lane], terms.low[lane], terms.score_offset[lane]) = (*scale, *low, *less);
     }
     terms
 }

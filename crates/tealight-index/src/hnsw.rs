@@ -54,8 +54,8 @@ mod with {
     use half::f16;
     use std::cell::{Cell, RefCell};
     use std::sync::OnceLock;
-    use tealight_kernels::hnsw::{Graph, Measure};
-    use tealight_kernels::scoring::HALVES;
+    use tealight_kernels::hnsw::{Distance as Measure, HnswGraph as Graph};
+    use tealight_kernels::scoring::F16_ALIGN as HALVES;
 
     /// Rows that come from the graph to be scored in float, for each that is asked for, and at least.
     const OVERSAMPLE: usize = 4;
@@ -80,8 +80,8 @@ mod with {
 
     fn measure(metric: Metric) -> Measure {
         match metric {
-            Metric::Cosine | Metric::Dot => Measure::Product,
-            Metric::L2 => Measure::Distance,
+            Metric::Cosine | Metric::Dot => Measure::InnerProduct,
+            Metric::L2 => Measure::L2,
         }
     }
 
@@ -116,7 +116,7 @@ mod with {
                 Metric::L2 => *of_rows,
             };
             let (left, failed) = (Cell::new(self.rows() / SHARE), RefCell::new(None));
-            let found = graph.nearest(&codes(query.iter().copied(), step), wanted, |row| match takes(row) {
+            let found = graph.search(&codes(query.iter().copied(), step), wanted, |row| match takes(row) {
                 // What is left of the search ends soonest where all rows are taken.
                 _ if left.get() == 0 => true,
                 Ok(true) => true,
@@ -146,7 +146,8 @@ mod with {
             if bytes.len() < HEAD {
                 return Err(damaged());
             }
-            let graph = Graph::view(isa, self.dimension(), measure(self.metric()), self.rows(), bytes.split_off(HEAD))?;
+            let graph =
+                Graph::from_bytes(isa, self.dimension(), measure(self.metric()), self.rows(), bytes.split_off(HEAD))?;
             Ok(Opened { graph, step })
         }
     }
@@ -175,7 +176,7 @@ mod with {
             added.into_iter().collect::<tealight_kernels::Result<Vec<()>>>()?;
             let mut bytes = step.to_le_bytes().to_vec();
             bytes.resize(HEAD, 0);
-            bytes.extend(graph.bytes()?);
+            bytes.extend(graph.to_bytes()?);
             self.graph = Some(bytes);
             Ok(())
         }

@@ -23,8 +23,8 @@ use std::ops::Range;
 use std::path::Path;
 use tealight_core::{Error, ErrorKind, Result};
 use tealight_kernels::CpuContext;
-use tealight_kernels::scoring::{self, Group, HALVES, ROWS, STEP, STEP4, Terms, Terms4};
-use tealight_kernels::{Isa, binary as sign_scan, rowwise};
+use tealight_kernels::scoring::{self, BLOCK_ROWS as ROWS, F16_ALIGN as HALVES, binary as sign_scan, int4, int8};
+use tealight_kernels::{Isa, rowwise};
 use top_k::{Best, Hit};
 
 /// Rows that are scored again in float, for each that is asked for, and at least.
@@ -117,16 +117,16 @@ impl Index {
         let blocks = rows.div_ceil(ROWS);
         let mut sizes = match header.precision {
             Precision::Int8 => vec![
-                (Part::Codes, blocks.saturating_mul(self.groups() * size_of::<Group>())),
-                (Part::Terms, blocks.saturating_mul(size_of::<Terms>())),
+                (Part::Codes, blocks.saturating_mul(self.groups() * size_of::<int8::CodeBlock>())),
+                (Part::Terms, blocks.saturating_mul(size_of::<int8::BlockParams>())),
             ],
             Precision::Int4 => vec![
-                (Part::Codes4, blocks.saturating_mul(self.groups4() * size_of::<Group>())),
-                (Part::Terms4, blocks.saturating_mul(size_of::<Terms4>())),
+                (Part::Codes4, blocks.saturating_mul(self.groups4() * size_of::<int8::CodeBlock>())),
+                (Part::Terms4, blocks.saturating_mul(size_of::<int4::BlockParams>())),
             ],
             Precision::Binary => vec![
-                (Part::Signs, blocks.saturating_mul(self.sign_groups() * size_of::<sign_scan::Group>())),
-                (Part::SignTerms, blocks.saturating_mul(size_of::<sign_scan::Terms>())),
+                (Part::Signs, blocks.saturating_mul(self.sign_groups() * size_of::<sign_scan::CodeBlock>())),
+                (Part::SignTerms, blocks.saturating_mul(size_of::<sign_scan::BlockParams>())),
                 (Part::Mean, d * size_of::<f32>()),
             ],
         };
@@ -144,15 +144,15 @@ impl Index {
     }
 
     fn groups(&self) -> usize {
-        self.dimension().div_ceil(STEP)
+        self.dimension().div_ceil(int8::DIM_ALIGN)
     }
 
     fn groups4(&self) -> usize {
-        self.dimension().div_ceil(STEP4)
+        self.dimension().div_ceil(int4::DIM_ALIGN)
     }
 
     fn sign_groups(&self) -> usize {
-        self.dimension().div_ceil(sign_scan::STEP)
+        self.dimension().div_ceil(sign_scan::DIM_ALIGN)
     }
 
     fn halves(&self) -> usize {
@@ -283,21 +283,21 @@ impl Index {
         let parts: Vec<_> = (0..self.rows()).step_by(share).map(|at| at..(at + share).min(self.rows())).collect();
         let hits = match self.precision() {
             Precision::Int8 => {
-                let codes = scoring::Query::new(cpu.isa, &query);
+                let codes = int8::QuantizedQuery::new(cpu.isa, &query);
                 cpu.par_map(&parts, |part| {
                     Self::scanned(part, candidates, takes, |rows, scores| {
                         let (rows, terms) = self.blocks(Part::INT8, rows, self.groups())?;
-                        scoring::scores(cpu.isa, &codes, rows, terms, true, scores);
+                        int8::scores(cpu.isa, &codes, rows, terms, scores);
                         Ok(())
                     })
                 })
             }
             Precision::Int4 => {
-                let codes = scoring::Query4::new(&query);
+                let codes = int4::QuantizedQuery::new(&query);
                 cpu.par_map(&parts, |part| {
                     Self::scanned(part, candidates, takes, |rows, scores| {
                         let (rows, terms) = self.blocks(Part::INT4, rows, self.groups4())?;
-                        scoring::scores4(cpu.isa, &codes, rows, terms, scores);
+                        int4::scores(cpu.isa, &codes, rows, terms, scores);
                         Ok(())
                     })
                 })
@@ -358,10 +358,10 @@ impl Index {
         let mut best = Best::new(count);
         for (i, hit) in hits.iter().enumerate() {
             if let Some(later) = hits.get(i + AHEAD) {
-                scoring::fetch(isa, self.row(later.row as usize)?.0);
+                scoring::prefetch_f16(isa, self.row(later.row as usize)?.0);
             }
             let (row, largest) = self.row(hit.row as usize)?;
-            let dot = scoring::half_dot(isa, &padded, row) * largest;
+            let dot = scoring::dot_f16(isa, &padded, row) * largest;
             let score = match self.metric() {
                 Metric::Cosine => dot.clamp(-1.0, 1.0),
                 Metric::Dot => dot,

@@ -1,30 +1,29 @@
-//! What a kernel can refuse.
+//! Errors of kernels that check their input.
 
-/// Data that a kernel cannot work with.
+/// Input that a kernel rejects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
-    /// A matrix or vector has a shape or values that cannot be packed, or packed bytes that do not belong to its shape.
+    /// A matrix that cannot be packed, because of its shape or values, or packed bytes that do not match the expected shape.
     InvalidMatrix(String),
-    /// The CPU lacks an instruction set, or none has this name.
+    /// An instruction set that this CPU lacks, or an unknown name of one.
     UnsupportedIsa(String),
-    /// Bytes that hold no graph, or one that points outside of them.
+    /// Bytes that are not an HNSW graph, or a graph with links to rows that do not exist.
     InvalidGraph(String),
-    /// The graph library failed, usually for want of memory.
+    /// usearch failed, usually because memory ran out.
     GraphLibrary(String),
 }
 
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::InvalidMatrix(message)
-            | Self::UnsupportedIsa(message)
-            | Self::InvalidGraph(message)
-            | Self::GraphLibrary(message) => f.write_str(message),
-        }
+        let (Self::InvalidMatrix(message)
+        | Self::UnsupportedIsa(message)
+        | Self::InvalidGraph(message)
+        | Self::GraphLibrary(message)) = self;
+        f.write_str(message)
     }
 }
 
 impl std::error::Error for Error {}
 
-/// The result of a kernel that can refuse its data.
+/// A result whose error is [`Error`] by default.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

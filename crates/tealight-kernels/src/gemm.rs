@@ -1,230 +1,232 @@
-//! The product of quantised rows with packed weights: one algorithm for every format of weights.
+//! The product of quantized rows (lhs) and packed weights (rhs), written once for all formats of weights.
 //!
-//! A tile of rows and outputs keeps its integer sums in registers over a group along K, then scales them and adds them to
-//! its float sums: `y = bias + sum over groups of (step scale sum + offset constant)`, in this order on every set.
+//! A tile of mr rows by NV vectors of nr columns keeps its integer sums in registers over a group along K, scales them and adds
+//! them to its float sums: `y = bias + sum over groups of (row.scale * scale * sum + row.offset * offset)`, in this order on every
+//! instruction set.
 #![allow(clippy::needless_range_loop)] // Indices are rows and columns of tiles.
 
-use super::quantize::{QuantizedRows, RowScale};
-use super::simd::{LANES, Simd, Tile};
+use crate::quantize::{QuantizedRows, RowScale};
+use crate::simd::{LANES, Simd, Tile};
 use std::ops::Range;
 
-/// Outputs of a panel.
+/// Columns of a panel of packed weights.
 pub const NR: usize = LANES;
 
-/// What a product becomes.
+/// What is done with each value of a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Epilogue {
-    /// The output.
+    /// Overwrites the output.
     Store,
-    /// The output, through the exact GELU.
+    /// Overwrites the output with the exact GELU of the value.
     Gelu,
-    /// Added to the output.
+    /// Adds the value to the output.
     Add,
 }
 
-/// A packed matrix `[N, K]`: panels of [`NR`] outputs one after another.
+/// A format of packed weights `[N, K]`: panels of [`NR`] outputs, one after another.
 ///
 /// # Safety
-/// `panel` must point to `panel_bytes` bytes for each multiple of [`NR`] below N, and the other methods must read
-/// nothing else of it.
-pub(super) unsafe trait RhsFormat {
-    /// Codes of a row.
-    fn width(&self) -> usize;
-    /// Groups along K.
+/// `panel` must point to `panel_bytes` bytes for each multiple of [`NR`] below N, and the other methods must read nothing outside
+/// their panels.
+pub(crate) unsafe trait RhsFormat {
+    /// K with its padding: the bytes of a quantized row.
+    fn padded_k(&self) -> usize;
+    /// Number of groups along K.
     fn groups(&self) -> usize;
     fn panel_bytes(&self) -> usize;
-    /// The panel that begins with output `column`.
+    /// The panel whose first output is `column`.
     fn panel(&self, column: usize) -> *const u8;
-    /// The bias of a panel.
     unsafe fn bias<S: Simd>(&self, panel: *const u8) -> S;
-    /// Scale and constant of a panel's group.
-    unsafe fn scale_and_offset<S: Simd>(&self, panel: *const u8, g: usize) -> (S, S);
-    /// Integer sums of a group, for `MR` rows of `codes` and `NV` panels.
+    /// What scales the sums of a group of a panel, and what its [`RowScale::offset`] is multiplied by.
+    unsafe fn scale_and_offset<S: Simd>(&self, panel: *const u8, group: usize) -> (S, S);
+    /// Integer sums of a group for `MR` rows at `lhs` and `NV` panels.
     unsafe fn accumulate_i32<S: Simd, const MR: usize, const NV: usize>(
         &self,
-        codes: *const u8,
+        lhs: *const u8,
         panels: [*const u8; NV],
-        g: usize,
+        group: usize,
         prefetch: &mut Prefetch,
     ) -> [[S::Int; NV]; MR];
 }
 
-/// Where a product goes.
+/// The matrix that a product is written to.
 #[derive(Clone, Copy)]
-pub(super) struct OutputMatrix {
-    pub out: *mut f32,
+pub(crate) struct OutputMatrix {
+    pub data: *mut f32,
+    /// Row stride, in elements.
     pub stride: usize,
-    /// The output that stands first in a row of `out`.
-    pub first: usize,
+    /// The output in the first column of `data`.
+    pub first_column: usize,
     pub epilogue: Epilogue,
 }
 
 impl OutputMatrix {
-    /// Puts a vector of one row, outputs `column..`.
+    /// Applies the epilogue to the outputs `column..column + NR` of one row.
     ///
     /// # Safety
-    /// `out` has room for it; the CPU has the set.
+    /// The matrix has these outputs; the CPU has the instruction set.
     #[inline(always)]
-    pub(super) unsafe fn store<S: Simd>(self, row: usize, column: usize, y: S) {
+    pub(crate) unsafe fn store<S: Simd>(self, row: usize, column: usize, y: S) {
         // SAFETY: the caller's.
         unsafe {
-            let at = self.out.add(row * self.stride + column - self.first);
+            let out = self.data.add(row * self.stride + column - self.first_column);
             match self.epilogue {
-                Epilogue::Store => y.store(at),
-                Epilogue::Gelu => super::rowwise::gelu(y).store(at),
-                Epilogue::Add => S::load(at).add(y).store(at),
+                Epilogue::Store => y.store(out),
+                Epilogue::Gelu => crate::rowwise::gelu(y).store(out),
+                Epilogue::Add => S::load(out).add(y).store(out),
             }
         }
     }
 }
 
-/// The weights that follow in memory, asked for bit by bit: the first tile that needs them would else wait for each line.
-pub(super) struct Prefetch {
+/// Prefetches the next panels while the current ones are multiplied, spread evenly over the steps along K. Without it, the first
+/// tile of the next panels would wait for memory at every cache line.
+pub(crate) struct Prefetch {
     line: *const u8,
-    /// Bytes of a step along K, so that the last step of the last tile reaches their end.
+    /// Bytes per step, such that the last step of the last tile reaches the end of the panels.
     stride: usize,
 }
 
 impl Prefetch {
-    /// Asks for what belongs to the next step of four codes.
+    /// Prefetches the share of a step of four values along K.
     ///
     /// # Safety
-    /// The CPU has the set.
+    /// The CPU has the instruction set.
     #[inline(always)]
-    pub(super) unsafe fn step<S: Simd>(&mut self) {
-        // SAFETY: any address may be asked for.
+    pub(crate) unsafe fn step<S: Simd>(&mut self) {
+        // SAFETY: any address may be prefetched.
         unsafe { S::prefetch(self.line) };
         self.line = self.line.wrapping_add(self.stride);
     }
 }
 
-/// Panics where sizes do not fit each other: what the loops rely on.
-pub(super) fn check(x: &QuantizedRows, w: &impl RhsFormat, n: usize, columns: &Range<usize>, out: &[f32]) {
-    assert_eq!((x.padded_k, x.groups), (w.width(), w.groups()), "codes for another matrix");
+/// Panics if the sizes of a product do not match; the loops rely on them.
+pub(crate) fn check_sizes(lhs: &QuantizedRows, rhs: &impl RhsFormat, n: usize, columns: &Range<usize>, out: &[f32]) {
+    assert_eq!((lhs.padded_k, lhs.groups), (rhs.padded_k(), rhs.groups()), "rows quantized for another matrix");
     assert!(columns.start.is_multiple_of(NR) && columns.end.is_multiple_of(NR) && columns.end <= n);
-    assert_eq!(out.len(), x.rows() * columns.len());
+    assert_eq!(out.len(), lhs.rows() * columns.len());
 }
 
 /// # Safety
-/// [`check`] has passed; the codes are such as the set multiplies exactly; the CPU has the set.
+/// [`check_sizes`] has passed; the instruction set multiplies the encoding of `lhs` exactly; the CPU has the instruction set.
 #[inline(always)]
-pub(super) unsafe fn gemm_impl<S: Simd, W: RhsFormat>(
-    x: &QuantizedRows,
-    w: &W,
+pub(crate) unsafe fn gemm_impl<S: Simd, R: RhsFormat>(
+    lhs: &QuantizedRows,
+    rhs: &R,
     columns: Range<usize>,
     epilogue: Epilogue,
     out: &mut [f32],
 ) {
-    let at = OutputMatrix { out: out.as_mut_ptr(), stride: columns.len(), first: columns.start, epilogue };
-    // SAFETY: columns and rows stay inside `columns` and the rows of `x`.
+    let out = OutputMatrix { data: out.as_mut_ptr(), stride: columns.len(), first_column: columns.start, epilogue };
+    // SAFETY: tiles stay inside `columns` and the rows of `lhs`.
     unsafe {
         match S::TILE {
             Tile::R4x3 => {
-                let wide = columns.start + columns.len() / (3 * NR) * (3 * NR);
-                for c in (columns.start..wide).step_by(3 * NR) {
-                    column::<S, W, 4, 3>(x, w, c, at);
+                let wide_end = columns.start + columns.len() / (3 * NR) * (3 * NR);
+                for c in (columns.start..wide_end).step_by(3 * NR) {
+                    column_block::<S, R, 4, 3>(lhs, rhs, c, out);
                 }
-                for c in (wide..columns.end).step_by(NR) {
-                    column::<S, W, 4, 1>(x, w, c, at);
+                for c in (wide_end..columns.end).step_by(NR) {
+                    column_block::<S, R, 4, 1>(lhs, rhs, c, out);
                 }
             }
             Tile::R6x1 => {
                 for c in columns.step_by(NR) {
-                    column::<S, W, 6, 1>(x, w, c, at);
+                    column_block::<S, R, 6, 1>(lhs, rhs, c, out);
                 }
             }
             Tile::R4x1 => {
                 for c in columns.step_by(NR) {
-                    column::<S, W, 4, 1>(x, w, c, at);
+                    column_block::<S, R, 4, 1>(lhs, rhs, c, out);
                 }
             }
         }
     }
 }
 
-/// All rows of `NV` panels, `MR` at a time and then fewer.
+/// All rows times `NV` panels: tiles of `MR` rows, then of 2 and 1 for the rest.
 ///
 /// # Safety
-/// There are such panels, `at` has room for their outputs, and the CPU has the set.
+/// `rhs` has these panels, `out` their outputs, and the CPU the instruction set.
 #[inline(always)]
-pub(super) unsafe fn column<S: Simd, W: RhsFormat, const MR: usize, const NV: usize>(
-    x: &QuantizedRows,
-    w: &W,
-    c: usize,
-    at: OutputMatrix,
+pub(crate) unsafe fn column_block<S: Simd, R: RhsFormat, const MR: usize, const NV: usize>(
+    lhs: &QuantizedRows,
+    rhs: &R,
+    column: usize,
+    out: OutputMatrix,
 ) {
-    let rows = x.rows();
+    let rows = lhs.rows();
     let tiles = rows / MR + rows % MR / 2 + rows % 2;
-    let steps = w.width() / 4 * tiles.max(1);
-    let following = w.panel(c).wrapping_add(NV * w.panel_bytes());
-    let mut prefetch = Prefetch { line: following, stride: NV * w.panel_bytes() / steps };
-    let mut r = 0;
-    // SAFETY: a tile of m rows is only made where m rows are left.
+    let steps = rhs.padded_k() / 4 * tiles.max(1);
+    let next_panels = rhs.panel(column).wrapping_add(NV * rhs.panel_bytes());
+    let mut prefetch = Prefetch { line: next_panels, stride: NV * rhs.panel_bytes() / steps };
+    let mut row = 0;
+    // SAFETY: a tile is only computed where as many rows are left.
     unsafe {
-        while r + MR <= rows {
-            tile::<S, W, MR, NV>(x, w, r, c, at, &mut prefetch);
-            r += MR;
+        while row + MR <= rows {
+            tile::<S, R, MR, NV>(lhs, rhs, row, column, out, &mut prefetch);
+            row += MR;
         }
-        while r + 2 <= rows {
-            tile::<S, W, 2, NV>(x, w, r, c, at, &mut prefetch);
-            r += 2;
+        while row + 2 <= rows {
+            tile::<S, R, 2, NV>(lhs, rhs, row, column, out, &mut prefetch);
+            row += 2;
         }
-        if r < rows {
-            tile::<S, W, 1, NV>(x, w, r, c, at, &mut prefetch);
+        if row < rows {
+            tile::<S, R, 1, NV>(lhs, rhs, row, column, out, &mut prefetch);
         }
     }
 }
 
-/// A group's part of an output, added to those before it.
+/// Adds the scaled sum of a group to the sums of the groups before it.
 ///
 /// # Safety
-/// The CPU has the set.
+/// The CPU has the instruction set.
 #[inline(always)]
-pub(super) unsafe fn add_group<S: Simd>(y: S, terms: RowScale, sum: S::Int, scale: S, constant: S) -> S {
+pub(crate) unsafe fn add_group<S: Simd>(y: S, row: RowScale, sum: S::Int, scale: S, offset: S) -> S {
     // SAFETY: the caller's.
     unsafe {
         let scaled = S::to_float(sum).mul(scale);
-        S::splat(terms.offset).mul_add(constant, S::splat(terms.scale).mul_add(scaled, y))
+        S::splat(row.offset).mul_add(offset, S::splat(row.scale).mul_add(scaled, y))
     }
 }
 
 #[inline(always)]
-unsafe fn tile<S: Simd, W: RhsFormat, const MR: usize, const NV: usize>(
-    x: &QuantizedRows,
-    w: &W,
+unsafe fn tile<S: Simd, R: RhsFormat, const MR: usize, const NV: usize>(
+    lhs: &QuantizedRows,
+    rhs: &R,
     row: usize,
-    c: usize,
-    at: OutputMatrix,
+    column: usize,
+    out: OutputMatrix,
     prefetch: &mut Prefetch,
 ) {
-    let groups = x.groups;
-    // SAFETY: the caller has `row + MR` rows of `x` and `NV` panels of `w` from `c` on, and `at` has room for them.
+    let groups = lhs.groups;
+    // SAFETY: `lhs` has `row + MR` rows, `rhs` `NV` panels from `column` on, and `out` their outputs.
     unsafe {
-        let mut panels = [w.panel(c); NV];
+        let mut panels = [rhs.panel(column); NV];
         for j in 0..NV {
-            panels[j] = w.panel(c + j * NR);
+            panels[j] = rhs.panel(column + j * NR);
         }
-        let codes = x.bytes.as_ptr().add(row * x.padded_k);
-        let terms = x.row_scales.as_ptr().add(row * groups);
+        let values = lhs.bytes.as_ptr().add(row * lhs.padded_k);
+        let row_scales = lhs.row_scales.as_ptr().add(row * groups);
         let mut y = [[S::splat(0.0); NV]; MR];
         for j in 0..NV {
-            let bias = w.bias::<S>(panels[j]);
+            let bias = rhs.bias::<S>(panels[j]);
             for r in 0..MR {
                 y[r][j] = bias;
             }
         }
         for g in 0..groups {
-            let sums = w.accumulate_i32::<S, MR, NV>(codes, panels, g, prefetch);
+            let sums = rhs.accumulate_i32::<S, MR, NV>(values, panels, g, prefetch);
             for j in 0..NV {
-                let (scale, constant) = w.scale_and_offset::<S>(panels[j], g);
+                let (scale, offset) = rhs.scale_and_offset::<S>(panels[j], g);
                 for r in 0..MR {
-                    y[r][j] = add_group(y[r][j], *terms.add(r * groups + g), sums[r][j], scale, constant);
+                    y[r][j] = add_group(y[r][j], *row_scales.add(r * groups + g), sums[r][j], scale, offset);
                 }
             }
         }
         for j in 0..NV {
             for r in 0..MR {
-                at.store(row + r, c + j * NR, y[r][j]);
+                out.store(row + r, column + j * NR, y[r][j]);
             }
         }
     }

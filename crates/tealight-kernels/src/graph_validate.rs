@@ -1,92 +1,107 @@
-//! Whether bytes are a graph in usearch's form, version 2, whose every link leads to a row: usearch follows them without a look.
+//! Validates a graph in usearch's format, version 2, because usearch follows its links without checking them.
 //!
 //! ```text
-//! rows u32   values of a row u32   rows, row by row
-//! "usearch"  version 3 u16   metric, codes, keys, slots u8   rows u64   rows that were taken out u64   values of a row u64 ...  (64)
-//! rows u64   neighbours u64   neighbours in the lowest level u64   highest level u64   where searches begin u64
+//! rows u32   dimension u32   vectors, row by row
+//! "usearch"  version 3 u16   kinds of metric, scalars, keys and slots 4 u8   rows u64   deleted rows u64   dimension u64 ...  (64 bytes)
+//! rows u64   links per level u64   links in the lowest level u64   highest level u64   entry point u64
 //! levels of the rows i16
-//! for each row: key u64   level i16   for each level from the lowest: how many neighbours u32   neighbours u32
+//! for each row: key u64   level i16   for each level from the lowest: number of links u32   links u32
 //! ```
 
-use super::hnsw::NEIGHBOURS;
-
-const HEAD: usize = 64;
+/// Links of a row per level (M); twice as many in the lowest level.
+pub(crate) const HNSW_M: usize = 16;
+const HEADER_BYTES: usize = 64;
 const MAGIC: &[u8] = b"usearch";
-/// Products, of int8, by keys u64, in slots u32.
+const VERSION: u64 = 2;
+/// Inner products of int8 values, keys u64, slots u32.
 const KINDS: [u8; 4] = [b'i', 23, 14, 15];
 
-struct Bytes<'a>(&'a [u8]);
+const TRUNCATED: &str = "it is truncated";
+const OTHER_ROWS: &str = "its number of rows differs from the index";
+const OTHER_DIMENSION: &str = "its dimension differs from the index";
+const OTHER_KIND: &str = "it is not an int8 graph";
+const OTHER_LINKS: &str = "its number of links per row is unsupported";
+const BAD_LEVELS: &str = "its levels are inconsistent";
 
-impl<'a> Bytes<'a> {
-    fn take(&mut self, count: usize) -> Result<&'a [u8], &'static str> {
-        let (taken, left) = self.0.split_at_checked(count).ok_or("it is cut")?;
-        self.0 = left;
-        Ok(taken)
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn read_bytes(&mut self, count: usize) -> Result<&'a [u8], &'static str> {
+        let (bytes, rest) = self.0.split_at_checked(count).ok_or(TRUNCATED)?;
+        self.0 = rest;
+        Ok(bytes)
     }
 
-    fn number<const N: usize>(&mut self) -> Result<u64, &'static str> {
+    /// An unsigned number of `N` bytes.
+    fn read_number<const N: usize>(&mut self) -> Result<u64, &'static str> {
         let mut number = [0; 8];
-        number[..N].copy_from_slice(self.take(N)?);
+        number[..N].copy_from_slice(self.read_bytes(N)?);
         Ok(u64::from_le_bytes(number))
     }
 
-    fn is<const N: usize>(&mut self, expected: usize, otherwise: &'static str) -> Result<(), &'static str> {
-        if self.number::<N>()? == expected as u64 { Ok(()) } else { Err(otherwise) }
+    fn expect<const N: usize>(&mut self, expected: usize, error: &'static str) -> Result<(), &'static str> {
+        if self.read_number::<N>()? == expected as u64 { Ok(()) } else { Err(error) }
     }
 }
 
-/// Checks bytes for a graph of so many rows.
-pub(super) fn check(bytes: &[u8], dimension: usize, rows: usize) -> Result<(), &'static str> {
-    let mut bytes = Bytes(bytes);
-    bytes.is::<4>(rows, "it has other rows")?;
-    bytes.is::<4>(dimension, "its rows have other values")?;
-    bytes.take(rows.checked_mul(dimension).ok_or("it is cut")?)?;
-    head(&mut Bytes(bytes.take(HEAD)?), dimension, rows)?;
-    bytes.is::<8>(rows, "it has other rows")?;
-    bytes.is::<8>(NEIGHBOURS, "it has other neighbours")?;
-    bytes.is::<8>(2 * NEIGHBOURS, "it has other neighbours")?;
-    let (highest, first) = (bytes.number::<8>()?, bytes.number::<8>()?);
-    let levels = bytes.take(rows.checked_mul(2).ok_or("it is cut")?)?.as_chunks().0;
-    let level = |row: u64| levels.get(usize::try_from(row).ok()?).map(|level| u64::from(u16::from_le_bytes(*level)));
-    if level(first).is_none_or(|level| level < highest) || highest > i16::MAX as u64 {
-        return Err("it begins nowhere");
+/// Checks that bytes are a graph of `rows` rows. The error completes the sentence "the graph is invalid:".
+pub(crate) fn check(bytes: &[u8], dimension: usize, rows: usize) -> Result<(), &'static str> {
+    let mut reader = Reader(bytes);
+    reader.expect::<4>(rows, OTHER_ROWS)?;
+    reader.expect::<4>(dimension, OTHER_DIMENSION)?;
+    reader.read_bytes(rows.checked_mul(dimension).ok_or(TRUNCATED)?)?;
+    check_header(&mut Reader(reader.read_bytes(HEADER_BYTES)?), dimension, rows)?;
+    reader.expect::<8>(rows, OTHER_ROWS)?;
+    reader.expect::<8>(HNSW_M, OTHER_LINKS)?;
+    reader.expect::<8>(2 * HNSW_M, OTHER_LINKS)?;
+    let (highest_level, entry_point) = (reader.read_number::<8>()?, reader.read_number::<8>()?);
+    let levels = reader.read_bytes(rows.checked_mul(2).ok_or(TRUNCATED)?)?.as_chunks().0;
+    let level_of = |row: u64| levels.get(usize::try_from(row).ok()?).map(|level| u64::from(u16::from_le_bytes(*level)));
+    if level_of(entry_point).is_none_or(|level| level < highest_level) || highest_level > i16::MAX as u64 {
+        return Err("its entry point does not exist");
     }
     for row in 0..rows as u64 {
-        node(&mut bytes, level(row).unwrap_or_default(), rows as u64, level)?;
+        check_row(&mut reader, level_of(row).unwrap_or_default(), rows as u64, level_of)?;
     }
-    if bytes.0.is_empty() { Ok(()) } else { Err("something follows it") }
+    if reader.0.is_empty() { Ok(()) } else { Err("it has extra bytes at its end") }
 }
 
-fn head(bytes: &mut Bytes, dimension: usize, rows: usize) -> Result<(), &'static str> {
-    if bytes.take(MAGIC.len())? != MAGIC || bytes.number::<2>()? != 2 {
-        return Err("it is of another version");
+fn check_header(reader: &mut Reader, dimension: usize, rows: usize) -> Result<(), &'static str> {
+    if reader.read_bytes(MAGIC.len())? != MAGIC || reader.read_number::<2>()? != VERSION {
+        return Err("its version is unsupported");
     }
-    bytes.take(4)?;
-    if bytes.take(KINDS.len())? != KINDS {
-        return Err("it is of another kind");
+    reader.read_bytes(4)?;
+    if reader.read_bytes(KINDS.len())? != KINDS {
+        return Err(OTHER_KIND);
     }
-    bytes.is::<8>(rows, "it has other rows")?;
-    bytes.is::<8>(0, "rows of it were taken out")?;
-    bytes.is::<8>(dimension, "its rows have other values")?;
-    bytes.is::<1>(0, "it is of another kind")
+    reader.expect::<8>(rows, OTHER_ROWS)?;
+    reader.expect::<8>(0, "it has deleted rows")?;
+    reader.expect::<8>(dimension, OTHER_DIMENSION)?;
+    reader.expect::<1>(0, OTHER_KIND)
 }
 
-/// Checks a row: it is on the level that is said of it, and its neighbours on a level are there.
-fn node(bytes: &mut Bytes, level: u64, rows: u64, level_of: impl Fn(u64) -> Option<u64>) -> Result<(), &'static str> {
-    if bytes.number::<8>()? >= rows {
-        return Err("it names rows that are not there");
+/// Checks that a row has the level from the table of levels, and that its links lead to rows that have the level of the link.
+fn check_row(
+    reader: &mut Reader,
+    level: u64,
+    rows: u64,
+    level_of: impl Fn(u64) -> Option<u64>,
+) -> Result<(), &'static str> {
+    if reader.read_number::<8>()? >= rows {
+        return Err("a key is not a row");
     }
-    bytes.is::<2>(level as usize, "levels of it disagree")?;
+    reader.expect::<2>(level as usize, BAD_LEVELS)?;
     if level > i16::MAX as u64 {
-        return Err("levels of it disagree");
+        return Err(BAD_LEVELS);
     }
-    for at in 0..=level {
-        let most = if at == 0 { 2 * NEIGHBOURS } else { NEIGHBOURS };
-        let count = bytes.number::<4>()? as usize;
-        let neighbours = bytes.take(4 * most)?.as_chunks().0.get(..count).ok_or("it has too many neighbours")?;
-        let is_there = |slot: &[u8; 4]| level_of(u32::from_le_bytes(*slot).into()).is_some_and(|level| level >= at);
-        if !neighbours.iter().all(is_there) {
-            return Err("it leads to rows that are not there");
+    for link_level in 0..=level {
+        let capacity = if link_level == 0 { 2 * HNSW_M } else { HNSW_M };
+        let count = reader.read_number::<4>()? as usize;
+        let links = reader.read_bytes(4 * capacity)?.as_chunks().0.get(..count).ok_or("a row has too many links")?;
+        let exists =
+            |slot: &[u8; 4]| level_of(u32::from_le_bytes(*slot).into()).is_some_and(|level| level >= link_level);
+        if !links.iter().all(exists) {
+            return Err("a link leads to a row that does not exist");
         }
     }
     Ok(())

@@ -1,125 +1,123 @@
-//! A graph of neighbours over rows of int8 codes (Malkov and Yashunin 2016, arXiv 1603.09320), by usearch, which is C++: the safe
-//! boundary of it. Distances are ours, and the same on every instruction set.
+//! HNSW graphs over int8 vectors (Malkov and Yashunin 2016, arXiv 1603.09320), built and searched by usearch, a C++ library. Distances are
+//! computed here, with the same result on all instruction sets.
 
-use super::{Isa, graph_validate};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::graph_validate::{self, HNSW_M};
+use crate::isa::Isa;
 use bytes::Bytes;
-use usearch::{Index as Native, IndexOptions, MetricKind, ScalarKind};
+use usearch::{Index as UsearchIndex, IndexOptions, MetricKind, ScalarKind};
 
-/// Neighbours of a row above the lowest level; twice as many there.
-pub(super) const NEIGHBOURS: usize = 16;
-/// Rows that are looked at while a row is added.
-const EXPANSION: usize = 128;
-/// Searches at once at most.
-const SEARCHES: usize = 256;
+/// Candidates that are examined when a row is added.
+const EF_CONSTRUCTION: usize = 128;
+const MAX_CONCURRENT_SEARCHES: usize = 256;
 
-/// What is near.
+/// The distance between two vectors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Measure {
-    /// What has a large product.
-    Product,
-    /// What has a small distance.
-    Distance,
+pub enum Distance {
+    /// The negative inner product.
+    InnerProduct,
+    /// The squared Euclidean distance.
+    L2,
 }
 
-/// Rows and their neighbours.
-pub struct Graph {
-    // Dropped before the bytes that it looks into.
-    native: Native,
+/// A graph of rows, identified by their numbers.
+pub struct HnswGraph {
+    // Must be dropped before the bytes that it points into.
+    native: UsearchIndex,
     dimension: usize,
     _bytes: Bytes,
 }
 
-impl std::fmt::Debug for Graph {
+impl std::fmt::Debug for HnswGraph {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} x {}", self.native.size(), self.dimension)
     }
 }
 
-fn failed(what: &'static str) -> impl Fn(String) -> Error {
-    move |e| Error::GraphLibrary(format!("a graph cannot be {what}: {e}"))
+fn library_error(action: &str, error: impl std::fmt::Display) -> Error {
+    Error::GraphLibrary(format!("cannot {action} the graph: {error}"))
 }
 
-fn native(dimension: usize) -> Result<Native> {
+fn native_index(dimension: usize) -> Result<UsearchIndex> {
     let options = IndexOptions {
         dimensions: dimension,
         metric: MetricKind::IP,
         quantization: ScalarKind::I8,
-        connectivity: NEIGHBOURS,
-        expansion_add: EXPANSION,
+        connectivity: HNSW_M,
+        expansion_add: EF_CONSTRUCTION,
         expansion_search: 1,
         multi: false,
     };
-    Native::new(&options).map_err(|e| failed("made")(e.to_string()))
+    UsearchIndex::new(&options).map_err(|e| library_error("create", e))
 }
 
-/// Has `native` measure by our kernels.
-fn measured(native: &mut Native, isa: Isa, dimension: usize, measure: Measure) {
+/// Makes `native` compute distances with the kernels of this file.
+fn set_distance(native: &mut UsearchIndex, isa: Isa, dimension: usize, distance: Distance) {
     native.change_metric::<i8>(Box::new(move |a: *const i8, b: *const i8| {
-        // SAFETY: usearch hands rows of a graph of `dimension` values, or a query that it has compared with them in length.
+        // SAFETY: usearch passes rows of a graph of `dimension` values, or a query whose length it has compared with theirs.
         let (a, b) = unsafe { (std::slice::from_raw_parts(a, dimension), std::slice::from_raw_parts(b, dimension)) };
-        match measure {
-            Measure::Product => -(product(isa, a, b) as f32),
-            Measure::Distance => distance(isa, a, b) as f32,
+        match distance {
+            Distance::InnerProduct => -(inner_product(isa, a, b) as f32),
+            Distance::L2 => squared_l2(isa, a, b) as f32,
         }
     }));
 }
 
-impl Graph {
-    /// An empty one, to which `threads` add so many rows.
+impl HnswGraph {
+    /// An empty graph for `rows` rows that `threads` threads add.
     ///
     /// # Errors
-    /// There is not enough memory.
-    pub fn new(isa: Isa, dimension: usize, measure: Measure, rows: usize, threads: usize) -> Result<Self> {
-        let mut native = native(dimension)?;
-        measured(&mut native, isa, dimension, measure);
-        native.reserve_capacity_and_threads(rows, threads).map_err(|e| failed("made")(e.to_string()))?;
+    /// Memory ran out.
+    pub fn new(isa: Isa, dimension: usize, distance: Distance, rows: usize, threads: usize) -> Result<Self> {
+        let mut native = native_index(dimension)?;
+        set_distance(&mut native, isa, dimension, distance);
+        native.reserve_capacity_and_threads(rows, threads).map_err(|e| library_error("create", e))?;
         Ok(Self { native, dimension, _bytes: Bytes::new() })
     }
 
-    /// Adds a row, beside others.
+    /// Adds a row. Threads may add rows at the same time.
     ///
     /// # Errors
-    /// It has another length, it is there, or more are added at once than was said.
-    pub fn add(&self, row: u32, codes: &[i8]) -> Result<()> {
-        self.native.add(row.into(), codes).map_err(|e| failed("added to")(e.to_string()))
+    /// The length differs from the dimension, the row exists already, or more rows or threads add than were announced.
+    pub fn add(&self, row: u32, vector: &[i8]) -> Result<()> {
+        self.native.add(row.into(), vector).map_err(|e| library_error("add a row to", e))
     }
 
-    /// What [`Graph::view`] takes.
+    /// Serializes the graph for [`HnswGraph::from_bytes`].
     ///
     /// # Errors
-    /// None that is known.
-    pub fn bytes(&self) -> Result<Vec<u8>> {
+    /// usearch failed.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let mut bytes = vec![0; self.native.serialized_length()];
-        self.native.save_to_buffer(&mut bytes).map_err(|e| failed("written")(e.to_string()))?;
+        self.native.save_to_buffer(&mut bytes).map_err(|e| library_error("serialize", e))?;
         Ok(bytes)
     }
 
-    /// The graph of so many rows that bytes hold, read in place.
+    /// Opens a serialized graph of `rows` rows. It is searched in place, without a copy.
     ///
     /// # Errors
-    /// [`Error::InvalidGraph`]: they hold none of these, or one that leads outside them.
-    pub fn view(isa: Isa, dimension: usize, measure: Measure, rows: usize, bytes: Bytes) -> Result<Self> {
-        let damaged = |what: &str| Error::InvalidGraph(format!("the index has a graph that cannot be read: {what}"));
-        graph_validate::check(&bytes, dimension, rows).map_err(damaged)?;
-        let mut native = native(dimension)?;
-        native.reserve_capacity_and_threads(0, SEARCHES).map_err(|e| failed("read")(e.to_string()))?;
-        // SAFETY: the bytes are kept beside what looks into them and dropped after it; nothing changes them; and all places that they
-        // name are inside them.
-        unsafe { native.view_from_buffer(&bytes) }.map_err(|e| damaged(&e.to_string()))?;
-        measured(&mut native, isa, dimension, measure);
+    /// [`Error::InvalidGraph`]: the bytes are not such a graph, or links lead to rows that do not exist.
+    pub fn from_bytes(isa: Isa, dimension: usize, distance: Distance, rows: usize, bytes: Bytes) -> Result<Self> {
+        let invalid = |reason: &str| Error::InvalidGraph(format!("index has an invalid HNSW graph: {reason}"));
+        graph_validate::check(&bytes, dimension, rows).map_err(invalid)?;
+        let mut native = native_index(dimension)?;
+        native.reserve_capacity_and_threads(0, MAX_CONCURRENT_SEARCHES).map_err(|e| library_error("open", e))?;
+        // SAFETY: the bytes are stored beside the index that points into them and dropped after it; nothing changes them; and all offsets
+        // in them were checked to lie inside.
+        unsafe { native.view_from_buffer(&bytes) }.map_err(|e| invalid(&e.to_string()))?;
+        set_distance(&mut native, isa, dimension, distance);
         Ok(Self { native, dimension, _bytes: bytes })
     }
 
-    /// About the nearest rows, of those that `takes` takes; `None` where there are more searches at once than there can be.
-    pub fn nearest(&self, codes: &[i8], count: usize, takes: impl Fn(u32) -> bool) -> Option<Vec<u32>> {
-        let found = self.native.filtered_search(codes, count, |row| takes(row as u32));
+    /// Approximately the `count` nearest rows among those that `accept` accepts, in any order. `None` if too many searches run at the same time.
+    pub fn search(&self, query: &[i8], count: usize, accept: impl Fn(u32) -> bool) -> Option<Vec<u32>> {
+        let found = self.native.filtered_search(query, count, |row| accept(row as u32));
         found.ok().map(|found| found.keys.into_iter().map(|row| row as u32).collect())
     }
 }
 
-/// Compiles a loop over two rows for sets whose vectors compilers use by themselves.
-macro_rules! compiled {
+/// Compiles a loop over two rows with the features of an instruction set, for the compiler to vectorize.
+macro_rules! vectorized {
     ($name:ident, $loop:ident, $out:ty) => {
         fn $name(isa: Isa, a: &[i8], b: &[i8]) -> $out {
             #[cfg(target_arch = "x86_64")]
@@ -129,7 +127,7 @@ macro_rules! compiled {
             }
             match isa {
                 Isa::Scalar => $loop(a, b),
-                // SAFETY: every other set of this target has the features.
+                // SAFETY: all other instruction sets of this target include AVX2.
                 #[cfg(target_arch = "x86_64")]
                 _ => unsafe { avx2(a, b) },
                 #[cfg(not(target_arch = "x86_64"))]
@@ -139,17 +137,17 @@ macro_rules! compiled {
     };
 }
 
-compiled!(product, product_of, i32);
-compiled!(distance, distance_of, u32);
+vectorized!(inner_product, inner_product_loop, i32);
+vectorized!(squared_l2, squared_l2_loop, u32);
 
-/// No sum is beyond 32 bits: a row has no more than 65,536 values.
+/// The sum fits in 32 bits, because a row has at most 65,536 values.
 #[inline(always)]
-fn product_of(a: &[i8], b: &[i8]) -> i32 {
+fn inner_product_loop(a: &[i8], b: &[i8]) -> i32 {
     a.iter().zip(b).map(|(a, b)| i32::from(*a) * i32::from(*b)).fold(0, i32::wrapping_add)
 }
 
 #[inline(always)]
-fn distance_of(a: &[i8], b: &[i8]) -> u32 {
+fn squared_l2_loop(a: &[i8], b: &[i8]) -> u32 {
     let square = |(a, b): (&i8, &i8)| (i32::from(*a) - i32::from(*b)).pow(2);
     a.iter().zip(b).map(square).fold(0, i32::wrapping_add) as u32
 }

@@ -1,17 +1,67 @@
-//! Arithmetic on slices: no tensors, no models, no threads.
+#![doc = include_str!("../README.md")]
 //!
-//! Each kernel is written once, generic over the vector type of an instruction set (`simd`), and compiled for each of
-//! them; [`Isa`] chooses at run time. A kernel gives the same bits on every set, with one exception: AVX2 without VNNI
-//! quantises activations to 7 bits, since products of 8 would overflow there; the same codes give the same bits on it too.
+//! # Data flow
+//!
+//! A linear layer is [`quantize`] followed by a product: float32 rows `[M, K]` become [`quantize::QuantizedRows`] (the left-hand side,
+//! lhs), which [`int8::gemm`] or [`int4::gemm`] multiplies by packed weights `[N, K]` (the right-hand side, rhs) to float32 rows
+//! `[M, N]`. Attention works on slices of such rows, one head at a time. A vector index scores a query against blocks of compressed rows.
+//!
+//! ```
+//! use tealight_kernels::int8::{Epilogue, PackedRhs, gemm};
+//! use tealight_kernels::quantize::QuantizedRows;
+//! use tealight_kernels::Isa;
+//!
+//! let (m, n, k) = (2, 16, 64);
+//! let rhs = PackedRhs::pack(&vec![0.5; n * k], &vec![1.0; n], &vec![1.0; k], 64)?;
+//! let isa = Isa::detect();
+//! let mut lhs = QuantizedRows::default();
+//! lhs.quantize(isa, &vec![1.0; m * k], &rhs.layout());
+//! let mut out = vec![0.0; m * n];
+//! gemm(isa, &lhs, &rhs, 0..n, Epilogue::Store, &mut out);
+//! assert!((out[0] - 33.0).abs() < 1e-3);
+//! # Ok::<(), tealight_kernels::Error>(())
+//! ```
+//!
+//! # Modules
+//!
+//! | module | contents |
+//! |---|---|
+//! | [`isa`] | instruction sets, detected at run time |
+//! | [`CpuContext`] | an instruction set and a pool of threads |
+//! | [`quantize`] | activations in 8 bits |
+//! | [`int8`], [`int4`] | packed weights and their products |
+//! | [`attention`] | scaled dot-product attention in float32, in int8 and with a cache of keys and values |
+//! | [`rowwise`] | normalization, activation functions, softmax |
+//! | [`scoring`] | scores of a query against rows of an index: int8, 4-bit, binary, float16 |
+//! | `hnsw` | HNSW graphs (feature `graph`) |
+//! | [`roofline`] | peak rates of the machine |
+//!
+//! # Terms
+//!
+//! As in BLAS: **lhs** and **rhs** are the operands of a product, `M`, `N` and `K` its rows, columns and inner dimension. The rhs is
+//! **packed**: stored in **panels** of **nr** ([`int8::NR`]) outputs, in the order in which the kernel reads them. A **tile** is the mr
+//! rows by nr columns whose sums are **accumulated** in registers. The **epilogue** is what is done with the finished sums. Values along
+//! K are quantized in **groups** that share a scale.
+//!
+//! # Reproducibility
+//!
+//! Each kernel is written once, generic over the vector type of an instruction set, and compiled for each of them; [`Isa`] selects one at
+//! run time. A kernel gives the same bits on all instruction sets, regardless of the number of rows and threads: integer sums are exact, and
+//! float sums have one order. There is one exception. AVX2 without VNNI quantizes activations to 7 bits, because products of 8-bit values
+//! would overflow there; for the same quantized values, it gives the same bits, too.
+//!
+//! # Safety
+//!
+//! All unsafe code of tealight is in this crate, except for one memory mapping. Public functions check the sizes of their arguments and
+//! panic if these do not match. Files are checked when they are opened: packed weights have the size that their header states, and links
+//! of a graph lead to rows that exist.
 #![allow(unsafe_code)]
 
-#[cfg(target_arch = "x86_64")]
-mod amx;
 pub mod attention;
-pub mod binary;
 mod cpu_context;
+mod dispatch;
 mod error;
-pub(crate) mod gemm;
+mod gemm;
 #[cfg(feature = "graph")]
 mod graph_validate;
 #[cfg(feature = "graph")]
@@ -23,59 +73,8 @@ pub mod quantize;
 pub mod roofline;
 pub mod rowwise;
 pub mod scoring;
-pub(crate) mod simd;
+mod simd;
 
 pub use cpu_context::CpuContext;
 pub use error::{Error, Result};
 pub use isa::Isa;
-
-/// Calls a kernel, generic over its vector type, with the features of an instruction set enabled.
-///
-/// `dispatch!(isa, kernel(a: A, b: B) -> R)`: the kernel must be `#[inline(always)] unsafe fn kernel<S: Simd>(a: A, b: B)`,
-/// and need for safety nothing but the instruction set. Inside, loops take the place of iterators with closures: a closure
-/// that is not inlined has no features, and calls a function for every instruction.
-macro_rules! dispatch {
-    ($isa:expr, $kernel:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?) => {{
-        #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx2,fma,f16c")]
-        fn avx2($($arg: $ty),*) $(-> $ret)? {
-            // SAFETY: this function has the features of the type.
-            unsafe { $kernel::<$crate::simd::Avx2<false>>($($arg),*) }
-        }
-        #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-        fn avxvnni($($arg: $ty),*) $(-> $ret)? {
-            // SAFETY: this function has the features of the type.
-            unsafe { $kernel::<$crate::simd::Avx2<true>>($($arg),*) }
-        }
-        #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-        fn avx512($($arg: $ty),*) $(-> $ret)? {
-            // SAFETY: this function has the features of the type.
-            unsafe { $kernel::<$crate::simd::Avx512>($($arg),*) }
-        }
-        #[cfg(target_arch = "aarch64")]
-        #[target_feature(enable = "neon,dotprod")]
-        fn neon($($arg: $ty),*) $(-> $ret)? {
-            // SAFETY: this function has the features of the type.
-            unsafe { $kernel::<$crate::simd::Neon>($($arg),*) }
-        }
-        match $isa {
-            // SAFETY: the portable type needs nothing of the CPU.
-            $crate::Isa::Scalar => unsafe { $kernel::<$crate::simd::Portable<255>>($($arg),*) },
-            // SAFETY: the proof is only made after the CPU reported these features.
-            #[cfg(target_arch = "x86_64")]
-            $crate::Isa::Avx2(_) => unsafe { avx2($($arg),*) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            $crate::Isa::AvxVnni(_) => unsafe { avxvnni($($arg),*) },
-            // SAFETY: as above; AMX includes them.
-            #[cfg(target_arch = "x86_64")]
-            $crate::Isa::Avx512Vnni(_) | $crate::Isa::Amx(_) => unsafe { avx512($($arg),*) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "aarch64")]
-            $crate::Isa::Neon(_) => unsafe { neon($($arg),*) },
-        }
-    }};
-}
-pub(crate) use dispatch;

@@ -5,8 +5,9 @@
 //! values without one, `x = scale q`.
 #![allow(clippy::needless_range_loop)] // Indices are rows of a tile.
 
-use super::simd::{LANES, Simd};
-use super::{Isa, dispatch};
+use crate::dispatch::dispatch;
+use crate::isa::Isa;
+use crate::simd::{LANES, Simd};
 
 /// Rows that a product may read at once: the memory for quantized rows is a multiple of it.
 pub(crate) const MC: usize = 32;
@@ -275,11 +276,11 @@ impl Quantizer for Asymmetric {
                 high = v.max(high);
                 sum = sum.add(v);
             }
-            let (low, high) = (-nothing.sub(low).largest(), high.largest());
+            let (low, high) = (-nothing.sub(low).reduce_max(), high.reduce_max());
             let (range, qmax) = ((high - low).max(MIN_RANGE), S::QMAX as f32);
             let inv_scale = qmax / range;
             // 0, or NaN where a value is not finite: minimum and maximum ignore NaN.
-            let nan_flag = sum.sum() * 0.0;
+            let nan_flag = sum.reduce_sum() * 0.0;
             QuantParams {
                 scale: range * (1.0 / qmax) + nan_flag,
                 inv_scale,
@@ -304,7 +305,7 @@ impl Quantizer for Asymmetric {
             let (lowest, highest) = (S::splat(0.0), S::splat(S::QMAX as f32));
             for i in (0..count).step_by(LANES) {
                 let v = S::load(x.add(i)).mul(S::load(inv_smooth.add(i))).mul_add(inv_scale, zero_point);
-                v.max(lowest).min(highest).store_codes(out.add(i));
+                v.max(lowest).min(highest).store_u8(out.add(i));
             }
         }
         -params.scale * params.zero_point
@@ -322,10 +323,10 @@ impl Quantizer for Symmetric {
         unsafe {
             let mut bits = S::int_splat(0);
             for i in (0..count).step_by(LANES) {
-                bits = S::load(x.add(i)).magnitude(bits);
+                bits = S::load(x.add(i)).max_abs_bits(bits);
             }
             // NaN and infinities have larger bits than all finite values, so that they stay visible.
-            let max_abs = f32::from_bits(S::int_largest(bits) as u32);
+            let max_abs = f32::from_bits(S::int_reduce_max(bits) as u32);
             let range = max_abs.max(MIN_RANGE);
             QuantParams {
                 scale: range * (1.0 / SYMMETRIC_QMAX) + max_abs * 0.0,
@@ -342,11 +343,11 @@ impl Quantizer for Symmetric {
             let inv_scale = S::splat(params.inv_scale);
             let mut total = S::splat(0.0);
             for i in (0..count).step_by(LANES) {
-                let v = S::load(x.add(i)).mul(inv_scale).rounded();
+                let v = S::load(x.add(i)).mul(inv_scale).round();
                 total = total.add(v);
-                v.store_signed(out.add(i).cast());
+                v.store_i8(out.add(i).cast());
             }
-            params.scale * total.sum()
+            params.scale * total.reduce_sum()
         }
     }
 }

@@ -1,31 +1,33 @@
-//! How fast this machine can go: the instruction that multiplies int8, and memory. What products are measured against.
-#![allow(clippy::needless_range_loop)] // Sums that are all of one kind.
+//! The peak rates of this machine, for comparison with measured kernels: int8 products in registers, and reads from memory.
+#![allow(clippy::needless_range_loop)] // Indices are independent sums.
 
-use super::simd::{LANES, Simd, Tile};
-use super::{Isa, dispatch};
+use crate::dispatch::dispatch;
+#[cfg(target_arch = "x86_64")]
+use crate::int8::amx;
+use crate::isa::Isa;
+use crate::simd::{LANES, Simd, Tile};
 use std::hint::black_box;
 use std::time::Instant;
 
-/// Multiplications of a sum's lanes by one instruction, and as many additions.
-const OPERATIONS: usize = 2 * 4 * LANES;
+/// Multiplications and additions of one instruction: four per lane.
+const OPS_PER_INSTRUCTION: usize = 2 * 4 * LANES;
 const ROUNDS: usize = 5;
-/// Instructions a sum of a round: some milliseconds on the slowest set.
+/// Instructions per sum and round: a few milliseconds on the slowest instruction set.
 const REPEATS: usize = 20_000;
-
-/// Operations a second, in 10^9, of int8 products of registers on one thread: the best of some rounds of milliseconds.
-pub fn gops(isa: Isa) -> f64 {
-    (0..ROUNDS).map(|_| round(isa)).fold(0.0, f64::max)
-}
-
-/// Numbers in the buffer that memory is measured with: 512 MiB, more than caches hold.
-const NUMBERS: usize = 1 << 26;
-/// Sums that go on beside each other, so that none waits for the one before.
+/// Size of the buffer for measuring memory, in u64: 512 MiB, more than caches hold.
+const BUFFER_LEN: usize = 1 << 26;
+/// Independent sums, so that none waits for the previous addition.
 const SUMS: usize = 32;
 
-/// Bytes a second, in 10^9, that so many threads read from memory together: the best of some rounds.
+/// Int8 multiplications and additions of registers on one thread, in 10^9 per second. The best of a few rounds.
+pub fn gops(isa: Isa) -> f64 {
+    (0..ROUNDS).map(|_| gops_round(isa)).fold(0.0, f64::max)
+}
+
+/// Bytes that `threads` threads together read from memory, in 10^9 per second. The best of a few rounds.
 pub fn bandwidth(threads: usize) -> f64 {
-    let buffer = vec![1u64; NUMBERS];
-    let share = NUMBERS.div_ceil(threads.max(1));
+    let buffer = vec![1u64; BUFFER_LEN];
+    let share = BUFFER_LEN.div_ceil(threads.max(1));
     let round = || {
         let start = Instant::now();
         std::thread::scope(|scope| {
@@ -33,7 +35,7 @@ pub fn bandwidth(threads: usize) -> f64 {
                 scope.spawn(|| black_box(sum(part)));
             }
         });
-        8e-9 * NUMBERS as f64 / start.elapsed().as_secs_f64()
+        8e-9 * BUFFER_LEN as f64 / start.elapsed().as_secs_f64()
     };
     (0..ROUNDS).map(|_| round()).fold(0.0, f64::max)
 }
@@ -45,51 +47,51 @@ fn sum(numbers: &[u64]) -> u64 {
             sums[i] = sums[i].wrapping_add(part[i]);
         }
     }
-    sums.iter().fold(0, |all, sum| all.wrapping_add(*sum))
+    sums.iter().fold(0, |total, sum| total.wrapping_add(*sum))
 }
 
-fn round(isa: Isa) -> f64 {
+fn gops_round(isa: Isa) -> f64 {
     let start = Instant::now();
     #[cfg(target_arch = "x86_64")]
     let operations = match isa {
-        Isa::Amx(_) => super::amx::peak(isa, REPEATS),
-        _ => vectors(isa, REPEATS),
+        Isa::Amx(_) => amx::multiply_zeros(isa, REPEATS),
+        _ => multiply_vectors(isa, REPEATS),
     };
     #[cfg(not(target_arch = "x86_64"))]
-    let operations = vectors(isa, REPEATS);
+    let operations = multiply_vectors(isa, REPEATS);
     operations as f64 / start.elapsed().as_secs_f64() / 1e9
 }
 
-fn vectors(isa: Isa, repeats: usize) -> usize {
+/// Returns the number of operations.
+fn multiply_vectors(isa: Isa, repeats: usize) -> usize {
     dispatch!(isa, multiply(repeats: usize) -> usize)
 }
 
-/// Returns how many operations it did.
 #[inline(always)]
 unsafe fn multiply<S: Simd>(repeats: usize) -> usize {
     // SAFETY: the caller vouches for the instruction set.
     unsafe {
         match S::TILE {
-            Tile::R4x3 => sums::<S, 12>(repeats),
-            Tile::R6x1 => sums::<S, 6>(repeats),
-            Tile::R4x1 => sums::<S, 4>(repeats),
+            Tile::R4x3 => accumulate::<S, 12>(repeats),
+            Tile::R6x1 => accumulate::<S, 6>(repeats),
+            Tile::R4x1 => accumulate::<S, 4>(repeats),
         }
     }
 }
 
-/// As many sums as a tile has, so that none waits for the instruction before it.
+/// `N` independent sums, as many as a tile of a product has.
 #[inline(always)]
-unsafe fn sums<S: Simd, const N: usize>(repeats: usize) -> usize {
-    let (codes, bytes) = ([[3u8; 4]; N], black_box([1i8; 4 * LANES]));
-    // SAFETY: four codes a sum and a vector of weights; the caller vouches for the instruction set.
+unsafe fn accumulate<S: Simd, const N: usize>(repeats: usize) -> usize {
+    let (lhs, rhs) = ([[3u8; 4]; N], black_box([1i8; 4 * LANES]));
+    // SAFETY: there are four bytes per sum and a vector of weights; the caller vouches for the instruction set.
     unsafe {
-        let weights = S::load_bytes(bytes.as_ptr());
+        let weights = S::load_i8x4(rhs.as_ptr());
         let mut sums = [S::int_splat(0); N];
         for _ in 0..repeats {
-            // Codes of each sum's own that may have changed, so that no product is computed once for all.
-            let codes = black_box(codes.as_ptr());
+            // The compiler must assume that these values change, so that it cannot reuse a product.
+            let lhs = black_box(lhs.as_ptr());
             for i in 0..N {
-                sums[i] = S::dot_codes(sums[i], S::broadcast4(codes.add(i).cast()), weights);
+                sums[i] = S::dot_u8i8(sums[i], S::splat_u8x4(lhs.add(i).cast()), weights);
             }
         }
         for i in 0..N {
@@ -98,5 +100,5 @@ unsafe fn sums<S: Simd, const N: usize>(repeats: usize) -> usize {
             black_box(lanes);
         }
     }
-    repeats * N * OPERATIONS
+    repeats * N * OPS_PER_INSTRUCTION
 }

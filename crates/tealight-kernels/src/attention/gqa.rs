@@ -1,186 +1,188 @@
-//! Attention of new tokens to those before them, whose keys and values lie in a cache in half floats.
+//! Causal grouped-query attention (GQA, Ainslie et al. 2023, arXiv 2305.13245) of new tokens to the tokens before them, whose keys and
+//! values are cached in float16.
 //!
-//! Several heads of queries share a head of keys (Ainslie et al. 2023, arXiv 2305.13245): their rows are computed together,
-//! so that what is read of the cache is read once for all. A row's result depends on no other row.
-#![allow(clippy::needless_range_loop)] // Indices are rows that are computed together.
+//! The query heads that share a head of keys are computed together, so that the cache is read once for all of them. The result of a
+//! row depends on no other row.
+#![allow(clippy::needless_range_loop)] // Indices are rows of a tile.
 
-use super::exponentials;
+use super::softmax::exponentials;
+use crate::dispatch::dispatch;
+use crate::isa::Isa;
 use crate::simd::{LANES, Simd};
-use crate::{Isa, dispatch};
 use half::f16;
-use half::slice::HalfFloatSliceExt;
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
-/// Tokens that lie in the cache, of one head of keys.
+/// The cached keys and values of one head.
 ///
-/// Keys stand in blocks of 16 tokens, `[blocks][width][16]`, so that the scores of 16 tokens are one vector; values in rows,
-/// `[tokens][width filled up to 16]`.
+/// Keys are stored in blocks of 16 tokens, `[blocks][head_dim][16]`, so that the scores of 16 tokens are one vector; values in rows,
+/// `[tokens][head_dim padded to 16]`.
 #[derive(Debug, Clone, Default)]
 pub struct KvCache {
     keys: Vec<u16>,
     values: Vec<u16>,
-    width: usize,
+    head_dim: usize,
     tokens: usize,
 }
 
 impl KvCache {
-    /// An empty one for heads of `width` values.
+    /// An empty cache.
     ///
     /// # Panics
-    /// If `width` is 0.
-    pub fn new(width: usize) -> Self {
-        assert!(width > 0);
-        Self { width, ..Self::default() }
+    /// If `head_dim` is 0.
+    pub fn new(head_dim: usize) -> Self {
+        assert!(head_dim > 0);
+        Self { head_dim, ..Self::default() }
     }
 
-    /// How many tokens it holds.
+    /// Number of cached tokens.
     pub fn tokens(&self) -> usize {
         self.tokens
     }
 
-    /// Bytes of a token's keys and values.
-    pub fn bytes_per_token(width: usize) -> usize {
-        2 * (width + width.next_multiple_of(LANES))
+    /// Bytes that the keys and values of a token occupy.
+    pub fn bytes_per_token(head_dim: usize) -> usize {
+        2 * (head_dim + head_dim.next_multiple_of(LANES))
     }
 
-    /// Makes room for `tokens` in all, and for no more.
+    /// Reserves memory for `tokens` tokens in total, and no more.
     pub fn reserve(&mut self, tokens: usize) {
-        let keys = tokens.next_multiple_of(LANES) * self.width;
-        let values = tokens * self.width.next_multiple_of(LANES);
+        let keys = tokens.next_multiple_of(LANES) * self.head_dim;
+        let values = tokens * self.head_dim.next_multiple_of(LANES);
         self.keys.reserve_exact(keys.saturating_sub(self.keys.len()));
         self.values.reserve_exact(values.saturating_sub(self.values.len()));
     }
 
-    /// Adds a token. What a half float cannot hold becomes infinite, and shows.
+    /// Appends a token. Values beyond the range of float16 become infinite, so that results with them are visibly wrong.
     ///
     /// # Panics
-    /// If key or value has another width.
+    /// If the length of `key` or `value` is not `head_dim`.
     pub fn push(&mut self, key: &[f32], value: &[f32]) {
-        assert!(key.len() == self.width && value.len() == self.width);
-        let (block, lane) = (self.tokens / LANES * self.width * LANES, self.tokens % LANES);
+        assert!(key.len() == self.head_dim && value.len() == self.head_dim);
+        let (block, lane) = (self.tokens / LANES * self.head_dim * LANES, self.tokens % LANES);
         if lane == 0 {
-            self.keys.resize(block + self.width * LANES, 0);
+            self.keys.resize(block + self.head_dim * LANES, 0);
         }
         for (d, v) in key.iter().enumerate() {
             self.keys[block + d * LANES + lane] = f16::from_f32(*v).to_bits();
         }
         let start = self.values.len();
-        self.values.resize(start + self.width.next_multiple_of(LANES), 0);
-        let row =
-            half::slice::HalfBitsSliceExt::reinterpret_cast_mut::<f16>(&mut self.values[start..start + self.width]);
+        self.values.resize(start + self.head_dim.next_multiple_of(LANES), 0);
+        let row = self.values[start..start + self.head_dim].reinterpret_cast_mut::<f16>();
         row.convert_from_f32_slice(value);
         self.tokens += 1;
     }
 
-    /// Forgets all but the first tokens.
+    /// Drops all but the first `tokens` tokens.
     pub fn truncate(&mut self, tokens: usize) {
         self.tokens = tokens.min(self.tokens);
-        self.keys.truncate(self.tokens.next_multiple_of(LANES) * self.width);
-        self.values.truncate(self.tokens * self.width.next_multiple_of(LANES));
+        self.keys.truncate(self.tokens.next_multiple_of(LANES) * self.head_dim);
+        self.values.truncate(self.tokens * self.head_dim.next_multiple_of(LANES));
     }
 
-    /// A copy of the first tokens.
+    /// A copy of the first `tokens` tokens.
     pub fn clone_prefix(&self, tokens: usize) -> Self {
         let tokens = tokens.min(self.tokens);
-        let keys = self.keys[..tokens.next_multiple_of(LANES) * self.width].to_vec();
-        let values = self.values[..tokens * self.width.next_multiple_of(LANES)].to_vec();
-        Self { keys, values, width: self.width, tokens }
+        let keys = self.keys[..tokens.next_multiple_of(LANES) * self.head_dim].to_vec();
+        let values = self.values[..tokens * self.head_dim.next_multiple_of(LANES)].to_vec();
+        Self { keys, values, head_dim: self.head_dim, tokens }
     }
 
-    /// Gives back the memory of tokens that it does not hold.
+    /// Releases reserved memory that no token uses.
     pub fn shrink_to_fit(&mut self) {
         self.keys.shrink_to_fit();
         self.values.shrink_to_fit();
     }
 }
 
-/// Some rows of queries, and which tokens each may see.
+/// Query heads that share one head of keys, in rows of consecutive tokens.
 #[derive(Debug, Clone, Copy)]
 pub struct GqaQueries<'a> {
-    /// Each row's place: `[rows, stride]`, of which columns `at..at + heads * width` are the heads that share the keys.
+    /// `[rows, stride]`, of which the columns `offset..offset + heads * head_dim` are these heads.
     pub q: &'a [f32],
-    /// Values of a row.
+    /// Row stride, in elements.
     pub stride: usize,
-    /// The first column.
+    /// First column of the heads.
     pub offset: usize,
-    /// Heads.
+    /// Number of heads.
     pub heads: usize,
-    /// Row `r` sees the first `visible + r` tokens.
+    /// Tokens that the first row attends to: row `r` attends to the first `causal_len + r` tokens.
     pub causal_len: usize,
 }
 
-/// `softmax(q k^T / sqrt(width)) v` for each head of each row, to the same columns of `out`, whose rows have `out.len() / rows`
-/// values; `out_offset` is the first column there. `scores` is memory that calls share.
+/// Computes `softmax(q k^T / sqrt(head_dim)) v` for each head of each row. `out` has as many rows as there are queries; the heads begin
+/// at its column `out_offset`. `scores` is scratch memory that calls can share.
 ///
 /// # Panics
-/// If sizes do not fit each other, or a row sees no token or more than there are.
+/// If the sizes do not match, or a row attends to no token or to more than are cached.
 pub fn sdpa(isa: Isa, x: GqaQueries, cache: &KvCache, scores: &mut Vec<f32>, out: &mut [f32], out_offset: usize) {
     let rows = x.q.len() / x.stride;
-    let columns = x.heads * cache.width;
+    let columns = x.heads * cache.head_dim;
     assert!(x.stride > 0 && x.q.len().is_multiple_of(x.stride) && x.offset + columns <= x.stride && x.heads > 0);
     assert!(rows > 0 && out.len().is_multiple_of(rows) && out_offset + columns <= out.len() / rows);
     assert!(x.causal_len > 0 && x.causal_len + rows - 1 <= cache.tokens);
-    scores.resize(TILE * cache.tokens.next_multiple_of(LANES), 0.0);
-    dispatch!(isa, sdpa_impl(x: GqaQueries, cache: &KvCache, scores: &mut [f32], out: &mut [f32], out_offset: usize));
+    scores.resize(TILE_ROWS * cache.tokens.next_multiple_of(LANES), 0.0);
+    dispatch!(isa, sdpa_rows(x: GqaQueries, cache: &KvCache, scores: &mut [f32], out: &mut [f32], out_offset: usize));
 }
 
-/// GqaQueries of queries that are computed together.
-const TILE: usize = 6;
+/// Rows of queries, each of one head and token, that are computed together.
+const TILE_ROWS: usize = 6;
 
 #[inline(always)]
-unsafe fn sdpa_impl<S: Simd>(x: GqaQueries, cache: &KvCache, scores: &mut [f32], out: &mut [f32], out_offset: usize) {
-    let (rows, width) = (x.q.len() / x.stride, cache.width);
-    let wide = out.len() / rows;
+unsafe fn sdpa_rows<S: Simd>(x: GqaQueries, cache: &KvCache, scores: &mut [f32], out: &mut [f32], out_offset: usize) {
+    let (rows, head_dim) = (x.q.len() / x.stride, cache.head_dim);
+    let out_stride = out.len() / rows;
     let total = rows * x.heads;
     let mut first = 0;
     while first < total {
-        // Tiles of rows that are not whole are computed with the last row more than once.
-        let count = TILE.min(total - first);
-        let mut tile = [Query { q: x.q.as_ptr(), causal_len: 1, out: out.as_mut_ptr() }; TILE];
-        for i in 0..TILE {
+        // A tile with fewer rows is filled up with copies of its last row.
+        let count = TILE_ROWS.min(total - first);
+        let mut tile = [QueryRow { q: x.q.as_ptr(), causal_len: 1, out: out.as_mut_ptr() }; TILE_ROWS];
+        for i in 0..TILE_ROWS {
             let index = first + i.min(count - 1);
             let (row, head) = (index / x.heads, index % x.heads);
-            let q = x.q[row * x.stride + x.offset + head * width..][..width].as_ptr();
-            let place = out[row * wide + out_offset + head * width..][..width].as_mut_ptr();
-            tile[i] = Query { q, causal_len: x.causal_len + row, out: place };
+            let q = x.q[row * x.stride + x.offset + head * head_dim..][..head_dim].as_ptr();
+            let out = out[row * out_stride + out_offset + head * head_dim..][..head_dim].as_mut_ptr();
+            tile[i] = QueryRow { q, causal_len: x.causal_len + row, out };
         }
-        // SAFETY: each query and place has `width` values, and sees tokens that there are; there are scores for a tile; the
-        // caller vouches for the instruction set.
+        // SAFETY: each query and output has `head_dim` values, and attends to cached tokens; there are scores for a tile; the caller
+        // vouches for the instruction set.
         unsafe {
             match count {
-                1 => together::<S, 1>(&tile, cache, scores),
-                2 => together::<S, 2>(&tile, cache, scores),
-                3 => together::<S, 3>(&tile, cache, scores),
-                _ => together::<S, TILE>(&tile, cache, scores),
+                1 => sdpa_tile::<S, 1>(&tile, cache, scores),
+                2 => sdpa_tile::<S, 2>(&tile, cache, scores),
+                3 => sdpa_tile::<S, 3>(&tile, cache, scores),
+                _ => sdpa_tile::<S, TILE_ROWS>(&tile, cache, scores),
             }
         }
         first += count;
     }
 }
 
+/// One head of one token.
 #[derive(Clone, Copy)]
-struct Query {
+struct QueryRow {
     q: *const f32,
     causal_len: usize,
     out: *mut f32,
 }
 
 #[inline(always)]
-unsafe fn together<S: Simd, const MR: usize>(tile: &[Query; TILE], cache: &KvCache, scores: &mut [f32]) {
-    let width = cache.width;
-    let mut most = 0;
+unsafe fn sdpa_tile<S: Simd, const MR: usize>(tile: &[QueryRow; TILE_ROWS], cache: &KvCache, scores: &mut [f32]) {
+    let head_dim = cache.head_dim;
+    let mut max_len = 0;
     for r in 0..MR {
-        most = tile[r].causal_len.max(most);
+        max_len = tile[r].causal_len.max(max_len);
     }
-    let (stride, blocks) = (scores.len() / TILE, most.div_ceil(LANES));
+    let (stride, blocks) = (scores.len() / TILE_ROWS, max_len.div_ceil(LANES));
     let weights = scores.as_mut_ptr();
-    // SAFETY: blocks and rows are of tokens in the cache, and a row of scores has room for all of them; the caller vouches for
-    // the rest.
+    // SAFETY: blocks and rows are those of cached tokens, and a row of scores has room for all of them; the caller vouches for the
+    // instruction set.
     unsafe {
         for b in 0..blocks {
-            let keys = cache.keys.as_ptr().add(b * width * LANES);
+            let keys = cache.keys.as_ptr().add(b * head_dim * LANES);
             let mut sums = [S::splat(0.0); MR];
-            for d in 0..width {
-                let key = S::load_half(keys.add(d * LANES));
+            for d in 0..head_dim {
+                let key = S::load_f16(keys.add(d * LANES));
                 for r in 0..MR {
                     sums[r] = S::splat(*tile[r].q.add(d)).mul_add(key, sums[r]);
                 }
@@ -192,29 +194,29 @@ unsafe fn together<S: Simd, const MR: usize>(tile: &[Query; TILE], cache: &KvCac
         let mut totals = [0.0; MR];
         for r in 0..MR {
             let (row, causal_len) = (weights.add(r * stride), tile[r].causal_len);
-            totals[r] = exponentials::<S>(row, causal_len, width);
-            // What is not visible has no weight at all, whatever is computed with it.
-            for t in causal_len..most {
+            totals[r] = exponentials::<S>(row, causal_len, head_dim);
+            // Tokens that only other rows of the tile attend to have weight 0.
+            for t in causal_len..max_len {
                 *row.add(t) = 0.0;
             }
         }
-        for c in (0..width).step_by(LANES) {
+        for c in (0..head_dim).step_by(LANES) {
             let mut sums = [S::splat(0.0); MR];
-            let row = width.next_multiple_of(LANES);
-            for t in 0..most {
-                let value = S::load_half(cache.values.as_ptr().add(t * row + c));
+            let row_len = head_dim.next_multiple_of(LANES);
+            for t in 0..max_len {
+                let value = S::load_f16(cache.values.as_ptr().add(t * row_len + c));
                 for r in 0..MR {
                     sums[r] = S::splat(*weights.add(r * stride + t)).mul_add(value, sums[r]);
                 }
             }
             for r in 0..MR {
                 let y = sums[r].mul(S::splat(1.0 / totals[r]));
-                if c + LANES <= width {
+                if c + LANES <= head_dim {
                     y.store(tile[r].out.add(c));
                 } else {
                     let mut rest = [0.0; LANES];
                     y.store(rest.as_mut_ptr());
-                    rest.as_ptr().copy_to(tile[r].out.add(c), width - c);
+                    rest.as_ptr().copy_to(tile[r].out.add(c), head_dim - c);
                 }
             }
         }

@@ -1,169 +1,128 @@
-//! Products of int8 weights by Intel's AMX: tiles of 16 rows of 64 bytes, and an instruction that multiplies two of them.
+//! Products with int8 weights on Intel AMX: tiles of 16 rows of 64 bytes, and an instruction that multiplies two tiles.
 //!
-//! Rust has no stable intrinsics for AMX, so that its instructions stand in `asm!`, a whole loop over K in one block: tiles
-//! would not survive anything in between that the compiler might put there. Intel's manual, volume 1, chapter 18.
+//! Rust has no stable intrinsics for AMX, so its instructions are written in `asm!`. Each block holds a whole loop over K, because
+//! code that the compiler places between two blocks would not preserve the tiles. Reference: Intel's manual, volume 1, chapter 18.
 #![allow(clippy::needless_range_loop)] // Indices are rows and columns of tiles.
 
-use super::Isa;
-use super::gemm::{Epilogue, NR, OutputMatrix, RhsFormat, add_group, column};
-use super::int8::{K_ALIGN, PackedRhs, check_codes};
-use super::quantize::{MC, QuantizedRows};
-use super::simd::{Avx512, LANES, Simd};
+use super::packed::{K_ALIGN, PackedRhs, check_encoding};
+use crate::gemm::{Epilogue, NR, OutputMatrix, RhsFormat, add_group, column_block};
+use crate::isa::Isa;
+use crate::quantize::{MC, QuantizedRows};
+use crate::simd::{Avx512, LANES, Simd};
 use std::arch::asm;
 use std::ops::Range;
 
-/// Up to so many rows, vectors are faster than tiles of 16.
-pub(super) const FEWEST_ROWS: usize = 4;
+/// With up to this many rows, AVX-512 is faster than tiles of 16 rows.
+pub(super) const MAX_VECTOR_ROWS: usize = 4;
 
-/// Rows of a tile.
 const TILE_ROWS: usize = 16;
-/// Panels of a block: two tiles of rows by two of columns use six tiles, and each that is loaded is used twice.
+/// Panels of a block: two tiles of rows times two tiles of columns use six tiles, and each loaded tile is used twice.
 const PANELS: usize = 2;
 const COLUMNS: usize = PANELS * NR;
 
-/// Whether the CPU has AMX with int8 and the kernel lets this process use it.
-pub(super) fn permitted() -> bool {
-    static PERMITTED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-    *PERMITTED.get_or_init(|| reported() && allow())
-}
-
-/// CPUID reports tiles and their int8 products, and XCR0 that the kernel saves tiles.
-fn reported() -> bool {
-    use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
-    const OSXSAVE: u32 = 1 << 27;
-    const TILE_AND_INT8: u32 = 1 << 24 | 1 << 25;
-    const TILE_STATE: u64 = 1 << 17 | 1 << 18;
-    if __cpuid(0).eax < 7 || __cpuid(1).ecx & OSXSAVE == 0 {
-        return false;
-    }
-    // SAFETY: OSXSAVE says that the instruction is there.
-    let saved = unsafe { _xgetbv(0) };
-    __cpuid_count(7, 0).edx & TILE_AND_INT8 == TILE_AND_INT8 && saved & TILE_STATE == TILE_STATE
-}
-
-/// Asks Linux for the permission to use tiles, once for the process (Documentation/arch/x86/xstate.rst).
-#[cfg(target_os = "linux")]
-fn allow() -> bool {
-    const ARCH_PRCTL: i64 = 158;
-    const REQUEST_PERMISSION: i64 = 0x1023;
-    const TILE_DATA: i64 = 18;
-    let result: i64;
-    // SAFETY: a system call that changes nothing but what this process may use.
-    unsafe {
-        asm!("syscall", inlateout("rax") ARCH_PRCTL => result, in("rdi") REQUEST_PERMISSION, in("rsi") TILE_DATA,
-            lateout("rcx") _, lateout("r11") _, options(nostack));
-    }
-    result == 0
-}
-
-#[cfg(not(target_os = "linux"))]
-fn allow() -> bool {
-    false
-}
-
-/// The shapes of tiles, as `ldtilecfg` reads them.
+/// The shapes of the tiles, in the format of `ldtilecfg`.
 #[repr(C, align(64))]
-struct Configuration {
+struct TileConfig {
     palette: u8,
     start_row: u8,
     reserved: [u8; 14],
-    bytes_of_rows: [u16; 16],
+    row_bytes: [u16; 16],
     rows: [u8; 16],
 }
 
-/// All eight tiles at their largest.
-static WHOLE_TILES: Configuration = Configuration {
+/// All eight tiles at their full size.
+static FULL_TILES: TileConfig = TileConfig {
     palette: 1,
     start_row: 0,
     reserved: [0; 14],
-    bytes_of_rows: [K_ALIGN as u16, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
+    row_bytes: [K_ALIGN as u16, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
     rows: [TILE_ROWS as u8, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
 };
 
-/// Integer sums of a block.
+/// The integer sums of a block.
 #[repr(C, align(64))]
-struct Sums([[i32; COLUMNS]; MC]);
+struct IntSums([[i32; COLUMNS]; MC]);
 
-/// Float sums of a block.
+/// The float sums of a block over the groups so far.
 #[repr(C, align(64))]
-struct Partial([[f32; COLUMNS]; MC]);
+struct FloatSums([[f32; COLUMNS]; MC]);
 
-/// As [`int8::gemm`](super::int8::gemm), which has checked all sizes.
+/// Same as [`int8::gemm`](super::gemm), which has checked all sizes.
 pub(super) fn gemm(
     isa: Isa,
-    x: &QuantizedRows,
-    w: &PackedRhs,
+    lhs: &QuantizedRows,
+    rhs: &PackedRhs,
     columns: Range<usize>,
     epilogue: Epilogue,
     out: &mut [f32],
 ) {
     assert!(matches!(isa, Isa::Amx(_)));
-    check_codes::<Avx512>(x);
-    let at = OutputMatrix { out: out.as_mut_ptr(), stride: columns.len(), first: columns.start, epilogue };
-    // SAFETY: the set vouches for AMX and for AVX-512; rows and columns are those that the caller checked.
+    check_encoding::<Avx512>(lhs);
+    let out = OutputMatrix { data: out.as_mut_ptr(), stride: columns.len(), first_column: columns.start, epilogue };
+    // SAFETY: the instruction set includes AMX and AVX-512; the caller checked rows and columns.
     unsafe {
-        asm!("ldtilecfg [{}]", in(reg) &WHOLE_TILES, options(nostack, readonly));
-        tiles(x, w, columns, at);
+        asm!("ldtilecfg [{}]", in(reg) &FULL_TILES, options(nostack, readonly));
+        gemm_tiles(lhs, rhs, columns, out);
         asm!("tilerelease", options(nostack, nomem));
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn tiles(x: &QuantizedRows, w: &PackedRhs, columns: Range<usize>, at: OutputMatrix) {
-    let wide = columns.start + columns.len() / COLUMNS * COLUMNS;
-    let mut sums = [const { Sums([[0; COLUMNS]; MC]) }; 2];
-    let mut partial = Partial([[0.0; COLUMNS]; MC]);
-    // SAFETY: blocks begin at rows of `x` and at columns before `wide`, of which each has two panels.
+unsafe fn gemm_tiles(lhs: &QuantizedRows, rhs: &PackedRhs, columns: Range<usize>, out: OutputMatrix) {
+    let wide_end = columns.start + columns.len() / COLUMNS * COLUMNS;
+    let mut sums = [const { IntSums([[0; COLUMNS]; MC]) }; 2];
+    let mut partial = FloatSums([[0.0; COLUMNS]; MC]);
+    // SAFETY: blocks begin at rows of `lhs` and at columns before `wide_end`, each of which has two panels.
     unsafe {
-        for column in (columns.start..wide).step_by(COLUMNS) {
-            let blocks = x.rows().div_ceil(MC) * x.groups;
-            let place = |i: usize| Place { row: i / x.groups * MC, column, group: i % x.groups };
-            multiply(x, w, place(0), &mut sums[0]);
-            for i in 0..blocks {
-                // The next block is begun first, so that tiles and vectors work at the same time.
-                if i + 1 < blocks {
-                    multiply(x, w, place(i + 1), &mut sums[(i + 1) % 2]);
+        for column in (columns.start..wide_end).step_by(COLUMNS) {
+            let count = lhs.rows().div_ceil(MC) * lhs.groups;
+            let block = |i: usize| BlockIndex { row: i / lhs.groups * MC, column, group: i % lhs.groups };
+            multiply_block(lhs, rhs, block(0), &mut sums[0]);
+            for i in 0..count {
+                // The next block is started before this one is scaled, so that the tile unit and the vector units work in parallel.
+                if i + 1 < count {
+                    multiply_block(lhs, rhs, block(i + 1), &mut sums[(i + 1) % 2]);
                 }
-                add(x, w, place(i), &sums[i % 2], &mut partial, at);
+                scale_block(lhs, rhs, block(i), &sums[i % 2], &mut partial, out);
             }
         }
-        for c in (wide..columns.end).step_by(NR) {
-            column::<Avx512, PackedRhs, 4, 1>(x, w, c, at);
+        for c in (wide_end..columns.end).step_by(NR) {
+            column_block::<Avx512, PackedRhs, 4, 1>(lhs, rhs, c, out);
         }
     }
 }
 
-/// A group of a block.
+/// One group along K of a block of rows and columns.
 #[derive(Clone, Copy)]
-struct Place {
+struct BlockIndex {
     row: usize,
     column: usize,
     group: usize,
 }
 
-/// The integer sums of a group, of 32 rows or, where no more are left, of 16.
+/// Computes the integer sums of a block of 32 rows, or of 16 at the end.
 #[inline(always)]
-unsafe fn multiply(x: &QuantizedRows, w: &PackedRhs, place: Place, sums: &mut Sums) {
-    let range = w.group_range(place.group);
-    // SAFETY: memory for codes is whole blocks of rows; the caller has two panels.
+unsafe fn multiply_block(lhs: &QuantizedRows, rhs: &PackedRhs, block: BlockIndex, sums: &mut IntSums) {
+    let range = rhs.group_range(block.group);
+    // SAFETY: the memory of `lhs` is a multiple of `MC` rows; the caller has two panels.
     unsafe {
-        let codes = x.bytes.as_ptr().add(place.row * x.padded_k + range.start);
-        let first = w.weights(w.panel(place.column), place.group);
-        let second = w.weights(w.panel(place.column + NR), place.group);
+        let values = lhs.bytes.as_ptr().add(block.row * lhs.padded_k + range.start);
+        let first = rhs.weights(rhs.panel(block.column), block.group);
+        let second = rhs.weights(rhs.panel(block.column + NR), block.group);
         let (steps, out) = (range.len() / K_ALIGN, sums.0.as_mut_ptr());
-        if x.rows() - place.row > TILE_ROWS {
-            multiply_32(codes, x.padded_k, first, second, steps, out.cast());
+        if lhs.rows() - block.row > TILE_ROWS {
+            multiply_32(values, lhs.padded_k, first, second, steps, out.cast());
         } else {
-            multiply_16(codes, x.padded_k, first, second, steps, out.cast());
+            multiply_16(values, lhs.padded_k, first, second, steps, out.cast());
         }
     }
 }
 
-/// 32 rows of codes, `stride` apart, by two panels.
+/// Multiplies 32 rows, `stride` bytes apart, by two panels.
 #[inline(always)]
-unsafe fn multiply_32(codes: *const u8, stride: usize, w0: *const u8, w1: *const u8, steps: usize, out: *mut i32) {
-    // SAFETY: the caller has `64 steps` codes of 32 rows, as many weights of 16 outputs in each panel, and 32 rows of 32
-    // sums; tiles are configured whole.
+unsafe fn multiply_32(lhs: *const u8, stride: usize, w0: *const u8, w1: *const u8, steps: usize, out: *mut i32) {
+    // SAFETY: the caller has `64 * steps` values in each of 32 rows, as many weights of 16 outputs in each panel, and 32 rows of 32
+    // sums; tiles have their full size.
     unsafe {
         asm!(
             "tilezero tmm0",
@@ -192,8 +151,8 @@ unsafe fn multiply_32(codes: *const u8, stride: usize, w0: *const u8, w1: *const
             "tilestored [{out} + {row}*1 + 2112], tmm3",
             w0 = inout(reg) w0 => _,
             w1 = inout(reg) w1 => _,
-            a0 = inout(reg) codes => _,
-            a1 = inout(reg) codes.add(TILE_ROWS * stride) => _,
+            a0 = inout(reg) lhs => _,
+            a1 = inout(reg) lhs.add(TILE_ROWS * stride) => _,
             stride = in(reg) stride,
             row = inout(reg) 4 * NR => _,
             steps = inout(reg) steps => _,
@@ -205,9 +164,9 @@ unsafe fn multiply_32(codes: *const u8, stride: usize, w0: *const u8, w1: *const
     }
 }
 
-/// 16 rows of codes, `stride` apart, by two panels.
+/// Multiplies 16 rows, `stride` bytes apart, by two panels.
 #[inline(always)]
-unsafe fn multiply_16(codes: *const u8, stride: usize, w0: *const u8, w1: *const u8, steps: usize, out: *mut i32) {
+unsafe fn multiply_16(lhs: *const u8, stride: usize, w0: *const u8, w1: *const u8, steps: usize, out: *mut i32) {
     // SAFETY: as above, for 16 rows.
     unsafe {
         asm!(
@@ -229,7 +188,7 @@ unsafe fn multiply_16(codes: *const u8, stride: usize, w0: *const u8, w1: *const
             "tilestored [{out} + {row}*1 + 64], tmm1",
             w0 = inout(reg) w0 => _,
             w1 = inout(reg) w1 => _,
-            a0 = inout(reg) codes => _,
+            a0 = inout(reg) lhs => _,
             stride = in(reg) stride,
             row = inout(reg) 4 * NR => _,
             steps = inout(reg) steps => _,
@@ -240,40 +199,48 @@ unsafe fn multiply_16(codes: *const u8, stride: usize, w0: *const u8, w1: *const
     }
 }
 
-/// Scales the sums of a group, adds them to those of the groups before it, and puts the last where they belong.
+/// Scales the integer sums of a block, adds them to the sums of the groups before it, and stores the result of the last group.
 #[inline(always)]
-unsafe fn add(x: &QuantizedRows, w: &PackedRhs, place: Place, sums: &Sums, partial: &mut Partial, at: OutputMatrix) {
-    let rows = MC.min(x.rows() - place.row);
-    // SAFETY: the caller has two panels and AVX-512; rows are those of `x`.
+unsafe fn scale_block(
+    lhs: &QuantizedRows,
+    rhs: &PackedRhs,
+    block: BlockIndex,
+    sums: &IntSums,
+    partial: &mut FloatSums,
+    out: OutputMatrix,
+) {
+    let rows = MC.min(lhs.rows() - block.row);
+    // SAFETY: the caller has two panels and AVX-512; rows are those of `lhs`.
     unsafe {
         for j in 0..PANELS {
-            let column = place.column + j * NR;
-            let panel = w.panel(column);
-            let (scale, constant) = w.scale_and_offset::<Avx512>(panel, place.group);
-            let bias = w.bias::<Avx512>(panel);
+            let column = block.column + j * NR;
+            let panel = rhs.panel(column);
+            let (scale, offset) = rhs.scale_and_offset::<Avx512>(panel, block.group);
+            let bias = rhs.bias::<Avx512>(panel);
             for r in 0..rows {
-                let terms = x.row_scales[(place.row + r) * x.groups + place.group];
+                let row_scale = lhs.row_scales[(block.row + r) * lhs.groups + block.group];
                 let before = partial.0[r].as_mut_ptr().add(j * LANES);
-                let y = if place.group == 0 { bias } else { Avx512::load(before) };
+                let y = if block.group == 0 { bias } else { Avx512::load(before) };
                 let sum = Avx512::int_load(sums.0[r].as_ptr().add(j * LANES));
-                let y = add_group(y, terms, sum, scale, constant);
-                match place.group + 1 == x.groups {
-                    true => at.store(place.row + r, column, y),
-                    false => y.store(before),
+                let y = add_group(y, row_scale, sum, scale, offset);
+                if block.group + 1 == lhs.groups {
+                    out.store(block.row + r, column, y);
+                } else {
+                    y.store(before);
                 }
             }
         }
     }
 }
 
-/// Multiplies tiles of zeros; returns how many operations that were.
-pub(super) fn peak(isa: Isa, repeats: usize) -> usize {
+/// Multiplies tiles of zeros and returns the number of operations, to measure the peak rate.
+pub(crate) fn multiply_zeros(isa: Isa, repeats: usize) -> usize {
     const TILES: usize = 4;
     assert!(matches!(isa, Isa::Amx(_)));
-    // SAFETY: the set vouches for AMX; tiles are configured whole, and nothing in memory is touched.
+    // SAFETY: the instruction set includes AMX; tiles have their full size, and no memory is accessed.
     unsafe {
         asm!(
-            "ldtilecfg [{configuration}]",
+            "ldtilecfg [{config}]",
             "2:",
             "tdpbusd tmm0, tmm4, tmm6",
             "tdpbusd tmm1, tmm4, tmm7",
@@ -282,7 +249,7 @@ pub(super) fn peak(isa: Isa, repeats: usize) -> usize {
             "dec {repeats}",
             "jnz 2b",
             "tilerelease",
-            configuration = in(reg) &WHOLE_TILES,
+            config = in(reg) &FULL_TILES,
             repeats = inout(reg) repeats.max(1) => _,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,

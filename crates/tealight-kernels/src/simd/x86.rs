@@ -1,17 +1,17 @@
 //! AVX2, with or without AVX-VNNI, and AVX-512 with VNNI.
 
-use super::{LANES, Simd, Tile};
+use super::vector::{LANES, Simd, Tile};
 use std::arch::x86_64::*;
 
-/// AVX2, FMA and F16C in pairs of registers; with AVX-VNNI where `VNNI`.
+/// Two registers of AVX2 with FMA and F16C, and with AVX-VNNI if `VNNI`.
 ///
-/// Without it, `vpmaddubsw` adds two products in 16 bits, so that codes have 7 bits: 2 * 127 * 127 < 32768.
+/// Without VNNI, `vpmaddubsw` adds two products in 16 bits, so quantized values have 7 bits: 2 * 127 * 127 < 32768.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2<const VNNI: bool>([__m256; 2]);
 
-/// The sum of eight lanes, halves onto each other.
+/// The sum of eight lanes: the upper half is added to the lower, until one is left.
 #[inline(always)]
-unsafe fn sum8(v: __m256) -> f32 {
+unsafe fn reduce_sum8(v: __m256) -> f32 {
     // SAFETY: the caller vouches for AVX2.
     unsafe {
         let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
@@ -22,7 +22,7 @@ unsafe fn sum8(v: __m256) -> f32 {
 
 /// The largest of eight lanes.
 #[inline(always)]
-unsafe fn largest8(v: __m256) -> f32 {
+unsafe fn reduce_max8(v: __m256) -> f32 {
     // SAFETY: the caller vouches for AVX2.
     unsafe {
         let four = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
@@ -31,16 +31,16 @@ unsafe fn largest8(v: __m256) -> f32 {
     }
 }
 
-/// The larger of `largest` and the magnitudes of eight lanes, as bits.
+/// The larger of `bits` and the bits of the absolute values of eight lanes.
 #[inline(always)]
-unsafe fn magnitude8(v: __m256, largest: __m256i) -> __m256i {
+unsafe fn max_abs_bits8(v: __m256, bits: __m256i) -> __m256i {
     // SAFETY: the caller vouches for AVX2.
-    unsafe { _mm256_max_epi32(largest, _mm256_and_si256(_mm256_castps_si256(v), _mm256_set1_epi32(i32::MAX))) }
+    unsafe { _mm256_max_epi32(bits, _mm256_and_si256(_mm256_castps_si256(v), _mm256_set1_epi32(i32::MAX))) }
 }
 
 /// The largest of eight lanes.
 #[inline(always)]
-unsafe fn int_largest8(v: __m256i) -> i32 {
+unsafe fn int_reduce_max8(v: __m256i) -> i32 {
     // SAFETY: the caller vouches for AVX2.
     unsafe {
         let four = _mm_max_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
@@ -50,7 +50,7 @@ unsafe fn int_largest8(v: __m256i) -> i32 {
 }
 
 #[inline(always)]
-unsafe fn times_power8(v: __m256, shifted: __m256) -> __m256 {
+unsafe fn mul_pow28(v: __m256, shifted: __m256) -> __m256 {
     // SAFETY: the caller vouches for AVX2.
     unsafe {
         let exponents = _mm256_slli_epi32::<23>(_mm256_castps_si256(shifted));
@@ -58,9 +58,9 @@ unsafe fn times_power8(v: __m256, shifted: __m256) -> __m256 {
     }
 }
 
-/// The nearest whole numbers of four vectors as bytes, those of one lane together.
+/// Rounds four vectors to integers and stores them as bytes, interleaved by lane.
 #[inline(always)]
-unsafe fn fours8(v: [__m256; 4]) -> __m256i {
+unsafe fn pack_i8x4_8(v: [__m256; 4]) -> __m256i {
     // SAFETY: the caller vouches for AVX2.
     unsafe {
         let byte = _mm256_set1_epi32(255);
@@ -72,7 +72,7 @@ unsafe fn fours8(v: [__m256; 4]) -> __m256i {
     }
 }
 
-/// The nearest whole numbers of 16 lanes as 16-bit integers, in order.
+/// Rounds 16 lanes to 16-bit integers, in order.
 #[inline(always)]
 unsafe fn to_words(v: [__m256; 2]) -> __m256i {
     // SAFETY: the caller vouches for AVX2.
@@ -82,7 +82,7 @@ unsafe fn to_words(v: [__m256; 2]) -> __m256i {
     }
 }
 
-/// `sum + unsigned . signed` where pairs of products fit 16 bits.
+/// `sum + unsigned . signed`, four products per lane. Without VNNI, pairs of products must fit in 16 bits.
 #[inline(always)]
 unsafe fn dot_bytes<const VNNI: bool>(sum: __m256i, unsigned: __m256i, signed: __m256i) -> __m256i {
     // SAFETY: the caller vouches for AVX2, and for AVX-VNNI where `VNNI`.
@@ -95,29 +95,29 @@ unsafe fn dot_bytes<const VNNI: bool>(sum: __m256i, unsigned: __m256i, signed: _
     }
 }
 
-/// Adds bytes of two tables and then to a tally: all pairs of bytes as words, whose lower bytes carry over, and the upper
-/// bytes.
+/// Looks up the bytes of `low` and `high` and adds their sums: to `sums[0]` as 16-bit words, whose lower bytes carry into the
+/// upper, and to `sums[1]` the upper bytes alone.
 #[inline(always)]
-unsafe fn look_up32(tally: [__m256i; 2], low: *const u8, high: *const u8, bytes: *const u8) -> [__m256i; 2] {
+unsafe fn lut_add32(sums: [__m256i; 2], low: *const u8, high: *const u8, bytes: *const u8) -> [__m256i; 2] {
     // SAFETY: the caller vouches for AVX2, and for 32 bytes at each pointer.
     unsafe {
         let (bytes, four) = (_mm256_loadu_si256(bytes.cast()), _mm256_set1_epi8(15));
         let low = _mm256_shuffle_epi8(_mm256_loadu_si256(low.cast()), _mm256_and_si256(bytes, four));
         let bytes = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), four);
         let sum = _mm256_add_epi8(low, _mm256_shuffle_epi8(_mm256_loadu_si256(high.cast()), bytes));
-        [_mm256_add_epi16(tally[0], sum), _mm256_add_epi16(tally[1], _mm256_srli_epi16::<8>(sum))]
+        [_mm256_add_epi16(sums[0], sum), _mm256_add_epi16(sums[1], _mm256_srli_epi16::<8>(sum))]
     }
 }
 
-/// The sums of 16 lanes, as words, of a tally in both halves of vectors.
+/// The sums of 16 lanes as 16-bit words. Both halves of the vectors hold sums of the same lanes.
 #[inline(always)]
-unsafe fn tallied16(tally: [__m256i; 2]) -> [__m128i; 2] {
+unsafe fn lut_lanes16(sums: [__m256i; 2]) -> [__m128i; 2] {
     // SAFETY: the caller vouches for AVX2.
     unsafe {
-        // The words have wrapped around; what the lower bytes add up to has not.
-        let even = _mm256_sub_epi16(tally[0], _mm256_slli_epi16::<8>(tally[1]));
+        // The words may have wrapped around, but subtracting the upper bytes leaves the sums of the lower bytes, which fit.
+        let even = _mm256_sub_epi16(sums[0], _mm256_slli_epi16::<8>(sums[1]));
         let even = _mm_add_epi16(_mm256_castsi256_si128(even), _mm256_extracti128_si256::<1>(even));
-        let odd = _mm_add_epi16(_mm256_castsi256_si128(tally[1]), _mm256_extracti128_si256::<1>(tally[1]));
+        let odd = _mm_add_epi16(_mm256_castsi256_si128(sums[1]), _mm256_extracti128_si256::<1>(sums[1]));
         [_mm_unpacklo_epi16(even, odd), _mm_unpackhi_epi16(even, odd)]
     }
 }
@@ -130,11 +130,11 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     const STORAGE_OFFSET: u8 = 0;
     const TILE: Tile = if VNNI { Tile::R6x1 } else { Tile::R4x1 };
     type Int = [__m256i; 2];
-    type Tally = [__m256i; 2];
+    type LutSums = [__m256i; 2];
 
     #[inline(always)] unsafe fn splat(v: f32) -> Self { Self([unsafe { _mm256_set1_ps(v) }; 2]) }
     #[inline(always)] unsafe fn load(p: *const f32) -> Self { Self(unsafe { [_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8))] }) }
-    #[inline(always)] unsafe fn load_half(p: *const u16) -> Self { Self(unsafe { [_mm256_cvtph_ps(_mm_loadu_si128(p.cast())), _mm256_cvtph_ps(_mm_loadu_si128(p.add(8).cast()))] }) }
+    #[inline(always)] unsafe fn load_f16(p: *const u16) -> Self { Self(unsafe { [_mm256_cvtph_ps(_mm_loadu_si128(p.cast())), _mm256_cvtph_ps(_mm_loadu_si128(p.add(8).cast()))] }) }
     #[inline(always)] unsafe fn store(self, p: *mut f32) { unsafe { _mm256_storeu_ps(p, self.0[0]); _mm256_storeu_ps(p.add(8), self.0[1]) } }
     #[inline(always)] unsafe fn add(self, o: Self) -> Self { Self(unsafe { [_mm256_add_ps(self.0[0], o.0[0]), _mm256_add_ps(self.0[1], o.0[1])] }) }
     #[inline(always)] unsafe fn sub(self, o: Self) -> Self { Self(unsafe { [_mm256_sub_ps(self.0[0], o.0[0]), _mm256_sub_ps(self.0[1], o.0[1])] }) }
@@ -143,54 +143,54 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     #[inline(always)] unsafe fn mul_add(self, a: Self, b: Self) -> Self { Self(unsafe { [_mm256_fmadd_ps(self.0[0], a.0[0], b.0[0]), _mm256_fmadd_ps(self.0[1], a.0[1], b.0[1])] }) }
     #[inline(always)] unsafe fn max(self, o: Self) -> Self { Self(unsafe { [_mm256_max_ps(self.0[0], o.0[0]), _mm256_max_ps(self.0[1], o.0[1])] }) }
     #[inline(always)] unsafe fn min(self, o: Self) -> Self { Self(unsafe { [_mm256_min_ps(self.0[0], o.0[0]), _mm256_min_ps(self.0[1], o.0[1])] }) }
-    #[inline(always)] unsafe fn sum(self) -> f32 { unsafe { sum8(_mm256_add_ps(self.0[0], self.0[1])) } }
-    #[inline(always)] unsafe fn largest(self) -> f32 { unsafe { largest8(_mm256_max_ps(self.0[0], self.0[1])) } }
-    #[inline(always)] unsafe fn times_power(self, shifted: Self) -> Self { Self(unsafe { [times_power8(self.0[0], shifted.0[0]), times_power8(self.0[1], shifted.0[1])] }) }
-    #[inline(always)] unsafe fn store_codes(self, p: *mut u8) { unsafe {
+    #[inline(always)] unsafe fn reduce_sum(self) -> f32 { unsafe { reduce_sum8(_mm256_add_ps(self.0[0], self.0[1])) } }
+    #[inline(always)] unsafe fn reduce_max(self) -> f32 { unsafe { reduce_max8(_mm256_max_ps(self.0[0], self.0[1])) } }
+    #[inline(always)] unsafe fn mul_pow2(self, shifted: Self) -> Self { Self(unsafe { [mul_pow28(self.0[0], shifted.0[0]), mul_pow28(self.0[1], shifted.0[1])] }) }
+    #[inline(always)] unsafe fn store_u8(self, p: *mut u8) { unsafe {
         let words = to_words(self.0);
         _mm_storeu_si128(p.cast(), _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words)));
     } }
-    #[inline(always)] unsafe fn store_signed(self, p: *mut i8) { unsafe {
+    #[inline(always)] unsafe fn store_i8(self, p: *mut i8) { unsafe {
         let words = to_words(self.0);
         _mm_storeu_si128(p.cast(), _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words)));
     } }
-    #[inline(always)] unsafe fn store_fours(v: [Self; 4], p: *mut i8) { unsafe {
-        _mm256_storeu_si256(p.cast(), fours8([v[0].0[0], v[1].0[0], v[2].0[0], v[3].0[0]]));
-        _mm256_storeu_si256(p.add(32).cast(), fours8([v[0].0[1], v[1].0[1], v[2].0[1], v[3].0[1]]));
+    #[inline(always)] unsafe fn store_i8x4(v: [Self; 4], p: *mut i8) { unsafe {
+        _mm256_storeu_si256(p.cast(), pack_i8x4_8([v[0].0[0], v[1].0[0], v[2].0[0], v[3].0[0]]));
+        _mm256_storeu_si256(p.add(32).cast(), pack_i8x4_8([v[0].0[1], v[1].0[1], v[2].0[1], v[3].0[1]]));
     } }
 
     #[inline(always)] unsafe fn int_load(p: *const i32) -> Self::Int { unsafe { [_mm256_loadu_si256(p.cast()), _mm256_loadu_si256(p.add(8).cast())] } }
     #[inline(always)] unsafe fn int_splat(v: i32) -> Self::Int { [unsafe { _mm256_set1_epi32(v) }; 2] }
     #[inline(always)] unsafe fn int_store(v: Self::Int, p: *mut i32) { unsafe { _mm256_storeu_si256(p.cast(), v[0]); _mm256_storeu_si256(p.add(8).cast(), v[1]) } }
     #[inline(always)] unsafe fn int_sub(a: Self::Int, b: Self::Int) -> Self::Int { unsafe { [_mm256_sub_epi32(a[0], b[0]), _mm256_sub_epi32(a[1], b[1])] } }
-    #[inline(always)] unsafe fn magnitude(self, largest: Self::Int) -> Self::Int { unsafe { [magnitude8(self.0[0], largest[0]), magnitude8(self.0[1], largest[1])] } }
-    #[inline(always)] unsafe fn int_largest(v: Self::Int) -> i32 { unsafe { int_largest8(_mm256_max_epi32(v[0], v[1])) } }
+    #[inline(always)] unsafe fn max_abs_bits(self, bits: Self::Int) -> Self::Int { unsafe { [max_abs_bits8(self.0[0], bits[0]), max_abs_bits8(self.0[1], bits[1])] } }
+    #[inline(always)] unsafe fn int_reduce_max(v: Self::Int) -> i32 { unsafe { int_reduce_max8(_mm256_max_epi32(v[0], v[1])) } }
     #[inline(always)] unsafe fn to_float(v: Self::Int) -> Self { Self(unsafe { [_mm256_cvtepi32_ps(v[0]), _mm256_cvtepi32_ps(v[1])] }) }
     #[inline(always)] unsafe fn to_int(self) -> Self::Int { unsafe { [_mm256_cvtps_epi32(self.0[0]), _mm256_cvtps_epi32(self.0[1])] } }
-    #[inline(always)] unsafe fn load_bytes(p: *const i8) -> Self::Int { unsafe { [_mm256_loadu_si256(p.cast()), _mm256_loadu_si256(p.add(32).cast())] } }
+    #[inline(always)] unsafe fn load_i8x4(p: *const i8) -> Self::Int { unsafe { [_mm256_loadu_si256(p.cast()), _mm256_loadu_si256(p.add(32).cast())] } }
     #[inline(always)] unsafe fn prefetch(p: *const u8) { unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) } }
-    #[inline(always)] unsafe fn broadcast4(p: *const u8) -> Self::Int { [unsafe { _mm256_set1_epi32(p.cast::<i32>().read_unaligned()) }; 2] }
-    #[inline(always)] unsafe fn nibbles(v: Self::Int) -> [Self::Int; 2] { unsafe {
+    #[inline(always)] unsafe fn splat_u8x4(p: *const u8) -> Self::Int { [unsafe { _mm256_set1_epi32(p.cast::<i32>().read_unaligned()) }; 2] }
+    #[inline(always)] unsafe fn split_nibbles(v: Self::Int) -> [Self::Int; 2] { unsafe {
         let low = _mm256_set1_epi8(15);
         [
             [_mm256_and_si256(v[0], low), _mm256_and_si256(v[1], low)],
             [_mm256_and_si256(_mm256_srli_epi16::<4>(v[0]), low), _mm256_and_si256(_mm256_srli_epi16::<4>(v[1]), low)],
         ]
     } }
-    #[inline(always)] unsafe fn dot_codes(sum: Self::Int, codes: Self::Int, weights: Self::Int) -> Self::Int { unsafe {
-        [dot_bytes::<VNNI>(sum[0], codes[0], weights[0]), dot_bytes::<VNNI>(sum[1], codes[1], weights[1])]
+    #[inline(always)] unsafe fn dot_u8i8(sum: Self::Int, a: Self::Int, b: Self::Int) -> Self::Int { unsafe {
+        [dot_bytes::<VNNI>(sum[0], a[0], b[0]), dot_bytes::<VNNI>(sum[1], a[1], b[1])]
     } }
-    #[inline(always)] unsafe fn dot_nibbles(sum: Self::Int, nibbles: Self::Int, codes: Self::Int) -> Self::Int { unsafe {
-        [dot_bytes::<VNNI>(sum[0], nibbles[0], codes[0]), dot_bytes::<VNNI>(sum[1], nibbles[1], codes[1])]
+    #[inline(always)] unsafe fn dot_u4i8(sum: Self::Int, a: Self::Int, b: Self::Int) -> Self::Int { unsafe {
+        [dot_bytes::<VNNI>(sum[0], a[0], b[0]), dot_bytes::<VNNI>(sum[1], a[1], b[1])]
     } }
 
-    #[inline(always)] unsafe fn tally() -> [__m256i; 2] { unsafe { [_mm256_setzero_si256(); 2] } }
-    #[inline(always)] unsafe fn look_up(tally: [__m256i; 2], tables: *const u8, bytes: *const u8) -> [__m256i; 2] { unsafe {
-        let tally = look_up32(tally, tables, tables.add(64), bytes);
-        look_up32(tally, tables.add(32), tables.add(96), bytes.add(32))
+    #[inline(always)] unsafe fn lut_zero() -> [__m256i; 2] { unsafe { [_mm256_setzero_si256(); 2] } }
+    #[inline(always)] unsafe fn lut_add(sums: [__m256i; 2], tables: *const u8, bytes: *const u8) -> [__m256i; 2] { unsafe {
+        let sums = lut_add32(sums, tables, tables.add(64), bytes);
+        lut_add32(sums, tables.add(32), tables.add(96), bytes.add(32))
     } }
-    #[inline(always)] unsafe fn tallied(tally: [__m256i; 2]) -> Self::Int { unsafe {
-        let [low, high] = tallied16(tally);
+    #[inline(always)] unsafe fn lut_lanes(sums: [__m256i; 2]) -> Self::Int { unsafe {
+        let [low, high] = lut_lanes16(sums);
         [_mm256_cvtepu16_epi32(low), _mm256_cvtepu16_epi32(high)]
     } }
 }
@@ -207,11 +207,11 @@ impl Simd for Avx512 {
     const STORAGE_OFFSET: u8 = 0;
     const TILE: Tile = Tile::R4x3;
     type Int = __m512i;
-    type Tally = [__m512i; 2];
+    type LutSums = [__m512i; 2];
 
     #[inline(always)] unsafe fn splat(v: f32) -> Self { Self(unsafe { _mm512_set1_ps(v) }) }
     #[inline(always)] unsafe fn load(p: *const f32) -> Self { Self(unsafe { _mm512_loadu_ps(p) }) }
-    #[inline(always)] unsafe fn load_half(p: *const u16) -> Self { Self(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }) }
+    #[inline(always)] unsafe fn load_f16(p: *const u16) -> Self { Self(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }) }
     #[inline(always)] unsafe fn store(self, p: *mut f32) { unsafe { _mm512_storeu_ps(p, self.0) } }
     #[inline(always)] unsafe fn add(self, o: Self) -> Self { Self(unsafe { _mm512_add_ps(self.0, o.0) }) }
     #[inline(always)] unsafe fn sub(self, o: Self) -> Self { Self(unsafe { _mm512_sub_ps(self.0, o.0) }) }
@@ -220,15 +220,15 @@ impl Simd for Avx512 {
     #[inline(always)] unsafe fn mul_add(self, a: Self, b: Self) -> Self { Self(unsafe { _mm512_fmadd_ps(self.0, a.0, b.0) }) }
     #[inline(always)] unsafe fn max(self, o: Self) -> Self { Self(unsafe { _mm512_max_ps(self.0, o.0) }) }
     #[inline(always)] unsafe fn min(self, o: Self) -> Self { Self(unsafe { _mm512_min_ps(self.0, o.0) }) }
-    #[inline(always)] unsafe fn sum(self) -> f32 { unsafe { sum8(_mm256_add_ps(_mm512_castps512_ps256(self.0), upper(self.0))) } }
-    #[inline(always)] unsafe fn largest(self) -> f32 { unsafe { largest8(_mm256_max_ps(_mm512_castps512_ps256(self.0), upper(self.0))) } }
-    #[inline(always)] unsafe fn times_power(self, shifted: Self) -> Self { unsafe {
+    #[inline(always)] unsafe fn reduce_sum(self) -> f32 { unsafe { reduce_sum8(_mm256_add_ps(_mm512_castps512_ps256(self.0), upper(self.0))) } }
+    #[inline(always)] unsafe fn reduce_max(self) -> f32 { unsafe { reduce_max8(_mm256_max_ps(_mm512_castps512_ps256(self.0), upper(self.0))) } }
+    #[inline(always)] unsafe fn mul_pow2(self, shifted: Self) -> Self { unsafe {
         let exponents = _mm512_slli_epi32::<23>(_mm512_castps_si512(shifted.0));
         Self(_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(self.0), exponents)))
     } }
-    #[inline(always)] unsafe fn store_codes(self, p: *mut u8) { unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(self.0))) } }
-    #[inline(always)] unsafe fn store_signed(self, p: *mut i8) { unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(self.0))) } }
-    #[inline(always)] unsafe fn store_fours(v: [Self; 4], p: *mut i8) { unsafe {
+    #[inline(always)] unsafe fn store_u8(self, p: *mut u8) { unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(self.0))) } }
+    #[inline(always)] unsafe fn store_i8(self, p: *mut i8) { unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(self.0))) } }
+    #[inline(always)] unsafe fn store_i8x4(v: [Self; 4], p: *mut i8) { unsafe {
         let byte = _mm512_set1_epi32(255);
         let first = _mm512_and_si512(_mm512_cvtps_epi32(v[0].0), byte);
         let second = _mm512_slli_epi32::<8>(_mm512_and_si512(_mm512_cvtps_epi32(v[1].0), byte));
@@ -241,32 +241,32 @@ impl Simd for Avx512 {
     #[inline(always)] unsafe fn int_splat(v: i32) -> __m512i { unsafe { _mm512_set1_epi32(v) } }
     #[inline(always)] unsafe fn int_store(v: __m512i, p: *mut i32) { unsafe { _mm512_storeu_si512(p.cast(), v) } }
     #[inline(always)] unsafe fn int_sub(a: __m512i, b: __m512i) -> __m512i { unsafe { _mm512_sub_epi32(a, b) } }
-    #[inline(always)] unsafe fn magnitude(self, largest: __m512i) -> __m512i { unsafe { _mm512_max_epi32(largest, _mm512_and_si512(_mm512_castps_si512(self.0), _mm512_set1_epi32(i32::MAX))) } }
-    #[inline(always)] unsafe fn int_largest(v: __m512i) -> i32 { unsafe { int_largest8(_mm256_max_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64::<1>(v))) } }
+    #[inline(always)] unsafe fn max_abs_bits(self, bits: __m512i) -> __m512i { unsafe { _mm512_max_epi32(bits, _mm512_and_si512(_mm512_castps_si512(self.0), _mm512_set1_epi32(i32::MAX))) } }
+    #[inline(always)] unsafe fn int_reduce_max(v: __m512i) -> i32 { unsafe { int_reduce_max8(_mm256_max_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64::<1>(v))) } }
     #[inline(always)] unsafe fn to_float(v: __m512i) -> Self { Self(unsafe { _mm512_cvtepi32_ps(v) }) }
     #[inline(always)] unsafe fn to_int(self) -> __m512i { unsafe { _mm512_cvtps_epi32(self.0) } }
-    #[inline(always)] unsafe fn load_bytes(p: *const i8) -> __m512i { unsafe { _mm512_loadu_si512(p.cast()) } }
+    #[inline(always)] unsafe fn load_i8x4(p: *const i8) -> __m512i { unsafe { _mm512_loadu_si512(p.cast()) } }
     #[inline(always)] unsafe fn prefetch(p: *const u8) { unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) } }
-    #[inline(always)] unsafe fn broadcast4(p: *const u8) -> __m512i { unsafe { _mm512_set1_epi32(p.cast::<i32>().read_unaligned()) } }
-    #[inline(always)] unsafe fn nibbles(v: __m512i) -> [__m512i; 2] { unsafe {
+    #[inline(always)] unsafe fn splat_u8x4(p: *const u8) -> __m512i { unsafe { _mm512_set1_epi32(p.cast::<i32>().read_unaligned()) } }
+    #[inline(always)] unsafe fn split_nibbles(v: __m512i) -> [__m512i; 2] { unsafe {
         let low = _mm512_set1_epi8(15);
         [_mm512_and_si512(v, low), _mm512_and_si512(_mm512_srli_epi16::<4>(v), low)]
     } }
-    #[inline(always)] unsafe fn dot_codes(sum: __m512i, codes: __m512i, weights: __m512i) -> __m512i { unsafe { _mm512_dpbusd_epi32(sum, codes, weights) } }
-    #[inline(always)] unsafe fn dot_nibbles(sum: __m512i, nibbles: __m512i, codes: __m512i) -> __m512i { unsafe { _mm512_dpbusd_epi32(sum, nibbles, codes) } }
+    #[inline(always)] unsafe fn dot_u8i8(sum: __m512i, a: __m512i, b: __m512i) -> __m512i { unsafe { _mm512_dpbusd_epi32(sum, a, b) } }
+    #[inline(always)] unsafe fn dot_u4i8(sum: __m512i, a: __m512i, b: __m512i) -> __m512i { unsafe { _mm512_dpbusd_epi32(sum, a, b) } }
 
-    #[inline(always)] unsafe fn tally() -> [__m512i; 2] { unsafe { [_mm512_setzero_si512(); 2] } }
-    #[inline(always)] unsafe fn look_up(tally: [__m512i; 2], tables: *const u8, bytes: *const u8) -> [__m512i; 2] { unsafe {
+    #[inline(always)] unsafe fn lut_zero() -> [__m512i; 2] { unsafe { [_mm512_setzero_si512(); 2] } }
+    #[inline(always)] unsafe fn lut_add(sums: [__m512i; 2], tables: *const u8, bytes: *const u8) -> [__m512i; 2] { unsafe {
         let (bytes, four) = (_mm512_loadu_si512(bytes.cast()), _mm512_set1_epi8(15));
         let low = _mm512_shuffle_epi8(_mm512_loadu_si512(tables.cast()), _mm512_and_si512(bytes, four));
         let bytes = _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), four);
         let sum = _mm512_add_epi8(low, _mm512_shuffle_epi8(_mm512_loadu_si512(tables.add(64).cast()), bytes));
-        [_mm512_add_epi16(tally[0], sum), _mm512_add_epi16(tally[1], _mm512_srli_epi16::<8>(sum))]
+        [_mm512_add_epi16(sums[0], sum), _mm512_add_epi16(sums[1], _mm512_srli_epi16::<8>(sum))]
     } }
-    #[inline(always)] unsafe fn tallied(tally: [__m512i; 2]) -> __m512i { unsafe {
-        let even = _mm256_add_epi16(_mm512_castsi512_si256(tally[0]), _mm512_extracti64x4_epi64::<1>(tally[0]));
-        let odd = _mm256_add_epi16(_mm512_castsi512_si256(tally[1]), _mm512_extracti64x4_epi64::<1>(tally[1]));
-        let [low, high] = tallied16([even, odd]);
+    #[inline(always)] unsafe fn lut_lanes(sums: [__m512i; 2]) -> __m512i { unsafe {
+        let even = _mm256_add_epi16(_mm512_castsi512_si256(sums[0]), _mm512_extracti64x4_epi64::<1>(sums[0]));
+        let odd = _mm256_add_epi16(_mm512_castsi512_si256(sums[1]), _mm512_extracti64x4_epi64::<1>(sums[1]));
+        let [low, high] = lut_lanes16([even, odd]);
         _mm512_cvtepu16_epi32(_mm256_set_m128i(high, low))
     } }
 }

@@ -1,11 +1,11 @@
-//! Attention, in float and in int8.
+//! Attention in float32 and in int8.
 
-use super::{FLOAT_ERROR, bits, coarse, sets, values};
+use super::{FLOAT_ERROR, available_isas, bits, has_7_bits, values};
 use tealight_kernels::Isa;
 use tealight_kernels::attention::{HeadSlice, Qkv, float, int8 as attention8};
 
-/// What attention in int8 is off by at most, on values from -1 to 1: steps of 1/127 in keys, queries, values and weights,
-/// and of 1/63 in queries on AVX2.
+/// Largest error of int8 attention on values from -1 to 1. Keys, queries, values and weights have scales of 1/127, queries on AVX2 of
+/// 1/63.
 const ATTENTION_ERROR: f64 = 0.02;
 
 const STRIDE: usize = 3 * 64;
@@ -24,7 +24,7 @@ fn attend_int8(isa: Isa, x: Qkv, head: &HeadSlice, out: &mut [f32]) {
     attention8::sdpa(isa, x, head, &mut attention8::SdpaScratch::default(), out, head.head_dim);
 }
 
-fn attention_is_the_weighted_mean(attend: Attend, bound: f64) {
+fn check_against_float64(attend: Attend, bound: f64) {
     for (tokens, width) in
         [(1, 16), (2, 32), (3, 16), (5, 64), (8, 48), (13, 32), (16, 16), (17, 32), (64, 16), (130, 64)]
     {
@@ -37,17 +37,17 @@ fn attention_is_the_weighted_mean(attend: Attend, bound: f64) {
                 out
             };
             let of = |t: usize, part: usize, i: usize| x[t * STRIDE + part * 64 + at + i] as f64;
-            for isa in sets() {
+            for isa in available_isas() {
                 let found = run(isa, 0..tokens);
-                if !coarse(isa) || bound == FLOAT_ERROR {
+                if !has_7_bits(isa) || bound == FLOAT_ERROR {
                     assert_eq!(bits(&found), bits(&run(Isa::Scalar, 0..tokens)), "{} {tokens}x{width}", isa.as_str());
                 }
-                let mut behind = vec![f32::NAN; tokens * width];
+                let mut shifted = vec![f32::NAN; tokens * width];
                 let head = HeadSlice { sequence: 3..3 + tokens, queries: 3..3 + tokens, offset: at, head_dim: width };
-                attend(isa, rows(&[&vec![1e3; 3 * STRIDE], &x[..]].concat()), &head, &mut behind);
-                assert_eq!(bits(&behind), bits(&found), "behind another text");
+                attend(isa, rows(&[&vec![1e3; 3 * STRIDE], &x[..]].concat()), &head, &mut shifted);
+                assert_eq!(bits(&shifted), bits(&found), "after another sequence");
                 for t in 0..tokens {
-                    assert_eq!(run(isa, t..t + 1), found[t * width..(t + 1) * width], "a row alone");
+                    assert_eq!(run(isa, t..t + 1), found[t * width..(t + 1) * width], "a single row");
                     let score = |s| (0..width).map(|i| of(t, 0, i) * of(s, 1, i)).sum::<f64>() / (width as f64).sqrt();
                     let weights: Vec<f64> = (0..tokens).map(|s| score(s).exp()).collect();
                     let total: f64 = weights.iter().sum();
@@ -63,21 +63,23 @@ fn attention_is_the_weighted_mean(attend: Attend, bound: f64) {
 }
 
 #[test]
-fn attention_in_float_is_the_weighted_mean_of_values() {
-    attention_is_the_weighted_mean(attend_float, FLOAT_ERROR);
+fn float_attention_is_close_to_float64() {
+    check_against_float64(attend_float, FLOAT_ERROR);
 }
 
 #[test]
-fn attention_in_int8_is_near_the_weighted_mean_of_values() {
-    attention_is_the_weighted_mean(attend_int8, ATTENTION_ERROR);
+fn int8_attention_is_close_to_float64() {
+    check_against_float64(attend_int8, ATTENTION_ERROR);
 }
 
 #[test]
-fn attention_with_large_scores_neither_overflows_nor_vanishes() {
+fn attention_to_values_of_any_magnitude_is_finite() {
     let tokens = 20;
     for scale in [0.0, 1e-20, 1e3, 1e15] {
         let x: Vec<f32> = values(tokens * STRIDE, 14).iter().map(|v| v * scale).collect();
-        for (isa, attend) in sets().into_iter().flat_map(|isa| [(isa, attend_float as Attend), (isa, attend_int8)]) {
+        for (isa, attend) in
+            available_isas().into_iter().flat_map(|isa| [(isa, attend_float as Attend), (isa, attend_int8)])
+        {
             let head = HeadSlice { sequence: 0..tokens, queries: 0..tokens, offset: 0, head_dim: 16 };
             let mut out = vec![f32::NAN; tokens * 16];
             attend(isa, rows(&x), &head, &mut out);
@@ -87,13 +89,13 @@ fn attention_with_large_scores_neither_overflows_nor_vanishes() {
 }
 
 #[test]
-fn attention_to_what_is_no_number_is_none() {
+fn non_finite_input_makes_affected_rows_nan() {
     let tokens = 18;
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         for part in 0..3 {
             let mut x = values(tokens * STRIDE, 15);
             x[5 * STRIDE + part * 64 + 3] = bad;
-            for isa in sets() {
+            for isa in available_isas() {
                 let head = HeadSlice { sequence: 0..tokens, queries: 0..tokens, offset: 0, head_dim: 32 };
                 let mut out = vec![0.0; tokens * 32];
                 attend_int8(isa, rows(&x), &head, &mut out);
@@ -110,9 +112,9 @@ fn attention_to_what_is_no_number_is_none() {
     }
 }
 
-/// A token on which attention rests, with a value of next to nothing, must not take the codes from the others.
+/// A token with most of the attention and a tiny value must not use up the range of the quantized weights.
 #[test]
-fn attention_keeps_small_weights_of_large_values() {
+fn int8_attention_keeps_small_weights_of_large_values() {
     let (tokens, width) = (256, 16);
     let mut x = values(tokens * STRIDE, 16);
     for t in 0..tokens {
@@ -135,10 +137,10 @@ fn attention_keeps_small_weights_of_large_values() {
 }
 
 #[test]
-fn heads_outside_their_rows_are_refused() {
+fn heads_outside_their_rows_panic() {
     let (x, isa) = (values(4 * STRIDE, 1), Isa::detect());
     let good = HeadSlice { sequence: 0..4, queries: 0..4, offset: 16, head_dim: 16 };
-    let refused = |head: HeadSlice, out: usize, stride: usize| {
+    let panics = |head: HeadSlice, out: usize, stride: usize| {
         let run = |attend: &dyn Fn(&mut [f32])| {
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| attend(&mut vec![0.0; out]))).is_err()
         };
@@ -148,13 +150,13 @@ fn heads_outside_their_rows_are_refused() {
         assert_eq!(float, int8);
         float
     };
-    assert!(!refused(good.clone(), 64, 16));
-    assert!(refused(good.clone(), 63, 16), "a short output");
-    assert!(refused(good.clone(), 0, usize::MAX - 15), "a product that wraps around");
-    assert!(refused(HeadSlice { offset: usize::MAX - 15, ..good.clone() }, 64, 16), "a sum that wraps around");
-    assert!(refused(HeadSlice { sequence: 0..5, ..good.clone() }, 64, 16), "a row past the end");
-    assert!(refused(HeadSlice { queries: 2..5, ..good.clone() }, 64, 16), "a query past the sequence");
-    assert!(refused(HeadSlice { queries: 1..1, ..good.clone() }, 64, 16), "no query");
-    assert!(refused(HeadSlice { head_dim: 8, ..good.clone() }, 64, 16), "half a vector");
-    assert!(refused(HeadSlice { head_dim: 0, ..good }, 64, 16), "no width");
+    assert!(!panics(good.clone(), 64, 16));
+    assert!(panics(good.clone(), 63, 16), "a short output");
+    assert!(panics(good.clone(), 0, usize::MAX - 15), "a stride that overflows");
+    assert!(panics(HeadSlice { offset: usize::MAX - 15, ..good.clone() }, 64, 16), "an offset that overflows");
+    assert!(panics(HeadSlice { sequence: 0..5, ..good.clone() }, 64, 16), "a row past the end");
+    assert!(panics(HeadSlice { queries: 2..5, ..good.clone() }, 64, 16), "a query past the sequence");
+    assert!(panics(HeadSlice { queries: 1..1, ..good.clone() }, 64, 16), "no query");
+    assert!(panics(HeadSlice { head_dim: 8, ..good.clone() }, 64, 16), "half a vector");
+    assert!(panics(HeadSlice { head_dim: 0, ..good }, 64, 16), "no width");
 }

@@ -1,29 +1,29 @@
-//! Every kernel of every instruction set that this CPU has, against the scalar one, float64 and exact integers.
+//! Every kernel on every instruction set of this CPU, compared with the scalar kernel, float64 and exact integers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod attention;
 mod binary;
 mod int4;
 mod int8;
+#[path = "../../../../tests/support/isas.rs"]
+mod isas;
 mod rowwise;
 mod scoring;
-#[path = "../../../../tests/support/sets.rs"]
-mod sets;
 
-use sets::sets;
+use isas::available_isas;
 use tealight_kernels::Isa;
 use tealight_kernels::int8::PackedRhs;
 use tealight_kernels::quantize::QuantizedRows;
 
-/// The largest error of attention and normalisation, on values around 1.
+/// Largest error of float32 attention and normalization of values around 1.
 const FLOAT_ERROR: f64 = 2e-6;
 
-/// Whether a set quantises activations to 7 bits.
-fn coarse(isa: Isa) -> bool {
+/// Whether an instruction set quantizes activations to 7 bits.
+fn has_7_bits(isa: Isa) -> bool {
     isa.as_str() == "avx2"
 }
 
-/// Values in [-1, 1) by a fixed linear congruence.
+/// Pseudo-random values in [-1, 1) from a linear congruential generator.
 fn values(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed;
     let mut next = || {
@@ -37,15 +37,16 @@ fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|v| v.to_bits()).collect()
 }
 
-fn codes(isa: Isa, x: &[f32], w: &PackedRhs) -> QuantizedRows {
-    let mut codes = QuantizedRows::default();
-    codes.quantize(isa, x, &w.layout());
-    codes
+fn quantized(isa: Isa, x: &[f32], rhs: &PackedRhs) -> QuantizedRows {
+    let mut rows = QuantizedRows::default();
+    rows.quantize(isa, x, &rhs.layout());
+    rows
 }
 
-fn each_set_as_scalar(what: &str, run: impl Fn(Isa) -> Vec<f32>) -> Vec<f32> {
+/// Runs on all instruction sets, asserts that they give the bits of the scalar kernel, and returns its result.
+fn assert_equal_on_all_isas(what: &str, run: impl Fn(Isa) -> Vec<f32>) -> Vec<f32> {
     let expected = run(Isa::Scalar);
-    for isa in sets() {
+    for isa in available_isas() {
         assert_eq!(bits(&run(isa)), bits(&expected), "{what} on {}", isa.as_str());
     }
     expected

@@ -1,6 +1,6 @@
-//! Activations, softmax, norms and products, a row at a time.
+//! Activation functions, softmax, normalization and products of rows.
 
-use super::{FLOAT_ERROR, bits, each_set_as_scalar, sets, values};
+use super::{FLOAT_ERROR, assert_equal_on_all_isas, available_isas, bits, values};
 use tealight_kernels::Isa;
 use tealight_kernels::rowwise::{self, EXP_ERROR, GELU_ERROR};
 
@@ -11,15 +11,15 @@ fn in_place(x: &[f32], f: impl FnOnce(&mut [f32])) -> Vec<f32> {
 }
 
 #[test]
-fn gelu_is_the_exact_one() {
+fn gelu_is_close_to_float64() {
     let inputs: Vec<f32> = (-80_000..80_003).map(|i| i as f32 / 10_000.0).collect();
-    let found = each_set_as_scalar("gelu", |isa| in_place(&inputs, |x| rowwise::gelu_erf(isa, x)));
+    let found = assert_equal_on_all_isas("gelu", |isa| in_place(&inputs, |x| rowwise::gelu_erf(isa, x)));
     for (x, found) in inputs.iter().map(|x| *x as f64).zip(found) {
         let exact = 0.5 * x * (1.0 + libm::erf(x / std::f64::consts::SQRT_2));
         let error = (found as f64 - exact).abs() / x.abs().max(1.0);
         assert!(error <= GELU_ERROR, "{x}: {found} {exact}");
     }
-    for isa in sets() {
+    for isa in available_isas() {
         let ends = in_place(&[f32::NAN, 1e30, -1e30, f32::INFINITY, 0.0, -0.0], |x| rowwise::gelu_erf(isa, x));
         assert!(ends[0].is_nan() && ends[1] == 1e30 && ends[3] == f32::INFINITY, "{ends:?}");
         assert!(ends[2] == 0.0 && ends[4] == 0.0 && ends[5] == 0.0, "{ends:?}");
@@ -27,12 +27,12 @@ fn gelu_is_the_exact_one() {
 }
 
 #[test]
-fn silu_is_x_times_its_sigmoid() {
+fn silu_is_close_to_float64() {
     let inputs: Vec<f32> = (-40_000..40_003).map(|i| i as f32 / 400.0).collect();
-    let found = each_set_as_scalar("silu", |isa| in_place(&inputs, |x| rowwise::silu(isa, x)));
+    let found = assert_equal_on_all_isas("silu", |isa| in_place(&inputs, |x| rowwise::silu(isa, x)));
     for (x, found) in inputs.iter().map(|x| *x as f64).zip(found) {
         let exact = x / (1.0 + (-x).exp());
-        // The power of two is rounded to 24 bits before it is one, and is never below 2^-126.
+        // The exponent is rounded to 24 bits, and the power of two is never below 2^-126.
         let bound = (EXP_ERROR + x.abs() * 2e-7) * exact.abs() + 2e-36;
         assert!((found as f64 - exact).abs() <= bound, "{x}: {found} {exact}");
     }
@@ -41,10 +41,10 @@ fn silu_is_x_times_its_sigmoid() {
 }
 
 #[test]
-fn softmax_sums_to_1() {
+fn softmax_is_close_to_float64() {
     for n in [1, 2, 15, 16, 17, 31, 33, 100] {
         let x: Vec<f32> = values(n, 40).iter().map(|v| v * 20.0).collect();
-        let found = each_set_as_scalar("softmax", |isa| in_place(&x, |x| rowwise::softmax(isa, x)));
+        let found = assert_equal_on_all_isas("softmax", |isa| in_place(&x, |x| rowwise::softmax(isa, x)));
         let largest = x.iter().fold(f64::MIN, |m, v| m.max(*v as f64));
         let total: f64 = x.iter().map(|v| (*v as f64 - largest).exp()).sum();
         for (x, found) in x.iter().zip(found) {
@@ -57,12 +57,12 @@ fn softmax_sums_to_1() {
 }
 
 #[test]
-fn layer_norm_has_mean_0_and_variance_1() {
+fn layer_norm_is_close_to_float64() {
     for d in [1, 7, 8, 16, 31, 32, 48, 384] {
         for count in [1, 3, 4, 5] {
             let rows = values(count * d, 5);
             let (weight, bias) = (values(d, 6), values(d, 7));
-            let found = each_set_as_scalar("layer_norm", |isa| {
+            let found = assert_equal_on_all_isas("layer_norm", |isa| {
                 in_place(&rows, |x| rowwise::layer_norm(isa, x, &weight, &bias, 1e-12))
             });
             for (row, found) in rows.chunks(d).zip(found.chunks(d)).filter(|_| d > 1) {
@@ -78,10 +78,11 @@ fn layer_norm_has_mean_0_and_variance_1() {
 }
 
 #[test]
-fn rms_norm_has_mean_square_1() {
+fn rms_norm_is_close_to_float64() {
     for d in [1, 7, 16, 33, 576] {
         let (rows, weight) = (values(3 * d, 8), values(d, 9));
-        let found = each_set_as_scalar("rms_norm", |isa| in_place(&rows, |x| rowwise::rms_norm(isa, x, &weight, 1e-6)));
+        let found =
+            assert_equal_on_all_isas("rms_norm", |isa| in_place(&rows, |x| rowwise::rms_norm(isa, x, &weight, 1e-6)));
         for (row, found) in rows.chunks(d).zip(found.chunks(d)) {
             let square = row.iter().map(|v| (*v as f64).powi(2)).sum::<f64>() / d as f64;
             for ((v, f), w) in row.iter().zip(found).zip(&weight) {
@@ -94,9 +95,9 @@ fn rms_norm_has_mean_square_1() {
 
 type Operation<'a> = &'a dyn Fn(Isa, &mut [f32]);
 
-/// Zeros, denormals, outliers and what is no number: every set does with them what the portable one does.
+/// Zeros, subnormal numbers, outliers, infinities and NaN.
 #[test]
-fn rows_of_any_values_are_alike_on_every_set() {
+fn operations_on_special_values_are_equal_on_all_isas() {
     let special = [0.0, -0.0, 1e-45, -1e-40, 3.4e38, -3.4e38, f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
     let (weight, bias) = (values(33, 60), values(33, 61));
     for (i, value) in special.into_iter().enumerate() {
@@ -111,7 +112,7 @@ fn rows_of_any_values_are_alike_on_every_set() {
                 ("silu", &|isa, x| rowwise::silu(isa, x)),
             ];
             for (name, operation) in operations {
-                // Which NaN it is does not matter.
+                // The payload of NaN does not matter.
                 let run = |isa| {
                     in_place(&row, |x| operation(isa, x))
                         .iter()
@@ -119,7 +120,7 @@ fn rows_of_any_values_are_alike_on_every_set() {
                         .collect::<Vec<_>>()
                 };
                 let expected = run(Isa::Scalar);
-                sets().into_iter().for_each(|isa| {
+                available_isas().into_iter().for_each(|isa| {
                     assert_eq!(bits(&run(isa)), bits(&expected), "{name} of {value}, {}", isa.as_str())
                 });
             }
@@ -130,17 +131,17 @@ fn rows_of_any_values_are_alike_on_every_set() {
 }
 
 #[test]
-fn dot_products_of_every_length() {
+fn dot_product_of_any_length_is_close_to_float64() {
     for n in [0, 1, 7, 8, 15, 16, 17, 31, 32, 33, 48, 63, 384] {
         let (x, y) = (values(n, 12), values(n, 13));
         let exact: f64 = x.iter().zip(&y).map(|(x, y)| *x as f64 * *y as f64).sum();
-        let found = each_set_as_scalar("dot", |isa| vec![rowwise::dot(isa, &x, &y)]);
+        let found = assert_equal_on_all_isas("dot", |isa| vec![rowwise::dot(isa, &x, &y)]);
         assert!((found[0] as f64 - exact).abs() < 10.0 * FLOAT_ERROR, "{n}");
     }
 }
 
 #[test]
-fn a_normalised_vector_has_length_1() {
+fn normalized_vector_has_unit_norm() {
     for n in [1, 3, 8, 384] {
         let mut vector = values(n, 11);
         rowwise::normalize(&mut vector);

@@ -1,12 +1,12 @@
-//! Every instruction set that can be tested here.
+//! The instruction sets that can be tested on this CPU.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
 
 use tealight_kernels::Isa;
 
-/// Every set of this CPU, and AMX emulated where it has none.
-pub fn sets() -> Vec<Isa> {
+/// The instruction sets of this CPU, and emulated AMX if it has none.
+pub fn available_isas() -> Vec<Isa> {
     let available = Isa::available();
     #[cfg(target_arch = "x86_64")]
     if Isa::from_name("amx").is_err() {
