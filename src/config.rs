@@ -5,8 +5,8 @@ use crate::pipeline::chunk::Chunking;
 use std::path::PathBuf;
 use tealight_core::{Error, Result, Secret};
 use tealight_kernels::Isa;
-use tealight_models::formats::weights::Precision;
-use tealight_models::tasks::embed::Pooling;
+use tealight_models::Pooling;
+use tealight_models::Precision;
 
 /// Memory that buys one virtual CPU in AWS Lambda, in MB.
 /// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html>
@@ -206,8 +206,8 @@ fn s3_prefixes(text: Option<String>) -> Result<Vec<String>> {
 }
 
 fn pooling(name: &str) -> Result<Pooling> {
-    Pooling::named(name).ok_or_else(|| {
-        let known = Pooling::ALL.map(Pooling::name).join(", ");
+    Pooling::from_name(name).ok_or_else(|| {
+        let known = Pooling::ALL.map(Pooling::as_str).join(", ");
         Error::invalid_value("TEALIGHT_POOLING", format!("TEALIGHT_POOLING is {name:?}, it must be one of {known}"))
     })
 }

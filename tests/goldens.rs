@@ -12,9 +12,9 @@ use tealight::engine::{Embed, EmbedInputs, Engine, Input, Truncation};
 use tealight_core::Deadline;
 use tealight_kernels::CpuContext;
 use tealight_kernels::Isa;
-use tealight_models::formats::weights::Precision;
-use tealight_models::tokenizer::Direction;
-use tealight_models::{Batch, Embedder};
+use tealight_models::Precision;
+use tealight_models::tokenizer::TruncationDirection;
+use tealight_models::{Embedder, TokenBatch};
 
 /// The least mean cosine to float32 over the golden texts, and the least of any; many of them are noise to the model.
 const COSINE: (f64, f64) = (0.999, 0.997);
@@ -51,7 +51,7 @@ fn engine(isa: Isa, threads: usize) -> Engine {
 
 fn embed(engine: &Engine, texts: &[String]) -> Vec<Vec<f32>> {
     let inputs = texts.iter().cloned().map(Input::Text).collect();
-    let truncation = Truncation::Truncate(Direction::Right);
+    let truncation = Truncation::Truncate(TruncationDirection::Right);
     let texts = EmbedInputs { model: None, inputs, prompt: None, truncation, field: "input", first_index: 0 };
     engine.run(Embed { texts, normalize: true, dimensions: None }, Deadline::NONE).unwrap().vectors
 }
@@ -90,8 +90,8 @@ fn tokens_are_those_of_the_python_package() {
     let cpu = CpuContext::new(Isa::detect(), 1);
     let model = Embedder::load(&cpu, &root().join("models/all-MiniLM-L6-v2.gguf"), Precision::Int8).unwrap();
     for (text, expected) in texts.iter().zip(expected) {
-        let ids = model.tokenizer.surround(&model.tokenizer.ids(text).unwrap());
-        assert_eq!(model.tokenizer.cut(&ids, 256, Direction::Right), expected, "{text:?}");
+        let ids = model.tokenizer.add_special_tokens(&model.tokenizer.encode(text).unwrap());
+        assert_eq!(model.tokenizer.truncate(&ids, 256, TruncationDirection::Right), expected, "{text:?}");
     }
 }
 
@@ -135,8 +135,8 @@ fn instruction_sets_agree_to_the_bit() {
 fn token_ids_give_the_vector_of_their_text() {
     let engine = engine(Isa::detect(), 1);
     let loaded = engine.preload().unwrap();
-    let ids = loaded.model.tokenizer.ids("hello world").unwrap();
-    let complete = loaded.model.tokenizer.surround(&ids);
+    let ids = loaded.model.tokenizer.encode("hello world").unwrap();
+    let complete = loaded.model.tokenizer.add_special_tokens(&ids);
     let run = |inputs| {
         let texts = EmbedInputs {
             model: None,
@@ -154,6 +154,6 @@ fn token_ids_give_the_vector_of_their_text() {
 
 #[test]
 fn a_batch_is_ragged() {
-    let batch = Batch::new([&[1u32, 2, 3][..], &[4][..]]);
-    assert_eq!((batch.ids, batch.starts), (vec![1, 2, 3, 4], vec![0, 3, 4]));
+    let batch = TokenBatch::new([&[1u32, 2, 3][..], &[4][..]]);
+    assert_eq!((batch.ids, batch.cu_seqlens), (vec![1, 2, 3, 4], vec![0, 3, 4]));
 }

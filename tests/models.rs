@@ -11,12 +11,13 @@ use tealight_core::Deadline;
 use tealight_core::mmap::map_file;
 use tealight_kernels::CpuContext;
 use tealight_kernels::Isa;
+use tealight_models::Precision;
 use tealight_models::formats::gguf::{self, Gguf};
-use tealight_models::formats::weights::Precision;
-use tealight_models::pack::{Labels, pack};
-use tealight_models::tasks::embed::{Pooling, pool};
-use tealight_models::tokenizer::Direction;
-use tealight_models::{Batch, Embedder};
+use tealight_models::formats::tensor::TensorData;
+use tealight_models::pack::{PackMetadata, pack};
+use tealight_models::sentence_transformers::{Pooling, pool};
+use tealight_models::tokenizer::TruncationDirection;
+use tealight_models::{Embedder, TokenBatch};
 
 /// The largest difference of a value to the reference, computing in f32 on weights as stored. The tanh approximation
 /// of GELU would be off by 9e-5, a wrong epsilon by 6e-5.
@@ -55,7 +56,7 @@ fn embed(path: &Path, precision: Precision, texts: &[String], prompt: Option<&st
     let config = Config::from_lookup(|n| (n == "TEALIGHT_MODEL").then(|| name.clone())).unwrap();
     let engine = Engine::new(Config { precision, ..config }).unwrap();
     let inputs = texts.iter().cloned().map(Input::Text).collect();
-    let truncation = Truncation::Truncate(Direction::Right);
+    let truncation = Truncation::Truncate(TruncationDirection::Right);
     let texts = EmbedInputs {
         model: None,
         inputs,
@@ -96,8 +97,8 @@ fn every_format_gives_the_tokens_of_the_python_package() {
     for (name, expected) in expected() {
         let model = load(&fixtures().join(&name), Precision::Int8).unwrap();
         for (text, ids) in expected.texts.iter().zip(&expected.ids) {
-            let found = model.tokenizer.surround(&model.tokenizer.ids(text).unwrap());
-            let found = model.tokenizer.cut(&found, model.max_tokens(), Direction::Right);
+            let found = model.tokenizer.add_special_tokens(&model.tokenizer.encode(text).unwrap());
+            let found = model.tokenizer.truncate(&found, model.max_tokens(), TruncationDirection::Right);
             assert_eq!(&found, ids, "{name}: {text:?}");
         }
     }
@@ -107,12 +108,12 @@ fn every_format_gives_the_tokens_of_the_python_package() {
 fn every_pooling_gives_the_reference_vectors() {
     let expected = expected().remove("tiny-st-old").unwrap();
     let model = load(&fixtures().join("tiny-st-old"), Precision::F32).unwrap();
-    let texts = model.rows(&cpu(), &Batch::new(expected.ids.iter().map(Vec::as_slice))).unwrap();
+    let texts = model.token_embeddings(&cpu(), &TokenBatch::new(expected.ids.iter().map(Vec::as_slice))).unwrap();
     let all = expected.pooled.unwrap();
     assert_eq!(all.len(), Pooling::ALL.len());
     for (name, vectors) in all {
-        let pooling = Pooling::named(&name).unwrap();
-        let found: Vec<_> = texts.iter().map(|rows| pool(rows, model.row_dimension(), pooling)).collect();
+        let pooling = Pooling::from_name(&name).unwrap();
+        let found: Vec<_> = texts.iter().map(|rows| pool(rows, model.hidden_size(), pooling)).collect();
         // Not scaled to length 1, so values are larger than those of a vector.
         assert!(difference(&found, &vectors) < 10.0 * F32_TOLERANCE, "{name}");
     }
@@ -136,7 +137,7 @@ fn a_prompt_goes_before_the_text() {
 
 fn packed(source: &str, folder: &Path) -> PathBuf {
     let path = folder.join(format!("{source}.gguf"));
-    let labels = Labels { name: Some(source.into()), license: Some("MIT".into()), source: None };
+    let labels = PackMetadata { name: Some(source.into()), license: Some("MIT".into()), source: None };
     pack(&cpu(), &fixtures().join(source), &labels, None, &path).unwrap();
     path
 }
@@ -152,12 +153,12 @@ fn a_packed_model_is_its_source() {
         let (a, b) = (load(&fixtures().join(name), Precision::Int8).unwrap(), load(&path, Precision::Int8).unwrap());
         assert_eq!(a.pipeline.prompts, b.pipeline.prompts);
         assert_eq!((a.pipeline.pooling, a.max_tokens()), (b.pipeline.pooling, b.max_tokens()));
-        assert_eq!((b.about.name.as_deref(), b.about.license.as_deref()), (Some(name), Some("MIT")));
+        assert_eq!((b.info.name.as_deref(), b.info.license.as_deref()), (Some(name), Some("MIT")));
         let expected = expected().remove(name).unwrap();
         for precision in [Precision::Int8, Precision::F32] {
             let found = embed(&path, precision, &expected.texts, None);
             let worst = worst_cosine(&found, &expected.embedding);
-            assert!(worst > INT8_COSINE, "{name} in {}: cosine {worst}", precision.name());
+            assert!(worst > INT8_COSINE, "{name} in {}: cosine {worst}", precision.as_str());
         }
     }
 }
@@ -166,10 +167,11 @@ fn a_packed_model_is_its_source() {
 fn a_packed_model_is_not_packed_again() {
     let folder = tempfile::tempdir().unwrap();
     let path = packed("tiny-st-old", folder.path());
-    let error = pack(&cpu(), &path, &Labels::default(), None, &folder.path().join("again.gguf")).unwrap_err();
+    let error = pack(&cpu(), &path, &PackMetadata::default(), None, &folder.path().join("again.gguf")).unwrap_err();
     assert!(error.message.contains("packed already"), "{error}");
     let source = fixtures().join("tiny-st-old");
-    let error = pack(&cpu(), &source, &Labels::default(), Some(" \n"), &folder.path().join("none.gguf")).unwrap_err();
+    let error =
+        pack(&cpu(), &source, &PackMetadata::default(), Some(" \n"), &folder.path().join("none.gguf")).unwrap_err();
     assert!(error.message.contains("calibration"), "{error}");
 }
 
@@ -308,8 +310,8 @@ fn no_byte_of_a_header_makes_a_panic() {
             let mut bytes = whole.clone();
             bytes[at] ^= flip;
             if let Ok(model) = load_bytes(&bytes) {
-                let ids = model.tokenizer.surround(&[5, 6]);
-                let _ = model.vectors(&cpu(), &Batch::new([&ids[..]]));
+                let ids = model.tokenizer.add_special_tokens(&[5, 6]);
+                let _ = model.sentence_embeddings(&cpu(), &TokenBatch::new([&ids[..]]));
             }
         }
     }
@@ -340,8 +342,8 @@ fn a_nan_in_a_packed_weight_is_reported_by_the_first_vector() {
     let scale = at + 64 + 4 * 32 + 16 * 64;
     bytes[scale..scale + 4].copy_from_slice(&f32::NAN.to_le_bytes());
     let model = load_bytes(&bytes).unwrap();
-    let ids = model.tokenizer.surround(&[5, 6]);
-    let error = model.vectors(&cpu(), &Batch::new([&ids[..]])).unwrap_err();
+    let ids = model.tokenizer.add_special_tokens(&[5, 6]);
+    let error = model.sentence_embeddings(&cpu(), &TokenBatch::new([&ids[..]])).unwrap_err();
     assert!(error.kind == ErrorKind::ModelLoad && error.message.contains("damaged"), "{error}");
 }
 
@@ -448,14 +450,14 @@ fn a_text_without_tokens_is_refused() {
 #[test]
 fn a_header_survives_writing_and_reading() {
     let metadata = [
-        ("a".to_string(), gguf::Entry::Uint(7)),
-        ("b".into(), gguf::Entry::Strings(vec!["x".into(), "".into(), "é".into()])),
-        ("c".into(), gguf::Entry::Ints(vec![-1, 2])),
-        ("d".into(), gguf::Entry::Bool(true)),
-        ("e".into(), gguf::Entry::Float(0.5)),
-        ("f".into(), gguf::Entry::String("text".into())),
+        ("a".to_string(), gguf::MetadataValue::Uint(7)),
+        ("b".into(), gguf::MetadataValue::Strings(vec!["x".into(), "".into(), "é".into()])),
+        ("c".into(), gguf::MetadataValue::Ints(vec![-1, 2])),
+        ("d".into(), gguf::MetadataValue::Bool(true)),
+        ("e".into(), gguf::MetadataValue::Float(0.5)),
+        ("f".into(), gguf::MetadataValue::String("text".into())),
     ];
-    let tensors = [("t".to_string(), gguf::TensorData::f32(vec![2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]))];
+    let tensors = [("t".to_string(), TensorData::f32(vec![2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]))];
     let mut bytes = vec![];
     gguf::write(&mut bytes, &metadata, &tensors).unwrap();
     let file = Gguf::parse(bytes.into()).unwrap();

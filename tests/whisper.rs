@@ -18,7 +18,7 @@ use tealight_core::Deadline;
 use tealight_kernels::CpuContext;
 use tealight_kernels::Isa;
 use tealight_models::families::whisper::{self, FRAMES, Whisper, language_code};
-use tealight_models::pack::Labels;
+use tealight_models::pack::PackMetadata;
 use tealight_models::tasks::transcribe::{Listener, Options, Pieces, Segment, Task};
 use tealight_models::tokenizer::Tokenizer;
 
@@ -283,7 +283,7 @@ fn every_file_of_a_model_gives_its_text() {
     }
     let packed = tempfile::tempdir().unwrap();
     let packed = packed.path().join("tiny.gguf");
-    whisper::pack(&cpu, &formats().join("f16.bin"), &Labels::default(), &packed).unwrap();
+    whisper::pack(&cpu, &formats().join("f16.bin"), &PackMetadata::default(), &packed).unwrap();
     assert_eq!(run(&packed.display().to_string()), expected);
 }
 
@@ -321,7 +321,7 @@ fn prompts_have_the_tokens_of_their_tokenizer() {
         let model = Whisper::load(&CpuContext::new(Isa::detect(), 2), &path).unwrap();
         let tokenizer = Tokenizer::from_json(&std::fs::read(path.join("tokenizer.json")).unwrap()).unwrap();
         for text in texts.lines().chain(others) {
-            let expected = tokenizer.ids(&format!(" {}", text.trim())).unwrap();
+            let expected = tokenizer.encode(&format!(" {}", text.trim())).unwrap();
             assert_eq!(model.prompt(text).unwrap(), expected, "{name}: {text:?}");
         }
         // A word without end is cut, not waited for.
@@ -522,7 +522,7 @@ fn a_packed_model_hears_the_same_and_a_damaged_one_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (path, again) = (folder.path().join("tiny.gguf"), folder.path().join("again.gguf"));
     let source = hub_folder("whisper-tiny.en");
-    let labels = Labels { name: Some("tiny".into()), ..Labels::default() };
+    let labels = PackMetadata { name: Some("tiny".into()), ..PackMetadata::default() };
     for path in [&path, &again] {
         whisper::pack(&CpuContext::new(Isa::detect(), 2), &source, &labels, path).unwrap();
     }

@@ -7,7 +7,7 @@ use crate::pipeline::format::{Encoded, Encoding, encode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tealight_core::{Error, ErrorKind, Result};
-use tealight_models::tokenizer::Direction;
+use tealight_models::tokenizer::TruncationDirection;
 
 /// Inputs per request: the limit of OpenAI.
 pub const MAX_INPUTS: usize = 2048;
@@ -105,7 +105,7 @@ pub fn embeddings(context: &RequestContext) -> Result<ApiResponse> {
             inputs: request.input.validate("input", MAX_INPUTS)?,
             prompt: request.prompt_name,
             truncation: if request.truncate == Some(true) {
-                Truncation::Truncate(Direction::Right)
+                Truncation::Truncate(TruncationDirection::Right)
             } else {
                 Truncation::Error
             },

@@ -7,7 +7,7 @@ use crate::pipeline::format::{Encoded, Encoding, encode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tealight_core::{Error, ErrorKind, Result};
-use tealight_models::tokenizer::{Direction, Token};
+use tealight_models::tokenizer::{self, Token};
 
 /// The end at which a text is truncated.
 #[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
@@ -136,8 +136,8 @@ pub struct SimpleToken {
 
 impl From<Token> for SimpleToken {
     fn from(token: Token) -> Self {
-        let Token { id, text, special, span } = token;
-        Self { id, text, special, start: span.map(|s| s.0), stop: span.map(|s| s.1) }
+        let Token { id, text, special, offsets } = token;
+        Self { id, text, special, start: offsets.map(|o| o.0), stop: offsets.map(|o| o.1) }
     }
 }
 
@@ -175,8 +175,8 @@ fn texts(
     prompt: Option<String>,
 ) -> EmbedInputs {
     let direction = match direction {
-        TruncationDirection::Left => Direction::Left,
-        TruncationDirection::Right => Direction::Right,
+        TruncationDirection::Left => tokenizer::TruncationDirection::Left,
+        TruncationDirection::Right => tokenizer::TruncationDirection::Right,
     };
     let cut = truncate.unwrap_or(context.engine.config.auto_truncate);
     EmbedInputs {
@@ -263,9 +263,9 @@ pub fn info(context: &RequestContext) -> Result<ApiResponse> {
     ApiResponse::json(&Info {
         model_id: engine.config.model.clone(),
         model_sha: None,
-        model_dtype: engine.config.precision.name(),
+        model_dtype: engine.config.precision.as_str(),
         served_model_name: loaded.name.clone(),
-        model_type: ModelType::Embedding { pooling: loaded.model.pipeline.pooling.name() },
+        model_type: ModelType::Embedding { pooling: loaded.model.pipeline.pooling.as_str() },
         max_concurrent_requests: engine.config.max_concurrent_requests,
         max_input_length: loaded.model.max_tokens(),
         max_batch_tokens: crate::engine::MAX_BATCH_TOKENS,

@@ -14,7 +14,7 @@ use tealight_core::mmap::map_file;
 use tealight_core::{Error, Result};
 use tealight_kernels::roofline;
 use tealight_models::tasks::transcribe::Options;
-use tealight_models::{Batch, Embedder, shorten};
+use tealight_models::{Embedder, TokenBatch, truncate_and_normalize};
 
 const WARM_UPS: usize = 3;
 /// Tokens of one forward pass, which memory has to hold.
@@ -117,14 +117,14 @@ fn measure(engine: &Engine, model: &Embedder, shape: &Shape, peak_gops: f64) -> 
         return Err(Error::invalid_value("shape", message));
     }
     let texts = random_texts(model, shape);
-    let batch = Batch::new(texts.iter().map(Vec::as_slice));
-    let run = |batch: &Batch| -> Result<Vec<Vec<f32>>> {
-        let mut vectors = model.vectors(&engine.cpu, batch)?;
-        vectors.iter_mut().for_each(|v| shorten(v, None, true));
+    let batch = TokenBatch::new(texts.iter().map(Vec::as_slice));
+    let run = |batch: &TokenBatch| -> Result<Vec<Vec<f32>>> {
+        let mut vectors = model.sentence_embeddings(&engine.cpu, batch)?;
+        vectors.iter_mut().for_each(|v| truncate_and_normalize(v, None, true));
         Ok(vectors)
     };
     let expected = run(&batch)?;
-    check(&expected, &run(&Batch::new([&texts[texts.len() - 1][..]]))?)?;
+    check(&expected, &run(&TokenBatch::new([&texts[texts.len() - 1][..]]))?)?;
     for _ in 1..WARM_UPS {
         run(&batch)?;
     }
@@ -139,7 +139,7 @@ fn measure(engine: &Engine, model: &Embedder, shape: &Shape, peak_gops: f64) -> 
         }
     }
     times.sort_by(f64::total_cmp);
-    let operations: u64 = texts.iter().map(|t| model.operations(t.len())).sum();
+    let operations: u64 = texts.iter().map(|t| model.matmul_ops(t.len())).sum();
     let (median, least) = (times[times.len() / 2], times[0]);
     let gops = operations as f64 / median / 1e9;
     Ok(Row {
@@ -178,7 +178,7 @@ fn random_texts(model: &Embedder, shape: &Shape) -> Vec<Vec<u32>> {
     };
     let span = shape.tokens.end() - shape.tokens.start() + 1;
     let lengths: Vec<usize> = (0..shape.batch).map(|_| shape.tokens.start() + below(span)).collect();
-    lengths.into_iter().map(|n| (0..n).map(|_| below(model.vocabulary()) as u32).collect()).collect()
+    lengths.into_iter().map(|n| (0..n).map(|_| below(model.vocab_size()) as u32).collect()).collect()
 }
 
 #[derive(Debug, Args)]
@@ -277,23 +277,23 @@ struct GenerateRow {
 pub(super) fn generate(args: &GenerateBenchArgs) -> Result<()> {
     let engine = args.model.engine()?;
     let (loaded, cpu) = (engine.registry.text_model(None)?.0, &engine.cpu);
-    let model = &loaded.model;
+    let model = &loaded.model.llama;
     let mut state = 1u64;
     let mut random = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) as u32 % model.config.vocabulary as u32
+        (state >> 33) as u32 % model.config.vocab_size as u32
     };
     let prompt: Vec<u32> = (0..args.prefill).map(|_| random()).collect();
     let more: Vec<u32> = (0..args.decode).map(|_| random()).collect();
     let (mut prefill, mut decode) = (vec![], vec![]);
     for _ in 0..=args.runs {
-        let mut text = model.start(prompt.len() + more.len());
+        let mut text = model.new_sequence(prompt.len() + more.len());
         let start = Instant::now();
-        model.read(cpu, &mut text, &prompt, 1, || Ok(()))?;
+        model.forward(cpu, &mut text, &prompt, 1, || Ok(()))?;
         prefill.push(prompt.len() as f64 / start.elapsed().as_secs_f64());
         let start = Instant::now();
         for id in &more {
-            model.read(cpu, &mut text, &[*id], 1, || Ok(()))?;
+            model.forward(cpu, &mut text, &[*id], 1, || Ok(()))?;
         }
         decode.push(more.len() as f64 / start.elapsed().as_secs_f64());
     }
@@ -303,7 +303,7 @@ pub(super) fn generate(args: &GenerateBenchArgs) -> Result<()> {
         rates[rates.len() / 2]
     };
     let (prefill_tok_s, decode_tok_s) = (median(prefill), median(decode));
-    let decode_gb_s = model.bytes() as f64 * decode_tok_s / 1e9;
+    let decode_gb_s = model.weight_bytes() as f64 * decode_tok_s / 1e9;
     let (threads, isa, memory_gb_s) = (cpu.threads(), cpu.isa.as_str(), roofline::bandwidth(cpu.threads()));
     let row = GenerateRow { threads, isa, prefill_tok_s, decode_tok_s, decode_gb_s, memory_gb_s };
     let line = match args.json {

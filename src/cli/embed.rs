@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use tealight_core::Deadline;
 use tealight_core::files::write_atomic;
 use tealight_core::{Error, ErrorKind, Result};
-use tealight_models::tokenizer::Direction;
+use tealight_models::tokenizer::TruncationDirection;
 
 /// Some editors put it before a text.
 const BYTE_ORDER_MARK: char = '\u{feff}';
@@ -210,7 +210,11 @@ fn embed(args: &EmbedArgs, engine: &Engine, chunk: Vec<Document>, first: usize) 
             model: None,
             inputs: chunk.iter().map(|d| Input::Text(d.text.clone())).collect(),
             prompt: args.prompt.clone(),
-            truncation: if args.truncate { Truncation::Truncate(Direction::Right) } else { Truncation::Error },
+            truncation: if args.truncate {
+                Truncation::Truncate(TruncationDirection::Right)
+            } else {
+                Truncation::Error
+            },
             // Counted as lines are: from 1, through all chunks.
             field: "text",
             first_index: first + 1,

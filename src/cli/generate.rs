@@ -3,7 +3,7 @@
 use super::print;
 use crate::config::Config;
 use crate::engine::Engine;
-use crate::engine::generate::{Answer, Generate, Prompt};
+use crate::engine::generate::{Completion, Generate, Prompt};
 use clap::Args;
 use serde_json::{Value, json};
 use std::io::{BufRead, IsTerminal};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 use tealight_core::Deadline;
 use tealight_core::{Error, ErrorKind, Result};
-use tealight_models::tasks::generate::Sampling;
+use tealight_models::tasks::generate::SamplingParams;
 
 /// Which model, on how many threads.
 #[derive(Debug, Args)]
@@ -39,7 +39,7 @@ pub(super) struct GenerateArgs {
     prompt: Option<String>,
     #[command(flatten)]
     model: TextArgs,
-    /// Answer as in a conversation, by the model's template; on a terminal the conversation goes on
+    /// Completion as in a conversation, by the model's template; on a terminal the conversation goes on
     #[arg(long)]
     chat: bool,
     /// What the model is to be, with --chat
@@ -132,18 +132,18 @@ fn ask() -> Result<Option<String>> {
 }
 
 /// Writes `before`, and then what comes after the prompt, once there is any of it.
-fn answer(engine: &Engine, args: &GenerateArgs, prompt: Prompt, mut before: String) -> Result<Answer> {
+fn answer(engine: &Engine, args: &GenerateArgs, prompt: Prompt, mut before: String) -> Result<Completion> {
     let now = || SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_nanos() as u64);
-    let sampling = Sampling {
+    let sampling = SamplingParams {
         temperature: args.temperature,
         top_k: args.top_k,
         top_p: args.top_p,
         min_p: args.min_p,
-        repetition: args.repetition_penalty,
-        presence: args.presence_penalty,
-        frequency: args.frequency_penalty,
+        repetition_penalty: args.repetition_penalty,
+        presence_penalty: args.presence_penalty,
+        frequency_penalty: args.frequency_penalty,
         seed: args.seed.unwrap_or_else(now),
-        ..Sampling::default()
+        ..SamplingParams::default()
     };
     let job = Generate {
         model: None,
@@ -154,8 +154,8 @@ fn answer(engine: &Engine, args: &GenerateArgs, prompt: Prompt, mut before: Stri
         top_logprobs: None,
         echo: false,
         schema: args.schema.as_deref().map(schema).transpose()?,
-        alive: &|| Ok(()),
-        on_piece: &mut |piece, _| print(|out| write!(out, "{}{}", std::mem::take(&mut before), piece.text)),
+        check_cancelled: &|| Ok(()),
+        on_delta: &mut |piece, _| print(|out| write!(out, "{}{}", std::mem::take(&mut before), piece.text)),
     };
     engine.run(job, Deadline::NONE)
 }

@@ -27,8 +27,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 use tealight_core::{Error, ErrorKind, Result};
 use tealight_kernels::CpuContext;
-use tealight_models::families::{llama, whisper};
-use tealight_models::pack::{Labels, pack};
+use tealight_models::pack::{PackMetadata, pack};
 
 /// Text in, vectors out: a serverless inference function, a local server and a command line in one binary.
 ///
@@ -223,18 +222,13 @@ fn serve(args: &ServeArgs) -> Result<()> {
 }
 
 fn pack_model(args: &PackArgs) -> Result<()> {
-    let labels = Labels { name: args.name.clone(), license: args.license.clone(), source: args.source_url.clone() };
+    let metadata =
+        PackMetadata { name: args.name.clone(), license: args.license.clone(), source: args.source_url.clone() };
     let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e));
     let calibration = args.calibration.as_ref().map(read).transpose()?;
     let config = Config::from_env()?;
     let cpu = CpuContext::new(config.isa, config.threads);
-    if whisper::is_whisper(&args.source) {
-        whisper::pack(&cpu, &args.source, &labels, &args.output)?;
-    } else if llama::is_llama(&args.source) {
-        llama::pack(&cpu, &args.source, &labels, &args.output)?;
-    } else {
-        pack(&cpu, &args.source, &labels, calibration.as_deref(), &args.output)?;
-    }
+    pack(&cpu, &args.source, &metadata, calibration.as_deref(), &args.output)?;
     print(|out| writeln!(out, "{}", args.output.display()))
 }
 

@@ -84,7 +84,7 @@ struct Row<'a> {
 
 pub(super) fn info(engine: &Engine, as_json: bool) -> Result<()> {
     let loaded = engine.preload()?;
-    let (model, about) = (&loaded.model, &loaded.model.about);
+    let (model, about) = (&loaded.model, &loaded.model.info);
     let facts: [(&str, serde_json::Value); 15] = [
         ("version", json!(env!("CARGO_PKG_VERSION"))),
         ("isa", json!(engine.cpu.isa.as_str())),
@@ -98,7 +98,7 @@ pub(super) fn info(engine: &Engine, as_json: bool) -> Result<()> {
         ("source", json!(about.source)),
         ("dimension", json!(model.dimension())),
         ("max_tokens", json!(model.max_tokens())),
-        ("pooling", json!(model.pipeline.pooling.name())),
+        ("pooling", json!(model.pipeline.pooling.as_str())),
         ("prompts", json!(model.pipeline.prompts.keys().collect::<Vec<_>>())),
         ("load_ms", json!(loaded.load_time.as_secs_f64() * 1e3)),
     ];

@@ -5,7 +5,7 @@ use super::job::{Job, JobContext};
 use std::time::Instant;
 use tealight_core::{Error, Result, Usage};
 use tealight_kernels::{CpuContext, rowwise};
-use tealight_models::{Batch, Embedder, shorten};
+use tealight_models::{Embedder, TokenBatch, truncate_and_normalize};
 
 /// Maximum tokens per forward pass; a single longer text still runs as one pass. 4096 tokens keep all threads busy and need 25 MB of
 /// activations at MiniLM's hidden size. Splitting a batch does not change its embeddings.
@@ -39,9 +39,9 @@ impl Job for Embed {
     fn run(self, context: &JobContext) -> Result<Embeddings> {
         let loaded = context.embedder(self.texts.model.as_deref())?;
         check_dimensions(self.dimensions, loaded.model.dimension())?;
-        let (mut vectors, usage) = forward(context, &loaded.model, &self.texts, Embedder::vectors)?;
+        let (mut vectors, usage) = forward(context, &loaded.model, &self.texts, Embedder::sentence_embeddings)?;
         for vector in &mut vectors {
-            shorten(vector, self.dimensions, self.normalize);
+            truncate_and_normalize(vector, self.dimensions, self.normalize);
         }
         Ok(Embeddings { model: loaded.name.clone(), vectors, usage })
     }
@@ -95,8 +95,8 @@ impl Job for EmbedTokens {
 
     fn run(self, context: &JobContext) -> Result<TokenEmbeddings> {
         let loaded = context.embedder(self.0.model.as_deref())?;
-        let d = loaded.model.row_dimension();
-        let (texts, usage) = forward(context, &loaded.model, &self.0, Embedder::rows)?;
+        let d = loaded.model.hidden_size();
+        let (texts, usage) = forward(context, &loaded.model, &self.0, Embedder::token_embeddings)?;
         let split = |hidden: Vec<f32>| hidden.chunks_exact(d).map(<[f32]>::to_vec).collect();
         Ok(TokenEmbeddings { texts: texts.into_iter().map(split).collect(), usage })
     }
@@ -126,7 +126,7 @@ fn forward<R>(
     context: &JobContext,
     model: &Embedder,
     texts: &EmbedInputs,
-    f: fn(&Embedder, &CpuContext, &Batch) -> Result<Vec<R>>,
+    f: fn(&Embedder, &CpuContext, &TokenBatch) -> Result<Vec<R>>,
 ) -> Result<(Vec<R>, Usage)> {
     let (cpu, deadline, start) = (&context.engine.cpu, context.deadline, Instant::now());
     let prompt = prompt_text(model, texts.prompt.as_deref())?;
@@ -138,7 +138,7 @@ fn forward<R>(
     let mut results = Vec::with_capacity(ids.len());
     for batch in batches(&ids) {
         deadline.check()?;
-        results.extend(f(model, cpu, &Batch::new(batch.iter().map(Vec::as_slice)))?);
+        results.extend(f(model, cpu, &TokenBatch::new(batch.iter().map(Vec::as_slice)))?);
     }
     let usage = Usage {
         tokens: ids.iter().map(Vec::len).sum(),

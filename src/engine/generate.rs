@@ -1,293 +1,317 @@
-//! Job: what comes after a text.
+//! The text-generation job: prompt to completion.
 
 use super::job::{Engine, Job, JobContext};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 use tealight_core::Deadline;
 use tealight_core::{Error, ErrorKind, Result};
-use tealight_models::families::llama::{Llama, State};
-use tealight_models::tasks::generate::chat_template::{self as chat, Chat};
-use tealight_models::tasks::generate::{Constraint, Sampler, Sampling, Written, log_probabilities};
+use tealight_models::families::llama::Sequence;
+use tealight_models::tasks::generate::chat_template::{self, ChatInput};
+use tealight_models::tasks::generate::{Constraint, Generator, Sampler, SamplingParams, StopBuffer, token_logprobs};
+use tealight_models::tokenizer::LlamaTokenizer;
 
-/// What a text begins with.
+/// What a completion continues.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Prompt {
     /// A text.
     Text(String),
-    /// Its tokens.
+    /// Token ids.
     Tokens(Vec<u32>),
-    /// A conversation: messages, and functions that may be called.
+    /// A chat: messages, and descriptions of the functions that the model may call.
     Chat(Vec<Value>, Option<Value>),
 }
 
-/// Why a text ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finish {
-    /// The model, or one of the stops, ended it.
-    Stop,
-    /// As many tokens were written as were asked for, or fit; or the time ran out.
-    Length,
-}
+impl Prompt {
+    /// The request field that errors name.
+    fn field(&self) -> &'static str {
+        if matches!(self, Prompt::Chat(..)) { "messages" } else { "prompt" }
+    }
 
-impl Finish {
-    /// OpenAI's word for it.
-    pub fn name(self) -> &'static str {
+    fn tokenize(&self, tokenizer: &LlamaTokenizer) -> Result<Vec<u32>> {
         match self {
-            Finish::Stop => "stop",
-            Finish::Length => "length",
+            Prompt::Tokens(ids) => Ok(ids.clone()),
+            Prompt::Text(text) => {
+                let mut tokens = tokenizer.prefix.clone();
+                tokens.extend(tokenizer.encode(text)?);
+                Ok(tokens)
+            }
+            Prompt::Chat(messages, tools) => {
+                let template = tokenizer.chat_template.as_deref().ok_or_else(|| {
+                    Error::invalid_value("messages", "the model has no chat template; use /v1/completions")
+                })?;
+                let name = |id: Option<u32>| id.and_then(|id| tokenizer.special_token(id)).unwrap_or_default();
+                let input = ChatInput {
+                    messages,
+                    tools: tools.as_ref(),
+                    add_generation_prompt: true,
+                    bos_token: name(tokenizer.bos),
+                    eos_token: name(tokenizer.eog_ids.first().copied()),
+                };
+                // Templates write the token that starts a text themselves.
+                tokenizer.encode(&chat_template::render(template, &input)?)
+            }
         }
     }
 }
 
-/// How likely a token was.
+/// Why a completion ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FinishReason {
+    /// The model generated an end-of-text token or a stop sequence, or completed the schema.
+    Stop,
+    /// A token limit or the deadline was reached.
+    Length,
+}
+
+impl FinishReason {
+    /// OpenAI's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FinishReason::Stop => "stop",
+            FinishReason::Length => "length",
+        }
+    }
+}
+
+/// The probability of a token.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Chance {
-    /// The token.
+pub struct TokenLogprob {
+    /// Token id.
     pub id: u32,
-    /// The natural logarithm of its probability; none for the first of a text, which nothing is before.
-    pub log: Option<f32>,
-    /// The likeliest tokens in its place.
+    /// The natural logarithm of the probability; `None` for the first token of a text.
+    pub logprob: Option<f32>,
+    /// The most likely tokens at this position, with their log probabilities.
     pub top: Vec<(u32, f32)>,
 }
 
-/// A further part of a text.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Piece {
-    /// Whole characters.
-    pub text: String,
-    /// Of its tokens, where they are asked for.
-    pub chances: Vec<Chance>,
+impl TokenLogprob {
+    fn new(logits: &[f32], id: u32, count: usize) -> Self {
+        let (logprob, top) = token_logprobs(logits, id, count);
+        Self { id, logprob: Some(logprob), top }
+    }
 }
 
-/// Job: what comes after a text.
+/// A further part of a completion.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct TextDelta {
+    /// Whole characters.
+    pub text: String,
+    /// The tokens of this part, where log probabilities were requested.
+    pub logprobs: Vec<TokenLogprob>,
+}
+
+/// Job: completes a prompt.
 pub struct Generate<'a> {
-    /// A model's name; the default one where it is missing.
+    /// The name of the model; `None` is the default model.
     pub model: Option<String>,
-    /// The text before.
+    /// What to continue.
     pub prompt: Prompt,
-    /// How tokens are chosen.
-    pub sampling: Sampling,
-    /// Tokens to write at most; as many as fit where it is missing.
+    /// How tokens are sampled.
+    pub sampling: SamplingParams,
+    /// Maximum tokens of the completion; `None` is what the context has room for.
     pub max_tokens: Option<usize>,
-    /// Texts that end it, and are not part of it.
+    /// Stop sequences, which are not part of the completion.
     pub stop: Vec<String>,
-    /// How many of the likeliest tokens are told for each; none of any where it is missing.
+    /// Log probabilities of each token, with this number of alternatives; `None` for none.
     pub top_logprobs: Option<usize>,
-    /// Whether the prompt is part of the text.
+    /// Whether the completion starts with the prompt.
     pub echo: bool,
-    /// A JSON schema that the text keeps to.
+    /// A JSON schema that the completion must match.
     pub schema: Option<Value>,
-    /// Whether anybody waits for it, asked over and over; an error from it ends the job.
-    pub alive: &'a (dyn Fn() -> Result<()> + Sync),
-    /// Gets the text as it is written; an error from it ends the job.
-    pub on_piece: &'a mut dyn FnMut(&Piece, &Llama) -> Result<()>,
+    /// Called repeatedly; an error, such as of a client that has disconnected, ends the job.
+    pub check_cancelled: &'a (dyn Fn() -> Result<()> + Sync),
+    /// Called with each part of the completion; an error ends the job.
+    pub on_delta: &'a mut dyn FnMut(&TextDelta, &LlamaTokenizer) -> Result<()>,
 }
 
 impl std::fmt::Debug for Generate<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Generate")
+        f.debug_struct("Generate").finish_non_exhaustive()
     }
 }
 
-/// A text that was written.
+/// A generated text.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Answer {
-    /// The text.
+pub struct Completion {
+    /// The text, without stop sequence.
     pub text: String,
     /// Why it ends.
-    pub finish: Finish,
+    pub finish_reason: FinishReason,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// How many of them were read before.
+    /// Tokens of the prompt that were in the prefix cache.
     pub cached_tokens: usize,
-    /// Tokens that were written, what ended the text among them.
-    pub written_tokens: usize,
-    /// Of all tokens of the text, where they are asked for.
-    pub chances: Vec<Chance>,
+    /// Generated tokens, including the end-of-text token.
+    pub completion_tokens: usize,
+    /// All tokens of the text, where log probabilities were requested.
+    pub logprobs: Vec<TokenLogprob>,
 }
 
-impl Answer {
-    /// Of a text that there was no time to begin.
-    pub fn unwritten() -> Self {
-        let (finish, text, chances) = (Finish::Length, String::new(), vec![]);
-        Self { text, finish, prompt_tokens: 0, cached_tokens: 0, written_tokens: 0, chances }
+impl Completion {
+    /// A completion that did not start before the deadline.
+    pub fn empty() -> Self {
+        Self {
+            text: String::new(),
+            finish_reason: FinishReason::Length,
+            prompt_tokens: 0,
+            cached_tokens: 0,
+            completion_tokens: 0,
+            logprobs: vec![],
+        }
     }
 }
 
-/// What the deadline leaves for sending the reply, beside the time of a few tokens.
-const MARGIN: Duration = Duration::from_millis(100);
+/// Time that is left for sending the response, in addition to that of a few tokens.
+const RESPONSE_MARGIN: Duration = Duration::from_millis(100);
 
 impl Job for Generate<'_> {
-    type Output = Answer;
+    type Output = Completion;
 
-    fn run(self, context: &JobContext) -> Result<Answer> {
-        let (engine, deadline) = (context.engine, context.deadline);
+    fn run(self, context: &JobContext) -> Result<Completion> {
         let loaded = context.text_model(self.model.as_deref())?;
-        let model = &loaded.model;
-        self.sampling.check(model.config.vocabulary)?;
-        let tokens = tokens(model, &self.prompt)?;
-        let context_len = model.config.context;
+        let (generator, config) = (&loaded.model, &loaded.model.llama.config);
+        self.sampling.validate(config.vocab_size)?;
+        let tokens = self.prompt.tokenize(&generator.llama.tokenizer)?;
+        let context_len = config.max_position_embeddings;
         if tokens.is_empty() {
-            return Err(Error::new(ErrorKind::Empty, "the prompt has no tokens").with_param(field(&self.prompt)));
+            let error = Error::new(ErrorKind::Empty, "the prompt has no tokens");
+            return Err(error.with_param(self.prompt.field()));
         }
         if tokens.len() >= context_len {
             let message =
-                format!("the prompt has {} tokens, the model reads {context_len} with the answer", tokens.len());
-            return Err(Error::new(ErrorKind::TooLong, message).with_param(field(&self.prompt)));
+                format!("prompt has {} tokens; prompt and completion must fit in {context_len} tokens", tokens.len());
+            return Err(Error::new(ErrorKind::TooLong, message).with_param(self.prompt.field()));
         }
         let limit = self.max_tokens.unwrap_or(context_len).min(context_len - tokens.len());
-        let constraint = self.schema.as_ref().map(|schema| model.constraint(schema)).transpose()?;
-        let mut state = model.resume(if self.echo { &[] } else { &tokens }, tokens.len() + limit.min(256));
-        let mut writing = Writing {
-            engine,
-            model,
-            deadline,
+        let constraint = self.schema.as_ref().map(|schema| generator.constraint(schema)).transpose()?;
+        // Echoed log probabilities need the logits of every token of the prompt.
+        let reusable = if self.echo { &[][..] } else { &tokens };
+        let mut sequence = generator.restore_prefix(reusable, tokens.len() + limit.min(256));
+        let mut state = GenerationState {
+            engine: context.engine,
+            generator,
+            deadline: context.deadline,
             constraint,
-            written: Written::new(self.stop.iter().map(String::as_str)),
+            stop_buffer: StopBuffer::new(self.stop.iter().map(String::as_str)),
             sampler: Sampler::new(self.sampling.clone(), &tokens),
-            answer: Answer {
-                text: String::new(),
-                finish: Finish::Length,
+            completion: Completion {
                 prompt_tokens: tokens.len(),
-                cached_tokens: state.tokens().len(),
-                written_tokens: 0,
-                chances: vec![],
+                cached_tokens: sequence.tokens().len(),
+                ..Completion::empty()
             },
             job: self,
         };
-        let outcome = writing.run(&mut state, &tokens, limit);
-        model.keep(state);
-        outcome.map(|()| writing.answer)
+        let outcome = state.run(&mut sequence, &tokens, limit);
+        generator.store_prefix(sequence);
+        outcome.map(|()| state.completion)
     }
 }
 
-/// The field of requests that a prompt comes in.
-fn field(prompt: &Prompt) -> &'static str {
-    if matches!(prompt, Prompt::Chat(..)) { "messages" } else { "prompt" }
-}
-
-fn tokens(model: &Llama, prompt: &Prompt) -> Result<Vec<u32>> {
-    match prompt {
-        Prompt::Tokens(ids) => Ok(ids.clone()),
-        Prompt::Text(text) => {
-            let mut tokens = model.tokens.prefix.clone();
-            tokens.extend(model.tokens.encode(text)?);
-            Ok(tokens)
-        }
-        Prompt::Chat(messages, tools) => {
-            let template = model.tokens.template.as_deref().ok_or_else(|| {
-                Error::invalid_value("messages", "the model has no chat template; /v1/completions takes a text")
-            })?;
-            let name = |id: Option<u32>| id.and_then(|id| model.tokens.name(id)).unwrap_or_default();
-            let chat = Chat {
-                messages,
-                tools: tools.as_ref(),
-                add_generation_prompt: true,
-                bos_token: name(model.tokens.bos),
-                eos_token: name(model.tokens.ends.first().copied()),
-            };
-            // The template writes what begins a text itself.
-            model.tokens.encode(&chat::render(template, &chat)?)
-        }
-    }
-}
-
-fn chance(logits: &[f32], id: u32, count: usize) -> Chance {
-    let (log, top) = log_probabilities(logits, id, count);
-    Chance { id, log: Some(log), top }
-}
-
-/// A text that is being written.
-struct Writing<'a, 'j> {
+/// A completion in progress.
+struct GenerationState<'a, 'j> {
     engine: &'a Engine,
-    model: &'a Llama,
+    generator: &'a Generator,
     deadline: Deadline,
     job: Generate<'j>,
     sampler: Sampler,
     constraint: Option<Constraint>,
-    written: Written,
-    answer: Answer,
+    stop_buffer: StopBuffer,
+    completion: Completion,
 }
 
-impl Writing<'_, '_> {
-    fn run(&mut self, state: &mut State, tokens: &[u32], limit: usize) -> Result<()> {
+impl GenerationState<'_, '_> {
+    /// Processes the tokens of the prompt that `sequence` does not have, and generates at most `limit` tokens.
+    fn run(&mut self, sequence: &mut Sequence, prompt: &[u32], limit: usize) -> Result<()> {
         let (cpu, deadline) = (&self.engine.cpu, self.deadline);
-        let count = self.job.top_logprobs.filter(|_| self.job.echo);
-        let (wanted, known, last) =
-            (if count.is_some() { tokens.len() } else { 1 }, state.tokens().len(), tokens.len() - 1);
-        let alive = self.job.alive;
-        let (mut chances, mut logits) = (vec![], vec![]);
-        let each = || deadline.check().and_then(|()| alive());
-        self.model.read_rows(cpu, state, &tokens[known..], wanted, each, |at, row| {
-            match tokens.get(known + at + 1).zip(count) {
-                Some((next, count)) => chances.push(chance(row, *next, count)),
-                None if known + at == last => logits.extend_from_slice(row),
-                None => {}
-            }
-        })?;
-        if self.job.echo {
-            self.echo(tokens, chances)?;
-        }
-        let mut waiting = vec![];
-        while self.answer.written_tokens < limit {
+        let llama = &self.generator.llama;
+        let check_cancelled = self.job.check_cancelled;
+        let mut logits = self.prefill(sequence, prompt)?;
+        while self.completion.completion_tokens < limit {
             let start = Instant::now();
-            alive()?;
-            waiting.extend(self.job.top_logprobs.map(|count| (logits.clone(), count)));
-            let id = self.choose(&mut logits)?;
-            self.answer.written_tokens += 1;
-            if self.model.tokens.is_end(id) {
-                waiting.clear();
-                self.answer.finish = Finish::Stop;
+            check_cancelled()?;
+            let before_sampling = self.job.top_logprobs.map(|count| (logits.clone(), count));
+            let id = self.sample(&mut logits)?;
+            self.completion.completion_tokens += 1;
+            if llama.tokenizer.is_eog(id) {
+                self.completion.finish_reason = FinishReason::Stop;
                 break;
             }
-            let chances =
-                waiting.drain(..).map(|(logits, count): (Vec<f32>, usize)| chance(&logits, id, count)).collect();
-            let text = self.written.push(self.model.tokens.bytes(id));
-            self.tell(Piece { text, chances })?;
-            if self.written.is_stopped() || self.constraint.as_ref().is_some_and(Constraint::is_complete) {
-                self.answer.finish = Finish::Stop;
+            let logprobs = before_sampling.iter().map(|(logits, count)| TokenLogprob::new(logits, id, *count));
+            let text = self.stop_buffer.push(llama.tokenizer.token_bytes(id));
+            self.emit(TextDelta { text, logprobs: logprobs.collect() })?;
+            if self.stop_buffer.is_stopped() || self.constraint.as_ref().is_some_and(Constraint::is_complete) {
+                self.completion.finish_reason = FinishReason::Stop;
                 break;
             }
-            if self.answer.written_tokens == limit || deadline.expires_within(MARGIN + 3 * start.elapsed()) {
+            if self.completion.completion_tokens == limit
+                || deadline.expires_within(RESPONSE_MARGIN + 3 * start.elapsed())
+            {
                 break;
             }
-            logits = self.model.read(cpu, state, &[id], 1, || Ok(()))?;
+            logits = llama.forward(cpu, sequence, &[id], 1, || Ok(()))?;
         }
-        let text = self.written.end();
-        self.tell(Piece { text, chances: vec![] })
+        let text = self.stop_buffer.finish();
+        self.emit(TextDelta { text, logprobs: vec![] })
     }
 
-    fn choose(&mut self, logits: &mut [f32]) -> Result<u32> {
+    /// Processes the prompt, echoes it where requested, and returns the logits after its last token.
+    fn prefill(&mut self, sequence: &mut Sequence, prompt: &[u32]) -> Result<Vec<f32>> {
+        let (cached, last) = (sequence.tokens().len(), prompt.len() - 1);
+        let top_logprobs = self.job.top_logprobs.filter(|_| self.job.echo);
+        let logits_count = if top_logprobs.is_some() { prompt.len() } else { 1 };
+        let check = || self.deadline.check().and_then(|()| (self.job.check_cancelled)());
+        let (mut logprobs, mut last_logits) = (vec![], vec![]);
+        let llama = &self.generator.llama;
+        llama.forward_with(
+            &self.engine.cpu,
+            sequence,
+            &prompt[cached..],
+            logits_count,
+            check,
+            |i, logits| match prompt.get(cached + i + 1).zip(top_logprobs) {
+                Some((next, count)) => logprobs.push(TokenLogprob::new(logits, *next, count)),
+                None if cached + i == last => last_logits.extend_from_slice(logits),
+                None => {}
+            },
+        )?;
+        if self.job.echo {
+            self.emit_prompt(prompt, logprobs)?;
+        }
+        Ok(last_logits)
+    }
+
+    fn sample(&mut self, logits: &mut [f32]) -> Result<u32> {
         let isa = self.engine.cpu.isa;
-        let Some(constraint) = &mut self.constraint else { return self.sampler.choose(isa, logits, None) };
-        let allowed = constraint.allowed()?;
-        let id = self.sampler.choose(isa, logits, Some(&|id| allowed.is_allowed(id)))?;
-        if !self.model.tokens.is_end(id) {
-            constraint.take(id)?;
+        let Some(constraint) = &mut self.constraint else { return self.sampler.sample(isa, logits, None) };
+        let mask = constraint.compute_mask()?;
+        let id = self.sampler.sample(isa, logits, Some(&|id| mask.is_allowed(id)))?;
+        if !self.generator.llama.tokenizer.is_eog(id) {
+            constraint.consume_token(id)?;
         }
         Ok(id)
     }
 
-    /// The prompt as a part of the text.
-    fn echo(&mut self, tokens: &[u32], following: Vec<Chance>) -> Result<()> {
-        let mut text = Written::default();
-        let mut whole: String = tokens.iter().map(|id| text.push(self.model.tokens.bytes(*id))).collect();
-        whole.push_str(&text.end());
-        let mut chances = vec![];
+    /// Emits the prompt as a part of the completion; `following` has the log probabilities of all tokens but the first.
+    fn emit_prompt(&mut self, prompt: &[u32], following: Vec<TokenLogprob>) -> Result<()> {
+        let mut buffer = StopBuffer::default();
+        let tokenizer = &self.generator.llama.tokenizer;
+        let mut text: String = prompt.iter().map(|id| buffer.push(tokenizer.token_bytes(*id))).collect();
+        text.push_str(&buffer.finish());
+        let mut logprobs = vec![];
         if self.job.top_logprobs.is_some() {
-            chances.push(Chance { id: tokens[0], log: None, top: vec![] });
-            chances.extend(following);
+            logprobs.push(TokenLogprob { id: prompt[0], logprob: None, top: vec![] });
+            logprobs.extend(following);
         }
-        self.tell(Piece { text: whole, chances })
+        self.emit(TextDelta { text, logprobs })
     }
 
-    fn tell(&mut self, piece: Piece) -> Result<()> {
-        if piece.text.is_empty() && piece.chances.is_empty() {
+    fn emit(&mut self, delta: TextDelta) -> Result<()> {
+        if delta.text.is_empty() && delta.logprobs.is_empty() {
             return Ok(());
         }
-        (self.job.on_piece)(&piece, self.model)?;
-        self.answer.text.push_str(&piece.text);
-        self.answer.chances.extend(piece.chances);
+        (self.job.on_delta)(&delta, &self.generator.llama.tokenizer)?;
+        self.completion.text.push_str(&delta.text);
+        self.completion.logprobs.extend(delta.logprobs);
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 use tealight_models::Embedder;
-use tealight_models::tokenizer::{Direction, MAX_CHARS_PER_TOKEN};
+use tealight_models::tokenizer::{MAX_CHARS_PER_TOKEN, TruncationDirection};
 
 /// One input of an embedding job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub enum Truncation {
     /// Fail with [`ErrorKind::TooLong`].
     Error,
     /// Drop tokens at this end.
-    Truncate(Direction),
+    Truncate(TruncationDirection),
 }
 
 /// Inputs for an embedding model.
@@ -76,21 +76,21 @@ pub(super) fn token_ids(
                 }
                 Truncation::Truncate(direction) => truncate_characters(&text, limit, direction),
             };
-            tokenizer.ids(text)?
+            tokenizer.encode(text)?
         }
         Input::Ids(ids) => {
             check_ids(model, ids, field)?;
-            [tokenizer.ids(prompt)?, tokenizer.content(ids).to_vec()].concat()
+            [tokenizer.encode(prompt)?, tokenizer.strip_special(ids).to_vec()].concat()
         }
     };
-    let ids = tokenizer.surround(&content);
+    let ids = tokenizer.add_special_tokens(&content);
     if ids.is_empty() {
         return Err(
             Error::new(ErrorKind::Empty, format!("{field}[{index}] contains only white space")).with_param(field)
         );
     }
     match texts.truncation {
-        Truncation::Truncate(direction) => Ok(tokenizer.cut(&ids, limit, direction)),
+        Truncation::Truncate(direction) => Ok(tokenizer.truncate(&ids, limit, direction)),
         Truncation::Error if ids.len() <= limit => Ok(ids),
         Truncation::Error => {
             let message = format!(
@@ -104,7 +104,7 @@ pub(super) fn token_ids(
 
 /// Fails if one of the ids is not in the model's vocabulary.
 pub(super) fn check_ids(model: &Embedder, ids: &[u32], field: &str) -> Result<()> {
-    let size = model.vocabulary();
+    let size = model.vocab_size();
     match ids.iter().find(|id| **id as usize >= size) {
         None => Ok(()),
         Some(id) => {
@@ -125,14 +125,14 @@ pub(super) fn check_characters(text: &str, max_tokens: usize, field: &str) -> Re
 }
 
 /// Drops characters that cannot be among the first (or last) `max_tokens` tokens.
-fn truncate_characters(text: &str, max_tokens: usize, direction: Direction) -> &str {
+fn truncate_characters(text: &str, max_tokens: usize, direction: TruncationDirection) -> &str {
     let limit = MAX_CHARS_PER_TOKEN * max_tokens;
     if text.len() <= limit {
         return text;
     }
     match direction {
-        Direction::Right => text.char_indices().nth(limit).map_or(text, |(end, _)| &text[..end]),
-        Direction::Left => text.char_indices().nth_back(limit - 1).map_or(text, |(start, _)| &text[start..]),
+        TruncationDirection::Right => text.char_indices().nth(limit).map_or(text, |(end, _)| &text[..end]),
+        TruncationDirection::Left => text.char_indices().nth_back(limit - 1).map_or(text, |(start, _)| &text[start..]),
     }
 }
 
@@ -143,10 +143,10 @@ mod tests {
     #[test]
     fn long_text_is_truncated_at_character_boundary() {
         let text = "é".repeat(300);
-        assert_eq!(truncate_characters(&text, 1, Direction::Right).chars().count(), 250);
+        assert_eq!(truncate_characters(&text, 1, TruncationDirection::Right).chars().count(), 250);
         let text = format!("{}end", "é".repeat(300));
-        let left = truncate_characters(&text, 1, Direction::Left);
+        let left = truncate_characters(&text, 1, TruncationDirection::Left);
         assert!(left.ends_with("end") && left.chars().count() == 250);
-        assert_eq!(truncate_characters("short", 1, Direction::Left), "short");
+        assert_eq!(truncate_characters("short", 1, TruncationDirection::Left), "short");
     }
 }

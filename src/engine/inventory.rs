@@ -71,7 +71,7 @@ impl Registry {
                 model.load_time = Some(loaded.load_time);
                 model.dimension = Some(loaded.model.dimension());
                 model.max_tokens = Some(loaded.model.max_tokens());
-                loaded.model.about.license.clone()
+                loaded.model.info.license.clone()
             }),
             ModelTask::Speech => {
                 model.load_time = self.speech.peek(&model.name).map(|loaded| loaded.load_time);
@@ -79,8 +79,8 @@ impl Registry {
             }
             ModelTask::Text => self.text.peek(&model.name).and_then(|loaded| {
                 model.load_time = Some(loaded.load_time);
-                model.max_tokens = Some(loaded.model.config.context);
-                loaded.model.about.license.clone()
+                model.max_tokens = Some(loaded.model.llama.config.max_position_embeddings);
+                loaded.model.llama.info.license.clone()
             }),
         };
         // The catalog's identifiers are SPDX's; model files use any spelling.

@@ -11,8 +11,8 @@ use tealight_core::{Deadline, Result};
 use tealight_index::Index;
 use tealight_kernels::CpuContext;
 use tealight_models::Embedder;
-use tealight_models::families::llama::Llama;
 use tealight_models::families::whisper::Whisper;
+use tealight_models::tasks::generate::Generator;
 
 /// The models, the search index and the CPU that they run on. Creating an engine loads nothing.
 #[derive(Debug)]
@@ -114,7 +114,7 @@ impl JobContext<'_> {
     ///
     /// # Errors
     /// As [`Registry::text_model`].
-    pub fn text_model(&self, name: Option<&str>) -> Result<Arc<LoadedModel<Arc<Llama>>>> {
+    pub fn text_model(&self, name: Option<&str>) -> Result<Arc<LoadedModel<Generator>>> {
         Ok(self.timed(self.engine.registry.text_model(name)?))
     }
 

@@ -1,8 +1,7 @@
 //! What a model is for.
 
 use std::path::Path;
-use tealight_models::families::llama::is_llama;
-use tealight_models::families::whisper::is_whisper;
+use tealight_models::ModelKind;
 
 /// The task that a model is for. Text-generation models can also compute embeddings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,12 +27,10 @@ impl ModelTask {
     /// The task of a model file or folder, by its architecture. Files of an unknown architecture count as embedding models, whose
     /// loader reports what is wrong with them.
     pub(super) fn detect(path: &Path) -> Self {
-        if is_whisper(path) {
-            ModelTask::Speech
-        } else if is_llama(path) {
-            ModelTask::Text
-        } else {
-            ModelTask::Embedding
+        match ModelKind::detect(path) {
+            Ok(ModelKind::Whisper) => ModelTask::Speech,
+            Ok(ModelKind::Llama) => ModelTask::Text,
+            Ok(ModelKind::Bert) | Err(_) => ModelTask::Embedding,
         }
     }
 }

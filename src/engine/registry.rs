@@ -11,8 +11,8 @@ use std::time::Duration;
 use tealight_core::{Error, Result, truncate_for_display};
 use tealight_kernels::CpuContext;
 use tealight_models::Embedder;
-use tealight_models::families::llama::Llama;
 use tealight_models::families::whisper::Whisper;
+use tealight_models::tasks::generate::Generator;
 
 /// The name by which OpenAI's clients request the default speech-to-text model.
 pub const OPENAI_SPEECH: &str = "whisper-1";
@@ -27,7 +27,7 @@ pub struct Registry {
     cpu: CpuContext,
     pub(super) embedders: Slots<Embedder>,
     pub(super) speech: Slots<Whisper>,
-    pub(super) text: Slots<Arc<Llama>>,
+    pub(super) text: Slots<Generator>,
 }
 
 /// A type of model that the registry loads.
@@ -52,8 +52,8 @@ impl ServedModel for Embedder {
         let mut model = match ModelTask::detect(path) {
             // The embedder and the text generator share the weights in memory.
             ModelTask::Text => {
-                let llama: Timed<Arc<Llama>> = registry.get_or_load(name.into(), || Ok(path.into()))?;
-                Embedder::of_llama(llama.0.model.clone())?
+                let text: Timed<Generator> = registry.get_or_load(name.into(), || Ok(path.into()))?;
+                Embedder::from_llama(text.0.model.llama.clone())?
             }
             ModelTask::Embedding | ModelTask::Speech => Embedder::load(&registry.cpu, path, config.precision)?,
         };
@@ -78,7 +78,7 @@ impl ServedModel for Whisper {
     }
 }
 
-impl ServedModel for Arc<Llama> {
+impl ServedModel for Generator {
     const TASK: ModelTask = ModelTask::Text;
 
     fn slots(registry: &Registry) -> &Slots<Self> {
@@ -86,7 +86,7 @@ impl ServedModel for Arc<Llama> {
     }
 
     fn load(registry: &Registry, _: &str, path: &Path) -> Result<Self> {
-        Llama::load(&registry.cpu, path).map(Arc::new)
+        Generator::load(&registry.cpu, path)
     }
 }
 
@@ -125,7 +125,7 @@ impl Registry {
     ///
     /// # Errors
     /// As [`Registry::embedder`].
-    pub fn text_model(&self, name: Option<&str>) -> Result<Timed<Arc<Llama>>> {
+    pub fn text_model(&self, name: Option<&str>) -> Result<Timed<Generator>> {
         self.get(name)
     }
 

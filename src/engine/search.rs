@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tealight_core::{Error, ErrorKind, Result, Usage};
 use tealight_index::{Filter, Found, Index, Search};
 use tealight_models::Embedder;
-use tealight_models::tokenizer::Direction;
+use tealight_models::tokenizer::TruncationDirection;
 
 /// Names that models give to what is put before a query, and before a document.
 const QUERY: &str = "query";
@@ -111,7 +111,7 @@ fn query(context: &JobContext, index: &Index, text: &str) -> Result<(String, Usa
     let loaded =
         context.embedder(Some(name)).map_err(|e| e.with_context(format_args!("the index was built with {name:?}")))?;
     let prompt = loaded.model.pipeline.prompts.contains_key(QUERY).then(|| QUERY.to_string());
-    let (truncation, inputs) = (Truncation::Truncate(Direction::Right), vec![Input::Text(text.into())]);
+    let (truncation, inputs) = (Truncation::Truncate(TruncationDirection::Right), vec![Input::Text(text.into())]);
     let texts = EmbedInputs { model: Some(name.into()), inputs, prompt, truncation, field: "query", first_index: 0 };
     let mut made = context.run(Embed { texts, normalize: true, dimensions: Some(index.dimension()) })?;
     Ok((loaded.name.clone(), made.usage, made.vectors.pop().unwrap_or_default()))

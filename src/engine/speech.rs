@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tealight_audio::Recording;
 use tealight_core::Result;
 use tealight_models::tasks::transcribe::{Listener, Options, Pieces, Segment, Transcript};
-use tealight_models::tokenizer::Direction;
+use tealight_models::tokenizer::TruncationDirection;
 
 /// Hears how far a transcription is: new segments, seconds done, and seconds of the recording, 0 until that is known.
 pub type Progress<'a> = &'a mut dyn FnMut(&[Segment], f32, f32) -> Result<()>;
@@ -71,7 +71,7 @@ impl Job for Transcribe<'_> {
 /// one. Segments that are too long for the model are truncated.
 pub fn embed_segments(transcript: &Transcript, model: Option<String>, dimensions: Option<usize>) -> Embed {
     let inputs = transcript.segments.iter().map(|s| Input::Text(s.text.trim().to_string())).collect();
-    let truncation = Truncation::Truncate(Direction::Right);
+    let truncation = Truncation::Truncate(TruncationDirection::Right);
     let texts = EmbedInputs { model, inputs, prompt: None, truncation, field: "segments", first_index: 0 };
     Embed { texts, normalize: true, dimensions }
 }

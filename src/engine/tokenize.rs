@@ -28,7 +28,7 @@ impl Job for Tokenize {
         let tokens = |text: &String| {
             let text = format!("{prompt}{text}");
             check_characters(&text, loaded.model.max_tokens(), "inputs").map_err(|e| e.with_param("inputs"))?;
-            loaded.model.tokenizer.tokens(&text, self.special)
+            loaded.model.tokenizer.tokenize(&text, self.special)
         };
         context.engine.cpu.par_map(&self.texts, tokens).into_iter().collect()
     }

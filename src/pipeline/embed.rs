@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tealight_core::Usage;
 use tealight_core::{Error, Result};
 use tealight_models::Embedder;
-use tealight_models::tokenizer::Direction;
+use tealight_models::tokenizer::TruncationDirection;
 
 /// Job: points of documents, each of which is cut into chunks that the model can read.
 #[derive(Debug, Clone)]
@@ -76,7 +76,7 @@ impl EmbedDocuments {
             inputs: texts.iter().cloned().map(Input::Text).collect(),
             prompt: self.prompt.clone(),
             // A single character may have more tokens than a chunk.
-            truncation: Truncation::Truncate(Direction::Right),
+            truncation: Truncation::Truncate(TruncationDirection::Right),
             field: "documents",
             first_index: 0,
         };
@@ -93,16 +93,16 @@ struct Cutter<'a> {
 
 impl<'a> Cutter<'a> {
     fn new(model: &'a Embedder, chunking: Chunking, name: Option<&str>) -> Result<Self> {
-        let taken = model.tokenizer.added() + model.tokenizer.ids(prompt_text(model, name)?)?.len();
+        let taken = model.tokenizer.num_special_tokens() + model.tokenizer.encode(prompt_text(model, name)?)?.len();
         let limit = chunking.limit(model.max_tokens().saturating_sub(taken))?;
         Ok(Self { model, limit, overlap: chunking.overlap })
     }
 
     fn parts(&self, document: &Document, model: &str) -> Result<(Arc<Origin>, Vec<Chunk>)> {
         let origin = Origin::new(document, model)?;
-        let count = |text: &str| Ok(self.model.tokenizer.ids(text)?.len());
+        let count = |text: &str| Ok(self.model.tokenizer.encode(text)?.len());
         let chunks = chunks(&document.text, self.limit, self.overlap, &count)?;
-        if self.model.tokenizer.added() == 0
+        if self.model.tokenizer.num_special_tokens() == 0
             && chunks.iter().any(|c| count(&document.text[c.bytes.clone()]).ok() == Some(0))
         {
             return Err(Error::new(tealight_core::ErrorKind::Empty, "the document has a part without tokens")

@@ -1,23 +1,22 @@
-//! Whether a model fits into memory, asked before it is loaded: what does not would end the process without a word.
+//! Checks whether a model or a KV cache fits into memory before it is allocated, because the system ends a process that uses more.
 
 use tealight_core::{Error, ErrorKind, Result};
 
-/// Bytes of a page of memory.
-const PAGE: u64 = 4096;
-/// Bytes that are not worth a look.
-const SMALL: u64 = 8 << 20;
-/// What a process needs besides weights: itself, a text and what is computed with it.
-const BESIDES: u64 = 64 << 20;
+const PAGE_BYTES: u64 = 4096;
+/// Smaller allocations are not checked.
+const MIN_CHECKED_BYTES: u64 = 8 << 20;
+/// What a process needs besides weights: the program, a KV cache and activations.
+const RESERVED_BYTES: u64 = 64 << 20;
 
 /// Checks that so many bytes of weights fit.
 ///
 /// # Errors
-/// [`ErrorKind::ModelLoad`](tealight_core::ErrorKind), with need and limit.
-pub(super) fn check(weights: u64) -> Result<()> {
-    let (need, mib) = (weights + BESIDES, |bytes: u64| bytes.div_ceil(1 << 20));
+/// [`ErrorKind::ModelLoad`](tealight_core::ErrorKind), with the need and the limit.
+pub(crate) fn check_weights(bytes: u64) -> Result<()> {
+    let need = bytes + RESERVED_BYTES;
     match available(0) {
         Some(limit) if need > limit => Err(Error::invalid_model(format!(
-            "needs {} MiB of memory with what is computed, {} MiB are there",
+            "model needs {} MiB including working memory; {} MiB are available. Increase memory",
             mib(need),
             mib(limit)
         ))),
@@ -25,27 +24,34 @@ pub(super) fn check(weights: u64) -> Result<()> {
     }
 }
 
-/// Checks that so many bytes fit beside what is there, such as the keys and values of a text. What is small is not looked at.
+/// Checks that so many bytes of a KV cache fit in addition to the memory in use.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidValue`](tealight_core::ErrorKind), with need and limit.
-pub(super) fn check_more(bytes: u64) -> Result<()> {
-    if bytes < SMALL {
+/// [`ErrorKind::TooLong`](tealight_core::ErrorKind), with the need and what is free.
+pub(crate) fn check_kv_cache(bytes: u64) -> Result<()> {
+    if bytes < MIN_CHECKED_BYTES {
         return Ok(());
     }
-    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-    // Pages that are in memory; those of mapped files are among them.
+    // Resident pages, including those of mapped files.
     let pages = std::fs::read_to_string("/proc/self/statm").ok().and_then(|text| text.split(' ').nth(1)?.parse().ok());
-    match available(pages.unwrap_or(0) * PAGE) {
-        Some(left) if bytes > left => {
-            let message = format!("the text needs {} MiB of memory, {} MiB are left", mib(bytes), mib(left));
+    match available(pages.unwrap_or(0) * PAGE_BYTES) {
+        Some(free) if bytes > free => {
+            let message = format!(
+                "prompt needs {} MiB for its KV cache; {} MiB are free. Shorten the prompt",
+                mib(bytes),
+                mib(free)
+            );
             Err(Error::new(ErrorKind::TooLong, message))
         }
         _ => Ok(()),
     }
 }
 
-/// What Lambda gives the function, without what is used of it, or what the machine and its control group have left.
+fn mib(bytes: u64) -> u64 {
+    bytes.div_ceil(1 << 20)
+}
+
+/// On Lambda, the function's memory without the `used` bytes; elsewhere what the machine and the control group have left.
 fn available(used: u64) -> Option<u64> {
     let number = |text: &str| text.trim().parse::<u64>().ok();
     let read = |path: &str| std::fs::read_to_string(path).ok();
@@ -58,6 +64,6 @@ fn available(used: u64) -> Option<u64> {
     });
     let limit = read("/sys/fs/cgroup/memory.max").and_then(|text| number(&text));
     let used = read("/sys/fs/cgroup/memory.current").and_then(|text| number(&text));
-    let group = limit.map(|limit| limit.saturating_sub(used.unwrap_or(0)));
-    machine.into_iter().chain(group).min()
+    let control_group = limit.map(|limit| limit.saturating_sub(used.unwrap_or(0)));
+    machine.into_iter().chain(control_group).min()
 }

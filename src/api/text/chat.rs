@@ -3,12 +3,12 @@
 use super::{Options, Part, TextUsage, Texts, finite, now, number, shown_token, top};
 use crate::api::context::{ApiResponse, RequestContext};
 use crate::api::json::parse;
-use crate::engine::generate::{Answer, Chance, Prompt};
+use crate::engine::generate::{Completion, Prompt, TokenLogprob};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
-use tealight_models::tokenizer::Tokens;
+use tealight_models::tokenizer::LlamaTokenizer;
 
 /// `POST /v1/chat/completions`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -140,11 +140,11 @@ pub fn chat(context: &RequestContext) -> Result<ApiResponse> {
     let created = now();
     let (answers, usage, work) = texts.answers(context)?;
     let loaded = texts.loaded(context)?;
-    let choice = |(index, answer): (usize, Answer)| ChatChoice {
+    let choice = |(index, answer): (usize, Completion)| ChatChoice {
         index,
-        logprobs: texts.top_logprobs.map(|_| logprobs(&loaded.model.tokens, &answer.chances)),
+        logprobs: texts.top_logprobs.map(|_| logprobs(&loaded.model.llama.tokenizer, &answer.logprobs)),
         message: ChatMessage { role: "assistant", content: answer.text, refusal: None },
-        finish_reason: answer.finish.name(),
+        finish_reason: answer.finish_reason.as_str(),
     };
     let choices = answers.into_iter().enumerate().map(choice).collect();
     let (object, model) = ("chat.completion", loaded.name.clone());
@@ -157,10 +157,10 @@ pub fn chat(context: &RequestContext) -> Result<ApiResponse> {
 fn chunk(texts: &Texts, index: usize, part: Part) -> Value {
     match part {
         Part::Piece(piece, tokens) => {
-            let told = texts.top_logprobs.map_or(Value::Null, |_| logprobs(tokens, &piece.chances));
+            let told = texts.top_logprobs.map_or(Value::Null, |_| logprobs(tokens, &piece.logprobs));
             choice(index, json!({"content": piece.text}), told, None)
         }
-        Part::End(answer) => choice(index, json!({}), Value::Null, Some(answer.finish.name())),
+        Part::End(answer) => choice(index, json!({}), Value::Null, Some(answer.finish_reason.as_str())),
     }
 }
 
@@ -169,17 +169,17 @@ fn choice(index: usize, delta: Value, logprobs: Value, finish: Option<&str>) -> 
 }
 
 /// OpenAI's `logprobs` of chat.
-fn logprobs(tokens: &Tokens, chances: &[Chance]) -> Value {
+fn logprobs(tokens: &LlamaTokenizer, logprobs: &[TokenLogprob]) -> Value {
     let one = |id: u32, log: f32| {
-        let bytes = tokens.name(id).map_or_else(|| tokens.bytes(id), str::as_bytes);
+        let bytes = tokens.special_token(id).map_or_else(|| tokens.token_bytes(id), str::as_bytes);
         json!({"token": shown_token(tokens, id), "logprob": finite(log), "bytes": bytes})
     };
-    let whole = |chance: &Chance| {
-        let mut value = one(chance.id, chance.log.unwrap_or(0.0));
+    let whole = |chance: &TokenLogprob| {
+        let mut value = one(chance.id, chance.logprob.unwrap_or(0.0));
         value["top_logprobs"] = chance.top.iter().map(|(id, log)| one(*id, *log)).collect();
         value
     };
-    json!({"content": chances.iter().map(whole).collect::<Vec<_>>(), "refusal": null})
+    json!({"content": logprobs.iter().map(whole).collect::<Vec<_>>(), "refusal": null})
 }
 
 /// A message as templates read it: parts of content become one text.

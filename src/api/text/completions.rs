@@ -4,12 +4,12 @@ use super::{Options, Part, TextUsage, Texts, finite, now, number, shown_token, t
 use crate::api::context::{ApiResponse, RequestContext};
 use crate::api::json::{Inputs, parse};
 use crate::engine::Input;
-use crate::engine::generate::{Answer, Chance, Prompt};
+use crate::engine::generate::{Completion, Prompt, TokenLogprob};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tealight_core::{Error, ErrorKind, Result};
-use tealight_models::tokenizer::Tokens;
+use tealight_models::tokenizer::LlamaTokenizer;
 
 /// As OpenAI has it.
 const MAX_TOKENS: usize = 16;
@@ -101,7 +101,7 @@ pub fn completions(context: &RequestContext) -> Result<ApiResponse> {
         return texts.stream(context, &id, "text_completion", &mut |index, part| {
             let before = characters.get(index).copied().unwrap_or_default();
             if let (Part::Piece(piece, tokens), Some(count)) = (&part, characters.get_mut(index)) {
-                *count += piece.chances.iter().map(|c| shown_token(tokens, c.id).chars().count()).sum::<usize>();
+                *count += piece.logprobs.iter().map(|c| shown_token(tokens, c.id).chars().count()).sum::<usize>();
             }
             vec![chunk(&texts, index, part, before)]
         });
@@ -109,11 +109,11 @@ pub fn completions(context: &RequestContext) -> Result<ApiResponse> {
     let created = now();
     let (answers, usage, work) = texts.answers(context)?;
     let loaded = texts.loaded(context)?;
-    let choice = |(index, answer): (usize, Answer)| CompletionChoice {
+    let choice = |(index, answer): (usize, Completion)| CompletionChoice {
         index,
-        logprobs: texts.top_logprobs.map(|_| logprobs(&loaded.model.tokens, &answer.chances, 0)),
+        logprobs: texts.top_logprobs.map(|_| logprobs(&loaded.model.llama.tokenizer, &answer.logprobs, 0)),
         text: answer.text,
-        finish_reason: answer.finish.name(),
+        finish_reason: answer.finish_reason.as_str(),
     };
     let choices = answers.into_iter().enumerate().map(choice).collect();
     let (object, model) = ("text_completion", loaded.name.clone());
@@ -127,10 +127,10 @@ fn chunk(texts: &Texts, index: usize, part: Part, before: usize) -> Value {
     let choice = |text: &str, logprobs: Value, finish: Option<&str>| json!({"text": text, "index": index, "logprobs": logprobs, "finish_reason": finish});
     match part {
         Part::Piece(piece, tokens) => {
-            let told = texts.top_logprobs.map_or(Value::Null, |_| logprobs(tokens, &piece.chances, before));
+            let told = texts.top_logprobs.map_or(Value::Null, |_| logprobs(tokens, &piece.logprobs, before));
             choice(&piece.text, told, None)
         }
-        Part::End(answer) => choice("", Value::Null, Some(answer.finish.name())),
+        Part::End(answer) => choice("", Value::Null, Some(answer.finish_reason.as_str())),
     }
 }
 
@@ -143,8 +143,8 @@ fn prompt(input: Input) -> Prompt {
 
 /// A token as the key of a map: bytes that are no whole characters are written as such, as OpenAI does, since many would look the
 /// same.
-fn key(tokens: &Tokens, id: u32) -> String {
-    let bytes = tokens.bytes(id);
+fn key(tokens: &LlamaTokenizer, id: u32) -> String {
+    let bytes = tokens.token_bytes(id);
     match std::str::from_utf8(bytes) {
         Ok(_) => shown_token(tokens, id),
         Err(_) => bytes.iter().fold("bytes:".into(), |key, byte| format!("{key}\\x{byte:02x}")),
@@ -160,16 +160,16 @@ struct Logprobs {
     text_offset: Vec<usize>,
 }
 
-fn logprobs(tokens: &Tokens, chances: &[Chance], mut characters: usize) -> Value {
+fn logprobs(tokens: &LlamaTokenizer, logprobs: &[TokenLogprob], mut characters: usize) -> Value {
     let mut all = Logprobs::default();
-    for chance in chances {
+    for chance in logprobs {
         let text = shown_token(tokens, chance.id);
         all.text_offset.push(characters);
         characters += text.chars().count();
         all.tokens.push(key(tokens, chance.id));
-        all.token_logprobs.push(chance.log.map(finite));
+        all.token_logprobs.push(chance.logprob.map(finite));
         let top = chance.top.iter().map(|(id, log)| (key(tokens, *id), finite(*log).into()));
-        all.top_logprobs.push(chance.log.map(|_| top.collect()));
+        all.top_logprobs.push(chance.logprob.map(|_| top.collect()));
     }
     serde_json::to_value(all).unwrap_or_default()
 }

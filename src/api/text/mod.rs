@@ -7,7 +7,7 @@ use super::context::{ApiResponse, RequestContext};
 use super::response_sender::ResponseSender;
 use super::sse::SseWriter;
 use crate::engine::LoadedModel;
-use crate::engine::generate::{Answer, Generate, Piece, Prompt};
+use crate::engine::generate::{Completion, Generate, Prompt, TextDelta};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -16,9 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 use tealight_core::{Error, ErrorKind, Result, Usage, truncate_for_display};
-use tealight_models::families::llama::Llama;
-use tealight_models::tasks::generate::Sampling;
-use tealight_models::tokenizer::Tokens;
+use tealight_models::tasks::generate::Generator;
+use tealight_models::tasks::generate::SamplingParams;
+use tealight_models::tokenizer::LlamaTokenizer;
 
 /// Texts of one request are written one after another.
 const MOST_TEXTS: usize = 128;
@@ -98,12 +98,12 @@ pub struct PromptDetails {
 
 impl TextUsage {
     /// Counts a text; of several texts of one prompt the prompt counts once.
-    fn add(&mut self, answer: &Answer, is_first: bool) {
+    fn add(&mut self, answer: &Completion, is_first: bool) {
         if is_first {
             self.prompt_tokens += answer.prompt_tokens;
             self.prompt_tokens_details.cached_tokens += answer.cached_tokens;
         }
-        self.completion_tokens += answer.written_tokens;
+        self.completion_tokens += answer.completion_tokens;
         self.total_tokens = self.prompt_tokens + self.completion_tokens;
     }
 
@@ -115,8 +115,8 @@ impl TextUsage {
 
 impl Options {
     /// How tokens of the `index`-th text are chosen.
-    fn sampling(&self, seed: u64, index: usize) -> Result<Sampling> {
-        let base = Sampling::default();
+    fn sampling(&self, seed: u64, index: usize) -> Result<SamplingParams> {
+        let base = SamplingParams::default();
         let bias = self.logit_bias.iter().flatten().map(|(id, bias)| match id.trim().parse() {
             Ok(id) => Ok((id, *bias)),
             Err(_) => Err(Error::invalid_value(
@@ -124,15 +124,15 @@ impl Options {
                 format!("logit_bias has {:?}, which is no token id", truncate_for_display(id)),
             )),
         });
-        Ok(Sampling {
+        Ok(SamplingParams {
             temperature: self.temperature.unwrap_or(base.temperature),
             top_k: self.top_k.unwrap_or(base.top_k),
             top_p: self.top_p.unwrap_or(base.top_p),
             min_p: self.min_p.unwrap_or(base.min_p),
-            repetition: self.repetition_penalty.unwrap_or(base.repetition),
-            presence: self.presence_penalty.unwrap_or(base.presence),
-            frequency: self.frequency_penalty.unwrap_or(base.frequency),
-            bias: bias.collect::<Result<_>>()?,
+            repetition_penalty: self.repetition_penalty.unwrap_or(base.repetition_penalty),
+            presence_penalty: self.presence_penalty.unwrap_or(base.presence_penalty),
+            frequency_penalty: self.frequency_penalty.unwrap_or(base.frequency_penalty),
+            logit_bias: bias.collect::<Result<_>>()?,
             seed: seed.wrapping_add(index as u64),
         })
     }
@@ -211,12 +211,12 @@ impl Texts<'_> {
                 top_logprobs: self.top_logprobs,
                 echo: self.echo,
                 schema: self.schema.clone(),
-                alive: &|| context.sender.map_or(Ok(()), ResponseSender::check),
-                on_piece: &mut |piece, model| on_part(index, Part::Piece(piece, &model.tokens)),
+                check_cancelled: &|| context.sender.map_or(Ok(()), ResponseSender::check),
+                on_delta: &mut |piece, tokens| on_part(index, Part::Piece(piece, tokens)),
             };
             let answer = match context.run(job) {
                 // What is written is not lost for what there was no time to begin.
-                Err(error) if error.kind == ErrorKind::Timeout && index > 0 => Answer::unwritten(),
+                Err(error) if error.kind == ErrorKind::Timeout && index > 0 => Completion::empty(),
                 outcome => outcome?,
             };
             usage.add(&answer, index % each == 0);
@@ -226,7 +226,7 @@ impl Texts<'_> {
     }
 
     /// Writes all of them; returns them whole, and what they took.
-    fn answers(&self, context: &RequestContext) -> Result<(Vec<Answer>, TextUsage, Usage)> {
+    fn answers(&self, context: &RequestContext) -> Result<(Vec<Completion>, TextUsage, Usage)> {
         let (mut answers, start) = (vec![], Instant::now());
         let usage = self.write(context, &mut |_, part| {
             if let Part::End(answer) = part {
@@ -238,7 +238,7 @@ impl Texts<'_> {
     }
 
     /// The model that writes them.
-    fn loaded(&self, context: &RequestContext) -> Result<Arc<LoadedModel<Arc<Llama>>>> {
+    fn loaded(&self, context: &RequestContext) -> Result<Arc<LoadedModel<Generator>>> {
         context.jobs.text_model(self.model.as_deref())
     }
 
@@ -272,9 +272,9 @@ impl Texts<'_> {
 /// What comes of a text while it is written.
 enum Part<'a> {
     /// A further part, and how to show its tokens.
-    Piece(&'a Piece, &'a Tokens),
+    Piece(&'a TextDelta, &'a LlamaTokenizer),
     /// All of it.
-    End(&'a Answer),
+    End(&'a Completion),
 }
 
 /// A number that no other request has.
@@ -290,9 +290,9 @@ fn now() -> u64 {
 }
 
 /// A token as text; of bytes that are no whole characters with U+FFFD.
-fn shown_token(tokens: &Tokens, id: u32) -> String {
-    let bytes = tokens.bytes(id);
-    tokens.name(id).map_or_else(|| String::from_utf8_lossy(bytes).into_owned(), str::to_string)
+fn shown_token(tokens: &LlamaTokenizer, id: u32) -> String {
+    let bytes = tokens.token_bytes(id);
+    tokens.special_token(id).map_or_else(|| String::from_utf8_lossy(bytes).into_owned(), str::to_string)
 }
 
 /// JSON has no infinity; OpenAI writes -9999 for what is impossible.

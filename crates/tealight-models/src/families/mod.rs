@@ -1,4 +1,4 @@
-//! The network of each model family.
+//! Model families: the hyperparameters, the files and the network of each.
 
 pub mod bert;
 pub mod llama;

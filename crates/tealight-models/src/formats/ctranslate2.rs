@@ -3,7 +3,7 @@
 //! Layout: <https://github.com/OpenNMT/CTranslate2/blob/master/python/ctranslate2/specs/model_spec.py>. Tensors get the names
 //! that Hugging Face's files have.
 
-use crate::formats::gguf::{Dtype, TensorData};
+use crate::formats::tensor::{Dtype, TensorData};
 use bytes::Bytes;
 use candle_core::quantized::GgmlDType;
 use std::collections::HashMap;

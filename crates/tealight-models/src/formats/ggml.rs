@@ -3,7 +3,7 @@
 //! Layout: <https://github.com/ggml-org/whisper.cpp/blob/master/models/convert-pt-to-ggml.py>. Tensors get the names that
 //! Hugging Face's files have.
 
-use crate::formats::gguf::{Dtype, TensorData, size};
+use crate::formats::tensor::{Dtype, TensorData, tensor_bytes};
 use bytes::Bytes;
 use std::collections::HashMap;
 use tealight_core::{Error, Result};
@@ -133,10 +133,10 @@ impl Cursor<'_> {
         if shape.len() == 2 && shape[1] == 1 {
             shape.pop();
         }
-        let dtype = Dtype::of_kind(kind as u32).filter(|dtype| matches!(dtype, Dtype::Ggml(_)));
+        let dtype = Dtype::from_ggml_type(kind as u32).filter(|dtype| matches!(dtype, Dtype::Ggml(_)));
         let dtype = dtype
             .ok_or_else(|| Error::invalid_model(format!("tensor {name:?} has the type {kind}, which is not read")))?;
-        let bytes = size(&shape, dtype).ok_or_else(|| {
+        let bytes = tensor_bytes(&shape, dtype).ok_or_else(|| {
             Error::invalid_model(format!("tensor {name:?} of shape {shape:?} is no whole number of blocks"))
         })?;
         let data = self.take(&name, bytes)?;

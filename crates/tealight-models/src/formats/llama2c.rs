@@ -1,237 +1,275 @@
-//! llama2.c's `.bin`: <https://github.com/karpathy/llama2.c/blob/master/export.py>, of versions 0, 1 and 2, and its
-//! `tokenizer.bin`. Tensors get GGUF's names.
+//! llama2.c's model file, `.bin` of versions 0, 1 and 2 (<https://github.com/karpathy/llama2.c/blob/master/export.py>), and its
+//! `tokenizer.bin`. Tensors get the names that GGUF files use.
 
-use super::gguf::{Dtype, Entry, TensorData};
-use crate::families::llama::{Config, Pairs, Rope};
+use super::gguf::{MetadataValue, token_type};
+use super::tensor::{Dtype, TensorData};
 use bytes::Bytes;
 use candle_core::quantized::GgmlDType;
 use std::collections::HashMap;
 use tealight_core::{Error, Result};
 
-/// What files of version 1 and 2 begin with; version 0 begins with its sizes.
+/// The first bytes of versions 1 and 2; version 0 starts with its sizes.
 const MAGIC: &[u8] = b"24ka";
-/// Bytes before the weights of version 1 and 2.
-const HEADER: usize = 256;
-const SIZES: usize = 7;
-/// Of RMSNorm, in every file.
-const EPS: f32 = 1e-5;
-/// The base of rotary positions, in every file.
-const BASE: f64 = 10_000.0;
+/// Bytes before the weights in versions 1 and 2.
+const HEADER_BYTES: usize = 256;
+const NUM_SIZES: usize = 7;
+/// A larger size means that the file is damaged.
+const MAX_SIZE: usize = 1 << 24;
+const MAX_LAYERS: usize = 1024;
 
-/// Sizes as files have them.
-struct Sizes {
-    width: usize,
-    inner: usize,
-    layers: usize,
-    heads: usize,
-    kv: usize,
-    vocabulary: usize,
-    context: usize,
+/// The header of a model file; sizes have the names of `Config` in llama2.c's `run.c`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// Values of a hidden state.
+    pub dim: usize,
+    /// Inner dimension of the feed-forward network.
+    pub hidden_dim: usize,
+    /// Decoder layers.
+    pub n_layers: usize,
+    /// Query heads.
+    pub n_heads: usize,
+    /// Key and value heads.
+    pub n_kv_heads: usize,
+    /// Rows of the token embedding table.
+    pub vocab_size: usize,
+    /// Longest sequence, in tokens.
+    pub seq_len: usize,
+    /// Whether the output matrix is the token embedding table.
+    pub shared_classifier: bool,
+    version: i32,
+    /// Weights that share a scale, in version 2.
+    group_size: usize,
+    /// Offset of the first weight, in bytes.
+    weights_offset: usize,
 }
 
-/// Reads a file: sizes and tensors.
-///
-/// # Errors
-/// It is another, or has more or fewer bytes than its sizes need.
-pub(crate) fn read(file: &Bytes) -> Result<(Config, HashMap<String, TensorData>)> {
-    let is_new = file.starts_with(MAGIC);
-    let number = |at: usize| -> Result<i32> {
-        let bytes = file.get(at..at + 4).and_then(|b| b.first_chunk());
-        let bytes =
-            bytes.ok_or_else(|| Error::invalid_model(format!("has {} bytes, no header of llama2.c", file.len())))?;
-        Ok(i32::from_le_bytes(*bytes))
-    };
-    let version = if is_new { number(4)? } else { 0 };
-    if !(0..=2).contains(&version) || is_new && version == 0 {
-        return Err(Error::invalid_model(format!("is llama2.c's version {version}; 0, 1 and 2 are read")));
+impl Header {
+    /// Reads the header of a model file.
+    ///
+    /// # Errors
+    /// The file is too short, its version is unknown, or a size is out of range.
+    pub fn parse(file: &[u8]) -> Result<Self> {
+        let has_magic = file.starts_with(MAGIC);
+        let number = |offset: usize| -> Result<i32> {
+            let bytes = file.get(offset..offset + 4).and_then(|b| b.first_chunk());
+            let short = || Error::invalid_model(format!("not a llama2.c file: {} bytes hold no header", file.len()));
+            Ok(i32::from_le_bytes(*bytes.ok_or_else(short)?))
+        };
+        let version = if has_magic { number(4)? } else { 0 };
+        if !(0..=2).contains(&version) || has_magic && version == 0 {
+            return Err(Error::invalid_model(format!("llama2.c file version {version}; expected 0, 1 or 2")));
+        }
+        let first = if has_magic { 8 } else { 0 };
+        let numbers = (0..NUM_SIZES).map(|i| number(first + 4 * i)).collect::<Result<Vec<_>>>()?;
+        let size = |i: usize| numbers[i].unsigned_abs() as usize;
+        let end = first + 4 * NUM_SIZES;
+        let header = Self {
+            dim: size(0),
+            hidden_dim: size(1),
+            n_layers: size(2),
+            n_heads: size(3),
+            n_kv_heads: size(4),
+            vocab_size: size(5),
+            seq_len: size(6),
+            // In version 0 a negative vocabulary size means that the output matrix has weights of its own.
+            shared_classifier: if has_magic { file.get(end) == Some(&1) } else { numbers[5] > 0 },
+            version,
+            group_size: if version == 2 { number(end + 1)?.unsigned_abs() as usize } else { 1 },
+            weights_offset: if has_magic { HEADER_BYTES } else { end },
+        };
+        header.validate().map(|()| header)
     }
-    let first = if is_new { 8 } else { 0 };
-    let numbers = (0..SIZES).map(|i| number(first + 4 * i)).collect::<Result<Vec<_>>>()?;
-    // In version 0 a vocabulary below 0 says that the last product has weights of its own.
-    let size = |i: usize| numbers[i].unsigned_abs() as usize;
-    let at = first + 4 * SIZES;
-    let is_shared = if is_new { file.get(at) == Some(&1) } else { numbers[5] > 0 };
-    let sizes = Sizes {
-        width: size(0),
-        inner: size(1),
-        layers: size(2),
-        heads: size(3),
-        kv: size(4),
-        vocabulary: size(5),
-        context: size(6),
-    };
-    let config = sizes.config()?;
-    let group = if version == 2 { number(at + 1)?.unsigned_abs() as usize } else { 1 };
-    if group == 0 || (version == 2 && !config.width.is_multiple_of(group)) {
-        return Err(Error::invalid_model(format!("groups of {group} weights do not fit rows of {}", config.width)));
+
+    fn validate(&self) -> Result<()> {
+        let Self { dim, hidden_dim, n_layers, n_heads, n_kv_heads, vocab_size, seq_len, group_size, .. } = *self;
+        let sizes = [dim, hidden_dim, n_layers, n_heads, n_kv_heads, vocab_size, seq_len];
+        if sizes.iter().any(|n| !(1..=MAX_SIZE).contains(n)) || n_layers > MAX_LAYERS {
+            return Err(Error::invalid_model(format!("not a llama2.c file: its header has the sizes {sizes:?}")));
+        }
+        if group_size == 0 || !dim.is_multiple_of(group_size) {
+            return Err(Error::invalid_model(format!(
+                "llama2.c group size is {group_size}; expected a divisor of dim, {dim}"
+            )));
+        }
+        Ok(())
     }
-    let start = if is_new { HEADER } else { at };
-    if file.len() < start {
-        return Err(Error::invalid_model(format!("has {} bytes, the header alone has {start}", file.len())));
+
+    /// Values of an attention head.
+    pub fn head_dim(&self) -> usize {
+        self.dim / self.n_heads
     }
-    let mut reader = Reader { file, at: start, group, tensors: HashMap::new() };
-    match version {
-        0 => reader.version_0(&config, is_shared)?,
-        1 => reader.version_1(&config, is_shared)?,
-        _ => reader.version_2(&config, is_shared)?,
+
+    /// Names and shapes of the tensors in the order of the file.
+    fn layout(&self) -> Vec<(String, Vec<usize>)> {
+        let Self { dim, hidden_dim, vocab_size, .. } = *self;
+        let (q, kv) = (self.n_heads * self.head_dim(), self.n_kv_heads * self.head_dim());
+        let single = |name: &str, shape: &[usize]| vec![(format!("{name}.weight"), shape.to_vec())];
+        let per_layer = |name: &str, shape: &[usize]| -> Vec<_> {
+            (0..self.n_layers).map(|i| (format!("blk.{i}.{name}.weight"), shape.to_vec())).collect()
+        };
+        let embeddings = single("token_embd", &[vocab_size, dim]);
+        let (attn_norm, ffn_norm) = (per_layer("attn_norm", &[dim]), per_layer("ffn_norm", &[dim]));
+        let output_norm = single("output_norm", &[dim]);
+        let attention = [
+            per_layer("attn_q", &[q, dim]),
+            per_layer("attn_k", &[kv, dim]),
+            per_layer("attn_v", &[kv, dim]),
+            per_layer("attn_output", &[dim, q]),
+        ]
+        .concat();
+        let feed_forward = [
+            per_layer("ffn_gate", &[hidden_dim, dim]),
+            per_layer("ffn_down", &[dim, hidden_dim]),
+            per_layer("ffn_up", &[hidden_dim, dim]),
+        ]
+        .concat();
+        let output = if self.shared_classifier { vec![] } else { single("output", &[vocab_size, dim]) };
+        if self.version == 0 {
+            [embeddings, attn_norm, attention, ffn_norm, feed_forward, output_norm, output].concat()
+        } else {
+            [attn_norm, ffn_norm, output_norm, embeddings, attention, feed_forward, output].concat()
+        }
     }
-    if reader.at != file.len() {
-        return Err(Error::invalid_model(format!("has {} bytes, its sizes need {}", file.len(), reader.at)));
+
+    /// Reads the tensors of the file that this is the header of.
+    ///
+    /// # Errors
+    /// The file has more or fewer bytes than its sizes need.
+    pub fn tensors(&self, file: &Bytes) -> Result<HashMap<String, TensorData>> {
+        let mut reader = Reader { file, offset: self.weights_offset, group_size: self.group_size };
+        let mut tensors = HashMap::new();
+        for (name, shape) in self.layout() {
+            let is_quantized = self.version == 2 && shape.len() == 2;
+            let tensor = if is_quantized { reader.q8_0(&shape)? } else { reader.f32(&shape)? };
+            if self.version == 0 && name == "output_norm.weight" {
+                reader.skip_rope_tables(self.seq_len, self.head_dim())?;
+            }
+            tensors.insert(name, tensor);
+        }
+        if reader.offset != file.len() {
+            return Err(Error::invalid_model(format!(
+                "llama2.c file has {} bytes; its sizes need {}",
+                file.len(),
+                reader.offset
+            )));
+        }
+        Ok(tensors)
     }
-    Ok((config, reader.tensors))
 }
 
-impl Sizes {
-    fn config(self) -> Result<Config> {
-        let Sizes { width, inner, layers, heads, kv, vocabulary, context } = self;
-        let head = width.checked_div(heads).unwrap_or(0);
-        let rope = Rope { pairs: Pairs::Neighbours, width: head, base: BASE, linear: 1.0, divisors: vec![] };
-        Config { width, layers, heads, kv_heads: kv, head, inner, vocabulary, context, eps: EPS, rope }.checked()
-    }
+/// Whether a file is a llama2.c model. Version 0 has no magic number, so its sizes must account for every byte.
+pub fn is_llama2c(file: &Bytes) -> bool {
+    file.starts_with(MAGIC) || Header::parse(file).and_then(|header| header.tensors(file)).is_ok()
 }
 
-/// A place in a file that is being read.
 struct Reader<'a> {
     file: &'a Bytes,
-    at: usize,
-    group: usize,
-    tensors: HashMap<String, TensorData>,
+    offset: usize,
+    group_size: usize,
 }
 
 impl Reader<'_> {
-    fn take(&mut self, bytes: usize) -> Result<Bytes> {
-        let left = self.file.len() - self.at;
-        if bytes > left {
+    fn read_bytes(&mut self, count: usize) -> Result<Bytes> {
+        let remaining = self.file.len().saturating_sub(self.offset);
+        if count > remaining {
             return Err(Error::invalid_model(format!(
-                "byte {} is followed by {left} bytes, its sizes need {bytes}",
-                self.at
+                "llama2.c file ends early: {remaining} bytes after byte {}, expected {count}",
+                self.offset
             )));
         }
-        self.at += bytes;
-        Ok(self.file.slice(self.at - bytes..self.at))
+        self.offset += count;
+        Ok(self.file.slice(self.offset - count..self.offset))
     }
 
-    fn floats(&mut self, name: String, shape: &[usize]) -> Result<()> {
-        let count = shape.iter().try_fold(4usize, |n, d| n.checked_mul(*d)).unwrap_or(usize::MAX);
-        let data = self.take(count)?;
-        self.tensors.insert(name, TensorData { shape: shape.to_vec(), dtype: Dtype::Ggml(GgmlDType::F32), data });
-        Ok(())
+    fn f32(&mut self, shape: &[usize]) -> Result<TensorData> {
+        let data = self.read_bytes(product(4, shape))?;
+        Ok(TensorData { shape: shape.to_vec(), dtype: Dtype::Ggml(GgmlDType::F32), data })
     }
 
-    /// 8-bit weights, and behind them a scale for each group.
-    fn codes(&mut self, name: String, shape: &[usize]) -> Result<()> {
-        let count = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).unwrap_or(usize::MAX);
-        let codes = self.take(count)?;
-        let scales = self.take(count / self.group * 4)?;
+    /// Reads int8 weights followed by one f32 scale per group, as f32.
+    fn q8_0(&mut self, shape: &[usize]) -> Result<TensorData> {
+        let count = product(1, shape);
+        let quantized = self.read_bytes(count)?;
+        let scales = self.read_bytes(count / self.group_size * 4)?;
         let scales: Vec<f32> = scales.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-        let weight = |(i, code): (usize, &u8)| *code as i8 as f32 * scales[i / self.group];
-        let values: Vec<f32> = codes.iter().enumerate().map(weight).collect();
-        self.tensors.insert(name, TensorData::f32(shape.to_vec(), &values));
-        Ok(())
+        let weight = |(i, q): (usize, &u8)| *q as i8 as f32 * scales[i / self.group_size];
+        let values: Vec<f32> = quantized.iter().enumerate().map(weight).collect();
+        Ok(TensorData::f32(shape.to_vec(), &values))
     }
 
-    /// A tensor of each layer.
-    fn each(
-        &mut self,
-        config: &Config,
-        part: &str,
-        shape: &[usize],
-        one: fn(&mut Self, String, &[usize]) -> Result<()>,
-    ) -> Result<()> {
-        (0..config.layers).try_for_each(|i| one(self, format!("blk.{i}.{part}.weight"), shape))
-    }
-
-    fn version_0(&mut self, config: &Config, is_shared: bool) -> Result<()> {
-        let Config { width: d, inner, head, heads, kv_heads, vocabulary, context, .. } = *config;
-        let one = Self::floats;
-        self.floats("token_embd.weight".into(), &[vocabulary, d])?;
-        self.each(config, "attn_norm", &[d], one)?;
-        self.each(config, "attn_q", &[heads * head, d], one)?;
-        self.each(config, "attn_k", &[kv_heads * head, d], one)?;
-        self.each(config, "attn_v", &[kv_heads * head, d], one)?;
-        self.each(config, "attn_output", &[d, heads * head], one)?;
-        self.each(config, "ffn_norm", &[d], one)?;
-        self.each(config, "ffn_gate", &[inner, d], one)?;
-        self.each(config, "ffn_down", &[d, inner], one)?;
-        self.each(config, "ffn_up", &[inner, d], one)?;
-        self.floats("output_norm.weight".into(), &[d])?;
-        // Cosines and sines, which are computed here.
-        self.take(context.saturating_mul(head).saturating_mul(4))?;
-        if is_shared { Ok(()) } else { self.floats("output.weight".into(), &[vocabulary, d]) }
-    }
-
-    fn norms(&mut self, config: &Config) -> Result<()> {
-        self.each(config, "attn_norm", &[config.width], Self::floats)?;
-        self.each(config, "ffn_norm", &[config.width], Self::floats)?;
-        self.floats("output_norm.weight".into(), &[config.width])
-    }
-
-    fn matrices(
-        &mut self,
-        config: &Config,
-        is_shared: bool,
-        one: fn(&mut Self, String, &[usize]) -> Result<()>,
-    ) -> Result<()> {
-        let Config { width: d, inner, head, heads, kv_heads, vocabulary, .. } = *config;
-        one(self, "token_embd.weight".into(), &[vocabulary, d])?;
-        self.each(config, "attn_q", &[heads * head, d], one)?;
-        self.each(config, "attn_k", &[kv_heads * head, d], one)?;
-        self.each(config, "attn_v", &[kv_heads * head, d], one)?;
-        self.each(config, "attn_output", &[d, heads * head], one)?;
-        self.each(config, "ffn_gate", &[inner, d], one)?;
-        self.each(config, "ffn_down", &[d, inner], one)?;
-        self.each(config, "ffn_up", &[inner, d], one)?;
-        if is_shared { Ok(()) } else { one(self, "output.weight".into(), &[vocabulary, d]) }
-    }
-
-    fn version_1(&mut self, config: &Config, is_shared: bool) -> Result<()> {
-        self.norms(config)?;
-        self.matrices(config, is_shared, Self::floats)
-    }
-
-    fn version_2(&mut self, config: &Config, is_shared: bool) -> Result<()> {
-        self.norms(config)?;
-        self.matrices(config, is_shared, Self::codes)
+    /// Skips the cosines and sines of version 0.
+    fn skip_rope_tables(&mut self, seq_len: usize, head_dim: usize) -> Result<()> {
+        self.read_bytes(product(4, &[seq_len, head_dim])).map(drop)
     }
 }
 
-/// `tokenizer.bin` as GGUF's keys: 1 begins a text, 2 ends one, and 3 to 258 are bytes.
-///
-/// # Errors
-/// It is cut short, or a token is not UTF-8.
-pub(crate) fn tokens(file: &Bytes, vocabulary: usize) -> Result<Vec<(String, Entry)>> {
-    let short = || Error::invalid_model(format!("tokenizer.bin has no {vocabulary} tokens"));
-    let four = |at: usize| file.get(at..at + 4).and_then(|b| b.first_chunk()).copied().ok_or_else(short);
-    let (mut at, mut tokens, mut scores) = (4, vec![], vec![]);
-    for _ in 0..vocabulary {
-        scores.push(f32::from_le_bytes(four(at)?));
-        let length = u32::from_le_bytes(four(at + 4)?) as usize;
-        let text = at.checked_add(8 + length).and_then(|end| file.get(at + 8..end)).ok_or_else(short)?;
-        let text = std::str::from_utf8(text)
-            .map_err(|_| Error::invalid_model("tokenizer.bin has a token that is not UTF-8"))?;
-        // As SentencePiece writes it.
-        tokens.push(text.replace(' ', "\u{2581}"));
-        at += 8 + length;
-    }
-    // The names of the first three are those of every SentencePiece model, with line breaks around two of them.
-    let kinds = (0..vocabulary as i32).map(|id| match id {
-        0 => 2,
-        1 | 2 => 3,
-        3..=258 => 6,
-        _ => 1,
-    });
-    for (id, name) in [(0, "<unk>"), (1, "<s>"), (2, "</s>")] {
-        if let Some(token) = tokens.get_mut(id) {
-            *token = name.to_string();
+/// `first` times all dimensions, or `usize::MAX` on overflow.
+fn product(first: usize, shape: &[usize]) -> usize {
+    shape.iter().try_fold(first, |n, d| n.checked_mul(*d)).unwrap_or(usize::MAX)
+}
+
+/// llama2.c's `tokenizer.bin`: a SentencePiece vocabulary. Token 1 starts a text, token 2 ends it, tokens 3 to 258 are single
+/// bytes.
+#[derive(Debug, Clone)]
+pub struct TokenizerBin {
+    /// Tokens by id, with U+2581 for a space.
+    pub tokens: Vec<String>,
+    /// The score of each token: of two possible merges the one with the higher score comes first.
+    pub scores: Vec<f32>,
+    /// GGUF's type of each token.
+    pub token_types: Vec<i32>,
+}
+
+impl TokenizerBin {
+    /// The token that starts a text.
+    pub const BOS: u32 = 1;
+    /// The token that ends a text.
+    pub const EOS: u32 = 2;
+
+    /// Reads the file of a model with so many tokens.
+    ///
+    /// # Errors
+    /// The file is too short, or a token is not UTF-8.
+    pub fn parse(file: &[u8], vocab_size: usize) -> Result<Self> {
+        let short = || Error::invalid_model(format!("tokenizer.bin is too short for {vocab_size} tokens"));
+        let four =
+            |offset: usize| file.get(offset..offset + 4).and_then(|b| b.first_chunk()).copied().ok_or_else(short);
+        // The first four bytes are the length of the longest token.
+        let (mut offset, mut tokens, mut scores) = (4, vec![], vec![]);
+        for _ in 0..vocab_size {
+            scores.push(f32::from_le_bytes(four(offset)?));
+            let length = u32::from_le_bytes(four(offset + 4)?) as usize;
+            let text = offset.checked_add(8 + length).and_then(|end| file.get(offset + 8..end)).ok_or_else(short)?;
+            let text = std::str::from_utf8(text)
+                .map_err(|_| Error::invalid_model("tokenizer.bin has a token that is not UTF-8"))?;
+            tokens.push(text.replace(' ', "\u{2581}"));
+            offset += 8 + length;
         }
+        // llama2.c writes line breaks around the names of two of these tokens.
+        for (id, name) in [(0, "<unk>"), (1, "<s>"), (2, "</s>")] {
+            if let Some(token) = tokens.get_mut(id) {
+                *token = name.to_string();
+            }
+        }
+        let token_types = (0..vocab_size as i32).map(|id| match id {
+            0 => token_type::UNKNOWN,
+            1 | 2 => token_type::CONTROL,
+            3..=258 => token_type::BYTE,
+            _ => token_type::NORMAL,
+        });
+        Ok(Self { tokens, scores, token_types: token_types.map(|t| t as i32).collect() })
     }
-    let key = |name: &str| format!("tokenizer.ggml.{name}");
-    Ok(vec![
-        (key("model"), Entry::String("llama".into())),
-        (key("tokens"), Entry::Strings(tokens)),
-        (key("scores"), Entry::Floats(scores)),
-        (key("token_type"), Entry::Ints(kinds.collect())),
-        (key("bos_token_id"), Entry::Uint(1)),
-        (key("eos_token_id"), Entry::Uint(2)),
-    ])
+
+    /// The same tokenizer as the metadata of a GGUF file.
+    pub fn gguf_metadata(&self) -> Vec<(String, MetadataValue)> {
+        let key = |name: &str| format!("tokenizer.ggml.{name}");
+        vec![
+            (key("model"), MetadataValue::String("llama".into())),
+            (key("tokens"), MetadataValue::Strings(self.tokens.clone())),
+            (key("scores"), MetadataValue::Floats(self.scores.clone())),
+            (key("token_type"), MetadataValue::Ints(self.token_types.clone())),
+            (key("bos_token_id"), MetadataValue::Uint(Self::BOS)),
+            (key("eos_token_id"), MetadataValue::Uint(Self::EOS)),
+        ]
+    }
 }

@@ -1,8 +1,12 @@
-//! Model file formats.
+//! Model file formats: each reader gives tensors in the encoding of the file, and [`weights::Weights`] is the common view of them.
 
 pub(crate) mod ctranslate2;
-pub(crate) mod embedding_table;
+pub mod embedding_table;
 pub(crate) mod ggml;
 pub mod gguf;
-pub(crate) mod llama2c;
+pub(crate) mod json;
+pub mod llama2c;
+pub(crate) mod packed_file;
+mod safetensors;
+pub mod tensor;
 pub mod weights;

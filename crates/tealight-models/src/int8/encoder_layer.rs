@@ -1,241 +1,265 @@
-//! The blocks of an encoder, each as one function: what BERT and the encoder of Whisper are made of.
+//! Transformer encoder layers with int8 weights and activations: BERT, and the encoder of Whisper.
 //!
-//! Rows go through the rest of a block, and the first product of the next one, while they are in the cache. Only
-//! attention looks at other rows, those of its own text. Nothing is padded, and a row is computed alike wherever it stands.
+//! After attention, a block of rows passes through the rest of the layer and the QKV projection of the next layer while it is in the
+//! cache of a core. Only attention reads other rows, those of the same text. There is no padding.
 
-use super::{Activation, LayerNorm};
+use super::activation::Activation;
+use super::layer_norm::LayerNorm;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
-use tealight_kernels::CpuContext;
 use tealight_kernels::attention::int8::{SdpaScratch, sdpa};
 use tealight_kernels::attention::{HeadSlice, Qkv};
 use tealight_kernels::int8::{Epilogue, PackedRhs, gemm};
 use tealight_kernels::quantize::QuantizedRows;
+use tealight_kernels::{CpuContext, Isa};
 
-/// Rows that go through the feed-forward network together: enough to use each weight often, few enough for the cache.
-const ROWS: usize = 64;
-/// Texts go through all blocks together up to so many rows: their queries, keys and values then stay in the cache.
-const UNIT: usize = 128;
+/// Rows that pass through the feed-forward network at a time: enough to reuse each weight, few enough for the cache.
+const FFN_ROWS: usize = 64;
+/// Target size of a micro-batch in rows: its queries, keys and values stay in the cache through all layers.
+const MICRO_BATCH_ROWS: usize = 128;
+/// Rows that the attention kernel computes at a time; fewer rows are not split between threads.
+const TILE_ROWS: usize = 8;
 
-/// Rows that attention computes at once: fewer are not worth sharing.
-const TOGETHER: usize = 8;
-
-/// Where a block normalises.
+/// Where a layer normalizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Norms {
-    /// The sum of a residual and what is added to it (Vaswani et al. 2017): BERT.
-    After,
-    /// What attention and the feed-forward network read (Xiong et al. 2020, arXiv 2002.04745): Whisper.
-    Before,
+pub enum NormPlacement {
+    /// After each residual connection (Vaswani et al. 2017): BERT.
+    PostNorm,
+    /// Before attention and before the feed-forward network (Xiong et al. 2020, arXiv 2002.04745): Whisper.
+    PreNorm,
 }
 
-/// The weights of a block.
+/// The weights of a layer.
 #[derive(Debug)]
-pub struct Block {
-    /// Where both norms stand.
-    pub norms: Norms,
-    /// `[3 D, D]`: query, key and value.
-    pub qkv: PackedRhs,
-    /// `[D, D]`: from attended values to the residual.
-    pub output: PackedRhs,
-    /// Of attention.
+pub struct EncoderLayer {
+    /// Where both norms are applied.
+    pub norm_placement: NormPlacement,
+    /// `[3 D, D]`: queries, keys and values.
+    pub qkv_proj: PackedRhs,
+    /// `[D, D]`: the output projection of attention.
+    pub o_proj: PackedRhs,
+    /// The norm of attention.
     pub attention_norm: LayerNorm,
-    /// `[inner, D]`.
-    pub up: PackedRhs,
-    /// Between the two.
+    /// `[I, D]`: the first matrix of the feed-forward network.
+    pub up_proj: PackedRhs,
+    /// Applied between the two matrices of the feed-forward network.
     pub activation: Activation,
-    /// `[D, inner]`.
-    pub down: PackedRhs,
-    /// Of the feed-forward network.
-    pub output_norm: LayerNorm,
+    /// `[D, I]`: the second matrix of the feed-forward network.
+    pub down_proj: PackedRhs,
+    /// The norm of the feed-forward network.
+    pub ffn_norm: LayerNorm,
 }
 
-/// Memory of forward passes that are not under way.
+/// Buffers that finished forward passes leave for later ones.
 #[derive(Debug, Default)]
-pub struct Arenas(Mutex<Vec<Arena>>);
+pub struct ScratchPool(Mutex<Vec<PassScratch>>);
 
-/// Memory of a forward pass.
+/// Buffers of a forward pass.
 #[derive(Debug, Default)]
-struct Arena {
+struct PassScratch {
     /// `[T, 3 D]`.
     qkv: Vec<f32>,
     /// `[T, D]`.
     attended: Vec<f32>,
-    threads: Vec<Scratch>,
+    threads: Vec<ThreadScratch>,
 }
 
-/// What a thread needs besides its rows.
+/// Buffers of a thread.
 #[derive(Debug, Default)]
-struct Scratch {
+struct ThreadScratch {
     attention: SdpaScratch,
-    codes: QuantizedRows,
-    inner_codes: QuantizedRows,
-    /// `[ROWS, D]`: normalised rows, where norms stand before.
+    input: QuantizedRows,
+    activations: QuantizedRows,
+    /// `[FFN_ROWS, D]`: normalized rows, with [`NormPlacement::PreNorm`].
     normed: Vec<f32>,
-    /// `[ROWS, a group of the inner width]`.
+    /// `[FFN_ROWS, G]`: one quantization group of the inner dimension.
     inner: Vec<f32>,
 }
 
-impl Arenas {
-    fn with(&self, f: impl FnOnce(&mut Arena)) {
-        let arenas = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut arena = arenas().pop().unwrap_or_default();
-        f(&mut arena);
-        arenas().push(arena);
+impl ScratchPool {
+    fn with(&self, f: impl FnOnce(&mut PassScratch)) {
+        let pool = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut scratch = pool().pop().unwrap_or_default();
+        f(&mut scratch);
+        pool().push(scratch);
     }
 }
 
-/// Runs `x [T, D]` through all blocks, in place; text `i` has the rows `starts[i]..starts[i + 1]`.
-pub fn encode(cpu: &CpuContext, blocks: &[Block], heads: usize, x: &mut [f32], starts: &[usize], arenas: &Arenas) {
-    let Some(first) = blocks.first() else { return };
-    let d = first.output.n();
+/// Runs the hidden states `x [T, D]` through all layers, in place; text `i` has the rows `cu_seqlens[i]..cu_seqlens[i + 1]`.
+pub fn encode(
+    cpu: &CpuContext,
+    layers: &[EncoderLayer],
+    heads: usize,
+    x: &mut [f32],
+    cu_seqlens: &[usize],
+    pool: &ScratchPool,
+) {
+    let Some(first) = layers.first() else { return };
+    let d = first.o_proj.n();
     let rows = x.len() / d;
-    let units = units(starts, cpu.threads());
+    let micro_batches = micro_batches(cu_seqlens, cpu.threads());
     let mut parts = vec![];
-    let mut rest = x;
-    for unit in &units {
-        let (own, behind) = rest.split_at_mut((starts[unit.end] - starts[unit.start]) * d);
-        parts.push((own, &starts[unit.start..=unit.end]));
-        rest = behind;
+    let mut remaining = x;
+    for texts in &micro_batches {
+        let (x, rest) = remaining.split_at_mut((cu_seqlens[texts.end] - cu_seqlens[texts.start]) * d);
+        parts.push((x, &cu_seqlens[texts.start..=texts.end]));
+        remaining = rest;
     }
+    let run = |cpu: &CpuContext, (x, cu_seqlens): (&mut [f32], &[usize])| {
+        pool.with(|scratch| encode_micro_batch(cpu, layers, heads, x, cu_seqlens, scratch));
+    };
     let alone = cpu.single_threaded();
-    if rows <= TOGETHER {
-        parts.into_iter().for_each(|(x, starts)| arenas.with(|a| encode_unit(&alone, blocks, heads, x, starts, a)));
-    } else if units.len() >= cpu.threads() {
-        // Each unit by a thread of its own; where there are too few, each by all threads.
-        cpu.par_for_each(parts, |(x, starts)| {
-            arenas.with(|arena| encode_unit(&alone, blocks, heads, x, starts, arena))
-        });
+    if rows <= TILE_ROWS {
+        parts.into_iter().for_each(|part| run(&alone, part));
+    } else if micro_batches.len() >= cpu.threads() {
+        cpu.par_for_each(parts, |part| run(&alone, part));
     } else {
-        cpu.install(|| {
-            parts.into_iter().for_each(|(x, starts)| arenas.with(|a| encode_unit(cpu, blocks, heads, x, starts, a)));
-        });
+        // Too few micro-batches for all threads: the rows of each are split between the threads.
+        cpu.install(|| parts.into_iter().for_each(|part| run(cpu, part)));
     }
 }
 
-/// Texts, in order, in units of about [`UNIT`] rows, of which there are as many for each thread.
-fn units(starts: &[usize], threads: usize) -> Vec<Range<usize>> {
-    let rows = starts[starts.len() - 1] - starts[0];
-    let rounds = rows.div_ceil(threads * UNIT);
+/// Splits texts into consecutive micro-batches of about [`MICRO_BATCH_ROWS`] rows, as many for each thread.
+fn micro_batches(cu_seqlens: &[usize], threads: usize) -> Vec<Range<usize>> {
+    let rows = cu_seqlens[cu_seqlens.len() - 1] - cu_seqlens[0];
+    let rounds = rows.div_ceil(threads * MICRO_BATCH_ROWS);
     let target = rows.div_ceil((threads * rounds).max(1));
-    let (mut units, mut first) = (vec![], 0);
-    for text in 0..starts.len() - 1 {
-        // A unit ends where that is nearer to its target than one text later.
-        let behind = starts.get(text + 2).map_or(usize::MAX, |end| end - starts[first]);
-        let size = starts[text + 1] - starts[first];
-        if behind == usize::MAX || size >= target || behind.abs_diff(target) > size.abs_diff(target) {
-            units.push(first..text + 1);
+    let (mut micro_batches, mut first) = (vec![], 0);
+    for text in 0..cu_seqlens.len() - 1 {
+        // A micro-batch ends where its size is nearer to the target than it would be with one more text.
+        let next_size = cu_seqlens.get(text + 2).map_or(usize::MAX, |end| end - cu_seqlens[first]);
+        let size = cu_seqlens[text + 1] - cu_seqlens[first];
+        if next_size == usize::MAX || size >= target || next_size.abs_diff(target) > size.abs_diff(target) {
+            micro_batches.push(first..text + 1);
             first = text + 1;
         }
     }
-    units
+    micro_batches
 }
 
-/// Runs `x [T, D]` through all blocks; `starts` counts from any row.
-fn encode_unit(cpu: &CpuContext, blocks: &[Block], heads: usize, x: &mut [f32], starts: &[usize], arena: &mut Arena) {
-    let d = blocks[0].output.n();
+/// Runs `x [T, D]` through all layers; `cu_seqlens` may start above 0.
+fn encode_micro_batch(
+    cpu: &CpuContext,
+    layers: &[EncoderLayer],
+    heads: usize,
+    x: &mut [f32],
+    cu_seqlens: &[usize],
+    scratch: &mut PassScratch,
+) {
+    let d = layers[0].o_proj.n();
     let rows = x.len() / d;
-    let share = rows.div_ceil(cpu.threads()).next_multiple_of(TOGETHER);
-    let Arena { qkv, attended, threads } = arena;
+    let share = rows.div_ceil(cpu.threads()).next_multiple_of(TILE_ROWS);
+    let PassScratch { qkv, attended, threads } = scratch;
     qkv.resize(3 * x.len(), 0.0);
     attended.resize(x.len(), 0.0);
-    threads.resize_with(cpu.threads(), Scratch::default);
+    threads.resize_with(cpu.threads(), ThreadScratch::default);
     let parts = x.chunks_mut(share * d).zip(qkv.chunks_mut(share * 3 * d)).zip(threads.iter_mut());
-    cpu.par_for_each(parts.collect(), |((x, qkv), scratch)| scratch.project(cpu, &blocks[0], x, qkv));
-    for (i, block) in blocks.iter().enumerate() {
+    cpu.par_for_each(parts.collect(), |((x, qkv), scratch)| scratch.project_qkv(cpu, &layers[0], x, qkv));
+    for (i, layer) in layers.iter().enumerate() {
         let parts = attended.chunks_mut(share * d).zip(threads.iter_mut()).enumerate();
         cpu.par_for_each(parts.collect(), |(part, (attended, scratch))| {
-            let own = part * share..part * share + attended.len() / d;
-            scratch.attend(cpu, qkv, own, starts, heads, attended);
+            let rows = part * share..part * share + attended.len() / d;
+            scratch.attend(cpu, qkv, rows, cu_seqlens, heads, attended);
         });
         let parts = x.chunks_mut(share * d).zip(attended.chunks(share * d)).zip(qkv.chunks_mut(share * 3 * d));
         cpu.par_for_each(parts.zip(threads.iter_mut()).collect(), |(((x, attended), qkv), scratch)| {
-            for (x, attended) in x.chunks_mut(ROWS * d).zip(attended.chunks(ROWS * d)) {
-                scratch.feed_forward(cpu, block, attended, x);
+            for (x, attended) in x.chunks_mut(FFN_ROWS * d).zip(attended.chunks(FFN_ROWS * d)) {
+                scratch.finish_layer(cpu, layer, attended, x);
             }
-            if let Some(next) = blocks.get(i + 1) {
-                scratch.project(cpu, next, x, qkv);
+            if let Some(next) = layers.get(i + 1) {
+                scratch.project_qkv(cpu, next, x, qkv);
             }
         });
     }
 }
 
-impl Scratch {
-    /// Quantises rows for a product that reads the residual.
-    fn read(&mut self, cpu: &CpuContext, block: &Block, norm: &LayerNorm, x: &[f32], product: &PackedRhs) {
-        match block.norms {
-            Norms::After => self.codes.quantize(cpu.isa, x, &product.layout()),
-            Norms::Before => {
+impl ThreadScratch {
+    /// Quantizes hidden states for a product, after `norm` with [`NormPlacement::PreNorm`].
+    fn norm_and_quantize(
+        &mut self,
+        cpu: &CpuContext,
+        layer: &EncoderLayer,
+        norm: &LayerNorm,
+        x: &[f32],
+        rhs: &PackedRhs,
+    ) {
+        match layer.norm_placement {
+            NormPlacement::PostNorm => self.input.quantize(cpu.isa, x, &rhs.layout()),
+            NormPlacement::PreNorm => {
                 self.normed.clear();
                 self.normed.extend_from_slice(x);
                 norm.apply(cpu.isa, &mut self.normed);
-                self.codes.quantize(cpu.isa, &self.normed, &product.layout());
+                self.input.quantize(cpu.isa, &self.normed, &rhs.layout());
             }
         }
     }
 
-    /// Query, key and value of rows.
-    fn project(&mut self, cpu: &CpuContext, block: &Block, x: &[f32], qkv: &mut [f32]) {
-        let (d, n) = (block.qkv.k(), block.qkv.n());
-        for (x, qkv) in x.chunks(ROWS * d).zip(qkv.chunks_mut(ROWS * n)) {
-            self.read(cpu, block, &block.attention_norm, x, &block.qkv);
-            gemm(cpu.isa, &self.codes, &block.qkv, 0..n, Epilogue::Store, qkv);
+    fn project_qkv(&mut self, cpu: &CpuContext, layer: &EncoderLayer, x: &[f32], qkv: &mut [f32]) {
+        let (d, n) = (layer.qkv_proj.k(), layer.qkv_proj.n());
+        for (x, qkv) in x.chunks(FFN_ROWS * d).zip(qkv.chunks_mut(FFN_ROWS * n)) {
+            self.norm_and_quantize(cpu, layer, &layer.attention_norm, x, &layer.qkv_proj);
+            gemm(cpu.isa, &self.input, &layer.qkv_proj, 0..n, Epilogue::Store, qkv);
         }
     }
 
-    /// Attention of the rows `own`, each over its text.
+    /// Attention of the query rows `rows`, each over the rows of its text.
     fn attend(
         &mut self,
         cpu: &CpuContext,
         qkv: &[f32],
-        own: Range<usize>,
-        starts: &[usize],
+        rows: Range<usize>,
+        cu_seqlens: &[usize],
         heads: usize,
         attended: &mut [f32],
     ) {
-        let d = attended.len() / own.len();
-        let width = d / heads;
+        let d = attended.len() / rows.len();
+        let head_dim = d / heads;
         let x = Qkv { q: qkv, k: &qkv[d..], v: &qkv[2 * d..], stride: 3 * d };
-        let texts = starts.windows(2).map(|w| w[0] - starts[0]..w[1] - starts[0]);
-        for text in texts.filter(|t| t.start < own.end && t.end > own.start) {
-            let queries = own.start.max(text.start)..own.end.min(text.end);
-            let out = &mut attended[(queries.start - own.start) * d..(queries.end - own.start) * d];
+        let texts = cu_seqlens.windows(2).map(|w| w[0] - cu_seqlens[0]..w[1] - cu_seqlens[0]);
+        for text in texts.filter(|t| t.start < rows.end && t.end > rows.start) {
+            let queries = rows.start.max(text.start)..rows.end.min(text.end);
+            let out = &mut attended[(queries.start - rows.start) * d..(queries.end - rows.start) * d];
             for h in 0..heads {
                 let head =
-                    HeadSlice { sequence: text.clone(), queries: queries.clone(), offset: h * width, head_dim: width };
-                sdpa(cpu.isa, x, &head, &mut self.attention, &mut out[h * width..], d);
+                    HeadSlice { sequence: text.clone(), queries: queries.clone(), offset: h * head_dim, head_dim };
+                sdpa(cpu.isa, x, &head, &mut self.attention, &mut out[h * head_dim..], d);
             }
         }
     }
 
-    /// The rest of a block for the rows `x`.
-    fn feed_forward(&mut self, cpu: &CpuContext, block: &Block, attended: &[f32], x: &mut [f32]) {
-        let (isa, d, inner) = (cpu.isa, block.output.n(), block.up.n());
+    /// What follows attention: output projection, feed-forward network and norms.
+    fn finish_layer(&mut self, cpu: &CpuContext, layer: &EncoderLayer, attended: &[f32], x: &mut [f32]) {
+        let (isa, d) = (cpu.isa, layer.o_proj.n());
+        self.input.quantize(isa, attended, &layer.o_proj.layout());
+        gemm(isa, &self.input, &layer.o_proj, 0..d, Epilogue::Add, x);
+        if layer.norm_placement == NormPlacement::PostNorm {
+            layer.attention_norm.apply(isa, x);
+        }
+        self.norm_and_quantize(cpu, layer, &layer.ffn_norm, x, &layer.up_proj);
+        self.feed_forward(isa, layer, x);
+        if layer.norm_placement == NormPlacement::PostNorm {
+            layer.ffn_norm.apply(isa, x);
+        }
+    }
+
+    /// Adds the output of the feed-forward network for the quantized input to `x`. One quantization group of the inner dimension is
+    /// computed at a time and quantized while it is in the innermost cache.
+    fn feed_forward(&mut self, isa: Isa, layer: &EncoderLayer, x: &mut [f32]) {
+        let (d, intermediate, group) = (layer.o_proj.n(), layer.up_proj.n(), layer.down_proj.group_size());
         let rows = x.len() / d;
-        self.codes.quantize(isa, attended, &block.output.layout());
-        gemm(isa, &self.codes, &block.output, 0..d, Epilogue::Add, x);
-        if block.norms == Norms::After {
-            block.attention_norm.apply(isa, x);
-        }
-        self.read(cpu, block, &block.output_norm, x, &block.up);
-        // A group of inner values at a time, which is quantised while it is in the nearest cache.
-        self.inner_codes.resize(rows, &block.down.layout());
-        for (g, start) in (0..inner).step_by(block.down.group_size()).enumerate() {
-            let columns = start..(start + block.down.group_size()).min(inner);
+        self.activations.resize(rows, &layer.down_proj.layout());
+        for (g, start) in (0..intermediate).step_by(group).enumerate() {
+            let columns = start..(start + group).min(intermediate);
             self.inner.resize(rows * columns.len(), 0.0);
-            match block.activation {
-                Activation::Gelu => gemm(isa, &self.codes, &block.up, columns, Epilogue::Gelu, &mut self.inner),
-                other => {
-                    gemm(isa, &self.codes, &block.up, columns, Epilogue::Store, &mut self.inner);
-                    other.apply(isa, &mut self.inner);
-                }
+            if layer.activation == Activation::Gelu {
+                gemm(isa, &self.input, &layer.up_proj, columns, Epilogue::Gelu, &mut self.inner);
+            } else {
+                gemm(isa, &self.input, &layer.up_proj, columns, Epilogue::Store, &mut self.inner);
+                layer.activation.apply(isa, &mut self.inner);
             }
-            self.inner_codes.quantize_groups(isa, g, &self.inner, &block.down.layout());
+            self.activations.quantize_groups(isa, g, &self.inner, &layer.down_proj.layout());
         }
-        gemm(isa, &self.inner_codes, &block.down, 0..d, Epilogue::Add, x);
-        if block.norms == Norms::After {
-            block.output_norm.apply(isa, x);
-        }
+        gemm(isa, &self.activations, &layer.down_proj, 0..d, Epilogue::Add, x);
     }
 }
 
@@ -244,23 +268,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn units_are_whole_texts_and_as_many_for_each_thread() {
-        let starts = |lengths: &[usize]| {
+    fn micro_batches_hold_whole_texts_and_are_balanced_between_threads() {
+        let cu_seqlens = |lengths: &[usize]| {
             let sum = |s: &mut usize, n: &usize| {
                 *s += n;
                 Some(*s)
             };
             [0].into_iter().chain(lengths.iter().scan(0, sum)).collect::<Vec<_>>()
         };
-        assert_eq!(units(&starts(&[128; 4]), 1), [0..1, 1..2, 2..3, 3..4]);
-        assert_eq!(units(&starts(&[32; 8]), 2), [0..4, 4..8]);
-        assert_eq!(units(&starts(&[300]), 2).len(), 1);
-        assert_eq!(units(&starts(&[1; 10]), 3).len(), 3);
+        assert_eq!(micro_batches(&cu_seqlens(&[128; 4]), 1), [0..1, 1..2, 2..3, 3..4]);
+        assert_eq!(micro_batches(&cu_seqlens(&[32; 8]), 2), [0..4, 4..8]);
+        assert_eq!(micro_batches(&cu_seqlens(&[300]), 2).len(), 1);
+        assert_eq!(micro_batches(&cu_seqlens(&[1; 10]), 3).len(), 3);
         for threads in 1..5 {
-            let starts = starts(&[5, 250, 1, 1, 70, 13, 128, 9, 9, 9, 200, 31]);
-            let units = units(&starts, threads);
-            assert_eq!((units[0].start, units[units.len() - 1].end), (0, starts.len() - 1));
-            assert!(units.windows(2).all(|w| w[0].end == w[1].start) && units.iter().all(|u| !u.is_empty()));
+            let cu_seqlens = cu_seqlens(&[5, 250, 1, 1, 70, 13, 128, 9, 9, 9, 200, 31]);
+            let batches = micro_batches(&cu_seqlens, threads);
+            assert_eq!((batches[0].start, batches[batches.len() - 1].end), (0, cu_seqlens.len() - 1));
+            assert!(batches.windows(2).all(|w| w[0].end == w[1].start) && batches.iter().all(|b| !b.is_empty()));
         }
     }
 }

@@ -1,353 +1,239 @@
-//! Text to tokens and back, and what a model's file says of both.
+//! The tokenizer of a text-generation model: text to token ids, ids to bytes, and the special tokens that its file describes.
 
-use super::Tokenizer as Around;
-use super::bytes::{SPACE, of_alphabet, of_piece};
-use super::pretokenizer::Cuts;
-use crate::formats::gguf::{self, Gguf};
-use crate::tasks::embed::pipeline::json;
+use super::bpe_spec::{BpeModel, BpeSpec};
+use super::bytes::{decode_byte_level, decode_piece};
+use super::encode::Tokenizer as EmbeddingTokenizer;
+use super::error::build_error;
+use crate::formats::gguf::{Gguf, token_type};
+use crate::formats::json::read_json;
 use ahash::AHashMap;
 use serde_json::Value;
 use std::panic::catch_unwind;
 use std::path::Path;
 use std::sync::Arc;
 use tealight_core::{Error, Result};
-use tokenizers::decoders::byte_fallback::ByteFallback;
-use tokenizers::decoders::fuse::Fuse;
-use tokenizers::decoders::sequence::Sequence as Decoders;
-use tokenizers::decoders::strip::Strip;
-use tokenizers::models::bpe::BPE;
-use tokenizers::normalizers::{Prepend, Replace, Sequence as Normalizers};
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{AddedToken, NormalizerWrapper, Tokenizer};
+use tokenizers::Tokenizer;
 
-/// GGUF's kinds of tokens.
-mod kind {
-    pub const UNKNOWN: i64 = 2;
-    pub const CONTROL: i64 = 3;
-    pub const USER: i64 = 4;
-    pub const UNUSED: i64 = 5;
-}
-
-/// The key of the way of cutting text.
-const PRE: &str = "tokenizer.ggml.pre";
-/// Control tokens of these names end a turn, whatever else a file says.
-const ENDS: [&str; 8] =
+/// Special tokens of these names end a turn, in addition to those that a file declares.
+const EOG_TOKENS: [&str; 8] =
     ["<|eot_id|>", "<|im_end|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>", "<|eom_id|>", "</s>"];
 
-/// The way from text to tokens and back.
-pub struct Tokens {
+/// Text to token ids and back.
+pub struct LlamaTokenizer {
     tokenizer: Arc<Tokenizer>,
-    /// The bytes of all tokens, and where each begins, and the end.
-    bytes: Vec<u8>,
-    starts: Vec<usize>,
-    /// Names of tokens that have no text.
-    names: AHashMap<u32, String>,
-    /// What begins a text.
+    vocabulary: TokenBytes,
+    /// The token that starts a text.
     pub bos: Option<u32>,
-    /// What ends one, first the file's own.
-    pub ends: Vec<u32>,
-    /// What a text that is no chat begins with.
+    /// Tokens that end the generation: the file's own first, then those of well-known names.
+    pub eog_ids: Vec<u32>,
+    /// Added before a prompt that is not a chat.
     pub prefix: Vec<u32>,
-    /// What a text ends with that is read for its vector.
+    /// Added after a text that is embedded.
     pub suffix: Vec<u32>,
     /// The chat template, in Jinja.
-    pub template: Option<String>,
+    pub chat_template: Option<String>,
 }
 
-impl std::fmt::Debug for Tokens {
+impl std::fmt::Debug for LlamaTokenizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Tokens, {} of them", self.len())
+        f.debug_struct("LlamaTokenizer").field("vocab_size", &self.vocab_size()).finish_non_exhaustive()
     }
 }
 
-impl Tokens {
-    /// From the metadata of a GGUF file.
-    ///
-    /// # Errors
-    /// Keys are missing, or name a way of cutting text that is not known here.
-    pub fn from_gguf(file: &Gguf) -> Result<Self> {
-        let key = "tokenizer.ggml.model";
-        let model = file.string(key)?.ok_or_else(|| gguf::missing(key))?;
-        let strings = |key: &str| {
-            let array = file.array(key)?.ok_or_else(|| gguf::missing(key))?;
-            array.strings()
-        };
-        let tokens = strings("tokenizer.ggml.tokens")?;
-        let kinds = file.array("tokenizer.ggml.token_type")?.map_or_else(|| Ok(vec![]), |kinds| kinds.integers())?;
-        let is = |id: usize, kind: i64| kinds.get(id) == Some(&kind);
-        let vocabulary = vocabulary(&tokens);
-        let is_pieces = model == "llama";
-        let (mut tokenizer, begins) = match model {
-            "gpt2" => {
-                let cuts = cuts(file.string(PRE)?)?;
-                (bytes_joined(vocabulary, &strings("tokenizer.ggml.merges")?, cuts)?, cuts.begins)
-            }
-            "llama" => {
-                let scores =
-                    file.array("tokenizer.ggml.scores")?.ok_or_else(|| gguf::missing("tokenizer.ggml.scores"))?;
-                let space = file.boolean("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
-                let unknown = tokens.iter().enumerate().find(|(id, _)| is(*id, kind::UNKNOWN));
-                (pieces_joined(vocabulary, &tokens, &scores.floats()?, space, unknown)?, true)
-            }
-            other => {
-                return Err(Error::invalid_model(format!(
-                    "GGUF key {key:?} is {other:?}; \"gpt2\" and \"llama\" are read"
-                )));
-            }
-        };
-        let special = tokens.iter().enumerate().filter(|(id, _)| is(*id, kind::CONTROL));
-        tokenizer.add_special_tokens(special.map(|(_, t)| added(t, true))).map_err(failed)?;
-        let user = tokens.iter().enumerate().filter(|(id, _)| is(*id, kind::USER));
-        tokenizer.add_tokens(user.map(|(_, t)| added(t, false))).map_err(failed)?;
+/// The bytes of all tokens, one after another.
+struct TokenBytes {
+    bytes: Vec<u8>,
+    /// `[tokens + 1]`: where the bytes of each token start, and where the last ones end.
+    offsets: Vec<usize>,
+    /// Names of special tokens, which have no bytes.
+    special: AHashMap<u32, String>,
+}
 
-        let spelled = |id: usize, token: &str| match () {
-            () if is(id, kind::CONTROL) || is(id, kind::UNKNOWN) || is(id, kind::UNUSED) => None,
-            () if is(id, kind::USER) && !is_pieces => Some(token.as_bytes().to_vec()),
-            () if is_pieces => Some(of_piece(token)),
-            // Some makers add tokens that are no letters of the alphabet of bytes.
-            () => Some(of_alphabet(token).unwrap_or_else(|_| token.into())),
-        };
-        let id =
-            |key: &str| Ok::<_, Error>(file.integer(&format!("tokenizer.ggml.{key}_token_id"))?.map(|id| id as u32));
-        let bos = id("bos")?.filter(|id| (*id as usize) < tokens.len());
-        let mut this = Self::new(tokenizer, tokens.iter().copied().enumerate(), tokens.len(), spelled);
-        this.bos = bos;
-        for key in ["eos", "eot", "eom"] {
-            this.ends.extend(id(key)?);
+impl TokenBytes {
+    /// `decode` returns the bytes of a token, or `None` for a special token.
+    fn new<'a>(
+        tokens: impl Iterator<Item = (usize, &'a str)>,
+        count: usize,
+        decode: impl Fn(usize, &str) -> Option<Vec<u8>>,
+    ) -> Self {
+        let (mut all, mut special) = (vec![vec![]; count], AHashMap::new());
+        for (id, token) in tokens {
+            match decode(id, token) {
+                Some(bytes) => all[id] = bytes,
+                None => drop(special.insert(id as u32, token.to_string())),
+            }
         }
-        this.end_by_name();
-        let adds = file.boolean("tokenizer.ggml.add_bos_token")?.unwrap_or(begins);
-        this.prefix = bos.filter(|_| adds).into_iter().collect();
-        let adds = file.boolean("tokenizer.ggml.add_eos_token")?.unwrap_or(false);
-        this.suffix = this.ends.first().copied().filter(|_| adds).into_iter().collect();
-        this.template = file.string("tokenizer.chat_template")?.map(String::from);
-        Ok(this)
+        let mut offsets = vec![0];
+        offsets.extend(all.iter().scan(0, |end, bytes| {
+            *end += bytes.len();
+            Some(*end)
+        }));
+        Self { bytes: all.concat(), offsets, special }
     }
 
-    /// From a folder of Hugging Face's: `tokenizer.json`, and what stands in `tokenizer_config.json` and `generation_config.json`.
+    /// Appends the special tokens that end a turn by their names, and removes duplicates.
+    fn with_eog_by_name(&self, mut eog_ids: Vec<u32>) -> Vec<u32> {
+        let is_eog = |name: &String| EOG_TOKENS.contains(&name.as_str());
+        let mut by_name: Vec<u32> = self.special.iter().filter(|(_, name)| is_eog(name)).map(|(id, _)| *id).collect();
+        by_name.sort_unstable();
+        eog_ids.extend(by_name);
+        let mut seen = vec![];
+        eog_ids.retain(|id| !seen.contains(id) && (seen.push(*id), true).1);
+        eog_ids
+    }
+}
+
+impl LlamaTokenizer {
+    /// Reads GGUF metadata.
     ///
     /// # Errors
-    /// `tokenizer.json` is missing or no tokenizer.
+    /// As for [`BpeSpec::from_gguf`] and [`LlamaTokenizer::from_spec`].
+    pub fn from_gguf(file: &Gguf) -> Result<Self> {
+        Self::from_spec(&BpeSpec::from_gguf(file)?)
+    }
+
+    /// Builds the tokenizer of a description.
+    ///
+    /// # Errors
+    /// Merges or scores do not fit the tokens.
+    pub fn from_spec(spec: &BpeSpec) -> Result<Self> {
+        let tokenizer = spec.build()?;
+        let is_sentencepiece = matches!(spec.model, BpeModel::SentencePiece { .. });
+        let decode = |id: usize, token: &str| {
+            let has_type = |token_type| spec.has_type(id, token_type);
+            if has_type(token_type::CONTROL) || has_type(token_type::UNKNOWN) || has_type(token_type::UNUSED) {
+                None
+            } else if has_type(token_type::USER_DEFINED) && !is_sentencepiece {
+                Some(token.as_bytes().to_vec())
+            } else if is_sentencepiece {
+                Some(decode_piece(token))
+            } else {
+                // Some models have added tokens that are not byte-level.
+                Some(decode_byte_level(token).unwrap_or_else(|_| token.into()))
+            }
+        };
+        let vocabulary = TokenBytes::new(spec.tokens.iter().copied().enumerate(), spec.tokens.len(), decode);
+        let eog_ids = vocabulary.with_eog_by_name(spec.eog_ids.clone());
+        Ok(Self {
+            tokenizer: Arc::new(tokenizer),
+            bos: spec.bos,
+            prefix: spec.bos.filter(|_| spec.add_bos).into_iter().collect(),
+            suffix: eog_ids.first().copied().filter(|_| spec.add_eos).into_iter().collect(),
+            eog_ids,
+            vocabulary,
+            chat_template: spec.chat_template.clone(),
+        })
+    }
+
+    /// Reads a Hugging Face model folder: `tokenizer.json`, `tokenizer_config.json`, `generation_config.json` and
+    /// `chat_template.jinja`.
+    ///
+    /// # Errors
+    /// `tokenizer.json` is missing or invalid.
     pub fn from_folder(folder: &Path) -> Result<Self> {
         let path = folder.join("tokenizer.json");
         let text = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
-        let config = json(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
-        let generation = json(&folder.join("generation_config.json"))?.unwrap_or_default();
+        let config = read_json(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
+        let generation = read_json(&folder.join("generation_config.json"))?.unwrap_or_default();
         let template = std::fs::read_to_string(folder.join("chat_template.jinja")).ok();
         Self::from_json(&text, &config, &generation, template)
     }
 
-    /// The same from the texts of these files.
+    /// As [`LlamaTokenizer::from_folder`], from the contents of the files.
     ///
     /// # Errors
-    /// As of [`Tokens::from_folder`].
+    /// `tokenizer.json` is invalid.
     pub fn from_json(text: &[u8], config: &Value, generation: &Value, template: Option<String>) -> Result<Self> {
-        let about: Value = serde_json::from_slice(text)
+        let json: Value = serde_json::from_slice(text)
             .map_err(|e| Error::invalid_model(format!("tokenizer.json is not JSON: {e}")))?;
-        // Of what is JSON and no tokenizer it may panic.
-        let read = catch_unwind(|| Tokenizer::from_bytes(text));
-        let mut tokenizer = read.unwrap_or_else(|_| Err("it is none".into())).map_err(failed)?;
+        // The tokenizers crate panics on some JSON that is not a tokenizer.
+        let parsed = catch_unwind(|| Tokenizer::from_bytes(text));
+        let mut tokenizer =
+            parsed.unwrap_or_else(|_| Err("tokenizer.json does not describe one".into())).map_err(build_error)?;
         tokenizer.with_padding(None);
-        tokenizer.with_truncation(None).map_err(failed)?;
-        let is_alphabet = about["decoder"].to_string().contains("ByteLevel");
-        let vocabulary = tokenizer.get_vocab(true);
-        let count = vocabulary.values().max().map_or(0, |id| *id as usize + 1);
+        tokenizer.with_truncation(None).map_err(build_error)?;
+        let (prefix, suffix) = added_around(&tokenizer)?;
+
+        let is_byte_level = json["decoder"].to_string().contains("ByteLevel");
+        let ids = tokenizer.get_vocab(true);
+        let count = ids.values().max().map_or(0, |id| *id as usize + 1);
         let added = tokenizer.get_added_tokens_decoder().clone();
-        let spelled = |id: usize, token: &str| match added.get(&(id as u32)) {
+        let decode = |id: usize, token: &str| match added.get(&(id as u32)) {
             Some(added) if added.special => None,
             Some(_) => Some(token.as_bytes().to_vec()),
-            None if is_alphabet => Some(of_alphabet(token).unwrap_or_else(|_| token.into())),
-            None => Some(of_piece(token)),
+            None if is_byte_level => Some(decode_byte_level(token).unwrap_or_else(|_| token.into())),
+            None => Some(decode_piece(token)),
         };
-        let bare = tokenizer.encode("a", false).map_err(failed)?;
-        let full = tokenizer.encode("a", true).map_err(failed)?;
-        let (bare, full) = (bare.get_ids(), full.get_ids());
-        let at = full.windows(bare.len().max(1)).position(|w| w == bare);
-        let (prefix, suffix) = at.map_or((&[][..], &[][..]), |at| (&full[..at], &full[at + bare.len()..]));
-        let (prefix, suffix) = (prefix.to_vec(), suffix.to_vec());
-        let tokens: Vec<(usize, &str)> = vocabulary.iter().map(|(token, id)| (*id as usize, token.as_str())).collect();
-        let mut this = Self::new(tokenizer, tokens.into_iter(), count, spelled);
-        let named = |key: &str| {
+        let vocabulary = TokenBytes::new(ids.iter().map(|(token, id)| (*id as usize, token.as_str())), count, decode);
+
+        let special = |key: &str| {
             let value = &config[key];
             let name = value.as_str().or_else(|| value["content"].as_str())?;
-            vocabulary.get(name).copied()
+            ids.get(name).copied()
         };
-        this.bos = named("bos_token");
-        let ids = &generation["eos_token_id"];
-        let ids = ids.as_array().map_or_else(|| vec![ids.clone()], Clone::clone);
-        this.ends = ids.iter().filter_map(|id| u32::try_from(id.as_u64()?).ok()).collect();
-        this.ends.extend(named("eos_token"));
-        this.end_by_name();
-        (this.prefix, this.suffix) = (prefix, suffix);
-        let named = |list: &Value| {
-            let default = list.as_array()?.iter().find(|t| t["name"] == "default")?;
-            default["template"].as_str().map(String::from)
-        };
-        let stored = &config["chat_template"];
-        this.template = template.or_else(|| stored.as_str().map(String::from)).or_else(|| named(stored));
-        Ok(this)
-    }
-
-    fn new<'a>(
-        tokenizer: Tokenizer,
-        tokens: impl Iterator<Item = (usize, &'a str)>,
-        count: usize,
-        spelled: impl Fn(usize, &str) -> Option<Vec<u8>>,
-    ) -> Self {
-        let (mut all, mut names) = (vec![vec![]; count], AHashMap::new());
-        for (id, token) in tokens {
-            match spelled(id, token) {
-                Some(bytes) => all[id] = bytes,
-                None => drop(names.insert(id as u32, token.to_string())),
-            }
-        }
-        let mut starts = vec![0];
-        starts.extend(all.iter().scan(0, |end, bytes| {
-            *end += bytes.len();
-            Some(*end)
-        }));
-        let (bytes, ends) = (all.concat(), vec![]);
-        Self {
+        let eos = &generation["eos_token_id"];
+        let eos = eos.as_array().map_or_else(|| vec![eos.clone()], Clone::clone);
+        let mut eog_ids: Vec<u32> = eos.iter().filter_map(|id| u32::try_from(id.as_u64()?).ok()).collect();
+        eog_ids.extend(special("eos_token"));
+        Ok(Self {
+            bos: special("bos_token"),
+            eog_ids: vocabulary.with_eog_by_name(eog_ids),
             tokenizer: Arc::new(tokenizer),
-            bytes,
-            starts,
-            names,
-            bos: None,
-            ends,
-            prefix: vec![],
-            suffix: vec![],
-            template: None,
-        }
+            vocabulary,
+            prefix,
+            suffix,
+            chat_template: template.or_else(|| stored_template(&config["chat_template"])),
+        })
     }
 
-    fn end_by_name(&mut self) {
-        let mut named: Vec<u32> =
-            self.names.iter().filter(|(_, name)| ENDS.contains(&name.as_str())).map(|(id, _)| *id).collect();
-        named.sort_unstable();
-        self.ends.extend(named);
-        let mut seen = vec![];
-        self.ends.retain(|id| !seen.contains(id) && (seen.push(*id), true).1);
+    /// Number of tokens.
+    pub fn vocab_size(&self) -> usize {
+        self.vocabulary.offsets.len() - 1
     }
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.starts.len() - 1
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The tokens of a text; names of special tokens in it are those tokens.
+    /// Token ids of a text, without a prefix; names of special tokens in the text become those tokens.
     ///
     /// # Errors
-    /// The tokenizer cannot read it.
+    /// The tokenizer fails.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        Ok(self.tokenizer.encode_fast(text, false).map_err(failed)?.get_ids().to_vec())
+        Ok(self.tokenizer.encode_fast(text, false).map_err(build_error)?.get_ids().to_vec())
     }
 
-    /// The same way for texts that become vectors.
-    pub(crate) fn around(&self) -> Around {
-        Around::around(self.tokenizer.clone(), self.prefix.clone(), self.suffix.clone())
+    /// The same tokenizer for texts that are embedded.
+    pub(crate) fn for_embedding(&self) -> EmbeddingTokenizer {
+        EmbeddingTokenizer::with_special_tokens(self.tokenizer.clone(), self.prefix.clone(), self.suffix.clone())
     }
 
-    /// The bytes of a token; none of a special one.
-    pub fn bytes(&self, id: u32) -> &[u8] {
-        match self.starts.get(id as usize..id as usize + 2) {
-            Some([start, end]) => &self.bytes[*start..*end],
+    /// The bytes of a token; empty for special tokens.
+    pub fn token_bytes(&self, id: u32) -> &[u8] {
+        match self.vocabulary.offsets.get(id as usize..id as usize + 2) {
+            Some([start, end]) => &self.vocabulary.bytes[*start..*end],
             _ => &[],
         }
     }
 
-    /// The name of a special token.
-    pub fn name(&self, id: u32) -> Option<&str> {
-        self.names.get(&id).map(String::as_str)
+    /// The name of a special token; `None` for other tokens.
+    pub fn special_token(&self, id: u32) -> Option<&str> {
+        self.vocabulary.special.get(&id).map(String::as_str)
     }
 
-    /// Whether a token ends the text.
-    pub fn is_end(&self, id: u32) -> bool {
-        self.ends.contains(&id)
+    /// Whether a token ends the generation.
+    pub fn is_eog(&self, id: u32) -> bool {
+        self.eog_ids.contains(&id)
     }
 }
 
-pub(super) fn failed(error: impl std::fmt::Display) -> Error {
-    Error::invalid_model(format!("the tokenizer cannot be used: {error}"))
+/// The special tokens that a tokenizer adds before and after a text.
+fn added_around(tokenizer: &Tokenizer) -> Result<(Vec<u32>, Vec<u32>)> {
+    let bare = tokenizer.encode("a", false).map_err(build_error)?;
+    let full = tokenizer.encode("a", true).map_err(build_error)?;
+    let (bare, full) = (bare.get_ids(), full.get_ids());
+    let start = full.windows(bare.len().max(1)).position(|w| w == bare);
+    Ok(start.map_or((vec![], vec![]), |start| (full[..start].to_vec(), full[start + bare.len()..].to_vec())))
 }
 
-fn added(token: &str, special: bool) -> AddedToken {
-    AddedToken::from(token.to_string(), special).normalized(false)
-}
-
-fn vocabulary(tokens: &[&str]) -> AHashMap<String, u32> {
-    tokens.iter().enumerate().map(|(id, token)| (token.to_string(), id as u32)).collect()
-}
-
-/// The way of cutting text that a file names.
-fn cuts(name: Option<&str>) -> Result<Cuts> {
-    let name = name.ok_or_else(|| gguf::missing(PRE))?;
-    Cuts::named(name).ok_or_else(|| {
-        Error::invalid_model(format!("GGUF key {PRE:?} is {name:?}, a way of cutting text that is not known here"))
-    })
-}
-
-/// Bytes joined by a list of merges.
-fn bytes_joined(vocabulary: AHashMap<String, u32>, merges: &[&str], cuts: Cuts) -> Result<Tokenizer> {
-    let pair = |merge: &&str| {
-        let (left, right) =
-            merge.split_once(' ').ok_or_else(|| Error::invalid_model(format!("the merge {merge:?} is no pair")))?;
-        Ok((left.to_string(), right.to_string()))
-    };
-    let merges = merges.iter().map(pair).collect::<Result<Vec<_>>>()?;
-    let model =
-        BPE::builder().vocab_and_merges(vocabulary, merges).ignore_merges(cuts.whole).build().map_err(failed)?;
-    let mut tokenizer = Tokenizer::new(model);
-    tokenizer.with_pre_tokenizer(Some(cuts.steps()?)).with_decoder(Some(ByteLevel::default()));
-    Ok(tokenizer)
-}
-
-/// SentencePiece's pieces, of two the ones with the best score joined first; bytes for what no piece spells.
-fn pieces_joined(
-    vocabulary: AHashMap<String, u32>,
-    tokens: &[&str],
-    scores: &[f32],
-    space: bool,
-    unknown: Option<(usize, &&str)>,
-) -> Result<Tokenizer> {
-    if scores.len() != tokens.len() {
-        return Err(Error::invalid_model(format!("there are {} tokens and {} scores", tokens.len(), scores.len())));
-    }
-    let mut merges: Vec<(f32, &str, &str)> = vec![];
-    for (token, score) in tokens.iter().zip(scores) {
-        for (at, _) in token.char_indices().skip(1) {
-            let (left, right) = token.split_at(at);
-            if vocabulary.contains_key(left) && vocabulary.contains_key(right) {
-                merges.push((*score, left, right));
-            }
-        }
-    }
-    merges.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let merges = merges.into_iter().map(|(_, left, right)| (left.to_string(), right.to_string())).collect();
-    let mut builder = BPE::builder().vocab_and_merges(vocabulary, merges).byte_fallback(true).fuse_unk(true);
-    if let Some((_, unknown)) = unknown {
-        builder = builder.unk_token(unknown.to_string());
-    }
-    let mut tokenizer = Tokenizer::new(builder.build().map_err(failed)?);
-    let mut steps: Vec<NormalizerWrapper> = vec![];
-    if space {
-        steps.push(Prepend::new(SPACE.to_string()).into());
-    }
-    steps.push(Replace::new(" ", SPACE.to_string()).map_err(failed)?.into());
-    tokenizer.with_normalizer(Some(Normalizers::new(steps))).map_err(failed)?;
-    let written = [
-        Replace::new(SPACE.to_string(), " ").map_err(failed)?.into(),
-        ByteFallback::default().into(),
-        Fuse::default().into(),
-    ];
-    let mut written = written.to_vec();
-    if space {
-        written.push(Strip::new(' ', 1, 0).into());
-    }
-    tokenizer.with_decoder(Some(Decoders::new(written)));
-    Ok(tokenizer)
+/// `chat_template` of `tokenizer_config.json`: a template, or a list of which the one named `default` is used.
+fn stored_template(value: &Value) -> Option<String> {
+    let default = || value.as_array()?.iter().find(|t| t["name"] == "default")?["template"].as_str();
+    value.as_str().or_else(default).map(String::from)
 }

@@ -1,185 +1,263 @@
-//! Sizes of a Llama: from GGUF's keys, Hugging Face's `config.json`, or a header of llama2.c.
+//! Hyperparameters of a Llama model: from GGUF metadata, Hugging Face's `config.json` or the header of a llama2.c file.
 
-use super::rope::{Pairs, Rope};
+use super::rope::{Pairing, Rope};
 use crate::formats::gguf::{self, Gguf};
+use crate::formats::llama2c;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tealight_core::{Error, Result};
+use tealight_kernels::attention::gqa::KvCache;
 
-/// The architecture of files.
+/// `general.architecture` of GGUF files.
 pub const ARCHITECTURE: &str = "llama";
-/// Sizes beyond these are damage, not models.
-const MOST: u64 = 1 << 24;
-const MOST_LAYERS: usize = 1024;
+/// `model_type` in `config.json` of the models that have Llama's architecture.
+pub(crate) const MODEL_TYPES: [&str; 2] = [ARCHITECTURE, "mistral"];
+/// A larger size means that the file is damaged.
+const MAX_SIZE: u64 = 1 << 24;
+const MAX_LAYERS: usize = 1024;
+/// The RMSNorm epsilon of every llama2.c model.
+const LLAMA2C_EPS: f32 = 1e-5;
+/// The base of rotary embeddings where a file does not name one.
+const DEFAULT_ROPE_THETA: f64 = 10_000.0;
 
-/// Sizes.
+/// Hyperparameters, with the names of Hugging Face's `config.json`. Packed files store them as JSON, with the keys given here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Config {
-    /// Width of a row, D.
-    pub width: usize,
-    /// Blocks.
-    pub layers: usize,
-    /// Heads of queries.
-    pub heads: usize,
-    /// Heads of keys and values, which heads of queries share.
-    pub kv_heads: usize,
-    /// Values of a head.
-    pub head: usize,
-    /// Width inside the feed-forward network.
-    pub inner: usize,
-    /// Token ids.
-    pub vocabulary: usize,
-    /// The longest text that the model was made for, in tokens.
-    pub context: usize,
-    /// Of RMSNorm.
-    pub eps: f32,
-    /// How positions turn queries and keys.
+    /// Values of a hidden state, D.
+    #[serde(rename = "width")]
+    pub hidden_size: usize,
+    /// Decoder layers.
+    #[serde(rename = "layers")]
+    pub num_hidden_layers: usize,
+    /// Query heads.
+    #[serde(rename = "heads")]
+    pub num_attention_heads: usize,
+    /// Key and value heads; each is shared by a group of query heads.
+    #[serde(rename = "kv_heads")]
+    pub num_key_value_heads: usize,
+    /// Values of an attention head.
+    #[serde(rename = "head")]
+    pub head_dim: usize,
+    /// Inner dimension of the feed-forward network.
+    #[serde(rename = "inner")]
+    pub intermediate_size: usize,
+    /// Rows of the token embedding table.
+    #[serde(rename = "vocabulary")]
+    pub vocab_size: usize,
+    /// Longest sequence, in tokens.
+    #[serde(rename = "context")]
+    pub max_position_embeddings: usize,
+    /// Added to the mean square in RMSNorm.
+    #[serde(rename = "eps")]
+    pub rms_norm_eps: f32,
+    /// Rotary position embeddings of queries and keys.
     pub rope: Rope,
 }
 
 impl Config {
-    /// From the keys of a GGUF file; `vocabulary` are the rows of its token table.
+    /// Reads GGUF metadata; `vocab_size` is the number of rows of the token embedding table.
     ///
     /// # Errors
-    /// A key is missing, or asks for what is not computed here.
-    pub fn from_gguf(file: &Gguf, vocabulary: usize) -> Result<Self> {
-        let found = file.string("general.architecture")?.unwrap_or_default();
-        if found != ARCHITECTURE {
+    /// A key is missing, or describes an architecture, a mixture of experts or a scaling that is not supported.
+    pub fn from_gguf(file: &Gguf, vocab_size: usize) -> Result<Self> {
+        let architecture = file.string("general.architecture")?.unwrap_or_default();
+        if architecture != ARCHITECTURE {
             return Err(Error::invalid_model(format!(
-                "the architecture is {found:?}, which does not generate text here; {ARCHITECTURE:?} does"
+                "architecture {architecture:?} is not supported for text generation; expected {ARCHITECTURE:?}"
             )));
         }
         let optional = |key: &str| file.integer(&format!("{ARCHITECTURE}.{key}"));
+        let optional_size = |key: &str| optional(key)?.map(|n| bounded(key, n)).transpose();
         let size = |key: &str| {
             let full = format!("{ARCHITECTURE}.{key}");
-            let value = file.integer(&full)?.ok_or_else(|| gguf::missing(&full))?;
+            let value = file.integer(&full)?.ok_or_else(|| gguf::missing_key(&full))?;
             bounded(&full, value)
         };
         let float = |key: &str| file.float(&format!("{ARCHITECTURE}.{key}"));
         if let Some(experts) = optional("expert_count")?.filter(|n| *n > 0) {
-            return Err(Error::invalid_model(format!("a mixture of {experts} experts is not computed here")));
+            return Err(Error::invalid_model(format!("a mixture of {experts} experts is not supported")));
         }
-        let (width, heads) = (size("embedding_length")?, size("attention.head_count")?);
-        let head = optional("attention.key_length")?.map_or(Ok(width / heads.max(1)), |n| bounded("key_length", n))?;
-        if let Some(values) = optional("attention.value_length")?.filter(|n| *n != head as u64) {
+        let (hidden_size, heads) = (size("embedding_length")?, size("attention.head_count")?);
+        let head_dim = optional_size("attention.key_length")?.unwrap_or(hidden_size / heads.max(1));
+        if let Some(value_dim) = optional("attention.value_length")?.filter(|n| *n != head_dim as u64) {
             return Err(Error::invalid_model(format!(
-                "heads of {head} values for keys and {values} for values are not computed here"
+                "attention.value_length is {value_dim}; expected attention.key_length, {head_dim}"
             )));
         }
         let scaling = file.string(&format!("{ARCHITECTURE}.rope.scaling.type"))?.unwrap_or("none");
-        let linear = match scaling {
+        let linear_scale = match scaling {
             "none" => float("rope.scale_linear")?.unwrap_or(1.0),
             "linear" => float("rope.scaling.factor")?.unwrap_or(1.0),
             other => {
                 return Err(Error::invalid_model(format!(
-                    "rope scaling of the type {other:?} is not computed here; none and linear are"
+                    "RoPE scaling {other:?} is not supported; expected \"none\" or \"linear\""
                 )));
             }
         };
         let rope = Rope {
-            pairs: Pairs::Neighbours,
-            width: optional("rope.dimension_count")?.map_or(Ok(head), |n| bounded("rope.dimension_count", n))?,
-            base: float("rope.freq_base")?.unwrap_or(10_000.0),
-            linear,
-            divisors: vec![],
+            pairing: Pairing::Interleaved,
+            rotary_dim: optional_size("rope.dimension_count")?.unwrap_or(head_dim),
+            rope_theta: float("rope.freq_base")?.unwrap_or(DEFAULT_ROPE_THETA),
+            linear_scale,
+            freq_factors: vec![],
         };
         Self {
-            width,
-            layers: size("block_count")?,
-            heads,
-            kv_heads: optional("attention.head_count_kv")?.map_or(Ok(heads), |n| bounded("head_count_kv", n))?,
-            head,
-            inner: size("feed_forward_length")?,
-            vocabulary,
-            context: size("context_length")?,
-            eps: float("attention.layer_norm_rms_epsilon")?.unwrap_or(1e-5) as f32,
+            hidden_size,
+            num_hidden_layers: size("block_count")?,
+            num_attention_heads: heads,
+            num_key_value_heads: optional_size("attention.head_count_kv")?.unwrap_or(heads),
+            head_dim,
+            intermediate_size: size("feed_forward_length")?,
+            vocab_size,
+            max_position_embeddings: size("context_length")?,
+            rms_norm_eps: float("attention.layer_norm_rms_epsilon")?.unwrap_or(1e-5) as f32,
             rope,
         }
-        .checked()
+        .validate()
     }
 
-    /// From Hugging Face's `config.json`.
+    /// Reads Hugging Face's `config.json`; `vocab_size` is the number of rows of the token embedding table.
     ///
     /// # Errors
-    /// A field is missing, or asks for what is not computed here.
-    pub fn from_json(json: &Value, vocabulary: usize) -> Result<Self> {
-        let kind = json["model_type"].as_str().unwrap_or_default();
-        if !matches!(kind, "llama" | "mistral") {
+    /// A field is missing, or describes a model type, biases or a scaling that are not supported.
+    pub fn from_json(json: &Value, vocab_size: usize) -> Result<Self> {
+        let model_type = json["model_type"].as_str().unwrap_or_default();
+        if !MODEL_TYPES.contains(&model_type) {
             return Err(Error::invalid_model(format!(
-                "the model type is {kind:?}, which does not generate text here; llama and mistral do"
+                "model_type {model_type:?} is not supported for text generation; expected {}",
+                MODEL_TYPES.join(" or ")
             )));
         }
         for key in ["attention_bias", "mlp_bias"] {
             if json[key] == true {
-                return Err(Error::invalid_model(format!("{key} is true, which is not computed here")));
+                return Err(Error::invalid_model(format!("config.json: {key} is true, which is not supported")));
             }
         }
         let optional = |key: &str| json[key].as_u64().map(|n| bounded(key, n)).transpose();
-        let size = |key: &str| optional(key)?.ok_or_else(|| Error::invalid_model(format!("config.json has no {key}")));
-        let (width, heads) = (size("hidden_size")?, size("num_attention_heads")?);
-        let head = optional("head_dim")?.unwrap_or(width / heads.max(1));
-        // Newer files put all of rope in one object.
-        let about = if json["rope_parameters"].is_object() { &json["rope_parameters"] } else { &json["rope_scaling"] };
-        let base = json["rope_theta"].as_f64().or_else(|| about["rope_theta"].as_f64()).unwrap_or(10_000.0);
+        let size =
+            |key: &str| optional(key)?.ok_or_else(|| Error::invalid_model(format!("config.json: {key} is missing")));
+        let (hidden_size, heads) = (size("hidden_size")?, size("num_attention_heads")?);
+        let head_dim = optional("head_dim")?.unwrap_or(hidden_size / heads.max(1));
+        // Since transformers 5 one object holds all parameters of RoPE.
+        let rope = if json["rope_parameters"].is_object() { &json["rope_parameters"] } else { &json["rope_scaling"] };
+        let theta = json["rope_theta"].as_f64().or_else(|| rope["rope_theta"].as_f64()).unwrap_or(DEFAULT_ROPE_THETA);
         Self {
-            width,
-            layers: size("num_hidden_layers")?,
-            heads,
-            kv_heads: optional("num_key_value_heads")?.unwrap_or(heads),
-            head,
-            inner: size("intermediate_size")?,
-            vocabulary,
-            context: optional("max_position_embeddings")?.unwrap_or(2048),
-            eps: json["rms_norm_eps"].as_f64().unwrap_or(1e-6) as f32,
-            rope: Rope::from_json(about, head, base)?,
+            hidden_size,
+            num_hidden_layers: size("num_hidden_layers")?,
+            num_attention_heads: heads,
+            num_key_value_heads: optional("num_key_value_heads")?.unwrap_or(heads),
+            head_dim,
+            intermediate_size: size("intermediate_size")?,
+            vocab_size,
+            max_position_embeddings: optional("max_position_embeddings")?.unwrap_or(2048),
+            rms_norm_eps: json["rms_norm_eps"].as_f64().unwrap_or(1e-6) as f32,
+            rope: Rope::from_json(rope, head_dim, theta)?,
         }
-        .checked()
+        .validate()
     }
 
-    /// Refuses sizes that do not fit each other or the kernels.
-    pub(crate) fn checked(self) -> Result<Self> {
-        let Self { width, layers, heads, kv_heads, head, inner, vocabulary, context, .. } = self;
-        let sizes = [width, layers, heads, kv_heads, head, inner, vocabulary, context];
-        if sizes.iter().any(|n| *n == 0 || *n as u64 > MOST) {
-            return Err(Error::invalid_model(format!("the sizes {sizes:?} are not a Llama's")));
+    /// Converts the header of a llama2.c file.
+    ///
+    /// # Errors
+    /// The sizes do not fit each other or the kernels.
+    pub(super) fn from_llama2c(header: &llama2c::Header) -> Result<Self> {
+        let head_dim = header.head_dim();
+        let rope = Rope {
+            pairing: Pairing::Interleaved,
+            rotary_dim: head_dim,
+            rope_theta: DEFAULT_ROPE_THETA,
+            linear_scale: 1.0,
+            freq_factors: vec![],
+        };
+        Self {
+            hidden_size: header.dim,
+            num_hidden_layers: header.n_layers,
+            num_attention_heads: header.n_heads,
+            num_key_value_heads: header.n_kv_heads,
+            head_dim,
+            intermediate_size: header.hidden_dim,
+            vocab_size: header.vocab_size,
+            max_position_embeddings: header.seq_len,
+            rms_norm_eps: LLAMA2C_EPS,
+            rope,
         }
-        if !width.is_multiple_of(16) || !(heads * head).is_multiple_of(16) || !(kv_heads * head).is_multiple_of(16) {
-            return Err(Error::invalid_model(format!(
-                "rows of {width} with {heads} and {kv_heads} heads of {head} cannot be packed: all must be multiples of 16"
-            )));
-        }
-        let numbers = [("eps", self.eps as f64), ("rope base", self.rope.base), ("rope scale", self.rope.linear)];
-        if let Some((name, value)) = numbers.iter().find(|(_, v)| !(v.is_finite() && *v > 0.0)) {
-            return Err(Error::invalid_model(format!("{name} is {value}, it must be a number above 0")));
-        }
-        if let Some(value) = self.rope.divisors.iter().find(|v| !(v.is_finite() && **v > 0.0)) {
-            return Err(Error::invalid_model(format!("rope has the divisor {value}, it must be a number above 0")));
-        }
-        if layers > MOST_LAYERS {
-            return Err(Error::invalid_model(format!("{layers} blocks are not a Llama's")));
-        }
-        if self.rope.width == 0
-            || !heads.is_multiple_of(kv_heads)
-            || !self.rope.width.is_multiple_of(2)
-            || self.rope.width > head
-        {
-            return Err(Error::invalid_model(format!(
-                "{heads} heads over {kv_heads} of keys, of {head} values of which {} turn, are not a Llama's",
-                self.rope.width
-            )));
-        }
-        Ok(self)
+        .validate()
     }
 
-    /// Bytes that a token takes in the caches of all layers.
-    pub fn bytes_per_token(&self) -> usize {
-        self.layers * self.kv_heads * tealight_kernels::attention::gqa::KvCache::bytes_per_token(self.head)
+    /// Checks that the sizes fit each other and the kernels.
+    pub(super) fn validate(self) -> Result<Self> {
+        self.validate_sizes()?;
+        self.validate_attention()?;
+        let numbers = [
+            ("rms_norm_eps", self.rms_norm_eps as f64),
+            ("rope_theta", self.rope.rope_theta),
+            ("RoPE scaling factor", self.rope.linear_scale),
+        ];
+        let factors = self.rope.freq_factors.iter().map(|f| ("RoPE frequency factor", *f as f64));
+        let is_positive = |value: f64| value.is_finite() && value > 0.0;
+        match numbers.into_iter().chain(factors).find(|(_, value)| !is_positive(*value)) {
+            Some((name, value)) => {
+                Err(Error::invalid_model(format!("{name} is {value}; expected a finite number above 0")))
+            }
+            None => Ok(self),
+        }
+    }
+
+    fn validate_sizes(&self) -> Result<()> {
+        let sizes = [
+            ("hidden_size", self.hidden_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("num_key_value_heads", self.num_key_value_heads),
+            ("head_dim", self.head_dim),
+            ("intermediate_size", self.intermediate_size),
+            ("vocab_size", self.vocab_size),
+            ("max_position_embeddings", self.max_position_embeddings),
+        ];
+        if let Some((name, size)) = sizes.iter().find(|(_, n)| *n == 0 || *n as u64 > MAX_SIZE) {
+            return Err(Error::invalid_model(format!("{name} is {size}; expected 1 to {MAX_SIZE}")));
+        }
+        if self.num_hidden_layers > MAX_LAYERS {
+            return Err(Error::invalid_model(format!(
+                "num_hidden_layers is {}; the limit is {MAX_LAYERS}",
+                self.num_hidden_layers
+            )));
+        }
+        Ok(())
+    }
+
+    fn validate_attention(&self) -> Result<()> {
+        let Self { hidden_size, num_attention_heads: heads, num_key_value_heads: kv_heads, head_dim, .. } = *self;
+        let rows = [hidden_size, heads * head_dim, kv_heads * head_dim];
+        if rows.iter().any(|n| !n.is_multiple_of(16)) {
+            return Err(Error::invalid_model(format!(
+                "hidden_size {hidden_size}, {heads} query heads and {kv_heads} key-value heads of {head_dim} values cannot be \
+                 packed; expected multiples of 16 values"
+            )));
+        }
+        if !heads.is_multiple_of(kv_heads) {
+            return Err(Error::invalid_model(format!(
+                "num_attention_heads is {heads}; expected a multiple of num_key_value_heads, {kv_heads}"
+            )));
+        }
+        let rotary_dim = self.rope.rotary_dim;
+        if rotary_dim == 0 || !rotary_dim.is_multiple_of(2) || rotary_dim > head_dim {
+            return Err(Error::invalid_model(format!(
+                "RoPE rotates {rotary_dim} values of a head; expected an even number from 2 to head_dim, {head_dim}"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Bytes of the KV caches of all layers per token.
+    pub fn kv_bytes_per_token(&self) -> usize {
+        self.num_hidden_layers * self.num_key_value_heads * KvCache::bytes_per_token(self.head_dim)
     }
 }
 
-fn bounded(what: &str, value: u64) -> Result<usize> {
-    match value {
-        0..=MOST => Ok(value as usize),
-        _ => Err(Error::invalid_model(format!("{what} is {value}, the limit is {MOST}"))),
+fn bounded(name: &str, value: u64) -> Result<usize> {
+    if value > MAX_SIZE {
+        return Err(Error::invalid_model(format!("{name} is {value}; the limit is {MAX_SIZE}")));
     }
+    Ok(value as usize)
 }

@@ -21,10 +21,10 @@ pub(crate) struct Encoder {
     second: PackedRhs,
     /// `[audio_rows, D]`.
     positions: Vec<f32>,
-    blocks: Vec<int8::Block>,
+    blocks: Vec<int8::EncoderLayer>,
     norm: LayerNorm,
     heads: usize,
-    arenas: int8::Arenas,
+    arenas: int8::ScratchPool,
 }
 
 impl Encoder {
@@ -38,7 +38,7 @@ impl Encoder {
             blocks: blocks.into_iter().collect::<Result<_>>()?,
             norm: tensors.norm("encoder.layer_norm", d)?,
             heads: config.heads,
-            arenas: int8::Arenas::default(),
+            arenas: int8::ScratchPool::default(),
         })
     }
 
@@ -54,19 +54,19 @@ impl Encoder {
     }
 }
 
-fn block(index: usize, config: &Config, tensors: &Tensors) -> Result<int8::Block> {
+fn block(index: usize, config: &Config, tensors: &Tensors) -> Result<int8::EncoderLayer> {
     let (d, inner) = (config.width, config.inner);
     let name = |part: &str| format!("encoder.layers.{index}.{part}");
     let attention = |part: &str| name(&format!("self_attn.{part}_proj"));
-    Ok(int8::Block {
-        norms: int8::Norms::Before,
-        qkv: tensors.matrix(&[&attention("q"), &attention("k"), &attention("v")], d, d)?,
-        output: tensors.matrix(&[&attention("out")], d, d)?,
+    Ok(int8::EncoderLayer {
+        norm_placement: int8::NormPlacement::PreNorm,
+        qkv_proj: tensors.matrix(&[&attention("q"), &attention("k"), &attention("v")], d, d)?,
+        o_proj: tensors.matrix(&[&attention("out")], d, d)?,
         attention_norm: tensors.norm(&name("self_attn_layer_norm"), d)?,
-        up: tensors.matrix(&[&name("fc1")], inner, d)?,
+        up_proj: tensors.matrix(&[&name("fc1")], inner, d)?,
         activation: Activation::Gelu,
-        down: tensors.matrix(&[&name("fc2")], d, inner)?,
-        output_norm: tensors.norm(&name("final_layer_norm"), d)?,
+        down_proj: tensors.matrix(&[&name("fc2")], d, inner)?,
+        ffn_norm: tensors.norm(&name("final_layer_norm"), d)?,
     })
 }
 

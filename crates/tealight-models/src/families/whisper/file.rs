@@ -4,11 +4,12 @@ use super::bpe::Bpe;
 use super::config::Config;
 use super::tensors::Tensors;
 use super::tokenizer::{Special, Vocabulary};
-use crate::formats::gguf::{self, Entry, Gguf, TensorData};
+use crate::formats::gguf::{self, Gguf, MetadataValue};
+use crate::formats::json::read_json;
+use crate::formats::packed_file::{PackMetadata, general_metadata, sha256};
+use crate::formats::tensor::TensorData;
 use crate::formats::weights::{Precision, Weights, packed_name};
 use crate::formats::{ctranslate2, ggml};
-use crate::pack::{Labels, general, sha256};
-use crate::tasks::embed::pipeline::json;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -81,7 +82,7 @@ impl File {
         if !safetensors.exists() {
             return Err(Error::invalid_model(format!("has neither {CTRANSLATE2} nor {SAFETENSORS}")));
         }
-        if let Some(Value::Object(generation)) = json(&folder.join("generation_config.json"))? {
+        if let Some(Value::Object(generation)) = read_json(&folder.join("generation_config.json"))? {
             // Newer files keep there what config.json had.
             for key in ["alignment_heads", "suppress_tokens"] {
                 if let Some(value) = generation.get(key) {
@@ -165,7 +166,7 @@ impl File {
 /// A file that must be there.
 fn read(path: &Path) -> Result<Value> {
     let name = path.file_name().unwrap_or_default().display();
-    json(path)?.ok_or_else(|| Error::invalid_model(format!("{name} is missing")))
+    read_json(path)?.ok_or_else(|| Error::invalid_model(format!("{name} is missing")))
 }
 
 /// What `config.json` says of heads.
@@ -181,7 +182,7 @@ fn huggingface(name: &str) -> &str {
 /// Whether a folder or file holds a Whisper.
 pub fn is_whisper(path: &Path) -> bool {
     if path.is_dir() {
-        let kind = json(&path.join(CONFIG)).ok().flatten();
+        let kind = read_json(&path.join(CONFIG)).ok().flatten();
         return path.join(CTRANSLATE2).exists() || kind.is_some_and(|k| k["model_type"] == ARCHITECTURE);
     }
     let Ok(bytes) = map_file(path) else { return false };
@@ -197,7 +198,7 @@ pub fn is_whisper(path: &Path) -> bool {
 ///
 /// # Errors
 /// The model cannot be loaded, or the file cannot be written.
-pub fn pack(cpu: &CpuContext, source: &Path, labels: &Labels, output: &Path) -> Result<()> {
+pub fn pack(cpu: &CpuContext, source: &Path, labels: &PackMetadata, output: &Path) -> Result<()> {
     let file = File::open(source, true)?;
     if file.tensors.are_packed() {
         return Err(Error::invalid_model(format!("{} is packed already", source.display())));
@@ -210,12 +211,12 @@ pub fn pack(cpu: &CpuContext, source: &Path, labels: &Labels, output: &Path) -> 
     let mut tensors = tensors.made();
     let (tokens, starts) = vocabulary.parts();
     for (name, bytes) in [(TOKENS, tokens), (STARTS, starts)] {
-        tensors.push((packed_name(name), TensorData::bytes(bytes)));
+        tensors.push((packed_name(name), TensorData::from_bytes(bytes)));
     }
     let source = sha256(&source)?;
     let header = Header { config, special: vocabulary.special.clone(), languages: vocabulary.languages.clone() };
     let header = serde_json::to_string(&header).map_err(|e| Error::internal(format!("a header is not JSON: {e}")))?;
-    let mut metadata = general(ARCHITECTURE, labels, &source);
-    metadata.push((HEADER.into(), Entry::String(header)));
+    let mut metadata = general_metadata(ARCHITECTURE, labels, &source);
+    metadata.push((HEADER.into(), MetadataValue::String(header)));
     write_atomic(output, |out| gguf::write(out, &metadata, &tensors))
 }

@@ -1,9 +1,9 @@
 //! The tensors of a Whisper as the kernels read them: out of a packed file, or packed here.
 
-use crate::formats::gguf::TensorData;
+use crate::formats::packed_file::TensorRecorder;
+use crate::formats::tensor::TensorData;
 use crate::formats::weights::{Weights, packed_name};
 use crate::int8::LayerNorm;
-use crate::pack::Made;
 use tealight_core::{Error, Result};
 use tealight_kernels::int8::PackedRhs;
 
@@ -16,18 +16,18 @@ const EPS: f32 = 1e-5;
 #[derive(Debug)]
 pub(super) struct Tensors {
     weights: Weights,
-    made: Made,
+    made: TensorRecorder,
 }
 
 impl Tensors {
     /// `keep` keeps what is made of them for [`Tensors::made`].
     pub(super) fn new(weights: Weights, keep: bool) -> Self {
-        Self { weights, made: Made::new(keep) }
+        Self { weights, made: TensorRecorder::new(keep) }
     }
 
     /// What was made of them.
     pub(super) fn made(self) -> Vec<(String, TensorData)> {
-        self.made.tensors()
+        self.made.into_tensors()
     }
 
     /// Whether they are a packed file's.
@@ -38,7 +38,7 @@ impl Tensors {
     /// Values in f32.
     pub(super) fn floats(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let values = self.weights.floats(name, shape)?;
-        self.made.keep(name.into(), || TensorData::f32(shape.to_vec(), &values));
+        self.made.record(name.into(), || TensorData::f32(shape.to_vec(), &values));
         Ok(values)
     }
 
@@ -55,7 +55,7 @@ impl Tensors {
                 .and_then(|(matrix, bias)| Ok(PackedRhs::pack(&matrix, &bias, &vec![1.0; k], GROUP)?)),
         };
         let packed = packed.map_err(|e| e.with_context(format_args!("tensor {name:?}")))?;
-        self.made.keep(packed_name(name), || TensorData::bytes(packed.bytes().clone()));
+        self.made.record(packed_name(name), || TensorData::from_bytes(packed.bytes().clone()));
         Ok(packed)
     }
 

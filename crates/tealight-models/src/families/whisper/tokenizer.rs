@@ -1,7 +1,7 @@
 //! What token ids stand for: bytes of text, languages, moments and commands.
 
 use super::languages;
-use crate::tokenizer::bytes::of_alphabet;
+use crate::tokenizer::bytes::decode_byte_level;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -111,7 +111,7 @@ impl Vocabulary {
         let mut tokens = vec![None; special.end as usize];
         for (token, id) in &file.model.vocab {
             if let Some(slot) = tokens.get_mut(*id as usize) {
-                *slot = Some(of_alphabet(token)?);
+                *slot = Some(decode_byte_level(token)?);
             }
         }
         let (mut bytes, mut starts) = (vec![], 0u32.to_le_bytes().to_vec());

@@ -1,4 +1,4 @@
-//! From messages to text, by the Jinja template that a model's file carries, as `transformers` renders it.
+//! Renders the chat template of a model, which is Jinja, to the prompt that `transformers` would render.
 
 use super::deep_stack::on_large_stack;
 use minijinja::syntax::SyntaxConfig;
@@ -9,53 +9,53 @@ use serde_json::Value;
 use std::time::SystemTime;
 use tealight_core::{Error, Result};
 
-/// Templates beyond these are none.
-const MOST_BYTES: usize = 256 << 10;
-/// Values inside each other beyond these are a mistake.
-const DEEPEST: usize = 64;
-/// Digits of a number that no width of a column has.
-const LONG_NUMBER: usize = 5;
-/// The function that values of namespaces go through.
+/// A larger template is rejected.
+const MAX_TEMPLATE_BYTES: usize = 256 << 10;
+/// A value of a namespace may not be nested deeper.
+const MAX_DEPTH: usize = 64;
+/// Digits from which on a number in a format string is too large for a column width.
+const LONG_NUMBER_DIGITS: usize = 5;
+/// The function that checks values before a template stores them in a namespace.
 const GUARD: &str = " tealight_plain";
-/// Steps of a template beyond these are a loop without end.
+/// Instructions that a template may execute, which ends endless loops.
 const FUEL: u64 = 1_000_000;
-/// The field of requests, for errors.
+/// The request field that errors name.
 const FIELD: &str = "messages";
 
-/// A conversation, and what templates ask for besides.
+/// The variables of a template.
 #[derive(Debug, Serialize)]
-pub struct Chat<'a> {
+pub struct ChatInput<'a> {
     /// `[{"role", "content", ...}]`.
     pub messages: &'a [Value],
-    /// Descriptions of functions that may be called.
+    /// Descriptions of the functions that the model may call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tools: Option<&'a Value>,
-    /// Whether the beginning of an answer follows.
+    /// Whether the start of the assistant's message is appended.
     pub add_generation_prompt: bool,
-    /// The token that begins a text.
+    /// The name of the token that starts a text.
     pub bos_token: &'a str,
-    /// The token that ends one.
+    /// The name of the token that ends a text.
     pub eos_token: &'a str,
 }
 
-/// The text of a conversation.
+/// Renders a template. It can read nothing but `input`, and ends after a bounded number of steps.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidValue`](tealight_core::ErrorKind) with what the template says, for instance of roles in a wrong order; it reads nothing but the
-/// conversation.
-pub fn render(template: &str, chat: &Chat) -> Result<String> {
-    if template.len() > MOST_BYTES {
-        let message = format!("the chat template of the model has {} bytes, the limit is {MOST_BYTES}", template.len());
+/// [`ErrorKind::InvalidValue`](tealight_core::ErrorKind) with the error message of the template, for instance about the order of
+/// roles.
+pub fn render(template: &str, input: &ChatInput) -> Result<String> {
+    if template.len() > MAX_TEMPLATE_BYTES {
+        let message = format!("the chat template has {} bytes; the limit is {MAX_TEMPLATE_BYTES}", template.len());
         return Err(Error::invalid_model(message));
     }
-    // What is nested in values is gone through by functions that call themselves.
-    on_large_stack(|| rendered(template, chat))
+    // minijinja recurses into nested values.
+    on_large_stack(|| render_here(template, input))
 }
 
-fn rendered(template: &str, chat: &Chat) -> Result<String> {
+fn render_here(template: &str, input: &ChatInput) -> Result<String> {
     let mut environment = Environment::new();
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-    environment.set_syntax(syntax.map_err(|e| Error::internal(format!("the syntax of templates: {e}")))?);
+    environment.set_syntax(syntax.map_err(|e| Error::internal(format!("template syntax: {e}")))?);
     environment.set_fuel(Some(FUEL));
     environment.set_unknown_method_callback(|state, value, method, arguments| {
         if method == "format" && value.as_str().is_some_and(has_long_number) {
@@ -63,42 +63,43 @@ fn rendered(template: &str, chat: &Chat) -> Result<String> {
         }
         minijinja_contrib::pycompat::unknown_method_callback(state, value, method, arguments)
     });
-    environment.add_function(GUARD.trim(), plain);
+    environment.add_function(GUARD.trim(), check_plain);
     environment.add_function("raise_exception", |message: String| -> Result<String, minijinja::Error> {
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
     });
     environment.add_function("strftime_now", |format: String| strftime(&format, SystemTime::now()));
     environment.add_filter("tojson", to_json);
-    let wrong = |e: minijinja::Error| {
-        let said = e.detail().map_or_else(|| e.to_string(), str::to_string);
-        Error::invalid_value(FIELD, format!("the chat template of the model refuses {FIELD}: {said}"))
-            .truncate_message()
+    let render_error = |e: minijinja::Error| {
+        let message = e.detail().map_or_else(|| e.to_string(), str::to_string);
+        Error::invalid_value(FIELD, format!("the chat template rejects {FIELD}: {message}")).truncate_message()
     };
-    // What marks the model's own words for training has no meaning here.
-    let marks = [(" generation", " if true"), (" endgeneration", " endif")];
-    let unmarked = |template: String, (tag, instead): (&str, &str)| {
-        ["{%", "{%-"].iter().fold(template, |t, open| t.replace(&format!("{open}{tag}"), &format!("{open}{instead}")))
+    // These tags mark the assistant's words for training, and do not change the prompt.
+    let tags = [(" generation", " if true"), (" endgeneration", " endif")];
+    let replace_tag = |template: String, (tag, replacement): (&str, &str)| {
+        ["{%", "{%-"]
+            .iter()
+            .fold(template, |t, open| t.replace(&format!("{open}{tag}"), &format!("{open}{replacement}")))
     };
-    let template = guarded(&marks.into_iter().fold(template.to_string(), unmarked));
+    let template = guard_assignments(&tags.into_iter().fold(template.to_string(), replace_tag));
     let template = environment
         .template_from_str(&template)
-        .map_err(|e| Error::invalid_model(format!("the chat template of the model cannot be read: {e}")))?;
-    template.render(Serde(chat)).map_err(wrong)
+        .map_err(|e| Error::invalid_model(format!("the chat template is invalid: {e}")))?;
+    template.render(Serde(input)).map_err(render_error)
 }
 
-/// Whether a text has a number that no width of a column is.
+/// Whether a format string has a number that is too large for a column width.
 fn has_long_number(text: &str) -> bool {
-    text.as_bytes().windows(LONG_NUMBER).any(|w| w.iter().all(u8::is_ascii_digit))
+    text.as_bytes().windows(LONG_NUMBER_DIGITS).any(|w| w.iter().all(u8::is_ascii_digit))
 }
 
-/// A template whose namespaces check what they are given: one that holds itself, or nests without end, would be gone through without end.
-fn guarded(template: &str) -> String {
+/// Checks values before they are stored in a namespace: a namespace that contains itself could not be printed.
+fn guard_assignments(template: &str) -> String {
     let (mut out, mut rest) = (String::with_capacity(template.len()), template);
-    while let Some(at) = rest.find("{%") {
-        let (before, tag) = rest.split_at(at);
+    while let Some(start) = rest.find("{%") {
+        let (before, tag) = rest.split_at(start);
         let end = tag_end(tag);
         out.push_str(before);
-        match assignment(&tag[..end]) {
+        match parse_assignment(&tag[..end]) {
             Some((target, value, close)) => out.extend([target, GUARD, "(", value, ")", close]),
             None => out.push_str(&tag[..end]),
         }
@@ -107,15 +108,15 @@ fn guarded(template: &str) -> String {
     out + rest
 }
 
-/// Where a tag ends, which `%}` in its texts does not do.
+/// Length of a tag; `%}` inside a string literal does not end it.
 fn tag_end(tag: &str) -> usize {
     let (mut quote, mut last) = (None, ' ');
-    for (at, c) in tag.char_indices() {
+    for (i, c) in tag.char_indices() {
         match quote {
             Some(q) if c == q && last != '\\' => quote = None,
             Some(_) => {}
             None if c == '\'' || c == '"' => quote = Some(c),
-            None if last == '%' && c == '}' => return at + 1,
+            None if last == '%' && c == '}' => return i + 1,
             None => {}
         }
         last = c;
@@ -123,8 +124,8 @@ fn tag_end(tag: &str) -> usize {
     tag.len()
 }
 
-/// `{% set NAMESPACE.NAME =`, the value, and the end of such a tag.
-fn assignment(tag: &str) -> Option<(&str, &str, &str)> {
+/// Splits `{% set NAMESPACE.NAME = VALUE %}` before and after the value.
+fn parse_assignment(tag: &str) -> Option<(&str, &str, &str)> {
     let body = tag.strip_prefix("{%")?.trim_start_matches(['-', '+']).trim_start();
     let (target, _) = body.strip_prefix("set")?.split_once('=')?;
     let is_name = |c: char| c.is_alphanumeric() || c == '_' || c == '.' || c.is_whitespace();
@@ -136,15 +137,18 @@ fn assignment(tag: &str) -> Option<(&str, &str, &str)> {
     (value < close).then(|| (&tag[..value], &tag[value..close], &tag[close..]))
 }
 
-/// What the value of a namespace goes through.
-fn plain(value: Item) -> Result<Item, minijinja::Error> {
-    if is_plain(&value, DEEPEST) {
+/// The function [`GUARD`].
+fn check_plain(value: Item) -> Result<Item, minijinja::Error> {
+    if is_plain(&value, MAX_DEPTH) {
         return Ok(value);
     }
-    Err(minijinja::Error::new(ErrorKind::InvalidOperation, "a namespace cannot hold another, or what goes so deep"))
+    Err(minijinja::Error::new(
+        ErrorKind::InvalidOperation,
+        format!("a namespace cannot hold a namespace, or a value nested deeper than {MAX_DEPTH} levels"),
+    ))
 }
 
-/// Whether a value holds no namespace, and no values inside each other beyond a depth.
+/// Whether a value contains no namespace and is nested at most `depth` levels deep.
 fn is_plain(value: &Item, depth: usize) -> bool {
     let inner = |value: &Item| value.try_iter().is_ok_and(|mut items| items.all(|item| is_plain(&item, depth - 1)));
     match value.kind() {
@@ -160,35 +164,35 @@ fn is_plain(value: &Item, depth: usize) -> bool {
     }
 }
 
-/// Python's `strftime` of the present moment, in UTC.
+/// Python's `strftime`, in UTC.
 fn strftime(format: &str, now: SystemTime) -> Result<String, minijinja::Error> {
-    let wrong =
+    let invalid =
         |e: String| minijinja::Error::new(ErrorKind::InvalidOperation, format!("strftime_now({format:?}): {e}"));
-    let items = time::format_description::parse_strftime_borrowed(format).map_err(|e| wrong(e.to_string()))?;
-    time::OffsetDateTime::from(now).format(&items).map_err(|e| wrong(e.to_string()))
+    let items = time::format_description::parse_strftime_borrowed(format).map_err(|e| invalid(e.to_string()))?;
+    time::OffsetDateTime::from(now).format(&items).map_err(|e| invalid(e.to_string()))
 }
 
 /// Python's `json.dumps(value, ensure_ascii=False)`.
 fn to_json(value: &Item, options: Kwargs) -> Result<String, minijinja::Error> {
     let indent: Option<usize> = options.get("indent")?;
-    let failed = |e: String| minijinja::Error::new(ErrorKind::BadSerialization, e);
+    let serialize_error = |e: String| minijinja::Error::new(ErrorKind::BadSerialization, e);
     let mut out = vec![];
     let outcome = match indent {
-        None => value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, Python)),
+        None => value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, PythonFormatter)),
         Some(width) => {
             let indent = " ".repeat(width.min(80)).into_bytes();
             let formatter = serde_json::ser::PrettyFormatter::with_indent(&indent);
             value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, formatter))
         }
     };
-    outcome.map_err(|e| failed(e.to_string()))?;
-    String::from_utf8(out).map_err(|e| failed(e.to_string()))
+    outcome.map_err(|e| serialize_error(e.to_string()))?;
+    String::from_utf8(out).map_err(|e| serialize_error(e.to_string()))
 }
 
-/// A space behind commas and colons.
-struct Python;
+/// Python's separators: a space after commas and colons.
+struct PythonFormatter;
 
-impl serde_json::ser::Formatter for Python {
+impl serde_json::ser::Formatter for PythonFormatter {
     fn begin_array_value<W: ?Sized + std::io::Write>(&mut self, out: &mut W, first: bool) -> std::io::Result<()> {
         if first { Ok(()) } else { out.write_all(b", ") }
     }
@@ -209,13 +213,18 @@ mod tests {
 
     fn chat(template: &str, messages: Value) -> Result<String> {
         let messages = messages.as_array().cloned().unwrap_or_default();
-        let chat =
-            Chat { messages: &messages, tools: None, add_generation_prompt: true, bos_token: "<s>", eos_token: "</s>" };
-        render(template, &chat)
+        let input = ChatInput {
+            messages: &messages,
+            tools: None,
+            add_generation_prompt: true,
+            bos_token: "<s>",
+            eos_token: "</s>",
+        };
+        render(template, &input)
     }
 
     #[test]
-    fn templates_do_what_transformers_lets_them() {
+    fn render_with_functions_of_transformers_equals_transformers() {
         let template = "{{ bos_token }}{% for m in messages %}\n    {% if m.role == 'x' %}{{ raise_exception('no x') }}{% endif %}\n{{ m['content'].strip() | upper }}{{ messages[1:] | length }}{% endfor %}";
         assert_eq!(chat(template, json!([{"role": "user", "content": " a "}])).unwrap(), "<s>A0");
         let error = chat(template, json!([{"role": "x", "content": ""}])).unwrap_err();
@@ -226,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn templates_cannot_go_on_for_ever_or_read_files() {
+    fn render_of_hostile_template_fails() {
         let endless = "{% for a in range(9999) %}{% for b in range(9999) %}{{ a * b }}{% endfor %}{% endfor %}";
         assert!(chat(endless, json!([])).unwrap_err().message.contains("fuel"));
         assert!(chat("{% include '/etc/passwd' %}", json!([])).is_err());
@@ -252,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn moments_are_written_as_python_does() {
+    fn strftime_equals_python() {
         let moment = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_753_600_000);
         assert_eq!(strftime("%d %b %Y, %H:%M", moment).unwrap(), "27 Jul 2025, 07:06");
         assert!(strftime("%", moment).is_err());

@@ -1,7 +1,7 @@
-//! Text that keeps to a JSON schema: which tokens may come next.
+//! Constrained decoding: which tokens may follow, so that the text matches a JSON schema.
 
 use super::deep_stack::on_large_stack;
-use crate::tokenizer::Tokens;
+use crate::tokenizer::LlamaTokenizer;
 use llguidance::api::TopLevelGrammar;
 use llguidance::toktrie::{ApproximateTokEnv, SimpleVob, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory};
@@ -9,53 +9,53 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use tealight_core::{Error, Result};
 
-/// The field of requests, for errors.
+/// The request field that errors name.
 const FIELD: &str = "response_format";
-/// Schemas beyond these would take what a process has not.
-const MOST_REFERENCES: usize = 1000;
-const MOST_BYTES: usize = 512 << 10;
-/// What marks a special token among words of bytes.
-const SPECIAL: u8 = 0xff;
+/// Larger schemas would need more memory and stack than a process has.
+const MAX_REFERENCES: usize = 1000;
+const MAX_BYTES: usize = 512 << 10;
+/// The first byte of a special token in a llguidance vocabulary.
+const SPECIAL_MARKER: u8 = 0xff;
 
-/// Makes constraints for the tokens of a model.
-pub(crate) struct Schemas(ParserFactory);
+/// Compiles schemas for the vocabulary of a model.
+pub(super) struct GrammarFactory(ParserFactory);
 
-impl std::fmt::Debug for Schemas {
+impl std::fmt::Debug for GrammarFactory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Schemas")
+        f.write_str("GrammarFactory")
     }
 }
 
-impl Schemas {
-    pub(crate) fn new(tokens: &Tokens, vocabulary: usize) -> Result<Self> {
-        let end = tokens.ends.first().copied();
+impl GrammarFactory {
+    pub(super) fn new(tokenizer: &LlamaTokenizer, vocab_size: usize) -> Result<Self> {
+        let end = tokenizer.eog_ids.first().copied();
         let end =
-            end.ok_or_else(|| Error::invalid_model("the model has no token that ends a text, which a schema needs"))?;
-        let word = |id: u32| match tokens.name(id) {
-            Some(name) => [&[SPECIAL], name.as_bytes()].concat(),
-            None => tokens.bytes(id).to_vec(),
+            end.ok_or_else(|| Error::invalid_model("the model has no end-of-text token, which response_format needs"))?;
+        let word = |id: u32| match tokenizer.special_token(id) {
+            Some(name) => [&[SPECIAL_MARKER], name.as_bytes()].concat(),
+            None => tokenizer.token_bytes(id).to_vec(),
         };
-        let words: Vec<Vec<u8>> = (0..vocabulary as u32).map(word).collect();
-        let trie = TokTrie::from(&TokRxInfo::new(vocabulary as u32, end), &words);
-        let tokens: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
-        let mut factory = ParserFactory::new_simple(&tokens).map_err(failed)?;
+        let words: Vec<Vec<u8>> = (0..vocab_size as u32).map(word).collect();
+        let trie = TokTrie::from(&TokRxInfo::new(vocab_size as u32, end), &words);
+        let environment: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
+        let mut factory = ParserFactory::new_simple(&environment).map_err(grammar_error)?;
         factory.quiet();
         factory.limits_mut().verbose_errors = false;
         Ok(Self(factory))
     }
 
-    /// A constraint to texts of a schema, written with a space behind commas and colons, and no other outside of texts: a model
-    /// could go on with spaces for ever.
-    pub(crate) fn constraint(&self, schema: &Value) -> Result<Constraint> {
+    /// Compiles a schema. JSON is constrained to a space after commas and colons and to no other white space outside of strings,
+    /// because a model could repeat white space without end.
+    pub(super) fn constraint(&self, schema: &Value) -> Result<Constraint> {
         let mut schema = schema.clone();
         if let Some(schema) = schema.as_object_mut() {
-            let spaces = json!({"whitespace_flexible": false, "item_separator": ", ", "key_separator": ": "});
-            schema.entry("x-guidance").or_insert(spaces);
+            let whitespace = json!({"whitespace_flexible": false, "item_separator": ", ", "key_separator": ": "});
+            schema.entry("x-guidance").or_insert(whitespace);
         }
         let (references, bytes) = (references(&schema), schema.to_string().len());
-        if references > MOST_REFERENCES || bytes > MOST_BYTES {
+        if references > MAX_REFERENCES || bytes > MAX_BYTES {
             let message = format!(
-                "{FIELD} has a schema of {bytes} bytes with {references} references, the limits are {MOST_BYTES} and {MOST_REFERENCES}"
+                "{FIELD} has a schema of {bytes} bytes with {references} references; the limits are {MAX_BYTES} and {MAX_REFERENCES}"
             );
             return Err(Error::invalid_value(FIELD, message));
         }
@@ -63,43 +63,43 @@ impl Schemas {
             let parser = self.0.create_parser(TopLevelGrammar::from_json_schema(schema));
             let mut matcher = Matcher::new(parser);
             match matcher.get_error() {
-                Some(error) => Err(unfit(error)),
-                // Some of what is too much shows when the first token is asked for.
+                Some(error) => Err(schema_error(error)),
+                // Some schemas exceed the limits only when the first mask is computed.
                 None => match matcher.compute_mask_or_eos() {
-                    Ok(first) => Ok(Constraint { matcher, first: Some(first) }),
-                    Err(error) => Err(unfit(error)),
+                    Ok(mask) => Ok(Constraint { matcher, first_mask: Some(mask) }),
+                    Err(error) => Err(schema_error(error)),
                 },
             }
         })
     }
 }
 
-/// `$ref` in a schema: each goes deeper.
+/// Counts `$ref` in a schema; the compiler recurses into each.
 fn references(schema: &Value) -> usize {
     match schema {
         Value::Array(values) => values.iter().map(references).sum(),
         Value::Object(fields) => {
-            let here = usize::from(fields.contains_key("$ref"));
-            here + fields.values().map(references).sum::<usize>()
+            let own = usize::from(fields.contains_key("$ref"));
+            own + fields.values().map(references).sum::<usize>()
         }
         _ => 0,
     }
 }
 
-fn unfit(error: impl std::fmt::Display) -> Error {
-    let said = error.to_string().replace("\n<non-verbose/>", "");
-    Error::invalid_value(FIELD, format!("{FIELD} has a schema that cannot be kept to: {said}")).truncate_message()
+fn schema_error(error: impl std::fmt::Display) -> Error {
+    let message = error.to_string().replace("\n<non-verbose/>", "");
+    Error::invalid_value(FIELD, format!("{FIELD}: unsupported JSON schema: {message}")).truncate_message()
 }
 
-fn failed(error: impl std::fmt::Display) -> Error {
-    Error::internal(format!("a constraint failed: {error}"))
+fn grammar_error(error: impl std::fmt::Display) -> Error {
+    Error::internal(format!("cannot create a grammar: {error}"))
 }
 
-/// What a text so far lets come next.
+/// The state of a grammar after the tokens so far.
 pub struct Constraint {
     matcher: Matcher,
-    /// The tokens that may come first.
-    first: Option<SimpleVob>,
+    /// The mask of the first token, which is computed when the schema is compiled.
+    first_mask: Option<SimpleVob>,
 }
 
 impl std::fmt::Debug for Constraint {
@@ -109,23 +109,23 @@ impl std::fmt::Debug for Constraint {
 }
 
 impl Constraint {
-    /// The tokens that may come.
+    /// The tokens that may follow.
     ///
     /// # Errors
-    /// The schema takes too long.
-    pub fn allowed(&mut self) -> Result<SimpleVob> {
-        self.first.take().map_or_else(|| self.matcher.compute_mask_or_eos().map_err(unfit), Ok)
+    /// The schema needs too many steps.
+    pub fn compute_mask(&mut self) -> Result<SimpleVob> {
+        self.first_mask.take().map_or_else(|| self.matcher.compute_mask_or_eos().map_err(schema_error), Ok)
     }
 
-    /// Takes a token.
+    /// Advances by a token.
     ///
     /// # Errors
-    /// It was not allowed.
-    pub fn take(&mut self, id: u32) -> Result<()> {
-        self.matcher.consume_token(id).map_err(unfit)
+    /// The token may not follow.
+    pub fn consume_token(&mut self, id: u32) -> Result<()> {
+        self.matcher.consume_token(id).map_err(schema_error)
     }
 
-    /// Whether the text is complete and nothing may follow.
+    /// Whether the text is complete and no token may follow.
     pub fn is_complete(&self) -> bool {
         self.matcher.is_stopped()
     }

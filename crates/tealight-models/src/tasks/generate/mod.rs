@@ -1,12 +1,14 @@
-//! Text generation: what turns logits into text.
+//! Text generation: prompts, sampling, constrained decoding and stop sequences.
 
 pub mod chat_template;
 mod deep_stack;
+mod generator;
 mod grammar;
+mod prefix_cache;
 mod sampling;
 mod stop_buffer;
 
+pub use generator::Generator;
 pub use grammar::Constraint;
-pub(crate) use grammar::Schemas;
-pub use sampling::{Sampler, Sampling, best, log_probabilities};
-pub use stop_buffer::Written;
+pub use sampling::{Sampler, SamplingParams, argmax, token_logprobs};
+pub use stop_buffer::StopBuffer;

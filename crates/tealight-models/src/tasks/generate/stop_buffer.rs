@@ -1,68 +1,68 @@
-//! What is written, token by token, held back until it is certain: whole characters, and no part of what ends the text.
+//! Decodes generated tokens to text, and holds back bytes that may be part of a character or of a stop sequence.
 
-/// Bytes of tokens on their way out.
+/// Bytes of generated tokens that are not text yet.
 #[derive(Debug, Default)]
-pub struct Written {
+pub struct StopBuffer {
     stops: Vec<Vec<u8>>,
-    held: Vec<u8>,
+    pending: Vec<u8>,
     stopped: bool,
 }
 
-impl Written {
-    /// A text that one of `stops` ends; empty ones do not.
+impl StopBuffer {
+    /// Stops at the first occurrence of one of `stops`; empty ones are ignored.
     pub fn new<'a>(stops: impl IntoIterator<Item = &'a str>) -> Self {
         let stops = stops.into_iter().filter(|s| !s.is_empty()).map(|s| s.as_bytes().to_vec()).collect();
         Self { stops, ..Self::default() }
     }
 
-    /// Whether a stop was there.
+    /// Whether a stop sequence was found.
     pub fn is_stopped(&self) -> bool {
         self.stopped
     }
 
-    /// Takes a token's bytes; returns the text that is certain.
+    /// Appends the bytes of a token, and returns the text that no later token can change. Text from a stop sequence on is dropped.
     pub fn push(&mut self, bytes: &[u8]) -> String {
         if self.stopped {
             return String::new();
         }
-        self.held.extend_from_slice(bytes);
-        let found = self.stops.iter().filter_map(|stop| find(&self.held, stop)).min();
+        self.pending.extend_from_slice(bytes);
+        let found = self.stops.iter().filter_map(|stop| find(&self.pending, stop)).min();
         if let Some(at) = found {
             self.stopped = true;
-            self.held.truncate(at);
-            return self.end();
+            self.pending.truncate(at);
+            return self.finish();
         }
-        let certain = self.held.len() - self.uncertain();
-        let rest = self.held.split_off(certain);
-        let text = String::from_utf8_lossy(&self.held).into_owned();
-        self.held = rest;
+        let certain = self.pending.len() - self.undecided();
+        let rest = self.pending.split_off(certain);
+        let text = String::from_utf8_lossy(&self.pending).into_owned();
+        self.pending = rest;
         text
     }
 
-    /// The rest, once no more will come; bytes that are no characters become U+FFFD.
-    pub fn end(&mut self) -> String {
-        String::from_utf8_lossy(&std::mem::take(&mut self.held)).into_owned()
+    /// Returns the text held back, after the last token; incomplete characters become U+FFFD.
+    pub fn finish(&mut self) -> String {
+        String::from_utf8_lossy(&std::mem::take(&mut self.pending)).into_owned()
     }
 
-    /// How many bytes at the end may be the beginning of a stop, or of a character.
-    fn uncertain(&self) -> usize {
-        let is_begun = |count: &usize| {
-            let tail = &self.held[self.held.len() - count..];
+    /// Number of bytes at the end that may be the start of a stop sequence or of a character.
+    fn undecided(&self) -> usize {
+        let is_stop_prefix = |count: &usize| {
+            let tail = &self.pending[self.pending.len() - count..];
             self.stops.iter().any(|stop| stop.len() > *count && stop.starts_with(tail))
         };
-        let longest = self.stops.iter().map(|stop| stop.len() - 1).max().unwrap_or(0).min(self.held.len());
-        let stop = (1..=longest).rev().find(is_begun).unwrap_or(0);
-        let whole = self.held.len() - stop;
-        stop + begun_character(&self.held[..whole])
+        let longest = self.stops.iter().map(|stop| stop.len() - 1).max().unwrap_or(0).min(self.pending.len());
+        let stop = (1..=longest).rev().find(is_stop_prefix).unwrap_or(0);
+        let whole = self.pending.len() - stop;
+        stop + incomplete_character(&self.pending[..whole])
     }
 }
 
-fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
-    bytes.windows(wanted.len()).position(|window| window == wanted)
+fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
+    bytes.windows(needle.len()).position(|window| window == needle)
 }
 
-/// Bytes at the end that begin a character and are not all of it.
-fn begun_character(bytes: &[u8]) -> usize {
+/// Number of bytes at the end that are the start of an incomplete character.
+fn incomplete_character(bytes: &[u8]) -> usize {
     for count in 1..=bytes.len().min(3) {
         let length = match bytes[bytes.len() - count] {
             0b1100_0000..0b1110_0000 => 2,
@@ -81,21 +81,21 @@ mod tests {
     use super::*;
 
     fn parts(stops: &[&str], tokens: &[&[u8]]) -> (Vec<String>, bool) {
-        let mut written = Written::new(stops.iter().copied());
-        let mut out: Vec<String> = tokens.iter().map(|token| written.push(token)).collect();
-        out.push(written.end());
-        (out, written.is_stopped())
+        let mut buffer = StopBuffer::new(stops.iter().copied());
+        let mut out: Vec<String> = tokens.iter().map(|token| buffer.push(token)).collect();
+        out.push(buffer.finish());
+        (out, buffer.is_stopped())
     }
 
     #[test]
-    fn characters_come_whole() {
+    fn push_partial_character_returns_it_when_complete() {
         let euro = "€".as_bytes();
         assert_eq!(parts(&[], &[b"1 ", &euro[..1], &euro[1..2], &euro[2..], b"!"]).0, ["1 ", "", "", "€", "!", ""]);
         assert_eq!(parts(&[], &[b"a\xff", b"b", &euro[..2]]).0, ["a\u{fffd}", "b", "", "\u{fffd}"]);
     }
 
     #[test]
-    fn stops_are_never_seen() {
+    fn push_stop_sequence_returns_no_part_of_it() {
         assert_eq!(
             parts(&["\n\n"], &[b"a\n", b"b\n", b"\nc"]),
             (vec!["a".into(), "\nb".into(), "".into(), "".into()], true)

@@ -1,10 +1,9 @@
-//! Layer normalisation.
+//! Layer normalization (Ba et al. 2016, arXiv 1607.06450).
 
-use super::{output, values};
+use super::tensor::{output, values};
 use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
 use tealight_core::Result;
-use tealight_kernels::CpuContext;
-use tealight_kernels::{Isa, rowwise};
+use tealight_kernels::{CpuContext, Isa, rowwise};
 
 /// LayerNorm with weight and bias.
 #[derive(Debug, Clone)]
@@ -18,25 +17,28 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
-    /// Normalises rows `[D]`, in place.
+    /// Normalizes rows of D values in place.
     pub fn apply(&self, isa: Isa, rows: &mut [f32]) {
         rowwise::layer_norm(isa, rows, &self.weight, &self.bias, self.eps);
     }
 
-    /// The norm of `x + residual`, both `[T, D]`.
+    /// Normalizes `x + residual`, both `[T, D]`.
+    ///
+    /// # Errors
+    /// The shapes differ, or rows do not have D values.
     pub fn forward_residual(&self, cpu: &CpuContext, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        Ok(x.apply_op2_no_bwd(residual, &NormOfSum { norm: self, cpu })?)
+        Ok(x.apply_op2_no_bwd(residual, &AddNormOp { norm: self, cpu })?)
     }
 }
 
-struct NormOfSum<'a> {
+struct AddNormOp<'a> {
     norm: &'a LayerNorm,
     cpu: &'a CpuContext,
 }
 
-impl CustomOp2 for NormOfSum<'_> {
+impl CustomOp2 for AddNormOp<'_> {
     fn name(&self) -> &'static str {
-        "layer-norm-of-sum"
+        "add-layer-norm"
     }
 
     fn cpu_fwd(
@@ -49,7 +51,11 @@ impl CustomOp2 for NormOfSum<'_> {
         let d = self.norm.weight.len();
         let (mut out, residual) = (values(x, x_layout)?.to_vec(), values(residual, residual_layout)?);
         if x_layout.dims().last() != Some(&d) || out.len() != residual.len() {
-            candle_core::bail!("a norm of {d} got tensors {:?} and {:?}", x_layout.dims(), residual_layout.dims());
+            candle_core::bail!(
+                "a layer norm of {d} values got tensors {:?} and {:?}",
+                x_layout.dims(),
+                residual_layout.dims()
+            );
         }
         self.cpu.par_rows(&mut out, d, |first, out| {
             rowwise::add(out, &residual[first * d..][..out.len()]);

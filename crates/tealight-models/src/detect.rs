@@ -1,0 +1,84 @@
+//! Finds out which family a model file or folder belongs to, without loading it.
+
+use crate::families::{bert, llama};
+use crate::formats::gguf::{self, Gguf};
+use crate::formats::json::read_json;
+use crate::formats::{ggml, llama2c};
+use bytes::Bytes;
+use std::path::Path;
+use tealight_core::mmap::map_file;
+use tealight_core::{Error, Result};
+
+/// A family of models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModelKind {
+    /// An encoder for embeddings: [`Embedder::load`](crate::Embedder::load).
+    Bert,
+    /// A decoder for text generation: [`Generator::load`](crate::tasks::generate::Generator::load).
+    Llama,
+    /// Speech-to-text: [`Whisper::load`](crate::families::whisper::Whisper::load).
+    Whisper,
+}
+
+/// `general.architecture` and `model_type` of Whisper.
+const WHISPER: &str = "whisper";
+/// The weights of a CTranslate2 folder; faster-whisper's models are the only supported ones.
+const CTRANSLATE2_FILE: &str = "model.bin";
+/// A tensor of the GGUF files that candle's Whisper example uses, which have no metadata.
+const CANDLE_WHISPER_TENSOR: &str = "model.encoder.conv1.weight";
+
+impl ModelKind {
+    /// Detects the family by the content: `config.json` of a folder, or the first bytes and the metadata of a file.
+    ///
+    /// # Errors
+    /// The path cannot be read, is not a model, or has an unsupported architecture, which the error names.
+    pub fn detect(path: &Path) -> Result<Self> {
+        let kind = if path.is_dir() { Self::of_folder(path) } else { map_file(path).and_then(Self::of_file) };
+        kind.map_err(|e| e.with_context(format_args!("model {}", path.display())))
+    }
+
+    fn of_folder(folder: &Path) -> Result<Self> {
+        if folder.join(CTRANSLATE2_FILE).exists() {
+            return Ok(ModelKind::Whisper);
+        }
+        let config =
+            read_json(&folder.join("config.json"))?.ok_or_else(|| Error::invalid_model("config.json is missing"))?;
+        Self::from_architecture(config["model_type"].as_str().unwrap_or_default())
+    }
+
+    fn of_file(file: Bytes) -> Result<Self> {
+        if file.starts_with(ggml::MAGIC) {
+            return Ok(ModelKind::Whisper);
+        }
+        if file.starts_with(gguf::MAGIC) {
+            return Self::of_gguf(file);
+        }
+        if llama2c::is_llama2c(&file) {
+            return Ok(ModelKind::Llama);
+        }
+        Err(Error::invalid_model("unknown file format; expected GGUF, whisper.cpp's ggml or llama2.c"))
+    }
+
+    fn of_gguf(file: Bytes) -> Result<Self> {
+        if let Some(architecture) = gguf::read_architecture(&file)? {
+            return Self::from_architecture(&architecture);
+        }
+        if Gguf::parse(file)?.tensors.contains_key(CANDLE_WHISPER_TENSOR) {
+            return Ok(ModelKind::Whisper);
+        }
+        Err(gguf::missing_key(gguf::ARCHITECTURE_KEY))
+    }
+
+    fn from_architecture(name: &str) -> Result<Self> {
+        match name {
+            bert::ARCHITECTURE => Ok(ModelKind::Bert),
+            WHISPER => Ok(ModelKind::Whisper),
+            _ if llama::MODEL_TYPES.contains(&name) => Ok(ModelKind::Llama),
+            _ => Err(Error::invalid_model(format!(
+                "architecture {name:?} is not supported; expected {}, {} or {WHISPER}",
+                bert::ARCHITECTURE,
+                llama::MODEL_TYPES.join(", ")
+            ))),
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! The interface of networks that compute a hidden state per token.
+
+use crate::batch::TokenBatch;
+use candle_core::Tensor;
+use tealight_core::Result;
+use tealight_kernels::CpuContext;
+
+/// A network that computes a hidden state for each token of a text.
+pub trait Encoder: std::fmt::Debug + Send + Sync {
+    /// Values of a hidden state, D.
+    fn hidden_size(&self) -> usize;
+    /// The longest text, in tokens.
+    fn max_tokens(&self) -> usize;
+    /// One more than the highest token id.
+    fn vocab_size(&self) -> usize;
+    /// Operations of the matrix products for a text of so many tokens; a multiplication and an addition count as two.
+    fn matmul_ops(&self, tokens: usize) -> u64;
+    /// Hidden states `[T, D]` of a batch whose texts have 1 to `max_tokens` ids below `vocab_size`. The hidden states of a text do
+    /// not depend on other texts.
+    fn encode(&self, cpu: &CpuContext, batch: &TokenBatch) -> Result<Tensor>;
+}

@@ -1,0 +1,32 @@
+//! Name, license and origin of a model.
+
+use crate::formats::gguf::Gguf;
+use tealight_core::{Error, Result};
+
+/// What a model file says about itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ModelInfo {
+    /// The model's own name, which may differ from the one it is served by.
+    pub name: Option<String>,
+    /// SPDX identifier.
+    pub license: Option<String>,
+    /// URL of the model's origin.
+    pub source: Option<String>,
+    /// `bert` or `llama`.
+    pub architecture: String,
+    /// `gguf`, `safetensors` or `llama2.c`.
+    pub format: &'static str,
+}
+
+impl ModelInfo {
+    pub(crate) fn from_gguf(file: &Gguf, architecture: &str) -> Result<Self> {
+        let text = |key: &str| Ok::<_, Error>(file.string(key)?.map(str::to_string));
+        Ok(Self {
+            name: text("general.name")?,
+            license: text("general.license")?,
+            source: text("general.source.url")?,
+            architecture: architecture.into(),
+            format: "gguf",
+        })
+    }
+}

@@ -1,0 +1,11 @@
+//! What sentence-transformers adds to an encoder: prompts before a text; pooling, dense layers and normalization after it.
+
+mod dense;
+mod folder;
+mod gguf;
+mod pipeline;
+mod pooling;
+
+pub use dense::Dense;
+pub use pipeline::EmbeddingPipeline;
+pub use pooling::{Pooling, pool};

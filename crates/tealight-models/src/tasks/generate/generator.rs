@@ -1,0 +1,63 @@
+//! A text-generation model with what its requests share.
+
+use super::grammar::{Constraint, GrammarFactory};
+use super::prefix_cache::PrefixCache;
+use crate::families::llama::{Llama, Sequence};
+use serde_json::Value;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use tealight_core::Result;
+use tealight_kernels::CpuContext;
+
+/// A text-generation model, the prompts that it has processed, and the grammars of its vocabulary.
+#[derive(Debug)]
+pub struct Generator {
+    /// The model.
+    pub llama: Arc<Llama>,
+    prefix_cache: PrefixCache,
+    /// Created by the first request with a schema.
+    grammar_factory: Mutex<Option<Arc<GrammarFactory>>>,
+}
+
+impl Generator {
+    /// Uses a loaded model.
+    pub fn new(llama: Arc<Llama>) -> Self {
+        Self { llama, prefix_cache: PrefixCache::default(), grammar_factory: Mutex::default() }
+    }
+
+    /// Loads a model.
+    ///
+    /// # Errors
+    /// As for [`Llama::load`].
+    pub fn load(cpu: &CpuContext, path: &Path) -> Result<Self> {
+        Llama::load(cpu, path).map(|llama| Self::new(Arc::new(llama)))
+    }
+
+    /// The grammar that constrains a text to a JSON schema.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidValue`](tealight_core::ErrorKind): the schema is invalid, unsupported or too large.
+    pub fn constraint(&self, schema: &Value) -> Result<Constraint> {
+        self.grammar_factory()?.constraint(schema)
+    }
+
+    fn grammar_factory(&self) -> Result<Arc<GrammarFactory>> {
+        let mut factory = self.grammar_factory.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(factory) = &*factory {
+            return Ok(factory.clone());
+        }
+        let new = Arc::new(GrammarFactory::new(&self.llama.tokenizer, self.llama.config.vocab_size)?);
+        Ok(factory.insert(new).clone())
+    }
+
+    /// The cached sequence with the longest common prefix with `tokens`, truncated to that prefix, or an empty sequence with memory
+    /// for `capacity` tokens. At least the last token remains to be processed.
+    pub fn restore_prefix(&self, tokens: &[u32], capacity: usize) -> Sequence {
+        self.prefix_cache.restore(tokens).unwrap_or_else(|| self.llama.new_sequence(capacity))
+    }
+
+    /// Caches a sequence for [`Generator::restore_prefix`]; the oldest ones are dropped.
+    pub fn store_prefix(&self, sequence: Sequence) {
+        self.prefix_cache.store(sequence, self.llama.config.max_position_embeddings);
+    }
+}
