@@ -9,22 +9,22 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
-use support::process::{Done, Process, run, run_with_input, tealight};
+use support::process::{CommandOutput, Process, run, run_with_input, tealight};
 use support::{TINY, floats, path};
 
 /// A text a line, with a document and an object that is none among them.
 const LINES: &str = "hello world\n{\"id\":\"b\",\"text\":\"good night\",\"metadata\":{\"n\":1}}\n{ not json\n";
 
-fn embed(args: &[&str]) -> Done {
+fn embed(args: &[&str]) -> CommandOutput {
     run(&mut tealight([&["embed", "--model", TINY], args].concat()))
 }
 
-fn embed_lines(args: &[&str], input: &str) -> Done {
+fn embed_lines(args: &[&str], input: &str) -> CommandOutput {
     run_with_input(&mut tealight([&["embed", "--model", TINY], args].concat()), input)
 }
 
 fn vector(text: &str) -> Vec<f32> {
-    floats(&embed(&[text]).good_json())
+    floats(&embed(&[text]).expect_json())
 }
 
 fn json_lines(text: &str) -> Vec<Value> {
@@ -33,9 +33,9 @@ fn json_lines(text: &str) -> Vec<Value> {
 
 #[test]
 fn one_text_gives_its_vector_and_several_a_list() {
-    let one = run(&mut tealight(["embed", "hello world"])).good_json();
+    let one = run(&mut tealight(["embed", "hello world"])).expect_json();
     assert_eq!(floats(&one).len(), 384);
-    let two = run(&mut tealight(["embed", "hello world", "good night"])).good_json();
+    let two = run(&mut tealight(["embed", "hello world", "good night"])).expect_json();
     assert_eq!(two.as_array().unwrap().len(), 2);
     assert_eq!(two[0], one, "the same text, the same vector");
     assert_ne!(two[1], one);
@@ -43,8 +43,8 @@ fn one_text_gives_its_vector_and_several_a_list() {
 
 #[test]
 fn lines_give_documents() {
-    let list = embed_lines(&[], LINES).good_json();
-    let lines = embed_lines(&["--format", "jsonl"], LINES).good_text();
+    let list = embed_lines(&[], LINES).expect_json();
+    let lines = embed_lines(&["--format", "jsonl"], LINES).expect_text();
     assert_eq!(list, Value::from(json_lines(&lines)));
     let expected = [(json!(0), "hello world"), (json!("b"), "good night"), (json!(2), "{ not json")];
     for (document, (id, text)) in list.as_array().unwrap().iter().zip(expected) {
@@ -58,7 +58,7 @@ fn lines_give_documents() {
 #[test]
 fn default_ids_count_on_through_a_long_input() {
     let lines: String = (0..700).map(|i| format!("text {i}\n")).collect();
-    let documents = json_lines(&embed_lines(&["--format", "jsonl"], &lines).good_text());
+    let documents = json_lines(&embed_lines(&["--format", "jsonl"], &lines).expect_text());
     assert_eq!(documents.len(), 700);
     for (i, document) in documents.iter().enumerate() {
         assert_eq!((&document["id"], &document["text"]), (&json!(i), &json!(format!("text {i}"))));
@@ -71,13 +71,13 @@ fn a_file_and_stdin_are_read_alike() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("in.jsonl");
     std::fs::write(&file, LINES).unwrap();
-    let expected = embed_lines(&[], LINES).good_text();
-    assert_eq!(embed(&["--input", file.to_str().unwrap()]).good_text(), expected);
-    assert_eq!(embed_lines(&["--input", "-"], LINES).good_text(), expected);
-    assert_eq!(embed_lines(&[], LINES.trim_end()).good_text(), expected, "the last line may lack its end");
-    assert_eq!(embed_lines(&[], &LINES.replace('\n', "\r\n")).good_text(), expected, "as Windows writes lines");
+    let expected = embed_lines(&[], LINES).expect_text();
+    assert_eq!(embed(&["--input", file.to_str().unwrap()]).expect_text(), expected);
+    assert_eq!(embed_lines(&["--input", "-"], LINES).expect_text(), expected);
+    assert_eq!(embed_lines(&[], LINES.trim_end()).expect_text(), expected, "the last line may lack its end");
+    assert_eq!(embed_lines(&[], &LINES.replace('\n', "\r\n")).expect_text(), expected, "as Windows writes lines");
     let missing = folder.path().join("missing").display().to_string();
-    assert!(embed(&["--input", &missing]).failure().contains(&missing));
+    assert!(embed(&["--input", &missing]).expect_failure().contains(&missing));
 }
 
 /// The shape, numpy's name of the type, and the bytes of a .npy file.
@@ -93,19 +93,19 @@ fn npy(file: &[u8]) -> (String, String, Vec<u8>) {
 
 #[test]
 fn npy_is_the_matrix_of_the_same_vectors() {
-    let (shape, kind, bytes) = npy(&embed_lines(&["--format", "npy"], LINES).good());
+    let (shape, kind, bytes) = npy(&embed_lines(&["--format", "npy"], LINES).expect_success());
     assert_eq!((shape.as_str(), kind.as_str()), ("3, 16", "<f4"));
     let values: Vec<f32> = bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
     let texts = ["hello world", "good night", "{ not json"];
     assert_eq!(values, texts.map(vector).concat());
-    let (shape, ..) = npy(&embed_lines(&["--format", "npy"], "").good());
+    let (shape, ..) = npy(&embed_lines(&["--format", "npy"], "").expect_success());
     assert_eq!(shape, "0, 16", "no lines, no rows");
 }
 
 #[test]
 fn every_encoding_stands_for_the_same_vector() {
     let expected = vector("hello world");
-    let encoded = |name: &str| embed(&["--encoding", name, "hello world"]).good_json();
+    let encoded = |name: &str| embed(&["--encoding", name, "hello world"]).expect_json();
     let bytes = STANDARD.decode(encoded("base64").as_str().unwrap()).unwrap();
     assert_eq!(bytes, expected.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>());
     assert_eq!(floats(&encoded("float")), expected);
@@ -124,12 +124,12 @@ fn every_encoding_stands_for_the_same_vector() {
 #[test]
 fn a_document_has_the_scale_of_its_codes() {
     let expected = vector("hello world");
-    let document = embed_lines(&["--encoding", "int8"], "hello world\n").good_json()[0].clone();
+    let document = embed_lines(&["--encoding", "int8"], "hello world\n").expect_json()[0].clone();
     let scale = document["scale"].as_f64().unwrap() as f32;
     for (code, value) in floats(&document["embedding"]).iter().zip(expected) {
         assert!((code * scale - value).abs() <= scale / 2.0 + 1e-6, "{code} × {scale} is not {value}");
     }
-    assert_eq!(embed_lines(&[], "hello world\n").good_json()[0].get("scale"), None);
+    assert_eq!(embed_lines(&[], "hello world\n").expect_json()[0].get("scale"), None);
 }
 
 #[test]
@@ -137,14 +137,15 @@ fn encodings_have_their_own_types_in_a_matrix() {
     for (encoding, kind, columns) in
         [("int8", "|i1", 16), ("uint8", "|u1", 16), ("binary", "|i1", 2), ("ubinary", "|u1", 2)]
     {
-        let (shape, found, bytes) = npy(&embed_lines(&["--format", "npy", "--encoding", encoding], "a\nb\n").good());
+        let (shape, found, bytes) =
+            npy(&embed_lines(&["--format", "npy", "--encoding", encoding], "a\nb\n").expect_success());
         assert_eq!((shape, found.as_str()), (format!("2, {columns}"), kind), "{encoding}");
-        let values = embed(&["--encoding", encoding, "a", "b"]).good_json();
+        let values = embed(&["--encoding", encoding, "a", "b"]).expect_json();
         let expected: Vec<u8> =
             [&values[0], &values[1]].iter().flat_map(|v| floats(v)).map(|v| v as i16 as u8).collect();
         assert_eq!(bytes, expected, "{encoding}");
     }
-    let message = embed(&["--format", "npy", "--encoding", "base64", "a"]).failure();
+    let message = embed(&["--format", "npy", "--encoding", "base64", "a"]).expect_failure();
     assert!(message.contains("base64"), "{message}");
 }
 
@@ -153,20 +154,20 @@ fn output_goes_to_a_file_whole_or_not_at_all() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("out.jsonl");
     let to_file = ["--format", "jsonl", "-o", file.to_str().unwrap()];
-    let expected = embed_lines(&["--format", "jsonl"], LINES).good_text();
-    assert_eq!(embed_lines(&to_file, LINES).good_text(), "");
+    let expected = embed_lines(&["--format", "jsonl"], LINES).expect_text();
+    assert_eq!(embed_lines(&to_file, LINES).expect_text(), "");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), expected);
 
     // An error late in the input leaves the old file as it was, and nothing beside it.
     let bad = "fine\n".repeat(600) + "{\"id\":1}\n";
-    assert!(embed_lines(&to_file, &bad).failure().contains("line 601"));
+    assert!(embed_lines(&to_file, &bad).expect_failure().contains("line 601"));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), expected);
     std::fs::remove_file(&file).unwrap();
-    embed_lines(&to_file, &bad).failure();
+    embed_lines(&to_file, &bad).expect_failure();
     assert_eq!(folder.path().read_dir().unwrap().count(), 0);
 
     let nowhere = folder.path().join("missing/out.json").display().to_string();
-    assert!(embed(&["-o", &nowhere, "a"]).failure().contains(&nowhere));
+    assert!(embed(&["-o", &nowhere, "a"]).expect_failure().contains(&nowhere));
 }
 
 #[test]
@@ -177,7 +178,7 @@ fn what_is_wrong_with_a_line_is_said_by_its_number() {
         ("{\"text\":5}\n", "line 1", "string"),
         ("{\"text\":\"\"}\n", "1", "empty"),
     ] {
-        let message = embed_lines(&[], input).failure();
+        let message = embed_lines(&[], input).expect_failure();
         assert!(message.contains(number) && message.contains(word), "{input:?}: {message}");
     }
 }
@@ -186,9 +187,9 @@ fn what_is_wrong_with_a_line_is_said_by_its_number() {
 #[test]
 fn a_line_that_is_too_long_is_said_by_its_number_too() {
     let input = "fine\n".repeat(299) + &"the river ".repeat(100) + "\n";
-    let message = embed_lines(&[], &input).failure();
+    let message = embed_lines(&[], &input).expect_failure();
     assert!(message.contains("300") && message.contains("tokens"), "{message}");
-    let message = embed_lines(&[], &("fine\n".repeat(299) + "\n")).failure();
+    let message = embed_lines(&[], &("fine\n".repeat(299) + "\n")).expect_failure();
     assert!(message.contains("300") && message.contains("empty"), "{message}");
 }
 
@@ -197,28 +198,28 @@ fn lines_that_are_not_utf8_are_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("in.txt");
     std::fs::write(&file, b"fine\n\xff\xfe\n").unwrap();
-    let message = embed(&["-i", file.to_str().unwrap()]).failure();
+    let message = embed(&["-i", file.to_str().unwrap()]).expect_failure();
     assert!(message.contains("line 2") && message.contains("UTF-8"), "{message}");
 }
 
 #[test]
 fn fewer_dimensions_are_the_first_ones_normalised_again() {
     let whole = vector("hello world");
-    let short = floats(&embed(&["--dimensions", "5", "hello world"]).good_json());
+    let short = floats(&embed(&["--dimensions", "5", "hello world"]).expect_json());
     let norm = whole[..5].iter().map(|v| v * v).sum::<f32>().sqrt();
     assert_eq!(short.len(), 5);
     for (found, value) in short.iter().zip(&whole) {
         assert!((found - value / norm).abs() < 1e-6, "{short:?}");
     }
     for n in ["0", "17"] {
-        let message = embed(&["--dimensions", n, "a"]).failure();
+        let message = embed(&["--dimensions", n, "a"]).expect_failure();
         assert!(message.contains(n) && message.contains("16"), "{message}");
     }
 }
 
 #[test]
 fn a_vector_may_keep_its_length() {
-    let (unit, raw) = (vector("hello world"), floats(&embed(&["--no-normalize", "hello world"]).good_json()));
+    let (unit, raw) = (vector("hello world"), floats(&embed(&["--no-normalize", "hello world"]).expect_json()));
     let norm = raw.iter().map(|v| v * v).sum::<f32>().sqrt();
     assert!((norm - 1.0).abs() > 1e-3, "{norm}: this model's vectors do not come with length 1");
     for (raw, unit) in raw.iter().zip(unit) {
@@ -229,19 +230,19 @@ fn a_vector_may_keep_its_length() {
 #[test]
 fn a_long_text_is_refused_unless_it_may_be_cut() {
     let long = "the river ".repeat(40);
-    let message = embed(&[&long]).failure();
+    let message = embed(&[&long]).expect_failure();
     assert!(message.contains("tokens") && message.contains("48"), "{message}");
     // 46 words and the special tokens around them are 48.
-    let cut = floats(&embed(&["--truncate", &long]).good_json());
+    let cut = floats(&embed(&["--truncate", &long]).expect_json());
     assert_eq!(cut, vector(&"the river ".repeat(23)));
 }
 
 #[test]
 fn a_prompt_is_put_before_the_text() {
-    let prompted = floats(&embed(&["--prompt", "query", "hello world"]).good_json());
+    let prompted = floats(&embed(&["--prompt", "query", "hello world"]).expect_json());
     assert_eq!(prompted, vector("query: hello world"));
     assert_ne!(prompted, vector("hello world"));
-    let message = embed(&["--prompt", "other", "hello world"]).failure();
+    let message = embed(&["--prompt", "other", "hello world"]).expect_failure();
     assert!(message.contains("other") && message.contains("passage, query"), "{message}");
 }
 
@@ -250,7 +251,7 @@ fn threads_and_company_do_not_change_a_vector() {
     let texts = ["hello world", "a", "the river of stone and the garden of glass"];
     let many = [&texts[..], &["filler"; 40], &texts].concat();
     for threads in ["1", "2"] {
-        let list = embed(&[&["--threads", threads], &many[..]].concat()).good_json();
+        let list = embed(&[&["--threads", threads], &many[..]].concat()).expect_json();
         for (i, text) in texts.iter().enumerate() {
             assert_eq!(floats(&list[i]), vector(text), "{text} on {threads} threads");
             assert_eq!(list[43 + i], list[i]);
@@ -260,24 +261,24 @@ fn threads_and_company_do_not_change_a_vector() {
 
 #[test]
 fn the_environment_names_the_model_unless_the_command_does() {
-    let by_variable = run(tealight(["embed", "hello world"]).env("TEALIGHT_MODEL", TINY)).good_json();
+    let by_variable = run(tealight(["embed", "hello world"]).env("TEALIGHT_MODEL", TINY)).expect_json();
     assert_eq!(floats(&by_variable), vector("hello world"));
     let by_both = run(tealight(["embed", "--model", TINY, "hello world"]).env("TEALIGHT_MODEL", "/nonexistent"));
-    assert_eq!(by_both.good_json(), by_variable);
+    assert_eq!(by_both.expect_json(), by_variable);
     let folder = run(tealight(["embed", "--model", "tiny-st-old", "hello world"])
         .env("TEALIGHT_MODEL_DIR", path("tests/fixtures/models")));
-    assert_eq!(folder.good_json(), by_variable);
+    assert_eq!(folder.expect_json(), by_variable);
 }
 
 /// A slip in a path, or another organisation's model, must not quietly give the vectors of the one that is installed.
 #[test]
 fn a_model_that_is_missing_is_not_replaced_by_another_of_its_name() {
     for model in ["/nonexistent/all-MiniLM-L6-v2.gguf", "./slip/all-MiniLM-L6-v2", "other/all-MiniLM-L6-v2"] {
-        let message = run(&mut tealight(["embed", "--model", model, "a"])).failure();
+        let message = run(&mut tealight(["embed", "--model", model, "a"])).expect_failure();
         assert!(message.contains(model), "{message}");
     }
     for model in ["all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"] {
-        run(&mut tealight(["embed", "--model", model, "a"])).good();
+        run(&mut tealight(["embed", "--model", model, "a"])).expect_success();
     }
 }
 
@@ -290,7 +291,7 @@ fn exit_codes_tell_failure_from_misuse() {
         &["pack", "/nonexistent", "-o", "/nonexistent/x.gguf"],
         &["bench", "embed", "--shape", "1x257"],
     ] {
-        run(&mut tealight(failing.iter().copied())).failure();
+        run(&mut tealight(failing.iter().copied())).expect_failure();
     }
     for misuse in [
         &[][..],
@@ -316,7 +317,7 @@ fn exit_codes_tell_failure_from_misuse() {
 
 #[test]
 fn a_bad_variable_is_named() {
-    let message = run(tealight(["embed", "a"]).env("TEALIGHT_THREADS", "none")).failure();
+    let message = run(tealight(["embed", "a"]).env("TEALIGHT_THREADS", "none")).expect_failure();
     assert!(message.contains("TEALIGHT_THREADS") && message.contains("none"), "{message}");
 }
 
@@ -343,7 +344,7 @@ fn models_lists_what_is_known_and_installed() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::copy(path("tests/fixtures/models/tiny-bert-f32.gguf"), folder.path().join("mine.gguf")).unwrap();
     let models = |args: &[&str]| run(tealight(args.iter().copied()).env("TEALIGHT_MODEL_DIR", folder.path()));
-    let rows = json_lines(&models(&["models", "--json"]).good_text());
+    let rows = json_lines(&models(&["models", "--json"]).expect_text());
     let row = |name: &str| rows.iter().find(|r| r["name"] == name).unwrap_or_else(|| panic!("no {name} in {rows:?}"));
     assert_eq!(row("mine")["place"], "installed");
     let default = row("all-MiniLM-L6-v2");
@@ -352,7 +353,7 @@ fn models_lists_what_is_known_and_installed() {
         (&json!("installed"), &json!(384), &json!(256))
     );
     assert_eq!(row("bge-small-en-v1.5")["place"], "");
-    let table = models(&["models"]).good_text();
+    let table = models(&["models"]).expect_text();
     for row in &rows {
         assert!(table.contains(row["name"].as_str().unwrap()), "{table}");
     }
@@ -360,14 +361,14 @@ fn models_lists_what_is_known_and_installed() {
 
 #[test]
 fn info_shows_the_model_that_would_be_used() {
-    let info = run(&mut tealight(["info", "--json"])).good_json();
+    let info = run(&mut tealight(["info", "--json"])).expect_json();
     assert_eq!(info["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!((&info["model"], &info["dimension"]), (&json!("all-MiniLM-L6-v2"), &json!(384)));
     assert_eq!((&info["pooling"], &info["license"]), (&json!("mean"), &json!("Apache-2.0")));
-    let tiny = run(&mut tealight(["info", "--json", "--model", TINY, "--threads", "1"])).good_json();
+    let tiny = run(&mut tealight(["info", "--json", "--model", TINY, "--threads", "1"])).expect_json();
     assert_eq!((&tiny["dimension"], &tiny["max_tokens"], &tiny["threads"]), (&json!(16), &json!(48), &json!(1)));
     assert_eq!(tiny["prompts"], json!(["passage", "query"]));
-    let table = run(&mut tealight(["info"])).good_text();
+    let table = run(&mut tealight(["info"])).expect_text();
     for name in info.as_object().unwrap().keys() {
         assert!(table.lines().any(|l| l.starts_with(name.as_str())), "no {name} in {table}");
     }
@@ -376,7 +377,7 @@ fn info_shows_the_model_that_would_be_used() {
 #[test]
 fn bench_prints_what_is_documented() {
     let shapes = ["bench", "embed", "--model", TINY, "--threads", "1", "--shape", "1x8", "--shape", "2x16"];
-    let rows = json_lines(&run(&mut tealight([&shapes[..], &["--json"]].concat())).good_text());
+    let rows = json_lines(&run(&mut tealight([&shapes[..], &["--json"]].concat())).expect_text());
     let keys: BTreeSet<&str> = rows[0].as_object().unwrap().keys().map(String::as_str).collect();
     let counts = ["batch", "isa", "shape", "threads", "tokens"];
     let measures = ["gops", "ms_median", "ms_min", "of_peak", "peak_gops", "tokens_per_s"];
@@ -390,19 +391,19 @@ fn bench_prints_what_is_documented() {
         assert!((number("tokens_per_s") / tokens - 1.0).abs() < 1e-6, "{row}");
         assert!((number("of_peak") * number("peak_gops") / number("gops") - 1.0).abs() < 1e-6, "{row}");
     }
-    let text = run(&mut tealight(shapes)).good_text();
+    let text = run(&mut tealight(shapes)).expect_text();
     assert!(text.lines().count() == 2 && text.contains("2x16"), "{text}");
 }
 
 #[test]
 fn bench_takes_texts_of_different_lengths() {
-    let row = run(&mut tealight(["bench", "embed", "--model", TINY, "--shape", "5x3-40", "--json"])).good_json();
+    let row = run(&mut tealight(["bench", "embed", "--model", TINY, "--shape", "5x3-40", "--json"])).expect_json();
     assert_eq!((&row["shape"], &row["batch"], &row["tokens"]), (&json!("5x3-40"), &json!(5), &json!(40)));
 }
 
 #[test]
 fn the_phases_of_a_start_make_up_the_whole() {
-    let phases = run(&mut tealight(["info", "--model", TINY, "--timing", "--json"])).good_json();
+    let phases = run(&mut tealight(["info", "--model", TINY, "--timing", "--json"])).expect_json();
     let phases = phases.as_object().unwrap();
     for name in ["exec_to_main_ms", "network_ms", "tokens_ms", "forward_pass_ms", "json_ms", "whole_process_ms"] {
         assert!(phases.contains_key(name), "no {name} in {phases:?}");
@@ -413,7 +414,7 @@ fn the_phases_of_a_start_make_up_the_whole() {
 #[test]
 fn completions_know_every_command() {
     for shell in ["bash", "zsh", "fish"] {
-        let script = run(&mut tealight(["completions", shell])).good_text();
+        let script = run(&mut tealight(["completions", shell])).expect_text();
         for command in commands(&[]) {
             assert!(script.contains(&command), "{shell} does not know {command}");
         }
@@ -422,7 +423,7 @@ fn completions_know_every_command() {
 
 /// The commands that a help text lists.
 fn commands(above: &[&str]) -> Vec<String> {
-    let help = run(&mut tealight([above, &["--help"]].concat())).good_text();
+    let help = run(&mut tealight([above, &["--help"]].concat())).expect_text();
     let Some((_, list)) = help.split_once("Commands:\n") else { return vec![] };
     let lines = list.lines().take_while(|l| !l.is_empty()).filter(|l| !l.starts_with("    "));
     lines.filter_map(|l| l.split_whitespace().next()).filter(|c| *c != "help").map(str::to_string).collect()
@@ -441,11 +442,11 @@ fn every_command_and_option_has_a_help_text() {
     for command in all {
         has_help(&command);
     }
-    assert_eq!(run(&mut tealight(["--version"])).good_text(), format!("tealight {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(run(&mut tealight(["--version"])).expect_text(), format!("tealight {}\n", env!("CARGO_PKG_VERSION")));
 }
 
 fn has_help(command: &[&str]) {
-    let help = run(&mut tealight([command, &["--help"]].concat())).good_text();
+    let help = run(&mut tealight([command, &["--help"]].concat())).expect_text();
     let mut lines = help.lines();
     assert!(lines.next().unwrap().len() > 20, "{help}");
     assert!(help.contains(&format!("Usage: tealight {}", command.join(" "))), "{help}");
@@ -464,7 +465,7 @@ fn packing_twice_gives_equal_bytes_and_the_vectors_are_near_the_folders() {
     let pack = |name: &str| {
         let file = folder.path().join(name).display().to_string();
         let labels = ["--name", "tiny", "--license", "MIT", "--source-url", "https://example.org/tiny"];
-        let printed = run(&mut tealight([&["pack", TINY, "-o", &file][..], &labels].concat())).good_text();
+        let printed = run(&mut tealight([&["pack", TINY, "-o", &file][..], &labels].concat())).expect_text();
         assert_eq!(printed.trim_end(), file);
         file
     };
@@ -475,7 +476,7 @@ fn packing_twice_gives_equal_bytes_and_the_vectors_are_near_the_folders() {
     let texts = ["hello world", "The candle burns.", "中 and 🕯 and я", "a"];
     let with = |model: &str, more: &[&str]| {
         let args = [&["embed", "--model", model], more, &texts].concat();
-        let vectors = run(&mut tealight(args)).good_json();
+        let vectors = run(&mut tealight(args)).expect_json();
         vectors.as_array().unwrap().iter().map(floats).collect::<Vec<_>>()
     };
     for more in [&[][..], &["--prompt", "query"], &["--no-normalize"], &["--dimensions", "7"]] {
@@ -485,7 +486,7 @@ fn packing_twice_gives_equal_bytes_and_the_vectors_are_near_the_folders() {
             assert!(dot(a, b) / (dot(a, a) * dot(b, b)).sqrt() > 0.99, "{more:?}: {a:?} {b:?}");
         }
     }
-    let info = run(&mut tealight(["info", "--json", "--model", &first])).good_json();
+    let info = run(&mut tealight(["info", "--json", "--model", &first])).expect_json();
     assert_eq!((&info["license"], &info["source"]), (&json!("MIT"), &json!("https://example.org/tiny")));
     assert_eq!((&info["format"], &info["max_tokens"]), (&json!("gguf"), &json!(48)));
 }
@@ -495,7 +496,7 @@ fn packing_what_is_no_model_leaves_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let source = folder.path().display().to_string();
     let file = folder.path().join("x.gguf").display().to_string();
-    let message = run(&mut tealight(["pack", &source, "-o", &file])).failure();
+    let message = run(&mut tealight(["pack", &source, "-o", &file])).expect_failure();
     assert!(message.contains(&source) && message.contains("config.json"), "{message}");
     assert_eq!(folder.path().read_dir().unwrap().count(), 0);
 }
@@ -514,7 +515,7 @@ fn output_goes_into_a_pipe_through_a_link_and_keeps_a_mode() {
     use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
-    let embed = |output: &str| run(&mut tealight(["embed", "a", "-o", output])).good();
+    let embed = |output: &str| run(&mut tealight(["embed", "a", "-o", output])).expect_success();
 
     assert!(std::process::Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
     let pipe = at("pipe");
@@ -535,7 +536,7 @@ fn output_goes_into_a_pipe_through_a_link_and_keeps_a_mode() {
 #[test]
 fn ids_and_metadata_keep_every_digit() {
     let line = r#"{"id":12345678901234567890123,"text":"a","metadata":{"price":1.10}}"#;
-    let text = embed_lines(&["--format", "jsonl"], line).good_text();
+    let text = embed_lines(&["--format", "jsonl"], line).expect_text();
     assert!(
         text.contains(r#""id":12345678901234567890123,"#) && text.contains(r#""metadata":{"price":1.10}"#),
         "{text}"
@@ -544,8 +545,8 @@ fn ids_and_metadata_keep_every_digit() {
 
 #[test]
 fn a_byte_order_mark_is_no_part_of_a_document() {
-    let plain = embed_lines(&["--format", "jsonl"], r#"{"id":1,"text":"a"}"#).good_text();
-    assert_eq!(embed_lines(&["--format", "jsonl"], "\u{feff}{\"id\":1,\"text\":\"a\"}").good_text(), plain);
+    let plain = embed_lines(&["--format", "jsonl"], r#"{"id":1,"text":"a"}"#).expect_text();
+    assert_eq!(embed_lines(&["--format", "jsonl"], "\u{feff}{\"id\":1,\"text\":\"a\"}").expect_text(), plain);
 }
 
 #[test]
@@ -557,7 +558,7 @@ fn a_document_that_is_cut_is_said_to_be_taken_as_a_text() {
 #[test]
 fn options_are_checked_before_the_first_line() {
     for args in [["--dimensions", "99999999"], ["--dimensions", "0"], ["--prompt", "nope"]] {
-        let message = embed_lines(&args, "").failure();
+        let message = embed_lines(&args, "").expect_failure();
         assert!(message.contains(args[0].trim_start_matches("--")), "{message}");
     }
 }
@@ -565,7 +566,7 @@ fn options_are_checked_before_the_first_line() {
 #[test]
 fn a_name_that_is_none_of_the_hub_is_not_asked_for() {
     for name in ["nope", "a/b/c", "../../etc/passwd", "a/../b", "/etc/passwd"] {
-        let message = run(&mut tealight(["pull", name])).failure();
+        let message = run(&mut tealight(["pull", name])).expect_failure();
         assert!(message.contains("ORGANISATION/NAME"), "{name}: {message}");
     }
 }

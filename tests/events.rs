@@ -1,5 +1,5 @@
-//! What brings documents to the function: messages of SQS, notices of objects in S3, batches of a distributed map. The real binary
-//! between a mock of S3 and one of Qdrant; tests/stores has the real index.
+//! Events with documents: SQS messages, notifications of S3 objects, batches of a distributed map. The binary runs between mocks of S3
+//! and Qdrant; tests/stores uses a real Qdrant.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -14,11 +14,11 @@ use support::http::{Message, Mock, Reply};
 use support::runtime::{Function, Outcome};
 
 type Objects = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
-/// Gives a reply of its own to the nth request.
+/// Replaces the response to the nth request.
 type Fault = dyn Fn(usize, &Message) -> Option<Reply> + Send + Sync;
 
-/// A bucket: reads by range and ETag, and writes.
-struct S3 {
+/// A mock of S3: range reads with If-Match, and writes.
+struct MockS3 {
     mock: Mock,
     objects: Objects,
 }
@@ -31,10 +31,10 @@ fn error(status: u16, code: &str) -> Reply {
     Reply::new(status, format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code></Error>"))
 }
 
-impl S3 {
+impl MockS3 {
     fn start(fault: impl Fn(usize, &Message) -> Option<Reply> + Send + Sync + 'static) -> Self {
         let objects = Objects::default();
-        let (held, count) = (objects.clone(), Mutex::new(0));
+        let (stored, count) = (objects.clone(), Mutex::new(0));
         let fault: Box<Fault> = Box::new(fault);
         let mock = Mock::start(move |request| {
             let n = {
@@ -42,7 +42,7 @@ impl S3 {
                 *count += 1;
                 *count - 1
             };
-            fault(n, request).unwrap_or_else(|| answer(&mut held.lock().unwrap(), request))
+            fault(n, request).unwrap_or_else(|| answer(&mut stored.lock().unwrap(), request))
         });
         Self { mock, objects }
     }
@@ -51,7 +51,7 @@ impl S3 {
         self.objects.lock().unwrap().insert(path.into(), bytes.into());
     }
 
-    /// What was written: names and points, an object a line.
+    /// The objects under `/out/`, by path: points, one per line.
     fn written(&self) -> BTreeMap<String, Vec<Value>> {
         let objects = self.objects.lock().unwrap();
         let lines = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
@@ -60,7 +60,7 @@ impl S3 {
     }
 
     fn reads(&self) -> Vec<Message> {
-        self.mock.seen().into_iter().filter(|m| m.method() == "GET").collect()
+        self.mock.requests().into_iter().filter(|m| m.method() == "GET").collect()
     }
 }
 
@@ -89,8 +89,8 @@ fn answer(objects: &mut BTreeMap<String, Vec<u8>>, request: &Message) -> Reply {
         .header("content-range", format!("bytes {start}-{end}/{}", bytes.len()))
 }
 
-/// A function whose sink is a bucket.
-fn function(s3: &S3, more: &[(&str, &str)]) -> Function {
+/// A function that writes to the mock of S3.
+fn function(s3: &MockS3, more: &[(&str, &str)]) -> Function {
     let url = s3.mock.url();
     let mut variables = vec![
         ("TEALIGHT_MODEL", TINY),
@@ -127,8 +127,8 @@ fn in_group(id: &str, group: &str, body: impl ToString) -> Value {
 }
 
 fn failures(outcome: &Outcome) -> Vec<String> {
-    let reply = outcome.good();
-    let items = reply["batchItemFailures"].as_array().unwrap_or_else(|| panic!("{reply}"));
+    let response = outcome.expect_success();
+    let items = response["batchItemFailures"].as_array().unwrap_or_else(|| panic!("{response}"));
     items.iter().map(|item| item["itemIdentifier"].as_str().unwrap().to_string()).collect()
 }
 
@@ -140,20 +140,20 @@ fn ids(points: &[Value]) -> Vec<&str> {
     points.iter().map(|point| point["document_id"].as_str().unwrap()).collect()
 }
 
-fn counts(reply: &Value) -> (u64, u64, u64) {
-    let count = |name: &str| reply[name].as_u64().unwrap_or_else(|| panic!("{reply}"));
+fn counts(response: &Value) -> (u64, u64, u64) {
+    let count = |name: &str| response[name].as_u64().unwrap_or_else(|| panic!("{response}"));
     (count("documents"), count("points"), count("failures"))
 }
 
 #[test]
-fn an_object_is_read_by_its_plain_key_and_written_under_its_etag() {
-    let s3 = S3::start(|_, _| None);
+fn object_is_read_by_decoded_key_and_written_under_its_etag() {
+    let s3 = MockS3::start(|_, _| None);
     let bytes = lines(300);
     let path = "/docs/in/a%20b%2B%C3%BC.jsonl";
     s3.put(path, bytes.clone());
     let function = function(&s3, &[]);
-    let reply = function.good(created(&[("in/a+b%2B%C3%BC.jsonl", &bytes)]));
-    assert_eq!(counts(&reply), (300, 300, 0));
+    let response = function.expect_success(created(&[("in/a+b%2B%C3%BC.jsonl", &bytes)]));
+    assert_eq!(counts(&response), (300, 300, 0));
     let written = s3.written();
     let name = format!("/out/points/in/a%20b%2B%C3%BC.jsonl.{}.jsonl", etag(&bytes).trim_matches('"'));
     assert_eq!(written.keys().collect::<Vec<_>>(), [&name]);
@@ -164,30 +164,30 @@ fn an_object_is_read_by_its_plain_key_and_written_under_its_etag() {
     check_signature(&reads[0], "eu-west-1", "s3", &["x-amz-content-sha256", "range", "if-match"]);
     let bridged = json!({"source": "aws.s3", "detail-type": "Object Created", "region": "eu-west-1", "detail": {
         "bucket": {"name": "docs"}, "object": {"key": "in/a b+ü.jsonl", "size": 1, "etag": etag(&bytes).trim_matches('"')}}});
-    assert_eq!(counts(&function.good(bridged)), (300, 300, 0));
-    assert_eq!(s3.written(), written, "the same again");
+    assert_eq!(counts(&function.expect_success(bridged)), (300, 300, 0));
+    assert_eq!(s3.written(), written, "repeating the event changes nothing");
     let log = function.process.stdout();
     assert!(!log.contains("number 7") && !log.contains(SECRET_KEY), "{log}");
 }
 
 #[test]
-fn a_connection_that_is_cut_is_taken_up_where_it_was() {
+fn interrupted_download_is_resumed() {
     let bytes = lines(2000);
     let whole = bytes.clone();
-    let s3 = S3::start(move |n, request| {
-        let mut reply = answer(&mut BTreeMap::from([("/docs/a.jsonl".into(), whole.clone())]), request);
+    let s3 = MockS3::start(move |n, request| {
+        let mut response = answer(&mut BTreeMap::from([("/docs/a.jsonl".into(), whole.clone())]), request);
         match n {
-            // Three in a row without a byte are too few to give up.
-            0 | 3 => reply.cut = Some(1000),
-            1 | 2 | 4 => reply.cut = Some(0),
+            // Three failures in a row without a byte are not enough to give up.
+            0 | 3 => response.cut = Some(1000),
+            1 | 2 | 4 => response.cut = Some(0),
             5 => return Some(error(503, "SlowDown")),
             _ => return None,
         }
-        Some(reply)
+        Some(response)
     });
     s3.put("/docs/a.jsonl", bytes.clone());
-    let reply = function(&s3, &[]).good(created(&[("a.jsonl", &bytes)]));
-    assert_eq!(counts(&reply), (2000, 2000, 0));
+    let response = function(&s3, &[]).expect_success(created(&[("a.jsonl", &bytes)]));
+    assert_eq!(counts(&response), (2000, 2000, 0));
     let ranges: Vec<_> =
         s3.reads().iter().map(|m| m.header("range").unwrap().split('-').next().unwrap().to_string()).collect();
     let starts = ["0", "1000", "1000", "1000", "2000", "2000", "2000"].map(|start| format!("bytes={start}"));
@@ -196,17 +196,17 @@ fn a_connection_that_is_cut_is_taken_up_where_it_was() {
 }
 
 #[test]
-fn the_newest_version_is_written_whenever_it_came() {
+fn newest_version_of_object_is_written() {
     let (old, new) = (lines(5), lines(7));
-    // Before the first byte was read.
-    let s3 = S3::start(|_, _| None);
+    // Replaced before the first byte was read.
+    let s3 = MockS3::start(|_, _| None);
     s3.put("/docs/a.jsonl", new.clone());
-    assert_eq!(counts(&function(&s3, &[]).good(created(&[("a.jsonl", &old)]))), (7, 7, 0));
+    assert_eq!(counts(&function(&s3, &[]).expect_success(created(&[("a.jsonl", &old)]))), (7, 7, 0));
     assert_eq!(s3.written().len(), 1);
 
-    // After the last was: the old one may have been written behind it.
+    // Replaced after the last byte was read: the old version may have been written.
     let after = new.clone();
-    let s3 = S3::start(move |_, request| match request.method() {
+    let s3 = MockS3::start(move |_, request| match request.method() {
         "HEAD" if request.header("if-match") == Some(&etag(&after)) => Some(Reply::new(200, "")),
         "HEAD" => Some(error(412, "PreconditionFailed")),
         "GET" if request.header("if-match").is_none() => {
@@ -215,32 +215,32 @@ fn the_newest_version_is_written_whenever_it_came() {
         _ => None,
     });
     s3.put("/docs/a.jsonl", old.clone());
-    let reply = function(&s3, &[]).good(created(&[("a.jsonl", &old)]));
-    assert_eq!(counts(&reply), (7, 7, 0));
+    let response = function(&s3, &[]).expect_success(created(&[("a.jsonl", &old)]));
+    assert_eq!(counts(&response), (7, 7, 0));
 
-    // Again and again.
-    let s3 = S3::start(|_, request| (request.method() == "HEAD").then(|| error(412, "PreconditionFailed")));
+    // Replaced every time.
+    let s3 = MockS3::start(|_, request| (request.method() == "HEAD").then(|| error(412, "PreconditionFailed")));
     s3.put("/docs/a.jsonl", old.clone());
-    assert_eq!(function(&s3, &[]).invoke(created(&[("a.jsonl", &old)])).error().0, "object_replaced");
+    assert_eq!(function(&s3, &[]).invoke(created(&[("a.jsonl", &old)])).expect_error().0, "object_replaced");
 }
 
 #[test]
-fn a_bucket_of_another_region_is_read_there() {
-    let s3 = S3::start(|n, request| {
+fn bucket_in_other_region_is_read_there() {
+    let s3 = MockS3::start(|n, request| {
         let is_here = request.header("authorization").is_some_and(|a| a.contains("/eu-west-1/"));
         let elsewhere = || error(301, "PermanentRedirect").header("x-amz-bucket-region", "us-west-2");
         (n < 10 && is_here && request.method() == "GET").then(elsewhere)
     });
     let bytes = lines(3);
     s3.put("/docs/a.jsonl", bytes.clone());
-    assert_eq!(counts(&function(&s3, &[]).good(created(&[("a.jsonl", &bytes)]))), (3, 3, 0));
+    assert_eq!(counts(&function(&s3, &[]).expect_success(created(&[("a.jsonl", &bytes)]))), (3, 3, 0));
     check_signature(&s3.reads()[1], "us-west-2", "s3", &["x-amz-content-sha256"]);
 }
 
-/// What passes fails the invocation, which Lambda repeats; what is for ever does not, and what may be a mistake in a role does.
+/// Temporary errors and missing permissions fail the invocation, which Lambda retries; permanent errors do not.
 #[test]
-fn one_object_never_blocks_the_others() {
-    let s3 = S3::start(|_, request| match request.path() {
+fn failing_object_does_not_block_others() {
+    let s3 = MockS3::start(|_, request| match request.path() {
         "/docs/slow.jsonl" => Some(error(503, "SlowDown")),
         "/docs/closed.jsonl" => Some(error(403, "AccessDenied")),
         _ => None,
@@ -263,9 +263,9 @@ fn one_object_never_blocks_the_others() {
         ("empty.jsonl", b""),
         ("good.jsonl", &bytes),
     ]);
-    let reply = function.good(&event);
-    assert_eq!(counts(&reply), (4, 4, 5));
-    let failed: BTreeMap<_, _> = reply["failed"]
+    let response = function.expect_success(&event);
+    assert_eq!(counts(&response), (4, 4, 5));
+    let failed: BTreeMap<_, _> = response["failed"]
         .as_array()
         .unwrap()
         .iter()
@@ -285,28 +285,28 @@ fn one_object_never_blocks_the_others() {
     for (bad, code) in [("slow.jsonl", "upstream_error"), ("closed.jsonl", "object_denied")] {
         s3.objects.lock().unwrap().retain(|path, _| !path.starts_with("/out/"));
         let outcome = function.invoke(created(&[(bad, b"1"), ("good.jsonl", &bytes)]));
-        let (found, message) = outcome.error();
+        let (found, message) = outcome.expect_error();
         assert!(found == code && message.contains(bad), "{found}: {message}");
-        assert_eq!(s3.written().len(), 1, "the good one is there");
+        assert_eq!(s3.written().len(), 1, "the valid object is written");
     }
 }
 
 #[test]
-fn texts_are_named_by_their_objects() {
-    let s3 = S3::start(|_, _| None);
+fn text_object_gets_its_url_as_id() {
+    let s3 = MockS3::start(|_, _| None);
     let text = "# Title\n\nA text of its own.\n".as_bytes();
     s3.put("/docs/note.md", text);
     s3.put("/docs/table.csv", "id,text,year\n7,one,1961\n");
     let function = function(&s3, &[]);
-    function.good(created(&[("note.md", text), ("table.csv", b"id,text,year\n7,one,1961\n")]));
+    function.expect_success(created(&[("note.md", text), ("table.csv", b"id,text,year\n7,one,1961\n")]));
     let written: Vec<_> = s3.written().into_values().flatten().collect();
     assert_eq!(ids(&written), ["s3://docs/note.md", "7"]);
     assert_eq!(written[1]["metadata"]["year"], "1961");
 }
 
 #[test]
-fn messages_fail_alone() {
-    let s3 = S3::start(|_, request| (request.path() == "/docs/closed.txt").then(|| error(403, "AccessDenied")));
+fn messages_fail_one_by_one() {
+    let s3 = MockS3::start(|_, request| (request.path() == "/docs/closed.txt").then(|| error(403, "AccessDenied")));
     let (bytes, poison) = (lines(2), b"no JSON\n".to_vec());
     s3.put("/docs/a.jsonl", bytes.clone());
     s3.put("/docs/poison.jsonl", poison.clone());
@@ -329,17 +329,17 @@ fn messages_fail_alone() {
     let object = format!("a.jsonl.{}.jsonl", etag(&bytes).trim_matches('"'));
     assert_eq!(names, [object.as_str(), "m0.jsonl", "m4.jsonl", "m9.jsonl"]);
     assert_eq!(ids(&written["/out/points/m4.jsonl"]), ["d4"]);
-    // The same message in another batch brings the same object.
+    // The same message in another batch writes the same object.
     assert_eq!(failures(&function.invoke(json!({"Records": [batch["Records"][9]]}))), [""; 0]);
     assert_eq!(s3.written(), written);
 }
 
-/// A mock of Qdrant: what it was given, in order.
-struct Qdrant {
+/// A mock of Qdrant.
+struct MockQdrant {
     mock: Mock,
 }
 
-impl Qdrant {
+impl MockQdrant {
     fn start(answer: impl Fn(&Value) -> Reply + Send + Sync + 'static) -> Self {
         Self { mock: Mock::start(move |request| answer(&request.json())) }
     }
@@ -349,32 +349,32 @@ impl Qdrant {
         Function::start(&[("TEALIGHT_MODEL", TINY), ("TEALIGHT_SINK", &sink)])
     }
 
-    fn given(&self) -> Vec<String> {
+    fn document_ids(&self) -> Vec<String> {
         let points = |m: &Message| m.json()["points"].as_array().unwrap().clone();
         let name = |point: Value| point["payload"]["document_id"].as_str().unwrap().to_string();
-        self.mock.seen().iter().flat_map(points).map(name).collect()
+        self.mock.requests().iter().flat_map(points).map(name).collect()
     }
 }
 
-fn accepted(_: &Value) -> Reply {
+fn accept(_: &Value) -> Reply {
     Reply::new(200, r#"{"result": {"status": "completed"}, "status": "ok", "time": 0}"#)
 }
 
 #[test]
-fn messages_of_a_standard_queue_are_written_together() {
-    let qdrant = Qdrant::start(accepted);
+fn messages_of_standard_queue_are_written_together() {
+    let qdrant = MockQdrant::start(accept);
     let mut records: Vec<_> =
         (0..100).map(|i| message(&format!("m{i}"), json!({"id": format!("d{i}"), "text": "a"}))).collect();
     records[30] = message("m30", json!({"text": 5}));
     records[60] = message("m60", json!({"id": "d60", "text": "a", "metadata": {"vector": 1}}));
     assert_eq!(failures(&qdrant.function().invoke(json!({"Records": records}))), ["m30", "m60"]);
-    assert_eq!(qdrant.given().len(), 98);
-    assert!(qdrant.mock.seen().len() < 10, "{}", qdrant.mock.seen().len());
+    assert_eq!(qdrant.document_ids().len(), 98);
+    assert!(qdrant.mock.requests().len() < 10, "{}", qdrant.mock.requests().len());
 }
 
 #[test]
-fn order_within_a_group_is_kept_and_other_groups_go_on() {
-    let qdrant = Qdrant::start(accepted);
+fn failed_message_stops_its_group_only() {
+    let qdrant = MockQdrant::start(accept);
     let document = |id: &str| json!({"id": id, "text": "a"});
     let batch = json!({"Records": [
         in_group("m0", "a", document("a0")),
@@ -386,45 +386,45 @@ fn order_within_a_group_is_kept_and_other_groups_go_on() {
     ]});
     let function = qdrant.function();
     assert_eq!(failures(&function.invoke(&batch)), ["m2", "m4"]);
-    assert_eq!(qdrant.given(), ["a0", "b0", "b1", "c0"]);
+    assert_eq!(qdrant.document_ids(), ["a0", "b0", "b1", "c0"]);
 }
 
 #[test]
-fn a_sink_that_fails_hands_everything_back_and_is_asked_no_more_than_it_must() {
-    let qdrant = Qdrant::start(|_| Reply::new(401, r#"{"status": {"error": "Forbidden"}}"#));
+fn failing_sink_returns_all_messages() {
+    let qdrant = MockQdrant::start(|_| Reply::new(401, r#"{"status": {"error": "Forbidden"}}"#));
     let records: Vec<_> = (0..3).map(|i| message(&format!("m{i}"), json!({"id": i, "text": "a"}))).collect();
     let function = qdrant.function();
     assert_eq!(failures(&function.invoke(json!({"Records": records}))), ["m0", "m1", "m2"]);
     let outcome = function.invoke(json!({"Items": [{"id": 1, "text": "a"}]}));
-    assert!(outcome.is_error, "Step Functions must hear of it");
+    assert!(outcome.is_error, "Step Functions must see the failure");
 }
 
-/// Whatever was not done in time comes back, and nothing else.
+/// Exactly the messages that were not written in time are returned.
 #[test]
-fn work_stops_before_the_deadline_and_hands_back_the_rest() {
-    let qdrant = Qdrant::start(|body| {
+fn messages_not_written_before_deadline_are_returned() {
+    let qdrant = MockQdrant::start(|body| {
         std::thread::sleep(Duration::from_millis(50));
-        accepted(body)
+        accept(body)
     });
     let function = qdrant.function();
-    function.good(json!({"input": "warm"}));
+    function.expect_success(json!({"input": "warm"}));
     let text = "word ".repeat(200);
     let records: Vec<_> = (0..5000)
         .map(|i| message(&format!("m{i}"), json!({"id": format!("d{i}"), "text": format!("{i} {text}")})))
         .collect();
     let deadline = SystemTime::now() + Duration::from_secs(6);
-    let outcome = function.invoke_before(json!({"Records": records}), deadline);
+    let outcome = function.invoke_with_deadline(json!({"Records": records}), deadline);
     assert!(outcome.at < deadline, "{:?} late", outcome.at.duration_since(deadline));
     let failed = failures(&outcome);
     assert!(!failed.is_empty() && failed.len() < 5000, "{}", failed.len());
-    let given: std::collections::BTreeSet<_> = qdrant.given().into_iter().collect();
+    let written: std::collections::BTreeSet<_> = qdrant.document_ids().into_iter().collect();
     let done = (0..5000).filter(|i| !failed.contains(&format!("m{i}")));
-    assert!(done.clone().all(|i| given.contains(&format!("d{i}"))), "what is not handed back is written");
+    assert!(done.clone().all(|i| written.contains(&format!("d{i}"))), "messages that are not returned are written");
 }
 
 #[test]
-fn an_object_that_is_too_long_says_what_to_do() {
-    let s3 = S3::start(|_, _| None);
+fn object_that_takes_too_long_is_error_with_remedy() {
+    let s3 = MockS3::start(|_, _| None);
     let text = "word ".repeat(200);
     let bytes: Vec<u8> =
         (0..20_000).map(|i| format!("{{\"id\": {i}, \"text\": \"{i} {text}\"}}\n")).collect::<String>().into();
@@ -432,18 +432,18 @@ fn an_object_that_is_too_long_says_what_to_do() {
     s3.put("/docs/large.jsonl", bytes.clone());
     s3.put("/docs/small.jsonl", small.clone());
     let function = function(&s3, &[]);
-    function.good(json!({"input": "warm"}));
+    function.expect_success(json!({"input": "warm"}));
     let deadline = SystemTime::now() + Duration::from_secs(4);
-    let outcome = function.invoke_before(created(&[("large.jsonl", &bytes), ("small.jsonl", &small)]), deadline);
-    let (code, message) = outcome.error();
+    let outcome = function.invoke_with_deadline(created(&[("large.jsonl", &bytes), ("small.jsonl", &small)]), deadline);
+    let (code, message) = outcome.expect_error();
     assert!(outcome.at < deadline, "{:?} late", outcome.at.duration_since(deadline));
     assert!(code == "timeout" && message.contains("large.jsonl") && message.contains("timeout"), "{code}: {message}");
-    assert_eq!(s3.written().len(), 1, "the small one, and nothing of the large one");
+    assert_eq!(s3.written().len(), 1, "the small object, and nothing of the large one");
 }
 
 #[test]
-fn a_batch_of_a_distributed_map_is_reported_item_by_item() {
-    let s3 = S3::start(|_, _| None);
+fn distributed_map_batch_reports_failures_per_item() {
+    let s3 = MockS3::start(|_, _| None);
     let (bytes, poison) = (lines(2), b"{\"id\": 1, \"text\": \"a\"}\nno JSON\n".to_vec());
     s3.put("/docs/bulk/a.jsonl", bytes.clone());
     s3.put("/docs/bulk/b.jsonl", poison.clone());
@@ -455,9 +455,9 @@ fn a_batch_of_a_distributed_map_is_reported_item_by_item() {
         {"Etag": etag(&poison), "Key": "bulk/b.jsonl", "Size": poison.len()},
     ]});
     let function = function(&s3, &[]);
-    let reply = function.good(&event);
-    assert_eq!(counts(&reply), (4, 4, 2));
-    let failed = reply["failed"].as_array().unwrap();
+    let response = function.expect_success(&event);
+    assert_eq!(counts(&response), (4, 4, 2));
+    let failed = response["failed"].as_array().unwrap();
     assert_eq!((&failed[0]["index"], &failed[0]["code"]), (&1.into(), &"empty_input".into()));
     assert_eq!(
         (&failed[1]["index"], &failed[1]["number"], &failed[1]["object"]),
@@ -465,15 +465,15 @@ fn a_batch_of_a_distributed_map_is_reported_item_by_item() {
     );
     let written = s3.written();
     assert_eq!(written.len(), 3);
-    function.good(&event);
-    assert_eq!(s3.written(), written, "the same batch brings the same objects");
+    function.expect_success(&event);
+    assert_eq!(s3.written(), written, "the same batch writes the same objects");
 }
 
 #[test]
-fn without_a_sink_events_fail_and_say_why() {
+fn event_without_sink_fails_with_reason() {
     let function = Function::start(&[("TEALIGHT_MODEL", TINY)]);
     for event in [created(&[("a.jsonl", b"1")]), json!({"Records": [message("m", "{}")]}), json!({"Items": []})] {
-        let (code, message) = function.invoke(event).error();
+        let (code, message) = function.invoke(event).expect_error();
         assert!(code == "unsupported_event" && message.contains("TEALIGHT_SINK"), "{message}");
     }
 }

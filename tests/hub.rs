@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
-use support::http::{Message, Mock, Reply, nowhere};
-use support::process::{Done, run, tealight};
+use support::http::{Message, Mock, Reply, unused_address};
+use support::process::{CommandOutput, run, tealight};
 use support::runtime::Function;
 use support::server::Server;
 use support::{TINY, floats, path};
@@ -161,13 +161,15 @@ impl Hub {
         command
     }
 
-    fn pull(&self) -> Done {
+    fn pull(&self) -> CommandOutput {
         run(&mut self.command(&["pull", REPOSITORY]))
     }
 
     /// Embeds with a model of the cache, and no hub to ask.
-    fn embed(&self) -> Done {
-        run(self.command(&["embed", "--model", REPOSITORY, "hi"]).env("HF_ENDPOINT", format!("http://{}", nowhere())))
+    fn embed(&self) -> CommandOutput {
+        run(self
+            .command(&["embed", "--model", REPOSITORY, "hi"])
+            .env("HF_ENDPOINT", format!("http://{}", unused_address())))
     }
 
     /// The paths of requests for more of a file than its size, but for redirections.
@@ -177,33 +179,33 @@ impl Hub {
             let is_file = path.contains("/cdn/") || path.contains("/resolve/") && !path.ends_with(".safetensors");
             is_file && m.header("range") != Some("bytes=0-0")
         };
-        self.mock.seen().iter().filter(|m| is_download(m)).map(|m| m.path().to_string()).collect()
+        self.mock.requests().iter().filter(|m| is_download(m)).map(|m| m.path().to_string()).collect()
     }
 
     /// Checks that nothing in the cache is a model.
     #[track_caller]
     fn has_nothing(&self) {
-        let message = self.embed().failure();
+        let message = self.embed().expect_failure();
         assert!(message.contains("hub cache") && message.contains("pull"), "{message}");
     }
 
     /// Checks that the model of the cache is the tiny one.
     #[track_caller]
     fn has_the_model(&self) {
-        assert_eq!(self.embed().good_text(), expected());
+        assert_eq!(self.embed().expect_text(), expected());
     }
 }
 
 /// What the tiny model's folder gives.
 fn expected() -> String {
-    run(&mut tealight(["embed", "--model", TINY, "hi"])).good_text()
+    run(&mut tealight(["embed", "--model", TINY, "hi"])).expect_text()
 }
 
 #[test]
 fn a_model_is_pulled_and_used_offline() {
     let hub = Hub::new(Contents::tiny());
     hub.has_nothing();
-    let folder = hub.pull().good_text();
+    let folder = hub.pull().expect_text();
     let folder = Path::new(folder.trim_end());
     assert!(folder.starts_with(hub.home.path()) && folder.join(WEIGHTS).is_file(), "{folder:?}");
     hub.has_the_model();
@@ -216,21 +218,21 @@ fn a_model_is_pulled_and_used_offline() {
 #[test]
 fn what_is_there_is_not_downloaded_again() {
     let hub = Hub::new(Contents::tiny());
-    let first = hub.pull().good_text();
+    let first = hub.pull().expect_text();
     let downloads = hub.downloads();
-    assert_eq!(hub.pull().good_text(), first);
+    assert_eq!(hub.pull().expect_text(), first);
     assert_eq!(hub.downloads(), downloads);
 }
 
 #[test]
 fn a_model_that_may_be_downloaded_is_where_it_is_needed() {
     let hub = Hub::new(Contents::tiny());
-    let message = run(&mut hub.command(&["embed", "--model", REPOSITORY, "hi"])).failure();
+    let message = run(&mut hub.command(&["embed", "--model", REPOSITORY, "hi"])).expect_failure();
     assert!(message.contains("tealight pull") && message.contains("TEALIGHT_DOWNLOAD=1"), "{message}");
-    assert_eq!(hub.mock.seen().len(), 0, "nothing is asked for without leave");
+    assert_eq!(hub.mock.requests().len(), 0, "nothing is asked for without leave");
 
     let done = run(hub.command(&["embed", "--model", REPOSITORY, "hi"]).env("TEALIGHT_DOWNLOAD", "1"));
-    assert_eq!(done.good_text(), expected());
+    assert_eq!(done.expect_text(), expected());
     hub.has_the_model();
 }
 
@@ -240,7 +242,7 @@ fn the_function_downloads_its_model_where_it_may() {
     let endpoint = hub.mock.url();
     let may = [("TEALIGHT_MODEL", REPOSITORY), ("TEALIGHT_DOWNLOAD", "1"), ("HF_HOME", hub.home())];
     let function = Function::start(&[&may[..], &[("HF_ENDPOINT", &endpoint)]].concat());
-    let reply = function.good(r#"{"input":"hi"}"#);
+    let reply = function.expect_success(r#"{"input":"hi"}"#);
     assert_eq!(floats(&reply["data"][0]["embedding"]), serde_json::from_str::<Vec<f32>>(&expected()).unwrap());
 }
 
@@ -253,7 +255,7 @@ fn a_request_cannot_cause_a_download() {
         Server::start(&[("TEALIGHT_DOWNLOAD", "1"), ("HF_HOME", hub.home()), ("HF_ENDPOINT", endpoint.as_str())]);
     let reply = server.post("/v1/embeddings", format!(r#"{{"input":"a","model":"{REPOSITORY}"}}"#));
     assert_eq!(reply.status(), 404, "{}", reply.text());
-    assert_eq!(hub.mock.seen().len(), 0);
+    assert_eq!(hub.mock.requests().len(), 0);
 }
 
 #[test]
@@ -266,11 +268,11 @@ fn damaged_weights_are_refused_and_thrown_away() {
         let (expected, found) = (sha256(good), sha256(&bad));
 
         let hub = Hub::new(damaged.clone());
-        let message = hub.pull().failure();
+        let message = hub.pull().expect_failure();
         assert!(message.contains(&expected) && message.contains(&found), "{message}");
         hub.has_nothing();
         hub.becomes(Contents::tiny());
-        hub.pull().good();
+        hub.pull().expect_success();
         hub.has_the_model();
     }
 }
@@ -279,14 +281,14 @@ fn damaged_weights_are_refused_and_thrown_away() {
 fn a_download_that_was_interrupted_can_be_taken_up_again() {
     for file in [WEIGHTS, "2_Dense/model.safetensors", "tokenizer.json", "config.json"] {
         let hub = Hub::new(Contents { cut: Some(file), ..Contents::tiny() });
-        let message = hub.pull().failure();
+        let message = hub.pull().expect_failure();
         assert!(message.contains(file), "{message}");
         hub.has_nothing();
         // It breaks off again, further on.
-        hub.pull().failure();
+        hub.pull().expect_failure();
         hub.has_nothing();
         hub.becomes(Contents::tiny());
-        hub.pull().good();
+        hub.pull().expect_success();
         hub.has_the_model();
     }
 }
@@ -295,9 +297,9 @@ fn a_download_that_was_interrupted_can_be_taken_up_again() {
 #[test]
 fn a_model_that_changes_between_two_attempts_is_whole_in_the_end() {
     let hub = Hub::new(Contents { cut: Some(WEIGHTS), ..Contents::tiny() });
-    hub.pull().failure();
+    hub.pull().expect_failure();
     hub.becomes(Contents { commit: NEXT_COMMIT, ..Contents::tiny() });
-    hub.pull().good();
+    hub.pull().expect_success();
     hub.has_the_model();
 }
 
@@ -305,7 +307,7 @@ fn a_model_that_changes_between_two_attempts_is_whole_in_the_end() {
 #[test]
 fn a_cache_that_other_tools_have_half_filled_is_not_taken_for_whole() {
     let hub = Hub::new(Contents::tiny());
-    let snapshot = hub.pull().good_text();
+    let snapshot = hub.pull().expect_text();
     let snapshot = Path::new(snapshot.trim_end());
     for entry in snapshot.read_dir().unwrap() {
         let entry = entry.unwrap();
@@ -318,9 +320,9 @@ fn a_cache_that_other_tools_have_half_filled_is_not_taken_for_whole() {
             false => std::fs::remove_file(entry.path()).unwrap(),
         }
     }
-    let message = hub.embed().failure();
+    let message = hub.embed().expect_failure();
     assert!(message.contains("tealight pull"), "{message}");
-    hub.pull().good();
+    hub.pull().expect_success();
     hub.has_the_model();
 }
 
@@ -333,7 +335,7 @@ fn a_download_that_lacks_only_its_name_is_taken_up_again() {
     let blobs = hub.home.path().join("hub/models--org--tiny/blobs");
     std::fs::create_dir_all(&blobs).unwrap();
     std::fs::write(blobs.join(format!("{}.part", sha256(weights))), weights).unwrap();
-    hub.pull().good();
+    hub.pull().expect_success();
     hub.has_the_model();
 }
 
@@ -342,7 +344,7 @@ fn a_repository_without_safetensors_is_refused() {
     let mut contents = Contents::tiny().without(WEIGHTS);
     contents.files.insert("pytorch_model.bin".into(), vec![0; 100]);
     let hub = Hub::new(contents);
-    let message = hub.pull().failure();
+    let message = hub.pull().expect_failure();
     assert!(message.contains(REPOSITORY) && message.contains(WEIGHTS), "{message}");
     assert_eq!(hub.downloads(), [""; 0]);
     hub.has_nothing();
@@ -351,7 +353,7 @@ fn a_repository_without_safetensors_is_refused() {
 #[test]
 fn a_repository_that_does_not_exist_is_named() {
     let hub = Hub::new(Contents::tiny());
-    let message = run(&mut hub.command(&["pull", "org/other"])).failure();
+    let message = run(&mut hub.command(&["pull", "org/other"])).expect_failure();
     assert!(message.contains("org/other") && message.contains("404"), "{message}");
 }
 
@@ -359,7 +361,7 @@ fn a_repository_that_does_not_exist_is_named() {
 fn a_hub_that_is_down_is_an_error() {
     let hub = Hub::new(Contents::tiny());
     let mut pull = hub.command(&["pull", REPOSITORY]);
-    let message = run(pull.env("HF_ENDPOINT", format!("http://{}", nowhere()))).failure();
+    let message = run(pull.env("HF_ENDPOINT", format!("http://{}", unused_address()))).expect_failure();
     assert!(message.contains(REPOSITORY) && message.contains("hub"), "{message}");
     hub.has_nothing();
 }

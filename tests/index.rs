@@ -579,16 +579,21 @@ fn the_function_answers_from_its_index() {
     let file = file.display().to_string();
     good(&["index", "build", &input.display().to_string(), "-o", &file]);
     let server = Server::start(&[("TEALIGHT_INDEX", &file)]);
-    let reply = server.good("/search", json!({"query": "a pet asleep", "k": 2, "filter": {"year": {"$gte": 1970}}}));
+    let reply =
+        server.expect_success("/search", json!({"query": "a pet asleep", "k": 2, "filter": {"year": {"$gte": 1970}}}));
     assert_eq!((reply["model"].as_str(), reply["results"].as_array().unwrap().len()), (Some("all-MiniLM-L6-v2"), 2));
     assert_eq!((&reply["results"][0]["id"], &reply["results"][0]["metadata"]), (&"cat".into(), &json!({"year": 1985})));
-    let vector = &server.good("/v1/embeddings", json!({"input": "a pet asleep"}))["data"][0]["embedding"];
-    let same = server.good("/search", json!({"vector": vector, "top_k": 2, "filter": {"year": {"$gte": 1970}}}));
+    let vector = &server.expect_success("/v1/embeddings", json!({"input": "a pet asleep"}))["data"][0]["embedding"];
+    let same =
+        server.expect_success("/search", json!({"vector": vector, "top_k": 2, "filter": {"year": {"$gte": 1970}}}));
     assert_eq!((&same["results"][0]["id"], &same["model"]), (&"cat".into(), &Value::Null));
     let close = |a: &Value, b: &Value| (a["score"].as_f64().unwrap() - b["score"].as_f64().unwrap()).abs() < 1e-5;
     assert!(close(&same["results"][0], &reply["results"][0]));
     assert_eq!(
-        server.good("/search", json!({"query": "yeast", "mode": "words"}))["results"].as_array().unwrap().len(),
+        server.expect_success("/search", json!({"query": "yeast", "mode": "words"}))["results"]
+            .as_array()
+            .unwrap()
+            .len(),
         1
     );
     for (body, param, word) in [

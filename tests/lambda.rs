@@ -1,4 +1,4 @@
-//! The real binary as a Lambda function, against a mock Runtime API.
+//! The binary as a Lambda function, against a mock of the Runtime API.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -11,11 +11,11 @@ use support::runtime::{Function, Outcome};
 use support::{TINY, floats, path, wait_for};
 
 const HELLO: &str = r#"{"input":"hello world"}"#;
-/// The text of the fixture with a base64 body.
+/// The body of the fixture `http_api_base64`.
 const GREETING: &str = r#"{"inputs":["hello world","grüße, 世界 🕯"]}"#;
-/// The key that fixtures with an Authorization header carry.
+/// The API key in the Authorization headers of the fixtures.
 const KEY: &str = "tealight-test-key";
-/// Ends the prelude of a streamed reply.
+/// Separates the prelude of a streamed response from its body.
 const NULS: [u8; 8] = [0; 8];
 
 fn event(name: &str) -> Value {
@@ -23,7 +23,7 @@ fn event(name: &str) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
-/// The fixture with another request in it.
+/// A fixture with another request in it.
 fn http_event(name: &str, method: &str, path: &str, body: impl ToString) -> Value {
     let mut event = event(name);
     let is_v2 = event["requestContext"]["http"].is_object();
@@ -39,73 +39,73 @@ fn http_event(name: &str, method: &str, path: &str, body: impl ToString) -> Valu
     event
 }
 
-/// The fixtures of requests, one for each form of events and replies.
-const FRONT_DOORS: [&str; 5] = ["http_api_default_stage", "function_url", "rest_api", "alb", "alb_multi_value"];
+/// One fixture per format of HTTP events.
+const HTTP_FORMATS: [&str; 5] = ["http_api_default_stage", "function_url", "rest_api", "alb", "alb_multi_value"];
 
-fn header(reply: &Value, name: &str) -> Option<String> {
-    let single = reply["headers"][name].as_str();
-    single.or(reply["multiValueHeaders"][name][0].as_str()).map(str::to_string)
+fn header(response: &Value, name: &str) -> Option<String> {
+    let single = response["headers"][name].as_str();
+    single.or(response["multiValueHeaders"][name][0].as_str()).map(str::to_string)
 }
 
-fn body(reply: &Value) -> Value {
-    let text = reply["body"].as_str().unwrap_or_else(|| panic!("no body in {reply}"));
+fn body(response: &Value) -> Value {
+    let text = response["body"].as_str().unwrap_or_else(|| panic!("no body in {response}"));
     serde_json::from_str(text).unwrap_or_else(|e| panic!("{e} in {text}"))
 }
 
 #[track_caller]
-fn status(reply: &Value, expected: u16) {
-    assert_eq!(reply["statusCode"], expected, "{reply}");
+fn status(response: &Value, expected: u16) {
+    assert_eq!(response["statusCode"], expected, "{response}");
 }
 
 #[test]
-fn one_process_serves_every_kind_of_direct_invocation() {
+fn direct_invocation_route_follows_from_fields() {
     let function = Function::start(&[]);
-    let openai = function.good(HELLO);
+    let openai = function.expect_success(HELLO);
     let vector = &openai["data"][0]["embedding"];
     assert_eq!((&openai["object"], &openai["model"]), (&json!("list"), &json!("all-MiniLM-L6-v2")));
     assert_eq!(openai["usage"], json!({"prompt_tokens": 4, "total_tokens": 4}));
     assert_eq!(floats(vector).len(), 384);
 
-    let tei = function.good(r#"{"inputs":["hello world","good night"]}"#);
-    assert_eq!(&tei[0], vector, "the same text, the same vector");
-    let named = function.good(r#"{"path":"/v1/embeddings","input":["good night","hello world"]}"#);
+    let tei = function.expect_success(r#"{"inputs":["hello world","good night"]}"#);
+    assert_eq!(&tei[0], vector, "embeddings of the same text are equal");
+    let named = function.expect_success(r#"{"path":"/v1/embeddings","input":["good night","hello world"]}"#);
     assert_eq!((&named["data"][0]["embedding"], &named["data"][1]["embedding"]), (&tei[1], vector));
 
     let both = json!({"source_sentence": "hello world", "sentences": ["good night", "hello world"]});
-    let scores = floats(&function.good(json!({"inputs": both})));
+    let scores = floats(&function.expect_success(json!({"inputs": both})));
     let cosine: f32 = floats(vector).iter().zip(floats(&tei[1])).map(|(a, b)| a * b).sum();
     assert!((scores[0] - cosine).abs() < 1e-5 && (scores[1] - 1.0).abs() < 1e-5, "{scores:?}, not {cosine}");
 
-    let tokens = function.good(r#"{"path":"/tokenize","inputs":"hello world"}"#);
+    let tokens = function.expect_success(r#"{"path":"/tokenize","inputs":"hello world"}"#);
     let ids: Vec<_> = tokens[0].as_array().unwrap().iter().map(|t| t["id"].clone()).collect();
     assert_eq!(json!(ids), json!([101, 7592, 2088, 102]));
-    assert_eq!(function.good(json!({"ids": ids})), json!(["hello world"]));
-    assert_eq!(&function.good(json!({"input": ids}))["data"][0]["embedding"], vector);
+    assert_eq!(function.expect_success(json!({"ids": ids})), json!(["hello world"]));
+    assert_eq!(&function.expect_success(json!({"input": ids}))["data"][0]["embedding"], vector);
 }
 
 #[test]
-fn a_path_leads_a_direct_invocation_to_any_route() {
+fn direct_invocation_path_selects_route() {
     let function = Function::start(&[]);
-    assert_eq!(function.good(r#"{"path":"/v1/models"}"#)["data"][0]["id"], "all-MiniLM-L6-v2");
-    assert_eq!(function.good(r#"{"path":"/info","method":"GET"}"#)["max_input_length"], 256);
-    assert_eq!(function.good(r#"{"path":"/health"}"#), Value::Null);
-    let metrics = function.good(r#"{"path":"/metrics"}"#);
+    assert_eq!(function.expect_success(r#"{"path":"/v1/models"}"#)["data"][0]["id"], "all-MiniLM-L6-v2");
+    assert_eq!(function.expect_success(r#"{"path":"/info","method":"GET"}"#)["max_input_length"], 256);
+    assert_eq!(function.expect_success(r#"{"path":"/health"}"#), Value::Null);
+    let metrics = function.expect_success(r#"{"path":"/metrics"}"#);
     assert!(metrics.as_str().unwrap().contains("te_request_count{path=\"/info\"} 1"), "{metrics}");
 }
 
 #[test]
-fn the_model_is_loaded_before_the_first_invocation() {
+fn model_is_loaded_during_init() {
     let function = Function::start(&[]);
     wait_for("the log of the load", || function.process.stdout().contains("model loaded").then_some(()));
-    function.good(HELLO);
+    function.expect_success(HELLO);
     assert_eq!(function.process.stdout().matches("model loaded").count(), 1);
 }
 
-/// Sends every fixture there is: a new one without a line here fails.
+/// Sends every fixture: a new one that is not listed here fails.
 #[test]
-fn every_event_fixture_is_answered_in_its_own_form() {
+fn event_fixtures_get_response_in_their_format() {
     let function = Function::start(&[]);
-    let (openai, tei) = (function.good(HELLO), function.good(GREETING));
+    let (openai, tei) = (function.expect_success(HELLO), function.expect_success(GREETING));
     for entry in path("tests/fixtures/events").read_dir().unwrap() {
         let name = entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_string();
         let outcome = function.invoke(event(&name));
@@ -117,10 +117,10 @@ fn every_event_fixture_is_answered_in_its_own_form() {
             "rest_api" => v1(&outcome, &openai),
             "alb" => alb(&outcome, &openai),
             "alb_multi_value" => alb_multi_value(&outcome, &openai),
-            "alb_health_check" => healthy(&outcome),
-            "sqs" | "s3_put" | "s3_eventbridge" => kept(&outcome),
-            "s3_test_event" => assert_eq!(outcome.good(), Value::Null),
-            other => panic!("what is the reply to {other}?"),
+            "alb_health_check" => check_healthy(&outcome),
+            "sqs" | "s3_put" | "s3_eventbridge" => check_retained(&outcome),
+            "s3_test_event" => assert_eq!(outcome.expect_success(), Value::Null),
+            other => panic!("{other} is not listed"),
         }
     }
 }
@@ -131,58 +131,58 @@ fn keys(value: &Value) -> Vec<&str> {
     keys
 }
 
-/// A good reply whose body is equal to that of a direct invocation.
-fn carries(reply: &Value, expected: &Value) {
-    status(reply, 200);
-    assert_eq!(&body(reply), expected);
-    assert_eq!(reply["isBase64Encoded"], false);
-    assert_eq!(header(reply, "content-type").as_deref(), Some("application/json"));
-    assert!(header(reply, "x-compute-tokens").unwrap().parse::<usize>().unwrap() > 0);
+/// Checks that a response succeeded and has the body of a direct invocation.
+fn check_body(response: &Value, expected: &Value) {
+    status(response, 200);
+    assert_eq!(&body(response), expected);
+    assert_eq!(response["isBase64Encoded"], false);
+    assert_eq!(header(response, "content-type").as_deref(), Some("application/json"));
+    assert!(header(response, "x-compute-tokens").unwrap().parse::<usize>().unwrap() > 0);
 }
 
 fn v2(outcome: &Outcome, expected: &Value) {
-    let reply = outcome.good();
-    carries(&reply, expected);
-    assert_eq!(keys(&reply), ["body", "cookies", "headers", "isBase64Encoded", "statusCode"]);
-    assert_eq!(reply["cookies"], json!([]));
+    let response = outcome.expect_success();
+    check_body(&response, expected);
+    assert_eq!(keys(&response), ["body", "cookies", "headers", "isBase64Encoded", "statusCode"]);
+    assert_eq!(response["cookies"], json!([]));
 }
 
 fn v1(outcome: &Outcome, expected: &Value) {
-    let reply = outcome.good();
-    carries(&reply, expected);
-    // API Gateway refuses a reply with other fields than these and multiValueHeaders.
-    assert_eq!(keys(&reply), ["body", "headers", "isBase64Encoded", "statusCode"]);
+    let response = outcome.expect_success();
+    check_body(&response, expected);
+    // API Gateway rejects responses with fields other than these and multiValueHeaders.
+    assert_eq!(keys(&response), ["body", "headers", "isBase64Encoded", "statusCode"]);
 }
 
 fn alb(outcome: &Outcome, expected: &Value) {
-    let reply = outcome.good();
-    carries(&reply, expected);
-    assert_eq!(keys(&reply), ["body", "headers", "isBase64Encoded", "statusCode", "statusDescription"]);
-    assert_eq!(reply["statusDescription"], "200 OK");
+    let response = outcome.expect_success();
+    check_body(&response, expected);
+    assert_eq!(keys(&response), ["body", "headers", "isBase64Encoded", "statusCode", "statusDescription"]);
+    assert_eq!(response["statusDescription"], "200 OK");
 }
 
 fn alb_multi_value(outcome: &Outcome, expected: &Value) {
-    let reply = outcome.good();
-    carries(&reply, expected);
-    assert_eq!(keys(&reply), ["body", "isBase64Encoded", "multiValueHeaders", "statusCode", "statusDescription"]);
-    assert_eq!(reply["multiValueHeaders"]["content-type"], json!(["application/json"]));
+    let response = outcome.expect_success();
+    check_body(&response, expected);
+    assert_eq!(keys(&response), ["body", "isBase64Encoded", "multiValueHeaders", "statusCode", "statusDescription"]);
+    assert_eq!(response["multiValueHeaders"]["content-type"], json!(["application/json"]));
 }
 
-fn healthy(outcome: &Outcome) {
-    let reply = outcome.good();
-    status(&reply, 200);
-    assert_eq!((&reply["body"], &reply["statusDescription"]), (&json!(""), &json!("200 OK")));
+fn check_healthy(outcome: &Outcome) {
+    let response = outcome.expect_success();
+    status(&response, 200);
+    assert_eq!((&response["body"], &response["statusDescription"]), (&json!(""), &json!("200 OK")));
 }
 
-/// A failed invocation leaves records in their queue, or sends them to the dead letters: nothing is lost.
-fn kept(outcome: &Outcome) {
-    assert_eq!(outcome.error().0, "unsupported_event");
+/// Checks that the invocation failed, which leaves records in their queue or moves them to the dead-letter queue.
+fn check_retained(outcome: &Outcome) {
+    assert_eq!(outcome.expect_error().0, "unsupported_event");
 }
 
 #[test]
-fn bad_requests_are_answered_in_the_form_of_their_event_and_route() {
+fn invalid_http_request_gets_error_in_format_of_event_and_route() {
     let function = Function::start(&[]);
-    for door in FRONT_DOORS {
+    for format in HTTP_FORMATS {
         for (method, path, request, expected, code) in [
             ("POST", "/v1/embeddings", r#"{"input":""}"#, 400, "empty_input"),
             ("POST", "/v1/embeddings", r#"{"input":"#, 400, "invalid_json"),
@@ -192,59 +192,59 @@ fn bad_requests_are_answered_in_the_form_of_their_event_and_route() {
             ("GET", "/nothing", "", 404, "unknown_url"),
             ("DELETE", "/v1/embeddings", "", 405, "method_not_allowed"),
         ] {
-            let reply = function.good(http_event(door, method, path, request));
-            status(&reply, expected);
-            assert_eq!(body(&reply)["error"]["code"], code, "{door} {path} {request}");
+            let response = function.expect_success(http_event(format, method, path, request));
+            status(&response, expected);
+            assert_eq!(body(&response)["error"]["code"], code, "{format} {path} {request}");
         }
         for (request, expected, word) in [
             (r#"{"inputs":[]}"#, 400, "Empty"),
             (r#"{"inputs":"#, 400, "Validation"),
             (r#"{"inputs":{}}"#, 422, "Validation"),
         ] {
-            let reply = function.good(http_event(door, "POST", "/embed", request));
-            status(&reply, expected);
-            assert_eq!(body(&reply)["error_type"], word, "{door} {request}");
+            let response = function.expect_success(http_event(format, "POST", "/embed", request));
+            status(&response, expected);
+            assert_eq!(body(&response)["error_type"], word, "{format} {request}");
         }
-        let reply = function.good(http_event(door, "GET", "/embed", ""));
-        assert_eq!(header(&reply, "allow").as_deref(), Some("POST"), "{door}: {reply}");
+        let response = function.expect_success(http_event(format, "GET", "/embed", ""));
+        assert_eq!(header(&response, "allow").as_deref(), Some("POST"), "{format}: {response}");
     }
-    function.good(HELLO);
+    function.expect_success(HELLO);
 }
 
 #[test]
-fn the_reason_of_a_load_balancers_reply_goes_with_its_status() {
+fn alb_status_description_matches_status() {
     let function = Function::start(&[]);
-    let reply = function.good(http_event("alb", "GET", "/nothing", ""));
-    assert_eq!(reply["statusDescription"], "404 Not Found");
+    let response = function.expect_success(http_event("alb", "GET", "/nothing", ""));
+    assert_eq!(response["statusDescription"], "404 Not Found");
 }
 
 #[test]
-fn a_body_that_is_not_base64_is_a_bad_request() {
+fn invalid_base64_body_is_rejected() {
     let function = Function::start(&[]);
-    for door in FRONT_DOORS {
-        let mut event = http_event(door, "POST", "/v1/embeddings", "*** not base64 ***");
+    for format in HTTP_FORMATS {
+        let mut event = http_event(format, "POST", "/v1/embeddings", "*** not base64 ***");
         event["isBase64Encoded"] = true.into();
-        let reply = function.good(event);
-        status(&reply, 400);
-        let message = body(&reply)["error"]["message"].to_string();
-        assert!(message.contains("base64"), "{door}: {message}");
+        let response = function.expect_success(event);
+        status(&response, 400);
+        let message = body(&response)["error"]["message"].to_string();
+        assert!(message.contains("base64"), "{format}: {message}");
     }
-    function.good(HELLO);
+    function.expect_success(HELLO);
 }
 
 #[test]
-fn bytes_that_are_not_utf8_are_a_bad_request() {
+fn invalid_utf8_body_is_rejected() {
     let function = Function::start(&[]);
     let mut event = http_event("http_api_base64", "POST", "/v1/embeddings", STANDARD.encode(b"{\"input\":\"\xff\"}"));
     event["isBase64Encoded"] = true.into();
-    let reply = function.good(event);
-    status(&reply, 400);
-    assert!(body(&reply)["error"]["message"].as_str().unwrap().contains("UTF-8"), "{reply}");
-    function.good(HELLO);
+    let response = function.expect_success(event);
+    status(&response, 400);
+    assert!(body(&response)["error"]["message"].as_str().unwrap().contains("UTF-8"), "{response}");
+    function.expect_success(HELLO);
 }
 
 #[test]
-fn bad_direct_invocations_fail_and_say_why() {
+fn invalid_direct_invocation_fails_with_code_and_message() {
     let function = Function::start(&[]);
     for (payload, code, word) in [
         (r#""hello world""#, "invalid_type", "JSON object"),
@@ -262,16 +262,16 @@ fn bad_direct_invocations_fail_and_say_why() {
         (r#"{"path":"/v1/embeddings","method":"GET"}"#, "method_not_allowed", "POST"),
         (r#"{"path":"a b","input":"a"}"#, "invalid_value", "path"),
     ] {
-        let (found, message) = function.invoke(payload).error();
+        let (found, message) = function.invoke(payload).expect_error();
         assert_eq!(found, code, "{payload}: {message}");
         assert!(message.contains(word), "{payload}: {message}");
     }
-    function.good(HELLO);
+    function.expect_success(HELLO);
 }
 
-/// TEI's bodies have coarser words than ours; a failed invocation keeps ours.
+/// TEI's error types are coarser than our codes; a failed invocation reports the code.
 #[test]
-fn the_error_type_of_a_direct_invocation_is_as_precise_on_teis_routes() {
+fn direct_invocation_of_tei_route_reports_error_code() {
     let function = Function::start(&[]);
     for (payload, code) in [
         (json!({"inputs": ["a"], "dimensions": 0}), "invalid_value"),
@@ -282,89 +282,89 @@ fn the_error_type_of_a_direct_invocation_is_as_precise_on_teis_routes() {
         (json!({"inputs": ""}), "empty_input"),
         (json!({"path": "/embed", "method": "GET"}), "method_not_allowed"),
     ] {
-        assert_eq!(function.invoke(&payload).error().0, code, "{payload}");
+        assert_eq!(function.invoke(&payload).expect_error().0, code, "{payload}");
     }
 }
 
 #[test]
-fn the_field_of_a_wrong_type_is_named_in_a_direct_invocation_too() {
+fn wrong_type_in_direct_invocation_names_field() {
     let function = Function::start(&[]);
     for (payload, field) in [(r#"{"path":5}"#, "path"), (r#"{"input":"a","method":[]}"#, "method")] {
-        let (code, message) = function.invoke(payload).error();
+        let (code, message) = function.invoke(payload).expect_error();
         assert_eq!(code, "invalid_type", "{payload}");
         assert!(message.contains(field), "{payload}: {message}");
     }
 }
 
-/// A path without its slash must not lead to `/`, which answers nothing with success.
+/// A path without its slash must not select `/`, which succeeds with an empty response.
 #[test]
-fn a_path_without_a_slash_is_embedded_or_refused() {
+fn path_without_slash_is_not_health_check() {
     let function = Function::start(&[]);
     let outcome = function.invoke(r#"{"path":"embed","inputs":"hello world"}"#);
     if outcome.is_error {
-        let (_, message) = outcome.error();
+        let (_, message) = outcome.expect_error();
         assert!(message.contains("embed"), "{message}");
     } else {
-        assert_eq!(floats(&outcome.good()[0]).len(), 384);
+        assert_eq!(floats(&outcome.expect_success()[0]).len(), 384);
     }
 }
 
 #[test]
-fn a_deadline_in_1970_is_none() {
+fn deadline_in_1970_means_no_limit() {
     let function = Function::start(&[]);
-    // What `cargo lambda watch` sends: 600,000 ms.
+    // `cargo lambda watch` sends 600,000 ms.
     let deadline = SystemTime::UNIX_EPOCH + Duration::from_secs(600);
-    let vector = &function.invoke_before(HELLO, deadline).good()["data"][0]["embedding"];
+    let vector = &function.invoke_with_deadline(HELLO, deadline).expect_success()["data"][0]["embedding"];
     assert_eq!(floats(vector).len(), 384);
 }
 
-/// 2048 inputs of 250 tokens each: far more than any CPU does in two seconds on one thread.
+/// 2048 inputs of 250 tokens: far more than any CPU embeds in two seconds on one thread.
 fn big_job() -> Value {
     json!({"input": vec!["candle ".repeat(248); 2048]})
 }
 
 #[test]
-fn a_job_that_takes_too_long_fails_before_its_deadline() {
+fn slow_request_times_out_before_deadline() {
     let function = Function::start(&[("TEALIGHT_THREADS", "1")]);
-    function.good(HELLO);
+    function.expect_success(HELLO);
     let deadline = SystemTime::now() + Duration::from_secs(2);
-    let outcome = function.invoke_before(big_job(), deadline);
-    assert_eq!(outcome.error().0, "timeout");
-    // Not a matter of speed: Lambda kills what reports later, and the caller would learn nothing.
+    let outcome = function.invoke_with_deadline(big_job(), deadline);
+    assert_eq!(outcome.expect_error().0, "timeout");
+    // After the deadline, Lambda would stop the environment, and the caller would get no reason.
     assert!(outcome.at < deadline, "{:?} late", outcome.at.duration_since(deadline));
 
     let url = http_event("function_url", "POST", "/v1/embeddings", big_job());
     let deadline = SystemTime::now() + Duration::from_secs(2);
-    let outcome = function.invoke_before(url, deadline);
-    let reply = outcome.good();
-    status(&reply, 504);
-    assert_eq!(body(&reply)["error"]["code"], "timeout");
+    let outcome = function.invoke_with_deadline(url, deadline);
+    let response = outcome.expect_success();
+    status(&response, 504);
+    assert_eq!(body(&response)["error"]["code"], "timeout");
     assert!(outcome.at < deadline, "{:?} late", outcome.at.duration_since(deadline));
-    function.good(HELLO);
+    function.expect_success(HELLO);
 }
 
 #[test]
-fn the_api_key_opens_http_and_is_not_asked_for_by_direct_invocations() {
+fn api_key_is_required_for_http_events_only() {
     let function = Function::start(&[("TEALIGHT_API_KEY", KEY)]);
-    let expected = function.good(HELLO);
+    let expected = function.expect_success(HELLO);
     let with = event("function_url");
-    carries(&function.good(&with), &expected);
-    for door in FRONT_DOORS {
+    check_body(&function.expect_success(&with), &expected);
+    for format in HTTP_FORMATS {
         for wrong in [None, Some("Bearer tealight-test-keys"), Some("Bearer "), Some(KEY)] {
-            let reply = function.good(with_key(door, wrong));
-            status(&reply, 401);
-            assert_eq!(body(&reply)["error"]["code"], "invalid_api_key", "{door} {wrong:?}");
-            assert_eq!(header(&reply, "www-authenticate").as_deref(), Some("Bearer"), "{door}");
+            let response = function.expect_success(with_key(format, wrong));
+            status(&response, 401);
+            assert_eq!(body(&response)["error"]["code"], "invalid_api_key", "{format} {wrong:?}");
+            assert_eq!(header(&response, "www-authenticate").as_deref(), Some("Bearer"), "{format}");
         }
-        let reply = function.good(with_key(door, Some(&format!("Bearer {KEY}"))));
-        carries(&reply, &expected);
+        let response = function.expect_success(with_key(format, Some(&format!("Bearer {KEY}"))));
+        check_body(&response, &expected);
     }
-    healthy(&function.invoke(event("alb_health_check")));
+    check_healthy(&function.invoke(event("alb_health_check")));
     assert!(!function.process.stdout().contains(KEY), "the key is in the log");
 }
 
-fn with_key(door: &str, authorization: Option<&str>) -> Value {
-    let mut event = event(door);
+fn with_key(format: &str, authorization: Option<&str>) -> Value {
+    let mut event = event(format);
     for (part, value) in [("headers", json!(authorization)), ("multiValueHeaders", json!([authorization]))] {
         let Some(headers) = event[part].as_object_mut() else { continue };
         headers.remove("authorization");
@@ -375,8 +375,8 @@ fn with_key(door: &str, authorization: Option<&str>) -> Value {
     event
 }
 
-/// The prelude and the body of a streamed reply.
-fn streamed(outcome: &Outcome) -> (Value, Vec<u8>) {
+/// Splits a streamed response into its prelude and its body.
+fn split_stream(outcome: &Outcome) -> (Value, Vec<u8>) {
     let report = &outcome.report;
     assert!(!outcome.is_error, "{}", report.text());
     assert_eq!(report.header("content-type"), Some("application/vnd.awslambda.http-integration-response"));
@@ -387,11 +387,11 @@ fn streamed(outcome: &Outcome) -> (Value, Vec<u8>) {
 }
 
 #[test]
-fn a_function_url_can_be_answered_by_a_stream_and_nothing_else_is() {
+fn response_stream_applies_to_function_url_only() {
     let function = Function::start(&[("TEALIGHT_RESPONSE_STREAM", "1")]);
-    let expected = function.good(HELLO);
+    let expected = function.expect_success(HELLO);
     for _ in 0..2 {
-        let (prelude, body) = streamed(&function.invoke(event("function_url")));
+        let (prelude, body) = split_stream(&function.invoke(event("function_url")));
         assert_eq!((&prelude["statusCode"], &prelude["cookies"]), (&json!(200), &json!([])));
         assert_eq!(prelude["headers"]["content-type"], "application/json");
         assert_eq!(serde_json::from_slice::<Value>(&body).unwrap(), expected);
@@ -399,55 +399,55 @@ fn a_function_url_can_be_answered_by_a_stream_and_nothing_else_is() {
         v1(&function.invoke(event("rest_api")), &expected);
     }
     let bad = http_event("function_url", "POST", "/v1/embeddings", r#"{"input":""}"#);
-    let (prelude, body) = streamed(&function.invoke(bad));
+    let (prelude, body) = split_stream(&function.invoke(bad));
     assert_eq!(prelude["statusCode"], 400);
     assert_eq!(serde_json::from_slice::<Value>(&body).unwrap()["error"]["code"], "empty_input");
 }
 
 #[test]
-fn a_function_url_is_answered_in_one_piece_where_streaming_is_not_on() {
+fn function_url_response_is_buffered_by_default() {
     let function = Function::start(&[]);
     let outcome = function.invoke(event("function_url"));
-    v2(&outcome, &function.good(HELLO));
+    v2(&outcome, &function.expect_success(HELLO));
     assert_eq!(outcome.report.header("lambda-runtime-function-response-mode"), None);
 }
 
 #[test]
-fn a_model_that_is_missing_at_first_is_found_later() {
+fn missing_model_is_found_once_installed() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("late.gguf");
     let mut function = Function::start(&[("TEALIGHT_MODEL", file.to_str().unwrap())]);
-    let (code, message) = function.invoke(HELLO).error();
+    let (code, message) = function.invoke(HELLO).expect_error();
     assert_eq!(code, "model_not_found");
     assert!(message.contains(file.to_str().unwrap()), "{message}");
-    let reply = function.good(event("alb"));
-    assert!(body(&reply)["error"]["message"].as_str().unwrap().contains("late.gguf"), "{reply}");
-    assert!(function.process.is_alive());
+    let response = function.expect_success(event("alb"));
+    assert!(body(&response)["error"]["message"].as_str().unwrap().contains("late.gguf"), "{response}");
+    assert!(function.process.is_running());
 
     std::fs::copy(path("models/all-MiniLM-L6-v2.gguf"), &file).unwrap();
-    assert_eq!(floats(&function.good(HELLO)["data"][0]["embedding"]).len(), 384);
-    carries(&function.good(event("alb")), &function.good(HELLO));
+    assert_eq!(floats(&function.expect_success(HELLO)["data"][0]["embedding"]).len(), 384);
+    check_body(&function.expect_success(event("alb")), &function.expect_success(HELLO));
 }
 
 #[test]
-fn a_damaged_model_can_be_replaced_while_the_function_runs() {
+fn damaged_model_can_be_replaced_at_run_time() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("model.gguf");
     std::fs::write(&file, b"GGUF and then nothing").unwrap();
     let function = Function::start(&[("TEALIGHT_MODEL", file.to_str().unwrap())]);
-    let (code, message) = function.invoke(HELLO).error();
+    let (code, message) = function.invoke(HELLO).expect_error();
     assert_eq!(code, "model_load_failed");
     assert!(message.contains(file.to_str().unwrap()), "{message}");
 
-    // A new file in its place, as deployments do it, not the same one with other bytes.
+    // Deployments replace the file; they do not overwrite its bytes.
     let good = folder.path().join("good.gguf");
     std::fs::copy(path("tests/fixtures/models/tiny-bert-f32.gguf"), &good).unwrap();
     std::fs::rename(&good, &file).unwrap();
-    assert_eq!(floats(&function.good(HELLO)["data"][0]["embedding"]).len(), 32);
+    assert_eq!(floats(&function.expect_success(HELLO)["data"][0]["embedding"]).len(), 32);
 }
 
 #[test]
-fn a_bad_variable_ends_init_and_is_named() {
+fn invalid_variable_fails_init_and_is_named() {
     let mut function = Function::start(&[("TEALIGHT_THREADS", "0")]);
     let status = function.process.wait();
     assert_eq!(status.code(), Some(1));
@@ -455,38 +455,38 @@ fn a_bad_variable_ends_init_and_is_named() {
 }
 
 #[test]
-fn sigterm_ends_the_function() {
+fn sigterm_stops_function() {
     let mut function = Function::start(&[("TEALIGHT_MODEL", TINY)]);
-    function.good(HELLO);
+    function.expect_success(HELLO);
     function.process.terminate();
     function.process.wait();
 }
 
 #[test]
-fn a_reply_that_lambda_would_not_take_is_an_error_that_says_what_to_do() {
+fn response_over_lambda_limit_is_error_with_remedy() {
     let function = Function::start(&[]);
     let inputs = vec!["a"; 2048];
-    let (kind, message) = function.invoke(json!({"input": inputs})).error();
+    let (kind, message) = function.invoke(json!({"input": inputs})).expect_error();
     assert_eq!(kind, "reply_too_large");
     assert!(message.contains("base64") && message.contains("6291556"), "{message}");
     let event = json!({"requestContext": {"http": {"method": "POST"}}, "rawPath": "/v1/embeddings",
         "body": json!({"input": inputs}).to_string()});
-    assert_eq!(function.good(&event)["statusCode"], 413);
-    let smaller = function.good(json!({"input": inputs, "encoding_format": "int8"}));
+    assert_eq!(function.expect_success(&event)["statusCode"], 413);
+    let smaller = function.expect_success(json!({"input": inputs, "encoding_format": "int8"}));
     assert_eq!(smaller["data"].as_array().unwrap().len(), 2048);
 }
 
 #[test]
-fn what_a_request_says_is_not_logged() {
+fn request_content_is_not_logged() {
     let function = Function::start(&[("AWS_LAMBDA_LOG_LEVEL", "TRACE"), ("TEALIGHT_API_KEY", "sesame")]);
     let secret = "SECRETTEXT";
-    function.good(json!({"input": secret}));
-    function.invoke(json!(secret)).error();
-    function.invoke(json!({"input": "a", "dimensions": secret})).error();
-    function.invoke(json!({"input": "a", "model": secret})).error();
+    function.expect_success(json!({"input": secret}));
+    function.invoke(json!(secret)).expect_error();
+    function.invoke(json!({"input": "a", "dimensions": secret})).expect_error();
+    function.invoke(json!({"input": "a", "model": secret})).expect_error();
     let event = json!({"requestContext": {"http": {"method": "POST"}}, "rawPath": "/v1/embeddings",
         "headers": {"authorization": "Bearer sesame"}, "body": json!({"input": secret}).to_string()});
-    assert_eq!(function.good(&event)["statusCode"], 200);
+    assert_eq!(function.expect_success(&event)["statusCode"], 200);
     let (out, err) = (function.process.stdout(), function.process.stderr());
     for log in [&out, &err] {
         assert!(!log.contains(secret) && !log.contains("sesame"), "{log}");
@@ -495,26 +495,26 @@ fn what_a_request_says_is_not_logged() {
 }
 
 #[test]
-fn direct_invocations_may_write_a_method_small_and_a_path_with_a_query() {
+fn direct_invocation_accepts_lower_case_method_and_query_string() {
     let function = Function::start(&[]);
-    assert!(function.good(json!({"path": "/v1/models", "method": "get"}))["data"].is_array());
-    assert!(function.good(json!({"path": "/embed?x=1", "inputs": "a"}))[0].is_array());
+    assert!(function.expect_success(json!({"path": "/v1/models", "method": "get"}))["data"].is_array());
+    assert!(function.expect_success(json!({"path": "/embed?x=1", "inputs": "a"}))[0].is_array());
 }
 
 #[test]
-fn a_snapshot_has_the_model_and_no_instructions_that_other_machines_may_lack() {
+fn snapshot_contains_model_and_uses_common_instruction_set() {
     let function = Function::start(&[("AWS_LAMBDA_INITIALIZATION_TYPE", "snap-start"), ("TEALIGHT_MODEL", TINY)]);
-    function.good(HELLO);
-    let status = function.good(json!({"path": "/status"}));
+    function.expect_success(HELLO);
+    let status = function.expect_success(json!({"path": "/status"}));
     assert!(["avx2", "neon", "scalar"].contains(&status["isa"].as_str().unwrap()), "{status}");
-    // The first text was embedded before the snapshot, and not by a request.
+    // The first text was embedded before the snapshot, not by a request.
     assert_eq!((&status["requests"]["count"], &status["models"][0]["loaded"]), (&1.into(), &true.into()), "{status}");
     let log = function.process.stdout();
     assert_eq!(log.matches("model loaded").count(), 1, "{log}");
 }
 
 #[test]
-fn a_version_whose_model_is_missing_is_not_published() {
+fn snapshot_without_model_fails_init() {
     let mut function =
         Function::start(&[("AWS_LAMBDA_INITIALIZATION_TYPE", "snap-start"), ("TEALIGHT_MODEL", "nothing-here")]);
     let status = function.process.wait();

@@ -33,10 +33,10 @@ fn http_event(method: &str, path: &str, headers: Value, body: &str) -> Value {
 #[test]
 fn a_line_of_an_invocation_has_the_keys_of_powertools_and_cloudwatchs_metrics() {
     let function = Function::start(&[("POWERTOOLS_METRICS_NAMESPACE", "tealight"), ("TEALIGHT_MODEL", TINY)]);
-    function.good(HELLO);
+    function.expect_success(HELLO);
     function.invoke(r#"{"input":"hello world","dimensions":99999}"#);
     let traced = json!({"traceparent": format!("00-{TRACE}-00f067aa0ba902b7-01")});
-    function.good(http_event("POST", "/v1/embeddings", traced, HELLO));
+    function.expect_success(http_event("POST", "/v1/embeddings", traced, HELLO));
     let requests = wait_for("three lines", || {
         Some(lines(&function.process.stdout(), "message", &"request".into())).filter(|lines| lines.len() == 3)
     });
@@ -120,7 +120,7 @@ fn nothing_that_a_request_brings_is_logged() {
         let count = bodies.len();
         // Nobody waits long for a sink that is not there.
         let soon = || SystemTime::now() + Duration::from_secs(3);
-        bodies.iter().for_each(|body| drop(function.invoke_before(body, soon())));
+        bodies.iter().for_each(|body| drop(function.invoke_with_deadline(body, soon())));
         let log = function.process.stdout() + &function.process.stderr();
         assert!(log.lines().count() > count / 2, "{log}");
         assert!(!log.contains(CANARY), "{log}");
@@ -133,9 +133,10 @@ fn a_trace_is_carried_on_to_the_sink() {
     let url = format!("qdrant+http://{}/documents", index.address);
     let function = Function::start(&[("TEALIGHT_MODEL", TINY), ("TEALIGHT_SINK", &url)]);
     let body = json!({"id": "a", "text": "carried"}).to_string();
-    let reply = function.good(json!({"Records": [{"eventSource": "aws:sqs", "messageId": "m", "body": body}]}));
+    let reply =
+        function.expect_success(json!({"Records": [{"eventSource": "aws:sqs", "messageId": "m", "body": body}]}));
     assert_eq!(reply["batchItemFailures"], json!([]));
-    let seen = index.seen();
+    let seen = index.requests();
     assert!(!seen.is_empty());
     for request in seen {
         let xray = "Root=1-6922e1f1-3f5d7b9a1c2e4d6f8b0a1c3e;Sampled=0";
@@ -236,9 +237,10 @@ fn credentials_of_aws_are_never_logged() {
         ("AWS_SESSION_TOKEN", TOKEN),
     ]);
     let body = json!({"id": "a", "text": "signed"}).to_string();
-    let reply = function.good(json!({"Records": [{"eventSource": "aws:sqs", "messageId": "m", "body": body}]}));
+    let reply =
+        function.expect_success(json!({"Records": [{"eventSource": "aws:sqs", "messageId": "m", "body": body}]}));
     assert_eq!(reply["batchItemFailures"], json!([]));
-    let seen = stores.seen();
+    let seen = stores.requests();
     assert!(seen.iter().any(|request| request.header("x-amz-security-token") == Some(TOKEN)), "{seen:?}");
     let log = function.process.stdout() + &function.process.stderr();
     assert!(log.contains("documents written"), "{log}");
@@ -301,6 +303,6 @@ fn browsers_get_the_page_and_may_run_nothing_else() {
     }
     assert_eq!(server.connect().call("GET", "/", &[("accept", "*/*")], "").body, b"");
     let function = Function::start(&[("TEALIGHT_MODEL", TINY)]);
-    let reply = function.good(http_event("GET", "/", json!({"accept": "text/html"}), ""));
+    let reply = function.expect_success(http_event("GET", "/", json!({"accept": "text/html"}), ""));
     assert_eq!((reply["statusCode"].as_u64(), reply["body"].as_str()), (Some(200), Some(html.as_str())));
 }

@@ -21,7 +21,7 @@ fn collector() -> Mock {
 /// The spans that came, with the service that sent them.
 fn spans(collector: &Mock) -> Vec<(String, Value)> {
     let mut spans = vec![];
-    for request in collector.seen() {
+    for request in collector.requests() {
         assert_eq!((request.method(), request.path()), ("POST", "/v1/traces"));
         assert_eq!(request.header("content-type"), Some("application/json"));
         assert!(!request.text().contains("canary9f3k"), "{}", request.text());
@@ -67,12 +67,12 @@ fn a_function_sends_before_it_answers_and_what_it_calls_is_a_part_of_its_span() 
         ("TEALIGHT_SINK", &sink),
     ]);
     let body = json!({"id": "a", "text": "carried"}).to_string();
-    function.good(json!({"Records": [{"eventSource": "aws:sqs", "messageId": "m", "body": body}]}));
+    function.expect_success(json!({"Records": [{"eventSource": "aws:sqs", "messageId": "m", "body": body}]}));
     let spans = spans(&collector);
     let [(service, span)] = spans.as_slice() else { panic!("{spans:?}") };
     assert_eq!((service.as_str(), &span["name"]), ("tealight", &"request".into()));
     let expected = format!("00-{}-{}-0", span["traceId"].as_str().unwrap(), span["spanId"].as_str().unwrap());
-    let seen = index.seen();
+    let seen = index.requests();
     assert!(!seen.is_empty());
     for request in seen {
         assert!(
@@ -85,6 +85,6 @@ fn a_function_sends_before_it_answers_and_what_it_calls_is_a_part_of_its_span() 
 #[test]
 fn without_a_collector_nothing_is_sent_and_all_goes_on() {
     let server = Server::start(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")]);
-    server.serves();
+    server.assert_serving();
     server.stop();
 }

@@ -6,7 +6,7 @@ mod support;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use support::aws::{ACCESS_KEY, SECRET_KEY, TOKEN, check_signature};
-use support::http::{Message, Mock, Reply, nowhere};
+use support::http::{Message, Mock, Reply, unused_address};
 use support::runtime::Function;
 use support::server::Server;
 
@@ -51,7 +51,7 @@ fn an_object_is_read_by_a_request_that_s3_accepts() {
     let server = Server::start(&variables(&url));
     // The recording is one; what is missing is the model.
     refused(&ask(&server, URI), 404, "model_not_found", &["no-such-model"]);
-    let seen = mock.seen();
+    let seen = mock.requests();
     assert_eq!((seen.len(), seen[0].method(), seen[0].path()), (1, "GET", PATH));
     assert_eq!(seen[0].header("x-amz-security-token"), Some(TOKEN));
     check_signature(&seen[0], "eu-west-1", "s3", &["x-amz-content-sha256"]);
@@ -64,15 +64,15 @@ fn a_direct_invocation_may_name_an_object_or_carry_a_recording() {
     let mock = Mock::start(|_| Reply::new(200, "no recording"));
     let url = mock.url();
     let function = Function::start(&variables(&url));
-    let (code, message) = function.invoke(json!({"uri": URI})).error();
+    let (code, message) = function.invoke(json!({"uri": URI})).expect_error();
     assert!(code == "invalid_value" && message.contains("not a supported audio file"), "{code}: {message}");
-    let (code, message) = function.invoke(json!({"audio": "bm8gcmVjb3JkaW5n"})).error();
+    let (code, message) = function.invoke(json!({"audio": "bm8gcmVjb3JkaW5n"})).expect_error();
     assert!(code == "invalid_value" && message.contains("not a supported audio file"), "{code}: {message}");
-    let (code, message) = function.invoke(json!({"audio": "%"})).error();
+    let (code, message) = function.invoke(json!({"audio": "%"})).expect_error();
     assert!(code == "invalid_value" && message.contains("base64"), "{code}: {message}");
-    let both = function.invoke(json!({"audio": "bm8=", "uri": URI})).error();
+    let both = function.invoke(json!({"audio": "bm8=", "uri": URI})).expect_error();
     assert!(both.1.contains("both"), "{both:?}");
-    assert_eq!(mock.seen().len(), 1);
+    assert_eq!(mock.requests().len(), 1);
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn what_is_not_allowed_is_not_asked_for() {
     }
     let closed = Server::start(&[("AWS_ENDPOINT_URL_S3", &url)]);
     refused(&ask(&closed, URI), 400, "invalid_value", &["TEALIGHT_S3_PREFIXES"]);
-    assert_eq!(mock.seen().len(), 0);
+    assert_eq!(mock.requests().len(), 0);
 }
 
 fn error(code: &str) -> String {
@@ -110,13 +110,13 @@ fn what_s3_says_is_said() {
         let url = mock.url();
         let reply = ask(&Server::start(&variables(&url)), URI);
         refused(&reply, 400, "invalid_value", &[code, URI]);
-        assert_eq!((mock.seen().len(), &reply.json()["error"]["param"]), (1, &Value::from("uri")));
+        assert_eq!((mock.requests().len(), &reply.json()["error"]["param"]), (1, &Value::from("uri")));
     }
     let mock = Mock::start(|_| Reply::new(503, error("SlowDown")));
     let url = mock.url();
     refused(&ask(&Server::start(&variables(&url)), URI), 502, "upstream_error", &["SlowDown"]);
-    assert_eq!(mock.seen().len(), 4);
-    let nobody = format!("http://{}", nowhere());
+    assert_eq!(mock.requests().len(), 4);
+    let nobody = format!("http://{}", unused_address());
     let reply = ask(&Server::start(&variables(&nobody)), URI);
     refused(&reply, 502, "upstream_error", &[URI]);
 }
@@ -131,7 +131,7 @@ fn what_passes_is_tried_again() {
     });
     let url = mock.url();
     refused(&ask(&Server::start(&variables(&url)), URI), 404, "model_not_found", &[]);
-    assert_eq!(mock.seen().len(), 3);
+    assert_eq!(mock.requests().len(), 3);
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn a_bucket_of_another_region_is_asked_there() {
     });
     let url = mock.url();
     refused(&ask(&Server::start(&variables(&url)), URI), 404, "model_not_found", &[]);
-    let seen = mock.seen();
+    let seen = mock.requests();
     assert_eq!(seen.len(), 2);
     check_signature(&seen[1], "us-west-2", "s3", &["x-amz-content-sha256"]);
 }
@@ -183,15 +183,15 @@ fn an_index_may_lie_in_s3() {
     let mut of_index = variables(&url);
     of_index.push(("TEALIGHT_INDEX", "s3://indexes/docs/a.tlx"));
     let function = Function::start(&of_index);
-    let found = function.invoke(json!({"vector": [0.1, 0.9], "k": 1})).good();
+    let found = function.invoke(json!({"vector": [0.1, 0.9], "k": 1})).expect_success();
     assert_eq!(found["results"][0]["id"], "up");
-    let found = function.invoke(json!({"query": "right", "mode": "words"})).good();
+    let found = function.invoke(json!({"query": "right", "mode": "words"})).expect_success();
     assert_eq!(found["results"][0]["id"], "right");
-    assert_eq!(mock.seen().iter().map(|m| m.path().to_string()).collect::<Vec<_>>(), ["/indexes/docs/a.tlx"]);
+    assert_eq!(mock.requests().iter().map(|m| m.path().to_string()).collect::<Vec<_>>(), ["/indexes/docs/a.tlx"]);
     let nothing = Mock::start(|_| Reply::new(404, "<Error><Code>NoSuchKey</Code></Error>"));
     let url = nothing.url();
     let mut of_index = variables(&url);
     of_index.push(("TEALIGHT_INDEX", "s3://indexes/docs/a.tlx"));
-    let (code, message) = Function::start(&of_index).invoke(json!({"query": "x"})).error();
+    let (code, message) = Function::start(&of_index).invoke(json!({"query": "x"})).expect_error();
     assert!(code == "invalid_value" && message.contains("NoSuchKey"), "{code}: {message}");
 }

@@ -5,7 +5,7 @@ mod support;
 
 use serde_json::json;
 use support::aws::{ACCESS_KEY, SECRET_KEY, TOKEN, check_signature};
-use support::http::{Message, Mock, Reply, nowhere};
+use support::http::{Message, Mock, Reply, unused_address};
 use support::runtime::Function;
 use support::server::Server;
 
@@ -42,13 +42,13 @@ fn the_key_is_read_once_and_opens() {
     let url = mock.url();
     let server = Server::start(&variables(&url));
     assert_eq!(server.get("/health").status(), 200);
-    assert_eq!(mock.seen().len(), 0, "what needs no key asks for none");
+    assert_eq!(mock.requests().len(), 0, "what needs no key asks for none");
     for _ in 0..3 {
         assert_eq!(ask(&server, KEY).status(), 200);
         assert_eq!(ask(&server, "wrong").status(), 401);
         assert_eq!(server.post("/embed", r#"{"inputs":"a"}"#).status(), 401);
     }
-    assert_eq!(mock.seen().len(), 1);
+    assert_eq!(mock.requests().len(), 1);
     let log = server.stop();
     assert!(!log.contains(KEY) && !log.contains(SECRET_KEY) && !log.contains(TOKEN), "{log}");
 }
@@ -63,7 +63,7 @@ fn concurrent_requests_read_it_once() {
             scope.spawn(|| assert_eq!(ask(&server, KEY).status(), 200));
         }
     });
-    assert_eq!(mock.seen().len(), 1);
+    assert_eq!(mock.requests().len(), 1);
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn the_request_is_one_that_secrets_manager_accepts() {
     let url = mock.url();
     let server = Server::start(&variables(&url));
     assert_eq!(ask(&server, KEY).status(), 200);
-    let seen = mock.seen();
+    let seen = mock.requests();
     let request = &seen[0];
     assert_eq!((request.method(), request.path()), ("POST", "/"));
     assert_eq!(request.header("x-amz-target"), Some("secretsmanager.GetSecretValue"));
@@ -98,7 +98,7 @@ fn without_a_session_there_is_no_token() {
     let without: Vec<_> = variables(&url).into_iter().filter(|(name, _)| *name != "AWS_SESSION_TOKEN").collect();
     let server = Server::start(&without);
     assert_eq!(ask(&server, KEY).status(), 200);
-    let seen = mock.seen();
+    let seen = mock.requests();
     assert_eq!(seen[0].header("x-amz-security-token"), None);
     check_signature(&seen[0], "eu-west-1", "secretsmanager", &["x-amz-target"]);
 }
@@ -128,7 +128,7 @@ fn a_refusal_of_secrets_manager_is_said_and_may_pass() {
 
 #[test]
 fn without_secrets_manager_nobody_gets_in() {
-    let url = format!("http://{}", nowhere());
+    let url = format!("http://{}", unused_address());
     let server = Server::start(&variables(&url));
     for key in [KEY, "", "null", ARN] {
         let reply = ask(&server, key);
@@ -160,7 +160,7 @@ fn missing_credentials_are_named() {
     let reply = ask(&server, KEY);
     assert_eq!(reply.status(), 502, "{}", reply.text());
     assert!(reply.text().contains("AWS_SECRET_ACCESS_KEY"), "{}", reply.text());
-    assert_eq!(mock.seen().len(), 0);
+    assert_eq!(mock.requests().len(), 0);
 }
 
 #[test]
@@ -168,15 +168,15 @@ fn the_function_reads_it_too_and_only_for_http() {
     let mock = holding(KEY);
     let url = mock.url();
     let function = Function::start(&variables(&url));
-    function.good(HELLO);
-    assert_eq!(mock.seen().len(), 0, "IAM has checked a direct invocation");
+    function.expect_success(HELLO);
+    assert_eq!(mock.requests().len(), 0, "IAM has checked a direct invocation");
     let event = |key: &str| {
         json!({"version": "2.0", "rawPath": "/v1/embeddings", "headers": {"authorization": format!("Bearer {key}")},
             "requestContext": {"http": {"method": "POST"}, "stage": "$default"}, "body": HELLO, "isBase64Encoded": false})
     };
-    assert_eq!(function.good(event(KEY))["statusCode"], 200);
-    assert_eq!(function.good(event("wrong"))["statusCode"], 401);
-    assert_eq!(mock.seen().len(), 1);
+    assert_eq!(function.expect_success(event(KEY))["statusCode"], 200);
+    assert_eq!(function.expect_success(event("wrong"))["statusCode"], 401);
+    assert_eq!(mock.requests().len(), 1);
     let written = function.process.stdout() + &function.process.stderr();
     assert!(!written.contains(KEY) && !written.contains(SECRET_KEY), "{written}");
 }

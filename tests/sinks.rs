@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use support::aws::{ACCESS_KEY, SECRET_KEY, TOKEN, check_signature};
-use support::http::{Message, Mock, Reply, nowhere};
+use support::http::{Message, Mock, Reply, unused_address};
 use tealight::pipeline::format::{Encoding, Format, Packer};
 use tealight::pipeline::input::Document;
 use tealight::pipeline::point::{Origin, Point};
@@ -69,7 +69,7 @@ fn first(replies: Vec<Reply>, then: impl Fn(&Message) -> Reply + Send + Sync + '
 fn a_body_is_what_qdrant_takes() {
     let mock = Mock::start(|_| taken());
     assert!(write(&mut *qdrant(&mock), &points(3), Deadline::NONE).unwrap().is_empty());
-    let seen = mock.seen();
+    let seen = mock.requests();
     assert_eq!((seen.len(), seen[0].method(), seen[0].path()), (1, "PUT", "/collections/docs/points?wait=true"));
     assert_eq!((seen[0].header("api-key"), seen[0].header("content-type")), (Some("sesame"), Some("application/json")));
     let body = seen[0].json();
@@ -81,7 +81,7 @@ fn a_body_is_what_qdrant_takes() {
 fn nothing_is_not_sent() {
     let mock = Mock::start(|_| taken());
     assert!(write(&mut *qdrant(&mock), &[], Deadline::NONE).unwrap().is_empty());
-    assert_eq!(mock.seen().len(), 0);
+    assert_eq!(mock.requests().len(), 0);
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn what_passes_is_tried_again_after_what_the_server_asks_for() {
     let mock = first(replies, |_| taken());
     let began = Instant::now();
     assert!(write(&mut *qdrant(&mock), &points(2), Deadline::NONE).unwrap().is_empty());
-    let seen = mock.seen();
+    let seen = mock.requests();
     assert_eq!(seen.len(), 4);
     assert!(seen.iter().all(|request| request.body == seen[0].body));
     assert!(began.elapsed() >= Duration::from_secs(1));
@@ -106,7 +106,7 @@ fn nobody_waits_longer_than_there_is_time() {
     let began = Instant::now();
     let error = write(&mut *qdrant(&mock), &points(1), within(Duration::from_secs(3))).unwrap_err();
     assert!(error.message.contains("429") && error.message.contains("30 s"), "{error}");
-    assert!(began.elapsed() < Duration::from_secs(1) && mock.seen().len() == 1);
+    assert!(began.elapsed() < Duration::from_secs(1) && mock.requests().len() == 1);
 
     let slow = Mock::start(|_| {
         std::thread::sleep(Duration::from_secs(20));
@@ -133,13 +133,13 @@ fn what_does_not_pass_is_said_once_and_clearly() {
         assert!(words.iter().all(|word| error.message.contains(word)), "{error}");
         assert!(error.message.contains("collection docs of Qdrant"), "{error}");
         assert!(!error.message.contains("sesame") && !error.message.contains("word 1"), "{error}");
-        assert_eq!(mock.seen().len(), 1);
+        assert_eq!(mock.requests().len(), 1);
     }
 }
 
 #[test]
 fn a_server_that_is_not_there_is_waited_for() {
-    let address = nowhere();
+    let address = unused_address();
     let begun = Instant::now();
     let late = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(300));
@@ -180,7 +180,7 @@ fn one_point_that_is_refused_holds_back_no_other() {
     assert!(positions.contains(&1001) && !positions.contains(&1002), "{positions:?}");
 
     let taken: HashSet<String> = mock
-        .seen()
+        .requests()
         .iter()
         .filter(|request| !request.text().contains("word 700\""))
         .flat_map(|request| request.json()["points"].as_array().unwrap().clone())
@@ -194,7 +194,7 @@ fn an_index_that_takes_nothing_is_given_up() {
     let mock = refusing("word");
     let error = write(&mut *qdrant(&mock), &points(500), Deadline::NONE).unwrap_err();
     assert!(error.message.contains("Vector dimension") && error.message.contains("first 8"), "{error}");
-    assert!(mock.seen().len() < 50, "{}", mock.seen().len());
+    assert!(mock.requests().len() < 50, "{}", mock.requests().len());
     // Fewer are each told.
     let refused = write(&mut *qdrant(&mock), &points(3), Deadline::NONE).unwrap();
     assert_eq!(refused.len(), 3);
@@ -233,7 +233,7 @@ fn of_a_bulk_body_only_what_may_pass_is_sent_again() {
     let (position, error) = &refused[0];
     assert_eq!((*position, error.kind), (4, ErrorKind::InvalidValue));
     assert!(error.message.contains("failed to parse field [year]") && !error.message.contains("my words"), "{error}");
-    let seen = mock.seen();
+    let seen = mock.requests();
     assert_eq!((seen.len(), seen[0].path(), ids(&seen[1])), (2, "/docs/_bulk", vec![all[1].id.to_string()]));
     assert_eq!(seen[0].header("content-type"), Some("application/x-ndjson"));
     assert_eq!(seen[0].header("authorization"), Some("ApiKey sesame"));
@@ -244,7 +244,7 @@ fn documents_that_stay_refused_for_now_end_the_write() {
     let mock = Mock::start(|request| bulk(ids(request).iter().map(|_| json!({"status": 429})).collect()));
     let error = write(&mut *opensearch(&mock), &points(2), within(Duration::from_secs(2))).unwrap_err();
     assert!(error.kind.is_retryable() && error.message.contains("429"), "{error}");
-    assert!(mock.seen().len() > 1);
+    assert!(mock.requests().len() > 1);
 }
 
 #[test]
@@ -253,7 +253,7 @@ fn an_answer_of_something_else_is_none() {
         let mock = Mock::start(move |_| reply.clone());
         let error = write(&mut *opensearch(&mock), &points(2), Deadline::NONE).unwrap_err();
         assert!(error.message.contains("index docs of OpenSearch"), "{error}");
-        assert_eq!(mock.seen().len(), 1);
+        assert_eq!(mock.requests().len(), 1);
     }
 }
 
@@ -267,7 +267,7 @@ fn a_database_that_says_nothing_is_not_waited_for() {
     let error = write(&mut *open(&url), &points(1), within(Duration::from_secs(1))).unwrap_err();
     assert!(error.kind.is_retryable() && began.elapsed() < Duration::from_secs(3), "{error}");
     assert!(error.message.contains("table documents of PostgreSQL") && !error.message.contains("secret"), "{error}");
-    let url = format!("postgres://tea@{}/db?table=a.b", nowhere());
+    let url = format!("postgres://tea@{}/db?table=a.b", unused_address());
     let error = write(&mut *open(&url), &points(1), within(Duration::from_secs(1))).unwrap_err();
     assert!(error.kind.is_retryable() && error.message.contains("refused"), "{error}");
 }
@@ -297,7 +297,7 @@ fn vectors_are_put_by_a_request_that_aws_accepts() {
     ];
     let mock = first(replies, |_| Reply::new(200, "{}"));
     with_aws("three_points_into_s3_vectors", "S3VECTORS", &mock);
-    let seen = mock.seen();
+    let seen = mock.requests();
     assert_eq!((seen.len(), seen[2].method(), seen[2].path()), (3, "POST", "/PutVectors"));
     check_signature(&seen[2], "eu-west-1", "s3vectors", &["content-type", "x-amz-security-token"]);
     let body = seen[2].json();
@@ -326,7 +326,7 @@ const OBJECT: &str = "/bucket/out/a/b%20c.csv.01ab.jsonl";
 fn a_small_object_is_put_at_once() {
     let mock = first(vec![Reply::new(503, "<Error><Code>SlowDown</Code></Error>")], |_| Reply::new(200, ""));
     with_aws("three_points_into_an_object", "S3", &mock);
-    let seen = mock.seen();
+    let seen = mock.requests();
     assert_eq!((seen.len(), seen[1].method(), seen[1].path()), (2, "PUT", OBJECT));
     check_signature(&seen[1], "eu-west-1", "s3", &["x-amz-content-sha256"]);
     assert_eq!(seen[1].text().lines().count(), 3);
@@ -337,7 +337,7 @@ fn a_bucket_of_another_region_is_written_to_there() {
     let moved = Reply::new(301, "<Error><Code>PermanentRedirect</Code></Error>");
     let mock = first(vec![moved.header("x-amz-bucket-region", "us-west-2")], |_| Reply::new(200, ""));
     with_aws("three_points_into_an_object", "S3", &mock);
-    let seen = mock.seen();
+    let seen = mock.requests();
     assert_eq!(seen.len(), 2);
     check_signature(&seen[1], "us-west-2", "s3", &["x-amz-content-sha256"]);
 }
@@ -370,7 +370,7 @@ fn uploads(complete: impl Fn() -> Reply + Send + Sync + 'static) -> Mock {
 const LARGE: usize = 9_000_000;
 
 fn steps(mock: &Mock) -> Vec<String> {
-    mock.seen().iter().map(|request| format!("{} {}", request.method(), request.path())).collect()
+    mock.requests().iter().map(|request| format!("{} {}", request.method(), request.path())).collect()
 }
 
 #[test]
@@ -381,7 +381,7 @@ fn a_large_object_goes_in_parts() {
         _ => Reply::new(200, "<CompleteMultipartUploadResult/>"),
     });
     with_aws("many_points_into_an_object", "S3", &mock);
-    let seen = mock.seen();
+    let seen = mock.requests();
     assert_eq!(
         steps(&mock),
         [

@@ -1,4 +1,4 @@
-//! Replies that are sent while they are made, with the real binary and real weights: `tests/run` gets them and asks for this.
+//! Streamed responses, with the binary and real weights, which tests/run downloads.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -12,29 +12,29 @@ use std::time::{Duration, SystemTime};
 use support::http::request;
 use support::runtime::Function;
 use support::server::Server;
-use support::{PATIENCE, wait_for};
+use support::{TIMEOUT, wait_for};
 use tealight_audio::Recording;
 
-const SPEECH: &str = "/v1/audio/transcriptions";
-const TEXT: &str = "/v1/completions";
-/// The text of `jfk.flac` is said so many times; each window of 30 s has three.
-const TIMES: usize = 40;
+const TRANSCRIPTIONS: &str = "/v1/audio/transcriptions";
+const COMPLETIONS: &str = "/v1/completions";
+/// Repetitions of `jfk.flac`; each window of 30 s contains three.
+const REPETITIONS: usize = 40;
 
 fn cache() -> String {
-    std::env::var("HF_HOME").expect("HF_HOME says where the weights are")
+    std::env::var("HF_HOME").expect("HF_HOME with the weights")
 }
 
 fn variables(cache: &str) -> Vec<(&str, &str)> {
     vec![("HF_HOME", cache), ("HOME", "/"), ("TEALIGHT_SPEECH_MODEL", "whisper-tiny.en"), ("TEALIGHT_THREADS", "1")]
 }
 
-/// A request for a stream of the text of a long recording, and its body.
+/// A request to transcribe a long recording as a stream.
 fn long_recording() -> String {
     let bytes = std::fs::read(support::path("tests/fixtures/audio/jfk.flac")).unwrap();
     let recording = Recording::open(bytes.into()).unwrap();
     let speech = recording.samples().unwrap().collect::<Result<Vec<_>, _>>().unwrap().concat();
     let data: Vec<u8> = speech.iter().flat_map(|v| ((v * 127.0) as i8 as u8 ^ 0x80).to_le_bytes()).collect();
-    let data = data.repeat(TIMES);
+    let data = data.repeat(REPETITIONS);
     // 8-bit mono WAV at 16 kHz.
     let mut wav = b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0\x80\x3e\0\0\x80\x3e\0\0\x01\0\x08\0data".to_vec();
     wav[4..8].copy_from_slice(&(36 + data.len() as u32).to_le_bytes());
@@ -43,40 +43,40 @@ fn long_recording() -> String {
     json!({"file": BASE64_STANDARD.encode(wav), "stream": true}).to_string()
 }
 
-/// The events of a body.
+/// Parses the server-sent events of a body.
 fn events(body: &str) -> Vec<Value> {
     let data = body.split_terminator("\n\n").map(|text| text.strip_prefix("data: ").expect("data"));
     data.filter(|text| *text != "[DONE]").map(|text| serde_json::from_str(text).unwrap()).collect()
 }
 
-/// A request for a stream of a text that does not end before 6,000 tokens.
+/// A request for a streamed completion that has at least 6,000 tokens.
 fn long_text() -> String {
     json!({"prompt": "Once", "max_tokens": 6000, "logit_bias": {"0": -100, "2": -100}, "stream": true}).to_string()
 }
 
 fn post(server: &Server, path: &str, body: &str) -> TcpStream {
     let mut socket = TcpStream::connect(server.address).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(TIMEOUT)).unwrap();
     let headers = [("content-type", "application/json"), ("connection", "close")];
     socket.write_all(&request("POST", path, &headers, body)).unwrap();
     socket
 }
 
 #[test]
-#[ignore = "needs the weights that tests/run gets"]
-fn the_server_sends_events_while_it_works() {
+#[ignore = "needs the weights that tests/run downloads"]
+fn server_sends_events_while_transcribing() {
     let cache = cache();
     let server = Server::start(&variables(&cache));
-    let mut reply = String::new();
-    post(&server, SPEECH, &long_recording()).read_to_string(&mut reply).unwrap();
-    let (head, body) = reply.split_once("\r\n\r\n").unwrap();
+    let mut response = String::new();
+    post(&server, TRANSCRIPTIONS, &long_recording()).read_to_string(&mut response).unwrap();
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
     let head = head.to_ascii_lowercase();
     for line in
         ["http/1.1 200 ok", "content-type: text/event-stream", "transfer-encoding: chunked", "cache-control: no-cache"]
     {
         assert!(head.lines().any(|l| l == line), "{line} is not in {head}");
     }
-    // A chunk is its length, a line and as many bytes: one for each event.
+    // Chunked encoding: one chunk per event.
     let (mut rest, mut chunks) = (body, vec![]);
     while let Some((size, more)) = rest.split_once("\r\n") {
         let (chunk, more) = more.split_at(usize::from_str_radix(size, 16).unwrap());
@@ -84,21 +84,21 @@ fn the_server_sends_events_while_it_works() {
         rest = more.trim_start_matches("\r\n");
     }
     let events = events(&chunks.concat());
-    assert!(events.len() >= TIMES / 3 && chunks.len() == events.len(), "{} {}", events.len(), chunks.len());
+    assert!(events.len() >= REPETITIONS / 3 && chunks.len() == events.len(), "{} {}", events.len(), chunks.len());
     let (last, deltas) = events.split_last().unwrap();
     let text: String = deltas.iter().map(|e| e["delta"].as_str().unwrap()).collect();
     assert_eq!((&last["type"], last["text"].as_str().unwrap()), (&"transcript.text.done".into(), text.trim()));
-    // What cannot be answered is refused by a status: nothing is sent before.
-    let refused = server.post(SPEECH, json!({"file": "bm8=", "stream": true}).to_string());
+    // An invalid request is rejected with a status, because no event has been sent.
+    let refused = server.post(TRANSCRIPTIONS, json!({"file": "bm8=", "stream": true}).to_string());
     assert_eq!(refused.status(), 400);
 }
 
 #[test]
-#[ignore = "needs the weights that tests/run gets"]
-fn work_for_a_client_that_is_gone_ends() {
+#[ignore = "needs the weights that tests/run downloads"]
+fn work_ends_when_client_disconnects() {
     let cache = cache();
     let server = Server::start(&variables(&cache));
-    for (count, path, body) in [(1, SPEECH, long_recording()), (2, TEXT, long_text())] {
+    for (count, path, body) in [(1, TRANSCRIPTIONS, long_recording()), (2, COMPLETIONS, long_text())] {
         let mut socket = post(&server, path, &body);
         socket.read_exact(&mut [0; 200]).unwrap();
         drop(socket);
@@ -108,15 +108,15 @@ fn work_for_a_client_that_is_gone_ends() {
 }
 
 #[test]
-#[ignore = "needs the weights that tests/run gets"]
-fn long_work_leaves_room_for_short() {
+#[ignore = "needs the weights that tests/run downloads"]
+fn long_requests_do_not_block_short_ones() {
     let cache = cache();
     let server = Server::start(&variables(&cache));
     let body = long_text();
-    // More than are worked on at once.
-    let mut long: Vec<_> = (0..4).map(|_| post(&server, TEXT, &body)).collect();
+    // More than run at once.
+    let mut long: Vec<_> = (0..4).map(|_| post(&server, COMPLETIONS, &body)).collect();
     long[0].read_exact(&mut [0; 200]).unwrap();
-    server.serves();
+    server.assert_serving();
     for socket in &mut long {
         socket.set_nonblocking(true).unwrap();
         let mut events = vec![];
@@ -129,7 +129,7 @@ fn invoke(function: &Function, path: &str, body: String, deadline: SystemTime) -
     let event = json!({"version": "2.0", "rawPath": path, "headers": {"content-type": "application/json"},
         "requestContext": {"domainName": "x.lambda-url.eu-central-1.on.aws", "http": {"method": "POST"}, "stage": "$default"},
         "body": body, "isBase64Encoded": false});
-    let outcome = function.invoke_before(event, deadline);
+    let outcome = function.invoke_with_deadline(event, deadline);
     assert_eq!(outcome.report.header("lambda-runtime-function-response-mode"), Some("streaming"));
     let body = outcome.report.body;
     let at = body.windows(8).position(|w| w == [0; 8]).unwrap();
@@ -137,22 +137,22 @@ fn invoke(function: &Function, path: &str, body: String, deadline: SystemTime) -
 }
 
 #[test]
-#[ignore = "needs the weights that tests/run gets"]
-fn the_function_streams_and_says_when_its_time_is_over() {
+#[ignore = "needs the weights that tests/run downloads"]
+fn function_streams_and_reports_timeout_as_event() {
     let cache = cache();
     let mut variables = variables(&cache);
     variables.push(("TEALIGHT_RESPONSE_STREAM", "1"));
     let function = Function::start(&variables);
     let start = SystemTime::now();
-    let (prelude, events) = invoke(&function, SPEECH, long_recording(), start + PATIENCE);
+    let (prelude, events) = invoke(&function, TRANSCRIPTIONS, long_recording(), start + TIMEOUT);
     let whole = start.elapsed().unwrap();
     assert_eq!(
         (&prelude["statusCode"], &prelude["headers"]["content-type"]),
         (&200.into(), &"text/event-stream".into())
     );
     assert_eq!(events.last().unwrap()["type"], "transcript.text.done");
-    // A part of the time that all takes.
-    let (_, all) = invoke(&function, SPEECH, long_recording(), SystemTime::now() + whole / 2);
+    // Half of the time that the whole recording takes.
+    let (_, all) = invoke(&function, TRANSCRIPTIONS, long_recording(), SystemTime::now() + whole / 2);
     let (last, deltas) = all.split_last().unwrap();
     assert!(deltas.len() < events.len() - 1, "{} of {}", deltas.len(), events.len());
     assert_eq!(last["error"]["code"], "timeout", "{last}");
@@ -160,23 +160,23 @@ fn the_function_streams_and_says_when_its_time_is_over() {
 }
 
 #[test]
-#[ignore = "needs the weights that tests/run gets"]
-fn the_function_ends_a_text_in_time() {
+#[ignore = "needs the weights that tests/run downloads"]
+fn function_ends_completion_before_deadline() {
     let cache = cache();
     let mut variables = variables(&cache);
     variables.push(("TEALIGHT_RESPONSE_STREAM", "1"));
     let function = Function::start(&variables);
     let time = Duration::from_secs(3);
-    let (prelude, events) = invoke(&function, TEXT, long_text(), SystemTime::now() + time);
+    let (prelude, events) = invoke(&function, COMPLETIONS, long_text(), SystemTime::now() + time);
     assert_eq!(prelude["statusCode"], 200);
     let (last, parts) = events.split_last().unwrap();
     assert_eq!(last["choices"][0]["finish_reason"], "length", "{last}");
     let text: String = parts.iter().map(|e| e["choices"][0]["text"].as_str().unwrap()).collect();
     assert!(parts.len() > 5 && text.len() > 20, "{text}");
-    // Of several texts those that were not begun are empty, and none is lost.
+    // Completions that were not started in time are empty, and none is missing.
     let mut several: Value = serde_json::from_str(&long_text()).unwrap();
     several["prompt"] = json!(["Once", "Twice", "Thrice"]);
-    let (_, events) = invoke(&function, TEXT, several.to_string(), SystemTime::now() + time);
+    let (_, events) = invoke(&function, COMPLETIONS, several.to_string(), SystemTime::now() + time);
     let ends = events.iter().filter(|e| e["choices"][0]["finish_reason"] == "length");
     assert_eq!(ends.map(|e| e["choices"][0]["index"].as_u64().unwrap()).collect::<Vec<_>>(), [0, 1, 2]);
 }

@@ -1,31 +1,31 @@
-//! HTTP/1.1 in a few lines: enough to say precisely what goes over the wire, malformed requests too.
+//! A minimal HTTP/1.1 client and mock server, with control over every byte, for malformed requests, too.
 
-use super::PATIENCE;
+use super::TIMEOUT;
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Error, ErrorKind, Result, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-/// A request or a reply.
+/// A request or a response.
 #[derive(Debug, Clone)]
 pub struct Message {
     /// `POST /embed HTTP/1.1` or `HTTP/1.1 200 OK`.
-    pub start: String,
-    /// In their order, names in lower case.
+    pub start_line: String,
+    /// In order, with names in lower case.
     pub headers: Vec<(String, String)>,
-    /// Without the framing of chunks.
+    /// Without chunk headers.
     pub body: Vec<u8>,
 }
 
 impl Message {
-    /// Reads one; none where the other side has nothing more to say.
+    /// Reads a message; none at the end of the connection.
     pub fn read(from: &mut impl BufRead) -> Result<Option<Self>> {
-        let start = line(from)?;
-        if start.is_empty() {
+        let start_line = line(from)?;
+        if start_line.is_empty() {
             return Ok(None);
         }
-        let mut this = Self { start, headers: headers(from)?, body: vec![] };
+        let mut this = Self { start_line, headers: headers(from)?, body: vec![] };
         if this.header("transfer-encoding") == Some("chunked") {
             this.body = chunks(from)?;
         } else if let Some(length) = this.header("content-length") {
@@ -37,17 +37,17 @@ impl Message {
 
     /// The method of a request.
     pub fn method(&self) -> &str {
-        self.start.split(' ').next().unwrap_or_default()
+        self.start_line.split(' ').next().unwrap_or_default()
     }
 
     /// The path of a request.
     pub fn path(&self) -> &str {
-        self.start.split(' ').nth(1).unwrap_or_default()
+        self.start_line.split(' ').nth(1).unwrap_or_default()
     }
 
-    /// The status of a reply.
+    /// The status of a response.
     pub fn status(&self) -> u16 {
-        self.path().parse().unwrap_or_else(|_| panic!("no status in {:?}", self.start))
+        self.path().parse().unwrap_or_else(|_| panic!("no status in {:?}", self.start_line))
     }
 
     /// The first header of this name.
@@ -89,7 +89,7 @@ fn chunks(from: &mut impl BufRead) -> Result<Vec<u8>> {
     loop {
         let size = usize::from_str_radix(&line(from)?, 16).map_err(Error::other)?;
         if size == 0 {
-            // Trailers, which nobody here asks for.
+            // Trailers, which are ignored.
             headers(from)?;
             return Ok(body);
         }
@@ -107,26 +107,26 @@ impl Client {
     /// Connects.
     pub fn connect(address: SocketAddr) -> Self {
         let socket = TcpStream::connect(address).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
         Self(BufReader::new(socket))
     }
 
-    /// Sends bytes as they are.
+    /// Sends bytes unchanged.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.try_send(bytes).unwrap();
     }
 
-    /// Sends bytes to a server that may hang up meanwhile.
+    /// Sends bytes to a server that may close the connection.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> Result<()> {
         self.0.get_mut().write_all(bytes.as_ref())
     }
 
-    /// Reads a reply.
-    pub fn reply(&mut self) -> Message {
-        Message::read(&mut self.0).unwrap().expect("a reply, not the end of the connection")
+    /// Reads a response.
+    pub fn read_response(&mut self) -> Message {
+        Message::read(&mut self.0).unwrap().expect("a response, not the end of the connection")
     }
 
-    /// Says that nothing more will be sent.
+    /// Closes the sending side of the connection.
     pub fn finish_sending(&mut self) {
         self.0.get_mut().shutdown(std::net::Shutdown::Write).unwrap();
     }
@@ -136,10 +136,10 @@ impl Client {
         self.0.fill_buf().is_ok_and(<[u8]>::is_empty)
     }
 
-    /// A request and its reply.
+    /// Sends a request and reads the response.
     pub fn call(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Message {
         self.send(request(method, path, headers, body));
-        self.reply()
+        self.read_response()
     }
 }
 
@@ -156,21 +156,21 @@ pub fn request(method: &str, path: &str, headers: &[(&str, &str)], body: impl As
     [head.as_bytes(), b"\r\n", body].concat()
 }
 
-/// What a mock answers.
+/// The response of a mock.
 #[derive(Debug, Clone, Default)]
 pub struct Reply {
-    /// Its status.
+    /// HTTP status.
     pub status: u16,
-    /// Headers; the body's length is one of them unless another is given.
+    /// `Content-Length` is added unless it is set.
     pub headers: Vec<(String, String)>,
-    /// The body.
+    /// The whole body.
     pub body: Vec<u8>,
-    /// Hang up after so many bytes of the body.
+    /// Closes the connection after this number of bytes of the body.
     pub cut: Option<usize>,
 }
 
 impl Reply {
-    /// A reply of a body.
+    /// A response with a body.
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
         Self { status, body: body.into(), ..Self::default() }
     }
@@ -198,23 +198,23 @@ impl Reply {
     }
 }
 
-/// A server on a free port of this machine that answers by a function and remembers what it was asked.
+/// A server on a free port that answers with a function and records the requests.
 pub struct Mock {
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
-    seen: Arc<Mutex<Vec<Message>>>,
+    requests: Arc<Mutex<Vec<Message>>>,
 }
 
 impl Mock {
-    /// Starts one. It runs until the test process ends.
+    /// Starts a server that runs until the test process ends.
     pub fn start(answer: impl Fn(&Message) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let this = Self { address: listener.local_addr().unwrap(), seen: Arc::default() };
-        let (seen, answer) = (this.seen.clone(), Arc::new(answer));
+        let this = Self { address: listener.local_addr().unwrap(), requests: Arc::default() };
+        let (requests, answer) = (this.requests.clone(), Arc::new(answer));
         std::thread::spawn(move || {
             for socket in listener.incoming().flatten() {
-                let (seen, answer) = (seen.clone(), answer.clone());
-                std::thread::spawn(move || converse(socket, &seen, &*answer));
+                let (requests, answer) = (requests.clone(), answer.clone());
+                std::thread::spawn(move || serve(socket, &requests, &*answer));
             }
         });
         this
@@ -226,22 +226,22 @@ impl Mock {
     }
 
     /// All requests so far.
-    pub fn seen(&self) -> Vec<Message> {
-        self.seen.lock().unwrap().clone()
+    pub fn requests(&self) -> Vec<Message> {
+        self.requests.lock().unwrap().clone()
     }
 }
 
-/// Ends where the client hangs up or the mock is told to.
-fn converse(mut socket: TcpStream, seen: &Mutex<Vec<Message>>, answer: &dyn Fn(&Message) -> Reply) -> Result<()> {
+/// Answers the requests of a connection, until the client closes it or a response is to be cut off.
+fn serve(mut socket: TcpStream, requests: &Mutex<Vec<Message>>, answer: &dyn Fn(&Message) -> Reply) -> Result<()> {
     let mut reader = BufReader::new(socket.try_clone()?);
     while let Some(request) = Message::read(&mut reader)? {
-        seen.lock().unwrap().push(request.clone());
+        requests.lock().unwrap().push(request.clone());
         answer(&request).send(&mut socket)?;
     }
     Ok(())
 }
 
-/// An address of this machine where nobody listens.
-pub fn nowhere() -> SocketAddr {
+/// A local address on which nothing listens.
+pub fn unused_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }

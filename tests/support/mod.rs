@@ -1,6 +1,6 @@
-//! What the tests of the binary share: HTTP from both sides, processes, and fixtures.
+//! Helpers for tests of the binary: HTTP clients and mocks, processes, and fixtures.
 
-// Every test file compiles its own copy and uses a part of it.
+// Every test file compiles its own copy and uses only a part of it.
 #![allow(dead_code)]
 
 pub mod aws;
@@ -12,10 +12,10 @@ pub mod server;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How long anything may take before a test fails. Only a hang takes so long, on any machine.
-pub const PATIENCE: Duration = Duration::from_secs(300);
+/// When a test gives up. Only something that hangs takes this long, even on a slow machine.
+pub const TIMEOUT: Duration = Duration::from_secs(300);
 
-/// A small sentence-transformers model, 16 values a vector, with prompts.
+/// A small sentence-transformers model of dimension 16, with prompts.
 pub const TINY: &str = "tests/fixtures/models/tiny-st-old";
 
 /// A path in the repository.
@@ -23,20 +23,20 @@ pub fn path(relative: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(relative)
 }
 
-/// A vector in JSON, or its part.
+/// Parses an embedding.
 pub fn floats(value: &serde_json::Value) -> Vec<f32> {
     let number = |v: &serde_json::Value| v.as_f64().unwrap_or_else(|| panic!("not a number: {v}")) as f32;
-    value.as_array().unwrap_or_else(|| panic!("not a vector: {value}")).iter().map(number).collect()
+    value.as_array().unwrap_or_else(|| panic!("not a list: {value}")).iter().map(number).collect()
 }
 
-/// Calls a function until it gives something.
+/// Calls a function until it returns a value.
 pub fn wait_for<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
     let start = std::time::Instant::now();
     loop {
         if let Some(value) = ready() {
             return value;
         }
-        assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
+        assert!(start.elapsed() < TIMEOUT, "timed out waiting for {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

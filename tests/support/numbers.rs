@@ -1,6 +1,6 @@
-//! Numbers at random, the same each time.
+//! Reproducible random numbers.
 
-/// Numbers as a bell has them, by the sum of twelve.
+/// Approximately normal numbers: sums of twelve uniform ones.
 pub fn random(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed;
     let mut next = || {

@@ -1,19 +1,19 @@
-//! The real binary as a process.
+//! The binary as a process.
 
-use super::{PATIENCE, path, wait_for};
+use super::{TIMEOUT, path, wait_for};
 use std::io::{Read, Write};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-/// The binary, which sees nothing of this process's environment: tests hold on every machine.
+/// The binary with an empty environment, so that tests are independent of the machine.
 pub fn tealight<'a>(args: impl IntoIterator<Item = &'a str>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tealight"));
     command.env_clear().env("HF_HOME", "/nonexistent").current_dir(path(".")).args(args).stdin(Stdio::null());
     command
 }
 
-/// A process that is watched while it runs, and killed when it goes out of scope.
+/// A running process, which is killed when this is dropped.
 pub struct Process {
     child: Child,
     stdout: Capture,
@@ -24,34 +24,34 @@ impl Process {
     /// Starts a command.
     pub fn start(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let stdout = Capture::of(child.stdout.take().unwrap());
-        let stderr = Capture::of(child.stderr.take().unwrap());
+        let stdout = Capture::start(child.stdout.take().unwrap());
+        let stderr = Capture::start(child.stderr.take().unwrap());
         Self { child, stdout, stderr }
     }
 
-    /// What it has written to stdout so far.
+    /// Its stdout so far.
     pub fn stdout(&self) -> String {
         self.stdout.text()
     }
 
-    /// What it has written to stderr so far.
+    /// Its stderr so far.
     pub fn stderr(&self) -> String {
         self.stderr.text()
     }
 
-    /// Whether it runs.
-    pub fn is_alive(&mut self) -> bool {
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
-        // The shell has `kill` built in, so that no package is needed for it.
+        // `kill` is built into the shell, so no other package is needed.
         let sent = Command::new("sh").args(["-c", &format!("kill -TERM {}", self.child.id())]).status().unwrap();
         assert!(sent.success());
     }
 
-    /// Waits for its end, and for everything that it has written.
+    /// Waits for its end, and for the rest of its output.
     pub fn wait(&mut self) -> ExitStatus {
         let status = wait_for("the end of a process", || self.child.try_wait().unwrap());
         self.stdout.finish();
@@ -67,14 +67,14 @@ impl Drop for Process {
     }
 }
 
-/// Collects what a process writes.
+/// Collects the output of a process.
 struct Capture {
     bytes: Arc<Mutex<Vec<u8>>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Capture {
-    fn of(mut pipe: impl Read + Send + 'static) -> Self {
+    fn start(mut pipe: impl Read + Send + 'static) -> Self {
         let bytes = Arc::new(Mutex::new(vec![]));
         let into = bytes.clone();
         let thread = std::thread::spawn(move || {
@@ -95,47 +95,47 @@ impl Capture {
     }
 }
 
-/// What a command did that has ended.
+/// The result of a command.
 #[derive(Debug)]
-pub struct Done {
-    /// Its exit code; none where a signal ended it.
+pub struct CommandOutput {
+    /// Exit code; none if a signal ended it.
     pub code: Option<i32>,
-    /// What it wrote to stdout.
+    /// Its stdout.
     pub stdout: Vec<u8>,
-    /// What it wrote to stderr.
+    /// Its stderr.
     pub stderr: String,
 }
 
-impl Done {
+impl CommandOutput {
     /// Stdout as text.
     pub fn text(&self) -> String {
         String::from_utf8(self.stdout.clone()).unwrap()
     }
 
-    /// Stdout, which must be all that there is: done, and nothing to complain about.
+    /// Stdout of a command that must have succeeded with nothing on stderr.
     #[track_caller]
-    pub fn good(self) -> Vec<u8> {
+    pub fn expect_success(self) -> Vec<u8> {
         assert_eq!(self.code, Some(0), "{}", self.stderr);
         assert_eq!(self.stderr, "");
         self.stdout
     }
 
-    /// The same as text.
+    /// As [`CommandOutput::expect_success`], as text.
     #[track_caller]
-    pub fn good_text(self) -> String {
-        String::from_utf8(self.good()).unwrap()
+    pub fn expect_text(self) -> String {
+        String::from_utf8(self.expect_success()).unwrap()
     }
 
-    /// The same as JSON.
+    /// As [`CommandOutput::expect_success`], parsed as JSON.
     #[track_caller]
-    pub fn good_json(self) -> serde_json::Value {
-        let stdout = self.good();
+    pub fn expect_json(self) -> serde_json::Value {
+        let stdout = self.expect_success();
         serde_json::from_slice(&stdout).unwrap_or_else(|e| panic!("{e} in {}", String::from_utf8_lossy(&stdout)))
     }
 
-    /// The message of a command that failed, in one line, and wrote no result.
+    /// The message of a command that must have failed, with one line on stderr and nothing on stdout.
     #[track_caller]
-    pub fn failure(self) -> String {
+    pub fn expect_failure(self) -> String {
         assert_eq!(self.code, Some(1), "{}", self.stderr);
         assert_eq!(String::from_utf8_lossy(&self.stdout), "");
         let message = self.stderr.strip_prefix("tealight: ").unwrap_or_else(|| panic!("{}", self.stderr)).trim_end();
@@ -145,22 +145,22 @@ impl Done {
 }
 
 /// Runs a command to its end.
-pub fn run(command: &mut Command) -> Done {
+pub fn run(command: &mut Command) -> CommandOutput {
     run_with_input(command, "")
 }
 
-/// Runs a command to its end, which reads this from stdin.
-pub fn run_with_input(command: &mut Command, input: &str) -> Done {
+/// Runs a command to its end, with this input on stdin.
+pub fn run_with_input(command: &mut Command, input: &str) -> CommandOutput {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let (mut stdin, input) = (child.stdin.take().unwrap(), input.to_string());
-    // A command that stops early reads no further, which is its right.
+    // Writing fails if the command ends before it has read everything.
     let writer = std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
     let (sender, receiver) = std::sync::mpsc::channel();
     let waiter = std::thread::spawn(move || sender.send(child.wait_with_output()));
-    let output: Output = receiver.recv_timeout(PATIENCE).expect("the command ends").unwrap();
+    let output: Output = receiver.recv_timeout(TIMEOUT).expect("the command ends").unwrap();
     waiter.join().unwrap().unwrap();
     writer.join().unwrap();
-    Done {
+    CommandOutput {
         code: output.status.code(),
         stdout: output.stdout,
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),

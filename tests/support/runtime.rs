@@ -1,7 +1,7 @@
-//! The binary as a Lambda function, against a mock of Lambda's Runtime API:
+//! The binary as a Lambda function, against a mock of the Runtime API:
 //! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>.
 
-use super::PATIENCE;
+use super::TIMEOUT;
 use super::http::{Message, Mock, Reply};
 use super::process::{Process, tealight};
 use serde_json::Value;
@@ -17,28 +17,28 @@ struct Event {
     deadline_ms: u128,
 }
 
-/// What the function reported for an invocation.
+/// The result of an invocation.
 #[derive(Debug)]
 pub struct Outcome {
     /// Whether the invocation failed.
     pub is_error: bool,
-    /// The request that reported it.
+    /// The request by which the function reported it.
     pub report: Message,
-    /// When it came.
+    /// When the report arrived.
     pub at: SystemTime,
 }
 
 impl Outcome {
-    /// The reply of an invocation that succeeded.
+    /// The response of an invocation that must have succeeded.
     #[track_caller]
-    pub fn good(&self) -> Value {
+    pub fn expect_success(&self) -> Value {
         assert!(!self.is_error, "{}", self.report.text());
         self.report.json()
     }
 
-    /// The error type and message of an invocation that failed.
+    /// The error type and message of an invocation that must have failed.
     #[track_caller]
-    pub fn error(&self) -> (String, String) {
+    pub fn expect_error(&self) -> (String, String) {
         assert!(self.is_error, "succeeded: {}", self.report.text());
         let error = self.report.json();
         let field = |name: &str| error[name].as_str().unwrap_or_else(|| panic!("no {name} in {error}")).to_string();
@@ -46,9 +46,9 @@ impl Outcome {
     }
 }
 
-/// A function and its Runtime API.
+/// A function with its Runtime API.
 pub struct Function {
-    /// Its process.
+    /// The process of the function.
     pub process: Process,
     events: Sender<Event>,
     outcomes: Receiver<Outcome>,
@@ -56,7 +56,7 @@ pub struct Function {
 }
 
 impl Function {
-    /// Starts one with these variables beside those that Lambda sets.
+    /// Starts a function with these environment variables, in addition to those that Lambda sets.
     pub fn start(variables: &[(&str, &str)]) -> Self {
         let (events, queue) = channel();
         let (done, outcomes) = channel();
@@ -69,34 +69,34 @@ impl Function {
         });
         let mut command = tealight([]);
         command.env("AWS_LAMBDA_RUNTIME_API", api.address.to_string());
-        command.envs(LAMBDA).envs(variables.iter().copied());
+        command.envs(LAMBDA_VARIABLES).envs(variables.iter().copied());
         Self { process: Process::start(command), events, outcomes, invocations: 0.into() }
     }
 
-    /// Invokes it and waits for what it reports.
+    /// Invokes the function and waits for the result.
     pub fn invoke(&self, payload: impl ToString) -> Outcome {
-        self.invoke_before(payload, SystemTime::now() + 2 * PATIENCE)
+        self.invoke_with_deadline(payload, SystemTime::now() + 2 * TIMEOUT)
     }
 
-    /// The same with a deadline.
-    pub fn invoke_before(&self, payload: impl ToString, deadline: SystemTime) -> Outcome {
+    /// As [`Function::invoke`], with a deadline.
+    pub fn invoke_with_deadline(&self, payload: impl ToString, deadline: SystemTime) -> Outcome {
         let id = format!("request-{}", self.invocations.replace(self.invocations.get() + 1));
         let deadline_ms = deadline.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
         self.events.send(Event { id: id.clone(), payload: payload.to_string(), deadline_ms }).unwrap();
-        let outcome = self.outcomes.recv_timeout(PATIENCE).unwrap_or_else(|e| panic!("{e}: {}", self.process.stdout()));
-        assert!(outcome.report.path().contains(&format!("/invocation/{id}/")), "{:?}", outcome.report.start);
+        let outcome = self.outcomes.recv_timeout(TIMEOUT).unwrap_or_else(|e| panic!("{e}: {}", self.process.stdout()));
+        assert!(outcome.report.path().contains(&format!("/invocation/{id}/")), "{:?}", outcome.report.start_line);
         outcome
     }
 
-    /// Invokes it with a payload that it can answer.
+    /// Invokes the function; the invocation must succeed.
     #[track_caller]
-    pub fn good(&self, payload: impl ToString) -> Value {
-        self.invoke(payload).good()
+    pub fn expect_success(&self, payload: impl ToString) -> Value {
+        self.invoke(payload).expect_success()
     }
 }
 
-/// What Lambda tells a function about itself.
-const LAMBDA: [(&str, &str); 6] = [
+/// The environment variables that Lambda sets.
+const LAMBDA_VARIABLES: [(&str, &str); 6] = [
     ("AWS_LAMBDA_FUNCTION_NAME", "tealight"),
     ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "1769"),
     ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST"),
@@ -105,7 +105,7 @@ const LAMBDA: [(&str, &str); 6] = [
     ("AWS_REGION", "eu-central-1"),
 ];
 
-/// Holds the function's question until there is an event, as Lambda does.
+/// Waits for the next event, as Lambda does.
 fn next(queue: &Mutex<Receiver<Event>>) -> Reply {
     let event = loop {
         match queue.lock().unwrap().recv_timeout(Duration::from_secs(1)) {

@@ -8,20 +8,20 @@ use std::net::SocketAddr;
 
 /// A running server.
 pub struct Server {
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
-    /// Its process.
+    /// The process of the server.
     pub process: Process,
 }
 
 impl Server {
-    /// Starts one with these environment variables.
+    /// Starts a server with these environment variables.
     pub fn start(variables: &[(&str, &str)]) -> Self {
         let mut command = tealight(["serve", "--port", "0"]);
         command.envs(variables.iter().copied());
         let mut process = Process::start(command);
         let address = wait_for("the server's address", || {
-            assert!(process.is_alive(), "the server ended: {}", process.stderr());
+            assert!(process.is_running(), "the server ended: {}", process.stderr());
             let log = process.stderr();
             log.split_once("listening on http://")?.1.split_once('\n')?.0.parse().ok()
         });
@@ -33,37 +33,37 @@ impl Server {
         Client::connect(self.address)
     }
 
-    /// A POST on a new connection.
+    /// Sends a POST request on a new connection.
     pub fn post(&self, path: &str, body: impl AsRef<[u8]>) -> Message {
         self.post_with(path, &[("content-type", "application/json")], body)
     }
 
-    /// A POST with headers on a new connection.
+    /// Sends a POST request with headers on a new connection.
     pub fn post_with(&self, path: &str, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Message {
         self.connect().call("POST", path, headers, body)
     }
 
-    /// A GET on a new connection.
+    /// Sends a GET request on a new connection.
     pub fn get(&self, path: &str) -> Message {
         self.connect().call("GET", path, &[], "")
     }
 
-    /// A good JSON reply to a POST.
+    /// The JSON of the response to a POST request, which must succeed.
     #[track_caller]
-    pub fn good(&self, path: &str, body: impl ToString) -> Value {
+    pub fn expect_success(&self, path: &str, body: impl ToString) -> Value {
         let reply = self.post(path, body.to_string());
         assert_eq!(reply.status(), 200, "{}", reply.text());
         reply.json()
     }
 
-    /// Checks that it serves.
+    /// Checks that the server still works.
     #[track_caller]
-    pub fn serves(&self) {
-        let reply = self.good("/v1/embeddings", r#"{"input":"still there?"}"#);
+    pub fn assert_serving(&self) {
+        let reply = self.expect_success("/v1/embeddings", r#"{"input":"still there?"}"#);
         assert!(reply["data"][0]["embedding"].is_array());
     }
 
-    /// Stops it as an operator does; returns all that it logged.
+    /// Stops the server by SIGTERM; returns its log.
     pub fn stop(mut self) -> String {
         self.process.terminate();
         let status = self.process.wait();
