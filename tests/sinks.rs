@@ -10,18 +10,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use support::aws::{ACCESS_KEY, SECRET_KEY, TOKEN, check_signature};
 use support::http::{Message, Mock, Reply, unused_address};
-use tealight::pipeline::format::{Encoding, Format, Packer};
+use tealight::pipeline::format::{BodyBuilder, Encoding, Format};
 use tealight::pipeline::input::Document;
-use tealight::pipeline::point::{Origin, Point};
-use tealight::pipeline::sink::{Sink, Source, Target};
+use tealight::pipeline::point::{Point, PointSource};
+use tealight::pipeline::sink::{Sink, SinkConfig, Source};
 use tealight::{Error, ErrorKind, Result};
 use tealight_core::Deadline;
 use tealight_core::Secret;
 
 fn point(text: &str) -> Point {
-    let origin = Arc::new(Origin::new(&Document::of(text), "m").unwrap());
+    let source = Arc::new(PointSource::new(&Document::from_text(text), "m").unwrap());
     let vector = vec![0.25, 0.5];
-    Point { id: origin.id(0), origin, chunk: 0, text: text.into(), start: 0, end: text.len(), vector }
+    Point { id: source.point_id(0), source, chunk_index: 0, text: text.into(), start: 0, end: text.len(), vector }
 }
 
 fn points(count: usize) -> Vec<Point> {
@@ -30,7 +30,7 @@ fn points(count: usize) -> Vec<Point> {
 
 fn open(url: &str) -> Box<dyn Sink> {
     let source = Source::Documents("test".into());
-    Target::parse(url, Some(Secret("sesame".into()))).unwrap().open(&source, Deadline::NONE).unwrap()
+    SinkConfig::parse(url, Some(Secret("sesame".into()))).unwrap().open(&source, Deadline::NONE).unwrap()
 }
 
 fn within(time: Duration) -> Deadline {
@@ -317,7 +317,7 @@ fn object() -> Source {
 }
 
 fn objects() -> Box<dyn Sink> {
-    Target::parse("s3://bucket/out", None).unwrap().open(&object(), Deadline::NONE).unwrap()
+    SinkConfig::parse("s3://bucket/out", None).unwrap().open(&object(), Deadline::NONE).unwrap()
 }
 
 const OBJECT: &str = "/bucket/out/a/b%20c.csv.01ab.jsonl";
@@ -411,8 +411,8 @@ fn a_completion_whose_answer_was_lost_is_found_done() {
 #[ignore = "is run by the ones above"]
 fn many_points_into_an_object() {
     let mut sink = objects();
-    let mut jsonl = Packer::new(Format::Jsonl, Encoding::Float, None).unwrap();
-    jsonl.push(jsonl.item(&point(&"x".repeat(90_000))).unwrap());
+    let mut jsonl = BodyBuilder::new(Format::Jsonl, Encoding::Float, None).unwrap();
+    jsonl.push(jsonl.encode(&point(&"x".repeat(90_000))).unwrap());
     let text = "x".repeat(190_000 - jsonl.finish().unwrap().len());
     for _ in 0..90 {
         assert!(sink.write(&[point(&text)], Deadline::NONE).unwrap().is_empty());

@@ -4,7 +4,7 @@ use super::context::{ApiResponse, RequestContext};
 use super::json::parse;
 use crate::pipeline::chunk::Chunking;
 use crate::pipeline::embed::EmbedDocuments;
-use crate::pipeline::format::{Encoding, Format, Packer};
+use crate::pipeline::format::{BodyBuilder, Encoding, Format};
 use crate::pipeline::input::Document;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -67,9 +67,9 @@ pub struct ChunkRequest {
 /// The first document that is wrong, by its number and name.
 pub fn documents(context: &RequestContext) -> Result<ApiResponse> {
     let request: DocumentsRequest = parse(context.body)?;
-    let mut packer = packer(&request)?;
+    let mut builder = builder(&request)?;
     let documents = checked(&request.documents)?;
-    let names = documents.iter().map(Document::name).collect::<Result<Vec<_>>>()?;
+    let names = documents.iter().map(Document::id_or_hash).collect::<Result<Vec<_>>>()?;
     let job = EmbedDocuments {
         model: request.model,
         documents,
@@ -82,25 +82,25 @@ pub fn documents(context: &RequestContext) -> Result<ApiResponse> {
     for (i, (points, name)) in embedded.points.into_iter().zip(names).enumerate() {
         let named = |error| named(error, i, Some(&name));
         for point in points.map_err(named)? {
-            body.extend(packer.push(packer.item(&point).map_err(named)?).unwrap_or_default());
+            body.extend(builder.push(builder.encode(&point).map_err(named)?).unwrap_or_default());
         }
     }
-    body.extend(packer.finish().unwrap_or_default());
+    body.extend(builder.finish().unwrap_or_default());
     let text = String::from_utf8(body).map_err(|_| Error::internal("a body is not UTF-8"))?;
-    Ok(ApiResponse::text(text, content_type(packer.format())).with_usage(embedded.usage).with_model(embedded.model))
+    Ok(ApiResponse::text(text, content_type(builder.format())).with_usage(embedded.usage).with_model(embedded.model))
 }
 
-fn packer(request: &DocumentsRequest) -> Result<Packer> {
-    let name = request.format.as_deref().unwrap_or(Format::Json.name());
-    let format = Format::named(name).filter(|format| !format.is_file()).ok_or_else(|| {
-        let known: Vec<_> = Format::ALL.into_iter().filter(|f| !f.is_file()).map(Format::name).collect();
+fn builder(request: &DocumentsRequest) -> Result<BodyBuilder> {
+    let name = request.format.as_deref().unwrap_or(Format::Json.as_str());
+    let format = Format::from_name(name).filter(|format| !format.is_file()).ok_or_else(|| {
+        let known: Vec<_> = Format::ALL.into_iter().filter(|f| !f.is_file()).map(Format::as_str).collect();
         Error::invalid_value(
             "format",
             format!("format is {:?}; known: {}", truncate_for_display(name), known.join(", ")),
         )
     })?;
     let encoding = request.encoding_format.unwrap_or_default();
-    Packer::new(format, encoding, request.collection.as_deref()).map_err(|error| match error.param.as_deref() {
+    BodyBuilder::new(format, encoding, request.collection.as_deref()).map_err(|error| match error.param.as_deref() {
         Some("encoding") => error.with_param("encoding_format"),
         _ => error,
     })

@@ -3,7 +3,7 @@
 use super::{ModelArgs, json_line, print};
 use crate::engine::{Embed, EmbedInputs, Engine, Input, Truncation, ValidateOptions};
 use crate::pipeline::chunk::Chunking;
-use crate::pipeline::format::records::{Record, Writer, line};
+use crate::pipeline::format::records::{Record, RecordWriter, write_line};
 use crate::pipeline::format::{Encoding, Format, encode};
 use crate::pipeline::input::Document;
 use clap::{Args, ValueEnum};
@@ -31,7 +31,7 @@ pub(super) struct EmbedArgs {
     pub(super) input: Option<PathBuf>,
     /// json: a list (of TEXTs the vectors alone, of one TEXT its vector); jsonl: a record a line; npy: a NumPy matrix; others: what that
     /// index takes, long documents in chunks
-    #[arg(long, short, default_value = "json", value_parser = Format::ALL.map(Format::name))]
+    #[arg(long, short, default_value = "json", value_parser = Format::ALL.map(Format::as_str))]
     format: String,
     /// Where to write, instead of stdout; with {} in the name, a file for each body of a request
     #[arg(long, short, value_name = "FILE")]
@@ -82,7 +82,7 @@ impl ValueEnum for EncodingArg {
     }
 
     fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
-        Some(clap::builder::PossibleValue::new(self.0.name()))
+        Some(clap::builder::PossibleValue::new(self.0.as_str()))
     }
 }
 
@@ -98,7 +98,7 @@ impl EmbedArgs {
 }
 
 pub(super) fn run(args: &EmbedArgs) -> Result<()> {
-    format(args).check(args.encoding.0)?;
+    format(args).check_encoding(args.encoding.0)?;
     let engine = args.model.engine()?;
     // What is wrong is said before the first line comes, if one comes.
     engine.run(
@@ -115,7 +115,7 @@ pub(super) fn run(args: &EmbedArgs) -> Result<()> {
 }
 
 fn format(args: &EmbedArgs) -> Format {
-    Format::named(&args.format).unwrap_or(Format::Json)
+    Format::from_name(&args.format).unwrap_or(Format::Json)
 }
 
 /// Writes to a file, or to stdout; what fails in other ways than writing leaves no file.
@@ -140,7 +140,7 @@ fn convert(args: &EmbedArgs, engine: &Engine, out: &mut dyn Write) -> Result<()>
     if !args.texts.is_empty() && format == Format::Json {
         return vectors(args, engine, out);
     }
-    let mut writer = Writer::new(out, format);
+    let mut writer = RecordWriter::new(out, format);
     let mut documents = documents(args, engine)?.peekable();
     let mut next = 0;
     while documents.peek().is_some() {
@@ -166,7 +166,7 @@ fn vectors(args: &EmbedArgs, engine: &Engine, out: &mut dyn Write) -> Result<()>
         [record] => json_line(&record.embedding)?,
         records => json_line(&records.iter().map(|r| &r.embedding).collect::<Vec<_>>())?,
     };
-    line(out, &text).map(drop)
+    write_line(out, &text).map(drop)
 }
 
 fn documents<'a>(args: &'a EmbedArgs, engine: &'a Engine) -> Result<Box<dyn Iterator<Item = Result<Document>> + 'a>> {

@@ -5,7 +5,7 @@ use super::points::of_file;
 use crate::engine::Engine;
 use crate::pipeline::chunk::Chunking;
 use crate::pipeline::embed::EmbedDocuments;
-use crate::pipeline::input::{self as documents, Form};
+use crate::pipeline::input::{self as documents, InputFormat};
 use crate::pipeline::point::Point;
 use serde::Deserialize;
 use serde_json::value::to_raw_value;
@@ -70,13 +70,13 @@ fn add_folder(folder: &Path, files: &mut Vec<Input>) -> Result<()> {
         for entry in folder.read_dir().map_err(unread)? {
             let path = entry.map_err(unread)?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let form = Form::of(&name).ok().filter(|form| *form != Form::Audio);
+            let format = InputFormat::from_file_name(&name).ok().filter(|format| *format != InputFormat::Audio);
             match path.is_dir() {
                 _ if name.starts_with('.') => {}
                 // A link to a folder may lead back to where it is.
                 true if !path.is_symlink() => folders.push(path),
                 true => {}
-                false => found.extend(form.map(|form| Input { path, may_be_blank: form == Form::Text })),
+                false => found.extend(format.map(|format| Input { path, may_be_blank: format == InputFormat::Text })),
             }
         }
     }
@@ -93,11 +93,11 @@ impl Input {
     fn documents<'a>(self, is_one: bool, engine: &'a Engine) -> Result<Documents<'a>> {
         let is_stdin = self.path == Path::new("-");
         let place = Place { file: (!is_stdin).then(|| self.path.display().to_string()), is_one };
-        match Form::of(&self.path.to_string_lossy()) {
-            // Lines may have vectors, which no other form has.
-            Ok(form) if form != Form::Lines => {
-                let document = move |entry: Result<documents::Entry>| place.plain(entry);
-                Ok(Box::new(of_file(&self.path, Some(form), engine)?.map(document)))
+        match InputFormat::from_file_name(&self.path.to_string_lossy()) {
+            // Lines may have vectors, which no other format has.
+            Ok(format) if format != InputFormat::JsonLines => {
+                let document = move |entry: Result<documents::SourceDocument>| place.plain(entry);
+                Ok(Box::new(of_file(&self.path, Some(format), engine)?.map(document)))
             }
             // What has no ending that is known is of lines, too.
             _ => {
@@ -138,8 +138,8 @@ impl Place {
         document.map_err(|e| self.told(e.with_context(format_args!("line {number}"))))
     }
 
-    fn plain(&self, entry: Result<documents::Entry>) -> Result<Given> {
-        let documents::Entry { number, document } = entry.map_err(|e| self.told(e))?;
+    fn plain(&self, entry: Result<documents::SourceDocument>) -> Result<Given> {
+        let documents::SourceDocument { number, document } = entry.map_err(|e| self.told(e))?;
         let document = document.and_then(|document| plain(document, || self.name(number)));
         let document = document.map_err(|e| self.told(e.with_context(format_args!("document {number}"))))?;
         Ok((document, None))
@@ -197,7 +197,7 @@ fn with(
 }
 
 fn plain(document: documents::Document, name: impl FnOnce() -> String) -> Result<Document> {
-    let id = if document.id.is_some() { document.name()? } else { name() };
+    let id = if document.id.is_some() { document.id_or_hash()? } else { name() };
     let wrong =
         |e| Error::new(ErrorKind::InvalidType, format!("metadata is not a JSON object: {e}")).with_param("metadata");
     let metadata: Option<Option<_>> =
@@ -233,12 +233,12 @@ fn rows(document: Document, points: Vec<Point>) -> Result<Vec<Row>> {
     let part = |point: Point| {
         let about = [
             (DOCUMENT_ID, Value::from(document.id.clone())),
-            ("chunk", point.chunk.into()),
+            ("chunk", point.chunk_index.into()),
             ("start", point.start.into()),
             ("end", point.end.into()),
         ];
         let metadata = with(document.metadata.clone(), about.into_iter())?;
-        let id = format!("{}{PART}{}", document.id, point.chunk);
+        let id = format!("{}{PART}{}", document.id, point.chunk_index);
         Ok((Document { id, text: point.text, metadata }, point.vector))
     };
     match <[Point; 1]>::try_from(points) {

@@ -4,10 +4,10 @@ use super::embed::{EmbedArgs, output};
 use crate::engine::{Engine, JobContext, LoadTimer};
 use crate::pipeline::embed::EmbedDocuments;
 #[cfg(feature = "arrow")]
-use crate::pipeline::format::columnar::Table;
-use crate::pipeline::format::records::bytes;
-use crate::pipeline::format::{Format, Packer};
-use crate::pipeline::input::{self as documents, Document, Form, Stream};
+use crate::pipeline::format::columnar::ColumnarWriter;
+use crate::pipeline::format::records::write_bytes;
+use crate::pipeline::format::{BodyBuilder, Format};
+use crate::pipeline::input::{self as documents, Document, DocumentIter, InputFormat};
 use crate::pipeline::point::Point;
 use crate::pipeline::recording::recording_documents;
 use std::fs::File;
@@ -37,10 +37,10 @@ trait Taker {
 }
 
 pub(super) fn run(args: &EmbedArgs, engine: &Engine, format: Format) -> Result<()> {
-    let packer = || Packer::new(format, args.encoding.0, args.collection.as_deref());
+    let builder = || BodyBuilder::new(format, args.encoding.0, args.collection.as_deref());
     match &args.output {
         Some(path) if path.to_string_lossy().contains(NUMBER) && !format.is_file() => {
-            convert(args, engine, &mut Bodies { packer: packer()?, write: to_files(path) })
+            convert(args, engine, &mut Bodies { builder: builder()?, write: to_files(path) })
         }
         path => output(path.as_deref(), |out| match format {
             #[cfg(feature = "arrow")]
@@ -49,22 +49,24 @@ pub(super) fn run(args: &EmbedArgs, engine: &Engine, format: Format) -> Result<(
             Format::Arrow | Format::Parquet => {
                 Err(Error::invalid_value("format", "this binary was built without the feature arrow"))
             }
-            _ => convert(args, engine, &mut Bodies { packer: packer()?, write: |body: &[u8]| bytes(out, body) }),
+            _ => {
+                convert(args, engine, &mut Bodies { builder: builder()?, write: |body: &[u8]| write_bytes(out, body) })
+            }
         }),
     }
 }
 
 /// Bodies, and where each goes; false where nobody reads on.
 struct Bodies<W> {
-    packer: Packer,
+    builder: BodyBuilder,
     write: W,
 }
 
 impl<W: FnMut(&[u8]) -> Result<bool>> Taker for Bodies<W> {
     fn take(&mut self, points: Vec<Point>) -> Result<bool> {
-        let items = points.iter().map(|point| self.packer.item(point)).collect::<Result<Vec<_>>>()?;
+        let items = points.iter().map(|point| self.builder.encode(point)).collect::<Result<Vec<_>>>()?;
         for item in items {
-            if let Some(body) = self.packer.push(item)
+            if let Some(body) = self.builder.push(item)
                 && !(self.write)(&body)?
             {
                 return Ok(false);
@@ -74,7 +76,7 @@ impl<W: FnMut(&[u8]) -> Result<bool>> Taker for Bodies<W> {
     }
 
     fn finish(&mut self) -> Result<()> {
-        self.packer.finish().map_or(Ok(()), |body| (self.write)(&body).map(drop))
+        self.builder.finish().map_or(Ok(()), |body| (self.write)(&body).map(drop))
     }
 }
 
@@ -91,7 +93,7 @@ fn to_files(path: &Path) -> impl FnMut(&[u8]) -> Result<bool> {
 /// A table as a whole.
 #[cfg(feature = "arrow")]
 struct Rows<'a> {
-    table: Option<Table<'a>>,
+    table: Option<ColumnarWriter<'a>>,
     dimension: usize,
 }
 
@@ -102,7 +104,7 @@ impl<'a> Rows<'a> {
             Some(dimension) => dimension,
             None => engine.preload()?.model.dimension(),
         };
-        Ok(Self { table: Some(Table::new(format, args.encoding.0, out)?), dimension })
+        Ok(Self { table: Some(ColumnarWriter::new(format, args.encoding.0, out)?), dimension })
     }
 }
 
@@ -137,7 +139,7 @@ fn convert(args: &EmbedArgs, engine: &Engine, taker: &mut dyn Taker) -> Result<(
         if group.is_empty() {
             break;
         }
-        let names: Vec<_> = group.iter().map(|document| document.name().unwrap_or_default()).collect();
+        let names: Vec<_> = group.iter().map(|document| document.id_or_hash().unwrap_or_default()).collect();
         let embedded = engine.run(args.job(group), Deadline::NONE)?;
         for ((number, name), points) in numbers.into_iter().zip(names).zip(embedded.points) {
             match points.and_then(|points| taker.take(points)) {
@@ -200,39 +202,43 @@ impl Failed {
 }
 
 /// Documents of the texts that were given, or of the input by its name.
-pub(super) fn documents<'a>(args: &'a EmbedArgs, engine: &'a Engine) -> Result<Stream<'a>> {
+pub(super) fn documents<'a>(args: &'a EmbedArgs, engine: &'a Engine) -> Result<DocumentIter<'a>> {
     if !args.texts.is_empty() {
-        return Ok(documents::listed(args.texts.iter().map(|text| Document::of(text).checked())));
+        return Ok(documents::from_iter(args.texts.iter().map(|text| Document::from_text(text).validate())));
     }
     let Some(path) = args.input.as_deref().filter(|path| *path != Path::new("-")) else {
-        return Ok(documents::texts(std::io::stdin().lock(), super::embed::told));
+        return Ok(documents::read_lines(std::io::stdin().lock(), super::embed::told));
     };
-    let form = Form::of(&path.to_string_lossy()).ok();
+    let format = InputFormat::from_file_name(&path.to_string_lossy()).ok();
     // For vectors alone, lines are texts, whatever the file is called.
-    of_file(path, form.filter(|form| args.are_points() || !matches!(form, Form::Lines | Form::Text)), engine)
+    of_file(
+        path,
+        format.filter(|format| args.are_points() || !matches!(format, InputFormat::JsonLines | InputFormat::Text)),
+        engine,
+    )
 }
 
-/// Documents of a file of this form; without one, of lines that are texts or documents.
-pub(super) fn of_file<'a>(path: &Path, form: Option<Form>, engine: &Engine) -> Result<Stream<'a>> {
+/// Documents of a file of this format; without one, of lines that are texts or documents.
+pub(super) fn of_file<'a>(path: &Path, format: Option<InputFormat>, engine: &Engine) -> Result<DocumentIter<'a>> {
     // With its folders: notes of one name in two of them are two documents.
     let name = path.to_string_lossy().into_owned();
-    if form == Some(Form::Audio) {
+    if format == Some(InputFormat::Audio) {
         let jobs = JobContext { engine, deadline: Deadline::NONE, load_timer: &LoadTimer::default() };
         let segments =
             recording_documents(&jobs, &name, map_file(path)?).map_err(|e| e.with_context(path.display()))?;
-        return Ok(documents::listed(segments.into_iter().map(Ok)));
+        return Ok(documents::from_iter(segments.into_iter().map(Ok)));
     }
     let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
-    match form {
-        Some(Form::Table(delimiter)) => Ok(documents::table(file, delimiter)),
+    match format {
+        Some(InputFormat::Csv(delimiter)) => Ok(documents::read_csv(file, delimiter)),
         #[cfg(feature = "arrow")]
-        Some(Form::Columns) => Ok(documents::columns(file)),
+        Some(InputFormat::Parquet) => Ok(documents::read_parquet(file)),
         #[cfg(not(feature = "arrow"))]
-        Some(Form::Columns) => {
+        Some(InputFormat::Parquet) => {
             Err(Error::invalid_value("input", "this binary was built without the feature arrow, which reads Parquet"))
         }
-        Some(Form::Text) => Ok(documents::whole(file, Some(name))),
-        Some(Form::Lines) => Ok(documents::lines(BufReader::new(file))),
-        _ => Ok(documents::texts(BufReader::new(file), super::embed::told)),
+        Some(InputFormat::Text) => Ok(documents::read_all(file, Some(name))),
+        Some(InputFormat::JsonLines) => Ok(documents::read_json_lines(BufReader::new(file))),
+        _ => Ok(documents::read_lines(BufReader::new(file), super::embed::told)),
     }
 }

@@ -3,7 +3,7 @@
 use super::embed::EmbedArgs;
 use super::points::documents;
 use crate::engine::{Engine, LoadTimer};
-use crate::pipeline::ingest::{Extent, Failure, Ingest};
+use crate::pipeline::ingest::{Commit, Failure, Ingest};
 use crate::pipeline::input::short_hash;
 use crate::pipeline::sink::{self, Source};
 use std::io::Write;
@@ -12,13 +12,13 @@ use tealight_core::Deadline;
 use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 
 pub(super) fn run(args: &EmbedArgs, engine: &Engine, url: &str) -> Result<()> {
-    let target = sink::named(url, engine).map_err(|e| e.with_context("--sink"))?;
+    let target = sink::from_url(url, engine).map_err(|e| e.with_context("--sink"))?;
     let sink = target.open(&source(args), Deadline::NONE)?;
     let documents = documents(args, engine)?;
     let prompt = args.prompt.as_deref();
     let (chunking, dimensions, load_timer) = (args.chunking(), args.dimensions, LoadTimer::default());
     let ingest = Ingest { engine, chunking, dimensions, prompt, load_timer };
-    let run = ingest.run(sink, documents, Extent::Whole, Deadline::NONE);
+    let run = ingest.run(sink, documents, Commit::AllOrNothing, Deadline::NONE);
     for Failure { number, id, error } in &run.report.failures {
         let name = id.as_deref().map_or_else(String::new, |id| format!(", {:?}", truncate_for_display(id)));
         let _ = writeln!(std::io::stderr(), "tealight: document {number}{name}: {error}");

@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::engine::speech::{self, Said, Transcribe};
 use crate::engine::{Engine, ValidateOptions};
 use crate::pipeline::format::Format;
-use crate::pipeline::format::records::{Record, Writer, flush, line};
+use crate::pipeline::format::records::{Record, RecordWriter, flush, write_line};
 use crate::pipeline::format::transcript::{Form, Parts, render, rounded};
 use crate::pipeline::format::{Encoding, encode};
 use bytes::Bytes;
@@ -112,13 +112,13 @@ pub(super) fn run(args: &TranscribeArgs) -> Result<()> {
     let mut failed = 0;
     if args.embed {
         let name = args.format.as_deref().unwrap_or("jsonl");
-        let format = Format::named(name)
+        let format = Format::from_name(name)
             .filter(|format| format.is_record())
             .ok_or_else(|| misfit(name, "does not fit with --embed; tealight embed --input FILE takes recordings"))?;
-        format.check(args.encoding.0)?;
+        format.check_encoding(args.encoding.0)?;
         engine.run(ValidateOptions { model: None, dimensions: args.dimensions, prompt: None }, Deadline::NONE)?;
         output(args.output.as_deref(), |out| {
-            failed = documents(&engine, args, Writer::new(out, format))?;
+            failed = documents(&engine, args, RecordWriter::new(out, format))?;
             Ok(())
         })?;
     } else {
@@ -173,7 +173,7 @@ fn transcripts(engine: &Engine, args: &TranscribeArgs, form: Form, out: &mut dyn
     each(engine, args, |said, _| {
         let text = render(&said.transcript, task(args), form, parts)
             .map_err(|e| Error::internal(format!("a transcript is not JSON: {e}")))?;
-        Ok(line(out, text.trim_end())? && flush(out)?)
+        Ok(write_line(out, text.trim_end())? && flush(out)?)
     })
 }
 
@@ -186,7 +186,7 @@ struct Metadata<'a> {
     language: &'a str,
 }
 
-fn documents(engine: &Engine, args: &TranscribeArgs, mut writer: Writer) -> Result<usize> {
+fn documents(engine: &Engine, args: &TranscribeArgs, mut writer: RecordWriter) -> Result<usize> {
     let mut read = true;
     let failed = each(engine, args, |said, file| {
         read = writer.push(points(engine, args, said, file)?)?;

@@ -5,9 +5,9 @@ use super::item::IngestItem;
 use super::records::{Message, Records};
 use super::{distributed_map, records, s3_event};
 use crate::engine::{Engine, ModelTask};
-use crate::pipeline::ingest::{Extent, Failure, Ingest, MOST_KEPT, Notice, Report, Run, Stop};
-use crate::pipeline::input::{Document, Entry};
-use crate::pipeline::sink::{Source, Target};
+use crate::pipeline::ingest::{Commit, Failure, Ingest, MAX_FAILURES, ObjectNotification, Report, Run, Stop};
+use crate::pipeline::input::{Document, SourceDocument};
+use crate::pipeline::sink::{SinkConfig, Source};
 use crate::telemetry::log;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -20,7 +20,7 @@ use tealight_core::{Deadline, Error, Result, truncate_for_display};
 #[derive(Debug)]
 pub struct BatchProcessor<'a> {
     ingest: Ingest<'a>,
-    target: &'a Target,
+    sink_config: &'a SinkConfig,
     deadline: Deadline,
     start: Instant,
 }
@@ -40,17 +40,17 @@ impl Indexed {
 /// Documents that are written under one name.
 struct Batch {
     name: String,
-    extent: Extent,
+    commit: Commit,
     documents: Vec<Indexed>,
 }
 
 /// Separates items, with their indices, into documents and objects.
-fn split_items(items: impl Iterator<Item = (usize, IngestItem)>) -> (Vec<Indexed>, Vec<(usize, Notice)>) {
+fn split_items(items: impl Iterator<Item = (usize, IngestItem)>) -> (Vec<Indexed>, Vec<(usize, ObjectNotification)>) {
     let (mut documents, mut objects) = (vec![], vec![]);
     for (index, item) in items {
         match item {
             IngestItem::Document(document) => documents.push(Indexed { index, document }),
-            IngestItem::Object(notice) => objects.push((index, notice)),
+            IngestItem::Object(notification) => objects.push((index, notification)),
         }
     }
     (documents, objects)
@@ -105,8 +105,8 @@ struct BatchItemFailure {
 
 impl<'a> BatchProcessor<'a> {
     /// A processor that writes to this sink.
-    pub fn new(engine: &'a Engine, target: &'a Target, deadline: Deadline) -> Self {
-        Self { ingest: Ingest::configured(engine), target, deadline, start: Instant::now() }
+    pub fn new(engine: &'a Engine, sink_config: &'a SinkConfig, deadline: Deadline) -> Self {
+        Self { ingest: Ingest::from_config(engine), sink_config, deadline, start: Instant::now() }
     }
 
     /// Processes an event and returns the response.
@@ -132,7 +132,7 @@ impl<'a> BatchProcessor<'a> {
     fn process_all_or_nothing(&self, items: Vec<Option<IngestItem>>, name: &str) -> Result<Box<RawValue>> {
         let indexed = items.into_iter().enumerate().filter_map(|(index, item)| Some((index, item?)));
         let (documents, objects) = split_items(indexed);
-        let batch = Batch { name: name.into(), extent: Extent::Whole, documents };
+        let batch = Batch { name: name.into(), commit: Commit::AllOrNothing, documents };
         let outcome = self.process_batches(vec![batch], objects);
         let Some((_, first)) = outcome.retryable.first() else { return to_json(&outcome.response) };
         Err(match outcome.retryable.len() {
@@ -173,7 +173,7 @@ impl<'a> BatchProcessor<'a> {
             }
         };
         let (documents, objects) = split_items(items.into_iter().map(|item| (0, item)));
-        let batch = Batch { name: message.id, extent: Extent::Whole, documents };
+        let batch = Batch { name: message.id, commit: Commit::AllOrNothing, documents };
         let outcome = self.process_batches(vec![batch], objects);
         outcome.failed.is_empty() && outcome.retryable.is_empty()
     }
@@ -185,7 +185,7 @@ impl<'a> BatchProcessor<'a> {
             match message.items {
                 Ok(items) => {
                     let (documents, found) = split_items(items.into_iter().map(|item| (index, item)));
-                    batches.push(Batch { name: message.id, extent: Extent::Whole, documents });
+                    batches.push(Batch { name: message.id, commit: Commit::AllOrNothing, documents });
                     objects.extend(found);
                 }
                 Err(error) => {
@@ -196,10 +196,10 @@ impl<'a> BatchProcessor<'a> {
         }
         // A sink that writes objects names them by message, so that a redelivered message overwrites its object. Other sinks get
         // the documents of all messages together.
-        if !self.target.is_by_source() {
+        if !self.sink_config.has_object_per_source() {
             let mut documents: Vec<_> = batches.into_iter().flat_map(|batch| batch.documents).collect();
             documents.sort_by_key(Indexed::text_bytes);
-            batches = vec![Batch { name: name.into(), extent: Extent::Part, documents }];
+            batches = vec![Batch { name: name.into(), commit: Commit::Partial, documents }];
         }
         batches.sort_by_key(|batch| batch.documents.iter().map(Indexed::text_bytes).sum::<usize>());
         let outcome = self.process_batches(batches, objects);
@@ -209,50 +209,51 @@ impl<'a> BatchProcessor<'a> {
     }
 
     /// Documents first, then objects, the smallest first, so that one that is too large takes no time from the others.
-    fn process_batches(&self, batches: Vec<Batch>, mut objects: Vec<(usize, Notice)>) -> BatchOutcome {
+    fn process_batches(&self, batches: Vec<Batch>, mut objects: Vec<(usize, ObjectNotification)>) -> BatchOutcome {
         let mut outcome = BatchOutcome::default();
         for batch in batches.into_iter().filter(|batch| !batch.documents.is_empty()) {
             self.process_documents(batch, &mut outcome);
         }
-        objects.sort_by_key(|(_, notice)| notice.size);
-        for (index, notice) in objects {
-            self.process_object(index, &notice, &mut outcome);
+        objects.sort_by_key(|(_, notification)| notification.size);
+        for (index, notification) in objects {
+            self.process_object(index, &notification, &mut outcome);
         }
         self.log_outcome(&outcome);
         outcome
     }
 
-    fn process_documents(&self, Batch { name, extent, documents }: Batch, outcome: &mut BatchOutcome) {
+    fn process_documents(&self, Batch { name, commit, documents }: Batch, outcome: &mut BatchOutcome) {
         let indices: Vec<_> = documents.iter().map(|indexed| indexed.index).collect();
-        let entry =
-            |(position, indexed): (usize, Indexed)| Ok(Entry { number: position + 1, document: indexed.document });
+        let entry = |(position, indexed): (usize, Indexed)| {
+            Ok(SourceDocument { number: position + 1, document: indexed.document })
+        };
         let stream = Box::new(documents.into_iter().enumerate().map(entry));
-        let run = match self.target.open(&Source::Documents(name), self.deadline) {
-            Ok(sink) => self.ingest.run(sink, stream, extent, self.deadline),
-            Err(error) => Run { report: Report::default(), settled: 0, stop: Some(Stop::Later(error)) },
+        let run = match self.sink_config.open(&Source::Documents(name), self.deadline) {
+            Ok(sink) => self.ingest.run(sink, stream, commit, self.deadline),
+            Err(error) => Run { report: Report::default(), committed: 0, stop: Some(Stop::Retryable(error)) },
         };
         let index = |number: usize| number.checked_sub(1).and_then(|position| indices.get(position).copied());
         outcome.failed.extend(run.report.failed.iter().filter_map(|number| index(*number)));
         if let Some(stop) = run.stop {
             log_retry(stop.error());
-            outcome.retryable.extend(indices.iter().skip(run.settled).map(|index| (*index, stop.error().clone())));
+            outcome.retryable.extend(indices.iter().skip(run.committed).map(|index| (*index, stop.error().clone())));
         }
         outcome.response.add(run.report, |failure| (index(failure.number).unwrap_or_default(), None, None));
     }
 
-    fn process_object(&self, index: usize, notice: &Notice, outcome: &mut BatchOutcome) {
-        let name = format!("s3://{}/{}", notice.bucket, notice.key);
-        match self.ingest.object(self.target, notice, self.deadline) {
+    fn process_object(&self, index: usize, notification: &ObjectNotification, outcome: &mut BatchOutcome) {
+        let name = format!("s3://{}/{}", notification.bucket, notification.key);
+        match self.ingest.object(self.sink_config, notification, self.deadline) {
             // An invalid document of an object does not fail its message, which would be redelivered again and again.
             Ok(report) => {
                 let number = |failure: &Failure| (failure.number > 0).then_some(failure.number);
                 outcome.response.add(report, |failure| (index, Some(name.clone()), number(failure)));
             }
-            Err(Stop::Later(error)) => {
+            Err(Stop::Retryable(error)) => {
                 log_retry(&error);
                 outcome.retryable.push((index, error));
             }
-            Err(Stop::Poison(error)) => {
+            Err(Stop::Permanent(error)) => {
                 log_failure(&error);
                 outcome.failed.insert(index);
                 let (code, message) = (error.kind.code(), error.message);
@@ -289,7 +290,7 @@ impl IngestResponse {
 
     fn push(&mut self, failed: FailedItem) {
         self.failures += 1;
-        if self.failed.len() < MOST_KEPT {
+        if self.failed.len() < MAX_FAILURES {
             self.failed.push(failed);
         }
     }

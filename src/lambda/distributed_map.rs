@@ -3,7 +3,7 @@
 
 use super::item::IngestItem;
 use super::s3_event::decode_key;
-use crate::pipeline::ingest::Notice;
+use crate::pipeline::ingest::ObjectNotification;
 use crate::pipeline::input::Document;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -84,8 +84,8 @@ fn parse_item(item: &str, bucket: Option<&str>) -> Option<IngestItem> {
     };
     let etag = listed.etag.map(|etag| etag.trim_matches('"').to_string()).filter(|etag| !etag.is_empty());
     let size = listed.size.and_then(Size::bytes);
-    let notice = Notice { bucket: bucket.into(), key, etag, size, region: None };
-    (!notice.is_folder()).then_some(IngestItem::Object(notice))
+    let notification = ObjectNotification { bucket: bucket.into(), key, etag, size, region: None };
+    (!notification.is_folder()).then_some(IngestItem::Object(notification))
 }
 
 /// A line of JSON, or a row of a table: fields other than `id`, `text` and an object `metadata` are added to the metadata; empty
@@ -95,7 +95,7 @@ fn parse_document(item: &str) -> Result<Document> {
         let message = format!("the item is neither a document nor an object of a bucket: {e}");
         Error::new(ErrorKind::InvalidType, message).truncate_message()
     };
-    let mut document = Document::of("");
+    let mut document = Document::from_text("");
     let (mut columns, mut metadata) = (vec![], None);
     for (name, value) in serde_json::from_str::<OrderedFields>(item).map_err(invalid)?.0 {
         match name.as_str() {
@@ -114,7 +114,7 @@ fn parse_document(item: &str) -> Result<Document> {
             Some(to_object(fields.into_iter().chain(columns).collect())?)
         }
     };
-    document.checked()
+    document.validate()
 }
 
 /// Joins fields to an object. Duplicate names are kept.
@@ -163,7 +163,7 @@ mod tests {
 
     fn row(item: &str) -> (String, String, Option<String>) {
         let document = parse_document(item).unwrap();
-        (document.name().unwrap(), document.text, document.metadata.map(|m| m.get().to_string()))
+        (document.id_or_hash().unwrap(), document.text, document.metadata.map(|m| m.get().to_string()))
     }
 
     #[test]
@@ -188,17 +188,18 @@ mod tests {
 
     #[test]
     fn bucket_comes_from_item_or_batch_input() {
-        let notice = |item| match one(item) {
-            Some(IngestItem::Object(notice)) => notice,
+        let notification = |item| match one(item) {
+            Some(IngestItem::Object(notification)) => notification,
             other => panic!("{other:?}"),
         };
         let listed = json!({"Etag": "\"9b74c9897bac770ffc029102a200c5de\"", "Key": "bulk/a b+ü.jsonl", "LastModified": 1699568000,
             "Size": 42, "StorageClass": "STANDARD"});
-        let found = notice(listed);
+        let found = notification(listed);
         assert_eq!((found.bucket.as_str(), found.key.as_str(), found.size), ("docs", "bulk/a b+ü.jsonl", Some(42)));
         assert_eq!(found.etag.as_deref(), Some("9b74c9897bac770ffc029102a200c5de"));
-        let inventory =
-            notice(json!({"Bucket": "other", "Key": "a%20%2B.csv", "Size": "42", "LastModifiedDate": "2026-11-23"}));
+        let inventory = notification(
+            json!({"Bucket": "other", "Key": "a%20%2B.csv", "Size": "42", "LastModifiedDate": "2026-11-23"}),
+        );
         assert_eq!((inventory.bucket.as_str(), inventory.key.as_str(), inventory.size), ("other", "a +.csv", Some(42)));
         assert!(one(json!({"Key": "bulk/", "Size": 0})).is_none(), "a folder");
         assert!(matches!(one(json!({"Key": "a", "text": "b"})), Some(IngestItem::Document(Ok(_)))));

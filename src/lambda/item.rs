@@ -1,6 +1,6 @@
 //! What events with documents consist of.
 
-use crate::pipeline::ingest::Notice;
+use crate::pipeline::ingest::ObjectNotification;
 use crate::pipeline::input::Document;
 use serde::Deserialize;
 use tealight_core::{Error, ErrorKind, Result};
@@ -11,7 +11,7 @@ pub enum IngestItem {
     /// A document, or the reason why it is invalid.
     Document(Result<Document>),
     /// An object that was created, which contains documents.
-    Object(Notice),
+    Object(ObjectNotification),
 }
 
 impl IngestItem {

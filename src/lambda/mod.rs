@@ -167,7 +167,7 @@ async fn documents(
     let (deadline, worker, trace) = (invocation.batch_deadline(), api.clone(), info.trace.clone());
     let process = move || {
         let engine = &worker.engine;
-        let target = sink::configured(engine)?.ok_or_else(|| {
+        let target = sink::from_env(engine)?.ok_or_else(|| {
             Error::new(ErrorKind::UnsupportedEvent, "event contains documents but TEALIGHT_SINK is not set")
         })?;
         BatchProcessor::new(engine, &target, deadline).process(source, payload.get())

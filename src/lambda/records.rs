@@ -183,7 +183,7 @@ fn parse_message(body: &str, envelopes: usize) -> Result<Vec<IngestItem>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::ingest::Notice;
+    use crate::pipeline::ingest::ObjectNotification;
     use serde_json::json;
     use tealight_core::ErrorKind;
 
@@ -192,7 +192,7 @@ mod tests {
         std::fs::read_to_string(path).unwrap()
     }
 
-    fn notices(items: Vec<IngestItem>) -> Vec<Notice> {
+    fn notices(items: Vec<IngestItem>) -> Vec<ObjectNotification> {
         let notice = |item| match item {
             IngestItem::Object(notice) => notice,
             IngestItem::Document(document) => panic!("{document:?}"),
@@ -214,8 +214,8 @@ mod tests {
     }
 
     /// The object of the fixtures.
-    fn expected() -> Notice {
-        Notice {
+    fn expected() -> ObjectNotification {
+        ObjectNotification {
             bucket: "tealight-example-documents".into(),
             key: "in/first page (draft) grüße.jsonl".into(),
             etag: Some("9b74c9897bac770ffc029102a200c5de".into()),

@@ -1,7 +1,7 @@
 //! Notifications that objects were created, from S3 itself or from EventBridge.
 
 use super::item::{IngestItem, parse_part, unsupported};
-use crate::pipeline::ingest::Notice;
+use crate::pipeline::ingest::ObjectNotification;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -89,8 +89,8 @@ pub fn parse_eventbridge(payload: &str) -> Result<Vec<IngestItem>> {
 /// None for folders, which the S3 console creates as empty objects.
 fn created_object(bucket: S3Bucket, object: S3Object, region: Option<String>) -> Option<IngestItem> {
     let S3Object { key, size, etag } = object;
-    let notice = Notice { bucket: bucket.name, key, etag, size, region };
-    (!notice.is_folder()).then_some(IngestItem::Object(notice))
+    let notification = ObjectNotification { bucket: bucket.name, key, etag, size, region };
+    (!notification.is_folder()).then_some(IngestItem::Object(notification))
 }
 
 fn log_ignored(name: &str) {

@@ -6,32 +6,32 @@ use tealight_core::{Error, Result};
 use unicode_segmentation::UnicodeSegmentation;
 
 /// The smallest chunk, in tokens.
-const LEAST_TOKENS: usize = 8;
+const MIN_CHUNK_TOKENS: usize = 8;
 
 /// How documents are cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Chunking {
-    /// Tokens of a chunk at most; as many as the model reads where it is missing.
+    /// Tokens of a chunk at model_limit; as many as the model reads where it is missing.
     pub tokens: Option<usize>,
     /// Tokens that a chunk may have in common with the one before it; whole sentences.
     pub overlap: usize,
 }
 
 impl Chunking {
-    /// The tokens of a chunk for a model that reads `most`.
+    /// The tokens of a chunk for a model that reads `model_limit`.
     ///
     /// # Errors
     /// [`tealight_core::ErrorKind::InvalidValue`] of `chunk.tokens` or `chunk.overlap`.
-    pub fn limit(self, most: usize) -> Result<usize> {
-        let tokens = self.tokens.unwrap_or(most);
-        if tokens > most || tokens < LEAST_TOKENS.min(most) {
-            let least = LEAST_TOKENS.min(most);
-            let message = format!("chunk.tokens is {tokens}, it must be {least} to {most} for this model");
+    pub fn max_tokens(self, model_limit: usize) -> Result<usize> {
+        let tokens = self.tokens.unwrap_or(model_limit);
+        if tokens > model_limit || tokens < MIN_CHUNK_TOKENS.min(model_limit) {
+            let min = MIN_CHUNK_TOKENS.min(model_limit);
+            let message = format!("chunk.tokens is {tokens}, it must be {min} to {model_limit} for this model");
             return Err(Error::invalid_value("chunk.tokens", message));
         }
         if self.overlap > tokens / 2 {
-            let most = tokens / 2;
-            let message = format!("chunk.overlap is {}, it must be 0 to {most}, half a chunk", self.overlap);
+            let limit = tokens / 2;
+            let message = format!("chunk.overlap is {}, it must be 0 to {limit}, half a chunk", self.overlap);
             return Err(Error::invalid_value("chunk.overlap", message));
         }
         Ok(tokens)
@@ -43,13 +43,13 @@ impl Chunking {
 pub struct Chunk {
     /// In bytes, without the white space around it.
     pub bytes: Range<usize>,
-    /// The same in characters.
-    pub characters: Range<usize>,
+    /// The same in chars.
+    pub chars: Range<usize>,
 }
 
 /// The chunks of a text: whole sentences, as many as `limit` tokens hold, each chunk beginning with the last `overlap` tokens of the
 /// one before: whole sentences where they fit, else words. A sentence that leaves no room for that is cut between lines, words or,
-/// at the last, characters. `count` gives the tokens of a text; a text has no more of them than bytes, so that short ones need not
+/// at the last, chars. `count` gives the tokens of a text; a text has no more of them than bytes, so that short ones need not
 /// be counted.
 ///
 /// Sentences are those of UAX #29 (<https://unicode.org/reports/tr29/#Sentence_Boundaries>), but that a single line break within a
@@ -57,65 +57,72 @@ pub struct Chunk {
 ///
 /// # Errors
 /// Those of `count`.
-pub fn chunks(text: &str, limit: usize, overlap: usize, count: &dyn Fn(&str) -> Result<usize>) -> Result<Vec<Chunk>> {
+pub fn split_into_chunks(
+    text: &str,
+    limit: usize,
+    overlap: usize,
+    count: &dyn Fn(&str) -> Result<usize>,
+) -> Result<Vec<Chunk>> {
     let fits =
         |range: &Range<usize>| -> Result<bool> { Ok(range.len() <= limit || count(&text[range.clone()])? <= limit) };
-    let whole = trimmed(text, 0..text.len());
+    let whole = trim_range(text, 0..text.len());
     if fits(&whole)? {
-        return Ok(with_characters(text, vec![whole]));
+        return Ok(with_char_ranges(text, vec![whole]));
     }
     let mut pieces = VecDeque::new();
     for sentence in sentences(text) {
-        split(text, sentence, limit - overlap, count, Unit::Line, &mut pieces)?;
+        split_range(text, sentence, limit - overlap, count, Unit::Line, &mut pieces)?;
     }
-    let (mut ranges, mut open) = (vec![], VecDeque::new());
+    let (mut ranges, mut current) = (vec![], VecDeque::new());
     while !pieces.is_empty() {
         let mut fresh = 0;
-        while let Some(piece) = pieces.pop_front_if(|piece| fresh == 0 || sum(&open) + piece.tokens <= limit) {
-            open.push_back(piece);
+        while let Some(piece) =
+            pieces.pop_front_if(|piece| fresh == 0 || total_tokens(&current) + piece.tokens <= limit)
+        {
+            current.push_back(piece);
             fresh += 1;
         }
         // Together pieces may have more tokens than one by one.
-        while open.len() > 1 && !fits(&trimmed(text, span(&open)))? {
+        while current.len() > 1 && !fits(&trim_range(text, span(&current)))? {
             if fresh == 1 {
-                shorten(text, &mut open);
-            } else if let Some(piece) = open.pop_back() {
+                drop_leading_text(text, &mut current);
+            } else if let Some(piece) = current.pop_back() {
                 pieces.push_front(piece);
                 fresh -= 1;
             }
         }
-        ranges.push(trimmed(text, span(&open)));
-        open = shared(text, open, overlap, count)?;
+        ranges.push(trim_range(text, span(&current)));
+        current = overlap_pieces(text, current, overlap, count)?;
     }
     ranges.retain(|range| !range.is_empty());
-    Ok(with_characters(text, ranges))
+    Ok(with_char_ranges(text, ranges))
 }
 
 /// Takes away from the front: all but the last piece before the one that must stay, and of that one half.
-fn shorten(text: &str, open: &mut VecDeque<Piece>) {
-    let Some(Piece { range, tokens }) = open.pop_front() else { return };
-    if let (1, [first, _]) = (open.len(), &halves(&text[range.clone()])[..]) {
-        open.push_front(Piece { range: range.start + first.len()..range.end, tokens: tokens.div_ceil(2) });
+fn drop_leading_text(text: &str, current: &mut VecDeque<Piece>) {
+    let Some(Piece { range, tokens }) = current.pop_front() else { return };
+    if let (1, [first, _]) = (current.len(), &halves(&text[range.clone()])[..]) {
+        current.push_front(Piece { range: range.start + first.len()..range.end, tokens: tokens.div_ceil(2) });
     }
 }
 
 /// What the next chunk has in common with this one.
-fn shared(
+fn overlap_pieces(
     text: &str,
-    mut open: VecDeque<Piece>,
+    mut current: VecDeque<Piece>,
     overlap: usize,
     count: &dyn Fn(&str) -> Result<usize>,
 ) -> Result<VecDeque<Piece>> {
     // White space is nothing that two chunks could have in common.
-    while open.pop_back_if(|piece| text[piece.range.clone()].trim().is_empty()).is_some() {}
-    let last = open.back().cloned();
-    while sum(&open) > overlap {
-        open.pop_front();
+    while current.pop_back_if(|piece| text[piece.range.clone()].trim().is_empty()).is_some() {}
+    let last = current.back().cloned();
+    while total_tokens(&current) > overlap {
+        current.pop_front();
     }
-    if let (0, true, Some(last)) = (open.len(), overlap > 0, last) {
-        open.extend(tail(text, last.range, overlap, count)?);
+    if let (0, true, Some(last)) = (current.len(), overlap > 0, last) {
+        current.extend(last_words(text, last.range, overlap, count)?);
     }
-    Ok(open)
+    Ok(current)
 }
 
 /// A part that is not cut any more, and how many tokens it has by itself.
@@ -132,7 +139,7 @@ fn span(pieces: &VecDeque<Piece>) -> Range<usize> {
     }
 }
 
-fn sum(pieces: &VecDeque<Piece>) -> usize {
+fn total_tokens(pieces: &VecDeque<Piece>) -> usize {
     pieces.iter().map(|piece| piece.tokens).sum()
 }
 
@@ -142,7 +149,7 @@ fn sentences(text: &str) -> Vec<Range<usize>> {
     for (start, sentence) in text.split_sentence_bound_indices() {
         let range = start..start + sentence.len();
         match found.last_mut() {
-            Some(last) if goes_on(&text[last.clone()], sentence) => last.end = range.end,
+            Some(last) if continues_paragraph(&text[last.clone()], sentence) => last.end = range.end,
             _ => found.push(range),
         }
     }
@@ -150,7 +157,7 @@ fn sentences(text: &str) -> Vec<Range<usize>> {
 }
 
 /// Whether a line goes on in the next one, as in a paragraph that was wrapped.
-fn goes_on(before: &str, next: &str) -> bool {
+fn continues_paragraph(before: &str, next: &str) -> bool {
     let Some(line) = before.strip_suffix('\n') else { return false };
     let line = line.strip_suffix('\r').unwrap_or(line);
     let ended = line.trim_end().ends_with(['.', '!', '?', ':', '。', '！', '？', '…', '"', '”', '»', ')']);
@@ -167,7 +174,7 @@ enum Unit {
     Character,
 }
 
-fn split(
+fn split_range(
     text: &str,
     range: Range<usize>,
     limit: usize,
@@ -193,20 +200,25 @@ fn split(
     }
     let mut at = range.start;
     for part in parts {
-        split(text, at..at + part.len(), limit, count, next, pieces)?;
+        split_range(text, at..at + part.len(), limit, count, next, pieces)?;
         at += part.len();
     }
     Ok(())
 }
 
-/// The last words of a part, as many as `most` tokens hold; of a word with more than that, its end.
-fn tail(text: &str, range: Range<usize>, most: usize, count: &dyn Fn(&str) -> Result<usize>) -> Result<Option<Piece>> {
+/// The last words of a part, as many as `max_tokens` tokens hold; of a word with more than that, its end.
+fn last_words(
+    text: &str,
+    range: Range<usize>,
+    max_tokens: usize,
+    count: &dyn Fn(&str) -> Result<usize>,
+) -> Result<Option<Piece>> {
     let mut found = None;
     for (at, word) in text[range.clone()].split_word_bound_indices().rev() {
         let range = range.start + at..range.end;
         let tokens = count(&text[range.clone()])?;
-        if tokens > most {
-            return if found.is_some() { Ok(found) } else { end(text, range, most, count) };
+        if tokens > max_tokens {
+            return if found.is_some() { Ok(found) } else { last_chars(text, range, max_tokens, count) };
         }
         if !word.trim().is_empty() {
             found = Some(Piece { range, tokens });
@@ -215,16 +227,16 @@ fn tail(text: &str, range: Range<usize>, most: usize, count: &dyn Fn(&str) -> Re
     Ok(found)
 }
 
-/// The last characters of a part, no more than `most` tokens hold.
-fn end(
+/// The last characters of a part, no more than `max_tokens` tokens hold.
+fn last_chars(
     text: &str,
     mut range: Range<usize>,
-    most: usize,
+    max_tokens: usize,
     count: &dyn Fn(&str) -> Result<usize>,
 ) -> Result<Option<Piece>> {
     loop {
         let tokens = count(&text[range.clone()])?;
-        if tokens <= most {
+        if tokens <= max_tokens {
             return Ok(Some(Piece { range, tokens }));
         }
         let [first, _] = halves(&text[range.clone()])[..] else { return Ok(None) };
@@ -241,20 +253,20 @@ fn halves(text: &str) -> Vec<&str> {
     }
 }
 
-fn trimmed(text: &str, range: Range<usize>) -> Range<usize> {
+fn trim_range(text: &str, range: Range<usize>) -> Range<usize> {
     let part = &text[range.clone()];
     let start = range.start + (part.len() - part.trim_start().len());
     start..start + part.trim().len()
 }
 
-fn with_characters(text: &str, ranges: Vec<Range<usize>>) -> Vec<Chunk> {
+fn with_char_ranges(text: &str, ranges: Vec<Range<usize>>) -> Vec<Chunk> {
     // Chunks begin in order, but may overlap: what was counted up to the last beginning is kept.
     let (mut byte, mut character) = (0, 0);
     let chunk = |bytes: Range<usize>| {
         character += text[byte..bytes.start].chars().count();
         byte = bytes.start;
         let end = character + text[bytes.clone()].chars().count();
-        Chunk { bytes, characters: character..end }
+        Chunk { bytes, chars: character..end }
     };
     ranges.into_iter().map(chunk).collect()
 }
@@ -269,11 +281,11 @@ mod tests {
     }
 
     fn cut(text: &str, limit: usize, overlap: usize) -> Vec<&str> {
-        let found = chunks(text, limit, overlap, &words).unwrap();
+        let found = split_into_chunks(text, limit, overlap, &words).unwrap();
         for chunk in &found {
-            let characters: String = text.chars().skip(chunk.characters.start).take(chunk.characters.len()).collect();
-            assert_eq!(characters, text[chunk.bytes.clone()]);
-            assert!(words(&characters).unwrap() <= limit || characters.chars().count() == 1, "{characters:?}");
+            let chars: String = text.chars().skip(chunk.chars.start).take(chunk.chars.len()).collect();
+            assert_eq!(chars, text[chunk.bytes.clone()]);
+            assert!(words(&chars).unwrap() <= limit || chars.chars().count() == 1, "{chars:?}");
         }
         found.into_iter().map(|chunk| &text[chunk.bytes]).collect()
     }
@@ -295,11 +307,12 @@ mod tests {
             ["One two three. Four five. Six seven eight.", "Six seven eight. Nine ten eleven."]
         );
         let letters = |text: &str| Ok(text.chars().count());
-        let found = chunks("äöüäöüäöüä", 4, 2, &letters).unwrap();
-        assert!(found.windows(2).all(|two| two[1].characters.start < two[0].characters.end), "{found:?}");
+        let found = split_into_chunks("äöüäöüäöüä", 4, 2, &letters).unwrap();
+        assert!(found.windows(2).all(|two| two[1].chars.start < two[0].chars.end), "{found:?}");
         // White space behind a word that is too long is no overlap.
-        let found = chunks("aaaaaaaa bbbbbbbb cccccccc", 8, 2, &|text| Ok(text.trim().chars().count())).unwrap();
-        assert!(found.windows(2).all(|two| two[1].characters.start < two[0].characters.end), "{found:?}");
+        let found =
+            split_into_chunks("aaaaaaaa bbbbbbbb cccccccc", 8, 2, &|text| Ok(text.trim().chars().count())).unwrap();
+        assert!(found.windows(2).all(|two| two[1].chars.start < two[0].chars.end), "{found:?}");
         // Of a sentence that is longer than that, the last words.
         let words = ["One two three. Four five.", "Four five. Six seven eight.", "seven eight. Nine ten eleven."];
         assert_eq!(cut(text, 7, 3), words);
@@ -317,8 +330,8 @@ mod tests {
     fn a_sentence_without_end_is_cut_between_words_and_a_word_between_characters() {
         assert_eq!(cut("a b c d e f g h i j", 4, 0), ["a b c d", "e f g h", "i j"]);
         let letters = |text: &str| Ok(text.chars().count());
-        let found = chunks("äöüäöüäöüä", 4, 0, &letters).unwrap();
-        assert_eq!(found.iter().map(|c| c.characters.clone()).collect::<Vec<_>>(), [0..2, 2..5, 5..7, 7..10]);
+        let found = split_into_chunks("äöüäöüäöüä", 4, 0, &letters).unwrap();
+        assert_eq!(found.iter().map(|c| c.chars.clone()).collect::<Vec<_>>(), [0..2, 2..5, 5..7, 7..10]);
     }
 
     #[test]
@@ -329,9 +342,9 @@ mod tests {
             Ok(text.split_whitespace().map(tokens).sum())
         };
         let text = format!("{} {} {}", "a".repeat(19), "b".repeat(60), "c d e f g h ".repeat(9));
-        let found = chunks(&text, 12, 4, &pieces).unwrap();
+        let found = split_into_chunks(&text, 12, 4, &pieces).unwrap();
         assert!(found.len() > 3 && found.iter().all(|c| pieces(&text[c.bytes.clone()]).unwrap() <= 12), "{found:?}");
-        assert!(found.windows(2).all(|two| two[1].characters.start < two[0].characters.end), "{found:?}");
+        assert!(found.windows(2).all(|two| two[1].chars.start < two[0].chars.end), "{found:?}");
     }
 
     #[test]
@@ -339,7 +352,7 @@ mod tests {
         let text = "Erste Zeile, die\nlang ist. Zweite! \"Dritte?\" sagte er.\r\n\r\n# Titel\n\n* eins\n* zwei 日本語。次の文。 ".repeat(9);
         for (limit, overlap) in [(1, 0), (8, 0), (8, 3), (20, 10), (33, 20), (1000, 0)] {
             let mut covered = vec![false; text.len()];
-            for chunk in chunks(&text, limit, overlap, &words).unwrap() {
+            for chunk in split_into_chunks(&text, limit, overlap, &words).unwrap() {
                 covered[chunk.bytes].fill(true);
             }
             for (at, character) in text.char_indices() {
@@ -350,7 +363,7 @@ mod tests {
 
     #[test]
     fn limits_are_the_models() {
-        let of = |tokens, overlap| Chunking { tokens, overlap }.limit(256);
+        let of = |tokens, overlap| Chunking { tokens, overlap }.max_tokens(256);
         assert_eq!(of(None, 0).unwrap(), 256);
         assert_eq!(of(Some(64), 32).unwrap(), 64);
         for (tokens, overlap, field) in

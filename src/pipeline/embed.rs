@@ -1,8 +1,8 @@
 //! Job: points of documents.
 
-use super::chunk::{Chunk, Chunking, chunks};
+use super::chunk::{Chunk, Chunking, split_into_chunks};
 use super::input::Document;
-use super::point::{Origin, Point};
+use super::point::{Point, PointSource};
 use crate::engine::inputs::prompt_text;
 use crate::engine::search::passage;
 use crate::engine::{Embed, EmbedInputs, Input, Job, JobContext, Truncation};
@@ -29,7 +29,7 @@ pub struct EmbedDocuments {
 
 /// Points of documents.
 #[derive(Debug, Clone)]
-pub struct Embedded {
+pub struct DocumentEmbeddings {
     /// The name of the model.
     pub model: String,
     /// For each document its points, or why it has none; all points of a document, or none.
@@ -39,14 +39,14 @@ pub struct Embedded {
 }
 
 impl Job for EmbedDocuments {
-    type Output = Embedded;
+    type Output = DocumentEmbeddings;
 
-    fn run(mut self, context: &JobContext) -> Result<Embedded> {
+    fn run(mut self, context: &JobContext) -> Result<DocumentEmbeddings> {
         let loaded = context.embedder(self.model.as_deref())?;
         self.prompt = self.prompt.or_else(|| passage(&loaded.model));
-        let cutter = Cutter::new(&loaded.model, self.chunking, self.prompt.as_deref())?;
+        let chunker = Chunker::new(&loaded.model, self.chunking, self.prompt.as_deref())?;
         context.deadline.check()?;
-        let parts = context.engine.cpu.par_map(&self.documents, |document| cutter.parts(document, &loaded.name));
+        let parts = context.engine.cpu.par_map(&self.documents, |document| chunker.chunks(document, &loaded.name));
         let texts = self.documents.iter().zip(&parts).flat_map(|(document, parts)| {
             let chunks = parts.as_ref().map_or(&[][..], |(_, chunks)| chunks);
             chunks.iter().map(|chunk| document.text[chunk.bytes.clone()].to_string())
@@ -61,11 +61,11 @@ impl Job for EmbedDocuments {
         };
         let mut rows = texts.into_iter().zip(vectors);
         let points = parts.into_iter().map(|parts| {
-            let (origin, chunks) = parts?;
+            let (source, chunks) = parts?;
             let parts = chunks.into_iter().enumerate().zip(rows.by_ref());
-            Ok(parts.map(|(part, row)| point(&origin, part, row)).collect())
+            Ok(parts.map(|(part, row)| point(&source, part, row)).collect())
         });
-        Ok(Embedded { points: points.collect(), model: loaded.name.clone(), usage })
+        Ok(DocumentEmbeddings { points: points.collect(), model: loaded.name.clone(), usage })
     }
 }
 
@@ -85,34 +85,34 @@ impl EmbedDocuments {
 }
 
 /// Cuts documents for a model.
-struct Cutter<'a> {
+struct Chunker<'a> {
     model: &'a Embedder,
     limit: usize,
     overlap: usize,
 }
 
-impl<'a> Cutter<'a> {
+impl<'a> Chunker<'a> {
     fn new(model: &'a Embedder, chunking: Chunking, name: Option<&str>) -> Result<Self> {
         let taken = model.tokenizer.num_special_tokens() + model.tokenizer.encode(prompt_text(model, name)?)?.len();
-        let limit = chunking.limit(model.max_tokens().saturating_sub(taken))?;
+        let limit = chunking.max_tokens(model.max_tokens().saturating_sub(taken))?;
         Ok(Self { model, limit, overlap: chunking.overlap })
     }
 
-    fn parts(&self, document: &Document, model: &str) -> Result<(Arc<Origin>, Vec<Chunk>)> {
-        let origin = Origin::new(document, model)?;
+    fn chunks(&self, document: &Document, model: &str) -> Result<(Arc<PointSource>, Vec<Chunk>)> {
+        let source = PointSource::new(document, model)?;
         let count = |text: &str| Ok(self.model.tokenizer.encode(text)?.len());
-        let chunks = chunks(&document.text, self.limit, self.overlap, &count)?;
+        let chunks = split_into_chunks(&document.text, self.limit, self.overlap, &count)?;
         if self.model.tokenizer.num_special_tokens() == 0
             && chunks.iter().any(|c| count(&document.text[c.bytes.clone()]).ok() == Some(0))
         {
             return Err(Error::new(tealight_core::ErrorKind::Empty, "the document has a part without tokens")
                 .with_param("text"));
         }
-        Ok((Arc::new(origin), chunks))
+        Ok((Arc::new(source), chunks))
     }
 }
 
-fn point(origin: &Arc<Origin>, (number, chunk): (usize, Chunk), (text, vector): (String, Vec<f32>)) -> Point {
-    let (id, origin) = (origin.id(number), origin.clone());
-    Point { id, origin, chunk: number, text, start: chunk.characters.start, end: chunk.characters.end, vector }
+fn point(source: &Arc<PointSource>, (number, chunk): (usize, Chunk), (text, vector): (String, Vec<f32>)) -> Point {
+    let (id, source) = (source.point_id(number), source.clone());
+    Point { id, source, chunk_index: number, text, start: chunk.chars.start, end: chunk.chars.end, vector }
 }

@@ -16,7 +16,7 @@ const RESERVED: [&str; 8] = ["id", "vector", "document_id", "chunk", "text", "st
 
 /// What the points of a document have in common.
 #[derive(Debug)]
-pub struct Origin {
+pub struct PointSource {
     /// The document's name.
     pub document_id: String,
     /// The model of the vectors.
@@ -31,9 +31,9 @@ pub struct Point {
     /// The same for the same document, number and model, so that writing it again overwrites.
     pub id: Uuid,
     /// What it is a part of.
-    pub origin: Arc<Origin>,
+    pub source: Arc<PointSource>,
     /// Its number in the document, from 0.
-    pub chunk: usize,
+    pub chunk_index: usize,
     /// Its text.
     pub text: String,
     /// Where it begins in the document's text, in characters.
@@ -44,7 +44,7 @@ pub struct Point {
     pub vector: Vec<f32>,
 }
 
-impl Origin {
+impl PointSource {
     /// Of a document.
     ///
     /// # Errors
@@ -52,12 +52,12 @@ impl Origin {
     /// has of its own.
     pub fn new(document: &Document, model: &str) -> Result<Self> {
         let metadata = document.metadata.as_deref().map(metadata).transpose()?.unwrap_or_default();
-        Ok(Self { document_id: document.name()?, model: model.into(), metadata })
+        Ok(Self { document_id: document.id_or_hash()?, model: model.into(), metadata })
     }
 
     /// The id of one of its points.
-    pub fn id(&self, chunk: usize) -> Uuid {
-        let name = format!("{}\n{chunk}\n{}", self.document_id, self.model);
+    pub fn point_id(&self, chunk_index: usize) -> Uuid {
+        let name = format!("{}\n{chunk_index}\n{}", self.document_id, self.model);
         Uuid::new_v5(&Uuid::new_v5(&Uuid::NAMESPACE_URL, NAMESPACE), name.as_bytes())
     }
 }
@@ -123,21 +123,21 @@ fn on_one_line(json: &str) -> Cow<'_, str> {
 mod tests {
     use super::*;
 
-    fn origin(document: &str) -> Result<Origin> {
-        Origin::new(&Document::parse(document.as_bytes())?, "all-MiniLM-L6-v2")
+    fn source(document: &str) -> Result<PointSource> {
+        PointSource::new(&Document::parse(document.as_bytes())?, "all-MiniLM-L6-v2")
     }
 
     #[test]
     fn ids_are_those_of_pythons_uuid5() {
-        let origin = origin(r#"{"id": "a", "text": "x"}"#).unwrap();
+        let source = source(r#"{"id": "a", "text": "x"}"#).unwrap();
         // uuid5(uuid5(NAMESPACE_URL, "urn:tealight:point"), "a\n0\nall-MiniLM-L6-v2") of Python's uuid.
-        assert_eq!(origin.id(0).to_string(), "366c4645-9e46-5a06-900c-3305122738d0");
-        assert_eq!(origin.id(12).to_string(), "3f60ba69-f843-5163-8a82-e194a3e5442a");
+        assert_eq!(source.point_id(0).to_string(), "366c4645-9e46-5a06-900c-3305122738d0");
+        assert_eq!(source.point_id(12).to_string(), "3f60ba69-f843-5163-8a82-e194a3e5442a");
     }
 
     #[test]
     fn metadata_keeps_its_order_and_its_digits() {
-        let found = origin("{\"text\": \"x\", \"metadata\": {\"z\": 1.50, \"a\": [1,\n 2], \"n\": null}}").unwrap();
+        let found = source("{\"text\": \"x\", \"metadata\": {\"z\": 1.50, \"a\": [1,\n 2], \"n\": null}}").unwrap();
         let fields: Vec<_> = found.metadata.iter().map(|(name, value)| (name.as_str(), value.get())).collect();
         assert_eq!(fields, [("z", "1.50"), ("a", "[1,  2]"), ("n", "null")]);
     }
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn metadata_that_cannot_stand_beside_a_points_fields_is_refused() {
         for (metadata, what) in [(r#"{"text": 1}"#, "text"), (r#"{"a": 1, "a": 2}"#, "twice"), ("[1]", "object")] {
-            let error = origin(&format!("{{\"text\": \"x\", \"metadata\": {metadata}}}")).unwrap_err();
+            let error = source(&format!("{{\"text\": \"x\", \"metadata\": {metadata}}}")).unwrap_err();
             assert!(error.message.contains(what) && error.param.as_deref() == Some("metadata"), "{error:?}");
         }
     }

@@ -172,8 +172,8 @@ fn set(fields: &mut AudioRequest, name: &str, text: String) -> Result<()> {
         "stream" => fields.stream = Some(flag(name, &text)?),
         "vad_filter" => fields.vad_filter = Some(flag(name, &text)?),
         "encoding_format" => {
-            let found = Encoding::ALL.into_iter().find(|e| e.name() == text);
-            let known = Encoding::ALL.map(Encoding::name).join(", ");
+            let found = Encoding::ALL.into_iter().find(|e| e.as_str() == text);
+            let known = Encoding::ALL.map(Encoding::as_str).join(", ");
             let wrong =
                 || Error::invalid_value(name, format!("{name} is {:?}; known: {known}", truncate_for_display(&text)));
             fields.encoding_format = Some(found.ok_or_else(wrong)?);

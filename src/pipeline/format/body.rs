@@ -1,6 +1,6 @@
 //! Points to the bodies of requests, as many in each as the index takes.
 
-use super::stores::Shape;
+use super::stores::BodyTemplate;
 use super::{Encoding, Format};
 use crate::pipeline::point::Point;
 use std::collections::HashSet;
@@ -9,39 +9,39 @@ use uuid::Uuid;
 
 /// A point as a body takes it.
 #[derive(Debug, Clone)]
-pub struct Item {
+pub struct EncodedPoint {
     id: Uuid,
-    texts: Vec<String>,
+    parts: Vec<String>,
 }
 
 /// Puts points into bodies.
-pub struct Packer {
+pub struct BodyBuilder {
     format: Format,
     encoding: Encoding,
     collection: String,
-    shape: Shape,
+    template: BodyTemplate,
     lists: Vec<String>,
     ids: HashSet<Uuid>,
     points: usize,
 }
 
-impl std::fmt::Debug for Packer {
+impl std::fmt::Debug for BodyBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Packer of {}, {} points", self.format.name(), self.points)
+        write!(f, "BodyBuilder of {}, {} points", self.format.as_str(), self.points)
     }
 }
 
-impl Packer {
+impl BodyBuilder {
     /// For bodies of an index; `collection` is what Weaviate calls a class and PostgreSQL a table.
     ///
     /// # Errors
     /// [`tealight_core::ErrorKind::InvalidValue`]: the index has no such encoding, or cannot have a collection of this name.
     pub fn new(format: Format, encoding: Encoding, collection: Option<&str>) -> Result<Self> {
-        format.check(encoding)?;
-        let collection = collection.unwrap_or(format.collection());
-        let shape = format.shape(collection)?;
-        let lists = vec![String::new(); shape.frame.len() - 1];
-        Ok(Self { format, encoding, collection: collection.into(), shape, lists, ids: HashSet::new(), points: 0 })
+        format.check_encoding(encoding)?;
+        let collection = collection.unwrap_or(format.default_collection());
+        let template = format.template(collection)?;
+        let lists = vec![String::new(); template.frame.len() - 1];
+        Ok(Self { format, encoding, collection: collection.into(), template, lists, ids: HashSet::new(), points: 0 })
     }
 
     /// Of its bodies.
@@ -53,34 +53,34 @@ impl Packer {
     ///
     /// # Errors
     /// [`tealight_core::ErrorKind::InvalidValue`], with the field that the index has no place for.
-    pub fn item(&self, point: &Point) -> Result<Item> {
-        let texts = self.format.point(point, self.encoding, &self.collection)?;
-        let bytes = self.frame() + texts.iter().map(String::len).sum::<usize>();
-        if bytes > self.shape.bytes {
-            let most = self.shape.bytes;
+    pub fn encode(&self, point: &Point) -> Result<EncodedPoint> {
+        let parts = self.format.encode_point(point, self.encoding, &self.collection)?;
+        let bytes = self.frame_bytes() + parts.iter().map(String::len).sum::<usize>();
+        if bytes > self.template.max_bytes {
+            let most = self.template.max_bytes;
             return Err(Error::invalid_value(
                 "text",
                 format!("the point has {bytes} bytes, a request of the index takes {most}"),
             ));
         }
-        Ok(Item { id: point.id, texts })
+        Ok(EncodedPoint { id: point.id, parts })
     }
 
     /// Puts a point into the body; gives the one before, where it does not fit into that.
-    pub fn push(&mut self, item: Item) -> Option<Vec<u8>> {
-        let between = self.shape.between.len() * self.lists.len();
-        let bytes = self.bytes() + item.texts.iter().map(String::len).sum::<usize>() + between;
-        let is_there = self.shape.once && self.ids.contains(&item.id);
-        let is_full = self.points == self.shape.points || bytes > self.shape.bytes || is_there;
-        let body = (is_full && self.points > 0).then(|| self.body());
-        for (list, text) in self.lists.iter_mut().zip(&item.texts) {
+    pub fn push(&mut self, point: EncodedPoint) -> Option<Vec<u8>> {
+        let between = self.template.separator.len() * self.lists.len();
+        let bytes = self.bytes() + point.parts.iter().map(String::len).sum::<usize>() + between;
+        let is_there = self.template.unique_ids && self.ids.contains(&point.id);
+        let is_full = self.points == self.template.max_points || bytes > self.template.max_bytes || is_there;
+        let body = (is_full && self.points > 0).then(|| self.take_body());
+        for (list, text) in self.lists.iter_mut().zip(&point.parts) {
             if self.points > 0 {
-                list.push_str(self.shape.between);
+                list.push_str(self.template.separator);
             }
             list.push_str(text);
         }
-        if self.shape.once {
-            self.ids.insert(item.id);
+        if self.template.unique_ids {
+            self.ids.insert(point.id);
         }
         self.points += 1;
         body
@@ -93,21 +93,21 @@ impl Packer {
 
     /// Bytes of the body that is being filled.
     pub fn bytes(&self) -> usize {
-        self.frame() + self.lists.iter().map(String::len).sum::<usize>()
+        self.frame_bytes() + self.lists.iter().map(String::len).sum::<usize>()
     }
 
     /// The last body, if there are points for one.
     pub fn finish(&mut self) -> Option<Vec<u8>> {
-        (self.points > 0).then(|| self.body())
+        (self.points > 0).then(|| self.take_body())
     }
 
-    fn frame(&self) -> usize {
-        self.shape.frame.iter().map(String::len).sum()
+    fn frame_bytes(&self) -> usize {
+        self.template.frame.iter().map(String::len).sum()
     }
 
-    fn body(&mut self) -> Vec<u8> {
+    fn take_body(&mut self) -> Vec<u8> {
         let mut body = Vec::with_capacity(self.bytes());
-        for (i, part) in self.shape.frame.iter().enumerate() {
+        for (i, part) in self.template.frame.iter().enumerate() {
             body.extend_from_slice(part.as_bytes());
             body.extend_from_slice(self.lists.get(i).map_or(&[], |list| list.as_bytes()));
         }
@@ -122,25 +122,25 @@ impl Packer {
 mod tests {
     use super::*;
     use crate::pipeline::input::Document;
-    use crate::pipeline::point::Origin;
+    use crate::pipeline::point::PointSource;
     use std::sync::Arc;
     use tealight_core::ErrorKind;
 
     fn point(id: &str, metadata: &str, vector: Vec<f32>) -> Point {
         let document = format!("{{\"id\": \"{id}\", \"text\": \"a \\\"b\\\"\\n\\\\c\", \"metadata\": {metadata}}}");
         let document = Document::parse(document.as_bytes()).unwrap();
-        let origin = Arc::new(Origin::new(&document, "m").unwrap());
-        let (id, end) = (origin.id(0), document.text.chars().count());
-        Point { id, origin, chunk: 0, text: document.text, start: 0, end, vector }
+        let source = Arc::new(PointSource::new(&document, "m").unwrap());
+        let (id, end) = (source.point_id(0), document.text.chars().count());
+        Point { id, source, chunk_index: 0, text: document.text, start: 0, end, vector }
     }
 
     fn bodies(format: Format, encoding: Encoding, points: &[Point]) -> Result<Vec<String>> {
-        let mut packer = Packer::new(format, encoding, None)?;
+        let mut builder = BodyBuilder::new(format, encoding, None)?;
         let mut bodies = vec![];
         for point in points {
-            bodies.extend(packer.push(packer.item(point)?));
+            bodies.extend(builder.push(builder.encode(point)?));
         }
-        bodies.extend(packer.finish());
+        bodies.extend(builder.finish());
         Ok(bodies.into_iter().map(|body| String::from_utf8(body).unwrap()).collect())
     }
 
@@ -229,15 +229,15 @@ mod tests {
 
     #[test]
     fn a_table_has_a_name_that_needs_no_quotes() {
-        let packer = |format, name| Packer::new(format, Encoding::Float, Some(name));
-        assert!(packer(Format::PgvectorSql, "public.docs").is_ok());
+        let builder = |format, name| BodyBuilder::new(format, Encoding::Float, Some(name));
+        assert!(builder(Format::PgvectorSql, "public.docs").is_ok());
         for (format, name) in [
             (Format::PgvectorSql, "a b"),
             (Format::PgvectorSql, "a;b"),
             (Format::Weaviate, "docs"),
             (Format::Milvus, ""),
         ] {
-            assert_eq!(packer(format, name).unwrap_err().param.as_deref(), Some("collection"), "{name}");
+            assert_eq!(builder(format, name).unwrap_err().param.as_deref(), Some("collection"), "{name}");
         }
     }
 }

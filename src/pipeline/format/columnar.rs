@@ -1,7 +1,7 @@
 //! Points as a table in columns: a stream of Arrow, or a file of Parquet.
 
-use super::records::unwritten;
-use super::stores::packed;
+use super::records::write_error;
+use super::stores::pack_bits;
 use super::{Encoding, Format, metadata};
 use crate::pipeline::point::Point;
 use arrow_array::{ArrayRef, FixedSizeListArray, Float32Array, Int32Array, RecordBatch, StringArray, UInt8Array};
@@ -13,35 +13,35 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tealight_core::Result;
 
 /// Rows of a batch.
-const ROWS: usize = 1024;
+const BATCH_ROWS: usize = 1024;
 
 /// Writes points as a table of `id`, `document_id`, `chunk`, `text`, `start`, `end`, `model`, `metadata` (JSON) and `vector`: a list of
 /// D floats, or of D / 8 bytes where the encoding is binary.
-pub struct Table<'a> {
+pub struct ColumnarWriter<'a> {
     format: Format,
     encoding: Encoding,
     out: &'a mut dyn Write,
-    made: Made,
+    buffer: SharedBuffer,
     writer: Option<Writer>,
     rows: Vec<Point>,
 }
 
 enum Writer {
-    Arrow(Box<StreamWriter<Made>>),
-    Parquet(Box<ArrowWriter<Made>>),
+    Arrow(Box<StreamWriter<SharedBuffer>>),
+    Parquet(Box<ArrowWriter<SharedBuffer>>),
 }
 
-/// Bytes that are made and not written yet: the writer of Parquet wants what can go to other threads.
+/// Bytes that are buffer and not written yet: the writer of Parquet wants what can go to other threads.
 #[derive(Clone, Default)]
-struct Made(Arc<Mutex<Vec<u8>>>);
+struct SharedBuffer(Arc<Mutex<Vec<u8>>>);
 
-impl Made {
+impl SharedBuffer {
     fn take(&self) -> Vec<u8> {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl Write for Made {
+impl Write for SharedBuffer {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
         Ok(bytes.len())
@@ -52,20 +52,20 @@ impl Write for Made {
     }
 }
 
-impl std::fmt::Debug for Table<'_> {
+impl std::fmt::Debug for ColumnarWriter<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Table of {}", self.format.name())
+        write!(f, "ColumnarWriter of {}", self.format.as_str())
     }
 }
 
-impl<'a> Table<'a> {
+impl<'a> ColumnarWriter<'a> {
     /// Writes to `out`.
     ///
     /// # Errors
     /// [`tealight_core::ErrorKind::InvalidValue`]: there is no such column of vectors.
     pub fn new(format: Format, encoding: Encoding, out: &'a mut dyn Write) -> Result<Self> {
-        format.check(encoding)?;
-        Ok(Self { format, encoding, out, made: Made::default(), writer: None, rows: vec![] })
+        format.check_encoding(encoding)?;
+        Ok(Self { format, encoding, out, buffer: SharedBuffer::default(), writer: None, rows: vec![] })
     }
 
     /// Writes points.
@@ -75,7 +75,7 @@ impl<'a> Table<'a> {
     pub fn push(&mut self, points: Vec<Point>) -> Result<()> {
         points.iter().try_for_each(|point| self.format.check_vector(&point.vector, self.encoding))?;
         self.rows.extend(points);
-        if self.rows.len() >= ROWS { self.flush() } else { Ok(()) }
+        if self.rows.len() >= BATCH_ROWS { self.flush() } else { Ok(()) }
     }
 
     /// Ends; `dimension` is that of the vectors, of which there may be none.
@@ -84,48 +84,48 @@ impl<'a> Table<'a> {
     /// [`tealight_core::ErrorKind::Io`].
     pub fn finish(mut self, dimension: usize) -> Result<()> {
         self.flush()?;
-        self.open(dimension)?;
+        self.start(dimension)?;
         match self.writer.take() {
-            Some(Writer::Arrow(mut writer)) => writer.finish().map_err(unwritten)?,
-            Some(Writer::Parquet(writer)) => writer.close().map(drop).map_err(unwritten)?,
+            Some(Writer::Arrow(mut writer)) => writer.finish().map_err(write_error)?,
+            Some(Writer::Parquet(writer)) => writer.close().map(drop).map_err(write_error)?,
             None => {}
         }
-        self.write()
+        self.drain()
     }
 
     fn flush(&mut self) -> Result<()> {
         let Some(dimension) = self.rows.first().map(|point| point.vector.len()) else { return Ok(()) };
-        self.open(dimension)?;
-        let batch = batch(&std::mem::take(&mut self.rows), self.encoding, dimension)?;
+        self.start(dimension)?;
+        let batch = record_batch(&std::mem::take(&mut self.rows), self.encoding, dimension)?;
         match &mut self.writer {
-            Some(Writer::Arrow(writer)) => writer.write(&batch).map_err(unwritten)?,
-            Some(Writer::Parquet(writer)) => writer.write(&batch).map_err(unwritten)?,
+            Some(Writer::Arrow(writer)) => writer.write(&batch).map_err(write_error)?,
+            Some(Writer::Parquet(writer)) => writer.write(&batch).map_err(write_error)?,
             None => {}
         }
-        self.write()
+        self.drain()
     }
 
-    fn write(&mut self) -> Result<()> {
-        self.out.write_all(&self.made.take()).map_err(unwritten)
+    fn drain(&mut self) -> Result<()> {
+        self.out.write_all(&self.buffer.take()).map_err(write_error)
     }
 
     /// Writes the head, whose columns depend on the dimension.
-    fn open(&mut self, dimension: usize) -> Result<()> {
+    fn start(&mut self, dimension: usize) -> Result<()> {
         if self.writer.is_some() {
             return Ok(());
         }
-        let out = self.made.clone();
+        let out = self.buffer.clone();
         let schema = schema(self.encoding, dimension);
         self.writer = Some(match self.format {
-            Format::Parquet => Writer::Parquet(Box::new(ArrowWriter::try_new(out, schema, None).map_err(unwritten)?)),
-            _ => Writer::Arrow(Box::new(StreamWriter::try_new(out, &schema).map_err(unwritten)?)),
+            Format::Parquet => Writer::Parquet(Box::new(ArrowWriter::try_new(out, schema, None).map_err(write_error)?)),
+            _ => Writer::Arrow(Box::new(StreamWriter::try_new(out, &schema).map_err(write_error)?)),
         });
         Ok(())
     }
 }
 
 fn schema(encoding: Encoding, dimension: usize) -> Arc<Schema> {
-    let (item, length) = vector_of(encoding, dimension);
+    let (item, length) = vector_type(encoding, dimension);
     let text = |name: &str| Field::new(name, DataType::Utf8, false);
     let number = |name: &str| Field::new(name, DataType::Int32, false);
     Arc::new(Schema::new(vec![
@@ -141,7 +141,7 @@ fn schema(encoding: Encoding, dimension: usize) -> Arc<Schema> {
     ]))
 }
 
-fn vector_of(encoding: Encoding, dimension: usize) -> (Arc<Field>, i32) {
+fn vector_type(encoding: Encoding, dimension: usize) -> (Arc<Field>, i32) {
     let item = |kind| Arc::new(Field::new("item", kind, true));
     match encoding {
         Encoding::Binary => (item(DataType::UInt8), dimension.div_ceil(8) as i32),
@@ -149,28 +149,30 @@ fn vector_of(encoding: Encoding, dimension: usize) -> (Arc<Field>, i32) {
     }
 }
 
-fn batch(rows: &[Point], encoding: Encoding, dimension: usize) -> Result<RecordBatch> {
+fn record_batch(rows: &[Point], encoding: Encoding, dimension: usize) -> Result<RecordBatch> {
     let text =
         |of: &dyn Fn(&Point) -> String| -> ArrayRef { Arc::new(StringArray::from_iter_values(rows.iter().map(of))) };
     let number = |of: fn(&Point) -> usize| -> ArrayRef {
         Arc::new(Int32Array::from_iter_values(rows.iter().map(|point| of(point) as i32)))
     };
     let values: ArrayRef = match encoding {
-        Encoding::Binary => Arc::new(UInt8Array::from_iter_values(rows.iter().flat_map(|point| packed(&point.vector)))),
+        Encoding::Binary => {
+            Arc::new(UInt8Array::from_iter_values(rows.iter().flat_map(|point| pack_bits(&point.vector))))
+        }
         _ => Arc::new(Float32Array::from_iter_values(rows.iter().flat_map(|point| point.vector.iter().copied()))),
     };
-    let (item, length) = vector_of(encoding, dimension);
-    let vectors = FixedSizeListArray::try_new(item, length, values, None).map_err(unwritten)?;
+    let (item, length) = vector_type(encoding, dimension);
+    let vectors = FixedSizeListArray::try_new(item, length, values, None).map_err(write_error)?;
     let columns = vec![
         text(&|point| point.id.to_string()),
-        text(&|point| point.origin.document_id.clone()),
-        number(|point| point.chunk),
+        text(&|point| point.source.document_id.clone()),
+        number(|point| point.chunk_index),
         text(&|point| point.text.clone()),
         number(|point| point.start),
         number(|point| point.end),
-        text(&|point| point.origin.model.clone()),
-        text(&metadata::metadata),
+        text(&|point| point.source.model.clone()),
+        text(&metadata::metadata_json),
         Arc::new(vectors),
     ];
-    RecordBatch::try_new(schema(encoding, dimension), columns).map_err(unwritten)
+    RecordBatch::try_new(schema(encoding, dimension), columns).map_err(write_error)
 }

@@ -30,7 +30,7 @@ impl Encoding {
         [Encoding::Float, Encoding::Base64, Encoding::Int8, Encoding::Uint8, Encoding::Binary, Encoding::Ubinary];
 
     /// Its name in requests.
-    pub fn name(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Encoding::Float => "float",
             Encoding::Base64 => "base64",

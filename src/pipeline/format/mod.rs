@@ -10,6 +10,6 @@ pub mod records;
 mod stores;
 pub mod transcript;
 
-pub use body::{Item, Packer};
+pub use body::{BodyBuilder, EncodedPoint};
 pub use encoding::{Encoded, Encoding, encode};
 pub use records::Format;

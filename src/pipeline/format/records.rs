@@ -83,7 +83,7 @@ impl Format {
     ];
 
     /// Its name.
-    pub fn name(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Format::Json => "json",
             Format::Jsonl => "jsonl",
@@ -115,41 +115,41 @@ impl Format {
     }
 
     /// The format of a name.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|format| format.name() == name)
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.as_str() == name)
     }
 
     /// Refuses an encoding that has no place in it.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidValue`].
-    pub fn check(self, encoding: Encoding) -> Result<()> {
-        if self.takes(encoding) {
+    pub fn check_encoding(self, encoding: Encoding) -> Result<()> {
+        if self.supports(encoding) {
             return Ok(());
         }
-        let taken: Vec<_> = Encoding::ALL.into_iter().filter(|e| self.takes(*e)).map(Encoding::name).collect();
-        let message = format!("encoding is {}, {} takes {}", encoding.name(), self.name(), taken.join(", "));
+        let taken: Vec<_> = Encoding::ALL.into_iter().filter(|e| self.supports(*e)).map(Encoding::as_str).collect();
+        let message = format!("encoding is {}, {} takes {}", encoding.as_str(), self.as_str(), taken.join(", "));
         Err(Error::invalid_value("encoding", message))
     }
 }
 
 /// Writes records as they come, where the format can.
-pub struct Writer<'a> {
+pub struct RecordWriter<'a> {
     out: &'a mut dyn Write,
     format: Format,
-    kept: Vec<Record>,
+    pending: Vec<Record>,
 }
 
-impl std::fmt::Debug for Writer<'_> {
+impl std::fmt::Debug for RecordWriter<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Writer of {}", self.format.name())
+        write!(f, "RecordWriter of {}", self.format.as_str())
     }
 }
 
-impl<'a> Writer<'a> {
+impl<'a> RecordWriter<'a> {
     /// Writes to `out`.
     pub fn new(out: &'a mut dyn Write, format: Format) -> Self {
-        Self { out, format, kept: vec![] }
+        Self { out, format, pending: vec![] }
     }
 
     /// Writes records; false where nobody reads on.
@@ -158,11 +158,11 @@ impl<'a> Writer<'a> {
     /// [`ErrorKind::Io`].
     pub fn push(&mut self, records: Vec<Record>) -> Result<bool> {
         if self.format != Format::Jsonl {
-            self.kept.extend(records);
+            self.pending.extend(records);
             return Ok(true);
         }
         for record in &records {
-            if !line(self.out, &json(record)?)? {
+            if !write_line(self.out, &to_json(record)?)? {
                 return Ok(false);
             }
         }
@@ -174,22 +174,22 @@ impl<'a> Writer<'a> {
     /// # Errors
     /// [`ErrorKind::Io`].
     pub fn finish(self, dimension: usize, encoding: Encoding) -> Result<()> {
-        let Self { out, format, kept } = self;
+        let Self { out, format, pending } = self;
         match format {
             Format::Jsonl => Ok(()),
             Format::Json => {
-                let records = kept.iter().map(json).collect::<Result<Vec<_>>>()?;
-                line(out, &format!("[{}]", records.join(",\n"))).map(drop)
+                let records = pending.iter().map(to_json).collect::<Result<Vec<_>>>()?;
+                write_line(out, &format!("[{}]", records.join(",\n"))).map(drop)
             }
             Format::Npy => {
                 let columns = match encoding {
                     Encoding::Binary | Encoding::Ubinary => dimension.div_ceil(8),
                     _ => dimension,
                 };
-                let rows: Vec<_> = kept.into_iter().map(|record| record.embedding).collect();
-                npy::write(out, &rows, columns, encoding).map_err(unwritten)
+                let rows: Vec<_> = pending.into_iter().map(|record| record.embedding).collect();
+                npy::write(out, &rows, columns, encoding).map_err(write_error)
             }
-            other => Err(Error::internal(format!("records are not written as {}", other.name()))),
+            other => Err(Error::internal(format!("records are not written as {}", other.as_str()))),
         }
     }
 }
@@ -198,16 +198,16 @@ impl<'a> Writer<'a> {
 ///
 /// # Errors
 /// [`ErrorKind::Io`].
-pub fn line(out: &mut dyn Write, text: &str) -> Result<bool> {
-    written(writeln!(out, "{text}"))
+pub fn write_line(out: &mut dyn Write, text: &str) -> Result<bool> {
+    ignore_broken_pipe(writeln!(out, "{text}"))
 }
 
 /// Writes bytes and passes them on; false where nobody reads on.
 ///
 /// # Errors
 /// [`ErrorKind::Io`].
-pub fn bytes(out: &mut dyn Write, bytes: &[u8]) -> Result<bool> {
-    Ok(written(out.write_all(bytes))? && flush(out)?)
+pub fn write_bytes(out: &mut dyn Write, bytes: &[u8]) -> Result<bool> {
+    Ok(ignore_broken_pipe(out.write_all(bytes))? && flush(out)?)
 }
 
 /// Passes on what was written, for whoever waits for it; false where nobody reads on.
@@ -215,22 +215,22 @@ pub fn bytes(out: &mut dyn Write, bytes: &[u8]) -> Result<bool> {
 /// # Errors
 /// [`ErrorKind::Io`].
 pub fn flush(out: &mut dyn Write) -> Result<bool> {
-    written(out.flush())
+    ignore_broken_pipe(out.flush())
 }
 
-fn written(outcome: std::io::Result<()>) -> Result<bool> {
+fn ignore_broken_pipe(outcome: std::io::Result<()>) -> Result<bool> {
     match outcome {
         Ok(()) => Ok(true),
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
-        Err(e) => Err(unwritten(e)),
+        Err(e) => Err(write_error(e)),
     }
 }
 
 /// What was made could not be written.
-pub(crate) fn unwritten(error: impl std::fmt::Display) -> Error {
+pub(crate) fn write_error(error: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Io, format!("cannot write: {error}"))
 }
 
-fn json(record: &Record) -> Result<String> {
+fn to_json(record: &Record) -> Result<String> {
     serde_json::to_string(record).map_err(|e| Error::internal(format!("a result is not JSON: {e}")))
 }

@@ -1,6 +1,6 @@
 //! What each index takes of a point, and how much at a time.
 
-use super::metadata::{Rules, Values, fields, metadata, own, text};
+use super::metadata::{MetadataRules, ValueTypes, json_string, metadata_json, payload_fields, reserved_fields};
 use super::{Encoded, Encoding, Format, encode};
 use crate::pipeline::point::Point;
 use base64::Engine as _;
@@ -10,30 +10,30 @@ use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 
 const MB: usize = 1 << 20;
 /// Bytes of one point's metadata in Pinecone and S3 Vectors.
-const METADATA: usize = 40 * 1024;
+const MAX_METADATA_BYTES: usize = 40 * 1024;
 /// Characters of a table, class or collection at most.
-const NAME: usize = 63;
-/// With one scale for all vectors a code is `127 v / c`, `c = SPREAD / sqrt(D)`: of unit vectors the value that keeps the order of
+const MAX_NAME_LEN: usize = 63;
+/// With one scale for all vectors a code is `127 v / c`, `c = QDRANT_CLIP / sqrt(D)`: of unit vectors the value that keeps the order of
 /// distances best, measured on 5,000 texts of MiniLM (0.99 of the ten nearest).
-const SPREAD: f32 = 4.9;
+const QDRANT_CLIP: f32 = 4.9;
 
 /// A body of a request, without the points.
-pub(super) struct Shape {
+pub(super) struct BodyTemplate {
     /// Before, between and behind the lists of a body, which has one less of them than of these.
     pub frame: Vec<String>,
     /// Between two points of a list.
-    pub between: &'static str,
+    pub separator: &'static str,
     /// Points at most.
-    pub points: usize,
+    pub max_points: usize,
     /// Bytes at most.
-    pub bytes: usize,
+    pub max_bytes: usize,
     /// Whether an id may stand in a body only once.
-    pub once: bool,
+    pub unique_ids: bool,
 }
 
 impl Format {
     /// Whether it takes vectors in an encoding.
-    pub(super) fn takes(self, encoding: Encoding) -> bool {
+    pub(super) fn supports(self, encoding: Encoding) -> bool {
         use Encoding::{Base64, Binary, Float, Int8, Uint8};
         match self {
             Format::Json | Format::Jsonl => true,
@@ -50,7 +50,7 @@ impl Format {
     }
 
     /// The collection where none is named.
-    pub(super) fn collection(self) -> &'static str {
+    pub(super) fn default_collection(self) -> &'static str {
         if self == Format::Weaviate { "Documents" } else { "documents" }
     }
 
@@ -58,28 +58,38 @@ impl Format {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidValue`] of `collection`.
-    pub(super) fn shape(self, collection: &str) -> Result<Shape> {
+    pub(super) fn template(self, collection: &str) -> Result<BodyTemplate> {
         check_name(self, collection)?;
         let list = |head: &str, tail: &str| vec![head.to_string(), format!("{tail}\n")];
-        let shape = |frame, points, bytes| Shape { frame, between: ",", points, bytes, once: true };
+        let template = |frame, points, bytes| BodyTemplate {
+            frame,
+            separator: ",",
+            max_points: points,
+            max_bytes: bytes,
+            unique_ids: true,
+        };
         let many = usize::MAX;
         Ok(match self {
-            Format::Qdrant => shape(list("{\"points\":[", "]}"), many, 32 * MB),
-            Format::Pinecone => shape(list("{\"vectors\":[", "]}"), 1000, 2_000_000),
-            Format::S3Vectors => shape(list("{\"vectors\":[", "]}"), 500, 20 * MB),
-            Format::Weaviate => shape(list("{\"objects\":[", "]}"), 1000, 32 * MB),
-            Format::Milvus => {
-                shape(list(&format!("{{\"collectionName\":{},\"data\":[", text(collection)), "]}"), many, 32 * MB)
-            }
+            Format::Qdrant => template(list("{\"points\":[", "]}"), many, 32 * MB),
+            Format::Pinecone => template(list("{\"vectors\":[", "]}"), 1000, 2_000_000),
+            Format::S3Vectors => template(list("{\"vectors\":[", "]}"), 500, 20 * MB),
+            Format::Weaviate => template(list("{\"objects\":[", "]}"), 1000, 32 * MB),
+            Format::Milvus => template(
+                list(&format!("{{\"collectionName\":{},\"data\":[", json_string(collection)), "]}"),
+                many,
+                32 * MB,
+            ),
             Format::Turbopuffer => {
-                shape(list("{\"upsert_rows\":[", "],\"distance_metric\":\"cosine_distance\"}"), many, 128 * MB)
+                template(list("{\"upsert_rows\":[", "],\"distance_metric\":\"cosine_distance\"}"), many, 128 * MB)
             }
             Format::Chroma => {
                 let frame = ["{\"ids\":[", "],\"embeddings\":[", "],\"documents\":[", "],\"metadatas\":[", "]}\n"];
-                shape(frame.map(String::from).to_vec(), 300, 32 * MB)
+                template(frame.map(String::from).to_vec(), 300, 32 * MB)
             }
-            Format::PgvectorSql => shape(list(&insert(collection), &on_conflict()), 1000, 4 * MB),
-            Format::Json => Shape { between: ",\n", once: false, ..shape(list("[", "]"), many, many) },
+            Format::PgvectorSql => template(list(&insert(collection), &on_conflict()), 1000, 4 * MB),
+            Format::Json => {
+                BodyTemplate { separator: ",\n", unique_ids: false, ..template(list("[", "]"), many, many) }
+            }
             Format::OpenSearch | Format::Elasticsearch => lines(10 * MB),
             Format::Pgvector | Format::Jsonl => lines(many),
             Format::Npy | Format::Arrow | Format::Parquet => {
@@ -88,22 +98,36 @@ impl Format {
         })
     }
 
-    fn rules(self) -> Rules {
-        let flat = Rules { values: Values::Flat, nulls: false, ..Rules::ANY };
+    fn rules(self) -> MetadataRules {
+        let flat = MetadataRules { value_types: ValueTypes::Flat, keep_nulls: false, ..MetadataRules::ANY };
         match self {
-            Format::Pinecone => Rules { values: Values::FlatTexts, name: plain, most_bytes: METADATA, ..flat },
-            Format::S3Vectors => Rules { name: not_empty, most_names: 50, most_bytes: METADATA, ..flat },
-            Format::Chroma => Rules { name: of_chroma, nulls: true, ..flat },
-            Format::Turbopuffer => Rules { name: of_turbopuffer, ..flat },
-            Format::Weaviate => Rules { values: Values::Objects, name: of_weaviate, ..flat },
-            Format::Milvus => Rules { name: of_milvus, most_bytes: 65_536, points_in_numbers: true, ..Rules::ANY },
-            Format::OpenSearch | Format::Elasticsearch => Rules { name: of_lucene, ..Rules::ANY },
-            _ => Rules::ANY,
+            Format::Pinecone => MetadataRules {
+                value_types: ValueTypes::FlatTexts,
+                check_name: pinecone_name,
+                max_bytes: MAX_METADATA_BYTES,
+                ..flat
+            },
+            Format::S3Vectors => {
+                MetadataRules { check_name: not_empty, max_fields: 50, max_bytes: MAX_METADATA_BYTES, ..flat }
+            }
+            Format::Chroma => MetadataRules { check_name: chroma_name, keep_nulls: true, ..flat },
+            Format::Turbopuffer => MetadataRules { check_name: turbopuffer_name, ..flat },
+            Format::Weaviate => MetadataRules { value_types: ValueTypes::Objects, check_name: weaviate_name, ..flat },
+            Format::Milvus => MetadataRules {
+                check_name: milvus_name,
+                max_bytes: 65_536,
+                needs_decimal_point: true,
+                ..MetadataRules::ANY
+            },
+            Format::OpenSearch | Format::Elasticsearch => {
+                MetadataRules { check_name: lucene_name, ..MetadataRules::ANY }
+            }
+            _ => MetadataRules::ANY,
         }
     }
 
     /// Whether it scores by cosine alone, and so has no place for a vector without a direction.
-    fn needs_direction(self, encoding: Encoding) -> bool {
+    fn rejects_zero(self, encoding: Encoding) -> bool {
         let by_cosine =
             matches!(self, Format::Pinecone | Format::S3Vectors | Format::OpenSearch | Format::Elasticsearch);
         by_cosine && matches!(encoding, Encoding::Float | Encoding::Int8)
@@ -113,12 +137,12 @@ impl Format {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidValue`]: the index has no place for its vector or its metadata.
-    pub(super) fn point(self, point: &Point, encoding: Encoding, collection: &str) -> Result<Vec<String>> {
+    pub(super) fn encode_point(self, point: &Point, encoding: Encoding, collection: &str) -> Result<Vec<String>> {
         self.check_vector(&point.vector, encoding)?;
-        let vector = self.vector(&point.vector, encoding);
+        let vector = self.encode_vector(&point.vector, encoding);
         let (id, rules) = (point.id, self.rules());
-        let payload = || fields(point, &rules, true);
-        let row = |name: &str, values: String| Ok(vec![format!("{{\"id\":\"{id}\",\"{name}\":{vector}{values}}}")]);
+        let payload = || payload_fields(point, &rules, true);
+        let row = |name: &str, fields: String| Ok(vec![format!("{{\"id\":\"{id}\",\"{name}\":{vector}{fields}}}")]);
         match self {
             Format::Qdrant => row("vector", format!(",\"payload\":{{{}}}", payload()?)),
             Format::Pinecone => row("values", format!(",\"metadata\":{{{}}}", payload()?)),
@@ -128,7 +152,7 @@ impl Format {
                 Ok(vec![format!("{{\"key\":\"{id}\",\"data\":{{\"float32\":{vector}}},\"metadata\":{{{metadata}}}}}")])
             }
             Format::Weaviate => {
-                let (class, properties) = (text(collection), payload()?);
+                let (class, properties) = (json_string(collection), payload()?);
                 row("vector", format!(",\"class\":{class},\"properties\":{{{properties}}}"))
             }
             Format::OpenSearch | Format::Elasticsearch => {
@@ -136,11 +160,11 @@ impl Format {
                 Ok(vec![format!("{{\"index\":{{\"_id\":\"{id}\"}}}}\n{{\"vector\":{vector},{fields}}}\n")])
             }
             Format::Chroma => {
-                let metadata = format!("{{{}}}", fields(point, &rules, false)?);
-                Ok(vec![format!("\"{id}\""), vector, text(&point.text), metadata])
+                let metadata = format!("{{{}}}", payload_fields(point, &rules, false)?);
+                Ok(vec![format!("\"{id}\""), vector, json_string(&point.text), metadata])
             }
-            Format::Pgvector => columns(point, vector).map(|row| vec![copied(&row)]),
-            Format::PgvectorSql => columns(point, vector).map(|row| vec![literals(&row)]),
+            Format::Pgvector => postgres_columns(point, vector).map(|row| vec![copy_row(&row)]),
+            Format::PgvectorSql => postgres_columns(point, vector).map(|row| vec![sql_values(&row)]),
             Format::Json => Ok(vec![record(point, vector, encoding)]),
             Format::Jsonl => Ok(vec![record(point, vector, encoding) + "\n"]),
             Format::Npy | Format::Arrow | Format::Parquet => Err(Error::internal("a matrix or table has no texts")),
@@ -155,22 +179,22 @@ impl Format {
         if let Some(at) = vector.iter().position(|v| !v.is_finite()) {
             return Err(Error::new(ErrorKind::InvalidValue, format!("value {at} of the vector is {}", vector[at])));
         }
-        if self.needs_direction(encoding) && vector.iter().all(|v| *v == 0.0) {
-            let message = format!("the vector is zero, which {} does not take for cosines", self.name());
+        if self.rejects_zero(encoding) && vector.iter().all(|v| *v == 0.0) {
+            let message = format!("the vector is zero, which {} does not take for cosines", self.as_str());
             return Err(Error::new(ErrorKind::InvalidValue, message));
         }
         Ok(())
     }
 
-    fn vector(self, vector: &[f32], encoding: Encoding) -> String {
+    fn encode_vector(self, vector: &[f32], encoding: Encoding) -> String {
         match (self, encoding) {
             (Format::Pgvector | Format::PgvectorSql, Encoding::Binary) => {
                 vector.iter().map(|v| if *v > 0.0 { '1' } else { '0' }).collect()
             }
-            (Format::Milvus, Encoding::Binary) => text(&STANDARD.encode(packed(vector))),
+            (Format::Milvus, Encoding::Binary) => json_string(&STANDARD.encode(pack_bits(vector))),
             (Format::Qdrant, Encoding::Uint8) => {
-                let spread = SPREAD / (vector.len() as f32).sqrt();
-                let code = |v: &f32| (127.0 * v / spread).round().clamp(-127.0, 127.0) as i16 + 128;
+                let clip = QDRANT_CLIP / (vector.len() as f32).sqrt();
+                let code = |v: &f32| (127.0 * v / clip).round().clamp(-127.0, 127.0) as i16 + 128;
                 json(&Encoded::Integers(vector.iter().map(code).collect()))
             }
             _ => json(&encode(vector.to_vec(), encoding).0),
@@ -179,7 +203,7 @@ impl Format {
 }
 
 /// Bits of a vector, the first value highest.
-pub(super) fn packed(vector: &[f32]) -> Vec<u8> {
+pub(super) fn pack_bits(vector: &[f32]) -> Vec<u8> {
     match encode(vector.to_vec(), Encoding::Ubinary).0 {
         Encoded::Integers(bytes) => bytes.into_iter().map(|byte| byte as u8).collect(),
         _ => vec![],
@@ -193,9 +217,9 @@ fn json(encoded: &Encoded) -> String {
 
 /// A point as `index build` and people read it: its metadata stays together.
 fn record(point: &Point, vector: String, encoding: Encoding) -> String {
-    let mut line = format!("{{\"id\":\"{}\",{}", point.id, own(point, true));
-    if !point.origin.metadata.is_empty() {
-        let _ = write!(line, ",\"metadata\":{}", metadata(point));
+    let mut line = format!("{{\"id\":\"{}\",{}", point.id, reserved_fields(point, true));
+    if !point.source.metadata.is_empty() {
+        let _ = write!(line, ",\"metadata\":{}", metadata_json(point));
     }
     let _ = write!(line, ",\"embedding\":{vector}");
     if let (_, Some(scale)) = encode(point.vector.clone(), encoding) {
@@ -204,21 +228,27 @@ fn record(point: &Point, vector: String, encoding: Encoding) -> String {
     line + "}"
 }
 
-fn lines(bytes: usize) -> Shape {
-    Shape { frame: vec![String::new(); 2], between: "", points: usize::MAX, bytes, once: false }
+fn lines(bytes: usize) -> BodyTemplate {
+    BodyTemplate {
+        frame: vec![String::new(); 2],
+        separator: "",
+        max_points: usize::MAX,
+        max_bytes: bytes,
+        unique_ids: false,
+    }
 }
 
 // Tables of PostgreSQL. https://www.postgresql.org/docs/current/sql-copy.html#id-1.9.3.55.9.2
 
 const COLUMNS: [&str; 9] = ["id", "document_id", "chunk", "text", "start", "end", "model", "metadata", "vector"];
 
-fn columns(point: &Point, vector: String) -> Result<[String; 9]> {
-    let (origin, metadata) = (&point.origin, metadata(point));
+fn postgres_columns(point: &Point, vector: String) -> Result<[String; 9]> {
+    let (source, metadata) = (&point.source, metadata_json(point));
     let is_nul = |text: &str| text.contains('\0');
-    let field = origin.metadata.iter().find(|(name, value)| is_nul(name) || has_nul(value.get()));
+    let field = source.metadata.iter().find(|(name, value)| is_nul(name) || has_nul(value.get()));
     let wrong = match field {
         Some((name, _)) => Some(("metadata", format!("metadata has {:?} with", truncate_for_display(name)))),
-        None if is_nul(&origin.document_id) => Some(("id", "id has".to_string())),
+        None if is_nul(&source.document_id) => Some(("id", "id has".to_string())),
         None if is_nul(&point.text) => Some(("text", "text has".to_string())),
         None => None,
     };
@@ -226,9 +256,9 @@ fn columns(point: &Point, vector: String) -> Result<[String; 9]> {
         let message = format!("{what} the character U+0000, which PostgreSQL does not take");
         return Err(Error::invalid_value(field, message));
     }
-    let [chunk, start, end] = [point.chunk, point.start, point.end].map(|n| n.to_string());
+    let [chunk, start, end] = [point.chunk_index, point.start, point.end].map(|n| n.to_string());
     let (id, document_id, text, model) =
-        (point.id.to_string(), origin.document_id.clone(), point.text.clone(), origin.model.clone());
+        (point.id.to_string(), source.document_id.clone(), point.text.clone(), source.model.clone());
     Ok([id, document_id, chunk, text, start, end, model, metadata, vector])
 }
 
@@ -250,7 +280,7 @@ fn escape(c: char, out: &mut String) {
     }
 }
 
-fn copied(row: &[String; 9]) -> String {
+fn copy_row(row: &[String; 9]) -> String {
     let mut line = String::new();
     for (i, value) in row.iter().enumerate() {
         if i > 0 {
@@ -267,7 +297,7 @@ fn copied(row: &[String; 9]) -> String {
     line
 }
 
-fn literals(row: &[String; 9]) -> String {
+fn sql_values(row: &[String; 9]) -> String {
     let literal = |value: &String| {
         let mut out = String::from(if value.contains(['\\', '\n', '\r']) { "E'" } else { "'" });
         for c in value.chars() {
@@ -304,7 +334,7 @@ fn check_name(format: Format, name: &str) -> Result<()> {
         Format::Pgvector | Format::PgvectorSql => name.split('.').count() <= 2 && name.split('.').all(is_word),
         _ => return Ok(()),
     };
-    if fits && name.len() <= NAME {
+    if fits && name.len() <= MAX_NAME_LEN {
         return Ok(());
     }
     let what = match format {
@@ -328,33 +358,34 @@ fn not_empty(name: &str) -> Option<&'static str> {
 }
 
 /// <https://docs.pinecone.io/guides/index-data/indexing-overview#metadata-format>
-fn plain(name: &str) -> Option<&'static str> {
+fn pinecone_name(name: &str) -> Option<&'static str> {
     not_empty(name).or_else(|| name.starts_with('$').then_some("a name with $, which the index does not take"))
 }
 
 /// Attributes of <https://turbopuffer.com/docs/write>.
-fn of_turbopuffer(name: &str) -> Option<&'static str> {
-    plain(name).or_else(|| (name.len() > 128).then_some("a name of more than 128 bytes, which the index does not take"))
+fn turbopuffer_name(name: &str) -> Option<&'static str> {
+    pinecone_name(name)
+        .or_else(|| (name.len() > 128).then_some("a name of more than 128 bytes, which the index does not take"))
 }
 
 /// <https://docs.trychroma.com/docs/collections/add-data>
-fn of_chroma(name: &str) -> Option<&'static str> {
-    plain(name).or_else(|| name.starts_with('#').then_some("a name with #, which the index does not take"))
+fn chroma_name(name: &str) -> Option<&'static str> {
+    pinecone_name(name).or_else(|| name.starts_with('#').then_some("a name with #, which the index does not take"))
 }
 
 /// <https://docs.weaviate.io/weaviate/config-refs/collections>
-fn of_weaviate(name: &str) -> Option<&'static str> {
+fn weaviate_name(name: &str) -> Option<&'static str> {
     let is_taken = ["_id", "_additional"].contains(&name);
     (!is_word(name) || is_taken)
         .then_some("which is no name of a property: letters, digits and _, and not _id or _additional")
 }
 
-fn of_milvus(name: &str) -> Option<&'static str> {
-    (name == "$meta").then_some("which is Milvus's own name")
+fn milvus_name(name: &str) -> Option<&'static str> {
+    (name == "$meta").then_some("which is Milvus's reserved_fields name")
 }
 
-/// Fields of OpenSearch's and Elasticsearch's own, and paths that they cannot follow.
-fn of_lucene(name: &str) -> Option<&'static str> {
+/// Fields of OpenSearch's and Elasticsearch's reserved_fields, and paths that they cannot follow.
+fn lucene_name(name: &str) -> Option<&'static str> {
     const OWN: [&str; 12] = [
         "_id",
         "_index",
@@ -369,7 +400,7 @@ fn of_lucene(name: &str) -> Option<&'static str> {
         "_tier",
         "_doc_count",
     ];
-    let is_own = OWN.contains(&name).then_some("which is the index's own name");
+    let is_own = OWN.contains(&name).then_some("which is the index's reserved_fields name");
     let is_path = name.split('.').any(|part| part.trim().is_empty());
     is_own.or_else(|| is_path.then_some("in which a part between dots is empty, which the index does not take"))
 }

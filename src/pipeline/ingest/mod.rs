@@ -13,6 +13,6 @@ mod report;
 mod run;
 mod time_budget;
 
-pub use object::Notice;
-pub use report::{Failure, MOST_KEPT, Report};
-pub use run::{Extent, Ingest, Run, Stop};
+pub use object::ObjectNotification;
+pub use report::{Failure, MAX_FAILURES, Report};
+pub use run::{Commit, Ingest, Run, Stop};

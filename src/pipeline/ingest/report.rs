@@ -4,9 +4,9 @@ use std::collections::{BTreeSet, VecDeque};
 use tealight_core::Error;
 
 /// Failures that are kept with what they say: a reply has its limit, and so has memory.
-pub const MOST_KEPT: usize = 200;
+pub const MAX_FAILURES: usize = 200;
 /// Documents back to which a sink's refusal is traced by name.
-const MOST_TRACED: usize = 1 << 16;
+const MAX_TRACKED_DOCUMENTS: usize = 1 << 16;
 
 /// A document that became nothing.
 #[derive(Debug, Clone)]
@@ -34,33 +34,33 @@ pub struct Report {
 
 impl Report {
     /// Counts a document that became nothing.
-    pub fn fail(&mut self, failure: Failure) {
+    pub fn add_failure(&mut self, failure: Failure) {
         if !self.failed.insert(failure.number) {
             return;
         }
-        if self.failures.len() < MOST_KEPT {
+        if self.failures.len() < MAX_FAILURES {
             tracing::warn!(code = failure.error.kind.code(), number = failure.number, "document failed");
             self.failures.push(failure);
         }
     }
 }
 
-/// Which documents the points are of that a sink was given.
+/// Which documents the points are of that a sink was written.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
+pub(super) struct PointTracker {
     pub report: Report,
     /// The position of a document's first point, with its number and id.
-    given: VecDeque<(usize, usize, String)>,
-    /// Points given so far.
+    written: VecDeque<(usize, usize, String)>,
+    /// Points written so far.
     points: usize,
 }
 
-impl Ledger {
-    /// Counts a document whose points the sink is given.
-    pub fn give(&mut self, number: usize, id: String, points: usize) {
-        self.given.push_back((self.points, number, id));
-        if self.given.len() > MOST_TRACED {
-            self.given.pop_front();
+impl PointTracker {
+    /// Counts a document whose points the sink is written.
+    pub fn add(&mut self, number: usize, id: String, points: usize) {
+        self.written.push_back((self.points, number, id));
+        if self.written.len() > MAX_TRACKED_DOCUMENTS {
+            self.written.pop_front();
         }
         self.points += points;
         self.report.points += points;
@@ -68,18 +68,18 @@ impl Ledger {
     }
 
     /// Counts points that a sink has refused.
-    pub fn refuse(&mut self, refused: Vec<(usize, Error)>) {
+    pub fn reject(&mut self, refused: Vec<(usize, Error)>) {
         for (position, error) in refused {
             self.report.points = self.report.points.saturating_sub(1);
-            let behind = self.given.partition_point(|(first, ..)| *first <= position);
-            let (number, id) = match behind.checked_sub(1).and_then(|at| self.given.get(at)) {
+            let behind = self.written.partition_point(|(first, ..)| *first <= position);
+            let (number, id) = match behind.checked_sub(1).and_then(|at| self.written.get(at)) {
                 Some((_, number, id)) => (*number, Some(id.clone())),
                 None => (0, None),
             };
             if !self.report.failed.contains(&number) {
                 self.report.documents = self.report.documents.saturating_sub(1);
             }
-            self.report.fail(Failure { number, id, error });
+            self.report.add_failure(Failure { number, id, error });
         }
     }
 }
@@ -91,16 +91,16 @@ mod tests {
 
     #[test]
     fn a_refused_point_is_traced_to_its_document() {
-        let mut ledger = Ledger::default();
+        let mut tracker = PointTracker::default();
         for (number, points) in [(1, 2), (4, 1), (5, 3)] {
-            ledger.give(number, format!("d{number}"), points);
+            tracker.add(number, format!("d{number}"), points);
         }
         let refused =
             |positions: &[usize]| positions.iter().map(|p| (*p, Error::new(ErrorKind::InvalidValue, "no"))).collect();
-        ledger.refuse(refused(&[2, 4]));
-        ledger.refuse(refused(&[5]));
-        assert_eq!((ledger.report.documents, ledger.report.points), (1, 3));
-        let failures: Vec<_> = ledger.report.failures.iter().map(|f| (f.number, f.id.as_deref())).collect();
+        tracker.reject(refused(&[2, 4]));
+        tracker.reject(refused(&[5]));
+        assert_eq!((tracker.report.documents, tracker.report.points), (1, 3));
+        let failures: Vec<_> = tracker.report.failures.iter().map(|f| (f.number, f.id.as_deref())).collect();
         assert_eq!(failures, [(4, Some("d4")), (5, Some("d5"))]);
     }
 }

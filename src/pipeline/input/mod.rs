@@ -1,14 +1,14 @@
 //! Documents: what has an id, a text and metadata, read one after the other from files and streams.
 //!
-//! A stream goes on behind a document that is wrong; it ends where its source fails.
+//! A stream goes on behind a document that is invalid_document; it ends where its source fails.
 
 mod csv;
 #[cfg(feature = "arrow")]
 mod parquet;
 
-pub use self::csv::table;
+pub use self::csv::read_csv;
 #[cfg(feature = "arrow")]
-pub use self::parquet::columns;
+pub use self::parquet::read_parquet;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -17,7 +17,7 @@ use std::io::{BufRead, Read};
 use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 
 /// The largest document, in bytes as it is read: it is held in memory.
-pub const MOST_BYTES: usize = 16 << 20;
+pub const MAX_DOCUMENT_BYTES: usize = 16 << 20;
 /// Some editors put it before a text.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
@@ -37,7 +37,7 @@ pub struct Document {
 
 impl Document {
     /// Of a text alone.
-    pub fn of(text: impl Into<String>) -> Self {
+    pub fn from_text(text: impl Into<String>) -> Self {
         Self { id: None, text: text.into(), metadata: None }
     }
 
@@ -48,20 +48,20 @@ impl Document {
     pub fn parse(json: &[u8]) -> Result<Self> {
         let mut deserializer = serde_json::Deserializer::from_slice(json);
         let document: Self = serde_path_to_error::deserialize(&mut deserializer)
-            .map_err(|e| wrong(&e))
-            .and_then(|document| deserializer.end().map_err(|e| wrong(&e)).map(|()| document))?;
-        document.checked()
+            .map_err(|e| invalid_document(&e))
+            .and_then(|document| deserializer.end().map_err(|e| invalid_document(&e)).map(|()| document))?;
+        document.validate()
     }
 
     /// Refuses what cannot be a point.
     ///
     /// # Errors
     /// As of [`Document::parse`].
-    pub fn checked(self) -> Result<Self> {
+    pub fn validate(self) -> Result<Self> {
         if self.text.trim().is_empty() {
             return Err(Error::new(ErrorKind::Empty, "the text of the document is empty").with_param("text"));
         }
-        self.name()?;
+        self.id_or_hash()?;
         match &self.metadata {
             Some(metadata) if !metadata.get().starts_with('{') && metadata.get() != "null" => {
                 let found = truncate_for_display(metadata.get());
@@ -77,27 +77,27 @@ impl Document {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidValue`]: the id is neither a text nor a number.
-    pub fn name(&self) -> Result<String> {
+    pub fn id_or_hash(&self) -> Result<String> {
         let Some(id) = self.id.as_deref().map(RawValue::get).filter(|id| *id != "null") else {
-            return Ok(hashed(&self.text));
+            return Ok(text_hash(&self.text));
         };
-        let wrong = |what| Error::invalid_value("id", format!("id is {}, {what}", truncate_for_display(id)));
+        let invalid_document = |what| Error::invalid_value("id", format!("id is {}, {what}", truncate_for_display(id)));
         match id.as_bytes().first() {
             Some(b'"') => match serde_json::from_str::<String>(id) {
                 Ok(id) if !id.is_empty() => Ok(id),
-                _ => Err(wrong("which names nothing")),
+                _ => Err(invalid_document("which names nothing")),
             },
             Some(b'-' | b'0'..=b'9') => Ok(id.to_string()),
-            _ => Err(wrong("it must be a text or a number")),
+            _ => Err(invalid_document("it must be a text or a number")),
         }
     }
 }
 
-fn wrong(error: &dyn std::fmt::Display) -> Error {
+fn invalid_document(error: &dyn std::fmt::Display) -> Error {
     Error::new(ErrorKind::InvalidType, format!("not a document with a text: {error}")).truncate_message()
 }
 
-fn hashed(text: &str) -> String {
+fn text_hash(text: &str) -> String {
     format!("sha256:{}", short_hash(text))
 }
 
@@ -108,9 +108,9 @@ pub(crate) fn short_hash(text: &str) -> String {
     hash
 }
 
-/// A document on its way, or what is wrong with it.
+/// A document on its way, or what is invalid_document with it.
 #[derive(Debug)]
-pub struct Entry {
+pub struct SourceDocument {
     /// Where it stands in its source: the line or row, from 1.
     pub number: usize,
     /// The document.
@@ -118,17 +118,17 @@ pub struct Entry {
 }
 
 /// Documents of a source; an error is the source's own, and the last item.
-pub type Stream<'a> = Box<dyn Iterator<Item = Result<Entry>> + 'a>;
+pub type DocumentIter<'a> = Box<dyn Iterator<Item = Result<SourceDocument>> + 'a>;
 
 /// What a file is, by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub enum InputFormat {
     /// `.jsonl`, `.ndjson`: a document a line.
-    Lines,
+    JsonLines,
     /// `.csv`, `.tsv`: a document a row, below a header that has `text`, and may have `id`; other columns are metadata.
-    Table(u8),
+    Csv(u8),
     /// `.parquet`: the same in columns.
-    Columns,
+    Parquet,
     /// `.txt`, `.md`: one document.
     Text,
     /// A recording: a document a segment.
@@ -141,21 +141,21 @@ const AUDIO: [&str; 17] = [
     "webm",
 ];
 
-impl Form {
-    /// The form of a file name or key.
+impl InputFormat {
+    /// The format of a file name or key.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidValue`]: the ending is not known.
-    pub fn of(name: &str) -> Result<Self> {
+    pub fn from_file_name(name: &str) -> Result<Self> {
         let last = name.rsplit('/').next().unwrap_or(name);
         let ending = last.rsplit_once('.').map_or("", |(_, ending)| ending).to_ascii_lowercase();
         match ending.as_str() {
-            "jsonl" | "ndjson" => Ok(Form::Lines),
-            "csv" => Ok(Form::Table(b',')),
-            "tsv" => Ok(Form::Table(b'\t')),
-            "parquet" => Ok(Form::Columns),
-            "txt" | "md" | "markdown" => Ok(Form::Text),
-            ending if AUDIO.contains(&ending) => Ok(Form::Audio),
+            "jsonl" | "ndjson" => Ok(InputFormat::JsonLines),
+            "csv" => Ok(InputFormat::Csv(b',')),
+            "tsv" => Ok(InputFormat::Csv(b'\t')),
+            "parquet" => Ok(InputFormat::Parquet),
+            "txt" | "md" | "markdown" => Ok(InputFormat::Text),
+            ending if AUDIO.contains(&ending) => Ok(InputFormat::Audio),
             _ => {
                 let known = "jsonl, ndjson, csv, tsv, parquet, txt, md and recordings";
                 Err(Error::invalid_value(
@@ -168,49 +168,52 @@ impl Form {
 }
 
 /// Documents of lines; empty lines are passed over.
-pub fn lines<'a>(reader: impl BufRead + 'a) -> Stream<'a> {
+pub fn read_json_lines<'a>(reader: impl BufRead + 'a) -> DocumentIter<'a> {
     let document = |line: Line| (!line.is_blank()).then(|| line.map(|bytes| Document::parse(&bytes)));
-    each_line(reader, document)
+    map_lines(reader, document)
 }
 
-/// Lines of which each that is no JSON object is a text; `told` hears of one that begins like a document and is none, as code may.
-pub fn texts<'a>(reader: impl BufRead + 'a, told: impl Fn(&serde_json::Error) + 'a) -> Stream<'a> {
+/// Lines of which each that is no JSON object is a text; `on_invalid_json` hears of one that begins like a document and is none, as code may.
+pub fn read_lines<'a>(
+    reader: impl BufRead + 'a,
+    on_invalid_json: impl Fn(&serde_json::Error) + 'a,
+) -> DocumentIter<'a> {
     let document = move |bytes: Vec<u8>| {
         let line = String::from_utf8(bytes).map_err(|e| not_utf8(e.utf8_error()))?;
         let start = line.trim_start();
         if start.starts_with('{') {
             match serde_json::from_str::<serde::de::IgnoredAny>(&line) {
                 Ok(_) => return Document::parse(line.as_bytes()),
-                Err(error) if start.starts_with("{\"") => told(&error),
+                Err(error) if start.starts_with("{\"") => on_invalid_json(&error),
                 Err(_) => {}
             }
         }
         if line.is_empty() {
             return Err(Error::new(ErrorKind::Empty, "the text is empty").with_param("text"));
         }
-        Ok(Document::of(line))
+        Ok(Document::from_text(line))
     };
-    each_line(reader, move |line| Some(line.map(&document)))
+    map_lines(reader, move |line| Some(line.map(&document)))
 }
 
 /// Documents that are there.
-pub fn listed<'a>(documents: impl Iterator<Item = Result<Document>> + 'a) -> Stream<'a> {
-    Box::new(documents.enumerate().map(|(i, document)| Ok(Entry { number: i + 1, document })))
+pub fn from_iter<'a>(documents: impl Iterator<Item = Result<Document>> + 'a) -> DocumentIter<'a> {
+    Box::new(documents.enumerate().map(|(i, document)| Ok(SourceDocument { number: i + 1, document })))
 }
 
 /// The whole of a stream as one document, with this id.
-pub fn whole<'a>(reader: impl Read + 'a, id: Option<String>) -> Stream<'a> {
+pub fn read_all<'a>(reader: impl Read + 'a, id: Option<String>) -> DocumentIter<'a> {
     let read = move || {
         let mut bytes = vec![];
-        reader.take(MOST_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(unread)?;
-        if bytes.len() > MOST_BYTES {
-            return Ok(Entry { number: 1, document: Err(too_large()) });
+        reader.take(MAX_DOCUMENT_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(read_error)?;
+        if bytes.len() > MAX_DOCUMENT_BYTES {
+            return Ok(SourceDocument { number: 1, document: Err(too_large()) });
         }
         let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
         let id = id.and_then(|id| serde_json::value::to_raw_value(&id).ok());
-        let document = |text| Document { id, ..Document::of(text) }.checked();
+        let document = |text| Document { id, ..Document::from_text(text) }.validate();
         let document = std::str::from_utf8(bytes).map_err(not_utf8).and_then(document);
-        Ok(Entry { number: 1, document })
+        Ok(SourceDocument { number: 1, document })
     };
     Box::new(std::iter::once_with(read))
 }
@@ -225,22 +228,25 @@ impl Line {
         self.bytes.as_ref().is_ok_and(|bytes| bytes.trim_ascii().is_empty())
     }
 
-    fn map(self, document: impl FnOnce(Vec<u8>) -> Result<Document>) -> Entry {
-        Entry { number: self.number, document: self.bytes.and_then(document) }
+    fn map(self, document: impl FnOnce(Vec<u8>) -> Result<Document>) -> SourceDocument {
+        SourceDocument { number: self.number, document: self.bytes.and_then(document) }
     }
 }
 
-fn each_line<'a>(mut reader: impl BufRead + 'a, entry: impl Fn(Line) -> Option<Entry> + 'a) -> Stream<'a> {
-    let (mut number, mut has_ended) = (0, false);
+fn map_lines<'a>(
+    mut reader: impl BufRead + 'a,
+    entry: impl Fn(Line) -> Option<SourceDocument> + 'a,
+) -> DocumentIter<'a> {
+    let (mut number, mut is_finished) = (0, false);
     Box::new(std::iter::from_fn(move || {
-        while !has_ended {
+        while !is_finished {
             number += 1;
-            let bytes = match line(&mut reader) {
+            let bytes = match read_line(&mut reader) {
                 Ok(Some(bytes)) => bytes,
                 Ok(None) => return None,
                 Err(error) => {
-                    has_ended = true;
-                    return Some(Err(unread(error).with_context(format_args!("line {number}"))));
+                    is_finished = true;
+                    return Some(Err(read_error(error).with_context(format_args!("line {number}"))));
                 }
             };
             let bytes = bytes.map(|bytes| match bytes.strip_prefix(BYTE_ORDER_MARK) {
@@ -256,7 +262,7 @@ fn each_line<'a>(mut reader: impl BufRead + 'a, entry: impl Fn(Line) -> Option<E
 }
 
 /// The next line without its end, if there is one; of one that is too large, no more than that is kept.
-fn line(reader: &mut impl BufRead) -> std::io::Result<Option<Result<Vec<u8>>>> {
+fn read_line(reader: &mut impl BufRead) -> std::io::Result<Option<Result<Vec<u8>>>> {
     let (mut bytes, mut is_too_large, mut is_there) = (vec![], false, false);
     loop {
         let buffer = match reader.fill_buf() {
@@ -269,7 +275,7 @@ fn line(reader: &mut impl BufRead) -> std::io::Result<Option<Result<Vec<u8>>>> {
         is_there = true;
         let end = buffer.iter().position(|byte| *byte == b'\n');
         let part = &buffer[..end.unwrap_or(buffer.len())];
-        if bytes.len() + part.len() > MOST_BYTES {
+        if bytes.len() + part.len() > MAX_DOCUMENT_BYTES {
             (is_too_large, bytes) = (true, vec![]);
         }
         if !is_too_large {
@@ -288,7 +294,10 @@ fn line(reader: &mut impl BufRead) -> std::io::Result<Option<Result<Vec<u8>>>> {
 }
 
 fn too_large() -> Error {
-    Error::new(ErrorKind::BodyTooLarge, format!("the document has more than {MOST_BYTES} bytes, which is the limit"))
+    Error::new(
+        ErrorKind::BodyTooLarge,
+        format!("the document has more than {MAX_DOCUMENT_BYTES} bytes, which is the limit"),
+    )
 }
 
 fn not_utf8(error: std::str::Utf8Error) -> Error {
@@ -296,7 +305,7 @@ fn not_utf8(error: std::str::Utf8Error) -> Error {
 }
 
 /// An error of a source, or the one of ours that it carries.
-pub(crate) fn unread(error: std::io::Error) -> Error {
+pub(crate) fn read_error(error: std::io::Error) -> Error {
     match error.downcast::<Error>() {
         Ok(ours) => ours,
         Err(error) => Error::new(ErrorKind::Io, error.to_string()),
@@ -310,10 +319,10 @@ mod tests {
     /// A line with what is read of it: name and text.
     type Found = (usize, Result<(String, String), ErrorKind>);
 
-    fn entries(stream: Stream) -> Vec<Found> {
-        let entry = |entry: Result<Entry>| {
-            let Entry { number, document } = entry.unwrap();
-            (number, document.map(|d| (d.name().unwrap(), d.text)).map_err(|e| e.kind))
+    fn entries(stream: DocumentIter) -> Vec<Found> {
+        let entry = |entry: Result<SourceDocument>| {
+            let SourceDocument { number, document } = entry.unwrap();
+            (number, document.map(|d| (d.id_or_hash().unwrap(), d.text)).map_err(|e| e.kind))
         };
         stream.map(entry).collect()
     }
@@ -335,27 +344,27 @@ mod tests {
             (9, Err(ErrorKind::InvalidType)),
             (10, ok("z", "last")),
         ];
-        assert_eq!(entries(lines(text.as_bytes())), expected);
+        assert_eq!(entries(read_json_lines(text.as_bytes())), expected);
         assert!(Document::parse(b"{\"text\": \"c\", \"txt\": 1}").unwrap_err().message.contains("txt"));
     }
 
     #[test]
     fn a_line_without_end_is_not_kept() {
         let mut text = "{\"text\": \"a\"}\n".to_string();
-        text.push_str(&"x".repeat(MOST_BYTES + 1));
+        text.push_str(&"x".repeat(MAX_DOCUMENT_BYTES + 1));
         text.push_str("\n{\"id\": \"b\", \"text\": \"b\"}\n");
-        let found = entries(lines(text.as_bytes()));
+        let found = entries(read_json_lines(text.as_bytes()));
         assert_eq!(found[1], (2, Err(ErrorKind::BodyTooLarge)));
         assert_eq!(found[2], (3, Ok(("b".into(), "b".into()))));
-        assert_eq!(entries(whole(text.as_bytes(), None)), [(1, Err(ErrorKind::BodyTooLarge))]);
+        assert_eq!(entries(read_all(text.as_bytes(), None)), [(1, Err(ErrorKind::BodyTooLarge))]);
     }
 
     #[test]
     fn the_same_text_without_an_id_has_the_same_name() {
-        let name = Document::of("hello world").name().unwrap();
+        let name = Document::from_text("hello world").id_or_hash().unwrap();
         // As of `printf 'hello world' | sha256sum`.
         assert_eq!(name, "sha256:b94d27b9934d3e08a52e52d7da7dabfa");
-        assert_ne!(name, Document::of("hello world!").name().unwrap());
+        assert_ne!(name, Document::from_text("hello world!").id_or_hash().unwrap());
     }
 
     #[test]
@@ -373,25 +382,25 @@ mod tests {
                 }
             }
         }
-        let found: Vec<_> = lines(std::io::BufReader::new(Broken(0))).collect();
+        let found: Vec<_> = read_json_lines(std::io::BufReader::new(Broken(0))).collect();
         assert_eq!(found.len(), 2);
         assert_eq!(found[1].as_ref().unwrap_err().kind, ErrorKind::Upstream);
     }
 
     #[test]
     fn endings_tell_what_a_file_is() {
-        for (name, form) in [
-            ("a/b.JSONL", Form::Lines),
-            ("b.csv", Form::Table(b',')),
-            ("b.tsv", Form::Table(b'\t')),
-            ("x.parquet", Form::Columns),
-            ("notes.v2.md", Form::Text),
-            ("talk.mp3", Form::Audio),
+        for (name, format) in [
+            ("a/b.JSONL", InputFormat::JsonLines),
+            ("b.csv", InputFormat::Csv(b',')),
+            ("b.tsv", InputFormat::Csv(b'\t')),
+            ("x.parquet", InputFormat::Parquet),
+            ("notes.v2.md", InputFormat::Text),
+            ("talk.mp3", InputFormat::Audio),
         ] {
-            assert_eq!(Form::of(name).unwrap(), form, "{name}");
+            assert_eq!(InputFormat::from_file_name(name).unwrap(), format, "{name}");
         }
         for name in ["x", "x.exe", "jsonl", "", "a.jsonl/", ".."] {
-            assert!(Form::of(name).unwrap_err().message.contains("jsonl"), "{name}");
+            assert!(InputFormat::from_file_name(name).unwrap_err().message.contains("jsonl"), "{name}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Documents of Parquet files: <https://parquet.apache.org/docs/file-format/>.
 
-use super::{Document, Entry, Stream};
+use super::{Document, DocumentIter, SourceDocument};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, FileReader};
 use parquet::file::serialized_reader::SerializedFileReader;
@@ -11,20 +11,21 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 
 /// Documents of a file in columns: `text`, perhaps `id`, and others, which are metadata. Only what is needed of the file is read.
-pub fn columns<'a, R: ChunkReader + 'static>(file: R) -> Stream<'a> {
-    let mut rows = match guarded(|| open(file)) {
+pub fn read_parquet<'a, R: ChunkReader + 'static>(file: R) -> DocumentIter<'a> {
+    let mut rows = match catch_panics(|| open(file)) {
         Ok(rows) => Some(rows),
         Err(error) => return Box::new(std::iter::once(Err(error))),
     };
     let mut number = 0;
     Box::new(std::iter::from_fn(move || {
         number += 1;
-        let row = guarded(|| rows.as_mut()?.next().map(|row| row.map_err(unread)).transpose().transpose());
+        let row =
+            catch_panics(|| rows.as_mut()?.next().map(|row| row.map_err(read_parquet_error)).transpose().transpose());
         match row {
             None => None,
             Some(Ok(row)) => match row.to_json_value() {
-                Value::Object(row) => Some(Ok(Entry { number, document: document(row) })),
-                _ => Some(Ok(Entry { number, document: Err(shape("a row is no object")) })),
+                Value::Object(row) => Some(Ok(SourceDocument { number, document: parse_row(row) })),
+                _ => Some(Ok(SourceDocument { number, document: Err(invalid_file("a row is no object")) })),
             },
             Some(Err(error)) => {
                 rows = None;
@@ -35,65 +36,68 @@ pub fn columns<'a, R: ChunkReader + 'static>(file: R) -> Stream<'a> {
 }
 
 fn open<R: ChunkReader + 'static>(file: R) -> Result<RowIter<'static>> {
-    let reader = SerializedFileReader::new(file).map_err(unread)?;
+    let reader = SerializedFileReader::new(file).map_err(read_parquet_error)?;
     let schema = reader.metadata().file_metadata().schema_descr();
     let names: Vec<_> = schema.root_schema().get_fields().iter().map(|field| field.name().to_string()).collect();
     if !names.iter().any(|name| name == "text") {
-        return Err(shape(&format!("the file has no column text, but {}", truncate_for_display(&names.join(", "))))
-            .with_param("text"));
+        return Err(invalid_file(&format!(
+            "the file has no column text, but {}",
+            truncate_for_display(&names.join(", "))
+        ))
+        .with_param("text"));
     }
     Ok(RowIter::from_file_into(Box::new(reader)))
 }
 
 /// What a damaged file makes of the library's checks is an error here.
-fn guarded<T: Outcome>(work: impl FnOnce() -> T) -> T {
-    let damaged = || T::failed(shape("the file is damaged"));
+fn catch_panics<T: FromError>(work: impl FnOnce() -> T) -> T {
+    let damaged = || T::from_error(invalid_file("the file is damaged"));
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| damaged())
 }
 
-trait Outcome {
-    fn failed(error: Error) -> Self;
+trait FromError {
+    fn from_error(error: Error) -> Self;
 }
 
-impl<T> Outcome for Result<T> {
-    fn failed(error: Error) -> Self {
+impl<T> FromError for Result<T> {
+    fn from_error(error: Error) -> Self {
         Err(error)
     }
 }
 
-impl<T> Outcome for Option<Result<T>> {
-    fn failed(error: Error) -> Self {
+impl<T> FromError for Option<Result<T>> {
+    fn from_error(error: Error) -> Self {
         Some(Err(error))
     }
 }
 
-fn document(mut row: Map<String, Value>) -> Result<Document> {
+fn parse_row(mut row: Map<String, Value>) -> Result<Document> {
     let text = match row.remove("text") {
         Some(Value::String(text)) => text,
         Some(Value::Null) | None => String::new(),
-        Some(_) => return Err(shape("the column text has no texts").with_param("text")),
+        Some(_) => return Err(invalid_file("the column text has no texts").with_param("text")),
     };
     row.retain(|_, value| !value.is_null());
-    let raw = |value: &Value| to_raw_value(value).map_err(|e| shape(&e.to_string()));
+    let raw = |value: &Value| to_raw_value(value).map_err(|e| invalid_file(&e.to_string()));
     let id = row.remove("id").as_ref().map(raw).transpose()?;
     let metadata = if row.is_empty() { None } else { Some(raw(&Value::Object(row))?) };
-    Document { id, text, metadata }.checked()
+    Document { id, text, metadata }.validate()
 }
 
-fn shape(what: &str) -> Error {
+fn invalid_file(what: &str) -> Error {
     Error::new(ErrorKind::InvalidType, format!("not a Parquet file of documents: {what}"))
 }
 
 /// What the library says, or the error of ours that a source has given it.
-fn unread(error: ParquetError) -> Error {
+fn read_parquet_error(error: ParquetError) -> Error {
     match error {
         ParquetError::External(error) => match error.downcast::<Error>() {
             Ok(ours) => *ours,
             Err(error) => match error.downcast::<std::io::Error>() {
-                Ok(error) => super::unread(*error),
-                Err(error) => shape(&error.to_string()),
+                Ok(error) => super::read_error(*error),
+                Err(error) => invalid_file(&error.to_string()),
             },
         },
-        error => shape(&error.to_string()),
+        error => invalid_file(&error.to_string()),
     }
 }

@@ -1,6 +1,6 @@
 //! Requests of sinks over HTTP: who asks, which replies may pass, and what of a reply is said.
 
-use super::retry::{self, Miss};
+use super::retry::{self, AttemptError};
 use crate::aws::AwsRequest;
 use crate::aws::s3::xml_element;
 use crate::telemetry::trace::TraceContext;
@@ -12,10 +12,10 @@ use tealight_core::Secret;
 use tealight_core::{Error, ErrorKind, Result};
 
 /// The largest reply that is read, in bytes.
-const MOST_REPLY: u64 = 64 << 20;
+const MAX_RESPONSE_BYTES: u64 = 64 << 20;
 /// What AWS's services answer with statuses of the client's own mistakes, and may pass.
 /// <https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html>
-const PASSING: [&str; 9] = [
+const RETRYABLE_CODES: [&str; 9] = [
     "OperationAborted",
     "PriorRequestNotComplete",
     "RequestTimeout",
@@ -31,7 +31,7 @@ const PASSING: [&str; 9] = [
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Identity {
     /// It does not.
-    Nobody,
+    Anonymous,
     /// By a header.
     Header(&'static str, Secret),
     /// By AWS's signature.
@@ -39,7 +39,7 @@ pub(super) enum Identity {
 }
 
 /// A request, as often as it has to be sent.
-pub(super) struct Ask<'a> {
+pub(super) struct HttpRequest<'a> {
     pub method: Method,
     pub url: &'a str,
     pub content_type: &'a str,
@@ -48,7 +48,7 @@ pub(super) struct Ask<'a> {
 
 /// A reply that is no failure of the server's.
 #[derive(Debug)]
-pub(super) struct Reply {
+pub(super) struct HttpResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub text: String,
@@ -71,30 +71,35 @@ impl Client {
         Self { agent: config.build().into(), name, identity }
     }
 
-    /// Sends a request until a reply comes that `judge` takes, or time and attempts end.
-    pub fn ask<T>(&self, ask: &Ask, deadline: Deadline, mut judge: impl FnMut(Reply) -> Result<T, Miss>) -> Result<T> {
-        retry::run(deadline, |time| judge(self.once(ask, time)?)).map_err(|e| self.named(e))
+    /// Sends a request until a reply comes that `classify` takes, or time and attempts end.
+    pub fn send<T>(
+        &self,
+        request: &HttpRequest,
+        deadline: Deadline,
+        mut classify: impl FnMut(HttpResponse) -> Result<T, AttemptError>,
+    ) -> Result<T> {
+        retry::run(deadline, |time| classify(self.send_once(request, time)?)).map_err(|e| self.with_name(e))
     }
 
     /// Sends a request once.
-    pub fn once(&self, ask: &Ask, time: Duration) -> Result<Reply, Miss> {
-        let request = self.request(ask)?;
+    pub fn send_once(&self, request: &HttpRequest, time: Duration) -> Result<HttpResponse, AttemptError> {
+        let request = self.build_request(request)?;
         let request = self.agent.configure_request(request).timeout_global(Some(time)).build();
-        let mut reply = self.agent.run(request).map_err(unanswered)?;
-        let body = reply.body_mut().with_config().limit(MOST_REPLY).lossy_utf8(true);
-        let text = body.read_to_string().map_err(unanswered)?;
+        let mut reply = self.agent.run(request).map_err(transport_error)?;
+        let body = reply.body_mut().with_config().limit(MAX_RESPONSE_BYTES).lossy_utf8(true);
+        let text = body.read_to_string().map_err(transport_error)?;
         let (parts, _) = reply.into_parts();
-        let reply = Reply { status: parts.status, headers: parts.headers, text };
-        if reply.may_pass() { Err(reply.miss()) } else { Ok(reply) }
+        let reply = HttpResponse { status: parts.status, headers: parts.headers, text };
+        if reply.is_retryable() { Err(reply.retryable_error()) } else { Ok(reply) }
     }
 
     /// Puts the server's name before what is said of it.
-    pub fn named(&self, error: Error) -> Error {
+    pub fn with_name(&self, error: Error) -> Error {
         error.with_context(&self.name)
     }
 
-    fn request<'a>(&self, ask: &Ask<'a>) -> Result<Request<&'a [u8]>> {
-        let Ask { method, url, content_type, body } = ask;
+    fn build_request<'a>(&self, request: &HttpRequest<'a>) -> Result<Request<&'a [u8]>> {
+        let HttpRequest { method, url, content_type, body } = request;
         let typed = [("content-type", *content_type)];
         let headers = if content_type.is_empty() { &[][..] } else { &typed };
         if let Identity::Aws { service, region } = &self.identity {
@@ -108,36 +113,36 @@ impl Client {
         }
         if let Identity::Header(name, Secret(value)) = &self.identity {
             let value = http::HeaderValue::from_str(value);
-            let mut value = value.map_err(|_| refused("the key has characters that no header can have"))?;
+            let mut value = value.map_err(|_| upstream_error("the key has characters that no header can have"))?;
             value.set_sensitive(true);
             builder = builder.header(*name, value);
         }
-        let mut request = builder.body(*body).map_err(|e| refused(format!("its address is none: {e}")))?;
+        let mut request = builder.body(*body).map_err(|e| upstream_error(format!("its address is none: {e}")))?;
         request.headers_mut().extend(TraceContext::current().headers());
         Ok(request)
     }
 }
 
-impl Reply {
-    fn may_pass(&self) -> bool {
+impl HttpResponse {
+    fn is_retryable(&self) -> bool {
         matches!(self.status.as_u16(), 408 | 429 | 500..)
-            || self.status.is_client_error() && PASSING.contains(&self.code().as_str())
+            || self.status.is_client_error() && RETRYABLE_CODES.contains(&self.code().as_str())
     }
 
     /// That the same may be taken later.
-    pub fn miss(&self) -> Miss {
+    pub fn retryable_error(&self) -> AttemptError {
         let wait = self.headers.get(http::header::RETRY_AFTER).and_then(|v| v.to_str().ok()?.trim().parse().ok());
-        Miss { wait: Duration::from_secs(wait.unwrap_or(0)), ..Miss::passing(self.error("")) }
+        AttemptError { wait: Duration::from_secs(wait.unwrap_or(0)), ..AttemptError::retryable(self.error("")) }
     }
 
     /// That it was refused, with the status, what the server says, and what may help.
     pub fn error(&self, advice: &str) -> Error {
-        let said = said(&self.text);
-        let mut message = format!("{}{}{said}", self.status, if said.is_empty() { "" } else { ": " });
+        let detail = error_message(&self.text);
+        let mut message = format!("{}{}{detail}", self.status, if detail.is_empty() { "" } else { ": " });
         if !advice.is_empty() {
             message += &format!(" ({advice})");
         }
-        refused(message)
+        upstream_error(message)
     }
 
     /// AWS's word for an error.
@@ -155,23 +160,23 @@ impl Reply {
 }
 
 /// A sink does not take what it is given.
-pub(super) fn refused(what: impl Into<String>) -> Error {
+pub(super) fn upstream_error(what: impl Into<String>) -> Error {
     Error::new(ErrorKind::Upstream, what).truncate_message()
 }
 
 /// No reply, or not all of it.
-fn unanswered(error: ureq::Error) -> Miss {
+fn transport_error(error: ureq::Error) -> AttemptError {
     use ureq::Error as E;
     let never = matches!(
         error,
         E::BadUri(_) | E::Http(_) | E::InvalidProxyUrl | E::Tls(_) | E::Pem(_) | E::Rustls(_) | E::BodyExceedsLimit(_)
     );
-    Miss { may_pass: !never, ..Miss::passing(refused(error.to_string())) }
+    AttemptError { is_retryable: !never, ..AttemptError::retryable(upstream_error(error.to_string())) }
 }
 
 /// What a reply says, out of the forms in which indexes say it.
-fn said(text: &str) -> String {
-    const PLACES: [&[&str]; 8] = [
+fn error_message(text: &str) -> String {
+    const PATHS: [&[&str]; 8] = [
         // Qdrant
         &["status", "error"],
         // OpenSearch
@@ -186,7 +191,7 @@ fn said(text: &str) -> String {
     ];
     if let Ok(json) = serde_json::from_str::<Value>(text) {
         let at = |path: &&[&str]| path.iter().try_fold(&json, |value, name| value.get(name))?.as_str();
-        return reason(PLACES.iter().find_map(at).unwrap_or_default()).into();
+        return strip_preview(PATHS.iter().find_map(at).unwrap_or_default()).into();
     }
     if let Some(code) = xml_element(text, "Code") {
         return format!("{code} {}", xml_element(text, "Message").unwrap_or_default()).trim().into();
@@ -196,18 +201,18 @@ fn said(text: &str) -> String {
 }
 
 /// What an index says of a document, without the document's own words behind it.
-pub(super) fn reason(said: &str) -> &str {
+pub(super) fn strip_preview(reason: &str) -> &str {
     const PREVIEW: &str = " Preview of field's value";
-    said.split_once(PREVIEW).map_or(said, |(reason, _)| reason)
+    reason.split_once(PREVIEW).map_or(reason, |(reason, _)| reason)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn reply(status: u16, text: &str) -> Reply {
+    fn reply(status: u16, text: &str) -> HttpResponse {
         let status = StatusCode::from_u16(status).unwrap();
-        Reply { status, headers: HeaderMap::new(), text: text.into() }
+        HttpResponse { status, headers: HeaderMap::new(), text: text.into() }
     }
 
     #[test]
@@ -222,7 +227,7 @@ mod tests {
             (r#"{"error":{"reason":"[year] is long. Preview of field's value: 'a secret'"}}"#, "[year] is long."),
             ("", ""),
         ] {
-            assert_eq!(said(text), expected);
+            assert_eq!(error_message(text), expected);
         }
         assert_eq!(reply(404, "").error("no such thing").message, "404 Not Found (no such thing)");
     }
@@ -230,13 +235,13 @@ mod tests {
     #[test]
     fn what_may_pass_is_told_by_status_and_code() {
         for status in [408, 429, 500, 502, 503, 504] {
-            assert!(reply(status, "").may_pass(), "{status}");
+            assert!(reply(status, "").is_retryable(), "{status}");
         }
         for status in [200, 301, 400, 401, 403, 404, 409, 413, 422] {
-            assert!(!reply(status, "").may_pass(), "{status}");
+            assert!(!reply(status, "").is_retryable(), "{status}");
         }
-        assert!(reply(400, r#"{"__type":"com.amazonaws#ThrottlingException"}"#).may_pass());
-        assert!(reply(400, "<Error><Code>RequestTimeout</Code></Error>").may_pass());
-        assert!(!reply(400, r#"{"__type":"ValidationException"}"#).may_pass());
+        assert!(reply(400, r#"{"__type":"com.amazonaws#ThrottlingException"}"#).is_retryable());
+        assert!(reply(400, "<Error><Code>RequestTimeout</Code></Error>").is_retryable());
+        assert!(!reply(400, r#"{"__type":"ValidationException"}"#).is_retryable());
     }
 }

@@ -23,4 +23,4 @@ mod s3_object;
 mod s3_vectors;
 mod url;
 
-pub use config::{MOST_HELD, Sink, Source, Target, configured, named};
+pub use config::{MAX_PENDING, Sink, SinkConfig, Source, from_env, from_url};

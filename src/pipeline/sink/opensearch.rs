@@ -1,9 +1,9 @@
 //! Points into an index of OpenSearch or Elasticsearch, by `_bulk`: each document has an outcome of its own.
 //! <https://docs.opensearch.org/latest/api-reference/document-apis/bulk/>
 
-use super::batching::{Answer, Index};
-use super::client::{Ask, Client, Reply, reason, refused};
-use super::retry::{self, Miss};
+use super::batching::{StoreClient, WriteResult};
+use super::client::{Client, HttpRequest, HttpResponse, strip_preview, upstream_error};
+use super::retry::{self, AttemptError};
 use http::Method;
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -18,100 +18,101 @@ pub(super) struct OpenSearch {
     pub url: String,
 }
 
-impl Index for OpenSearch {
-    fn send(&mut self, body: &[u8], _: usize, deadline: Deadline) -> Result<Answer> {
-        let rows = rows(body);
-        let (mut waiting, mut refused): (Vec<usize>, Vec<_>) = ((0..rows.len()).collect(), vec![]);
+impl StoreClient for OpenSearch {
+    fn send(&mut self, body: &[u8], _: usize, deadline: Deadline) -> Result<WriteResult> {
+        let documents = documents(body);
+        let (mut pending, mut rejected): (Vec<usize>, Vec<_>) = ((0..documents.len()).collect(), vec![]);
         let outcome = retry::run(deadline, |time| {
             let part: Vec<u8>;
-            let body = match waiting.len() == rows.len() {
+            let body = match pending.len() == documents.len() {
                 true => body,
                 false => {
-                    part = waiting.iter().flat_map(|i| rows[*i]).copied().collect();
+                    part = pending.iter().flat_map(|i| documents[*i]).copied().collect();
                     &part
                 }
             };
-            let ask = Ask { method: Method::POST, url: &self.url, content_type: "application/x-ndjson", body };
-            let reply = self.client.once(&ask, time)?;
+            let request =
+                HttpRequest { method: Method::POST, url: &self.url, content_type: "application/x-ndjson", body };
+            let reply = self.client.send_once(&request, time)?;
             if matches!(reply.status.as_u16(), 400 | 413) {
-                return Ok(Answer::KernelError(reply.error("")));
+                return Ok(WriteResult::KernelError(reply.error("")));
             }
-            let outcomes = outcomes(&reply, waiting.len())?;
-            let asked = std::mem::take(&mut waiting);
-            let mut busy = None;
-            for (i, outcome) in asked.into_iter().zip(outcomes) {
+            let results = item_results(&reply, pending.len())?;
+            let sent = std::mem::take(&mut pending);
+            let mut throttled = None;
+            for (i, outcome) in sent.into_iter().zip(results) {
                 match outcome {
-                    Outcome::Kept => {}
-                    Outcome::KernelError(error) => refused.push((i, error)),
-                    Outcome::Busy(error) => {
-                        waiting.push(i);
-                        busy.get_or_insert(error);
+                    ItemResult::Accepted => {}
+                    ItemResult::KernelError(error) => rejected.push((i, error)),
+                    ItemResult::Throttled(error) => {
+                        pending.push(i);
+                        throttled.get_or_insert(error);
                     }
                 }
             }
-            busy.map_or(Ok(Answer::Kept(vec![])), |error| Err(Miss::passing(error)))
+            throttled.map_or(Ok(WriteResult::Accepted(vec![])), |error| Err(AttemptError::retryable(error)))
         });
-        match outcome.map_err(|e| self.client.named(e))? {
-            Answer::Kept(_) => Ok(Answer::Kept(refused)),
+        match outcome.map_err(|e| self.client.with_name(e))? {
+            WriteResult::Accepted(_) => Ok(WriteResult::Accepted(rejected)),
             whole => Ok(whole),
         }
     }
 }
 
 /// The documents of a body, each with the line before it that says what becomes of it.
-fn rows(body: &[u8]) -> Vec<&[u8]> {
-    let (mut rows, mut start, mut lines) = (vec![], 0, 0);
+fn documents(body: &[u8]) -> Vec<&[u8]> {
+    let (mut documents, mut start, mut lines) = (vec![], 0, 0);
     for (i, byte) in body.iter().enumerate() {
         if *byte == b'\n' {
             lines += 1;
             if lines % 2 == 0 {
-                rows.push(&body[start..=i]);
+                documents.push(&body[start..=i]);
                 start = i + 1;
             }
         }
     }
-    rows
+    documents
 }
 
-enum Outcome {
-    Kept,
+enum ItemResult {
+    Accepted,
     /// For good.
     KernelError(Error),
     /// For now.
-    Busy(Error),
+    Throttled(Error),
 }
 
 #[derive(Deserialize)]
-struct Bulk {
-    items: Vec<HashMap<String, Item>>,
+struct BulkResponse {
+    items: Vec<HashMap<String, BulkItem>>,
 }
 
 #[derive(Deserialize)]
-struct Item {
+struct BulkItem {
     status: u16,
-    error: Option<Cause>,
+    error: Option<ErrorCause>,
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Cause {
+enum ErrorCause {
     Named {
         #[serde(rename = "type")]
         kind: Option<String>,
         reason: Option<String>,
-        caused_by: Option<Box<Cause>>,
+        caused_by: Option<Box<ErrorCause>>,
     },
     Text(String),
 }
 
-impl Cause {
-    fn said(&self) -> String {
+impl ErrorCause {
+    fn message(&self) -> String {
         match self {
-            Cause::Text(text) => text.clone(),
-            Cause::Named { kind, reason: said, caused_by } => {
-                let own = reason(said.as_deref().or(kind.as_deref()).unwrap_or_default()).to_string();
+            ErrorCause::Text(text) => text.clone(),
+            ErrorCause::Named { kind, reason: message, caused_by } => {
+                let own = strip_preview(message.as_deref().or(kind.as_deref()).unwrap_or_default()).to_string();
                 match caused_by {
-                    Some(cause) => format!("{own}: {}", cause.said()),
+                    Some(cause) => format!("{own}: {}", cause.message()),
                     None => own,
                 }
             }
@@ -119,38 +120,38 @@ impl Cause {
     }
 }
 
-fn outcomes(reply: &Reply, count: usize) -> Result<Vec<Outcome>, Miss> {
+fn item_results(reply: &HttpResponse, count: usize) -> Result<Vec<ItemResult>, AttemptError> {
     match reply.status.as_u16() {
         200..=299 => {}
         401 | 403 => return Err(reply.error("who asks is not known, or may not write into the index").into()),
         404 => return Err(reply.error("there is no such index, or no OpenSearch at this address").into()),
         _ => return Err(reply.error("").into()),
     }
-    let bulk: Bulk = serde_json::from_str(&reply.text)
-        .map_err(|e| refused(format!("what it answers is none to _bulk: {} {e}", reply.status)))?;
+    let bulk: BulkResponse = serde_json::from_str(&reply.text)
+        .map_err(|e| upstream_error(format!("what it answers is none to _bulk: {} {e}", reply.status)))?;
     match bulk.items.len() == count {
-        true => Ok(bulk.items.into_iter().map(outcome).collect()),
-        false => Err(refused(format!("it answers of {} documents, and got {count}", bulk.items.len())).into()),
+        true => Ok(bulk.items.into_iter().map(item_result).collect()),
+        false => Err(upstream_error(format!("it answers of {} documents, and got {count}", bulk.items.len())).into()),
     }
 }
 
-fn outcome(item: HashMap<String, Item>) -> Outcome {
-    let Some(Item { status, error }) = item.into_values().next() else {
-        return Outcome::KernelError(refused("it does not say what became of the document"));
+fn item_result(item: HashMap<String, BulkItem>) -> ItemResult {
+    let Some(BulkItem { status, error }) = item.into_values().next() else {
+        return ItemResult::KernelError(upstream_error("it does not say what became of the document"));
     };
-    let said = error.map(|cause| cause.said()).unwrap_or_default();
+    let message = error.map(|cause| cause.message()).unwrap_or_default();
     match status {
-        200..=299 => Outcome::Kept,
-        408 | 429 | 500.. => Outcome::Busy(refused(format!("{status}: {said}"))),
+        200..=299 => ItemResult::Accepted,
+        408 | 429 | 500.. => ItemResult::Throttled(upstream_error(format!("{status}: {message}"))),
         // Vector collections of OpenSearch Serverless make ids of their own, so that nothing could be written twice.
-        _ if said.contains("Document ID is not supported") => Outcome::KernelError(unfit(format!(
-            "{status}: {said} (a collection of OpenSearch Serverless must be of the type SEARCH to keep ids)"
+        _ if message.contains("Document ID is not supported") => ItemResult::KernelError(invalid_document(format!(
+            "{status}: {message} (a collection of OpenSearch Serverless must be of the type SEARCH to keep ids)"
         ))),
-        _ => Outcome::KernelError(unfit(format!("{status}: {said}"))),
+        _ => ItemResult::KernelError(invalid_document(format!("{status}: {message}"))),
     }
 }
 
 /// A document does not fit the index.
-fn unfit(what: String) -> Error {
+fn invalid_document(what: String) -> Error {
     Error::new(ErrorKind::InvalidValue, what).truncate_message()
 }

@@ -9,36 +9,36 @@ use tealight_core::Deadline;
 use tealight_core::{Error, ErrorKind, Result};
 
 /// Times that something is tried at most.
-const ATTEMPTS: u32 = 8;
-/// The longest pause before the second time; doubled before each other, up to [`LONGEST`].
-const FIRST: Duration = Duration::from_millis(200);
-const LONGEST: Duration = Duration::from_secs(8);
+const MAX_ATTEMPTS: u32 = 8;
+/// The longest backoff before the second time; doubled before each other, up to [`MAX_DELAY`].
+const BASE_DELAY: Duration = Duration::from_millis(200);
+const MAX_DELAY: Duration = Duration::from_secs(8);
 /// What all attempts may take together.
-const ALL: Duration = Duration::from_secs(60);
+const TOTAL_TIMEOUT: Duration = Duration::from_secs(60);
 /// What one of them may take, so that a reply that never comes leaves time for another.
-const ONE: Duration = Duration::from_secs(30);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An attempt that failed.
 #[derive(Debug)]
-pub(super) struct Miss {
+pub(super) struct AttemptError {
     pub error: Error,
     /// Whether the same can succeed later.
-    pub may_pass: bool,
+    pub is_retryable: bool,
     /// What the other side asks to wait.
     pub wait: Duration,
 }
 
-impl Miss {
+impl AttemptError {
     /// One that may pass.
-    pub fn passing(error: Error) -> Self {
-        Self { error, may_pass: true, wait: Duration::ZERO }
+    pub fn retryable(error: Error) -> Self {
+        Self { error, is_retryable: true, wait: Duration::ZERO }
     }
 }
 
 /// What nobody said otherwise of stays as it is.
-impl From<Error> for Miss {
+impl From<Error> for AttemptError {
     fn from(error: Error) -> Self {
-        Self { error, may_pass: false, wait: Duration::ZERO }
+        Self { error, is_retryable: false, wait: Duration::ZERO }
     }
 }
 
@@ -46,30 +46,30 @@ impl From<Error> for Miss {
 ///
 /// # Errors
 /// The last attempt's; [`ErrorKind::Timeout`] where there was time for none.
-pub(super) fn run<T>(deadline: Deadline, mut attempt: impl FnMut(Duration) -> Result<T, Miss>) -> Result<T> {
-    let end = Instant::now() + deadline.remaining(ALL);
-    let left = || end.saturating_duration_since(Instant::now());
-    if left().is_zero() {
+pub(super) fn run<T>(deadline: Deadline, mut attempt: impl FnMut(Duration) -> Result<T, AttemptError>) -> Result<T> {
+    let end = Instant::now() + deadline.remaining(TOTAL_TIMEOUT);
+    let remaining = || end.saturating_duration_since(Instant::now());
+    if remaining().is_zero() {
         return Err(Error::new(ErrorKind::Timeout, "there is no time left to write"));
     }
     for count in 1.. {
-        let miss = match attempt(left().min(ONE)) {
+        let failure = match attempt(remaining().min(ATTEMPT_TIMEOUT)) {
             Ok(value) => return Ok(value),
-            Err(miss) => miss,
+            Err(failure) => failure,
         };
-        let pause = pause(count, RandomState::new().hash_one(count)).max(miss.wait);
-        if !miss.may_pass {
-            return Err(miss.error);
+        let backoff = backoff(count, RandomState::new().hash_one(count)).max(failure.wait);
+        if !failure.is_retryable {
+            return Err(failure.error);
         }
-        if count == ATTEMPTS || pause >= left() {
-            return Err(given_up(miss, count));
+        if count == MAX_ATTEMPTS || backoff >= remaining() {
+            return Err(exhausted(failure, count));
         }
-        std::thread::sleep(pause);
+        std::thread::sleep(backoff);
     }
     Err(Error::internal("attempts ended"))
 }
 
-fn given_up(Miss { mut error, wait, .. }: Miss, count: u32) -> Error {
+fn exhausted(AttemptError { mut error, wait, .. }: AttemptError, count: u32) -> Error {
     let times = if count == 1 { "once".into() } else { format!("{count} times") };
     error.message += &format!(" (tried {times}");
     if !wait.is_zero() {
@@ -79,9 +79,9 @@ fn given_up(Miss { mut error, wait, .. }: Miss, count: u32) -> Error {
     error
 }
 
-/// The pause behind an attempt, by its number and a number drawn at random.
-fn pause(count: u32, random: u64) -> Duration {
-    let most = FIRST.saturating_mul(1 << (count - 1).min(16)).min(LONGEST);
+/// The backoff behind an attempt, by its number and a number drawn at random.
+fn backoff(count: u32, random: u64) -> Duration {
+    let most = BASE_DELAY.saturating_mul(1 << (count - 1).min(16)).min(MAX_DELAY);
     most.mul_f64(random as f64 / u64::MAX as f64)
 }
 
@@ -89,16 +89,16 @@ fn pause(count: u32, random: u64) -> Duration {
 mod tests {
     use super::*;
 
-    fn passing() -> Miss {
-        Miss::passing(Error::new(ErrorKind::Upstream, "busy"))
+    fn retryable() -> AttemptError {
+        AttemptError::retryable(Error::new(ErrorKind::Upstream, "busy"))
     }
 
     #[test]
     fn pauses_double_up_to_the_longest() {
-        let most = [1, 2, 3, 6, 7, 40].map(|count| pause(count, u64::MAX).as_millis());
+        let most = [1, 2, 3, 6, 7, 40].map(|count| backoff(count, u64::MAX).as_millis());
         assert_eq!(most, [200, 400, 800, 6400, 8000, 8000]);
-        assert_eq!(pause(3, 0), Duration::ZERO);
-        assert_eq!(pause(3, u64::MAX / 2).as_millis(), 400);
+        assert_eq!(backoff(3, 0), Duration::ZERO);
+        assert_eq!(backoff(3, u64::MAX / 2).as_millis(), 400);
     }
 
     #[test]
@@ -106,7 +106,7 @@ mod tests {
         let mut count = 0;
         let mut third = |_| {
             count += 1;
-            if count < 3 { Err(passing()) } else { Ok(count) }
+            if count < 3 { Err(retryable()) } else { Ok(count) }
         };
         assert_eq!(run(Deadline::NONE, &mut third).unwrap(), 3);
         let mut count = 0;
@@ -123,7 +123,7 @@ mod tests {
         let began = Instant::now();
         let asked: Result<()> = run(soon, |time| {
             assert!(time <= Duration::from_secs(5));
-            Err(Miss { wait: Duration::from_secs(7), ..passing() })
+            Err(AttemptError { wait: Duration::from_secs(7), ..retryable() })
         });
         let message = asked.unwrap_err().message;
         assert!(message.contains("once") && message.contains("7 s"), "{message}");
