@@ -1,113 +1,190 @@
-//! Every environment variable, read once, with unit and default.
+//! The configuration: environment variables, read once when the process starts.
+//!
+//! [`VARIABLES`] lists them with type, unit and default; [`Config`] has their values. `docs/configuration.md` is tested against both.
 
-use crate::aws::s3::prefixes;
-use crate::pipeline::chunk::Chunking;
+use crate::aws::s3::parse_prefixes;
 use std::path::PathBuf;
 use tealight_core::{Error, Result, Secret};
 use tealight_kernels::Isa;
 use tealight_models::Pooling;
 use tealight_models::Precision;
 
-/// Memory that buys one virtual CPU in AWS Lambda, in MB.
-/// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html>
-const MB_PER_VCPU: f64 = 1769.0;
+/// An environment variable.
+#[derive(Debug, Clone, Copy)]
+pub struct Variable {
+    /// Its name.
+    pub name: &'static str,
+    /// Which values it accepts.
+    pub values: Values,
+    /// Its value if it is unset or empty; an empty string if there is none or it depends on the machine.
+    pub default: &'static str,
+    /// What it configures.
+    pub doc: &'static str,
+}
 
-/// What the environment says.
+/// The values that a [`Variable`] accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Values {
+    /// Any text.
+    Text,
+    /// Texts separated by commas.
+    List,
+    /// `1`, `true`, `0` or `false`.
+    Bool,
+    /// A whole number in this range.
+    Integer {
+        /// What is counted.
+        unit: &'static str,
+        /// The smallest value.
+        min: usize,
+        /// The largest value.
+        max: usize,
+    },
+    /// One of a few names, which the type of the option knows.
+    Choice,
+}
+
+/// Tells a process on AWS Lambda how it was started.
+/// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html>
+pub const INITIALIZATION_TYPE: &str = "AWS_LAMBDA_INITIALIZATION_TYPE";
+/// The value of [`INITIALIZATION_TYPE`] if a SnapStart snapshot will be taken of the process.
+pub const SNAP_START: &str = "snap-start";
+
+const fn integer(unit: &'static str, min: usize, max: usize) -> Values {
+    Values::Integer { unit, min, max }
+}
+
+/// All environment variables that [`Config`] is read from.
+#[rustfmt::skip]
+pub const VARIABLES: &[Variable] = &[
+    Variable { name: "TEALIGHT_MODEL", values: Values::Text, default: "all-MiniLM-L6-v2",
+        doc: "embedding model for requests that name none: a name or a path" },
+    Variable { name: "TEALIGHT_SPEECH_MODEL", values: Values::Text, default: "whisper-base",
+        doc: "speech-to-text model for requests that name none, or that name whisper-1" },
+    Variable { name: "TEALIGHT_TEXT_MODEL", values: Values::Text, default: "smollm2-135m-instruct",
+        doc: "text-generation model for requests that name none" },
+    Variable { name: "TEALIGHT_SERVED_NAMES", values: Values::List, default: "",
+        doc: "more names for the default embedding model" },
+    Variable { name: "TEALIGHT_MODEL_DIR", values: Values::Text, default: "",
+        doc: "folder that is searched for models first" },
+    Variable { name: "TEALIGHT_DOWNLOAD", values: Values::Bool, default: "0",
+        doc: "whether a configured model may be downloaded from the Hugging Face hub at run time" },
+    Variable { name: "TEALIGHT_POOLING", values: Values::Choice, default: "",
+        doc: "pooling mode; the model's own if unset" },
+    Variable { name: "TEALIGHT_PRECISION", values: Values::Choice, default: "int8",
+        doc: "int8, or f32 to measure what quantization costs" },
+    Variable { name: "TEALIGHT_THREADS", values: integer("threads", 1, 1024), default: "",
+        doc: "threads per forward pass; if unset, one per 1769 MB of memory on Lambda, elsewhere one per core" },
+    Variable { name: "TEALIGHT_ISA", values: Values::Choice, default: "",
+        doc: "instruction set; the best of the CPU if unset, under SnapStart one that all Lambda hosts have" },
+    Variable { name: "TEALIGHT_API_KEY", values: Values::Text, default: "",
+        doc: "API key that requests must carry" },
+    Variable { name: "TEALIGHT_API_KEY_SECRET", values: Values::Text, default: "",
+        doc: "ARN of a Secrets Manager secret that holds the API key" },
+    Variable { name: "TEALIGHT_PAYLOAD_LIMIT", values: integer("bytes", 1, 1 << 30), default: "",
+        doc: "largest request body; if unset, each route has its own limit" },
+    Variable { name: "TEALIGHT_MAX_CLIENT_BATCH_SIZE", values: integer("inputs", 1, 1 << 20), default: "32",
+        doc: "inputs per request on TEI's routes" },
+    Variable { name: "TEALIGHT_MAX_CONCURRENT_REQUESTS", values: integer("requests", 1, 1 << 20), default: "512",
+        doc: "concurrent requests of the local server" },
+    Variable { name: "TEALIGHT_AUTO_TRUNCATE", values: Values::Bool, default: "1",
+        doc: "whether TEI's routes truncate long texts unless a request says otherwise" },
+    Variable { name: "TEALIGHT_RESPONSE_STREAM", values: Values::Bool, default: "0",
+        doc: "whether the function URL's invoke mode is RESPONSE_STREAM" },
+    Variable { name: "TEALIGHT_CORS_ALLOW_ORIGIN", values: Values::Text, default: "",
+        doc: "origin that browsers may call from, or *" },
+    Variable { name: "TEALIGHT_S3_PREFIXES", values: Values::List, default: "",
+        doc: "prefixes s3://BUCKET/PREFIX of objects that requests may name" },
+    Variable { name: "TEALIGHT_INDEX", values: Values::Text, default: "",
+        doc: "index that /search searches: a file, which may be in the function's package or a layer, or s3://BUCKET/KEY" },
+    Variable { name: "TEALIGHT_SINK", values: Values::Text, default: "",
+        doc: "URL of the vector database that points of documents are written to; may contain a password" },
+    Variable { name: "TEALIGHT_SINK_KEY", values: Values::Text, default: "",
+        doc: "API key or password of the sink" },
+    Variable { name: "TEALIGHT_SINK_SECRET", values: Values::Text, default: "",
+        doc: "ARN of a Secrets Manager secret that holds the sink's key" },
+    Variable { name: "TEALIGHT_SINK_FORMAT", values: Values::Text, default: "",
+        doc: "format of the objects that a sink in S3 writes; JSON Lines if unset" },
+    Variable { name: "TEALIGHT_CHUNK_TOKENS", values: integer("tokens", 0, 1 << 17), default: "0",
+        doc: "maximum tokens per chunk of documents in events; 0 is the model's limit" },
+    Variable { name: "TEALIGHT_CHUNK_OVERLAP", values: integer("tokens", 0, 1 << 17), default: "0",
+        doc: "tokens that adjacent chunks share" },
+    Variable { name: "LAMBDA_TASK_ROOT", values: Values::Text, default: "",
+        doc: "folder of the Lambda function's package, set by Lambda" },
+    Variable { name: "AWS_LAMBDA_FUNCTION_MEMORY_SIZE", values: Values::Text, default: "",
+        doc: "memory of the Lambda function in MB, set by Lambda" },
+    Variable { name: INITIALIZATION_TYPE, values: Values::Text, default: "",
+        doc: "how Lambda started the process, set by Lambda" },
+];
+
+/// The values of all [`VARIABLES`].
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// `TEALIGHT_MODEL`: the model used where a request names none; a name or a path. Default `all-MiniLM-L6-v2`.
+    /// `TEALIGHT_MODEL`
     pub model: String,
-    /// `TEALIGHT_SPEECH_MODEL`: the model that hears where a request names none, or `whisper-1`. Default `whisper-base`.
+    /// `TEALIGHT_SPEECH_MODEL`
     pub speech_model: String,
-    /// `TEALIGHT_TEXT_MODEL`: the model that writes where a request names none. Default `smollm2-135m-instruct`.
+    /// `TEALIGHT_TEXT_MODEL`
     pub text_model: String,
-    /// `TEALIGHT_SERVED_NAMES`: further names, with commas between them, for the default model.
+    /// `TEALIGHT_SERVED_NAMES`
     pub served_names: Vec<String>,
-    /// `TEALIGHT_MODEL_DIR`: a folder of models, looked through first.
+    /// `TEALIGHT_MODEL_DIR`
     pub model_dir: Option<PathBuf>,
-    /// `LAMBDA_TASK_ROOT`: the folder of the function's package.
+    /// `LAMBDA_TASK_ROOT`
     pub task_root: Option<PathBuf>,
-    /// `TEALIGHT_DOWNLOAD`: 1 lets the function get its model from the hub. Default 0.
+    /// `TEALIGHT_DOWNLOAD`
     pub download: bool,
-    /// `TEALIGHT_THREADS`: threads of a forward pass. Default: in Lambda one for each 1769 MB, elsewhere the cores.
+    /// `TEALIGHT_THREADS`
     pub threads: usize,
-    /// `TEALIGHT_ISA`: a lower instruction set than the CPU's best.
+    /// `TEALIGHT_ISA`
     pub isa: Isa,
-    /// `TEALIGHT_PRECISION`: `int8`, or `f32`, to measure what quantisation costs. Default `int8`.
+    /// `TEALIGHT_PRECISION`
     pub precision: Precision,
-    /// `TEALIGHT_POOLING`: how the rows of a text become a vector: `cls`, `mean`, `max`, `lasttoken` or `mean_sqrt_len_tokens`.
-    /// Default: as the model's files say.
+    /// `TEALIGHT_POOLING`
     pub pooling: Option<Pooling>,
-    /// `TEALIGHT_API_KEY`: the key that requests must carry. Default: none is asked for.
+    /// `TEALIGHT_API_KEY`
     pub api_key: Option<Secret>,
-    /// `TEALIGHT_API_KEY_SECRET`: the ARN of a secret in AWS Secrets Manager that holds that key.
+    /// `TEALIGHT_API_KEY_SECRET`
     pub api_key_secret_arn: Option<String>,
-    /// `TEALIGHT_INDEX`: the index that `/search` searches: a file, in the function's package or a layer, too, or `s3://BUCKET/KEY`.
+    /// `TEALIGHT_INDEX`
     pub index: Option<String>,
-    /// `TEALIGHT_CHUNK_TOKENS`: tokens of a chunk of a long document; `TEALIGHT_CHUNK_OVERLAP`: tokens that two chunks beside each
-    /// other share. Default, and 0: as many as the model reads, and none.
-    pub chunking: Chunking,
-    /// `TEALIGHT_S3_PREFIXES`: what requests may name in S3, `s3://BUCKET/PREFIX` with commas between them. Default: nothing.
+    /// `TEALIGHT_CHUNK_TOKENS`; `None` is the model's limit.
+    pub chunk_tokens: Option<usize>,
+    /// `TEALIGHT_CHUNK_OVERLAP`
+    pub chunk_overlap: usize,
+    /// `TEALIGHT_S3_PREFIXES`, each with a slash after the bucket.
     pub allowed_s3_prefixes: Vec<String>,
-    /// `TEALIGHT_SINK`: where points of documents are written, as the module `sinks` knows it; a password may be in it.
+    /// `TEALIGHT_SINK`
     pub sink: Option<Secret>,
-    /// `TEALIGHT_SINK_FORMAT`: the format of objects that a sink in S3 writes. Default `jsonl`.
+    /// `TEALIGHT_SINK_FORMAT`
     pub sink_format: Option<String>,
-    /// `TEALIGHT_SINK_KEY`: the key or password that the sink asks for.
+    /// `TEALIGHT_SINK_KEY`
     pub sink_key: Option<Secret>,
-    /// `TEALIGHT_SINK_SECRET`: the ARN of a secret in AWS Secrets Manager that holds it.
+    /// `TEALIGHT_SINK_SECRET`
     pub sink_secret_arn: Option<String>,
-    /// `TEALIGHT_PAYLOAD_LIMIT`: the largest body in bytes. Default: each route's own, 2,000,000 or 6,291,456.
+    /// `TEALIGHT_PAYLOAD_LIMIT`
     pub payload_limit: Option<usize>,
-    /// `TEALIGHT_MAX_CLIENT_BATCH_SIZE`: inputs of one request on TEI's routes. Default 32.
+    /// `TEALIGHT_MAX_CLIENT_BATCH_SIZE`
     pub max_client_batch_size: usize,
-    /// `TEALIGHT_MAX_CONCURRENT_REQUESTS`: requests that the local server holds at once. Default 512.
+    /// `TEALIGHT_MAX_CONCURRENT_REQUESTS`
     pub max_concurrent_requests: usize,
-    /// `TEALIGHT_AUTO_TRUNCATE`: whether TEI's routes cut long texts unless asked not to. Default 1.
+    /// `TEALIGHT_AUTO_TRUNCATE`
     pub auto_truncate: bool,
-    /// `TEALIGHT_RESPONSE_STREAM`: 1 where the function URL's invoke mode is RESPONSE_STREAM. Default 0.
+    /// `TEALIGHT_RESPONSE_STREAM`
     pub response_stream: bool,
-    /// `TEALIGHT_CORS_ALLOW_ORIGIN`: the origin that browsers may call from, or `*`. Default: none.
+    /// `TEALIGHT_CORS_ALLOW_ORIGIN`
     pub cors_allow_origin: Option<String>,
 }
 
-/// Where Lambda says how the function begins, and what it says of a snapshot.
-/// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html>
-pub const INITIALIZATION: &str = "AWS_LAMBDA_INITIALIZATION_TYPE";
-/// Its value where a snapshot is taken.
-pub const SNAP_START: &str = "snap-start";
-
-/// The default model, which the package carries.
-pub const DEFAULT_MODEL: &str = "all-MiniLM-L6-v2";
-
-/// The default model that hears.
-pub const DEFAULT_SPEECH_MODEL: &str = "whisper-base";
-
-/// The default model that writes.
-pub const DEFAULT_TEXT_MODEL: &str = "smollm2-135m-instruct";
-
-/// Variables whose value must not go unread because it is not UTF-8.
-const UTF8_VARIABLES: [&str; 14] = [
-    "TEALIGHT_INDEX",
-    "TEALIGHT_SINK",
-    "TEALIGHT_SINK_FORMAT",
-    "TEALIGHT_SINK_KEY",
-    "TEALIGHT_SINK_SECRET",
-    "TEALIGHT_TEXT_MODEL",
-    "TEALIGHT_S3_PREFIXES",
-    "TEALIGHT_SPEECH_MODEL",
-    "TEALIGHT_API_KEY",
-    "TEALIGHT_API_KEY_SECRET",
-    "TEALIGHT_MODEL",
-    "TEALIGHT_MODEL_DIR",
-    "TEALIGHT_SERVED_NAMES",
-    "TEALIGHT_CORS_ALLOW_ORIGIN",
-];
-
 impl Config {
-    /// Reads the process's environment.
+    /// Reads the environment of the process.
+    ///
+    /// # Errors
+    /// As [`Config::from_lookup`]; also for a text that is not UTF-8.
     pub fn from_env() -> Result<Self> {
-        for name in UTF8_VARIABLES {
+        let is_text =
+            |v: &&Variable| v.name.starts_with("TEALIGHT_") && matches!(v.values, Values::Text | Values::List);
+        for Variable { name, .. } in VARIABLES.iter().filter(is_text) {
             if let Err(std::env::VarError::NotUnicode(_)) = std::env::var(name) {
                 return Err(Error::invalid_value(name, format!("{name} is not UTF-8")));
             }
@@ -115,122 +192,139 @@ impl Config {
         Self::from_lookup(|name| std::env::var(name).ok())
     }
 
-    /// Reads variables by a function.
+    /// Reads the variables with a function from name to value.
     ///
     /// # Errors
-    /// A variable has a value outside its range: the error names it, the value and the range.
+    /// A value is out of range; the error names the variable, the value and the range.
     pub fn from_lookup(get: impl Fn(&str) -> Option<String>) -> Result<Self> {
         for name in ["TEALIGHT_API_KEY", "TEALIGHT_API_KEY_SECRET"] {
-            // Set to nothing by mistake, it must not let everyone in.
+            // A key that is empty by mistake must not open the API to everyone.
             if get(name).is_some_and(|key| key.trim().is_empty()) {
-                return Err(Error::invalid_value(name, format!("{name} is set and empty; unset it to ask for no key")));
+                return Err(Error::invalid_value(name, format!("{name} is set but empty; unset it to require no key")));
             }
         }
-        let get = |name: &str| get(name).filter(|v| !v.is_empty());
-        let number = |name: &str, default: usize, limit: usize| match get(name) {
-            None => Ok(default),
-            Some(text) => match text.parse() {
-                Ok(n) if (1..=limit).contains(&n) => Ok(n),
-                _ => Err(Error::invalid_value(
-                    name,
-                    format!("{name} is {text:?}, it must be a whole number from 1 to {limit}"),
-                )),
-            },
-        };
-        let flag = |name: &str, default: bool| match get(name).as_deref() {
-            None => Ok(default),
-            Some("1" | "true") => Ok(true),
-            Some("0" | "false") => Ok(false),
-            Some(text) => Err(Error::invalid_value(name, format!("{name} is {text:?}, it must be 1 or 0"))),
-        };
-        let threads = default_threads(get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE").as_deref());
-        let payload_limit = match get("TEALIGHT_PAYLOAD_LIMIT") {
-            None => None,
-            Some(_) => Some(number("TEALIGHT_PAYLOAD_LIMIT", 1, 1 << 30)?),
-        };
+        let lookup = Lookup(&get);
+        let secret = |name| lookup.text(name).map(|key: String| Secret(key.trim().to_string()));
         Ok(Self {
-            model: get("TEALIGHT_MODEL").unwrap_or_else(|| DEFAULT_MODEL.into()),
-            speech_model: get("TEALIGHT_SPEECH_MODEL").unwrap_or_else(|| DEFAULT_SPEECH_MODEL.into()),
-            text_model: get("TEALIGHT_TEXT_MODEL").unwrap_or_else(|| DEFAULT_TEXT_MODEL.into()),
-            served_names: get("TEALIGHT_SERVED_NAMES").map_or_else(Vec::new, |names| list(&names)),
-            model_dir: get("TEALIGHT_MODEL_DIR").map(PathBuf::from),
-            task_root: get("LAMBDA_TASK_ROOT").map(PathBuf::from),
-            download: flag("TEALIGHT_DOWNLOAD", false)?,
-            threads: number("TEALIGHT_THREADS", threads, 1024)?,
-            isa: match get("TEALIGHT_ISA") {
+            model: lookup.text_or_default("TEALIGHT_MODEL"),
+            speech_model: lookup.text_or_default("TEALIGHT_SPEECH_MODEL"),
+            text_model: lookup.text_or_default("TEALIGHT_TEXT_MODEL"),
+            served_names: lookup.list("TEALIGHT_SERVED_NAMES"),
+            model_dir: lookup.text("TEALIGHT_MODEL_DIR").map(PathBuf::from),
+            task_root: lookup.text("LAMBDA_TASK_ROOT").map(PathBuf::from),
+            download: lookup.bool("TEALIGHT_DOWNLOAD")?,
+            threads: match lookup.optional_integer("TEALIGHT_THREADS")? {
+                Some(threads) => threads,
+                None => default_threads(lookup.text("AWS_LAMBDA_FUNCTION_MEMORY_SIZE").as_deref()),
+            },
+            isa: match lookup.text("TEALIGHT_ISA") {
                 Some(name) => Isa::from_name(&name)?,
-                // A snapshot wakes up on other machines than the one that it was taken on.
-                None if get(INITIALIZATION).as_deref() == Some(SNAP_START) => Isa::lambda_baseline(),
+                // A snapshot may be restored on a host with a different CPU.
+                None if lookup.text(INITIALIZATION_TYPE).as_deref() == Some(SNAP_START) => Isa::lambda_baseline(),
                 None => Isa::detect(),
             },
-            precision: precision(get("TEALIGHT_PRECISION").as_deref())?,
-            pooling: get("TEALIGHT_POOLING").map(|name| pooling(&name)).transpose()?,
-            api_key: get("TEALIGHT_API_KEY").map(|key| Secret(key.trim().to_string())),
-            api_key_secret_arn: get("TEALIGHT_API_KEY_SECRET"),
-            index: get("TEALIGHT_INDEX"),
-            chunking: chunking(&get)?,
-            allowed_s3_prefixes: s3_prefixes(get("TEALIGHT_S3_PREFIXES"))?,
-            sink: get("TEALIGHT_SINK").map(Secret),
-            sink_format: get("TEALIGHT_SINK_FORMAT"),
-            sink_key: get("TEALIGHT_SINK_KEY").map(|key| Secret(key.trim().to_string())),
-            sink_secret_arn: get("TEALIGHT_SINK_SECRET"),
-            payload_limit,
-            max_client_batch_size: number("TEALIGHT_MAX_CLIENT_BATCH_SIZE", 32, 1 << 20)?,
-            max_concurrent_requests: number("TEALIGHT_MAX_CONCURRENT_REQUESTS", 512, 1 << 20)?,
-            auto_truncate: flag("TEALIGHT_AUTO_TRUNCATE", true)?,
-            response_stream: flag("TEALIGHT_RESPONSE_STREAM", false)?,
-            cors_allow_origin: get("TEALIGHT_CORS_ALLOW_ORIGIN"),
+            precision: precision(&lookup.text_or_default("TEALIGHT_PRECISION"))?,
+            pooling: lookup.text("TEALIGHT_POOLING").map(|name| pooling(&name)).transpose()?,
+            api_key: secret("TEALIGHT_API_KEY"),
+            api_key_secret_arn: lookup.text("TEALIGHT_API_KEY_SECRET"),
+            index: lookup.text("TEALIGHT_INDEX"),
+            chunk_tokens: Some(lookup.integer("TEALIGHT_CHUNK_TOKENS")?).filter(|tokens| *tokens > 0),
+            chunk_overlap: lookup.integer("TEALIGHT_CHUNK_OVERLAP")?,
+            allowed_s3_prefixes: allowed_s3_prefixes(&lookup.list("TEALIGHT_S3_PREFIXES"))?,
+            sink: lookup.text("TEALIGHT_SINK").map(Secret),
+            sink_format: lookup.text("TEALIGHT_SINK_FORMAT"),
+            sink_key: secret("TEALIGHT_SINK_KEY"),
+            sink_secret_arn: lookup.text("TEALIGHT_SINK_SECRET"),
+            payload_limit: lookup.optional_integer("TEALIGHT_PAYLOAD_LIMIT")?,
+            max_client_batch_size: lookup.integer("TEALIGHT_MAX_CLIENT_BATCH_SIZE")?,
+            max_concurrent_requests: lookup.integer("TEALIGHT_MAX_CONCURRENT_REQUESTS")?,
+            auto_truncate: lookup.bool("TEALIGHT_AUTO_TRUNCATE")?,
+            response_stream: lookup.bool("TEALIGHT_RESPONSE_STREAM")?,
+            cors_allow_origin: lookup.text("TEALIGHT_CORS_ALLOW_ORIGIN"),
         })
     }
 }
 
-/// The most tokens that a chunk can be asked to have, in any model.
-const MOST_CHUNK_TOKENS: usize = 1 << 17;
+/// Reads variables as their entries in [`VARIABLES`] say. An empty variable counts as unset.
+struct Lookup<'a>(&'a dyn Fn(&str) -> Option<String>);
 
-fn chunking(get: &dyn Fn(&str) -> Option<String>) -> Result<Chunking> {
-    let number = |name: &str| match get(name).map(|text| text.parse().map_err(|_| text)) {
-        None => Ok(0),
-        Some(Ok(n)) if n <= MOST_CHUNK_TOKENS => Ok(n),
-        Some(Ok(n)) => Err(format!("{name} is {n}, the most is {MOST_CHUNK_TOKENS}")),
-        Some(Err(text)) => Err(format!("{name} is {text:?}, it must be a whole number from 0 to {MOST_CHUNK_TOKENS}")),
-    };
-    let read = |name: &str| number(name).map_err(|message| Error::invalid_value(name, message));
-    let (tokens, overlap) = (read("TEALIGHT_CHUNK_TOKENS")?, read("TEALIGHT_CHUNK_OVERLAP")?);
-    Ok(Chunking { tokens: Some(tokens).filter(|tokens| *tokens > 0), overlap })
+impl Lookup<'_> {
+    fn text(&self, name: &str) -> Option<String> {
+        (self.0)(name).filter(|value| !value.is_empty())
+    }
+
+    fn text_or_default(&self, name: &str) -> String {
+        self.text(name).unwrap_or_else(|| variable(name).default.to_string())
+    }
+
+    fn list(&self, name: &str) -> Vec<String> {
+        let value = self.text_or_default(name);
+        value.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_string).collect()
+    }
+
+    fn bool(&self, name: &str) -> Result<bool> {
+        match self.text_or_default(name).as_str() {
+            "1" | "true" => Ok(true),
+            "0" | "false" => Ok(false),
+            value => Err(Error::invalid_value(name, format!("{name} is {value:?}; expected 1 or 0"))),
+        }
+    }
+
+    fn integer(&self, name: &str) -> Result<usize> {
+        self.parse_integer(name, &self.text_or_default(name))
+    }
+
+    fn optional_integer(&self, name: &str) -> Result<Option<usize>> {
+        self.text(name).map(|value| self.parse_integer(name, &value)).transpose()
+    }
+
+    fn parse_integer(&self, name: &str, value: &str) -> Result<usize> {
+        let Values::Integer { min, max, .. } = variable(name).values else {
+            return Err(Error::internal(format!("{name} is not a number")));
+        };
+        value.parse().ok().filter(|n| (min..=max).contains(n)).ok_or_else(|| {
+            Error::invalid_value(name, format!("{name} is {value:?}; expected a whole number from {min} to {max}"))
+        })
+    }
 }
 
-fn s3_prefixes(text: Option<String>) -> Result<Vec<String>> {
+/// The entry of a variable; one without a default if there is none.
+fn variable(name: &str) -> Variable {
+    let unknown = Variable { name: "", values: Values::Text, default: "", doc: "" };
+    VARIABLES.iter().find(|variable| variable.name == name).copied().unwrap_or(unknown)
+}
+
+fn allowed_s3_prefixes(prefixes: &[String]) -> Result<Vec<String>> {
     let name = "TEALIGHT_S3_PREFIXES";
-    prefixes(&text.map_or_else(Vec::new, |text| list(&text)))
-        .map_err(|e| Error::invalid_value(name, format!("{name}: {e}")))
+    parse_prefixes(prefixes).map_err(|e| Error::invalid_value(name, format!("{name}: {e}")))
 }
 
 fn pooling(name: &str) -> Result<Pooling> {
     Pooling::from_name(name).ok_or_else(|| {
         let known = Pooling::ALL.map(Pooling::as_str).join(", ");
-        Error::invalid_value("TEALIGHT_POOLING", format!("TEALIGHT_POOLING is {name:?}, it must be one of {known}"))
+        Error::invalid_value("TEALIGHT_POOLING", format!("TEALIGHT_POOLING is {name:?}; expected one of {known}"))
     })
 }
 
-fn precision(name: Option<&str>) -> Result<Precision> {
+fn precision(name: &str) -> Result<Precision> {
     match name {
-        None | Some("int8") => Ok(Precision::Int8),
-        Some("f32") => Ok(Precision::F32),
-        Some(other) => Err(Error::invalid_value(
+        "int8" => Ok(Precision::Int8),
+        "f32" => Ok(Precision::F32),
+        other => Err(Error::invalid_value(
             "TEALIGHT_PRECISION",
-            format!("TEALIGHT_PRECISION is {other:?}, it must be int8 or f32"),
+            format!("TEALIGHT_PRECISION is {other:?}; expected int8 or f32"),
         )),
     }
 }
 
-fn list(names: &str) -> Vec<String> {
-    names.split(',').map(str::trim).filter(|n| !n.is_empty()).map(str::to_string).collect()
-}
+/// Memory per virtual CPU on AWS Lambda, in MB.
+/// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html>
+const MB_PER_VCPU: f64 = 1769.0;
 
 fn default_threads(lambda_memory_mb: Option<&str>) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
     match lambda_memory_mb.and_then(|mb| mb.parse::<f64>().ok()) {
-        // Lambda shows two cores to the smallest function, and gives it a fraction of one.
+        // Lambda shows two cores even to the smallest function, which gets a fraction of one.
         Some(mb) => ((mb / MB_PER_VCPU).round() as usize).clamp(1, cores),
         None => cores,
     }
@@ -245,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_environment_has_defaults() {
+    fn empty_environment_gives_defaults() {
         let config = read(&[]).unwrap();
         assert_eq!(config.model, "all-MiniLM-L6-v2");
         assert_eq!(config.max_client_batch_size, 32);
@@ -253,17 +347,18 @@ mod tests {
     }
 
     #[test]
-    fn chunks_of_0_tokens_are_left_to_the_model() {
-        let of = |tokens, overlap| {
-            read(&[("TEALIGHT_CHUNK_TOKENS", tokens), ("TEALIGHT_CHUNK_OVERLAP", overlap)]).unwrap().chunking
+    fn zero_chunk_tokens_means_model_limit() {
+        let chunks = |tokens, overlap| {
+            let config = read(&[("TEALIGHT_CHUNK_TOKENS", tokens), ("TEALIGHT_CHUNK_OVERLAP", overlap)]).unwrap();
+            (config.chunk_tokens, config.chunk_overlap)
         };
-        assert_eq!(of("", ""), Chunking::default());
-        assert_eq!(of("0", "0"), Chunking::default());
-        assert_eq!(of("128", "16"), Chunking { tokens: Some(128), overlap: 16 });
+        assert_eq!(chunks("", ""), (None, 0));
+        assert_eq!(chunks("0", "0"), (None, 0));
+        assert_eq!(chunks("128", "16"), (Some(128), 16));
     }
 
     #[test]
-    fn lambda_memory_decides_the_threads() {
+    fn lambda_memory_sets_thread_count() {
         let cores = std::thread::available_parallelism().unwrap().get();
         for (mb, threads) in [("128", 1), ("1769", 1), ("2653", 1), ("2654", 2), ("10240", 6)] {
             let config = read(&[("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", mb)]).unwrap();
@@ -272,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_value_is_named() {
+    fn value_out_of_range_is_named_in_error() {
         for (name, value) in [
             ("TEALIGHT_THREADS", "0"),
             ("TEALIGHT_THREADS", "many"),
@@ -290,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_key_is_a_mistake_and_spaces_around_a_key_are_none_of_it() {
+    fn empty_api_key_is_rejected_and_key_is_trimmed() {
         for (name, value) in [("TEALIGHT_API_KEY", ""), ("TEALIGHT_API_KEY", " "), ("TEALIGHT_API_KEY_SECRET", "")] {
             assert!(read(&[(name, value)]).unwrap_err().message.contains(name));
         }
@@ -299,8 +394,21 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_not_printed() {
+    fn secret_is_not_printed() {
         let config = read(&[("TEALIGHT_API_KEY", "hunter2")]).unwrap();
         assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn variables_are_unique_and_read_under_their_own_name() {
+        let asked = std::cell::RefCell::new(std::collections::BTreeSet::new());
+        let get = |name: &str| {
+            asked.borrow_mut().insert(name.to_string());
+            None
+        };
+        Config::from_lookup(get).unwrap();
+        let listed: std::collections::BTreeSet<_> = VARIABLES.iter().map(|v| v.name.to_string()).collect();
+        assert_eq!(listed.len(), VARIABLES.len());
+        assert_eq!(asked.into_inner(), listed);
     }
 }

@@ -1,4 +1,4 @@
-//! The commands, as a user runs them.
+//! The command line: runs the real binary.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -12,7 +12,7 @@ use std::process::Stdio;
 use support::process::{CommandOutput, Process, run, run_with_input, tealight};
 use support::{TINY, floats, path};
 
-/// A text a line, with a document and an object that is none among them.
+/// Lines of text, among them a document and a JSON object that is not a document.
 const LINES: &str = "hello world\n{\"id\":\"b\",\"text\":\"good night\",\"metadata\":{\"n\":1}}\n{ not json\n";
 
 fn embed(args: &[&str]) -> CommandOutput {
@@ -32,17 +32,17 @@ fn json_lines(text: &str) -> Vec<Value> {
 }
 
 #[test]
-fn one_text_gives_its_vector_and_several_a_list() {
+fn embed_one_text_prints_embedding_and_several_print_list() {
     let one = run(&mut tealight(["embed", "hello world"])).expect_json();
     assert_eq!(floats(&one).len(), 384);
     let two = run(&mut tealight(["embed", "hello world", "good night"])).expect_json();
     assert_eq!(two.as_array().unwrap().len(), 2);
-    assert_eq!(two[0], one, "the same text, the same vector");
+    assert_eq!(two[0], one, "equal texts have equal embeddings");
     assert_ne!(two[1], one);
 }
 
 #[test]
-fn lines_give_documents() {
+fn input_lines_become_documents() {
     let list = embed_lines(&[], LINES).expect_json();
     let lines = embed_lines(&["--format", "jsonl"], LINES).expect_text();
     assert_eq!(list, Value::from(json_lines(&lines)));
@@ -56,7 +56,7 @@ fn lines_give_documents() {
 }
 
 #[test]
-fn default_ids_count_on_through_a_long_input() {
+fn default_ids_are_consecutive_over_all_batches() {
     let lines: String = (0..700).map(|i| format!("text {i}\n")).collect();
     let documents = json_lines(&embed_lines(&["--format", "jsonl"], &lines).expect_text());
     assert_eq!(documents.len(), 700);
@@ -67,24 +67,24 @@ fn default_ids_count_on_through_a_long_input() {
 }
 
 #[test]
-fn a_file_and_stdin_are_read_alike() {
+fn file_and_stdin_give_equal_output() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("in.jsonl");
     std::fs::write(&file, LINES).unwrap();
     let expected = embed_lines(&[], LINES).expect_text();
     assert_eq!(embed(&["--input", file.to_str().unwrap()]).expect_text(), expected);
     assert_eq!(embed_lines(&["--input", "-"], LINES).expect_text(), expected);
-    assert_eq!(embed_lines(&[], LINES.trim_end()).expect_text(), expected, "the last line may lack its end");
-    assert_eq!(embed_lines(&[], &LINES.replace('\n', "\r\n")).expect_text(), expected, "as Windows writes lines");
+    assert_eq!(embed_lines(&[], LINES.trim_end()).expect_text(), expected, "a final line break is optional");
+    assert_eq!(embed_lines(&[], &LINES.replace('\n', "\r\n")).expect_text(), expected, "CRLF line breaks");
     let missing = folder.path().join("missing").display().to_string();
     assert!(embed(&["--input", &missing]).expect_failure().contains(&missing));
 }
 
-/// The shape, numpy's name of the type, and the bytes of a .npy file.
+/// Shape, NumPy type and data of a .npy file.
 fn npy(file: &[u8]) -> (String, String, Vec<u8>) {
     assert_eq!(&file[..8], b"\x93NUMPY\x01\x00");
     let length = u16::from_le_bytes([file[8], file[9]]) as usize;
-    assert_eq!((10 + length) % 64, 0, "numpy maps files by whole cache lines");
+    assert_eq!((10 + length) % 64, 0, "the header is padded to cache lines");
     let header = std::str::from_utf8(&file[10..10 + length]).unwrap();
     assert!(header.ends_with('\n') && header.contains("'fortran_order': False"), "{header}");
     let part = |from: &str, to: &str| header.split_once(from).unwrap().1.split_once(to).unwrap().0.to_string();
@@ -92,18 +92,18 @@ fn npy(file: &[u8]) -> (String, String, Vec<u8>) {
 }
 
 #[test]
-fn npy_is_the_matrix_of_the_same_vectors() {
+fn npy_contains_same_embeddings_as_json() {
     let (shape, kind, bytes) = npy(&embed_lines(&["--format", "npy"], LINES).expect_success());
     assert_eq!((shape.as_str(), kind.as_str()), ("3, 16", "<f4"));
     let values: Vec<f32> = bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
     let texts = ["hello world", "good night", "{ not json"];
     assert_eq!(values, texts.map(vector).concat());
     let (shape, ..) = npy(&embed_lines(&["--format", "npy"], "").expect_success());
-    assert_eq!(shape, "0, 16", "no lines, no rows");
+    assert_eq!(shape, "0, 16", "empty input gives an empty matrix");
 }
 
 #[test]
-fn every_encoding_stands_for_the_same_vector() {
+fn all_encodings_agree_with_float() {
     let expected = vector("hello world");
     let encoded = |name: &str| embed(&["--encoding", name, "hello world"]).expect_json();
     let bytes = STANDARD.decode(encoded("base64").as_str().unwrap()).unwrap();
@@ -122,7 +122,7 @@ fn every_encoding_stands_for_the_same_vector() {
 }
 
 #[test]
-fn a_document_has_the_scale_of_its_codes() {
+fn int8_record_has_scale_that_restores_values() {
     let expected = vector("hello world");
     let document = embed_lines(&["--encoding", "int8"], "hello world\n").expect_json()[0].clone();
     let scale = document["scale"].as_f64().unwrap() as f32;
@@ -133,7 +133,7 @@ fn a_document_has_the_scale_of_its_codes() {
 }
 
 #[test]
-fn encodings_have_their_own_types_in_a_matrix() {
+fn npy_type_depends_on_encoding() {
     for (encoding, kind, columns) in
         [("int8", "|i1", 16), ("uint8", "|u1", 16), ("binary", "|i1", 2), ("ubinary", "|u1", 2)]
     {
@@ -150,7 +150,7 @@ fn encodings_have_their_own_types_in_a_matrix() {
 }
 
 #[test]
-fn output_goes_to_a_file_whole_or_not_at_all() {
+fn output_file_is_written_atomically() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("out.jsonl");
     let to_file = ["--format", "jsonl", "-o", file.to_str().unwrap()];
@@ -158,7 +158,7 @@ fn output_goes_to_a_file_whole_or_not_at_all() {
     assert_eq!(embed_lines(&to_file, LINES).expect_text(), "");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), expected);
 
-    // An error late in the input leaves the old file as it was, and nothing beside it.
+    // An error late in the input leaves the old file unchanged and no temporary file.
     let bad = "fine\n".repeat(600) + "{\"id\":1}\n";
     assert!(embed_lines(&to_file, &bad).expect_failure().contains("line 601"));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), expected);
@@ -171,7 +171,7 @@ fn output_goes_to_a_file_whole_or_not_at_all() {
 }
 
 #[test]
-fn what_is_wrong_with_a_line_is_said_by_its_number() {
+fn invalid_line_is_reported_with_line_number() {
     for (input, number, word) in [
         ("a\n\nb\n", "2", "empty"),
         ("a\nb\n{\"id\":1}\n", "line 3", "text"),
@@ -183,9 +183,9 @@ fn what_is_wrong_with_a_line_is_said_by_its_number() {
     }
 }
 
-/// Lines are embedded many at a time; that is nobody's business.
+/// Lines are embedded in batches, which must not show in error messages.
 #[test]
-fn a_line_that_is_too_long_is_said_by_its_number_too() {
+fn line_over_max_tokens_is_reported_with_line_number() {
     let input = "fine\n".repeat(299) + &"the river ".repeat(100) + "\n";
     let message = embed_lines(&[], &input).expect_failure();
     assert!(message.contains("300") && message.contains("tokens"), "{message}");
@@ -194,7 +194,7 @@ fn a_line_that_is_too_long_is_said_by_its_number_too() {
 }
 
 #[test]
-fn lines_that_are_not_utf8_are_an_error() {
+fn line_with_invalid_utf8_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("in.txt");
     std::fs::write(&file, b"fine\n\xff\xfe\n").unwrap();
@@ -203,7 +203,7 @@ fn lines_that_are_not_utf8_are_an_error() {
 }
 
 #[test]
-fn fewer_dimensions_are_the_first_ones_normalised_again() {
+fn dimensions_option_truncates_and_normalizes() {
     let whole = vector("hello world");
     let short = floats(&embed(&["--dimensions", "5", "hello world"]).expect_json());
     let norm = whole[..5].iter().map(|v| v * v).sum::<f32>().sqrt();
@@ -218,27 +218,27 @@ fn fewer_dimensions_are_the_first_ones_normalised_again() {
 }
 
 #[test]
-fn a_vector_may_keep_its_length() {
+fn no_normalize_keeps_norm() {
     let (unit, raw) = (vector("hello world"), floats(&embed(&["--no-normalize", "hello world"]).expect_json()));
     let norm = raw.iter().map(|v| v * v).sum::<f32>().sqrt();
-    assert!((norm - 1.0).abs() > 1e-3, "{norm}: this model's vectors do not come with length 1");
+    assert!((norm - 1.0).abs() > 1e-3, "norm {norm}: this model does not return unit-length embeddings");
     for (raw, unit) in raw.iter().zip(unit) {
         assert!((raw / norm - unit).abs() < 1e-6);
     }
 }
 
 #[test]
-fn a_long_text_is_refused_unless_it_may_be_cut() {
+fn text_over_max_tokens_is_rejected_unless_truncate_is_set() {
     let long = "the river ".repeat(40);
     let message = embed(&[&long]).expect_failure();
     assert!(message.contains("tokens") && message.contains("48"), "{message}");
-    // 46 words and the special tokens around them are 48.
+    // 46 words and 2 special tokens are 48 tokens.
     let cut = floats(&embed(&["--truncate", &long]).expect_json());
     assert_eq!(cut, vector(&"the river ".repeat(23)));
 }
 
 #[test]
-fn a_prompt_is_put_before_the_text() {
+fn prompt_option_prepends_named_prompt() {
     let prompted = floats(&embed(&["--prompt", "query", "hello world"]).expect_json());
     assert_eq!(prompted, vector("query: hello world"));
     assert_ne!(prompted, vector("hello world"));
@@ -247,7 +247,7 @@ fn a_prompt_is_put_before_the_text() {
 }
 
 #[test]
-fn threads_and_company_do_not_change_a_vector() {
+fn embedding_is_independent_of_threads_and_batch() {
     let texts = ["hello world", "a", "the river of stone and the garden of glass"];
     let many = [&texts[..], &["filler"; 40], &texts].concat();
     for threads in ["1", "2"] {
@@ -260,7 +260,7 @@ fn threads_and_company_do_not_change_a_vector() {
 }
 
 #[test]
-fn the_environment_names_the_model_unless_the_command_does() {
+fn model_option_overrides_environment_variable() {
     let by_variable = run(tealight(["embed", "hello world"]).env("TEALIGHT_MODEL", TINY)).expect_json();
     assert_eq!(floats(&by_variable), vector("hello world"));
     let by_both = run(tealight(["embed", "--model", TINY, "hello world"]).env("TEALIGHT_MODEL", "/nonexistent"));
@@ -270,9 +270,9 @@ fn the_environment_names_the_model_unless_the_command_does() {
     assert_eq!(folder.expect_json(), by_variable);
 }
 
-/// A slip in a path, or another organisation's model, must not quietly give the vectors of the one that is installed.
+/// A typo in a path, or another organization's model, must not silently select the installed model of the same name.
 #[test]
-fn a_model_that_is_missing_is_not_replaced_by_another_of_its_name() {
+fn missing_model_is_not_replaced_by_installed_model_of_same_name() {
     for model in ["/nonexistent/all-MiniLM-L6-v2.gguf", "./slip/all-MiniLM-L6-v2", "other/all-MiniLM-L6-v2"] {
         let message = run(&mut tealight(["embed", "--model", model, "a"])).expect_failure();
         assert!(message.contains(model), "{message}");
@@ -283,7 +283,7 @@ fn a_model_that_is_missing_is_not_replaced_by_another_of_its_name() {
 }
 
 #[test]
-fn exit_codes_tell_failure_from_misuse() {
+fn exit_code_is_1_for_failure_and_2_for_wrong_usage() {
     for failing in [
         &["embed", "--model", "/nonexistent.gguf", "a"][..],
         &["embed", ""],
@@ -316,18 +316,18 @@ fn exit_codes_tell_failure_from_misuse() {
 }
 
 #[test]
-fn a_bad_variable_is_named() {
+fn invalid_environment_variable_is_named_in_error() {
     let message = run(tealight(["embed", "a"]).env("TEALIGHT_THREADS", "none")).expect_failure();
     assert!(message.contains("TEALIGHT_THREADS") && message.contains("none"), "{message}");
 }
 
 #[test]
-fn a_reader_that_stops_early_is_no_error() {
+fn closed_stdout_pipe_is_not_an_error() {
     for args in [&["embed", "--model", TINY, "--format", "jsonl"][..], &["embed", "--model", TINY]] {
         let mut command = tealight(args.iter().copied());
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
-        // More than a pipe holds, so that the process is still writing when nobody reads on.
+        // More than a pipe buffers, so that the process is still writing when the reader closes it.
         let writer = std::thread::spawn(move || drop(stdin.write_all("hello world\n".repeat(5000).as_bytes())));
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -340,7 +340,7 @@ fn a_reader_that_stops_early_is_no_error() {
 }
 
 #[test]
-fn models_lists_what_is_known_and_installed() {
+fn models_command_lists_catalog_and_installed_models() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::copy(path("tests/fixtures/models/tiny-bert-f32.gguf"), folder.path().join("mine.gguf")).unwrap();
     let models = |args: &[&str]| run(tealight(args.iter().copied()).env("TEALIGHT_MODEL_DIR", folder.path()));
@@ -353,6 +353,15 @@ fn models_lists_what_is_known_and_installed() {
         (&json!("installed"), &json!(384), &json!(256))
     );
     assert_eq!(row("bge-small-en-v1.5")["place"], "");
+    for (name, task) in [
+        ("all-MiniLM-L6-v2", "embedding"),
+        ("whisper-base", "transcription"),
+        ("smollm2-135m-instruct", "text generation"),
+        ("mine", ""),
+    ] {
+        // `makes` is the former name of `task`.
+        assert_eq!((&row(name)["task"], &row(name)["makes"]), (&json!(task), &json!(task)), "{name}");
+    }
     let table = models(&["models"]).expect_text();
     for row in &rows {
         assert!(table.contains(row["name"].as_str().unwrap()), "{table}");
@@ -360,7 +369,7 @@ fn models_lists_what_is_known_and_installed() {
 }
 
 #[test]
-fn info_shows_the_model_that_would_be_used() {
+fn info_command_shows_default_model() {
     let info = run(&mut tealight(["info", "--json"])).expect_json();
     assert_eq!(info["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!((&info["model"], &info["dimension"]), (&json!("all-MiniLM-L6-v2"), &json!(384)));
@@ -375,7 +384,7 @@ fn info_shows_the_model_that_would_be_used() {
 }
 
 #[test]
-fn bench_prints_what_is_documented() {
+fn bench_embed_prints_documented_fields() {
     let shapes = ["bench", "embed", "--model", TINY, "--threads", "1", "--shape", "1x8", "--shape", "2x16"];
     let rows = json_lines(&run(&mut tealight([&shapes[..], &["--json"]].concat())).expect_text());
     let keys: BTreeSet<&str> = rows[0].as_object().unwrap().keys().map(String::as_str).collect();
@@ -396,13 +405,13 @@ fn bench_prints_what_is_documented() {
 }
 
 #[test]
-fn bench_takes_texts_of_different_lengths() {
+fn bench_embed_accepts_range_of_lengths() {
     let row = run(&mut tealight(["bench", "embed", "--model", TINY, "--shape", "5x3-40", "--json"])).expect_json();
     assert_eq!((&row["shape"], &row["batch"], &row["tokens"]), (&json!("5x3-40"), &json!(5), &json!(40)));
 }
 
 #[test]
-fn the_phases_of_a_start_make_up_the_whole() {
+fn info_timing_prints_all_phases() {
     let phases = run(&mut tealight(["info", "--model", TINY, "--timing", "--json"])).expect_json();
     let phases = phases.as_object().unwrap();
     for name in ["exec_to_main_ms", "network_ms", "tokens_ms", "forward_pass_ms", "json_ms", "whole_process_ms"] {
@@ -412,16 +421,16 @@ fn the_phases_of_a_start_make_up_the_whole() {
 }
 
 #[test]
-fn completions_know_every_command() {
+fn completions_contain_every_command() {
     for shell in ["bash", "zsh", "fish"] {
         let script = run(&mut tealight(["completions", shell])).expect_text();
         for command in commands(&[]) {
-            assert!(script.contains(&command), "{shell} does not know {command}");
+            assert!(script.contains(&command), "{shell} completions lack {command}");
         }
     }
 }
 
-/// The commands that a help text lists.
+/// The commands that the help of `above` lists.
 fn commands(above: &[&str]) -> Vec<String> {
     let help = run(&mut tealight([above, &["--help"]].concat())).expect_text();
     let Some((_, list)) = help.split_once("Commands:\n") else { return vec![] };
@@ -430,7 +439,7 @@ fn commands(above: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn every_command_and_option_has_a_help_text() {
+fn every_command_and_option_has_help() {
     let top = commands(&[]);
     for expected in ["embed", "serve", "pack", "pull", "models", "info", "bench", "completions"] {
         assert!(top.contains(&expected.to_string()), "{expected} is missing in {top:?}");
@@ -440,19 +449,19 @@ fn every_command_and_option_has_a_help_text() {
         std::iter::once(vec![c.as_str()]).chain(inner.iter().map(move |i| vec![c.as_str(), i.as_str()]))
     });
     for command in all {
-        has_help(&command);
+        check_help(&command);
     }
     assert_eq!(run(&mut tealight(["--version"])).expect_text(), format!("tealight {}\n", env!("CARGO_PKG_VERSION")));
 }
 
-fn has_help(command: &[&str]) {
+fn check_help(command: &[&str]) {
     let help = run(&mut tealight([command, &["--help"]].concat())).expect_text();
     let mut lines = help.lines();
     assert!(lines.next().unwrap().len() > 20, "{help}");
     assert!(help.contains(&format!("Usage: tealight {}", command.join(" "))), "{help}");
     let lines: Vec<_> = lines.collect();
     for (i, line) in lines.iter().enumerate().filter(|(_, l)| l.trim_start().starts_with('-')) {
-        // The text stands after two spaces, or on a line of its own.
+        // The help text follows two spaces, or is on the next line.
         let same = line.trim_start().split_once("  ").is_some();
         let next = lines.get(i + 1).is_some_and(|n| n.starts_with("          ") && !n.trim_start().starts_with('-'));
         assert!(same || next, "{line} has no help in {help}");
@@ -460,7 +469,7 @@ fn has_help(command: &[&str]) {
 }
 
 #[test]
-fn packing_twice_gives_equal_bytes_and_the_vectors_are_near_the_folders() {
+fn pack_is_deterministic_and_close_to_unpacked_model() {
     let folder = tempfile::tempdir().unwrap();
     let pack = |name: &str| {
         let file = folder.path().join(name).display().to_string();
@@ -470,7 +479,7 @@ fn packing_twice_gives_equal_bytes_and_the_vectors_are_near_the_folders() {
         file
     };
     let (first, second) = (pack("first.gguf"), pack("second.gguf"));
-    assert!(std::fs::read(&first).unwrap() == std::fs::read(&second).unwrap(), "two packings differ");
+    assert!(std::fs::read(&first).unwrap() == std::fs::read(&second).unwrap(), "pack is not deterministic");
     assert_eq!(folder.path().read_dir().unwrap().count(), 2, "temporary files are left");
 
     let texts = ["hello world", "The candle burns.", "中 and 🕯 and я", "a"];
@@ -482,7 +491,7 @@ fn packing_twice_gives_equal_bytes_and_the_vectors_are_near_the_folders() {
     for more in [&[][..], &["--prompt", "query"], &["--no-normalize"], &["--dimensions", "7"]] {
         for (a, b) in with(TINY, more).iter().zip(&with(&first, more)) {
             let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f32>();
-            // Rows of 32 values, so that roundings average out less than in a real model.
+            // Hidden states of 32 values, so rounding errors average out less than in a real model.
             assert!(dot(a, b) / (dot(a, a) * dot(b, b)).sqrt() > 0.99, "{more:?}: {a:?} {b:?}");
         }
     }
@@ -492,7 +501,7 @@ fn packing_twice_gives_equal_bytes_and_the_vectors_are_near_the_folders() {
 }
 
 #[test]
-fn packing_what_is_no_model_leaves_no_file() {
+fn pack_of_invalid_model_leaves_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let source = folder.path().display().to_string();
     let file = folder.path().join("x.gguf").display().to_string();
@@ -502,7 +511,7 @@ fn packing_what_is_no_model_leaves_no_file() {
 }
 
 #[test]
-fn serve_says_when_its_port_is_taken() {
+fn serve_on_used_port_fails_with_address() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let mut process = Process::start(tealight(["serve", "--port", &address.port().to_string()]));
@@ -511,7 +520,7 @@ fn serve_says_when_its_port_is_taken() {
 }
 
 #[test]
-fn output_goes_into_a_pipe_through_a_link_and_keeps_a_mode() {
+fn output_keeps_pipe_symlink_and_permissions() {
     use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
@@ -522,19 +531,19 @@ fn output_goes_into_a_pipe_through_a_link_and_keeps_a_mode() {
     let reader = std::thread::spawn(move || std::fs::read_to_string(pipe).unwrap());
     embed(&at("pipe"));
     assert!(reader.join().unwrap().starts_with('['));
-    assert!(std::fs::metadata(at("pipe")).unwrap().file_type().is_fifo(), "the pipe is still one");
+    assert!(std::fs::metadata(at("pipe")).unwrap().file_type().is_fifo(), "the pipe was replaced");
 
     std::fs::write(at("target"), "old").unwrap();
     std::fs::set_permissions(at("target"), std::fs::Permissions::from_mode(0o600)).unwrap();
     symlink(at("target"), at("link")).unwrap();
     embed(&at("link"));
-    assert!(std::fs::symlink_metadata(at("link")).unwrap().is_symlink(), "the link is still one");
+    assert!(std::fs::symlink_metadata(at("link")).unwrap().is_symlink(), "the link was replaced");
     assert!(std::fs::read_to_string(at("target")).unwrap().starts_with('['));
     assert_eq!(std::fs::metadata(at("target")).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
 #[test]
-fn ids_and_metadata_keep_every_digit() {
+fn large_numbers_in_ids_and_metadata_are_unchanged() {
     let line = r#"{"id":12345678901234567890123,"text":"a","metadata":{"price":1.10}}"#;
     let text = embed_lines(&["--format", "jsonl"], line).expect_text();
     assert!(
@@ -544,19 +553,19 @@ fn ids_and_metadata_keep_every_digit() {
 }
 
 #[test]
-fn a_byte_order_mark_is_no_part_of_a_document() {
+fn byte_order_mark_is_ignored() {
     let plain = embed_lines(&["--format", "jsonl"], r#"{"id":1,"text":"a"}"#).expect_text();
     assert_eq!(embed_lines(&["--format", "jsonl"], "\u{feff}{\"id\":1,\"text\":\"a\"}").expect_text(), plain);
 }
 
 #[test]
-fn a_document_that_is_cut_is_said_to_be_taken_as_a_text() {
+fn truncated_json_line_is_embedded_as_text_with_warning() {
     let done = embed_lines(&["--format", "jsonl"], r#"{"text":"a","#);
     assert!(done.stderr.contains("taken as a text"), "{}", done.stderr);
 }
 
 #[test]
-fn options_are_checked_before_the_first_line() {
+fn invalid_options_fail_before_input_is_read() {
     for args in [["--dimensions", "99999999"], ["--dimensions", "0"], ["--prompt", "nope"]] {
         let message = embed_lines(&args, "").expect_failure();
         assert!(message.contains(args[0].trim_start_matches("--")), "{message}");
@@ -564,7 +573,7 @@ fn options_are_checked_before_the_first_line() {
 }
 
 #[test]
-fn a_name_that_is_none_of_the_hub_is_not_asked_for() {
+fn invalid_repository_name_is_rejected_without_request() {
     for name in ["nope", "a/b/c", "../../etc/passwd", "a/../b", "/etc/passwd"] {
         let message = run(&mut tealight(["pull", name])).expect_failure();
         assert!(message.contains("ORGANISATION/NAME"), "{name}: {message}");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use tealight::config::Config;
+use tealight::config::{Config, VARIABLES};
 
 const DOCUMENT: &str = "docs/configuration.md";
 const SOURCE: &str = "src/config.rs";
@@ -17,11 +17,8 @@ fn is_variable(text: &str) -> bool {
     text.contains('_') && text.starts_with(|c: char| c.is_ascii_uppercase()) && text.chars().all(allowed)
 }
 
-/// Names in string literals before the unit tests.
 fn variables_in_source() -> BTreeSet<String> {
-    let source = read(SOURCE);
-    let code = source.split("#[cfg(test)]").next().unwrap_or_default();
-    code.split('"').filter(|literal| is_variable(literal)).map(String::from).collect()
+    VARIABLES.iter().map(|variable| variable.name.to_string()).collect()
 }
 
 /// Cells of each row of each table, without headers.
@@ -65,6 +62,8 @@ fn documented_default_equals_unset_variable() {
             && row[2] == format!("`{value}`")
         {
             assert_eq!(config(name, value).unwrap(), unset, "{name}={value}");
+            let variable = VARIABLES.iter().find(|variable| variable.name == *name);
+            assert!(variable.is_none_or(|variable| variable.default == *value), "{name}={value}: {variable:?}");
             checked += 1;
         }
     }

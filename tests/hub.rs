@@ -1,4 +1,4 @@
-//! Models from the Hugging Face hub: a mock of it on this machine, and the real binary.
+//! Downloads from the Hugging Face hub: runs the real binary against a mock hub.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -29,14 +29,14 @@ fn sha256(bytes: &[u8]) -> String {
     hex(Sha256::digest(bytes))
 }
 
-/// What the hub has, and what is wrong with it.
+/// The repository on the mock hub, and its faults.
 #[derive(Clone, Default)]
 struct Contents {
     commit: &'static str,
     files: BTreeMap<String, Vec<u8>>,
-    /// Sends other bytes than those it gives the hash of.
+    /// Corrupts the content of this file.
     damage: Option<&'static str>,
-    /// Hangs up after half of this file.
+    /// Closes the connection after half of this file.
     cut: Option<&'static str>,
 }
 
@@ -52,9 +52,10 @@ impl Contents {
         for entry in folder.read_dir().unwrap() {
             let entry = entry.unwrap().path();
             let name = format!("{prefix}{}", entry.file_name().unwrap().to_str().unwrap());
-            match entry.is_dir() {
-                true => self.add(&entry, &format!("{name}/")),
-                false => drop(self.files.insert(name, std::fs::read(&entry).unwrap())),
+            if entry.is_dir() {
+                self.add(&entry, &format!("{name}/"));
+            } else {
+                self.files.insert(name, std::fs::read(&entry).unwrap());
             }
         }
     }
@@ -67,7 +68,7 @@ impl Contents {
     fn answer(&self, request: &Message) -> Reply {
         let path = request.path().trim_start_matches('/');
         let known = |prefix: String| path.strip_prefix(&prefix).and_then(|f| self.files.get_key_value(f));
-        // A commit may be asked for by its branch or by its hash.
+        // A commit can be requested by its branch or by its hash.
         for revision in ["main", self.commit] {
             if path == format!("api/models/{REPOSITORY}/revision/{revision}") {
                 return self.listing();
@@ -88,10 +89,10 @@ impl Contents {
         Reply::new(200, body.to_string()).header("content-type", "application/json")
     }
 
-    /// Large files are elsewhere; what is known about them comes with the redirection. Small ones come at once.
+    /// Large files are redirected to a CDN, and their metadata is in the redirection. Small files are sent directly.
     fn resolve(&self, request: &Message, name: &str, bytes: &[u8]) -> Reply {
         if !name.ends_with(".safetensors") {
-            // The hub gives git's hash of a small file; any 40 digits do here.
+            // The ETag of a small file is its git hash; any 40 digits work here.
             let etag = &sha256(bytes)[..40];
             return self.content(request, name, bytes).header("etag", format!("\"{etag}\""));
         }
@@ -101,7 +102,7 @@ impl Contents {
             .header("x-repo-commit", self.commit)
             .header("x-linked-size", bytes.len())
             .header("x-linked-etag", format!("\"{}\"", sha256(bytes)))
-            .header("etag", "\"of the redirection\"")
+            .header("etag", "\"redirection\"")
     }
 
     fn content(&self, request: &Message, name: &str, bytes: &[u8]) -> Reply {
@@ -115,7 +116,7 @@ impl Contents {
             .header("x-repo-commit", self.commit)
             .header("accept-ranges", "bytes")
             .header("content-range", format!("bytes {first}-{}/{}", last.saturating_sub(1), bytes.len()));
-        // Not what only asks for the size.
+        // Not for requests that only ask for the size.
         if self.cut == Some(name) && reply.body.len() > 1 {
             reply.cut = Some(reply.body.len() / 2);
         }
@@ -123,7 +124,7 @@ impl Contents {
     }
 }
 
-/// The range of a request, the end excluded.
+/// The byte range of a request; the end is exclusive.
 fn range(request: &Message, length: usize) -> (usize, usize) {
     let Some((first, last)) = request.header("range").and_then(|r| r.strip_prefix("bytes=")?.split_once('-')) else {
         return (0, length);
@@ -132,7 +133,7 @@ fn range(request: &Message, length: usize) -> (usize, usize) {
     (first.parse::<usize>().unwrap().min(last), last)
 }
 
-/// A hub, and a home with a cache for one client of it.
+/// A mock hub, and a home directory with an empty cache.
 struct Hub {
     mock: Mock,
     contents: Arc<Mutex<Contents>>,
@@ -142,12 +143,12 @@ struct Hub {
 impl Hub {
     fn new(contents: Contents) -> Self {
         let contents = Arc::new(Mutex::new(contents));
-        let truncate_for_display = contents.clone();
-        let mock = Mock::start(move |request| truncate_for_display.lock().unwrap().clone().answer(request));
+        let served = contents.clone();
+        let mock = Mock::start(move |request| served.lock().unwrap().clone().answer(request));
         Self { mock, contents, home: tempfile::tempdir().unwrap() }
     }
 
-    fn becomes(&self, contents: Contents) {
+    fn set_contents(&self, contents: Contents) {
         *self.contents.lock().unwrap() = contents;
     }
 
@@ -165,14 +166,14 @@ impl Hub {
         run(&mut self.command(&["pull", REPOSITORY]))
     }
 
-    /// Embeds with a model of the cache, and no hub to ask.
+    /// Embeds with the model in the cache, while the hub is unreachable.
     fn embed(&self) -> CommandOutput {
         run(self
             .command(&["embed", "--model", REPOSITORY, "hi"])
             .env("HF_ENDPOINT", format!("http://{}", unused_address())))
     }
 
-    /// The paths of requests for more of a file than its size, but for redirections.
+    /// Paths of requests for file contents, without redirections and requests for the size only.
     fn downloads(&self) -> Vec<String> {
         let is_download = |m: &Message| {
             let path = m.path();
@@ -182,33 +183,33 @@ impl Hub {
         self.mock.requests().iter().filter(|m| is_download(m)).map(|m| m.path().to_string()).collect()
     }
 
-    /// Checks that nothing in the cache is a model.
+    /// Checks that the cache has no usable model.
     #[track_caller]
-    fn has_nothing(&self) {
+    fn check_no_model(&self) {
         let message = self.embed().expect_failure();
-        assert!(message.contains("hub cache") && message.contains("pull"), "{message}");
+        assert!(message.contains("is not downloaded") && message.contains("tealight pull"), "{message}");
     }
 
-    /// Checks that the model of the cache is the tiny one.
+    /// Checks that the model in the cache is the tiny model.
     #[track_caller]
-    fn has_the_model(&self) {
+    fn check_model(&self) {
         assert_eq!(self.embed().expect_text(), expected());
     }
 }
 
-/// What the tiny model's folder gives.
+/// The embedding by the tiny model, loaded from its folder.
 fn expected() -> String {
     run(&mut tealight(["embed", "--model", TINY, "hi"])).expect_text()
 }
 
 #[test]
-fn a_model_is_pulled_and_used_offline() {
+fn pulled_model_works_offline() {
     let hub = Hub::new(Contents::tiny());
-    hub.has_nothing();
+    hub.check_no_model();
     let folder = hub.pull().expect_text();
     let folder = Path::new(folder.trim_end());
     assert!(folder.starts_with(hub.home.path()) && folder.join(WEIGHTS).is_file(), "{folder:?}");
-    hub.has_the_model();
+    hub.check_model();
     let downloads = hub.downloads();
     for file in ["/cdn/model.safetensors", "/cdn/2_Dense/model.safetensors"] {
         assert_eq!(downloads.iter().filter(|d| *d == file).count(), 1, "{downloads:?}");
@@ -216,7 +217,7 @@ fn a_model_is_pulled_and_used_offline() {
 }
 
 #[test]
-fn what_is_there_is_not_downloaded_again() {
+fn second_pull_downloads_nothing() {
     let hub = Hub::new(Contents::tiny());
     let first = hub.pull().expect_text();
     let downloads = hub.downloads();
@@ -225,19 +226,19 @@ fn what_is_there_is_not_downloaded_again() {
 }
 
 #[test]
-fn a_model_that_may_be_downloaded_is_where_it_is_needed() {
+fn missing_model_is_downloaded_only_if_allowed() {
     let hub = Hub::new(Contents::tiny());
     let message = run(&mut hub.command(&["embed", "--model", REPOSITORY, "hi"])).expect_failure();
     assert!(message.contains("tealight pull") && message.contains("TEALIGHT_DOWNLOAD=1"), "{message}");
-    assert_eq!(hub.mock.requests().len(), 0, "nothing is asked for without leave");
+    assert_eq!(hub.mock.requests().len(), 0, "the hub was asked without permission");
 
     let done = run(hub.command(&["embed", "--model", REPOSITORY, "hi"]).env("TEALIGHT_DOWNLOAD", "1"));
     assert_eq!(done.expect_text(), expected());
-    hub.has_the_model();
+    hub.check_model();
 }
 
 #[test]
-fn the_function_downloads_its_model_where_it_may() {
+fn lambda_function_downloads_configured_model_if_allowed() {
     let hub = Hub::new(Contents::tiny());
     let endpoint = hub.mock.url();
     let may = [("TEALIGHT_MODEL", REPOSITORY), ("TEALIGHT_DOWNLOAD", "1"), ("HF_HOME", hub.home())];
@@ -246,9 +247,8 @@ fn the_function_downloads_its_model_where_it_may() {
     assert_eq!(floats(&reply["data"][0]["embedding"]), serde_json::from_str::<Vec<f32>>(&expected()).unwrap());
 }
 
-/// Naming a model in a request must not make the function fetch it.
 #[test]
-fn a_request_cannot_cause_a_download() {
+fn request_does_not_cause_download() {
     let hub = Hub::new(Contents::tiny());
     let endpoint = hub.mock.url();
     let server =
@@ -259,7 +259,7 @@ fn a_request_cannot_cause_a_download() {
 }
 
 #[test]
-fn damaged_weights_are_refused_and_thrown_away() {
+fn weights_with_wrong_checksum_are_rejected_and_deleted() {
     for file in [WEIGHTS, "2_Dense/model.safetensors"] {
         let damaged = Contents { damage: Some(file), ..Contents::tiny() };
         let good = &damaged.files[file];
@@ -270,42 +270,42 @@ fn damaged_weights_are_refused_and_thrown_away() {
         let hub = Hub::new(damaged.clone());
         let message = hub.pull().expect_failure();
         assert!(message.contains(&expected) && message.contains(&found), "{message}");
-        hub.has_nothing();
-        hub.becomes(Contents::tiny());
+        hub.check_no_model();
+        hub.set_contents(Contents::tiny());
         hub.pull().expect_success();
-        hub.has_the_model();
+        hub.check_model();
     }
 }
 
 #[test]
-fn a_download_that_was_interrupted_can_be_taken_up_again() {
+fn interrupted_download_is_resumed() {
     for file in [WEIGHTS, "2_Dense/model.safetensors", "tokenizer.json", "config.json"] {
         let hub = Hub::new(Contents { cut: Some(file), ..Contents::tiny() });
         let message = hub.pull().expect_failure();
         assert!(message.contains(file), "{message}");
-        hub.has_nothing();
-        // It breaks off again, further on.
+        hub.check_no_model();
+        // The second attempt is interrupted again, at a later position.
         hub.pull().expect_failure();
-        hub.has_nothing();
-        hub.becomes(Contents::tiny());
+        hub.check_no_model();
+        hub.set_contents(Contents::tiny());
         hub.pull().expect_success();
-        hub.has_the_model();
+        hub.check_model();
     }
 }
 
-/// The first half of a model is of one commit, and the rest would come from the next.
+/// The first half of a model comes from one commit; the rest must not come from the next.
 #[test]
-fn a_model_that_changes_between_two_attempts_is_whole_in_the_end() {
+fn repository_changed_between_attempts_is_downloaded_from_one_commit() {
     let hub = Hub::new(Contents { cut: Some(WEIGHTS), ..Contents::tiny() });
     hub.pull().expect_failure();
-    hub.becomes(Contents { commit: NEXT_COMMIT, ..Contents::tiny() });
+    hub.set_contents(Contents { commit: NEXT_COMMIT, ..Contents::tiny() });
     hub.pull().expect_success();
-    hub.has_the_model();
+    hub.check_model();
 }
 
-/// Tools that know nothing of sentence-transformers leave away its files, without which vectors come out different.
+/// Tools that do not support sentence-transformers skip its files, without which the embeddings differ.
 #[test]
-fn a_cache_that_other_tools_have_half_filled_is_not_taken_for_whole() {
+fn incomplete_cache_of_other_tools_is_not_used() {
     let hub = Hub::new(Contents::tiny());
     let snapshot = hub.pull().expect_text();
     let snapshot = Path::new(snapshot.trim_end());
@@ -315,20 +315,21 @@ fn a_cache_that_other_tools_have_half_filled_is_not_taken_for_whole() {
         if ["config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", WEIGHTS].contains(&name.as_str()) {
             continue;
         }
-        match entry.file_type().unwrap().is_dir() {
-            true => std::fs::remove_dir_all(entry.path()).unwrap(),
-            false => std::fs::remove_file(entry.path()).unwrap(),
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::remove_dir_all(entry.path()).unwrap();
+        } else {
+            std::fs::remove_file(entry.path()).unwrap();
         }
     }
     let message = hub.embed().expect_failure();
     assert!(message.contains("tealight pull"), "{message}");
     hub.pull().expect_success();
-    hub.has_the_model();
+    hub.check_model();
 }
 
-/// Killed after the last byte and before the file got its name: there is nothing more to ask for.
+/// The process was killed after the last byte and before the file was renamed, so nothing remains to be downloaded.
 #[test]
-fn a_download_that_lacks_only_its_name_is_taken_up_again() {
+fn complete_but_unnamed_download_is_finished() {
     let contents = Contents::tiny();
     let weights = &contents.files[WEIGHTS];
     let hub = Hub::new(contents.clone());
@@ -336,39 +337,38 @@ fn a_download_that_lacks_only_its_name_is_taken_up_again() {
     std::fs::create_dir_all(&blobs).unwrap();
     std::fs::write(blobs.join(format!("{}.part", sha256(weights))), weights).unwrap();
     hub.pull().expect_success();
-    hub.has_the_model();
+    hub.check_model();
 }
 
 #[test]
-fn a_repository_without_safetensors_is_refused() {
+fn repository_without_safetensors_is_rejected() {
     let mut contents = Contents::tiny().without(WEIGHTS);
     contents.files.insert("pytorch_model.bin".into(), vec![0; 100]);
     let hub = Hub::new(contents);
     let message = hub.pull().expect_failure();
     assert!(message.contains(REPOSITORY) && message.contains(WEIGHTS), "{message}");
     assert_eq!(hub.downloads(), [""; 0]);
-    hub.has_nothing();
+    hub.check_no_model();
 }
 
 #[test]
-fn a_repository_that_does_not_exist_is_named() {
+fn unknown_repository_is_named_in_error() {
     let hub = Hub::new(Contents::tiny());
     let message = run(&mut hub.command(&["pull", "org/other"])).expect_failure();
     assert!(message.contains("org/other") && message.contains("404"), "{message}");
 }
 
 #[test]
-fn a_hub_that_is_down_is_an_error() {
+fn unreachable_hub_is_reported() {
     let hub = Hub::new(Contents::tiny());
     let mut pull = hub.command(&["pull", REPOSITORY]);
     let message = run(pull.env("HF_ENDPOINT", format!("http://{}", unused_address()))).expect_failure();
     assert!(message.contains(REPOSITORY) && message.contains("hub"), "{message}");
-    hub.has_nothing();
+    hub.check_no_model();
 }
 
-/// A server's list of files decides what is asked for, and must not decide where it is written.
 #[test]
-fn no_file_is_written_outside_the_cache() {
+fn server_file_list_cannot_write_outside_cache() {
     let mut contents = Contents::tiny();
     let outside = "2_Dense/../../../../../escaped/config.json";
     contents.files.insert(outside.into(), b"{}".to_vec());

@@ -1,4 +1,4 @@
-//! What the function and the server say of themselves: log lines, metrics, traces, the status, and the page. The real binary.
+//! Observability: log lines, metrics, traces, status and page of the real binary.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -11,15 +11,15 @@ use std::time::{Duration, SystemTime};
 use support::http::{Mock, Reply};
 use support::runtime::Function;
 use support::server::Server;
-use support::{TINY, wait_for};
+use support::{TINY, path, wait_for};
 
-/// A text that no log may have.
+/// A text that must not appear in any log.
 const CANARY: &str = "canary9f3k";
 const HELLO: &str = r#"{"input":"hello world"}"#;
 const JSON_LINES: (&str, &str) = ("AWS_LAMBDA_LOG_FORMAT", "JSON");
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
-/// Lines of a log that have a field of this value.
+/// Log lines whose `field` has this value.
 fn lines(log: &str, field: &str, value: &Value) -> Vec<Value> {
     let parsed = |line: &str| serde_json::from_str::<Value>(line).unwrap_or_else(|e| panic!("{e}: {line}"));
     log.lines().filter(|line| line.starts_with('{')).map(parsed).filter(|line| line[field] == *value).collect()
@@ -31,7 +31,7 @@ fn http_event(method: &str, path: &str, headers: Value, body: &str) -> Value {
 }
 
 #[test]
-fn a_line_of_an_invocation_has_the_keys_of_powertools_and_cloudwatchs_metrics() {
+fn request_log_line_has_powertools_keys_and_emf_metrics() {
     let function = Function::start(&[("POWERTOOLS_METRICS_NAMESPACE", "tealight"), ("TEALIGHT_MODEL", TINY)]);
     function.expect_success(HELLO);
     function.invoke(r#"{"input":"hello world","dimensions":99999}"#);
@@ -65,7 +65,7 @@ fn a_line_of_an_invocation_has_the_keys_of_powertools_and_cloudwatchs_metrics() 
     emf(failed, [1, 1, 0]);
 }
 
-/// Checks a line's directive against <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>.
+/// Checks the EMF directive of a line against <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>.
 #[track_caller]
 fn emf(line: &Value, [requests, failures, cold_starts]: [u64; 3]) {
     let counts = json!([line["requests"], line["failures"], line["cold_starts"]]);
@@ -86,7 +86,7 @@ fn emf(line: &Value, [requests, failures, cold_starts]: [u64; 3]) {
 }
 
 #[test]
-fn nothing_that_a_request_brings_is_logged() {
+fn request_contents_are_never_logged() {
     let (key, sink) = (("TEALIGHT_API_KEY", CANARY), ("TEALIGHT_SINK", "qdrant+http://127.0.0.1:1/documents"));
     for format in ["JSON", "Text"] {
         let level = ("AWS_LAMBDA_LOG_LEVEL", "TRACE");
@@ -118,7 +118,7 @@ fn nothing_that_a_request_brings_is_logged() {
             ),
         ];
         let count = bodies.len();
-        // Nobody waits long for a sink that is not there.
+        // A short deadline, because the sink is unreachable.
         let soon = || SystemTime::now() + Duration::from_secs(3);
         bodies.iter().for_each(|body| drop(function.invoke_with_deadline(body, soon())));
         let log = function.process.stdout() + &function.process.stderr();
@@ -128,7 +128,7 @@ fn nothing_that_a_request_brings_is_logged() {
 }
 
 #[test]
-fn a_trace_is_carried_on_to_the_sink() {
+fn trace_header_is_propagated_to_sink() {
     let index = Mock::start(|_| Reply::new(200, r#"{"result":{"status":"completed"},"status":"ok"}"#));
     let url = format!("qdrant+http://{}/documents", index.address);
     let function = Function::start(&[("TEALIGHT_MODEL", TINY), ("TEALIGHT_SINK", &url)]);
@@ -145,7 +145,7 @@ fn a_trace_is_carried_on_to_the_sink() {
 }
 
 #[test]
-fn the_server_logs_requests_and_leaves_signs_of_life_out() {
+fn server_logs_requests_but_not_health_checks() {
     let server = Server::start(&[JSON_LINES]);
     let traced = [("traceparent", &format!("00-{TRACE}-00f067aa0ba902b7-01")[..])];
     assert_eq!(server.post_with("/v1/embeddings", &traced, HELLO).status(), 200);
@@ -159,9 +159,9 @@ fn the_server_logs_requests_and_leaves_signs_of_life_out() {
 }
 
 #[test]
-fn what_comes_to_no_route_has_a_line_and_is_counted() {
+fn rejected_request_is_logged_and_counted() {
     let server = Server::start(&[JSON_LINES, ("TEALIGHT_API_KEY", CANARY)]);
-    // No sign of life is a cold start.
+    // A health check does not end the cold start.
     assert_eq!(server.get("/health").status(), 200);
     let wrong = [("authorization", "Bearer wrong")];
     assert_eq!(server.get(&format!("/{CANARY}")).status(), 404);
@@ -190,12 +190,12 @@ fn what_comes_to_no_route_has_a_line_and_is_counted() {
 }
 
 #[test]
-fn an_event_that_nobody_can_read_has_a_line() {
+fn unsupported_event_is_logged() {
     let function = Function::start(&[JSON_LINES, ("TEALIGHT_MODEL", TINY)]);
     for event in [json!({"nothing": CANARY}), json!({"path": CANARY}), json!({"requestContext": CANARY})] {
         function.invoke(event.to_string());
     }
-    // Documents, and no sink.
+    // Documents without a sink.
     function.invoke(json!({"Records": [{"eventSource": "aws:sqs", "messageId": "m", "body": CANARY}]}).to_string());
     let requests = wait_for("four lines", || {
         Some(lines(&function.process.stdout(), "message", &"request".into())).filter(|lines| lines.len() == 4)
@@ -207,7 +207,7 @@ fn an_event_that_nobody_can_read_has_a_line() {
 }
 
 #[test]
-fn warnings_name_their_invocation_where_requests_have_no_lines() {
+fn warning_names_invocation_at_log_level_warn() {
     let sink = ("TEALIGHT_SINK", "qdrant+http://127.0.0.1:1/documents");
     let function = Function::start(&[JSON_LINES, ("AWS_LAMBDA_LOG_LEVEL", "WARN"), ("TEALIGHT_MODEL", TINY), sink]);
     let body = json!({"Records": [{"eventSource": "aws:sqs", "messageId": "m", "body": CANARY}]});
@@ -220,7 +220,7 @@ fn warnings_name_their_invocation_where_requests_have_no_lines() {
 }
 
 #[test]
-fn credentials_of_aws_are_never_logged() {
+fn aws_credentials_are_never_logged() {
     const SECRET: &str = "canarySecretKey7h2";
     const TOKEN: &str = "canaryToken4f8";
     let stores = Mock::start(|_| Reply::new(200, "{}"));
@@ -249,8 +249,46 @@ fn credentials_of_aws_are_never_logged() {
     }
 }
 
+/// `completion_tokens` and `retried` are also reported under their former names, which dashboards and alarms may use.
 #[test]
-fn the_status_knows_the_models_and_counts() {
+fn renamed_metrics_keep_their_former_names() {
+    let text_model = path("tests/fixtures/llama/version-0.bin");
+    let server = Server::start(&[JSON_LINES, ("TEALIGHT_TEXT_MODEL", text_model.to_str().unwrap())]);
+    let body = json!({"prompt": "Once", "max_tokens": 3, "logit_bias": {"0": -100, "1": -100, "2": -100}}).to_string();
+    let reply = server.post("/v1/completions", body);
+    assert_eq!(reply.status(), 200, "{}", reply.text());
+    let tokens = reply.json()["usage"]["completion_tokens"].clone();
+    assert!(tokens.as_u64().is_some_and(|n| n > 0), "{}", reply.text());
+    let totals = server.get("/status").json()["requests"].clone();
+    assert_eq!((&totals["completion_tokens"], &totals["written_tokens"]), (&tokens, &tokens));
+    let metrics = server.get("/metrics").text();
+    for name in ["tealight_completion_tokens_total", "tealight_written_tokens_total"] {
+        assert!(metrics.lines().any(|line| line == format!("{name} {tokens}")), "{name}: {metrics}");
+    }
+    let log = server.stop();
+    let line = lines(&log, "route", &"/v1/completions".into()).remove(0);
+    assert_eq!((&line["completion_tokens"], &line["written_tokens"]), (&tokens, &tokens), "{line}");
+}
+
+#[test]
+fn message_returned_to_queue_is_logged_as_retried_and_handed_back() {
+    let metrics = ("POWERTOOLS_METRICS_NAMESPACE", "tealight");
+    let sink = ("TEALIGHT_SINK", "qdrant+http://127.0.0.1:1/documents");
+    let function = Function::start(&[metrics, ("TEALIGHT_MODEL", TINY), sink]);
+    let body = json!({"id": "a", "text": "b"}).to_string();
+    let event = json!({"Records": [{"eventSource": "aws:sqs", "messageId": "m", "body": body}]});
+    function.invoke_with_deadline(event, SystemTime::now() + Duration::from_secs(3));
+    let line = wait_for("the line of the event", || {
+        lines(&function.process.stdout(), "message", &"documents written".into()).into_iter().next()
+    });
+    assert_eq!((&line["retried"], &line["handed_back"]), (&1.into(), &1.into()), "{line}");
+    let names: Vec<_> =
+        line["_aws"]["CloudWatchMetrics"][0]["Metrics"].as_array().unwrap().iter().map(|m| &m["Name"]).collect();
+    assert!(names.contains(&&"retried".into()) && names.contains(&&"handed_back".into()), "{names:?}");
+}
+
+#[test]
+fn status_lists_models_and_counts_requests() {
     let server = Server::start(&[("TEALIGHT_API_KEY", "sesame")]);
     assert_eq!(server.get("/status").status(), 401);
     let key = [("authorization", "Bearer sesame"), ("content-type", "application/json")];
@@ -280,7 +318,7 @@ fn the_status_knows_the_models_and_counts() {
 }
 
 #[test]
-fn browsers_get_the_page_and_may_run_nothing_else() {
+fn page_has_content_security_policy_that_allows_only_its_own_script() {
     let server = Server::start(&[("TEALIGHT_API_KEY", "sesame")]);
     let browser = [("accept", "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8")];
     let page = server.connect().call("GET", "/", &browser, "");

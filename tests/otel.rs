@@ -1,4 +1,4 @@
-//! Spans for a collector of OpenTelemetry: the real binary, and a mock that takes OTLP in JSON.
+//! Export of spans: runs the real binary against a mock OpenTelemetry collector.
 #![cfg(feature = "otel")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -18,7 +18,7 @@ fn collector() -> Mock {
     Mock::start(|_| Reply::new(200, "{}").header("content-type", "application/json"))
 }
 
-/// The spans that came, with the service that sent them.
+/// The received spans, each with its service name.
 fn spans(collector: &Mock) -> Vec<(String, Value)> {
     let mut spans = vec![];
     for request in collector.requests() {
@@ -38,7 +38,7 @@ fn spans(collector: &Mock) -> Vec<(String, Value)> {
 }
 
 #[test]
-fn the_span_of_a_request_is_a_part_of_its_callers_trace() {
+fn request_span_is_child_of_callers_span() {
     let collector = collector();
     let server = Server::start(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url()), ("OTEL_SERVICE_NAME", "vectors")]);
     let header = [("traceparent", &format!("00-{TRACE}-{PARENT}-01")[..])];
@@ -56,7 +56,7 @@ fn the_span_of_a_request_is_a_part_of_its_callers_trace() {
 }
 
 #[test]
-fn a_function_sends_before_it_answers_and_what_it_calls_is_a_part_of_its_span() {
+fn lambda_exports_span_before_response_and_propagates_it_to_sink() {
     let (collector, index) =
         (collector(), Mock::start(|_| Reply::new(200, r#"{"result":{"status":"completed"},"status":"ok"}"#)));
     let sink = format!("qdrant+http://{}/documents", index.address);
@@ -83,7 +83,7 @@ fn a_function_sends_before_it_answers_and_what_it_calls_is_a_part_of_its_span() 
 }
 
 #[test]
-fn without_a_collector_nothing_is_sent_and_all_goes_on() {
+fn unreachable_collector_does_not_affect_requests() {
     let server = Server::start(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")]);
     server.assert_serving();
     server.stop();

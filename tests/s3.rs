@@ -1,4 +1,4 @@
-//! Recordings in Amazon S3: a mock of it on this machine, and the real binary. tests/clients has a fuller one, with weights.
+//! Recordings and indexes in Amazon S3: runs the real binary against a mock service. tests/clients has a larger test with real weights.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -16,7 +16,7 @@ const PATH: &str = "/talks/2026/a%20b%2B%C3%BC.flac";
 fn variables(endpoint: &str) -> Vec<(&str, &str)> {
     vec![
         ("TEALIGHT_S3_PREFIXES", "s3://other/x/, s3://talks"),
-        // So that what arrives is looked at, and no more.
+        // Without a model, requests end after the audio was checked.
         ("TEALIGHT_SPEECH_MODEL", "no-such-model"),
         ("AWS_ENDPOINT_URL_S3", endpoint),
         ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
@@ -30,12 +30,12 @@ fn flac() -> Vec<u8> {
     std::fs::read(support::path("tests/fixtures/audio/speech.flac")).unwrap()
 }
 
-fn ask(server: &Server, uri: &str) -> Message {
+fn transcribe_uri(server: &Server, uri: &str) -> Message {
     server.post("/v1/audio/transcriptions", json!({"uri": uri}).to_string())
 }
 
 #[track_caller]
-fn refused(reply: &Message, status: u16, code: &str, words: &[&str]) {
+fn check_error(reply: &Message, status: u16, code: &str, words: &[&str]) {
     assert_eq!(reply.status(), status, "{}", reply.text());
     let error = &reply.json()["error"];
     assert_eq!(error["code"], code, "{error}");
@@ -45,12 +45,12 @@ fn refused(reply: &Message, status: u16, code: &str, words: &[&str]) {
 }
 
 #[test]
-fn an_object_is_read_by_a_request_that_s3_accepts() {
+fn request_for_object_is_signed_correctly() {
     let mock = Mock::start(|_| Reply::new(200, flac()));
     let url = mock.url();
     let server = Server::start(&variables(&url));
-    // The recording is one; what is missing is the model.
-    refused(&ask(&server, URI), 404, "model_not_found", &["no-such-model"]);
+    // The audio was accepted; only the model is missing.
+    check_error(&transcribe_uri(&server, URI), 404, "model_not_found", &["no-such-model"]);
     let seen = mock.requests();
     assert_eq!((seen.len(), seen[0].method(), seen[0].path()), (1, "GET", PATH));
     assert_eq!(seen[0].header("x-amz-security-token"), Some(TOKEN));
@@ -60,7 +60,7 @@ fn an_object_is_read_by_a_request_that_s3_accepts() {
 }
 
 #[test]
-fn a_direct_invocation_may_name_an_object_or_carry_a_recording() {
+fn direct_invocation_accepts_uri_or_audio() {
     let mock = Mock::start(|_| Reply::new(200, "no recording"));
     let url = mock.url();
     let function = Function::start(&variables(&url));
@@ -76,7 +76,7 @@ fn a_direct_invocation_may_name_an_object_or_carry_a_recording() {
 }
 
 #[test]
-fn what_is_not_allowed_is_not_asked_for() {
+fn uri_outside_allowed_prefixes_is_rejected_without_request() {
     let mock = Mock::start(|_| Reply::new(200, flac()));
     let url = mock.url();
     let server = Server::start(&variables(&url));
@@ -90,12 +90,12 @@ fn what_is_not_allowed_is_not_asked_for() {
         "",
     ];
     for uri in uris {
-        let reply = ask(&server, uri);
-        refused(&reply, 400, "invalid_value", &["uri is"]);
+        let reply = transcribe_uri(&server, uri);
+        check_error(&reply, 400, "invalid_value", &["uri is"]);
         assert_eq!(reply.json()["error"]["param"], "uri");
     }
     let closed = Server::start(&[("AWS_ENDPOINT_URL_S3", &url)]);
-    refused(&ask(&closed, URI), 400, "invalid_value", &["TEALIGHT_S3_PREFIXES"]);
+    check_error(&transcribe_uri(&closed, URI), 400, "invalid_value", &["TEALIGHT_S3_PREFIXES"]);
     assert_eq!(mock.requests().len(), 0);
 }
 
@@ -104,25 +104,25 @@ fn error(code: &str) -> String {
 }
 
 #[test]
-fn what_s3_says_is_said() {
+fn error_code_of_s3_is_reported() {
     for (status, code) in [(404, "NoSuchKey"), (403, "AccessDenied")] {
         let mock = Mock::start(move |_| Reply::new(status, error(code)));
         let url = mock.url();
-        let reply = ask(&Server::start(&variables(&url)), URI);
-        refused(&reply, 400, "invalid_value", &[code, URI]);
+        let reply = transcribe_uri(&Server::start(&variables(&url)), URI);
+        check_error(&reply, 400, "invalid_value", &[code, URI]);
         assert_eq!((mock.requests().len(), &reply.json()["error"]["param"]), (1, &Value::from("uri")));
     }
     let mock = Mock::start(|_| Reply::new(503, error("SlowDown")));
     let url = mock.url();
-    refused(&ask(&Server::start(&variables(&url)), URI), 502, "upstream_error", &["SlowDown"]);
+    check_error(&transcribe_uri(&Server::start(&variables(&url)), URI), 502, "upstream_error", &["SlowDown"]);
     assert_eq!(mock.requests().len(), 4);
-    let nobody = format!("http://{}", unused_address());
-    let reply = ask(&Server::start(&variables(&nobody)), URI);
-    refused(&reply, 502, "upstream_error", &[URI]);
+    let unreachable = format!("http://{}", unused_address());
+    let reply = transcribe_uri(&Server::start(&variables(&unreachable)), URI);
+    check_error(&reply, 502, "upstream_error", &[URI]);
 }
 
 #[test]
-fn what_passes_is_tried_again() {
+fn transient_s3_error_is_retried() {
     let calls = AtomicUsize::new(0);
     let mock = Mock::start(move |_| match calls.fetch_add(1, Ordering::SeqCst) {
         0 => Reply::new(503, error("SlowDown")),
@@ -130,44 +130,48 @@ fn what_passes_is_tried_again() {
         _ => Reply::new(200, flac()),
     });
     let url = mock.url();
-    refused(&ask(&Server::start(&variables(&url)), URI), 404, "model_not_found", &[]);
+    check_error(&transcribe_uri(&Server::start(&variables(&url)), URI), 404, "model_not_found", &[]);
     assert_eq!(mock.requests().len(), 3);
 }
 
 #[test]
-fn a_bucket_of_another_region_is_asked_there() {
+fn request_follows_bucket_to_its_region() {
     let calls = AtomicUsize::new(0);
     let mock = Mock::start(move |_| match calls.fetch_add(1, Ordering::SeqCst) {
         0 => Reply::new(301, error("PermanentRedirect")).header("x-amz-bucket-region", "us-west-2"),
         _ => Reply::new(200, flac()),
     });
     let url = mock.url();
-    refused(&ask(&Server::start(&variables(&url)), URI), 404, "model_not_found", &[]);
+    check_error(&transcribe_uri(&Server::start(&variables(&url)), URI), 404, "model_not_found", &[]);
     let seen = mock.requests();
     assert_eq!(seen.len(), 2);
     check_signature(&seen[1], "us-west-2", "s3", &["x-amz-content-sha256"]);
 }
 
 #[test]
-fn an_object_that_is_too_large_is_not_read() {
+fn object_over_size_limit_is_rejected() {
     let mock = Mock::start(|_| {
         let mut reply = Reply { cut: Some(10), ..Reply::new(200, "0123456789") };
         reply.headers.push(("content-length".into(), "600000000".into()));
         reply
     });
     let url = mock.url();
-    refused(&ask(&Server::start(&variables(&url)), URI), 413, "body_too_large", &["600000000", "536870912"]);
+    check_error(
+        &transcribe_uri(&Server::start(&variables(&url)), URI),
+        413,
+        "body_too_large",
+        &["600000000", "536870912"],
+    );
 }
 
 #[test]
-fn prefixes_that_make_no_sense_are_refused_at_the_start() {
+fn invalid_prefix_is_rejected_at_startup() {
     let error = tealight::config::Config::from_lookup(|name| (name == "TEALIGHT_S3_PREFIXES").then(|| "talks/".into()));
     assert!(error.unwrap_err().message.contains("s3://BUCKET/PREFIX"));
 }
 
-/// An index is got once, when the first search comes, and an invocation is answered from it.
 #[test]
-fn an_index_may_lie_in_s3() {
+fn index_in_s3_is_downloaded_at_first_search() {
     use tealight_index::{Builder, Document, Metric, Precision};
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.tlx");
@@ -180,18 +184,18 @@ fn an_index_may_lie_in_s3() {
     let index = std::fs::read(&path).unwrap();
     let mock = Mock::start(move |_| Reply::new(200, index.clone()));
     let url = mock.url();
-    let mut of_index = variables(&url);
-    of_index.push(("TEALIGHT_INDEX", "s3://indexes/docs/a.tlx"));
-    let function = Function::start(&of_index);
+    let mut index_variables = variables(&url);
+    index_variables.push(("TEALIGHT_INDEX", "s3://indexes/docs/a.tlx"));
+    let function = Function::start(&index_variables);
     let found = function.invoke(json!({"vector": [0.1, 0.9], "k": 1})).expect_success();
     assert_eq!(found["results"][0]["id"], "up");
     let found = function.invoke(json!({"query": "right", "mode": "words"})).expect_success();
     assert_eq!(found["results"][0]["id"], "right");
     assert_eq!(mock.requests().iter().map(|m| m.path().to_string()).collect::<Vec<_>>(), ["/indexes/docs/a.tlx"]);
-    let nothing = Mock::start(|_| Reply::new(404, "<Error><Code>NoSuchKey</Code></Error>"));
-    let url = nothing.url();
-    let mut of_index = variables(&url);
-    of_index.push(("TEALIGHT_INDEX", "s3://indexes/docs/a.tlx"));
-    let (code, message) = Function::start(&of_index).invoke(json!({"query": "x"})).expect_error();
+    let empty = Mock::start(|_| Reply::new(404, "<Error><Code>NoSuchKey</Code></Error>"));
+    let url = empty.url();
+    let mut index_variables = variables(&url);
+    index_variables.push(("TEALIGHT_INDEX", "s3://indexes/docs/a.tlx"));
+    let (code, message) = Function::start(&index_variables).invoke(json!({"query": "x"})).expect_error();
     assert!(code == "invalid_value" && message.contains("NoSuchKey"), "{code}: {message}");
 }

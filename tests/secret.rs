@@ -1,4 +1,4 @@
-//! The API key from AWS Secrets Manager: a mock of it on this machine, and the real binary.
+//! The API key in AWS Secrets Manager: runs the real binary against a mock service.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -13,7 +13,7 @@ const ARN: &str = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:x";
 const KEY: &str = "sk-candle-0123456789";
 const HELLO: &str = r#"{"input":"hello world"}"#;
 
-/// The variables of a function that has its key in the mock.
+/// Environment variables of a process that reads its key from the mock.
 fn variables(endpoint: &str) -> Vec<(&str, &str)> {
     vec![
         ("TEALIGHT_API_KEY_SECRET", ARN),
@@ -21,31 +21,31 @@ fn variables(endpoint: &str) -> Vec<(&str, &str)> {
         ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
         ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
         ("AWS_SESSION_TOKEN", TOKEN),
-        // Not the region of the secret, which its ARN names.
+        // Differs from the region in the ARN, which takes precedence.
         ("AWS_REGION", "us-east-2"),
     ]
 }
 
-fn holding(secret: &str) -> Mock {
+fn mock_secret(secret: &str) -> Mock {
     let reply = json!({"ARN": ARN, "Name": "x", "SecretString": secret, "VersionStages": ["AWSCURRENT"]}).to_string();
     Mock::start(move |_| Reply::new(200, reply.clone()).header("content-type", "application/x-amz-json-1.1"))
 }
 
-fn ask(server: &Server, key: &str) -> Message {
+fn embed_with_key(server: &Server, key: &str) -> Message {
     let key = format!("Bearer {key}");
     server.post_with("/v1/embeddings", &[("content-type", "application/json"), ("authorization", &key)], HELLO)
 }
 
 #[test]
-fn the_key_is_read_once_and_opens() {
-    let mock = holding(KEY);
+fn api_key_is_read_once_and_accepted() {
+    let mock = mock_secret(KEY);
     let url = mock.url();
     let server = Server::start(&variables(&url));
     assert_eq!(server.get("/health").status(), 200);
-    assert_eq!(mock.requests().len(), 0, "what needs no key asks for none");
+    assert_eq!(mock.requests().len(), 0, "a public route read the key");
     for _ in 0..3 {
-        assert_eq!(ask(&server, KEY).status(), 200);
-        assert_eq!(ask(&server, "wrong").status(), 401);
+        assert_eq!(embed_with_key(&server, KEY).status(), 200);
+        assert_eq!(embed_with_key(&server, "wrong").status(), 401);
         assert_eq!(server.post("/embed", r#"{"inputs":"a"}"#).status(), 401);
     }
     assert_eq!(mock.requests().len(), 1);
@@ -54,33 +54,33 @@ fn the_key_is_read_once_and_opens() {
 }
 
 #[test]
-fn concurrent_requests_read_it_once() {
-    let mock = holding(KEY);
+fn concurrent_requests_read_secret_once() {
+    let mock = mock_secret(KEY);
     let url = mock.url();
     let server = Server::start(&variables(&url));
     std::thread::scope(|scope| {
         for _ in 0..6 {
-            scope.spawn(|| assert_eq!(ask(&server, KEY).status(), 200));
+            scope.spawn(|| assert_eq!(embed_with_key(&server, KEY).status(), 200));
         }
     });
     assert_eq!(mock.requests().len(), 1);
 }
 
 #[test]
-fn a_secret_of_json_has_the_key_in_a_field() {
-    let mock = holding(&json!({"api_key": KEY, "note": "other"}).to_string());
+fn key_is_read_from_field_of_json_secret() {
+    let mock = mock_secret(&json!({"api_key": KEY, "note": "other"}).to_string());
     let url = mock.url();
     let server = Server::start(&variables(&url));
-    assert_eq!(ask(&server, KEY).status(), 200);
-    assert_eq!(ask(&server, "other").status(), 401);
+    assert_eq!(embed_with_key(&server, KEY).status(), 200);
+    assert_eq!(embed_with_key(&server, "other").status(), 401);
 }
 
 #[test]
-fn the_request_is_one_that_secrets_manager_accepts() {
-    let mock = holding(KEY);
+fn request_to_secrets_manager_is_signed_correctly() {
+    let mock = mock_secret(KEY);
     let url = mock.url();
     let server = Server::start(&variables(&url));
-    assert_eq!(ask(&server, KEY).status(), 200);
+    assert_eq!(embed_with_key(&server, KEY).status(), 200);
     let seen = mock.requests();
     let request = &seen[0];
     assert_eq!((request.method(), request.path()), ("POST", "/"));
@@ -92,28 +92,31 @@ fn the_request_is_one_that_secrets_manager_accepts() {
 }
 
 #[test]
-fn without_a_session_there_is_no_token() {
-    let mock = holding(KEY);
+fn request_without_session_has_no_token() {
+    let mock = mock_secret(KEY);
     let url = mock.url();
     let without: Vec<_> = variables(&url).into_iter().filter(|(name, _)| *name != "AWS_SESSION_TOKEN").collect();
     let server = Server::start(&without);
-    assert_eq!(ask(&server, KEY).status(), 200);
+    assert_eq!(embed_with_key(&server, KEY).status(), 200);
     let seen = mock.requests();
     assert_eq!(seen[0].header("x-amz-security-token"), None);
     check_signature(&seen[0], "eu-west-1", "secretsmanager", &["x-amz-target"]);
 }
 
 #[test]
-fn a_refusal_of_secrets_manager_is_said_and_may_pass() {
+fn secrets_manager_error_is_reported_and_not_cached() {
     let is_down = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
     let switch = is_down.clone();
-    let mock = Mock::start(move |_| match switch.load(std::sync::atomic::Ordering::SeqCst) {
-        true => Reply::new(400, r#"{"__type":"AccessDeniedException","Message":"not authorized"}"#),
-        false => Reply::new(200, json!({"SecretString": KEY}).to_string()),
+    let mock = Mock::start(move |_| {
+        if switch.load(std::sync::atomic::Ordering::SeqCst) {
+            Reply::new(400, r#"{"__type":"AccessDeniedException","Message":"not authorized"}"#)
+        } else {
+            Reply::new(200, json!({"SecretString": KEY}).to_string())
+        }
     });
     let url = mock.url();
     let server = Server::start(&variables(&url));
-    let reply = ask(&server, KEY);
+    let reply = embed_with_key(&server, KEY);
     assert_eq!(reply.status(), 502, "{}", reply.text());
     assert_eq!(reply.json()["error"]["code"], "upstream_error");
     let message = reply.json()["error"]["message"].to_string();
@@ -122,16 +125,16 @@ fn a_refusal_of_secrets_manager_is_said_and_may_pass() {
     assert_eq!(server.get("/health").status(), 200);
 
     is_down.store(false, std::sync::atomic::Ordering::SeqCst);
-    assert_eq!(ask(&server, KEY).status(), 200, "a failure is not kept");
+    assert_eq!(embed_with_key(&server, KEY).status(), 200, "the failure was cached");
     assert!(!server.stop().contains(KEY));
 }
 
 #[test]
-fn without_secrets_manager_nobody_gets_in() {
+fn unreachable_secrets_manager_rejects_all_keys() {
     let url = format!("http://{}", unused_address());
     let server = Server::start(&variables(&url));
     for key in [KEY, "", "null", ARN] {
-        let reply = ask(&server, key);
+        let reply = embed_with_key(&server, key);
         assert_eq!(reply.status(), 502, "{}", reply.text());
         assert!(reply.json()["error"]["message"].as_str().unwrap().contains("Secrets Manager"));
     }
@@ -139,37 +142,37 @@ fn without_secrets_manager_nobody_gets_in() {
 }
 
 #[test]
-fn a_secret_that_is_no_text_lets_nobody_in() {
+fn invalid_secret_rejects_all_keys() {
     for reply in [r#"{"SecretBinary":"AAAA"}"#, "{}", "not JSON", r#"{"SecretString":""}"#] {
         let mock = Mock::start(move |_| Reply::new(200, reply));
         let url = mock.url();
         let server = Server::start(&variables(&url));
         for key in [KEY, "", "null"] {
-            let status = ask(&server, key).status();
+            let status = embed_with_key(&server, key).status();
             assert!([401, 502].contains(&status), "{reply} and the key {key:?}: {status}");
         }
     }
 }
 
 #[test]
-fn missing_credentials_are_named() {
-    let mock = holding(KEY);
+fn missing_credentials_are_named_in_error() {
+    let mock = mock_secret(KEY);
     let url = mock.url();
     let without: Vec<_> = variables(&url).into_iter().filter(|(name, _)| *name != "AWS_SECRET_ACCESS_KEY").collect();
     let server = Server::start(&without);
-    let reply = ask(&server, KEY);
+    let reply = embed_with_key(&server, KEY);
     assert_eq!(reply.status(), 502, "{}", reply.text());
     assert!(reply.text().contains("AWS_SECRET_ACCESS_KEY"), "{}", reply.text());
     assert_eq!(mock.requests().len(), 0);
 }
 
 #[test]
-fn the_function_reads_it_too_and_only_for_http() {
-    let mock = holding(KEY);
+fn lambda_function_checks_key_for_http_events_only() {
+    let mock = mock_secret(KEY);
     let url = mock.url();
     let function = Function::start(&variables(&url));
     function.expect_success(HELLO);
-    assert_eq!(mock.requests().len(), 0, "IAM has checked a direct invocation");
+    assert_eq!(mock.requests().len(), 0, "a direct invocation read the key");
     let event = |key: &str| {
         json!({"version": "2.0", "rawPath": "/v1/embeddings", "headers": {"authorization": format!("Bearer {key}")},
             "requestContext": {"http": {"method": "POST"}, "stage": "$default"}, "body": HELLO, "isBase64Encoded": false})

@@ -31,10 +31,10 @@ fn error(response: &Message) -> (String, String) {
 fn expect_rejected(server: &Server, path: &str, body: impl ToString, status: u16, word: &str) {
     let body = body.to_string();
     let response = server.post(path, &body);
-    let truncate_for_display: String = body.chars().take(100).collect();
-    assert_eq!(response.status(), status, "{path} {truncate_for_display}: {}", response.text());
+    let excerpt: String = body.chars().take(100).collect();
+    assert_eq!(response.status(), status, "{path} {excerpt}: {}", response.text());
     let (message, _) = error(&response);
-    assert!(message.contains(word), "{path} {truncate_for_display}: {message}");
+    assert!(message.contains(word), "{path} {excerpt}: {message}");
     server.assert_serving();
 }
 

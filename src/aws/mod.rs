@@ -1,4 +1,12 @@
-//! Requests to AWS, signed with the function's own credentials: Signature Version 4, as the SDKs do it, without an SDK.
+//! Requests to AWS services, signed with Signature Version 4 and the credentials of the Lambda function, without an AWS SDK.
+//!
+//! | module | contents |
+//! |---|---|
+//! | this one | [`AwsRequest`]: signing and sending; endpoints and region |
+//! | [`s3`] | [`S3Location`](s3::S3Location): a bucket and key; download of small objects |
+//! | [`object_reader`] | one version of an S3 object as a stream or as a file with random access |
+//! | [`upload`] | requests of multipart uploads to S3 |
+//! | [`secrets`] | AWS Secrets Manager |
 
 pub mod object_reader;
 pub mod s3;
@@ -16,47 +24,47 @@ use http::{Method, Response};
 use std::time::{Duration, SystemTime};
 use tealight_core::{Error, ErrorKind, Result};
 
-/// A request that is not signed yet.
+/// A request to an AWS service.
 #[derive(Debug)]
 pub struct AwsRequest<'a> {
-    /// As signatures name it: `secretsmanager`, `s3`.
+    /// Signing name, such as `s3` or `secretsmanager`.
     pub service: &'a str,
-    /// Such as `eu-west-1`.
+    /// For example `eu-west-1`.
     pub region: &'a str,
-    /// GET, POST.
+    /// HTTP method.
     pub method: Method,
-    /// The address, percent-encoded.
+    /// Percent-encoded URL.
     pub url: &'a str,
-    /// Headers besides those of the signature.
+    /// Headers in addition to those of the signature.
     pub headers: &'a [(&'static str, &'a str)],
-    /// The body.
+    /// Request body.
     pub body: &'a [u8],
 }
 
 impl AwsRequest<'_> {
-    /// Signs and sends the request; the reply may have any status. `time` is for all of it.
+    /// Signs and sends the request. The response may have any status. `timeout` covers the whole exchange.
     ///
     /// # Errors
-    /// [`ErrorKind::Upstream`]: there are no credentials, or no reply.
-    pub fn send(&self, time: Duration) -> Result<Response<ureq::Body>> {
+    /// [`ErrorKind::Upstream`]: there are no credentials, or the service cannot be reached.
+    pub fn send(&self, timeout: Duration) -> Result<Response<ureq::Body>> {
         let request = self.sign()?;
-        let config = ureq::Agent::config_builder().timeout_global(Some(time)).http_status_as_error(false);
-        // A signature is for one address.
+        let config = ureq::Agent::config_builder().timeout_global(Some(timeout)).http_status_as_error(false);
+        // A signature is valid for one URL only.
         let config = config.max_redirects(0).max_redirects_will_error(false);
         ureq::Agent::from(config.build()).run(request).map_err(upstream_error)
     }
 
-    /// The request with its signature, which is good for some minutes.
+    /// Adds the signature, which is valid for some minutes.
     ///
     /// # Errors
-    /// [`ErrorKind::Upstream`]: there are no credentials, or the address is none.
+    /// [`ErrorKind::Upstream`]: there are no credentials, or the URL is invalid.
     pub fn sign(&self) -> Result<http::Request<&[u8]>> {
         let (key, secret) = (variable("AWS_ACCESS_KEY_ID")?, variable("AWS_SECRET_ACCESS_KEY")?);
         let session = std::env::var("AWS_SESSION_TOKEN").ok().filter(|token| !token.is_empty());
         let identity = Credentials::new(key, secret, session, None, "environment").into();
         let mut settings = SigningSettings::default();
         if self.service == "s3" {
-            // Of all services S3 alone takes paths as they stand.
+            // S3 is the only service that does not normalize and encode the path again.
             settings.percent_encoding_mode = PercentEncodingMode::Single;
             settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
         }
@@ -83,23 +91,24 @@ impl AwsRequest<'_> {
         }
         let mut request = builder.body(self.body).map_err(upstream_error)?;
         instructions.apply_to_request_http1x(&mut request);
-        // Not signed: whoever stands between may change them.
+        // Not signed, because proxies may change them.
         request.headers_mut().extend(TraceContext::current().headers());
         Ok(request)
     }
 }
 
-/// Where a service is reached: by `AWS_ENDPOINT_URL_SERVICE`, or `AWS_ENDPOINT_URL`, or where AWS has it.
+/// The endpoint of a service without a trailing slash: `AWS_ENDPOINT_URL_SERVICE`, else `AWS_ENDPOINT_URL`, else AWS's own.
 /// <https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html>
 pub fn endpoint(service: &str, region: &str) -> String {
-    let set = |name: &str| std::env::var(name).ok().filter(|url| !url.is_empty());
-    let are_ignored = set("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS").is_some_and(|value| value == "true");
-    let configured = || set(&endpoint_variable(service)).or_else(|| set("AWS_ENDPOINT_URL"));
-    let given = if are_ignored { None } else { configured() };
-    given.unwrap_or_else(|| regional(service, region)).trim_end_matches('/').to_string()
+    let variable = |name: &str| std::env::var(name).ok().filter(|url| !url.is_empty());
+    let are_ignored = variable("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS").is_some_and(|value| value == "true");
+    let configured = || variable(&endpoint_variable(service)).or_else(|| variable("AWS_ENDPOINT_URL"));
+    let url = if are_ignored { None } else { configured() };
+    url.unwrap_or_else(|| regional(service, region)).trim_end_matches('/').to_string()
 }
 
-/// A service's own variable has the name by which the SDKs know it, which is not always that of its signatures.
+/// The variable that sets the endpoint of one service. It contains the service's id in the SDKs, which may differ from the signing
+/// name.
 fn endpoint_variable(service: &str) -> String {
     let id = match service {
         "secretsmanager" => "secrets_manager",
@@ -111,7 +120,7 @@ fn endpoint_variable(service: &str) -> String {
 /// <https://docs.aws.amazon.com/general/latest/gr/rande.html>
 fn regional(service: &str, region: &str) -> String {
     let domain = match (service, region.starts_with("cn-")) {
-        // Younger than the others, it has only the addresses that know IPv6, too.
+        // This newer service has only dual-stack endpoints (IPv4 and IPv6).
         ("s3vectors", false) => "api.aws",
         ("s3vectors", true) => "api.amazonwebservices.com.cn",
         (_, false) => "amazonaws.com",
@@ -120,7 +129,10 @@ fn regional(service: &str, region: &str) -> String {
     format!("https://{service}.{region}.{domain}")
 }
 
-/// The region that the function runs in.
+/// The region of the Lambda function: `AWS_REGION`, or `AWS_DEFAULT_REGION`.
+///
+/// # Errors
+/// [`ErrorKind::Upstream`]: neither is set.
 pub fn region() -> Result<String> {
     variable("AWS_REGION").or_else(|e| variable("AWS_DEFAULT_REGION").map_err(|_| e))
 }
@@ -130,7 +142,7 @@ fn variable(name: &str) -> Result<String> {
     value.ok_or_else(|| upstream_error(format_args!("{name} is not set")))
 }
 
-/// AWS could not be asked.
+/// An error of a request to AWS: [`ErrorKind::Upstream`].
 pub fn upstream_error(what: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Upstream, what.to_string())
 }
@@ -140,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn services_are_where_the_sdks_have_them() {
+    fn endpoint_equals_that_of_sdks() {
         assert_eq!(regional("s3", "eu-west-1"), "https://s3.eu-west-1.amazonaws.com");
         assert_eq!(regional("secretsmanager", "cn-north-1"), "https://secretsmanager.cn-north-1.amazonaws.com.cn");
         assert_eq!(regional("s3vectors", "us-east-1"), "https://s3vectors.us-east-1.api.aws");

@@ -1,4 +1,4 @@
-//! Uploads to Amazon S3: the requests of one in parts, and what is said to them.
+//! Requests of multipart uploads to Amazon S3, and their XML responses.
 //! <https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html>
 
 use super::s3::xml_element;
@@ -7,30 +7,30 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use std::fmt::Write as _;
 use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 
-/// Of all parts but the last, at least; an object may have [`MAX_PARTS`] of them.
+/// Minimum size of all parts except the last. An object has at most [`MAX_PARTS`].
 pub const PART_BYTES: usize = 8 << 20;
-/// Parts of an object, at most.
+/// Maximum number of parts of an object.
 pub const MAX_PARTS: usize = 10_000;
 
-/// What is asked of an object.
+/// An operation on an S3 object. `&str` is the id of the upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum S3Operation<'a> {
-    /// To be the body.
+    /// Creates the object from the body.
     PutObject,
-    /// To begin an upload in parts.
+    /// Starts a multipart upload.
     CreateMultipartUpload,
-    /// To take the body as a part of an upload, by its number from 1.
+    /// Uploads the body as the part with this number, from 1.
     UploadPart(&'a str, usize),
-    /// To be the parts that the body lists.
+    /// Creates the object from the parts that the body lists: see [`complete_upload_xml`].
     CompleteMultipartUpload(&'a str),
-    /// To forget an upload.
+    /// Deletes the parts of an upload.
     AbortMultipartUpload(&'a str),
-    /// What is there.
+    /// Reads the object's metadata.
     HeadObject,
 }
 
 impl S3Operation<'_> {
-    /// The method of its request.
+    /// HTTP method of the request.
     pub fn method(&self) -> Method {
         match self {
             S3Operation::PutObject | S3Operation::UploadPart(..) => Method::PUT,
@@ -40,7 +40,7 @@ impl S3Operation<'_> {
         }
     }
 
-    /// What stands behind the object's address.
+    /// Query string of the request, with the question mark.
     pub fn query(&self) -> String {
         let encoded = |id| utf8_percent_encode(id, NON_ALPHANUMERIC);
         match self {
@@ -54,37 +54,37 @@ impl S3Operation<'_> {
     }
 }
 
-/// The id of an upload that has begun.
+/// The upload id in the response to [`S3Operation::CreateMultipartUpload`].
 ///
 /// # Errors
-/// [`ErrorKind::Upstream`]: the reply names none.
-pub fn upload_id(reply: &str) -> Result<String> {
-    let id = xml_element(reply, "UploadId").filter(|id| !id.is_empty());
+/// [`ErrorKind::Upstream`]: the response has no id.
+pub fn upload_id(response: &str) -> Result<String> {
+    let id = xml_element(response, "UploadId").filter(|id| !id.is_empty());
     id.map(String::from).ok_or_else(|| {
         Error::new(
             ErrorKind::Upstream,
-            format!("S3 begins an upload and does not name it: {}", truncate_for_display(reply)),
+            format!("S3 started an upload without an id: {}", truncate_for_display(response)),
         )
     })
 }
 
-/// The body that lists parts by their ETags.
+/// The body of [`S3Operation::CompleteMultipartUpload`]: the ETags of all parts, in order.
 pub fn complete_upload_xml(etags: &[String]) -> Vec<u8> {
     let mut list = String::from("<CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">");
     for (i, etag) in etags.iter().enumerate() {
         let number = i + 1;
-        let _ = write!(list, "<Part><PartNumber>{number}</PartNumber><ETag>{}</ETag></Part>", escaped(etag));
+        let _ = write!(list, "<Part><PartNumber>{number}</PartNumber><ETag>{}</ETag></Part>", escape_xml(etag));
     }
     list.push_str("</CompleteMultipartUpload>");
     list.into_bytes()
 }
 
-/// The code of an error, which a complete_upload_xml may answer behind the status 200, too.
-pub fn error_code(reply: &str) -> Option<&str> {
-    reply.contains("<Error>").then(|| xml_element(reply, "Code").unwrap_or(""))
+/// The error code in a response. `CompleteMultipartUpload` can fail with status 200.
+pub fn error_code(response: &str) -> Option<&str> {
+    response.contains("<Error>").then(|| xml_element(response, "Code").unwrap_or(""))
 }
 
-fn escaped(text: &str) -> String {
+fn escape_xml(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
 }
 
@@ -93,14 +93,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_are_asked_for_by_number_and_upload() {
+    fn upload_requests_name_part_and_upload_id() {
         assert_eq!(S3Operation::UploadPart("a/b+c", 12).query(), "?partNumber=12&uploadId=a%2Fb%2Bc");
         assert_eq!(
             (S3Operation::AbortMultipartUpload("x").method(), S3Operation::AbortMultipartUpload("x").query()),
             (Method::DELETE, "?uploadId=x".into())
         );
-        let begun = "<?xml?><InitiateMultipartUploadResult><UploadId>VXBs</UploadId></InitiateMultipartUploadResult>";
-        assert_eq!(upload_id(begun).unwrap(), "VXBs");
+        let created = "<?xml?><InitiateMultipartUploadResult><UploadId>VXBs</UploadId></InitiateMultipartUploadResult>";
+        assert_eq!(upload_id(created).unwrap(), "VXBs");
         assert!(upload_id("<a/>").is_err());
         let list = complete_upload_xml(&["\"e1\"".into(), "\"e2\"".into()]);
         let list = String::from_utf8(list).unwrap();
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_may_come_late() {
+    fn error_is_found_in_response_with_status_200() {
         assert_eq!(error_code("<Error><Code>InternalError</Code></Error>"), Some("InternalError"));
         assert_eq!(error_code("<CompleteMultipartUploadResult/>"), None);
     }

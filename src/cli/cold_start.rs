@@ -1,4 +1,4 @@
-//! `tealight info --timing`: what a cold start is made of, measured on processes of their own.
+//! `tealight info --timing`: the phases of a cold start, measured in new processes.
 
 use super::{ModelArgs, json_line, print};
 use crate::engine::{Embed, EmbedInputs, Engine, Input, Truncation};
@@ -13,14 +13,14 @@ use tealight_core::{Error, ErrorKind, Result};
 use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::prelude::*;
 
-/// Processes that are started, one after another.
+/// Processes that are started one after another.
 const RUNS: usize = 21;
-/// The variable that carries the time at which a process was started, in nanoseconds since 1970.
-const STARTED: &str = "TEALIGHT_STARTED";
-/// The text whose vector ends a cold start.
+/// Passes the start time of a process to it, in nanoseconds since 1970.
+const START_VARIABLE: &str = "TEALIGHT_STARTED";
+/// The text whose embedding ends a cold start.
 const TEXT: &str = "hello world";
 
-/// What one process measured, in milliseconds.
+/// Phases of one process, in milliseconds.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Phases(Vec<(String, f64)>);
 
@@ -30,7 +30,7 @@ impl Phases {
     }
 }
 
-/// Starts processes and prints the median of each phase.
+/// Starts the processes and prints the median of each phase.
 pub(super) fn run(model: &ModelArgs, as_json: bool) -> Result<()> {
     let runs = (0..RUNS).map(|_| start(model)).collect::<Result<Vec<_>>>()?;
     let names: Vec<&str> = runs[0].0.iter().map(|(name, _)| name.as_str()).collect();
@@ -43,16 +43,19 @@ pub(super) fn run(model: &ModelArgs, as_json: bool) -> Result<()> {
     let object: serde_json::Map<String, serde_json::Value> =
         rows.iter().map(|(name, ms)| (format!("{}_ms", name.replace(' ', "_").to_lowercase()), (*ms).into())).collect();
     let json = json_line(&object)?;
-    print(|out| match as_json {
-        true => writeln!(out, "{json}"),
-        false => rows.iter().try_for_each(|(name, ms)| writeln!(out, "{name:<16} {ms:>8.3} ms")),
+    print(|out| {
+        if as_json {
+            return writeln!(out, "{json}");
+        }
+        rows.iter().try_for_each(|(name, ms)| writeln!(out, "{name:<16} {ms:>8.3} ms"))
     })
 }
 
-/// A process that measures itself, and how long it took as a whole.
+/// Starts a process that measures itself; adds the time of the whole process.
 fn start(model: &ModelArgs) -> Result<Phases> {
-    let failed = |e: std::io::Error| Error::new(ErrorKind::Io, format!("cannot start a process to measure: {e}"));
-    let mut command = Command::new(std::env::current_exe().map_err(failed)?);
+    let io_error =
+        |e: std::io::Error| Error::new(ErrorKind::Io, format!("cannot start the process to be measured: {e}"));
+    let mut command = Command::new(std::env::current_exe().map_err(io_error)?);
     command.args(["info", "--timing"]).stdin(Stdio::null()).stderr(Stdio::inherit());
     if let Some(name) = &model.model {
         command.args(["--model", name]);
@@ -61,24 +64,24 @@ fn start(model: &ModelArgs) -> Result<Phases> {
         command.args(["--threads", &threads.to_string()]);
     }
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let begin = Instant::now();
-    let output = command.env(STARTED, now.as_nanos().to_string()).output().map_err(failed)?;
-    let whole = begin.elapsed();
+    let start = Instant::now();
+    let output = command.env(START_VARIABLE, now.as_nanos().to_string()).output().map_err(io_error)?;
+    let total = start.elapsed();
     if !output.status.success() {
-        return Err(Error::new(ErrorKind::Io, "a process that was measured failed"));
+        return Err(Error::new(ErrorKind::Io, "the measured process failed"));
     }
     let mut phases: Phases = serde_json::from_slice(&output.stdout)
-        .map_err(|e| Error::internal(format!("a process that was measured printed something else: {e}")))?;
-    phases.add("whole process", whole);
+        .map_err(|e| Error::internal(format!("the measured process printed invalid JSON: {e}")))?;
+    phases.add("whole process", total);
     Ok(phases)
 }
 
-/// When this process was started, if it is one that measures itself.
-pub(super) fn started() -> Option<Duration> {
-    std::env::var(STARTED).ok()?.parse().ok().map(Duration::from_nanos)
+/// When this process was started, if it has to measure itself.
+pub(super) fn start_time() -> Option<Duration> {
+    std::env::var(START_VARIABLE).ok()?.parse().ok().map(Duration::from_nanos)
 }
 
-/// Runs a cold start in this process and prints its phases.
+/// Measures the cold start of this process and prints its phases as JSON.
 pub(super) fn measure(model: &ModelArgs, started: Duration, main: SystemTime) -> Result<()> {
     let since_epoch = main.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let mut phases = Phases::default();
@@ -86,16 +89,16 @@ pub(super) fn measure(model: &ModelArgs, started: Duration, main: SystemTime) ->
     phases.add("arguments", main.elapsed().unwrap_or_default());
     let spans = Spans::default();
     tracing_subscriber::registry().with(spans.clone()).init();
-    let begin = Instant::now();
+    let start = Instant::now();
     let engine = model.engine()?;
-    phases.add("configuration", begin.elapsed());
-    let begin = Instant::now();
+    phases.add("configuration", start.elapsed());
+    let start = Instant::now();
     engine.preload()?;
-    let load = begin.elapsed();
-    let spans = spans.done();
-    let inside: Duration = spans.iter().map(|(_, time)| *time).sum();
+    let load = start.elapsed();
+    let spans = spans.closed();
+    let measured: Duration = spans.iter().map(|(_, time)| *time).sum();
     spans.iter().for_each(|(name, time)| phases.add(name, *time));
-    phases.add("rest of loading", load.saturating_sub(inside));
+    phases.add("rest of loading", load.saturating_sub(measured));
     embed(&engine, &mut phases)?;
     let json = json_line(&phases)?;
     print(|out| writeln!(out, "{json}"))
@@ -114,10 +117,10 @@ fn embed(engine: &Engine, phases: &mut Phases) -> Result<()> {
     let output = engine.run(Embed { texts, normalize: true, dimensions: None }, Deadline::NONE)?;
     phases.add("tokens", output.usage.tokenization);
     phases.add("forward pass", output.usage.inference);
-    let begin = Instant::now();
+    let start = Instant::now();
     let json = json_line(&output.vectors)?;
     std::io::sink().write_all(json.as_bytes()).map_err(|e| Error::internal(e.to_string()))?;
-    phases.add("JSON", begin.elapsed());
+    phases.add("JSON", start.elapsed());
     Ok(())
 }
 
@@ -128,12 +131,12 @@ struct Spans(Arc<Mutex<SpanTimes>>);
 #[derive(Debug, Default)]
 struct SpanTimes {
     open: HashMap<u64, (&'static str, Instant)>,
-    done: Vec<(&'static str, Duration)>,
+    closed: Vec<(&'static str, Duration)>,
 }
 
 impl Spans {
-    fn done(&self) -> Vec<(&'static str, Duration)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).done.clone()
+    fn closed(&self) -> Vec<(&'static str, Duration)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).closed.clone()
     }
 }
 
@@ -145,8 +148,8 @@ impl<S: tracing::Subscriber> Layer<S> for Spans {
 
     fn on_close(&self, id: tracing::Id, _: Context<'_, S>) {
         let mut times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((name, begin)) = times.open.remove(&id.into_u64()) {
-            times.done.push((name, begin.elapsed()));
+        if let Some((name, start)) = times.open.remove(&id.into_u64()) {
+            times.closed.push((name, start.elapsed()));
         }
     }
 }

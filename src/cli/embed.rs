@@ -1,4 +1,4 @@
-//! `tealight embed`: texts or documents in, vectors out.
+//! `tealight embed`: embeddings of texts and documents as records.
 
 use super::{ModelArgs, json_line, print};
 use crate::engine::{Embed, EmbedInputs, Engine, Input, Truncation, ValidateOptions};
@@ -15,56 +15,57 @@ use tealight_core::files::write_atomic;
 use tealight_core::{Error, ErrorKind, Result};
 use tealight_models::tokenizer::TruncationDirection;
 
-/// Some editors put it before a text.
+/// Some editors put it at the start of a file.
 const BYTE_ORDER_MARK: char = '\u{feff}';
-/// Documents of one call of the engine.
-const CHUNK: usize = 256;
+/// Documents per embedding job.
+const DOCUMENTS_PER_JOB: usize = 256;
 
 #[derive(Debug, Args)]
 pub(super) struct EmbedArgs {
-    /// Texts; without any, each line of the input is a text or a document: {"id": ..., "text": "...", "metadata": {...}}
+    /// Texts; without any, each line of the input is a text or a document {"id": ..., "text": "...", "metadata": {...}}
     pub(super) texts: Vec<String>,
     #[command(flatten)]
     model: ModelArgs,
-    /// Where to read from, instead of stdin; - is stdin. Lines, or by its ending .jsonl, .csv, .tsv, .parquet, .txt, .md or a recording
+    /// Input file; - is stdin [default: stdin]. The extension selects the format: .jsonl, .csv, .tsv, .parquet, .txt, .md or audio; others
+    /// are read line by line
     #[arg(long, short, value_name = "FILE", conflicts_with = "texts")]
     pub(super) input: Option<PathBuf>,
-    /// json: a list (of TEXTs the vectors alone, of one TEXT its vector); jsonl: a record a line; npy: a NumPy matrix; others: what that
-    /// index takes, long documents in chunks
+    /// Output format. json: a list of records (of TEXTs: their embeddings; of one TEXT: its embedding); jsonl: one record per line; npy: a
+    /// NumPy matrix; others: the request format of that vector database, with long documents split into chunks
     #[arg(long, short, default_value = "json", value_parser = Format::ALL.map(Format::as_str))]
     format: String,
-    /// Where to write, instead of stdout; with {} in the name, a file for each body of a request
+    /// Output file [default: stdout]; with {} in the name, one numbered file per request body
     #[arg(long, short, value_name = "FILE")]
     pub(super) output: Option<PathBuf>,
-    /// Where points go, instead of stdout: qdrant+https://HOST/COLLECTION, opensearch+https://HOST/INDEX, s3vectors://BUCKET/INDEX,
-    /// postgres://USER@HOST/DATABASE?table=documents, s3://BUCKET/PREFIX; a key is given by TEALIGHT_SINK_KEY
+    /// Write points to a vector database: qdrant+https://HOST/COLLECTION, opensearch+https://HOST/INDEX, s3vectors://BUCKET/INDEX,
+    /// postgres://USER@HOST/DATABASE?table=documents, s3://BUCKET/PREFIX; TEALIGHT_SINK_KEY is its key
     #[arg(long, value_name = "URL", conflicts_with_all = ["collection", "encoding", "format", "no_normalize", "output", "truncate"])]
     sink: Option<String>,
-    /// Keep only the first N values of each vector
+    /// Keep only the first N dimensions of each embedding
     #[arg(long, value_name = "N")]
     pub(super) dimensions: Option<usize>,
-    /// How vectors are written
+    /// Encoding of embeddings
     #[arg(long, value_enum, default_value_t = EncodingArg(Encoding::Float))]
     pub(super) encoding: EncodingArg,
-    /// Tokens of a chunk at most [default: what the model reads]; with json and jsonl, documents are cut only where this is given
+    /// Maximum tokens per chunk [default: the model's limit]; json and jsonl split documents only if this is set
     #[arg(long, value_name = "N")]
     chunk_tokens: Option<usize>,
-    /// Tokens that a chunk may have in common with the one before it
+    /// Overlap of adjacent chunks, in tokens
     #[arg(long, value_name = "N", default_value_t = 0)]
     chunk_overlap: usize,
-    /// What the index calls a collection, class or table [default: documents]
+    /// Name of the collection, class or table [default: documents]
     #[arg(long, value_name = "NAME")]
     pub(super) collection: Option<String>,
-    /// Leave out documents that cannot be embedded or written, and tell of them at the end
+    /// Skip documents that fail; list them at the end
     #[arg(long)]
     pub(super) keep_going: bool,
-    /// The name of a prompt of the model to put before each text
+    /// Name of the model's prompt to prepend, such as query
     #[arg(long, value_name = "NAME")]
     pub(super) prompt: Option<String>,
-    /// Leave vectors as long as they come
+    /// Do not scale embeddings to unit length
     #[arg(long)]
     no_normalize: bool,
-    /// Cut texts that are too long for the model instead of stopping
+    /// Truncate texts that are too long for the model instead of failing
     #[arg(long)]
     truncate: bool,
 }
@@ -91,8 +92,8 @@ impl EmbedArgs {
         Chunking { tokens: self.chunk_tokens, overlap: self.chunk_overlap }
     }
 
-    /// Whether points are written, and not documents as they are.
-    pub(super) fn are_points(&self) -> bool {
+    /// Whether documents are split into chunks and written as points, instead of one record per document.
+    pub(super) fn writes_points(&self) -> bool {
         !format(self).is_record() || self.chunk_tokens.is_some()
     }
 }
@@ -100,7 +101,7 @@ impl EmbedArgs {
 pub(super) fn run(args: &EmbedArgs) -> Result<()> {
     format(args).check_encoding(args.encoding.0)?;
     let engine = args.model.engine()?;
-    // What is wrong is said before the first line comes, if one comes.
+    // Reports invalid options before waiting for input.
     engine.run(
         ValidateOptions { model: None, dimensions: args.dimensions, prompt: args.prompt.clone() },
         Deadline::NONE,
@@ -108,7 +109,7 @@ pub(super) fn run(args: &EmbedArgs) -> Result<()> {
     if let Some(url) = &args.sink {
         return super::sink::run(args, &engine, url);
     }
-    if args.are_points() {
+    if args.writes_points() {
         return super::points::run(args, &engine, format(args));
     }
     output(args.output.as_deref(), |out| convert(args, &engine, out))
@@ -118,7 +119,7 @@ fn format(args: &EmbedArgs) -> Format {
     Format::from_name(&args.format).unwrap_or(Format::Json)
 }
 
-/// Writes to a file, or to stdout; what fails in other ways than writing leaves no file.
+/// Calls `write` with a file or stdout. If it fails, no file is left.
 pub(super) fn output(path: Option<&Path>, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     let mut outcome = Ok(());
     let written = match path {
@@ -128,8 +129,8 @@ pub(super) fn output(path: Option<&Path>, write: impl FnOnce(&mut dyn Write) -> 
         }),
         Some(path) => write_atomic(path, |out| {
             outcome = write(out);
-            // An error of ours must not look like one of the file's.
-            if outcome.is_ok() { Ok(()) } else { Err(std::io::Error::other("not written")) }
+            // Reported as `outcome`, not as a failure to write the file.
+            if outcome.is_ok() { Ok(()) } else { Err(std::io::Error::other("aborted")) }
         }),
     };
     outcome.and(written)
@@ -138,15 +139,15 @@ pub(super) fn output(path: Option<&Path>, write: impl FnOnce(&mut dyn Write) -> 
 fn convert(args: &EmbedArgs, engine: &Engine, out: &mut dyn Write) -> Result<()> {
     let format = format(args);
     if !args.texts.is_empty() && format == Format::Json {
-        return vectors(args, engine, out);
+        return write_embeddings(args, engine, out);
     }
     let mut writer = RecordWriter::new(out, format);
     let mut documents = documents(args, engine)?.peekable();
     let mut next = 0;
     while documents.peek().is_some() {
-        let chunk = documents.by_ref().take(CHUNK).collect::<Result<Vec<_>>>()?;
-        let count = chunk.len();
-        if !writer.push(embed(args, engine, chunk, next)?)? {
+        let batch = documents.by_ref().take(DOCUMENTS_PER_JOB).collect::<Result<Vec<_>>>()?;
+        let count = batch.len();
+        if !writer.push(embed(args, engine, batch, next)?)? {
             return Ok(());
         }
         next += count;
@@ -158,8 +159,8 @@ fn convert(args: &EmbedArgs, engine: &Engine, out: &mut dyn Write) -> Result<()>
     writer.finish(dimension, args.encoding.0)
 }
 
-/// Of texts on the command line the vectors alone, of one text its vector.
-fn vectors(args: &EmbedArgs, engine: &Engine, out: &mut dyn Write) -> Result<()> {
+/// Writes the embeddings of the texts on the command line as a JSON list; of one text, its embedding.
+fn write_embeddings(args: &EmbedArgs, engine: &Engine, out: &mut dyn Write) -> Result<()> {
     let documents = documents(args, engine)?.collect::<Result<Vec<_>>>()?;
     let records = embed(args, engine, documents, 0)?;
     let text = match &records[..] {
@@ -170,15 +171,15 @@ fn vectors(args: &EmbedArgs, engine: &Engine, out: &mut dyn Write) -> Result<()>
 }
 
 fn documents<'a>(args: &'a EmbedArgs, engine: &'a Engine) -> Result<Box<dyn Iterator<Item = Result<Document>> + 'a>> {
-    let of = if args.texts.is_empty() { "line" } else { "text" };
+    let unit = if args.texts.is_empty() { "line" } else { "text" };
     let documents = super::points::documents(args, engine)?;
     Ok(Box::new(documents.map(move |entry| {
         let entry = entry?;
-        entry.document.map_err(|e| e.with_context(format_args!("{of} {}", entry.number)))
+        entry.document.map_err(|e| e.with_context(format_args!("{unit} {}", entry.number)))
     })))
 }
 
-/// The lines of a file, or of stdin.
+/// The lines of a file or of stdin, without a byte order mark.
 pub(super) fn lines(path: Option<&Path>) -> Result<impl Iterator<Item = Result<String>> + use<>> {
     let reader: Box<dyn BufRead> = match path {
         Some(path) if path != Path::new("-") => {
@@ -196,26 +197,29 @@ pub(super) fn lines(path: Option<&Path>) -> Result<impl Iterator<Item = Result<S
     }))
 }
 
-/// Says that a line begins like a document and is none.
-pub(super) fn told(error: &serde_json::Error) {
-    let _ = writeln!(std::io::stderr(), "tealight: a line that looks like a document is taken as a text: {error}");
+/// Warns that a line starts like a document but is not one.
+pub(super) fn warn_not_a_document(error: &serde_json::Error) {
+    let _ = writeln!(
+        std::io::stderr(),
+        "tealight: warning: a line starts like a JSON document but is read as text: {error}"
+    );
 }
 
-fn embed(args: &EmbedArgs, engine: &Engine, chunk: Vec<Document>, first: usize) -> Result<Vec<Record>> {
-    if let Some(i) = chunk.iter().position(|d| d.text.is_empty()) {
+fn embed(args: &EmbedArgs, engine: &Engine, documents: Vec<Document>, first: usize) -> Result<Vec<Record>> {
+    if let Some(i) = documents.iter().position(|d| d.text.is_empty()) {
         return Err(Error::new(ErrorKind::Empty, format!("text[{}] is empty", first + i + 1)));
     }
     let job = Embed {
         texts: EmbedInputs {
             model: None,
-            inputs: chunk.iter().map(|d| Input::Text(d.text.clone())).collect(),
+            inputs: documents.iter().map(|d| Input::Text(d.text.clone())).collect(),
             prompt: args.prompt.clone(),
             truncation: if args.truncate {
                 Truncation::Truncate(TruncationDirection::Right)
             } else {
                 Truncation::Error
             },
-            // Counted as lines are: from 1, through all chunks.
+            // Errors count texts from 1, over all jobs.
             field: "text",
             first_index: first + 1,
         },
@@ -223,11 +227,11 @@ fn embed(args: &EmbedArgs, engine: &Engine, chunk: Vec<Document>, first: usize) 
         dimensions: args.dimensions,
     };
     let vectors = engine.run(job, Deadline::NONE)?.vectors;
-    let row = |(i, (document, vector)): (usize, (Document, Vec<f32>))| {
+    let record = |(i, (document, vector)): (usize, (Document, Vec<f32>))| {
         let (embedding, scale) = encode(vector, args.encoding.0);
         let number = || to_raw_value(&(first + i)).unwrap_or_default();
         let Document { id, text, metadata } = document;
         Record { id: id.unwrap_or_else(number), text, metadata, embedding, scale }
     };
-    Ok(chunk.into_iter().zip(vectors).enumerate().map(row).collect())
+    Ok(documents.into_iter().zip(vectors).enumerate().map(record).collect())
 }

@@ -1,4 +1,4 @@
-//! The command line. Results go to stdout, everything else to stderr.
+//! The command line. Results go to stdout, everything else to stderr. Exit codes: 0 success, 1 failure, 2 wrong usage.
 
 mod bench;
 mod bench_index;
@@ -29,10 +29,10 @@ use tealight_core::{Error, ErrorKind, Result};
 use tealight_kernels::CpuContext;
 use tealight_models::pack::{PackMetadata, pack};
 
-/// Text in, vectors out: a serverless inference function, a local server and a command line in one binary.
+/// Embeddings, speech-to-text and text generation: CLI, local server, AWS Lambda
 ///
-/// The default model, all-MiniLM-L6-v2, comes with it. Environment variables (TEALIGHT_MODEL, TEALIGHT_THREADS,
-/// TEALIGHT_MODEL_DIR, HF_HOME, ...) are listed in the README. Exit codes: 0 done, 1 failed, 2 wrong usage.
+/// The default embedding model, all-MiniLM-L6-v2, is included. Environment variables (TEALIGHT_MODEL, TEALIGHT_THREADS,
+/// TEALIGHT_MODEL_DIR, HF_HOME, ...) are listed in docs/configuration.md. Exit codes: 0 success, 1 failure, 2 wrong usage.
 #[derive(Debug, Parser)]
 #[command(name = "tealight", version, max_term_width = 100)]
 struct Cli {
@@ -42,37 +42,37 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Turn texts into vectors
+    /// Compute embeddings of texts or documents
     Embed(embed::EmbedArgs),
-    /// Turn recordings into text or subtitles
+    /// Transcribe audio to text, JSON or subtitles
     Transcribe(transcribe::TranscribeArgs),
-    /// Write text that goes on from a prompt, or answers in a conversation
+    /// Generate text from a prompt, or chat
     Generate(generate::GenerateArgs),
-    /// Build an index of documents in a file, and search it
+    /// Build and search a local vector index
     Index {
         #[command(subcommand)]
         what: index::IndexCommand,
     },
-    /// Serve the HTTP interface locally: OpenAI's /v1/embeddings, text-embeddings-inference's /embed, and others
+    /// Start a local HTTP server (OpenAI- and TEI-compatible)
     Serve(ServeArgs),
-    /// Write a model folder (safetensors) or GGUF file as one file that is quantised and laid out for the kernels
+    /// Quantize a model and save it as one memory-mapped file
     Pack(PackArgs),
     /// Download a model from the Hugging Face hub into its cache
     Pull {
-        /// A model of the catalog, or a repository: ORGANISATION/NAME
+        /// A catalog name, ORG/NAME or ORG/NAME:FILE.gguf
         model: String,
     },
-    /// List the models that are known or installed
+    /// List models of the catalog and installed models
     Models {
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Show version, instruction set, threads and the model that would be used
+    /// Show version, instruction set, threads and default model
     Info {
         #[command(flatten)]
         model: ModelArgs,
-        /// Start 21 processes and show what a cold start is made of, in milliseconds
+        /// Start 21 processes and show the median time of each phase of a cold start, in milliseconds
         #[arg(long)]
         timing: bool,
         /// Print JSON
@@ -82,36 +82,24 @@ enum Command {
     /// Measure speed on this machine
     Bench {
         #[command(subcommand)]
-        what: Bench,
+        what: bench::Bench,
     },
-    /// Reckon what tokens and hours of audio cost on AWS Lambda, from the speed of this machine
+    /// Estimate AWS Lambda costs from this machine's speed
     Cost(cost::CostArgs),
     /// Print a completion script: tealight completions bash > /etc/bash_completion.d/tealight
     Completions {
-        /// The shell to print it for
+        /// The shell
         shell: clap_complete::Shell,
     },
 }
 
-#[derive(Debug, Subcommand)]
-enum Bench {
-    /// Token ids to normalised vectors: random ids, no padding
-    Embed(bench::BenchArgs),
-    /// A recording to its text
-    Transcribe(bench::TranscribeBenchArgs),
-    /// Tokens to tokens: random ids
-    Generate(bench::GenerateBenchArgs),
-    /// Queries to the best rows of an index
-    Index(bench_index::IndexBenchArgs),
-}
-
-/// Which model, on how many threads.
+/// Options of all commands that compute embeddings.
 #[derive(Debug, Args)]
 struct ModelArgs {
-    /// A GGUF file, a model folder, or a name [default: $TEALIGHT_MODEL or all-MiniLM-L6-v2]
+    /// Embedding model: a GGUF file, a folder or a name [default: $TEALIGHT_MODEL or all-MiniLM-L6-v2]
     #[arg(long, short, value_name = "MODEL")]
     model: Option<String>,
-    /// Threads of a forward pass [default: $TEALIGHT_THREADS or the cores]
+    /// Number of threads [default: $TEALIGHT_THREADS or one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
 }
@@ -128,27 +116,27 @@ impl ModelArgs {
         Engine::new(config)
     }
 
-    /// An engine for the model that an index was built with.
+    /// An engine with the model `name` that an index was built with, unless --model names another one.
     fn with_model(&self, name: &str) -> Result<Engine> {
         let engine = self.engine()?;
-        let asked = engine.registry.default_name(ModelTask::Embedding);
-        match (self.model.is_some(), asked == name) {
-            (_, true) => Ok(engine),
-            (true, false) => {
-                let message = format!("the index was built with {name:?}, and {asked:?} is asked for");
-                Err(Error::invalid_value("model", message))
-            }
-            (false, false) => Engine::new(Config { model: name.into(), ..(*engine.config).clone() }),
+        let requested = engine.registry.default_name(ModelTask::Embedding);
+        if requested == name {
+            return Ok(engine);
         }
+        if self.model.is_some() {
+            let message = format!("--model is {requested:?}; the index was built with {name:?}");
+            return Err(Error::invalid_value("model", message));
+        }
+        Engine::new(Config { model: name.into(), ..(*engine.config).clone() })
     }
 }
 
 #[derive(Debug, Args)]
 struct ServeArgs {
-    /// The address to listen on
+    /// Address to listen on
     #[arg(long, default_value = "127.0.0.1")]
     host: IpAddr,
-    /// The port to listen on; 0 takes a free one
+    /// Port to listen on; 0 chooses a free one
     #[arg(long, short, default_value_t = 9000)]
     port: u16,
     #[command(flatten)]
@@ -157,21 +145,21 @@ struct ServeArgs {
 
 #[derive(Debug, Args)]
 struct PackArgs {
-    /// A folder with config.json, model.safetensors and tokenizer.json, or a GGUF file
+    /// Folder with config.json, model.safetensors and tokenizer.json, or a GGUF file
     source: PathBuf,
-    /// The GGUF file to write
+    /// GGUF file to write
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
-    /// The model's name
+    /// Name of the model to store in the file
     #[arg(long)]
     name: Option<String>,
-    /// Its licence, as an SPDX name
+    /// SPDX identifier of the license to store in the file
     #[arg(long)]
     license: Option<String>,
-    /// Where it comes from: a URL
+    /// URL of the original model to store in the file
     #[arg(long, value_name = "URL")]
     source_url: Option<String>,
-    /// Texts, one a line, that show which channels are large [default: built-in ones, in English]
+    /// Sample texts for SmoothQuant calibration, one per line [default: built-in English texts]
     #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
 }
@@ -198,15 +186,12 @@ fn execute(command: Command, main: SystemTime) -> Result<()> {
         Command::Pack(args) => pack_model(&args),
         Command::Pull { model } => pull::run(&model),
         Command::Models { json } => models::models(json),
-        Command::Info { model, timing: true, json } => match cold_start::started() {
-            Some(started) => cold_start::measure(&model, started, main),
+        Command::Info { model, timing: true, json } => match cold_start::start_time() {
+            Some(start) => cold_start::measure(&model, start, main),
             None => cold_start::run(&model, json),
         },
         Command::Info { model, json, .. } => models::info(&model.engine()?, json),
-        Command::Bench { what: Bench::Embed(args) } => bench::embed(&args),
-        Command::Bench { what: Bench::Transcribe(args) } => bench::transcribe(&args),
-        Command::Bench { what: Bench::Generate(args) } => bench::generate(&args),
-        Command::Bench { what: Bench::Index(args) } => bench_index::run(&args),
+        Command::Bench { what } => bench::run(&what),
         Command::Cost(args) => cost::run(&args),
         Command::Completions { shell } => completions(shell),
     }
@@ -238,7 +223,7 @@ fn completions(shell: clap_complete::Shell) -> Result<()> {
     print(|out| out.write_all(&script))
 }
 
-/// Writes to stdout; that nobody reads on (`| head`) is no error.
+/// Writes to stdout. A closed pipe, as with `| head`, is not an error.
 fn print(write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     match write(&mut out).and_then(|()| out.flush()) {
@@ -250,7 +235,7 @@ fn print(write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()
 }
 
 fn json_line(value: &impl serde::Serialize) -> Result<String> {
-    serde_json::to_string(value).map_err(|e| Error::internal(format!("a result is not JSON: {e}")))
+    serde_json::to_string(value).map_err(|e| Error::internal(format!("result cannot be serialized: {e}")))
 }
 
 #[cfg(test)]
@@ -258,7 +243,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_well_formed() {
+    fn command_line_definition_is_valid() {
         Cli::command().debug_assert();
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{json_line, print};
 use crate::config::Config;
-use crate::engine::catalog::{self, CATALOG, SPEECH, TEXT};
+use crate::engine::catalog::{self, EMBEDDING_MODELS, SPEECH_MODELS, TEXT_MODELS};
 use crate::engine::{Engine, hub, model_path};
 use serde::Serialize;
 use serde_json::json;
@@ -11,69 +11,64 @@ use tealight_kernels::Isa;
 
 pub(super) fn models(as_json: bool) -> Result<()> {
     let installed = model_path::list(&Config::from_env()?);
-    let place = |name: &str, repository: &str| match () {
-        () if installed.iter().any(|n| n == name) => "installed",
-        () if hub::cached(repository).is_some() => "in the hub cache",
-        () => "",
+    let place = |name: &str, repository: &str| {
+        if installed.iter().any(|n| n == name) {
+            "installed"
+        } else if hub::cached(repository).is_some() {
+            "in the hub cache"
+        } else {
+            ""
+        }
     };
-    let vectors = CATALOG.iter().map(|e| Row {
-        name: e.name,
-        makes: "vectors",
-        dimension: Some(e.dimension),
-        max_tokens: Some(e.max_tokens),
-        license: e.license,
-        place: place(e.name, e.repository),
-        repository: e.repository,
+    let embedding = EMBEDDING_MODELS.iter().map(|m| ModelRow {
+        dimension: Some(m.dimension),
+        max_tokens: Some(m.max_tokens),
+        license: m.license,
+        place: place(m.name, m.repository),
+        repository: m.repository,
+        ..ModelRow::new(m.name, "embedding")
     });
-    let (texts, none) = ("texts of speech", None);
-    let speech = SPEECH.iter().map(|s| {
-        let (name, repository, license, place) = (s.name, s.repository, s.license, place(s.name, s.repository));
-        Row { name, makes: texts, dimension: none, max_tokens: none, license, place, repository }
+    let speech = SPEECH_MODELS.iter().map(|m| ModelRow {
+        license: m.license,
+        place: place(m.name, m.repository),
+        repository: m.repository,
+        ..ModelRow::new(m.name, "transcription")
     });
-    let text = TEXT.iter().map(|t| Row {
-        name: t.name,
-        makes: "text",
-        dimension: none,
-        max_tokens: Some(t.max_tokens),
-        license: t.license,
-        place: place(t.name, t.repository),
-        repository: t.repository,
+    let text = TEXT_MODELS.iter().map(|m| ModelRow {
+        max_tokens: Some(m.max_tokens),
+        license: m.license,
+        place: place(m.name, m.repository),
+        repository: m.repository,
+        ..ModelRow::new(m.name, "text generation")
     });
-    let others = installed.iter().filter(|name| catalog::known(name).is_none()).map(|name| Row {
-        name,
-        makes: "",
-        dimension: none,
-        max_tokens: none,
-        license: "",
-        place: "installed",
-        repository: "",
-    });
-    let rows: Vec<_> = vectors.chain(speech).chain(text).chain(others).collect();
+    let others = installed
+        .iter()
+        .filter(|name| catalog::names(name).is_none())
+        .map(|name| ModelRow { place: "installed", ..ModelRow::new(name, "") });
+    let rows: Vec<_> = embedding.chain(speech).chain(text).chain(others).collect();
     print(|out| {
         if as_json {
             return rows.iter().try_for_each(|row| writeln!(out, "{}", json_line(row).unwrap_or_default()));
         }
-        let head = ["name", "makes", "dim", "tokens", "licence", "here", "repository"].map(String::from);
-        let number = |n: Option<usize>| n.map_or_else(String::new, |n| n.to_string());
-        let cells = rows.iter().map(|r| {
-            let [name, makes, license, place, repository] =
-                [r.name, r.makes, r.license, r.place, r.repository].map(String::from);
-            [name, makes, number(r.dimension), number(r.max_tokens), license, place, repository]
-        });
-        for [name, makes, dimension, max_tokens, license, place, repository] in std::iter::once(head).chain(cells) {
+        let head = ["name", "task", "dim", "tokens", "license", "place", "repository"].map(String::from);
+        for [name, task, dimension, max_tokens, license, place, repository] in
+            std::iter::once(head).chain(rows.iter().map(ModelRow::cells))
+        {
             writeln!(
                 out,
-                "{name:<23} {makes:<15} {dimension:>5} {max_tokens:>6}  {license:<20} {place:<17} {repository}"
+                "{name:<23} {task:<15} {dimension:>5} {max_tokens:>6}  {license:<20} {place:<17} {repository}"
             )?;
         }
         Ok(())
     })
 }
 
-/// A model that is known or installed.
+/// A model of the catalog, or an installed one.
 #[derive(Serialize)]
-struct Row<'a> {
+struct ModelRow<'a> {
     name: &'a str,
+    task: &'static str,
+    /// Former name of `task`.
     makes: &'static str,
     dimension: Option<usize>,
     max_tokens: Option<usize>,
@@ -82,32 +77,49 @@ struct Row<'a> {
     repository: &'static str,
 }
 
+impl<'a> ModelRow<'a> {
+    fn new(name: &'a str, task: &'static str) -> Self {
+        let (dimension, max_tokens, license, place, repository) = (None, None, "", "", "");
+        Self { name, task, makes: task, dimension, max_tokens, license, place, repository }
+    }
+
+    /// The columns of the table.
+    fn cells(&self) -> [String; 7] {
+        let number = |n: Option<usize>| n.map_or_else(String::new, |n| n.to_string());
+        let [name, task, license, place, repository] =
+            [self.name, self.task, self.license, self.place, self.repository].map(String::from);
+        [name, task, number(self.dimension), number(self.max_tokens), license, place, repository]
+    }
+}
+
 pub(super) fn info(engine: &Engine, as_json: bool) -> Result<()> {
     let loaded = engine.preload()?;
-    let (model, about) = (&loaded.model, &loaded.model.info);
-    let facts: [(&str, serde_json::Value); 15] = [
+    let (model, info) = (&loaded.model, &loaded.model.info);
+    let fields: [(&str, serde_json::Value); 15] = [
         ("version", json!(env!("CARGO_PKG_VERSION"))),
         ("isa", json!(engine.cpu.isa.as_str())),
         ("isas", json!(Isa::available().iter().map(|isa| isa.as_str()).collect::<Vec<_>>())),
         ("threads", json!(engine.cpu.threads())),
         ("model", json!(loaded.name)),
         ("path", json!(loaded.path)),
-        ("architecture", json!(about.architecture)),
-        ("format", json!(about.format)),
-        ("license", json!(about.license)),
-        ("source", json!(about.source)),
+        ("architecture", json!(info.architecture)),
+        ("format", json!(info.format)),
+        ("license", json!(info.license)),
+        ("source", json!(info.source)),
         ("dimension", json!(model.dimension())),
         ("max_tokens", json!(model.max_tokens())),
         ("pooling", json!(model.pipeline.pooling.as_str())),
         ("prompts", json!(model.pipeline.prompts.keys().collect::<Vec<_>>())),
         ("load_ms", json!(loaded.load_time.as_secs_f64() * 1e3)),
     ];
-    let text = json_line(&facts.iter().map(|(k, v)| (k.to_string(), v.clone())).collect::<serde_json::Map<_, _>>());
-    print(|out| match as_json {
-        true => writeln!(out, "{}", text.unwrap_or_default()),
-        false => facts.iter().try_for_each(|(name, value)| match value.as_str() {
+    let json = json_line(&fields.iter().cloned().collect::<std::collections::BTreeMap<_, _>>())?;
+    print(|out| {
+        if as_json {
+            return writeln!(out, "{json}");
+        }
+        fields.iter().try_for_each(|(name, value)| match value.as_str() {
             Some(text) => writeln!(out, "{name:<13} {text}"),
             None => writeln!(out, "{name:<13} {value}"),
-        }),
+        })
     })
 }

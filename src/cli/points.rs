@@ -1,4 +1,4 @@
-//! `tealight embed --format`, where an index takes the output: documents of a file to points, and those to bodies of requests.
+//! `tealight embed` for a vector database: documents to points, and points to request bodies or tables.
 
 use super::embed::{EmbedArgs, output};
 use crate::engine::{Engine, JobContext, LoadTimer};
@@ -18,52 +18,55 @@ use tealight_core::files::write_atomic;
 use tealight_core::mmap::map_file;
 use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 
-/// Documents of one call of the engine.
-const GROUP: usize = 256;
-/// Bytes of their texts, beyond which no other is added.
-const GROUP_BYTES: usize = 256 << 10;
-/// Where the number of a body stands in a file name.
-const NUMBER: &str = "{}";
+/// Maximum documents per embedding job.
+const BATCH_DOCUMENTS: usize = 256;
+/// Bytes of text after which a job is full.
+const BATCH_BYTES: usize = 256 << 10;
+/// Placeholder in a file name for the number of the request body.
+const PLACEHOLDER: &str = "{}";
 
-/// Takes the points of documents.
-trait Taker {
-    /// Takes the points of a document, all or none; false where nobody reads on.
+/// Writes the points of documents.
+trait PointWriter {
+    /// Writes all points of a document, or none. False if the reader of stdout is gone.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidValue`]: the index does not take them. Others end the work.
-    fn take(&mut self, points: Vec<Point>) -> Result<bool>;
-    /// Ends.
+    /// [`ErrorKind::InvalidValue`]: the vector database does not accept the points. Other errors are fatal.
+    fn write(&mut self, points: Vec<Point>) -> Result<bool>;
+    /// Writes what is buffered.
     fn finish(&mut self) -> Result<()>;
 }
 
 pub(super) fn run(args: &EmbedArgs, engine: &Engine, format: Format) -> Result<()> {
     let builder = || BodyBuilder::new(format, args.encoding.0, args.collection.as_deref());
     match &args.output {
-        Some(path) if path.to_string_lossy().contains(NUMBER) && !format.is_file() => {
-            convert(args, engine, &mut Bodies { builder: builder()?, write: to_files(path) })
+        Some(path) if path.to_string_lossy().contains(PLACEHOLDER) && !format.is_file() => {
+            convert(args, engine, &mut BodyWriter { builder: builder()?, write: numbered_files(path) })
         }
         path => output(path.as_deref(), |out| match format {
             #[cfg(feature = "arrow")]
-            Format::Arrow | Format::Parquet => convert(args, engine, &mut Rows::new(args, engine, format, out)?),
+            Format::Arrow | Format::Parquet => convert(args, engine, &mut TableWriter::new(args, engine, format, out)?),
             #[cfg(not(feature = "arrow"))]
-            Format::Arrow | Format::Parquet => {
-                Err(Error::invalid_value("format", "this binary was built without the feature arrow"))
-            }
-            _ => {
-                convert(args, engine, &mut Bodies { builder: builder()?, write: |body: &[u8]| write_bytes(out, body) })
-            }
+            Format::Arrow | Format::Parquet => Err(Error::invalid_value(
+                "format",
+                "Arrow and Parquet are not supported: this binary was built without the feature arrow",
+            )),
+            _ => convert(
+                args,
+                engine,
+                &mut BodyWriter { builder: builder()?, write: |body: &[u8]| write_bytes(out, body) },
+            ),
         }),
     }
 }
 
-/// Bodies, and where each goes; false where nobody reads on.
-struct Bodies<W> {
+/// Packs points into request bodies and passes them to `write`, which returns false if the reader is gone.
+struct BodyWriter<W> {
     builder: BodyBuilder,
     write: W,
 }
 
-impl<W: FnMut(&[u8]) -> Result<bool>> Taker for Bodies<W> {
-    fn take(&mut self, points: Vec<Point>) -> Result<bool> {
+impl<W: FnMut(&[u8]) -> Result<bool>> PointWriter for BodyWriter<W> {
+    fn write(&mut self, points: Vec<Point>) -> Result<bool> {
         let items = points.iter().map(|point| self.builder.encode(point)).collect::<Result<Vec<_>>>()?;
         for item in items {
             if let Some(body) = self.builder.push(item)
@@ -80,25 +83,25 @@ impl<W: FnMut(&[u8]) -> Result<bool>> Taker for Bodies<W> {
     }
 }
 
-/// Writes each body to a file of its own.
-fn to_files(path: &Path) -> impl FnMut(&[u8]) -> Result<bool> {
+/// Writes each request body to a numbered file.
+fn numbered_files(path: &Path) -> impl FnMut(&[u8]) -> Result<bool> {
     let mut number = 0;
     move |body| {
         number += 1;
-        let name = path.to_string_lossy().replace(NUMBER, &number.to_string());
+        let name = path.to_string_lossy().replace(PLACEHOLDER, &number.to_string());
         write_atomic(Path::new(&name), |out| out.write_all(body)).map(|()| true)
     }
 }
 
-/// A table as a whole.
+/// Writes one Arrow or Parquet table.
 #[cfg(feature = "arrow")]
-struct Rows<'a> {
+struct TableWriter<'a> {
     table: Option<ColumnarWriter<'a>>,
     dimension: usize,
 }
 
 #[cfg(feature = "arrow")]
-impl<'a> Rows<'a> {
+impl<'a> TableWriter<'a> {
     fn new(args: &EmbedArgs, engine: &Engine, format: Format, out: &'a mut dyn Write) -> Result<Self> {
         let dimension = match args.dimensions {
             Some(dimension) => dimension,
@@ -109,8 +112,8 @@ impl<'a> Rows<'a> {
 }
 
 #[cfg(feature = "arrow")]
-impl Taker for Rows<'_> {
-    fn take(&mut self, points: Vec<Point>) -> Result<bool> {
+impl PointWriter for TableWriter<'_> {
+    fn write(&mut self, points: Vec<Point>) -> Result<bool> {
         self.table.as_mut().map_or(Ok(()), |table| table.push(points)).map(|()| true)
     }
 
@@ -119,38 +122,38 @@ impl Taker for Rows<'_> {
     }
 }
 
-fn convert(args: &EmbedArgs, engine: &Engine, taker: &mut dyn Taker) -> Result<()> {
-    let mut failed = Failed { goes_on: args.keep_going, count: 0 };
+fn convert(args: &EmbedArgs, engine: &Engine, writer: &mut dyn PointWriter) -> Result<()> {
+    let mut failures = Failures { keep_going: args.keep_going, count: 0 };
     let mut documents = documents(args, engine)?;
     loop {
-        let (mut numbers, mut group, mut bytes) = (vec![], vec![], 0);
-        while group.len() < GROUP && bytes < GROUP_BYTES {
+        let (mut numbers, mut batch, mut bytes) = (vec![], vec![], 0);
+        while batch.len() < BATCH_DOCUMENTS && bytes < BATCH_BYTES {
             let Some(entry) = documents.next() else { break };
             let entry = entry?;
             match entry.document {
                 Ok(document) => {
                     bytes += document.text.len();
                     numbers.push(entry.number);
-                    group.push(document);
+                    batch.push(document);
                 }
-                Err(error) => failed.add(entry.number, None, error)?,
+                Err(error) => failures.add(entry.number, None, error)?,
             }
         }
-        if group.is_empty() {
+        if batch.is_empty() {
             break;
         }
-        let names: Vec<_> = group.iter().map(|document| document.id_or_hash().unwrap_or_default()).collect();
-        let embedded = engine.run(args.job(group), Deadline::NONE)?;
+        let names: Vec<_> = batch.iter().map(|document| document.id_or_hash().unwrap_or_default()).collect();
+        let embedded = engine.run(args.job(batch), Deadline::NONE)?;
         for ((number, name), points) in numbers.into_iter().zip(names).zip(embedded.points) {
-            match points.and_then(|points| taker.take(points)) {
+            match points.and_then(|points| writer.write(points)) {
                 Ok(true) => {}
                 Ok(false) => return Ok(()),
-                Err(error) => failed.add(number, Some(name), error)?,
+                Err(error) => failures.add(number, Some(name), error)?,
             }
         }
     }
-    taker.finish()?;
-    failed.end()
+    writer.finish()?;
+    failures.finish()
 }
 
 impl EmbedArgs {
@@ -165,27 +168,27 @@ impl EmbedArgs {
     }
 }
 
-/// Documents that have no points.
-struct Failed {
-    goes_on: bool,
+/// Documents without points.
+struct Failures {
+    keep_going: bool,
     count: usize,
 }
 
-impl Failed {
-    /// Tells of one, or ends with it.
+impl Failures {
+    /// Reports a failed document with `--keep-going`; otherwise, or if all documents would fail, returns the error.
     fn add(&mut self, number: usize, name: Option<String>, error: Error) -> Result<()> {
-        let is_own = !matches!(
+        let is_fatal = matches!(
             error.kind,
             ErrorKind::Io | ErrorKind::Internal | ErrorKind::Upstream | ErrorKind::Timeout | ErrorKind::ModelLoad
         );
-        if !is_own {
+        if is_fatal {
             return Err(error);
         }
         let error = match name {
             Some(name) => error.with_context(format_args!("document {number}, {:?}", truncate_for_display(&name))),
             None => error.with_context(format_args!("line {number}")),
         };
-        if !self.goes_on {
+        if !self.keep_going {
             return Err(error);
         }
         self.count += 1;
@@ -193,34 +196,34 @@ impl Failed {
         Ok(())
     }
 
-    fn end(&self) -> Result<()> {
+    fn finish(&self) -> Result<()> {
         match self.count {
             0 => Ok(()),
-            n => Err(Error::new(ErrorKind::InvalidValue, format!("{n} documents were left out"))),
+            n => Err(Error::new(ErrorKind::InvalidValue, format!("{n} documents failed and were skipped"))),
         }
     }
 }
 
-/// Documents of the texts that were given, or of the input by its name.
+/// Documents of the texts on the command line, of `--input`, or of stdin.
 pub(super) fn documents<'a>(args: &'a EmbedArgs, engine: &'a Engine) -> Result<DocumentIter<'a>> {
     if !args.texts.is_empty() {
         return Ok(documents::from_iter(args.texts.iter().map(|text| Document::from_text(text).validate())));
     }
     let Some(path) = args.input.as_deref().filter(|path| *path != Path::new("-")) else {
-        return Ok(documents::read_lines(std::io::stdin().lock(), super::embed::told));
+        return Ok(documents::read_lines(std::io::stdin().lock(), super::embed::warn_not_a_document));
     };
     let format = InputFormat::from_file_name(&path.to_string_lossy()).ok();
-    // For vectors alone, lines are texts, whatever the file is called.
+    // Records are made of lines, whatever the extension of the file is.
     of_file(
         path,
-        format.filter(|format| args.are_points() || !matches!(format, InputFormat::JsonLines | InputFormat::Text)),
+        format.filter(|format| args.writes_points() || !matches!(format, InputFormat::JsonLines | InputFormat::Text)),
         engine,
     )
 }
 
 /// Documents of a file of this format; without one, of lines that are texts or documents.
 pub(super) fn of_file<'a>(path: &Path, format: Option<InputFormat>, engine: &Engine) -> Result<DocumentIter<'a>> {
-    // With its folders: notes of one name in two of them are two documents.
+    // With its folder, because files of the same name in two folders are two documents.
     let name = path.to_string_lossy().into_owned();
     if format == Some(InputFormat::Audio) {
         let jobs = JobContext { engine, deadline: Deadline::NONE, load_timer: &LoadTimer::default() };
@@ -234,11 +237,12 @@ pub(super) fn of_file<'a>(path: &Path, format: Option<InputFormat>, engine: &Eng
         #[cfg(feature = "arrow")]
         Some(InputFormat::Parquet) => Ok(documents::read_parquet(file)),
         #[cfg(not(feature = "arrow"))]
-        Some(InputFormat::Parquet) => {
-            Err(Error::invalid_value("input", "this binary was built without the feature arrow, which reads Parquet"))
-        }
+        Some(InputFormat::Parquet) => Err(Error::invalid_value(
+            "input",
+            "Parquet is not supported: this binary was built without the feature arrow",
+        )),
         Some(InputFormat::Text) => Ok(documents::read_all(file, Some(name))),
         Some(InputFormat::JsonLines) => Ok(documents::read_json_lines(BufReader::new(file))),
-        _ => Ok(documents::read_lines(BufReader::new(file), super::embed::told)),
+        _ => Ok(documents::read_lines(BufReader::new(file), super::embed::warn_not_a_document)),
     }
 }

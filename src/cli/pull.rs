@@ -1,4 +1,4 @@
-//! `tealight pull`: a model from the hub, with a progress bar on a terminal.
+//! `tealight pull`: downloads a model, with a progress bar on a terminal.
 
 use super::print;
 use crate::engine::catalog;
@@ -23,7 +23,7 @@ impl DownloadProgress for Bar {
 }
 
 pub(super) fn run(model: &str) -> Result<()> {
-    let repository = catalog::known(model).map_or(model, |(_, repository)| repository);
+    let repository = catalog::names(model).map_or(model, |(_, repository)| repository);
     let bar = ProgressBar::new(0);
     let template = "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
     if let Ok(style) = ProgressStyle::with_template(template) {

@@ -1,4 +1,4 @@
-//! `tealight embed --sink`: points of documents straight into an index, or to Amazon S3.
+//! `tealight embed --sink`: writes points of documents to a vector database or to Amazon S3.
 
 use super::embed::EmbedArgs;
 use super::points::documents;
@@ -26,9 +26,7 @@ pub(super) fn run(args: &EmbedArgs, engine: &Engine, url: &str) -> Result<()> {
     match (run.stop, run.report.failed.len()) {
         (Some(stop), _) => Err(stop.error().clone()),
         (None, 0) => Ok(()),
-        (None, n) => {
-            Err(Error::new(ErrorKind::InvalidValue, format!("{n} documents were left out, all others are written")))
-        }
+        (None, n) => Err(Error::new(ErrorKind::InvalidValue, format!("{n} documents failed; all others were written"))),
     }
 }
 

@@ -1,54 +1,62 @@
-//! Where a model is found, in the order of looking.
+//! Finds the file or folder of a model by its name. Places are searched in this order:
 //!
-//! 1. a path, if the operator (never a request) gives one; 2. `TEALIGHT_MODEL_DIR`; 3. `models/` beside the binary, or
-//!    above it in its build tree, or in the function's package; 4. `/opt/models`, where a Lambda layer puts it; 5. the
-//!    cache of the Hugging Face hub; 6. where allowed, the hub itself.
+//! 1. the path itself, if the operator gives one (a request cannot),
+//! 2. `TEALIGHT_MODEL_DIR`,
+//! 3. `models/` next to the binary, above it in the build tree, and in the function's package,
+//! 4. `/opt/models`, where Lambda extracts layers,
+//! 5. the cache of the Hugging Face hub,
+//! 6. the hub itself, if `TEALIGHT_DOWNLOAD` allows it.
+//!
+//! Requests can only name models in the folders 2 to 4, and the configured default models.
 
 use super::{catalog, hub};
 use crate::config::Config;
 use std::path::{Path, PathBuf};
 use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 
-/// The folder that a Lambda layer unpacks to.
-const LAYER: &str = "/opt/models";
-/// `target/lambda/tealight/bootstrap` is four folders below the project.
+/// Where Lambda extracts the models of a layer.
+const LAYER_MODELS: &str = "/opt/models";
+/// `target/lambda/tealight/bootstrap` is four folders below the repository.
 const BUILD_TREE_DEPTH: usize = 4;
-/// Of files that are models.
+/// Extensions of model files.
 const EXTENSIONS: [&str; 2] = ["gguf", "bin"];
 
-/// The folders that hold models, in the order of looking.
+/// The existing folders of models, in search order.
 pub fn folders(config: &Config) -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> = config.model_dir.iter().cloned().collect();
     if let Ok(binary) = std::env::current_exe() {
         folders.extend(binary.ancestors().skip(1).take(BUILD_TREE_DEPTH).map(|f| f.join("models")));
     }
     folders.extend(config.task_root.iter().map(|root| root.join("models")));
-    folders.push(LAYER.into());
+    folders.push(LAYER_MODELS.into());
     folders.retain(|f| f.is_dir());
     folders
 }
 
-/// A model of this name in one of the folders: `NAME.gguf`, whisper.cpp's `NAME.bin`, or a folder `NAME` with a `config.json`.
+/// The model of this name in one of the folders: `NAME.gguf`, `NAME.bin` of whisper.cpp, or a folder `NAME` with a `config.json`.
 fn installed(config: &Config, name: &str) -> Option<PathBuf> {
-    // Another organisation's model of the same name is another model.
-    let short = catalog::known(name).map_or(name, |(short, _)| short);
-    if !is_plain(short) {
+    // A model of the same name by another organization is a different model.
+    let short = catalog::names(name).map_or(name, |(short, _)| short);
+    if !is_file_name(short) {
         return None;
     }
     folders(config).iter().find_map(|folder| {
         let files = EXTENSIONS.map(|extension| folder.join(format!("{short}.{extension}")));
-        let sub = folder.join(short);
-        files.into_iter().find(|file| file.is_file()).or_else(|| sub.join("config.json").is_file().then_some(sub))
+        let subfolder = folder.join(short);
+        files
+            .into_iter()
+            .find(|file| file.is_file())
+            .or_else(|| subfolder.join("config.json").is_file().then_some(subfolder))
     })
 }
 
-/// Whether a name cannot lead out of a folder.
-fn is_plain(name: &str) -> bool {
+/// Whether a name is a single path component, so that it cannot leave the folder.
+fn is_file_name(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     !name.is_empty() && !name.starts_with('.') && name.chars().all(allowed)
 }
 
-/// The names of all models in the folders, sorted.
+/// Sorted names of all models in the folders.
 pub fn list(config: &Config) -> Vec<String> {
     let mut names: Vec<String> = folders(config)
         .iter()
@@ -64,22 +72,27 @@ pub fn list(config: &Config) -> Vec<String> {
 fn model_name(path: &Path) -> Option<String> {
     let is_model = path.is_file() && path.extension().is_some_and(|e| EXTENSIONS.iter().any(|known| e == *known));
     let name = if is_model { path.file_stem() } else { path.file_name() }?;
-    let found = is_model || path.join("config.json").is_file();
-    let name = name.to_str().filter(|name| is_plain(name))?;
-    found.then(|| name.to_string())
+    let is_model_folder = path.join("config.json").is_file();
+    let name = name.to_str().filter(|name| is_file_name(name))?;
+    (is_model || is_model_folder).then(|| name.to_string())
 }
 
-/// The path of a model that a request names: one of the installed, and nothing else.
+/// The path of a model that a request names, which must be in one of the folders.
+///
+/// # Errors
+/// [`ErrorKind::ModelNotFound`].
 pub fn resolve_installed(config: &Config, name: &str) -> Result<PathBuf> {
-    installed(config, name).ok_or_else(|| not_found(name, "models that are installed can be asked for by name"))
+    installed(config, name).ok_or_else(|| {
+        not_found(format!("model {:?} is not installed; see GET /v1/models", truncate_for_display(name)))
+    })
 }
 
-/// Where a model is on the hub, if it is there.
+/// The repository of a model of the catalog; any other name as it is.
 fn repository(name: &str) -> &str {
-    catalog::known(name).map_or(name, |(_, repository)| repository)
+    catalog::names(name).map_or(name, |(_, repository)| repository)
 }
 
-/// The path of a model that the operator names, if it is on this machine.
+/// The path of a model that the operator names, if it is on this machine: a path, an installed model, or one in the hub's cache.
 pub fn local_path(config: &Config, name: &str) -> Option<PathBuf> {
     let path = Path::new(name);
     if path.is_file() || path.is_dir() {
@@ -89,30 +102,28 @@ pub fn local_path(config: &Config, name: &str) -> Option<PathBuf> {
     installed(config, name).or_else(cached)
 }
 
-/// The path of a model that the operator names: a path, or a name looked for everywhere.
+/// The path of a model that the operator names. Downloads the model if necessary and allowed.
+///
+/// # Errors
+/// [`ErrorKind::ModelNotFound`]; the errors of [`hub::pull`].
 pub fn resolve_any(config: &Config, name: &str) -> Result<PathBuf> {
     if let Some(path) = local_path(config, name) {
         return Ok(path);
     }
     let repository = repository(name);
     if !hub::is_repository(repository) {
-        return Err(not_found(name, "no such file, installed model or model of the catalog"));
+        let message = "is not a file, an installed model, a catalog name or a hub repository";
+        return Err(not_found(format!("model {:?} {message}", truncate_for_display(name))));
     }
     if config.download {
         return hub::pull(repository, &mut hub::NoProgress);
     }
-    Err(not_found(
-        name,
-        "it is not in the hub cache; `tealight pull` gets it, or TEALIGHT_DOWNLOAD=1 allows it at run time",
-    ))
+    let name = truncate_for_display(name);
+    Err(not_found(format!("model {name:?} is not downloaded; run `tealight pull {name}` or set TEALIGHT_DOWNLOAD=1")))
 }
 
-fn not_found(name: &str, why: &str) -> Error {
-    Error::new(
-        ErrorKind::ModelNotFound,
-        format!("the model {:?} does not exist here: {why}", truncate_for_display(name)),
-    )
-    .with_param("model")
+fn not_found(message: String) -> Error {
+    Error::new(ErrorKind::ModelNotFound, message).with_param("model")
 }
 
 #[cfg(test)]
@@ -124,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn the_models_folder_comes_first_and_by_short_name() {
+    fn model_in_model_dir_is_found_by_short_name_and_repository() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("all-MiniLM-L6-v2.gguf");
         std::fs::write(&file, "x").unwrap();
@@ -136,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_cannot_name_a_path() {
+    fn path_in_request_is_not_found() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("secret.gguf"), "x").unwrap();
         let inner = folder.path().join("models");

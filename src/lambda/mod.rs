@@ -21,7 +21,7 @@ use crate::api::request::{ApiRequest, RequestInfo};
 use crate::api::response_sender::ResponseSender;
 use crate::api::routes::RouteMatch;
 use crate::api::{Api, AuthMethod};
-use crate::config::{Config, INITIALIZATION, SNAP_START};
+use crate::config::{Config, INITIALIZATION_TYPE, SNAP_START};
 use crate::engine::Engine;
 use crate::pipeline::sink;
 use batch::BatchProcessor;
@@ -48,7 +48,7 @@ pub fn run() -> Result<(), lambda_runtime::Error> {
     let api = Arc::new(Api::new(Arc::new(Engine::new(config)?)));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async move {
-        if std::env::var(INITIALIZATION).is_ok_and(|kind| kind == SNAP_START) {
+        if std::env::var(INITIALIZATION_TYPE).is_ok_and(|kind| kind == SNAP_START) {
             init::prime_for_snapshot(&api.engine).await?;
         } else {
             init::preload(&api.engine).await;

@@ -44,7 +44,7 @@ impl<'a> Ingest<'a> {
     pub fn from_config(engine: &'a Engine) -> Self {
         Self {
             engine,
-            chunking: engine.config.chunking,
+            chunking: Chunking { tokens: engine.config.chunk_tokens, overlap: engine.config.chunk_overlap },
             dimensions: None,
             prompt: None,
             load_timer: LoadTimer::default(),

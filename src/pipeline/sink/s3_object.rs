@@ -4,7 +4,7 @@ use super::batching::PointFormat;
 use super::client::{Client, HttpRequest, HttpResponse, Identity};
 use super::retry::AttemptError;
 use super::{MAX_PENDING, Sink, Source};
-use crate::aws::s3::PATH;
+use crate::aws::s3::PATH_CHARACTERS;
 use crate::aws::upload::{MAX_PARTS, PART_BYTES, S3Operation, complete_upload_xml, error_code, upload_id};
 use crate::aws::{endpoint, region};
 use crate::pipeline::format::{BodyBuilder, Format};
@@ -159,7 +159,7 @@ impl S3ObjectSink {
             Identity::Aws { region, .. } => region,
             _ => "",
         };
-        let key = utf8_percent_encode(&self.key, PATH);
+        let key = utf8_percent_encode(&self.key, PATH_CHARACTERS);
         format!("{}/{}/{key}{}", endpoint("s3", region), self.bucket, operation.query())
     }
 }
