@@ -1,48 +1,58 @@
-//! A serverless inference function: vectors of texts, texts of speech, and texts that go on, from one small binary.
+//! Serverless inference: embeddings, speech-to-text and text generation on the CPU, from one small binary.
 //!
-//! The same binary is the AWS Lambda function, the local server and the command line. It loads a quantised model at
-//! cold start, runs it on the CPU, and answers in JSON that a vector index takes as it is.
+//! The same binary is the AWS Lambda function, the local server and the command line. It loads a quantized model at cold start,
+//! runs it, and responds with JSON that a vector database can store directly.
 //!
-//! # From an event to a vector
+//! # Data flow
 //!
 //! ```text
-//! Lambda event ─► event ─┐
-//! HTTP ─────────► server ─┼─► api: body → Job ─► engine ─► tokenizer or audio ─► models ─► format ─► reply
-//! command line ─► cli ────┘                      (lazy registry)       (nn on kernels)
+//! event ────────► lambda ─┐                                        ┌─► response
+//! HTTP request ─► server ─┼─► api: route, parse ─► Job ─► engine ──┤
+//! command line ─► cli ────┘                                        └─► pipeline: format, sink
 //! ```
 //!
-//! | module | what it does |
+//! | module | content |
 //! |---|---|
-//! | [`event`] | Lambda: direct invocations, API Gateway, function URL, load balancer; SQS, S3, EventBridge, SNS, Step Functions |
-//! | [`server`] | HTTP on a local socket |
+//! | [`lambda`] | the function: HTTP events, direct invocations, and events with documents |
+//! | [`server`] | the local HTTP server |
 //! | [`cli`] | commands |
-//! | [`api`] | routes of OpenAI and text-embeddings-inference: a request in, a reply out, no sockets |
-//! | [`aws`] | signed requests: objects of S3, secrets |
-//! | [`documents`] | documents of lines, tables, columns and texts, and the points that become of them |
-//! | [`mod@ingest`] | documents into a sink: read, embedded and written side by side, until there is no time for more |
-//! | [`engine`] | what can be asked: jobs, the registry of loaded models, where models come from. Read this first |
-//! | [`mod@audio`] | recordings: any file to samples at 16 kHz |
-//! | [`models`] | files to networks: GGUF, safetensors, tokenizers, BERT, sentence-transformers' pipelines, Whisper, Llama |
-//! | [`nn`] | operations of a network on candle tensors |
-//! | [`kernels`] | arithmetic on slices, one file an idea; the only unsafe code but for mapping a file |
-//! | [`mod@format`] | what vectors and transcripts look like outside |
-//! | [`sinks`] | points written straight into an index, or to S3 |
-//! | [`config`], [`error`] | every environment variable; every error and its status |
-//! | [`log`], [`trace`] | a line of JSON for each request, with CloudWatch's metrics; what a request is part of, carried on |
+//! | [`api`] | the HTTP interface without sockets: route table, requests and responses of OpenAI and TEI, authorization |
+//! | [`engine`] | jobs, and the models that run them, each loaded when it is first used |
+//! | [`pipeline`] | document → chunk → embed → point → format → sink |
+//! | [`aws`] | signed requests to S3 and Secrets Manager |
+//! | [`telemetry`] | logs, metrics and traces |
+//! | [`config`] | all environment variables |
 //!
-//! Dependencies point one way: `main → {event, server, cli} → {api, ingest} → engine → models → nn → kernels`.
+//! Models and arithmetic are in crates of their own: `tealight-models`, `tealight-audio`, `tealight-index` and `tealight-kernels`;
+//! `tealight-core` has the error type and deadlines. Dependencies point one way: `lambda`, `server` and `cli` use `api` and
+//! `pipeline`, which use `engine`, which uses the crates.
 //!
-//! # Shapes
+//! # From an event to an embedding
 //!
-//! `B` texts, `T` tokens of all texts of a batch, `H` heads, `D` values of a row or vector, `K` inner dimension of a
-//! product, `N` its outputs. A *model* is a row of the catalog or a file; a *job* is a validated request; a *document*
-//! has an id, a text and metadata.
+//! A direct invocation passes ten files. Each is read for one step:
+//!
+//! 1. `src/lambda/mod.rs` gets the event and returns the response.
+//! 2. `src/lambda/event.rs` reads the fields of the event, once, and determines its kind.
+//! 3. `src/lambda/direct_invoke.rs` determines method and path (`http_event.rs` does it for HTTP events).
+//! 4. `src/api/routes.rs` looks up the route, once.
+//! 5. `src/api/mod.rs` authorizes the request, calls the handler of the route, and logs the outcome.
+//! 6. `src/api/openai.rs` parses the body, creates the job, and serializes the result, once.
+//! 7. `src/engine/embed.rs` runs the job: it tokenizes the texts and divides them into batches.
+//! 8. `crates/tealight-models/src/tasks/embed.rs` runs the encoder on a batch and pools its output.
+//! 9. `crates/tealight-models/src/families/bert/network.rs` is the encoder.
+//! 10. `crates/tealight-models/src/int8/encoder_layer.rs` is one of its layers, on the kernels.
+//!
+//! # Terms
+//!
+//! A *model* is an entry of the catalog or a file. A *job* is a validated request. A *document* has an id, text and metadata; a
+//! *chunk* is part of a document; a *point* is a chunk with its vector. Shapes use `B` texts, `T` tokens of a ragged batch, `H`
+//! heads, `D` embedding dimension, `K` inner dimension, `N` output dimension.
 //!
 //! # Example
 //!
 //! ```
 //! use tealight::config::Config;
-//! use tealight::engine::{Embed, Engine, Input, Truncation, EmbedInputs};
+//! use tealight::engine::{Embed, EmbedInputs, Engine, Input, Truncation};
 //! use tealight_core::Deadline;
 //!
 //! let model = concat!(env!("CARGO_MANIFEST_DIR"), "/models/all-MiniLM-L6-v2.gguf");

@@ -1,4 +1,4 @@
-//! In Lambda, where AWS_LAMBDA_RUNTIME_API is set, the function; elsewhere the command line.
+//! The Lambda function if AWS_LAMBDA_RUNTIME_API is set, or else the command line.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! `POST /documents`: documents in, bodies of an index's requests out.
+//! `POST /documents`: chunks and embeds documents, and returns request bodies for a vector database.
 
 use super::context::{ApiResponse, RequestContext};
 use super::json::parse;
@@ -12,64 +12,64 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 
-/// Documents of one request.
-const MOST: usize = 2048;
+/// Documents per request.
+const MAX_DOCUMENTS: usize = 2048;
 
-/// `POST /documents`.
+/// The body of `POST /documents`.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct DocumentsRequest {
-    /// `{"id": ..., "text": "...", "metadata": {...}}` each.
+    /// `{"id": ..., "text": "...", "metadata": {...}}` per document.
     #[schemars(with = "Vec<DocumentSchema>")]
     pub documents: Vec<Box<RawValue>>,
-    /// `jsonl`, `json`, or what takes the reply: `qdrant`, `pinecone`, `s3-vectors`, `opensearch`, `elasticsearch`, `pgvector`,
-    /// `pgvector-sql`, `chroma`, `weaviate`, `milvus`, `turbopuffer`; `json` where it is missing.
+    /// `jsonl`, `json`, or the vector database that the response is for: `qdrant`, `pinecone`, `s3-vectors`, `opensearch`,
+    /// `elasticsearch`, `pgvector`, `pgvector-sql`, `chroma`, `weaviate`, `milvus` or `turbopuffer`; default `json`.
     pub format: Option<String>,
-    /// How vectors are written; `float` where it is missing.
+    /// Encoding of the embeddings; default `float`.
     pub encoding_format: Option<Encoding>,
-    /// What the index calls a collection, class or table; `documents` where it is missing.
+    /// The collection, class or table; default `documents`.
     pub collection: Option<String>,
-    /// A model's name; the default model where it is missing.
+    /// A model's name; default: the default embedding model.
     pub model: Option<String>,
-    /// How many values to keep of each vector.
+    /// Truncates embeddings to this dimension.
     pub dimensions: Option<usize>,
-    /// How long documents are cut.
+    /// How documents are split into chunks.
     #[serde(default)]
     pub chunk: ChunkRequest,
-    /// The name of a prompt of the model to put before each text.
+    /// The name of a prompt of the model to prepend to each chunk.
     pub prompt_name: Option<String>,
 }
 
 /// A document of a [`DocumentsRequest`].
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct DocumentSchema {
-    /// A text or a number; a hash of the text where it is missing.
+    /// A string or a number; default: a hash of the text.
     pub id: Option<Value>,
-    /// What is embedded.
+    /// The text to embed.
     pub text: String,
-    /// What else is known of it.
+    /// Stored with each point.
     pub metadata: Option<Map<String, Value>>,
 }
 
-/// How documents are cut.
+/// How documents are split into chunks.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChunkRequest {
-    /// Tokens of a chunk at most; as many as the model reads where it is missing.
+    /// Maximum tokens per chunk; default: the model's limit.
     pub tokens: Option<usize>,
-    /// Tokens that a chunk may have in common with the one before it.
+    /// Tokens by which adjacent chunks overlap, at most; default 0.
     #[serde(default)]
     pub overlap: usize,
 }
 
-/// Answers `POST /documents`: a body of a request on each line.
+/// Answers `POST /documents`: one request body per line.
 ///
 /// # Errors
-/// The first document that is wrong, by its number and name.
+/// The first invalid document, by its index and id.
 pub fn documents(context: &RequestContext) -> Result<ApiResponse> {
     let request: DocumentsRequest = parse(context.body)?;
-    let mut builder = builder(&request)?;
-    let documents = checked(&request.documents)?;
-    let names = documents.iter().map(Document::id_or_hash).collect::<Result<Vec<_>>>()?;
+    let mut builder = body_builder(&request)?;
+    let documents = parse_documents(&request.documents)?;
+    let ids = documents.iter().map(Document::id_or_hash).collect::<Result<Vec<_>>>()?;
     let job = EmbedDocuments {
         model: request.model,
         documents,
@@ -79,25 +79,24 @@ pub fn documents(context: &RequestContext) -> Result<ApiResponse> {
     };
     let embedded = context.run(job)?;
     let mut body = vec![];
-    for (i, (points, name)) in embedded.points.into_iter().zip(names).enumerate() {
-        let named = |error| named(error, i, Some(&name));
-        for point in points.map_err(named)? {
-            body.extend(builder.push(builder.encode(&point).map_err(named)?).unwrap_or_default());
+    for (index, (points, id)) in embedded.points.into_iter().zip(ids).enumerate() {
+        let with_position = |error| with_position(error, index, Some(&id));
+        for point in points.map_err(with_position)? {
+            body.extend(builder.push(builder.encode(&point).map_err(with_position)?).unwrap_or_default());
         }
     }
     body.extend(builder.finish().unwrap_or_default());
-    let text = String::from_utf8(body).map_err(|_| Error::internal("a body is not UTF-8"))?;
+    let text =
+        String::from_utf8(body).map_err(|_| Error::internal("the request body for the database is not UTF-8"))?;
     Ok(ApiResponse::text(text, content_type(builder.format())).with_usage(embedded.usage).with_model(embedded.model))
 }
 
-fn builder(request: &DocumentsRequest) -> Result<BodyBuilder> {
+fn body_builder(request: &DocumentsRequest) -> Result<BodyBuilder> {
     let name = request.format.as_deref().unwrap_or(Format::Json.as_str());
     let format = Format::from_name(name).filter(|format| !format.is_file()).ok_or_else(|| {
-        let known: Vec<_> = Format::ALL.into_iter().filter(|f| !f.is_file()).map(Format::as_str).collect();
-        Error::invalid_value(
-            "format",
-            format!("format is {:?}; known: {}", truncate_for_display(name), known.join(", ")),
-        )
+        let supported: Vec<_> = Format::ALL.into_iter().filter(|f| !f.is_file()).map(Format::as_str).collect();
+        let message = format!("format is {:?}; expected one of {}", truncate_for_display(name), supported.join(", "));
+        Error::invalid_value("format", message)
     })?;
     let encoding = request.encoding_format.unwrap_or_default();
     BodyBuilder::new(format, encoding, request.collection.as_deref()).map_err(|error| match error.param.as_deref() {
@@ -106,23 +105,25 @@ fn builder(request: &DocumentsRequest) -> Result<BodyBuilder> {
     })
 }
 
-fn checked(documents: &[Box<RawValue>]) -> Result<Vec<Document>> {
+fn parse_documents(documents: &[Box<RawValue>]) -> Result<Vec<Document>> {
     if documents.is_empty() {
-        return Err(Error::new(ErrorKind::Empty, "documents is empty").with_param("documents"));
+        return Err(Error::new(ErrorKind::Empty, "documents is an empty list").with_param("documents"));
     }
-    if documents.len() > MOST {
-        let message = format!("documents has {} documents, the limit is {MOST}", documents.len());
+    if documents.len() > MAX_DOCUMENTS {
+        let message = format!("documents has {} documents; the limit is {MAX_DOCUMENTS}", documents.len());
         return Err(Error::invalid_value("documents", message));
     }
-    let document =
-        |(i, json): (usize, &RawValue)| Document::parse(json.get().as_bytes()).map_err(|error| named(error, i, None));
-    documents.iter().map(AsRef::as_ref).enumerate().map(document).collect()
+    let parse = |(index, json): (usize, &Box<RawValue>)| {
+        Document::parse(json.get().as_bytes()).map_err(|error| with_position(error, index, None))
+    };
+    documents.iter().enumerate().map(parse).collect()
 }
 
-fn named(error: Error, i: usize, name: Option<&str>) -> Error {
-    let error = match name {
-        Some(name) => error.with_context(format_args!("documents[{i}], {:?}", truncate_for_display(name))),
-        None => error.with_context(format_args!("documents[{i}]")),
+/// Adds the index of a document, and its id if known, to an error.
+fn with_position(error: Error, index: usize, id: Option<&str>) -> Error {
+    let error = match id {
+        Some(id) => error.with_context(format_args!("documents[{index}], {:?}", truncate_for_display(id))),
+        None => error.with_context(format_args!("documents[{index}]")),
     };
     error.with_param("documents")
 }
@@ -131,7 +132,7 @@ fn content_type(format: Format) -> &'static str {
     match format {
         Format::Json => "application/json",
         Format::Pgvector | Format::PgvectorSql => "text/plain; charset=utf-8",
-        // Bodies, each JSON on a line of its own; of one body it is JSON as well.
+        // One JSON body per line. A single body is also plain JSON.
         _ => "application/x-ndjson",
     }
 }

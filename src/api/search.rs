@@ -62,8 +62,8 @@ pub fn search(context: &RequestContext) -> Result<ApiResponse> {
     let mode = match request.mode.as_deref() {
         None => Mode::default(),
         Some(name) => Mode::named(name).ok_or_else(|| {
-            let known = Mode::ALL.map(Mode::name).join(", ");
-            Error::invalid_value("mode", format!("mode is {:?}; known: {known}", truncate_for_display(name)))
+            let (name, modes) = (truncate_for_display(name), Mode::ALL.map(Mode::name).join(", "));
+            Error::invalid_value("mode", format!("mode is {name:?}; expected one of {modes}"))
         })?,
     };
     let job = Find {

@@ -1,7 +1,7 @@
 //! Direct invocations: the JSON body of an HTTP request, without HTTP around it.
 //!
 //! The route follows from the fields: `input` is OpenAI's `/v1/embeddings`, `inputs` is text-embeddings-inference's `/embed` (or
-//! `/similarity`, if it contains a `source_sentence`), `ids` is `/decode`, `audio` (base64) and `uri` are
+//! `/similarity`, if it is an object), `ids` is `/decode`, `audio` (base64) and `uri` are
 //! `/v1/audio/transcriptions`, `messages` is `/v1/chat/completions`, `prompt` is `/v1/completions`, `query` and `vector` are
 //! `/search`, `documents` is `/documents`. A field `path` selects any other route, and `method` its method.
 
@@ -15,8 +15,8 @@ use tealight_core::{Error, ErrorKind, Result};
 /// The method and path of a direct invocation, and its route. The payload is the body.
 ///
 /// # Errors
-/// [`ErrorKind::UnsupportedEvent`]: no field determines the route. [`ErrorKind::InvalidType`] or [`ErrorKind::InvalidValue`]: `path`
-/// or `method` is invalid.
+/// [`ErrorKind::UnsupportedEvent`]: no field determines the route. [`ErrorKind::InvalidType`] or [`ErrorKind::InvalidValue`]:
+/// `path` or `method` is invalid.
 pub fn parse(event: &EventProbe) -> Result<(Request<()>, RouteMatch)> {
     let path = path(event)?;
     let uri = Uri::try_from(&*path).map_err(|_| {
@@ -60,7 +60,8 @@ fn path(event: &EventProbe) -> Result<Cow<'static, str>> {
     } else if event.query.is_some() || event.vector.is_some() {
         "/search"
     } else {
-        let message = "cannot determine the route; set `path`, input, inputs, ids, messages, prompt, audio, uri, documents, query or vector";
+        let message = "cannot determine the route; set `path`, input, inputs, ids, messages, prompt, audio, uri, documents, query \
+                       or vector";
         return Err(Error::new(ErrorKind::UnsupportedEvent, message));
     };
     Ok(path.into())

@@ -1,68 +1,68 @@
 //! `/v1/completions`: <https://platform.openai.com/docs/api-reference/completions>.
 
-use super::{Options, Part, TextUsage, Texts, finite, now, number, shown_token, top};
+use super::generation::{CompletionUsage, GenerationEvent, GenerationRequest, unix_time};
+use super::sampling_options::{check_top_logprobs, generation_request, unique_number};
+use super::token_text::{finite, token_text};
 use crate::api::context::{ApiResponse, RequestContext};
 use crate::api::json::{Inputs, parse};
 use crate::engine::Input;
 use crate::engine::generate::{Completion, Prompt, TokenLogprob};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tealight_core::{Error, ErrorKind, Result};
 use tealight_models::tokenizer::LlamaTokenizer;
 
-/// As OpenAI has it.
-const MAX_TOKENS: usize = 16;
+/// OpenAI's default.
+const DEFAULT_MAX_TOKENS: usize = 16;
 
-/// `POST /v1/completions`.
-#[derive(Debug, Deserialize, JsonSchema)]
-pub struct CompletionRequest {
-    /// A model's name; the default one where it is missing.
-    pub model: Option<String>,
-    /// What the text begins with: a text, texts, token ids, or lists of them.
-    pub prompt: Inputs,
-    /// Tokens to write at most; 16 where it is missing.
-    pub max_tokens: Option<usize>,
-    /// Whether the prompt is part of the text.
-    pub echo: Option<bool>,
-    /// Of how many of the likeliest tokens logarithms of probabilities are told.
-    pub logprobs: Option<usize>,
-    /// Not done here.
-    pub suffix: Option<String>,
-    /// As many as `n`: nothing is written only to be thrown away.
-    pub best_of: Option<usize>,
-    /// Of conversations only.
-    pub response_format: Option<Value>,
-    /// How tokens are chosen, and when a text ends.
-    #[serde(flatten)]
-    pub options: Options,
+generation_request! {
+    /// The body of `POST /v1/completions`.
+    pub struct CompletionRequest {
+        /// A model's name; default: the default text-generation model.
+        pub model: Option<String>,
+        /// What to complete: a text, a list of texts, token ids, or a list of lists of token ids.
+        pub prompt: Inputs,
+        /// Maximum tokens of the completion; default 16.
+        pub max_tokens: Option<usize>,
+        /// Whether the completion starts with the prompt.
+        pub echo: Option<bool>,
+        /// Whether to report log probabilities, and how many of the most likely tokens per token; at most 20.
+        pub logprobs: Option<usize>,
+        /// Not supported.
+        pub suffix: Option<String>,
+        /// Must equal `n`: no completion is generated only to be discarded.
+        pub best_of: Option<usize>,
+        /// Only supported on `/v1/chat/completions`.
+        pub response_format: Option<Value>,
+    }
 }
 
-/// The reply.
+/// The response to a [`CompletionRequest`].
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct CompletionResponse {
-    /// Of this reply.
+    /// Identifies this response.
     pub id: String,
     /// `text_completion`.
     pub object: &'static str,
     /// Seconds since 1970.
     pub created: u64,
-    /// The model that wrote.
+    /// The name of the model.
     pub model: String,
-    /// The texts.
+    /// The completions.
     pub choices: Vec<CompletionChoice>,
-    /// What it cost.
-    pub usage: TextUsage,
+    /// Token counts.
+    pub usage: CompletionUsage,
 }
 
-/// A text.
+/// A completion.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct CompletionChoice {
     /// The text.
     pub text: String,
-    /// Which.
+    /// Position in `choices`, from 0.
     pub index: usize,
-    /// Of its tokens, where they are asked for.
+    /// Log probabilities of its tokens, if requested.
     pub logprobs: Option<Value>,
     /// `stop` or `length`.
     pub finish_reason: &'static str,
@@ -71,105 +71,120 @@ pub struct CompletionChoice {
 /// Answers `POST /v1/completions`.
 pub fn completions(context: &RequestContext) -> Result<ApiResponse> {
     let request: CompletionRequest = parse(context.body)?;
-    if request.suffix.as_deref().is_some_and(|suffix| !suffix.is_empty()) {
-        return Err(Error::invalid_value("suffix", "suffix is given; these models write at the end of a text only"));
+    let request = validate(request)?;
+    let id = format!("cmpl-{:016x}", unique_number());
+    if request.options.stream {
+        return stream(&request, context, &id);
     }
-    let n = request.options.texts()?;
-    if let Some(best) = request.best_of.filter(|best| *best != n) {
-        return Err(Error::invalid_value("best_of", format!("best_of is {best}, it must be n, which is {n}")));
+    let created = unix_time();
+    let generated = request.run(context)?;
+    let loaded = request.loaded_model(context)?;
+    let choice = |(index, completion): (usize, Completion)| CompletionChoice {
+        index,
+        logprobs: request.top_logprobs.map(|_| logprobs(&loaded.model.llama.tokenizer, &completion.logprobs, 0)),
+        text: completion.text,
+        finish_reason: completion.finish_reason.as_str(),
+    };
+    let response = CompletionResponse {
+        id,
+        object: "text_completion",
+        created,
+        model: loaded.name.clone(),
+        choices: generated.completions.into_iter().enumerate().map(choice).collect(),
+        usage: generated.usage,
+    };
+    Ok(ApiResponse::json(&response)?.with_usage(generated.engine_usage).with_model(&loaded.name))
+}
+
+fn validate(request: CompletionRequest) -> Result<GenerationRequest> {
+    let options = request.sampling_options();
+    if request.suffix.as_deref().is_some_and(|suffix| !suffix.is_empty()) {
+        return Err(Error::invalid_value("suffix", "suffix is not supported; completions follow their prompt"));
+    }
+    let n = options.completions_per_prompt()?;
+    if let Some(best_of) = request.best_of.filter(|best_of| *best_of != n) {
+        return Err(Error::invalid_value("best_of", format!("best_of is {best_of}; expected n, which is {n}")));
     }
     if request.response_format.is_some_and(|format| format["type"] != "text") {
-        let message = "response_format is given; /v1/chat/completions keeps to it";
+        let message = "response_format is not supported here; use /v1/chat/completions";
         return Err(Error::invalid_value("response_format", message));
     }
-    let prompts: Vec<Prompt> = request.prompt.0.into_iter().map(prompt).collect();
+    let prompts: Vec<Prompt> = request.prompt.0.into_iter().map(to_prompt).collect();
     if prompts.is_empty() {
-        return Err(Error::new(ErrorKind::Empty, "prompt has 0 texts").with_param("prompt"));
+        return Err(Error::new(ErrorKind::Empty, "prompt is an empty list").with_param("prompt"));
     }
-    let texts = Texts {
+    Ok(GenerationRequest {
         model: request.model,
         prompts,
-        options: &request.options,
-        max_tokens: Some(request.max_tokens.unwrap_or(MAX_TOKENS)),
-        top_logprobs: request.logprobs.map(|count| top("logprobs", Some(count))).transpose()?,
+        options,
+        max_tokens: Some(request.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS)),
+        top_logprobs: request.logprobs.map(|count| check_top_logprobs("logprobs", count)).transpose()?,
         echo: request.echo.unwrap_or(false),
         schema: None,
-    };
-    let id = format!("cmpl-{:016x}", number());
-    if request.options.is_stream() {
-        let mut characters = vec![0; texts.prompts.len() * request.options.texts()?];
-        return texts.stream(context, &id, "text_completion", &mut |index, part| {
-            let before = characters.get(index).copied().unwrap_or_default();
-            if let (Part::Piece(piece, tokens), Some(count)) = (&part, characters.get_mut(index)) {
-                *count += piece.logprobs.iter().map(|c| shown_token(tokens, c.id).chars().count()).sum::<usize>();
-            }
-            vec![chunk(&texts, index, part, before)]
-        });
-    }
-    let created = now();
-    let (answers, usage, work) = texts.answers(context)?;
-    let loaded = texts.loaded(context)?;
-    let choice = |(index, answer): (usize, Completion)| CompletionChoice {
-        index,
-        logprobs: texts.top_logprobs.map(|_| logprobs(&loaded.model.llama.tokenizer, &answer.logprobs, 0)),
-        text: answer.text,
-        finish_reason: answer.finish_reason.as_str(),
-    };
-    let choices = answers.into_iter().enumerate().map(choice).collect();
-    let (object, model) = ("text_completion", loaded.name.clone());
-    Ok(ApiResponse::json(&CompletionResponse { id, object, created, model, choices, usage })?
-        .with_usage(work)
-        .with_model(&loaded.name))
+    })
 }
 
-/// A part of a text in a stream, behind so many characters.
-fn chunk(texts: &Texts, index: usize, part: Part, before: usize) -> Value {
-    let choice = |text: &str, logprobs: Value, finish: Option<&str>| json!({"text": text, "index": index, "logprobs": logprobs, "finish_reason": finish});
-    match part {
-        Part::Piece(piece, tokens) => {
-            let told = texts.top_logprobs.map_or(Value::Null, |_| logprobs(tokens, &piece.logprobs, before));
-            choice(&piece.text, told, None)
-        }
-        Part::End(answer) => choice("", Value::Null, Some(answer.finish_reason.as_str())),
-    }
-}
-
-fn prompt(input: Input) -> Prompt {
+fn to_prompt(input: Input) -> Prompt {
     match input {
         Input::Text(text) => Prompt::Text(text),
         Input::Ids(ids) => Prompt::Tokens(ids),
     }
 }
 
-/// A token as the key of a map: bytes that are no whole characters are written as such, as OpenAI does, since many would look the
-/// same.
-fn key(tokens: &LlamaTokenizer, id: u32) -> String {
-    let bytes = tokens.token_bytes(id);
+/// Streams the completions. Log probabilities have offsets into the whole text of a completion.
+fn stream(request: &GenerationRequest, context: &RequestContext, id: &str) -> Result<ApiResponse> {
+    let mut text_lengths = vec![0; request.prompts.len() * request.options.completions_per_prompt()?];
+    request.stream(context, id, "text_completion", &mut |index, event| {
+        let offset = text_lengths.get(index).copied().unwrap_or_default();
+        if let (GenerationEvent::Delta(delta, tokenizer), Some(length)) = (&event, text_lengths.get_mut(index)) {
+            let characters = |logprob: &TokenLogprob| token_text(tokenizer, logprob.id).chars().count();
+            *length += delta.logprobs.iter().map(characters).sum::<usize>();
+        }
+        vec![event_choice(request, index, event, offset)]
+    })
+}
+
+/// The choice of a chunk. `offset` is the position of its text in the completion, in characters.
+fn event_choice(request: &GenerationRequest, index: usize, event: GenerationEvent, offset: usize) -> Value {
+    let (text, logprobs, finish_reason) = match event {
+        GenerationEvent::Delta(delta, tokenizer) => {
+            let logprobs = request.top_logprobs.map_or(Value::Null, |_| logprobs(tokenizer, &delta.logprobs, offset));
+            (delta.text.as_str(), logprobs, None)
+        }
+        GenerationEvent::Done(completion) => ("", Value::Null, Some(completion.finish_reason.as_str())),
+    };
+    json!({"text": text, "index": index, "logprobs": logprobs, "finish_reason": finish_reason})
+}
+
+/// A token as the key of a map. Bytes that are not whole characters are written as bytes, as OpenAI does: as U+FFFD, different
+/// tokens would have the same key.
+fn token_key(tokenizer: &LlamaTokenizer, id: u32) -> String {
+    let bytes = tokenizer.token_bytes(id);
     match std::str::from_utf8(bytes) {
-        Ok(_) => shown_token(tokens, id),
+        Ok(_) => token_text(tokenizer, id),
         Err(_) => bytes.iter().fold("bytes:".into(), |key, byte| format!("{key}\\x{byte:02x}")),
     }
 }
 
-/// OpenAI's `logprobs` of completions.
+/// The `logprobs` of OpenAI's completions: lists with one element per token.
 #[derive(Debug, Default, Serialize)]
-struct Logprobs {
+struct CompletionLogprobs {
     tokens: Vec<String>,
     token_logprobs: Vec<Option<f32>>,
     top_logprobs: Vec<Option<Map<String, Value>>>,
+    /// In characters.
     text_offset: Vec<usize>,
 }
 
-fn logprobs(tokens: &LlamaTokenizer, logprobs: &[TokenLogprob], mut characters: usize) -> Value {
-    let mut all = Logprobs::default();
-    for chance in logprobs {
-        let text = shown_token(tokens, chance.id);
-        all.text_offset.push(characters);
-        characters += text.chars().count();
-        all.tokens.push(key(tokens, chance.id));
-        all.token_logprobs.push(chance.logprob.map(finite));
-        let top = chance.top.iter().map(|(id, log)| (key(tokens, *id), finite(*log).into()));
-        all.top_logprobs.push(chance.logprob.map(|_| top.collect()));
+fn logprobs(tokenizer: &LlamaTokenizer, logprobs: &[TokenLogprob], mut offset: usize) -> Value {
+    let mut lists = CompletionLogprobs::default();
+    for logprob in logprobs {
+        lists.text_offset.push(offset);
+        offset += token_text(tokenizer, logprob.id).chars().count();
+        lists.tokens.push(token_key(tokenizer, logprob.id));
+        lists.token_logprobs.push(logprob.logprob.map(finite));
+        let top = logprob.top.iter().map(|(id, logprob)| (token_key(tokenizer, *id), finite(*logprob).into()));
+        lists.top_logprobs.push(logprob.logprob.map(|_| top.collect()));
     }
-    serde_json::to_value(all).unwrap_or_default()
+    serde_json::to_value(lists).unwrap_or_default()
 }
