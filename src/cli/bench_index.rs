@@ -1,7 +1,8 @@
 //! `tealight bench index`: searches in an index of vectors from files, or of random ones.
 
+use super::args::ModelArgs;
 use super::index::PrecisionArg;
-use super::{ModelArgs, json_line, print};
+use super::output::{json_line, print};
 use clap::Args;
 use serde::Serialize;
 use serde_json::Map;

@@ -1,6 +1,7 @@
 //! `tealight info --timing`: the phases of a cold start, measured in new processes.
 
-use super::{ModelArgs, json_line, print};
+use super::args::ModelArgs;
+use super::output::{json_line, print};
 use crate::engine::{Embed, EmbedInputs, Engine, Input, Truncation};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;

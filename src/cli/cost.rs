@@ -6,7 +6,7 @@
 //! dollars = (time + cold start / requests per environment) x memory in GB x price per GB-second + price per request
 //! ```
 
-use super::{json_line, print};
+use super::output::{json_line, print};
 use crate::config::Config;
 use crate::engine::{Engine, ModelTask};
 use clap::Args;

@@ -1,6 +1,6 @@
 //! `tealight generate`: text that goes on, or a conversation.
 
-use super::print;
+use super::output::print;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::engine::generate::{Completion, Generate, Prompt};

@@ -1,7 +1,8 @@
 //! `tealight index`: documents to an index in a file, and searches in it.
 
+use super::args::ModelArgs;
 use super::index_input::{Given, Row, document_of, embedded, read};
-use super::{ModelArgs, json_line, print};
+use super::output::{json_line, print};
 use crate::engine::Engine;
 use crate::engine::LoadedModel;
 use crate::engine::search::{Find, Mode};

@@ -1,7 +1,6 @@
 //! What `tealight index` reads: documents of files, folders and stdin, and the rows of an index that they become.
 
-use super::embed::lines;
-use super::points::of_file;
+use super::input::{file_documents, lines};
 use crate::engine::Engine;
 use crate::pipeline::chunk::Chunking;
 use crate::pipeline::embed::EmbedDocuments;
@@ -97,7 +96,7 @@ impl Input {
             // Lines may have vectors, which no other format has.
             Ok(format) if format != InputFormat::JsonLines => {
                 let document = move |entry: Result<documents::SourceDocument>| place.plain(entry);
-                Ok(Box::new(of_file(&self.path, Some(format), engine)?.map(document)))
+                Ok(Box::new(file_documents(&self.path, Some(format), engine)?.map(document)))
             }
             // What has no ending that is known is of lines, too.
             _ => {

@@ -1,6 +1,6 @@
 //! `tealight models` and `tealight info`.
 
-use super::{json_line, print};
+use super::output::{json_line, print};
 use crate::config::Config;
 use crate::engine::catalog::{self, EMBEDDING_MODELS, SPEECH_MODELS, TEXT_MODELS};
 use crate::engine::{Engine, hub, model_path};

@@ -1,6 +1,6 @@
 //! `tealight pull`: downloads a model, with a progress bar on a terminal.
 
-use super::print;
+use super::output::print;
 use crate::engine::catalog;
 use crate::engine::hub::{self, DownloadProgress};
 use indicatif::{ProgressBar, ProgressStyle};

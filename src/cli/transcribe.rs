@@ -1,6 +1,7 @@
 //! `tealight transcribe`: recordings in, text or subtitles out.
 
-use super::embed::{EncodingArg, output};
+use super::args::EncodingArg;
+use super::output::write_output;
 use crate::config::Config;
 use crate::engine::speech::{self, Said, Transcribe};
 use crate::engine::{Engine, ValidateOptions};
@@ -117,7 +118,7 @@ pub(super) fn run(args: &TranscribeArgs) -> Result<()> {
             .ok_or_else(|| misfit(name, "does not fit with --embed; tealight embed --input FILE takes recordings"))?;
         format.check_encoding(args.encoding.0)?;
         engine.run(ValidateOptions { model: None, dimensions: args.dimensions, prompt: None }, Deadline::NONE)?;
-        output(args.output.as_deref(), |out| {
+        write_output(args.output.as_deref(), |out| {
             failed = documents(&engine, args, RecordWriter::new(out, format))?;
             Ok(())
         })?;
@@ -127,7 +128,7 @@ pub(super) fn run(args: &TranscribeArgs) -> Result<()> {
         if args.word_timestamps && matches!(form, Form::Json | Form::Text) {
             return Err(misfit(name, "has no place for the times of words; verbose_json has"));
         }
-        output(args.output.as_deref(), |out| {
+        write_output(args.output.as_deref(), |out| {
             failed = transcripts(&engine, args, form, out)?;
             Ok(())
         })?;

@@ -1,7 +1,7 @@
 //! `tealight bench embed`: random token ids to normalized embeddings.
 
-use super::super::ModelArgs;
-use super::{Random, print_row};
+use super::super::args::ModelArgs;
+use super::support::{Random, print_row};
 use crate::engine::Engine;
 use clap::Args;
 use serde::Serialize;

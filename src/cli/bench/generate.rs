@@ -1,7 +1,7 @@
 //! `tealight bench generate`: prefill and decode with random token ids.
 
 use super::super::generate::TextArgs;
-use super::{Random, print_row};
+use super::support::{Random, print_row};
 use clap::Args;
 use serde::Serialize;
 use std::time::Instant;

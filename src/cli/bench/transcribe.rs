@@ -1,7 +1,7 @@
 //! `tealight bench transcribe`.
 
 use super::super::transcribe::SpeechArgs;
-use super::print_row;
+use super::support::print_row;
 use crate::engine::speech::Transcribe;
 use clap::Args;
 use serde::Serialize;

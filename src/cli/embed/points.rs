@@ -1,21 +1,20 @@
 //! `tealight embed` for a vector database: documents to points, and points to request bodies or tables.
 
-use super::embed::{EmbedArgs, output};
-use crate::engine::{Engine, JobContext, LoadTimer};
+use super::super::output::write_output;
+use super::args::EmbedArgs;
+use super::documents::documents;
+use crate::engine::Engine;
 use crate::pipeline::embed::EmbedDocuments;
 #[cfg(feature = "arrow")]
 use crate::pipeline::format::columnar::ColumnarWriter;
 use crate::pipeline::format::records::write_bytes;
 use crate::pipeline::format::{BodyBuilder, Format};
-use crate::pipeline::input::{self as documents, Document, DocumentIter, InputFormat};
+use crate::pipeline::input::Document;
 use crate::pipeline::point::Point;
-use crate::pipeline::recording::recording_documents;
-use std::fs::File;
-use std::io::{BufReader, Write};
+use std::io::Write;
 use std::path::Path;
 use tealight_core::Deadline;
 use tealight_core::files::write_atomic;
-use tealight_core::mmap::map_file;
 use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 
 /// Maximum documents per embedding job.
@@ -42,7 +41,7 @@ pub(super) fn run(args: &EmbedArgs, engine: &Engine, format: Format) -> Result<(
         Some(path) if path.to_string_lossy().contains(PLACEHOLDER) && !format.is_file() => {
             convert(args, engine, &mut BodyWriter { builder: builder()?, write: numbered_files(path) })
         }
-        path => output(path.as_deref(), |out| match format {
+        path => write_output(path.as_deref(), |out| match format {
             #[cfg(feature = "arrow")]
             Format::Arrow | Format::Parquet => convert(args, engine, &mut TableWriter::new(args, engine, format, out)?),
             #[cfg(not(feature = "arrow"))]
@@ -201,48 +200,5 @@ impl Failures {
             0 => Ok(()),
             n => Err(Error::new(ErrorKind::InvalidValue, format!("{n} documents failed and were skipped"))),
         }
-    }
-}
-
-/// Documents of the texts on the command line, of `--input`, or of stdin.
-pub(super) fn documents<'a>(args: &'a EmbedArgs, engine: &'a Engine) -> Result<DocumentIter<'a>> {
-    if !args.texts.is_empty() {
-        return Ok(documents::from_iter(args.texts.iter().map(|text| Document::from_text(text).validate())));
-    }
-    let Some(path) = args.input.as_deref().filter(|path| *path != Path::new("-")) else {
-        return Ok(documents::read_lines(std::io::stdin().lock(), super::embed::warn_not_a_document));
-    };
-    let format = InputFormat::from_file_name(&path.to_string_lossy()).ok();
-    // Records are made of lines, whatever the extension of the file is.
-    of_file(
-        path,
-        format.filter(|format| args.writes_points() || !matches!(format, InputFormat::JsonLines | InputFormat::Text)),
-        engine,
-    )
-}
-
-/// Documents of a file of this format; without one, of lines that are texts or documents.
-pub(super) fn of_file<'a>(path: &Path, format: Option<InputFormat>, engine: &Engine) -> Result<DocumentIter<'a>> {
-    // With its folder, because files of the same name in two folders are two documents.
-    let name = path.to_string_lossy().into_owned();
-    if format == Some(InputFormat::Audio) {
-        let jobs = JobContext { engine, deadline: Deadline::NONE, load_timer: &LoadTimer::default() };
-        let segments =
-            recording_documents(&jobs, &name, map_file(path)?).map_err(|e| e.with_context(path.display()))?;
-        return Ok(documents::from_iter(segments.into_iter().map(Ok)));
-    }
-    let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
-    match format {
-        Some(InputFormat::Csv(delimiter)) => Ok(documents::read_csv(file, delimiter)),
-        #[cfg(feature = "arrow")]
-        Some(InputFormat::Parquet) => Ok(documents::read_parquet(file)),
-        #[cfg(not(feature = "arrow"))]
-        Some(InputFormat::Parquet) => Err(Error::invalid_value(
-            "input",
-            "Parquet is not supported: this binary was built without the feature arrow",
-        )),
-        Some(InputFormat::Text) => Ok(documents::read_all(file, Some(name))),
-        Some(InputFormat::JsonLines) => Ok(documents::read_json_lines(BufReader::new(file))),
-        _ => Ok(documents::read_lines(BufReader::new(file), super::embed::warn_not_a_document)),
     }
 }

@@ -1,7 +1,7 @@
 //! `tealight embed --sink`: writes points of documents to a vector database or to Amazon S3.
 
-use super::embed::EmbedArgs;
-use super::points::documents;
+use super::args::EmbedArgs;
+use super::documents::documents;
 use crate::engine::{Engine, LoadTimer};
 use crate::pipeline::ingest::{Commit, Failure, Ingest};
 use crate::pipeline::input::short_hash;

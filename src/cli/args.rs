@@ -1,0 +1,64 @@
+//! Options that several commands share.
+
+use crate::config::Config;
+use crate::engine::{Engine, ModelTask};
+use crate::pipeline::format::Encoding;
+use clap::{Args, ValueEnum};
+use tealight_core::{Error, Result};
+
+/// Options of all commands that compute embeddings.
+#[derive(Debug, Args)]
+pub(super) struct ModelArgs {
+    /// Embedding model: a GGUF file, a folder or a name [default: $TEALIGHT_MODEL or all-MiniLM-L6-v2]
+    #[arg(long, short, value_name = "MODEL")]
+    pub(super) model: Option<String>,
+    /// Number of threads [default: $TEALIGHT_THREADS or one per core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(super) threads: Option<u16>,
+}
+
+impl ModelArgs {
+    /// An engine for these options.
+    pub(super) fn engine(&self) -> Result<Engine> {
+        let mut config = Config::from_env()?;
+        if let Some(model) = &self.model {
+            config.model = model.clone();
+        }
+        if let Some(threads) = self.threads {
+            config.threads = threads.into();
+        }
+        Engine::new(config)
+    }
+
+    /// An engine with the model `name` that an index was built with, unless --model names another one.
+    pub(super) fn with_model(&self, name: &str) -> Result<Engine> {
+        let engine = self.engine()?;
+        let requested = engine.registry.default_name(ModelTask::Embedding);
+        if requested == name {
+            return Ok(engine);
+        }
+        if self.model.is_some() {
+            let message = format!("--model is {requested:?}; the index was built with {name:?}");
+            return Err(Error::invalid_value("model", message));
+        }
+        Engine::new(Config { model: name.into(), ..(*engine.config).clone() })
+    }
+}
+
+/// An [`Encoding`] on the command line.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct EncodingArg(pub Encoding);
+
+impl ValueEnum for EncodingArg {
+    fn value_variants<'a>() -> &'a [Self] {
+        const ALL: [EncodingArg; 6] = {
+            let [a, b, c, d, e, f] = Encoding::ALL;
+            [EncodingArg(a), EncodingArg(b), EncodingArg(c), EncodingArg(d), EncodingArg(e), EncodingArg(f)]
+        };
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        Some(clap::builder::PossibleValue::new(self.0.as_str()))
+    }
+}

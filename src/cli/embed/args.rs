@@ -1,0 +1,72 @@
+//! Options of `tealight embed`.
+
+use super::super::args::{EncodingArg, ModelArgs};
+use crate::pipeline::chunk::Chunking;
+use crate::pipeline::format::{Encoding, Format};
+use clap::Args;
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub struct EmbedArgs {
+    /// Texts; without any, each line of the input is a text or a document {"id": ..., "text": "...", "metadata": {...}}
+    pub(super) texts: Vec<String>,
+    #[command(flatten)]
+    pub(super) model: ModelArgs,
+    /// Input file; - is stdin [default: stdin]. The extension selects the format: .jsonl, .csv, .tsv, .parquet, .txt, .md or audio; others
+    /// are read line by line
+    #[arg(long, short, value_name = "FILE", conflicts_with = "texts")]
+    pub(super) input: Option<PathBuf>,
+    /// Output format. json: a list of records (of TEXTs: their embeddings; of one TEXT: its embedding); jsonl: one record per line; npy: a
+    /// NumPy matrix; others: the request format of that vector database, with long documents split into chunks
+    #[arg(long, short, default_value = "json", value_parser = Format::ALL.map(Format::as_str))]
+    pub(super) format: String,
+    /// Output file [default: stdout]; with {} in the name, one numbered file per request body
+    #[arg(long, short, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+    /// Write points to a vector database: qdrant+https://HOST/COLLECTION, opensearch+https://HOST/INDEX, s3vectors://BUCKET/INDEX,
+    /// postgres://USER@HOST/DATABASE?table=documents, s3://BUCKET/PREFIX; TEALIGHT_SINK_KEY is its key
+    #[arg(long, value_name = "URL", conflicts_with_all = ["collection", "encoding", "format", "no_normalize", "output", "truncate"])]
+    pub(super) sink: Option<String>,
+    /// Keep only the first N dimensions of each embedding
+    #[arg(long, value_name = "N")]
+    pub(super) dimensions: Option<usize>,
+    /// Encoding of embeddings
+    #[arg(long, value_enum, default_value_t = EncodingArg(Encoding::Float))]
+    pub(super) encoding: EncodingArg,
+    /// Maximum tokens per chunk [default: the model's limit]; json and jsonl split documents only if this is set
+    #[arg(long, value_name = "N")]
+    chunk_tokens: Option<usize>,
+    /// Overlap of adjacent chunks, in tokens
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    chunk_overlap: usize,
+    /// Name of the collection, class or table [default: documents]
+    #[arg(long, value_name = "NAME")]
+    pub(super) collection: Option<String>,
+    /// Skip documents that fail; list them at the end
+    #[arg(long)]
+    pub(super) keep_going: bool,
+    /// Name of the model's prompt to prepend, such as query
+    #[arg(long, value_name = "NAME")]
+    pub(super) prompt: Option<String>,
+    /// Do not scale embeddings to unit length
+    #[arg(long)]
+    pub(super) no_normalize: bool,
+    /// Truncate texts that are too long for the model instead of failing
+    #[arg(long)]
+    pub(super) truncate: bool,
+}
+
+impl EmbedArgs {
+    pub(super) fn chunking(&self) -> Chunking {
+        Chunking { tokens: self.chunk_tokens, overlap: self.chunk_overlap }
+    }
+
+    /// Whether documents are split into chunks and written as points, instead of one record per document.
+    pub(super) fn writes_points(&self) -> bool {
+        !self.format().is_record() || self.chunk_tokens.is_some()
+    }
+
+    pub(super) fn format(&self) -> Format {
+        Format::from_name(&self.format).unwrap_or(Format::Json)
+    }
+}
