@@ -24,8 +24,8 @@
 //! | [`config`] | all environment variables |
 //!
 //! Models and arithmetic are in crates of their own: `tealight-models`, `tealight-audio`, `tealight-index` and `tealight-kernels`;
-//! `tealight-core` has the error type and deadlines. Dependencies point one way: `lambda`, `server` and `cli` use `api` and
-//! `pipeline`, which use `engine`, which uses the crates.
+//! `tealight-core` has the error type and deadlines. Dependencies point one way: `main → lambda, cli → server → api → pipeline → engine →
+//! config → aws → telemetry`, and from all of them to the crates.
 //!
 //! # From an event to an embedding
 //!
