@@ -16,8 +16,8 @@ const HEALTH: &str = "Health check: 200 if the process responds";
 pub const ROUTES: &[Route] = &[
     Route::post("/v1/embeddings", OpenAi, CREATE_EMBEDDINGS, openai::embeddings).accepts::<openai::EmbeddingsRequest>().returns::<openai::EmbeddingsResponse>(),
     Route::post("/embeddings",    OpenAi, CREATE_EMBEDDINGS, openai::embeddings).accepts::<openai::EmbeddingsRequest>().returns::<openai::EmbeddingsResponse>(),
-    Route::post("/v1/audio/transcriptions", Audio, "Transcribe audio", audio::transcriptions).accepts::<audio::AudioRequest>().returns::<transcript::Verbose>().long_running(),
-    Route::post("/v1/audio/translations", Audio, "Translate audio to English", audio::translations).accepts::<audio::AudioRequest>().returns::<transcript::Verbose>().long_running(),
+    Route::post("/v1/audio/transcriptions", Audio, "Transcribe audio", audio::transcriptions).accepts::<audio::AudioRequest>().returns::<transcript::TranscriptionVerboseJson>().long_running(),
+    Route::post("/v1/audio/translations", Audio, "Translate audio to English", audio::translations).accepts::<audio::AudioRequest>().returns::<transcript::TranscriptionVerboseJson>().long_running(),
     Route::post("/v1/audio/embeddings", Audio, "Transcribe audio and create an embedding of each segment", audio::embeddings).accepts::<audio::AudioRequest>().returns::<audio::AudioEmbeddingsResponse>().long_running(),
     Route::post("/v1/chat/completions", OpenAi, "Create a chat completion", text::chat::chat).accepts::<text::chat::ChatRequest>().returns::<text::chat::ChatResponse>().long_running(),
     Route::post("/v1/completions", OpenAi, "Create a completion", text::completions::completions).accepts::<text::completions::CompletionRequest>().returns::<text::completions::CompletionResponse>().long_running(),

@@ -1,13 +1,13 @@
-//! `tealight transcribe`: recordings in, text or subtitles out.
+//! `tealight transcribe`: audio files to text, JSON, subtitles or embedded segments.
 
 use super::args::EncodingArg;
 use super::output::write_output;
 use crate::config::Config;
-use crate::engine::speech::{self, Said, Transcribe};
+use crate::engine::speech::{Transcribe, Transcription, embed_segments};
 use crate::engine::{Engine, ValidateOptions};
 use crate::pipeline::format::Format;
 use crate::pipeline::format::records::{Record, RecordWriter, flush, write_line};
-use crate::pipeline::format::transcript::{Form, Parts, render, rounded};
+use crate::pipeline::format::transcript::{Granularities, TranscriptFormat, render, round_to_hundredths};
 use crate::pipeline::format::{Encoding, encode};
 use bytes::Bytes;
 use clap::Args;
@@ -21,18 +21,18 @@ use tealight_core::Deadline;
 use tealight_core::mmap::map_file;
 use tealight_core::{Error, ErrorKind, Result};
 use tealight_models::families::whisper::language_code;
-use tealight_models::tasks::transcribe::{Options, Segment, Task};
+use tealight_models::tasks::transcribe::{Segment, Task, TranscribeOptions};
 
-/// Which speech model, on how many threads, and what it hears.
+/// Options of commands that run a speech-to-text model.
 #[derive(Debug, Args)]
 pub(super) struct SpeechArgs {
-    /// A model folder or packed file, or a name [default: $TEALIGHT_SPEECH_MODEL or whisper-base]
+    /// Speech-to-text model: a file, a folder or a name [default: $TEALIGHT_SPEECH_MODEL or whisper-base]
     #[arg(long, short, value_name = "MODEL")]
     model: Option<String>,
-    /// Threads [default: $TEALIGHT_THREADS or the cores]
+    /// Number of threads [default: $TEALIGHT_THREADS or one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
-    /// The language that is spoken, such as en or german [default: what is heard]
+    /// Spoken language, such as en or german [default: detect]
     #[arg(long, short)]
     language: Option<String>,
 }
@@ -64,46 +64,46 @@ impl SpeechArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct TranscribeArgs {
-    /// Recordings: WAV, AIFF, MP3, AAC, FLAC, Ogg, M4A, MP4, Matroska, WebM; - is stdin
+    /// Audio files: WAV, AIFF, MP3, AAC, FLAC, Ogg, M4A, MP4, Matroska, WebM; - is stdin
     #[arg(required = true)]
     files: Vec<PathBuf>,
     #[command(flatten)]
     model: SpeechArgs,
-    /// Write in English what is spoken in another language
+    /// Translate to English
     #[arg(long)]
     translate: bool,
-    /// text; json: {"text": ...}; verbose_json: segments and their figures; srt, vtt: subtitles. With --embed: jsonl, a document a
-    /// line; json: a list of them; npy: their vectors, a NumPy matrix [default: text, or jsonl]
+    /// text; json: {"text": ...}; verbose_json: with segments; srt, vtt: subtitles. With --embed: jsonl, one document per line; json, a
+    /// list of documents; npy, a NumPy matrix of embeddings [default: text, or jsonl]
     #[arg(long, short, value_parser = ["text", "json", "verbose_json", "srt", "vtt", "jsonl", "npy"])]
     format: Option<String>,
-    /// What was said before, or words that are said
+    /// Context or vocabulary to guide transcription
     #[arg(long)]
     prompt: Option<String>,
-    /// Texts that are followed at once: 1 is fastest
+    /// Beam size; 1 is greedy
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     beams: u8,
-    /// Write segments as documents with their vectors: {"id", "text", "metadata", "embedding"}
+    /// Embed segments and write them as documents: {"id", "text", "metadata", "embedding"}
     #[arg(long)]
     embed: bool,
-    /// The model that makes the vectors: a name or a path [default: $TEALIGHT_MODEL or all-MiniLM-L6-v2]
+    /// Embedding model: a GGUF file, a folder or a name [default: $TEALIGHT_MODEL or all-MiniLM-L6-v2]
     #[arg(long, value_name = "MODEL", requires = "embed")]
     embedding_model: Option<String>,
-    /// Keep only the first N values of each vector
+    /// Truncate embeddings to N dimensions
     #[arg(long, value_name = "N", requires = "embed")]
     dimensions: Option<usize>,
-    /// How vectors are written
+    /// Encoding of embeddings
     #[arg(long, value_enum, default_value_t = EncodingArg(Encoding::Float), requires = "embed")]
     encoding: EncodingArg,
-    /// Where to write, instead of stdout
+    /// Output file [default: stdout]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Give words times of their own, in verbose_json
+    /// Add word timestamps to verbose_json
     #[arg(long)]
     word_timestamps: bool,
-    /// Pass over what is no voice
+    /// Skip non-speech (voice activity detection)
     #[arg(long)]
     vad: bool,
-    /// Do without trying again at higher temperatures where a text is unlikely
+    /// Do not retry improbable segments at higher temperatures
     #[arg(long)]
     no_fallback: bool,
 }
@@ -115,41 +115,46 @@ pub(super) fn run(args: &TranscribeArgs) -> Result<()> {
         let name = args.format.as_deref().unwrap_or("jsonl");
         let format = Format::from_name(name)
             .filter(|format| format.is_record())
-            .ok_or_else(|| misfit(name, "does not fit with --embed; tealight embed --input FILE takes recordings"))?;
+            .ok_or_else(|| format_error(name, "expected jsonl, json or npy with --embed"))?;
         format.check_encoding(args.encoding.0)?;
         engine.run(ValidateOptions { model: None, dimensions: args.dimensions, prompt: None }, Deadline::NONE)?;
         write_output(args.output.as_deref(), |out| {
-            failed = documents(&engine, args, RecordWriter::new(out, format))?;
+            failed = write_documents(&engine, args, RecordWriter::new(out, format))?;
             Ok(())
         })?;
     } else {
         let name = args.format.as_deref().unwrap_or("text");
-        let form = Form::named(name).ok_or_else(|| misfit(name, "needs --embed"))?;
-        if args.word_timestamps && matches!(form, Form::Json | Form::Text) {
-            return Err(misfit(name, "has no place for the times of words; verbose_json has"));
+        let format =
+            TranscriptFormat::from_name(name).ok_or_else(|| format_error(name, "this format needs --embed"))?;
+        if args.word_timestamps && matches!(format, TranscriptFormat::Json | TranscriptFormat::Text) {
+            return Err(format_error(name, "word timestamps need verbose_json"));
         }
         write_output(args.output.as_deref(), |out| {
-            failed = transcripts(&engine, args, form, out)?;
+            failed = write_transcripts(&engine, args, format, out)?;
             Ok(())
         })?;
     }
-    match failed {
-        0 => Ok(()),
-        _ => Err(Error::new(ErrorKind::Io, format!("{failed} of {} files could not be transcribed", args.files.len()))),
+    if failed == 0 {
+        return Ok(());
     }
+    Err(Error::new(ErrorKind::Io, format!("{failed} of {} files could not be transcribed", args.files.len())))
 }
 
-/// Transcribes one file after the other for `take`, until it returns false. One that fails is told of and passed over; returns how
-/// many did.
+/// Transcribes the files in order and passes each result to `write`, until it returns false. Reports failed files on stderr and skips
+/// them; returns their number.
 ///
 /// # Errors
-/// All failed, or `take` did.
-fn each(engine: &Engine, args: &TranscribeArgs, mut take: impl FnMut(&Said, &Path) -> Result<bool>) -> Result<usize> {
+/// All files failed, or `write` did.
+fn transcribe_files(
+    engine: &Engine,
+    args: &TranscribeArgs,
+    mut write: impl FnMut(&Transcription, &Path) -> Result<bool>,
+) -> Result<usize> {
     let mut failed = 0;
     for file in &args.files {
         match transcribe(engine, args, file) {
-            Ok(said) => {
-                if !take(&said, file)? {
+            Ok(transcription) => {
+                if !write(&transcription, file)? {
                     break;
                 }
             }
@@ -165,75 +170,86 @@ fn each(engine: &Engine, args: &TranscribeArgs, mut take: impl FnMut(&Said, &Pat
     Ok(failed)
 }
 
-fn misfit(format: &str, what: &str) -> Error {
-    Error::invalid_value("format", format!("the format {format} {what}"))
+fn format_error(format: &str, expected: &str) -> Error {
+    Error::invalid_value("format", format!("format is {format}; {expected}"))
 }
 
-fn transcripts(engine: &Engine, args: &TranscribeArgs, form: Form, out: &mut dyn Write) -> Result<usize> {
-    let parts = Parts { segments: true, words: args.word_timestamps };
-    each(engine, args, |said, _| {
-        let text = render(&said.transcript, task(args), form, parts)
-            .map_err(|e| Error::internal(format!("a transcript is not JSON: {e}")))?;
+fn write_transcripts(
+    engine: &Engine,
+    args: &TranscribeArgs,
+    format: TranscriptFormat,
+    out: &mut dyn Write,
+) -> Result<usize> {
+    let granularities = Granularities { segments: true, words: args.word_timestamps };
+    transcribe_files(engine, args, |transcription, _| {
+        let text = render(&transcription.transcript, task(args), format, granularities)
+            .map_err(|e| Error::internal(format!("cannot serialize the transcript: {e}")))?;
         Ok(write_line(out, text.trim_end())? && flush(out)?)
     })
 }
 
-/// What a document says of the recording that it is from.
+/// Metadata of a document that is a segment of a recording.
 #[derive(Debug, Serialize)]
-struct Metadata<'a> {
+struct SegmentMetadata<'a> {
     source: String,
     start: f32,
     end: f32,
     language: &'a str,
 }
 
-fn documents(engine: &Engine, args: &TranscribeArgs, mut writer: RecordWriter) -> Result<usize> {
-    let mut read = true;
-    let failed = each(engine, args, |said, file| {
-        read = writer.push(points(engine, args, said, file)?)?;
-        Ok(read)
+fn write_documents(engine: &Engine, args: &TranscribeArgs, mut writer: RecordWriter) -> Result<usize> {
+    let mut is_reader_open = true;
+    let failed = transcribe_files(engine, args, |transcription, file| {
+        is_reader_open = writer.push(embed_documents(engine, args, transcription, file)?)?;
+        Ok(is_reader_open)
     })?;
-    if read {
+    if is_reader_open {
         let dimension = args.dimensions.map_or_else(|| Ok::<_, Error>(engine.preload()?.model.dimension()), Ok)?;
         writer.finish(dimension, args.encoding.0)?;
     }
     Ok(failed)
 }
 
-/// The segments of a recording as documents.
-fn points(engine: &Engine, args: &TranscribeArgs, said: &Said, file: &Path) -> Result<Vec<Record>> {
-    let vectors = engine.run(speech::embed_segments(&said.transcript, None, args.dimensions), Deadline::NONE)?.vectors;
+/// The segments of a recording as documents with embeddings.
+fn embed_documents(
+    engine: &Engine,
+    args: &TranscribeArgs,
+    transcription: &Transcription,
+    file: &Path,
+) -> Result<Vec<Record>> {
+    let transcript = &transcription.transcript;
+    let vectors = engine.run(embed_segments(transcript, None, args.dimensions), Deadline::NONE)?.vectors;
     let raw = |value: serde_json::Result<Box<RawValue>>| {
-        value.map_err(|e| Error::internal(format!("a document is not JSON: {e}")))
+        value.map_err(|e| Error::internal(format!("cannot serialize a document: {e}")))
     };
-    let point = |(i, (segment, vector)): (usize, (&Segment, Vec<f32>))| {
-        let (source, language) = (file.display().to_string(), said.transcript.language.as_str());
-        let (start, end) = (rounded(segment.start), rounded(segment.end));
+    let record = |(i, (segment, vector)): (usize, (&Segment, Vec<f32>))| {
+        let (source, language) = (file.display().to_string(), transcript.language.as_str());
+        let (start, end) = (round_to_hundredths(segment.start), round_to_hundredths(segment.end));
         let id = raw(to_raw_value(&format!("{source}#{i}")))?;
-        let metadata = Some(raw(to_raw_value(&Metadata { source, start, end, language }))?);
+        let metadata = Some(raw(to_raw_value(&SegmentMetadata { source, start, end, language }))?);
         let (embedding, scale) = encode(vector, args.encoding.0);
         Ok(Record { id, text: segment.text.trim().to_string(), metadata, embedding, scale })
     };
-    said.transcript.segments.iter().zip(vectors).enumerate().map(point).collect()
+    transcript.segments.iter().zip(vectors).enumerate().map(record).collect()
 }
 
 fn task(args: &TranscribeArgs) -> Task {
     if args.translate { Task::Translate } else { Task::Transcribe }
 }
 
-fn transcribe(engine: &Engine, args: &TranscribeArgs, file: &Path) -> Result<Said> {
-    let mut options = Options {
+fn transcribe(engine: &Engine, args: &TranscribeArgs, file: &Path) -> Result<Transcription> {
+    let mut options = TranscribeOptions {
         language: args.model.language(),
         task: task(args),
-        beams: args.beams.into(),
-        words: args.word_timestamps,
-        voices: args.vad.then(VadOptions::default),
-        ..Options::default()
+        beam_size: args.beams.into(),
+        word_timestamps: args.word_timestamps,
+        vad: args.vad.then(VadOptions::default),
+        ..TranscribeOptions::default()
     };
     if args.no_fallback {
         options.temperatures.truncate(1);
     }
-    // Drawn on a terminal only.
+    // indicatif draws it on terminals only.
     let bar = ProgressBar::new(0);
     if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:30}] {pos}/{len} s, {eta} left") {
         bar.set_style(style);
@@ -241,21 +257,21 @@ fn transcribe(engine: &Engine, args: &TranscribeArgs, file: &Path) -> Result<Sai
     bar.set_message(file.display().to_string());
     let job = Transcribe {
         model: None,
-        audio: contents(file)?,
+        audio: read_file_or_stdin(file)?,
         prompt: args.prompt.clone(),
         options,
-        progress: &mut |_, done, seconds| {
-            bar.set_length(seconds as u64);
+        on_progress: &mut |_, done, duration| {
+            bar.set_length(duration as u64);
             bar.set_position(done as u64);
             Ok(())
         },
     };
-    let said = engine.run(job, Deadline::NONE);
+    let result = engine.run(job, Deadline::NONE);
     bar.finish_and_clear();
-    said.map_err(|e| e.with_context(file.display()))
+    result.map_err(|e| e.with_context(file.display()))
 }
 
-fn contents(file: &Path) -> Result<Bytes> {
+fn read_file_or_stdin(file: &Path) -> Result<Bytes> {
     if file != Path::new("-") {
         return map_file(file);
     }

@@ -1,4 +1,4 @@
-//! Job: what is said in a recording.
+//! Transcription job, and embeddings of its segments.
 
 use super::embed::Embed;
 use super::inputs::{EmbedInputs, Input, Truncation};
@@ -6,24 +6,27 @@ use super::job::{Job, JobContext};
 use bytes::Bytes;
 use tealight_audio::Recording;
 use tealight_core::Result;
-use tealight_models::tasks::transcribe::{Listener, Options, Pieces, Segment, Transcript};
+use tealight_models::tasks::transcribe::{
+    SampleBlocks, Segment, TranscribeOptions, Transcript, WindowReader, transcribe,
+};
 use tealight_models::tokenizer::TruncationDirection;
 
-/// Hears how far a transcription is: new segments, seconds done, and seconds of the recording, 0 until that is known.
-pub type Progress<'a> = &'a mut dyn FnMut(&[Segment], f32, f32) -> Result<()>;
+/// Called with new segments, the seconds transcribed so far, and the duration of the recording in seconds. The duration is 0 during the
+/// first pass over the recording. An error ends the job.
+pub type OnProgress<'a> = &'a mut dyn FnMut(&[Segment], f32, f32) -> Result<()>;
 
-/// Job: what is said in a recording.
+/// Job: transcribes a recording.
 pub struct Transcribe<'a> {
-    /// A model's name; the default speech model where it is missing.
+    /// Name of the model; by default the configured speech-to-text model.
     pub model: Option<String>,
-    /// The file.
+    /// The audio file.
     pub audio: Bytes,
-    /// What was said before the recording, or words that it has.
+    /// Context or vocabulary that guides the transcription.
     pub prompt: Option<String>,
-    /// How.
-    pub options: Options,
-    /// Hears how far it is; an error from it ends the job.
-    pub progress: Progress<'a>,
+    /// Decoding options; [`Transcribe::prompt`] replaces the initial prompt.
+    pub options: TranscribeOptions,
+    /// Called after each window.
+    pub on_progress: OnProgress<'a>,
 }
 
 impl std::fmt::Debug for Transcribe<'_> {
@@ -32,38 +35,38 @@ impl std::fmt::Debug for Transcribe<'_> {
     }
 }
 
-/// What was said, and by which model it was heard.
+/// Result of [`Transcribe`].
 #[derive(Debug, Clone)]
-pub struct Said {
-    /// The name of the model.
+pub struct Transcription {
+    /// Name of the model.
     pub model: String,
-    /// The text with its times.
+    /// Text with timestamps.
     pub transcript: Transcript,
 }
 
 impl Job for Transcribe<'_> {
-    type Output = Said;
+    type Output = Transcription;
 
-    fn run(self, context: &JobContext) -> Result<Said> {
-        // What is no recording is refused before a model is loaded for it.
+    fn run(self, context: &JobContext) -> Result<Transcription> {
+        // Before loading a model, which an unsupported file would not need.
         let recording = Recording::open(self.audio)?;
         let loaded = context.speech_model(self.model.as_deref())?;
         let model = &loaded.model;
         let mut options = self.options;
         if let Some(prompt) = self.prompt.filter(|p| !p.trim().is_empty()) {
-            options.prompt = model.prompt(&prompt)?;
+            options.initial_prompt = model.encode_prompt(&prompt)?;
         }
-        let again = || Ok(Box::new(recording.samples()?) as Pieces);
-        let mut listener = Listener::new(model.config.bands, options.voices, again, || {
+        let decode = || Ok(Box::new(recording.samples()?) as SampleBlocks);
+        let mut windows = WindowReader::new(model.config.num_mel_bins, options.vad, decode, || {
             context.deadline.check()?;
-            (self.progress)(&[], 0.0, 0.0)
+            (self.on_progress)(&[], 0.0, 0.0)
         })?;
-        let seconds = listener.seconds();
-        let transcript = model.transcribe(&context.engine.cpu, &mut listener, &options, |segments, done| {
+        let duration = windows.duration();
+        let transcript = transcribe(model, &context.engine.cpu, &mut windows, &options, |segments, done| {
             context.deadline.check()?;
-            (self.progress)(segments, done, seconds)
+            (self.on_progress)(segments, done, duration)
         })?;
-        Ok(Said { model: loaded.name.clone(), transcript })
+        Ok(Transcription { model: loaded.name.clone(), transcript })
     }
 }
 

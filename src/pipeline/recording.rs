@@ -2,11 +2,11 @@
 
 use super::input::Document;
 use crate::engine::JobContext;
-use crate::engine::speech::{Progress, Transcribe};
+use crate::engine::speech::{OnProgress, Transcribe};
 use bytes::Bytes;
 use serde_json::value::{RawValue, to_raw_value};
 use tealight_core::{Error, Result};
-use tealight_models::tasks::transcribe::{Options, Segment};
+use tealight_models::tasks::transcribe::{Segment, TranscribeOptions};
 
 /// Transcribes a recording with the default speech-to-text model. The id of a segment is the name of the recording with the times as
 /// a media fragment (<https://www.w3.org/TR/media-frags/#naming-time>); its metadata has the times, too.
@@ -14,8 +14,8 @@ use tealight_models::tasks::transcribe::{Options, Segment};
 /// # Errors
 /// As [`Transcribe`].
 pub fn recording_documents(context: &JobContext, name: &str, audio: Bytes) -> Result<Vec<Document>> {
-    let progress: Progress = &mut |_, _, _| Ok(());
-    let job = Transcribe { model: None, audio, prompt: None, options: Options::default(), progress };
+    let on_progress: OnProgress = &mut |_, _, _| Ok(());
+    let job = Transcribe { model: None, audio, prompt: None, options: TranscribeOptions::default(), on_progress };
     let transcript = context.run(job)?.transcript;
     let with_text = transcript.segments.iter().filter(|segment| !segment.text.trim().is_empty());
     with_text.map(|segment| segment_document(name, segment)).collect()

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 use tealight_core::mmap::map_file;
 use tealight_core::{Deadline, Error, Result};
-use tealight_models::tasks::transcribe::Options;
+use tealight_models::tasks::transcribe::TranscribeOptions;
 
 #[derive(Debug, Args)]
 pub struct BenchArgs {
@@ -49,9 +49,9 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     let engine = args.model.engine()?;
     let audio = map_file(&args.input)?;
     let run = || {
-        let options = Options { beams: 1, language: args.model.language(), ..Options::default() };
-        let progress = &mut |_: &[_], _, _| Ok(());
-        let job = Transcribe { model: None, audio: audio.clone(), prompt: None, options, progress };
+        let options = TranscribeOptions { beam_size: 1, language: args.model.language(), ..Default::default() };
+        let on_progress = &mut |_: &[_], _, _| Ok(());
+        let job = Transcribe { model: None, audio: audio.clone(), prompt: None, options, on_progress };
         engine.run(job, Deadline::NONE)
     };
     let expected = run()?.transcript;

@@ -1,228 +1,244 @@
-//! What a transcript looks like outside: OpenAI's JSON, text and subtitles.
+//! Formats of a transcript: OpenAI's JSON, plain text, and subtitles.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tealight_models::families::whisper::language_name;
 use tealight_models::tasks::transcribe::{Segment, Task, Transcript, Word};
 
-/// How a transcript is written.
+/// OpenAI's `response_format`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Form {
-    /// The text in an object.
+pub enum TranscriptFormat {
+    /// An object with the text.
     #[default]
     Json,
     /// The text.
     Text,
     /// SubRip subtitles.
     Srt,
-    /// The text, its segments and their figures.
+    /// An object with the text, its segments and, on request, its words.
     VerboseJson,
     /// WebVTT subtitles.
     Vtt,
 }
 
-impl Form {
-    /// Every form.
-    pub const ALL: [Form; 5] = [Form::Json, Form::Text, Form::Srt, Form::VerboseJson, Form::Vtt];
+impl TranscriptFormat {
+    /// All formats, in the order of error messages.
+    pub const ALL: [Self; 5] = [Self::Json, Self::Text, Self::Srt, Self::VerboseJson, Self::Vtt];
 
-    /// Its name in requests.
-    pub fn name(self) -> &'static str {
+    /// The name in requests.
+    pub fn as_str(self) -> &'static str {
         match self {
-            Form::Json => "json",
-            Form::Text => "text",
-            Form::Srt => "srt",
-            Form::VerboseJson => "verbose_json",
-            Form::Vtt => "vtt",
+            Self::Json => "json",
+            Self::Text => "text",
+            Self::Srt => "srt",
+            Self::VerboseJson => "verbose_json",
+            Self::Vtt => "vtt",
         }
     }
 
-    /// The form of a name.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|form| form.name() == name)
+    /// The format with a name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.as_str() == name)
     }
 
-    /// The type of the reply.
+    /// Value of the `Content-Type` header.
     pub fn content_type(self) -> &'static str {
         match self {
-            Form::Json | Form::VerboseJson => "application/json",
-            Form::Text => "text/plain; charset=utf-8",
-            Form::Srt => "application/x-subrip; charset=utf-8",
-            Form::Vtt => "text/vtt; charset=utf-8",
+            Self::Json | Self::VerboseJson => "application/json",
+            Self::Text => "text/plain; charset=utf-8",
+            Self::Srt => "application/x-subrip; charset=utf-8",
+            Self::Vtt => "text/vtt; charset=utf-8",
         }
     }
 }
 
-/// What [`Form::VerboseJson`] has besides the text.
+/// Which timestamps [`TranscriptFormat::VerboseJson`] includes: OpenAI's `timestamp_granularities`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Parts {
-    /// Segments and their figures.
+pub struct Granularities {
+    /// Whether to include segments.
     pub segments: bool,
-    /// Words and their times.
+    /// Whether to include words.
     pub words: bool,
 }
 
-/// Seconds of audio, as OpenAI counts them.
+/// OpenAI's usage of a transcription.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
-pub struct Usage {
+pub struct DurationUsage {
     /// `duration`.
     #[serde(rename = "type")]
     pub kind: &'static str,
-    /// Whole seconds, begun ones too.
+    /// Duration of the recording, in seconds, rounded up.
     pub seconds: u64,
 }
 
-impl Usage {
-    /// Of a recording of so many seconds.
-    pub fn of(seconds: f32) -> Self {
+impl DurationUsage {
+    /// The usage of a recording, from its duration in seconds.
+    pub fn new(seconds: f32) -> Self {
         Self { kind: "duration", seconds: seconds.ceil() as u64 }
     }
 }
 
-/// A transcript in [`Form::Json`].
+/// Response in [`TranscriptFormat::Json`].
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Short {
-    /// The whole text.
+pub struct TranscriptionJson {
+    /// The text of the recording.
     pub text: String,
-    /// What it cost.
-    pub usage: Usage,
+    /// Duration of the recording.
+    pub usage: DurationUsage,
 }
 
-/// A transcript in [`Form::VerboseJson`].
+/// Response in [`TranscriptFormat::VerboseJson`].
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Verbose {
+pub struct TranscriptionVerboseJson {
     /// `transcribe` or `translate`.
     pub task: &'static str,
-    /// The name of the language.
+    /// Name of the language, such as `english`.
     pub language: String,
-    /// Seconds.
+    /// Duration of the recording, in seconds.
     pub duration: f32,
-    /// The whole text.
+    /// The text of the recording.
     pub text: String,
-    /// Parts of the text.
+    /// Segments of the text.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub segments: Option<Vec<VerboseSegment>>,
+    pub segments: Option<Vec<TranscriptionSegment>>,
     /// Words of the text.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub words: Option<Vec<VerboseWord>>,
-    /// What it cost.
-    pub usage: Usage,
+    pub words: Option<Vec<TranscriptionWord>>,
+    /// Duration of the recording.
+    pub usage: DurationUsage,
 }
 
-/// A word of a text with its time.
+/// A word with its timestamps.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct VerboseWord {
-    /// Without spaces around it.
+pub struct TranscriptionWord {
+    /// The word, without surrounding spaces.
     pub word: String,
-    /// Seconds.
+    /// Start time in the recording, in seconds.
     pub start: f32,
-    /// Seconds.
+    /// End time in the recording, in seconds.
     pub end: f32,
 }
 
-/// A part of a text with its time.
+/// A segment with its timestamps and the statistics of its window.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct VerboseSegment {
-    /// Its number.
+pub struct TranscriptionSegment {
+    /// Position in `segments`, from 0.
     pub id: usize,
-    /// Where its window begins, in hundredths of a second.
+    /// Start of the window, in hundredths of a second.
     pub seek: usize,
-    /// Seconds.
+    /// Start time in the recording, in seconds.
     pub start: f32,
-    /// Seconds.
+    /// End time in the recording, in seconds.
     pub end: f32,
-    /// With the space before the first word.
+    /// The text, with the space before the first word.
     pub text: String,
-    /// Ids of text and moments.
+    /// Text and timestamp tokens.
     pub tokens: Vec<u32>,
-    /// At which it was decoded.
+    /// Temperature at which the window was decoded.
     pub temperature: f32,
-    /// Mean natural logarithm of the probabilities of the window's tokens.
+    /// Mean natural log probability of the window's tokens.
     pub avg_logprob: f32,
-    /// How much better the window's text compresses than noise.
+    /// Length of the window's text divided by its length after zlib compression.
     pub compression_ratio: f32,
-    /// How likely it is that nobody speaks in the window.
+    /// Probability that the window contains no speech.
     pub no_speech_prob: f32,
 }
 
-/// A transcript as the body of a reply.
+/// The response body of a transcript.
 ///
 /// # Errors
-/// serde_json's, of which there are none.
-pub fn render(transcript: &Transcript, task: Task, form: Form, parts: Parts) -> serde_json::Result<String> {
-    let usage = Usage::of(transcript.duration);
-    match form {
-        Form::Json => serde_json::to_string(&Short { text: transcript.text().trim().into(), usage }),
-        Form::Text => Ok(format!("{}\n", transcript.text().trim())),
-        Form::VerboseJson => serde_json::to_string(&verbose(transcript, task, parts)),
-        Form::Srt => Ok(transcript.segments.iter().enumerate().map(|(i, s)| srt(i, s)).collect()),
-        Form::Vtt => Ok(format!("WEBVTT\n\n{}", transcript.segments.iter().map(vtt).collect::<String>())),
+/// Those of `serde_json`; these types cause none.
+pub fn render(
+    transcript: &Transcript,
+    task: Task,
+    format: TranscriptFormat,
+    granularities: Granularities,
+) -> serde_json::Result<String> {
+    let usage = DurationUsage::new(transcript.duration);
+    match format {
+        TranscriptFormat::Json => {
+            serde_json::to_string(&TranscriptionJson { text: transcript.text().trim().into(), usage })
+        }
+        TranscriptFormat::Text => Ok(format!("{}\n", transcript.text().trim())),
+        TranscriptFormat::VerboseJson => serde_json::to_string(&verbose_json(transcript, task, granularities)),
+        TranscriptFormat::Srt => Ok(transcript.segments.iter().enumerate().map(|(i, s)| srt_cue(i, s)).collect()),
+        TranscriptFormat::Vtt => {
+            Ok(format!("WEBVTT\n\n{}", transcript.segments.iter().map(vtt_cue).collect::<String>()))
+        }
     }
 }
 
-/// All that is known of a transcript.
-pub fn verbose(transcript: &Transcript, task: Task, parts: Parts) -> Verbose {
-    let segment = |(id, s): (usize, &Segment)| VerboseSegment {
+fn verbose_json(transcript: &Transcript, task: Task, granularities: Granularities) -> TranscriptionVerboseJson {
+    let segment = |(id, s): (usize, &Segment)| TranscriptionSegment {
         id,
         seek: s.seek,
-        start: rounded(s.start),
-        end: rounded(s.end),
+        start: round_to_hundredths(s.start),
+        end: round_to_hundredths(s.end),
         text: s.text.clone(),
         tokens: s.tokens.clone(),
         temperature: s.temperature,
-        avg_logprob: s.log_probability,
-        compression_ratio: s.compression,
-        no_speech_prob: s.no_speech,
+        avg_logprob: s.avg_logprob,
+        compression_ratio: s.compression_ratio,
+        no_speech_prob: s.no_speech_prob,
     };
-    let word = |w: &Word| VerboseWord { word: w.text.trim().into(), start: rounded(w.start), end: rounded(w.end) };
+    let word = |w: &Word| TranscriptionWord {
+        word: w.text.trim().into(),
+        start: round_to_hundredths(w.start),
+        end: round_to_hundredths(w.end),
+    };
     let (task, language) = match task {
         Task::Transcribe => ("transcribe", language_name(&transcript.language)),
-        // What is written is English, whatever is spoken.
+        // The language of the text, not of the speech.
         Task::Translate => ("translate", "english"),
     };
-    Verbose {
+    TranscriptionVerboseJson {
         task,
         language: language.into(),
-        duration: rounded(transcript.duration),
+        duration: round_to_hundredths(transcript.duration),
         text: transcript.text().trim().into(),
-        segments: parts.segments.then(|| transcript.segments.iter().enumerate().map(segment).collect()),
-        words: parts.words.then(|| transcript.segments.iter().flat_map(|s| &s.words).map(word).collect()),
-        usage: Usage::of(transcript.duration),
+        segments: granularities.segments.then(|| transcript.segments.iter().enumerate().map(segment).collect()),
+        words: granularities.words.then(|| transcript.segments.iter().flat_map(|s| &s.words).map(word).collect()),
+        usage: DurationUsage::new(transcript.duration),
     }
 }
 
-/// To hundredths, which is what moments are known to.
-pub fn rounded(seconds: f32) -> f32 {
+/// Rounds seconds to the precision of timestamps.
+pub fn round_to_hundredths(seconds: f32) -> f32 {
     (seconds as f64 * 100.0).round() as f32 / 100.0
 }
 
-fn srt(index: usize, segment: &Segment) -> String {
-    let time = |seconds| clock(seconds, true, ',');
-    format!("{}\n{} --> {}\n{}\n\n", index + 1, time(segment.start), time(segment.end), line(&segment.text))
+fn srt_cue(index: usize, segment: &Segment) -> String {
+    let time = |seconds| format_timestamp(seconds, AlwaysHours(true), ',');
+    format!("{}\n{} --> {}\n{}\n\n", index + 1, time(segment.start), time(segment.end), cue_text(&segment.text))
 }
 
-fn vtt(segment: &Segment) -> String {
-    let time = |seconds| clock(seconds, false, '.');
-    format!("{} --> {}\n{}\n\n", time(segment.start), time(segment.end), line(&segment.text))
+fn vtt_cue(segment: &Segment) -> String {
+    let time = |seconds| format_timestamp(seconds, AlwaysHours(false), '.');
+    format!("{} --> {}\n{}\n\n", time(segment.start), time(segment.end), cue_text(&segment.text))
 }
 
-/// A text that cannot be taken for a time.
-fn line(text: &str) -> String {
+/// Replaces the arrow that separates timestamps.
+fn cue_text(text: &str) -> String {
     text.trim().replace("-->", "->")
 }
 
-fn clock(seconds: f32, always_hours: bool, point: char) -> String {
+/// Whether timestamps below an hour start with `00:`.
+struct AlwaysHours(bool);
+
+fn format_timestamp(seconds: f32, always_hours: AlwaysHours, decimal_mark: char) -> String {
     let ms = (seconds.max(0.0) as f64 * 1000.0).round() as u64;
     let (hours, minutes, seconds, ms) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60, ms % 1000);
-    let hours = if always_hours || hours > 0 { format!("{hours:02}:") } else { String::new() };
-    format!("{hours}{minutes:02}:{seconds:02}{point}{ms:03}")
+    let hours = if always_hours.0 || hours > 0 { format!("{hours:02}:") } else { String::new() };
+    format!("{hours}{minutes:02}:{seconds:02}{decimal_mark}{ms:03}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::{Value, json};
 
-    const ALL: Parts = Parts { segments: true, words: true };
+    const ALL: Granularities = Granularities { segments: true, words: true };
 
     fn transcript() -> Transcript {
         let segment = |start, end, text: &str| Segment {
@@ -232,41 +248,42 @@ mod tests {
             text: text.into(),
             tokens: vec![50_364, 440],
             temperature: 0.0,
-            log_probability: -0.25,
-            compression: 1.25,
-            no_speech: 0.5,
+            avg_logprob: -0.25,
+            compression_ratio: 1.25,
+            no_speech_prob: 0.5,
             words: vec![Word { text: text.into(), start, end }],
         };
         let segments = vec![segment(0.0, 3.32, " The beach"), segment(3661.5, 3662.0, " a --> b")];
         Transcript { language: "de".into(), duration: 3662.004, segments }
     }
 
+    fn render_json(task: Task, format: TranscriptFormat) -> Value {
+        serde_json::from_str(&render(&transcript(), task, format, ALL).unwrap()).unwrap()
+    }
+
     #[test]
-    fn subtitles_are_as_players_read_them() {
-        let srt = render(&transcript(), Task::Transcribe, Form::Srt, ALL).unwrap();
+    fn subtitles_have_timestamps_and_no_arrow_in_text() {
+        let srt = render(&transcript(), Task::Transcribe, TranscriptFormat::Srt, ALL).unwrap();
         assert_eq!(srt, "1\n00:00:00,000 --> 00:00:03,320\nThe beach\n\n2\n01:01:01,500 --> 01:01:02,000\na -> b\n\n");
-        let vtt = render(&transcript(), Task::Transcribe, Form::Vtt, ALL).unwrap();
+        let vtt = render(&transcript(), Task::Transcribe, TranscriptFormat::Vtt, ALL).unwrap();
         assert_eq!(vtt, "WEBVTT\n\n00:00.000 --> 00:03.320\nThe beach\n\n01:01:01.500 --> 01:01:02.000\na -> b\n\n");
     }
 
     #[test]
-    fn json_has_openais_fields() {
-        let short: serde_json::Value =
-            serde_json::from_str(&render(&transcript(), Task::Transcribe, Form::Json, ALL).unwrap()).unwrap();
+    fn json_has_fields_of_openai() {
         assert_eq!(
-            short,
-            serde_json::json!({"text": "The beach a --> b", "usage": {"type": "duration", "seconds": 3663}})
+            render_json(Task::Transcribe, TranscriptFormat::Json),
+            json!({"text": "The beach a --> b", "usage": {"type": "duration", "seconds": 3663}})
         );
-        let long: serde_json::Value =
-            serde_json::from_str(&render(&transcript(), Task::Translate, Form::VerboseJson, ALL).unwrap()).unwrap();
-        assert_eq!((&long["task"], &long["language"]), (&"translate".into(), &"english".into()));
-        assert_eq!((&long["segments"][1]["id"], &long["segments"][1]["avg_logprob"]), (&1.into(), &(-0.25).into()));
-        let long: serde_json::Value =
-            serde_json::from_str(&render(&transcript(), Task::Transcribe, Form::VerboseJson, ALL).unwrap()).unwrap();
-        assert_eq!(long["language"], "german");
-        assert_eq!(long["words"][0], serde_json::json!({"word": "The beach", "start": 0.0, "end": 3.32}));
-        let few = Parts { segments: false, words: false };
-        let bare = serde_json::to_value(verbose(&transcript(), Task::Transcribe, few)).unwrap();
+        let translation = render_json(Task::Translate, TranscriptFormat::VerboseJson);
+        assert_eq!((&translation["task"], &translation["language"]), (&"translate".into(), &"english".into()));
+        let segment = &translation["segments"][1];
+        assert_eq!((&segment["id"], &segment["avg_logprob"]), (&1.into(), &(-0.25).into()));
+        let transcription = render_json(Task::Transcribe, TranscriptFormat::VerboseJson);
+        assert_eq!(transcription["language"], "german");
+        assert_eq!(transcription["words"][0], json!({"word": "The beach", "start": 0.0, "end": 3.32}));
+        let none = Granularities { segments: false, words: false };
+        let bare = serde_json::to_value(verbose_json(&transcript(), Task::Transcribe, none)).unwrap();
         assert!(bare.get("segments").is_none() && bare.get("words").is_none());
     }
 }

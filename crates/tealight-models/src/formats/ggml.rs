@@ -1,64 +1,100 @@
-//! whisper.cpp's `.bin`: little-endian, without alignment, with the vocabulary inside.
+//! whisper.cpp's `.bin`: little-endian, unaligned, includes the vocabulary.
 //!
-//! Layout: <https://github.com/ggml-org/whisper.cpp/blob/master/models/convert-pt-to-ggml.py>. Tensors get the names that
-//! Hugging Face's files have.
+//! Layout: <https://github.com/ggml-org/whisper.cpp/blob/master/models/convert-pt-to-ggml.py>. Tensors are renamed to Hugging Face's names.
 
+use super::byte_reader::ByteReader;
 use crate::formats::tensor::{Dtype, TensorData, tensor_bytes};
 use bytes::Bytes;
 use std::collections::HashMap;
 use tealight_core::{Error, Result};
 
-/// What such a file begins with.
+/// First bytes of a file.
 pub(crate) const MAGIC: &[u8] = b"lmgg";
-/// Counts beyond these are damage, not models.
-const MOST_TEXTS: usize = 1 << 17;
-const MOST_DIMENSIONS: usize = 4;
+/// Larger counts are a sign of corruption.
+const MAX_TOKENS: usize = 1 << 17;
+const MAX_DIMENSIONS: usize = 4;
 
-/// What such a file holds.
-pub(crate) struct File {
+/// Contents of a file.
+pub(crate) struct GgmlFile {
+    /// By Hugging Face's names.
     pub tensors: HashMap<String, TensorData>,
-    /// Heads of attention.
-    pub heads: usize,
-    /// Token ids of the model.
-    pub ids: usize,
+    pub num_attention_heads: usize,
+    /// Number of token ids, including special tokens.
+    pub vocab_size: usize,
     /// The bytes of text tokens, in the order of their ids.
-    pub texts: Vec<Bytes>,
+    pub tokens: Vec<Bytes>,
 }
 
-/// Reads a file.
+/// Reads a file that starts with [`MAGIC`].
 ///
 /// # Errors
-/// It is another, cut short, or has a tensor of a type that is not read.
-pub(crate) fn read(file: &Bytes) -> Result<File> {
-    let mut cursor = Cursor { file, at: MAGIC.len() };
-    let numbers = (0..11).map(|_| cursor.number("size")).collect::<Result<Vec<_>>>()?;
-    // Vocabulary, then for audio: rows, width, heads, layers; the same for text; mel bands, type of most tensors.
-    let (ids, heads) = (numbers[0], numbers[3]);
-    let (bands, bins) = (cursor.number("mel bands")?, cursor.number("frequencies")?);
-    let filters = bands.checked_mul(bins).and_then(|n| n.checked_mul(4));
-    cursor.take("filters", filters.unwrap_or(usize::MAX))?;
-    let count = cursor.number("number of tokens")?;
-    if count > MOST_TEXTS {
-        return Err(Error::invalid_model(format!("has {count} tokens, the limit is {MOST_TEXTS}")));
+/// The file is truncated, or has a tensor of an unsupported type.
+pub(crate) fn read(file: &Bytes) -> Result<GgmlFile> {
+    let mut reader = ByteReader::new(file, MAGIC.len());
+    // n_vocab; n_audio_ctx, n_audio_state, n_audio_head, n_audio_layer; the same for text; n_mels, type of most tensors.
+    let sizes = (0..11).map(|_| read_usize(&mut reader, "size")).collect::<Result<Vec<_>>>()?;
+    let (vocab_size, num_attention_heads) = (sizes[0], sizes[3]);
+    let (n_mels, bins) = (read_usize(&mut reader, "n_mels")?, read_usize(&mut reader, "frequency bins")?);
+    let filter_bytes = n_mels.checked_mul(bins).and_then(|n| n.checked_mul(4));
+    reader.read_bytes("mel filters", filter_bytes.unwrap_or(usize::MAX))?;
+    let count = read_usize(&mut reader, "number of tokens")?;
+    if count > MAX_TOKENS {
+        return Err(Error::invalid_model(format!("has {count} tokens; the limit is {MAX_TOKENS}")));
     }
-    let texts = (0..count).map(|_| cursor.text()).collect::<Result<_>>()?;
+    let tokens = (0..count).map(|_| read_token(&mut reader)).collect::<Result<_>>()?;
     let mut tensors = HashMap::new();
-    while cursor.at < file.len() {
-        let (name, tensor) = cursor.tensor()?;
-        if let Some(renamed) = renamed(&name) {
-            tensors.insert(renamed, tensor);
+    while !reader.is_at_end() {
+        let (name, tensor) = read_tensor(&mut reader)?;
+        if let Some(hf_name) = hf_name(&name) {
+            tensors.insert(hf_name, tensor);
         }
     }
-    Ok(File { tensors, heads, ids, texts })
+    Ok(GgmlFile { tensors, num_attention_heads, vocab_size, tokens })
 }
 
-/// Hugging Face's name for a tensor.
-fn renamed(name: &str) -> Option<String> {
+fn read_usize(reader: &mut ByteReader, name: &str) -> Result<usize> {
+    Ok(reader.read_u32(name)? as usize)
+}
+
+fn read_token(reader: &mut ByteReader) -> Result<Bytes> {
+    let length = read_usize(reader, "length of a token")?;
+    reader.read_bytes("token", length)
+}
+
+fn read_tensor(reader: &mut ByteReader) -> Result<(String, TensorData)> {
+    let dimensions = read_usize(reader, "number of dimensions")?;
+    let (name_length, ggml_type) = (read_usize(reader, "length of a tensor name")?, reader.read_u32("tensor type")?);
+    if dimensions > MAX_DIMENSIONS {
+        return Err(Error::invalid_model(format!(
+            "a tensor has {dimensions} dimensions; the limit is {MAX_DIMENSIONS}"
+        )));
+    }
+    // The last dimension is stored first.
+    let mut shape = (0..dimensions).map(|_| read_usize(reader, "dimension")).collect::<Result<Vec<_>>>()?;
+    shape.reverse();
+    let name = String::from_utf8(reader.read_bytes("tensor name", name_length)?.to_vec())
+        .map_err(|_| Error::invalid_model("a tensor name is not UTF-8"))?;
+    // Biases of convolutions are stored as [n, 1].
+    if shape.len() == 2 && shape[1] == 1 {
+        shape.pop();
+    }
+    let dtype = Dtype::from_ggml_type(ggml_type).filter(|dtype| matches!(dtype, Dtype::Ggml(_)));
+    let dtype = dtype
+        .ok_or_else(|| Error::invalid_model(format!("tensor {name:?} has type {ggml_type}, which is not supported")))?;
+    let bytes = tensor_bytes(&shape, dtype).ok_or_else(|| {
+        Error::invalid_model(format!("tensor {name:?} has shape {shape:?}; expected rows of whole blocks"))
+    })?;
+    let data = reader.read_bytes(&name, bytes)?;
+    Ok((name, TensorData { shape, dtype, data }))
+}
+
+/// Hugging Face's name of a tensor; `None` for tensors that are not needed.
+fn hf_name(name: &str) -> Option<String> {
     let (side, rest) = name.split_once('.')?;
     if let Some(rest) = rest.strip_prefix("blocks.") {
         let (index, rest) = rest.split_once('.')?;
         let (part, kind) = rest.rsplit_once('.')?;
-        let ours = match part {
+        let hf_part = match part {
             "attn_ln" => "self_attn_layer_norm",
             "attn.query" => "self_attn.q_proj",
             "attn.key" => "self_attn.k_proj",
@@ -74,72 +110,14 @@ fn renamed(name: &str) -> Option<String> {
             "mlp.2" => "fc2",
             _ => return None,
         };
-        return Some(format!("{side}.layers.{index}.{ours}.{kind}"));
+        return Some(format!("{side}.layers.{index}.{hf_part}.{kind}"));
     }
-    let ours = match rest {
+    let hf_rest = match rest {
         "positional_embedding" => "embed_positions.weight",
         "token_embedding.weight" => "embed_tokens.weight",
         "ln_post.weight" | "ln.weight" => "layer_norm.weight",
         "ln_post.bias" | "ln.bias" => "layer_norm.bias",
         other => other,
     };
-    Some(format!("{side}.{ours}"))
-}
-
-/// A place in a file that is being read.
-struct Cursor<'a> {
-    file: &'a Bytes,
-    at: usize,
-}
-
-impl Cursor<'_> {
-    fn take(&mut self, what: &str, count: usize) -> Result<Bytes> {
-        let left = self.file.len() - self.at;
-        if count > left {
-            return Err(Error::invalid_model(format!(
-                "{what} at byte {} needs {count} bytes, {left} are left",
-                self.at
-            )));
-        }
-        self.at += count;
-        Ok(self.file.slice(self.at - count..self.at))
-    }
-
-    fn number(&mut self, what: &str) -> Result<usize> {
-        let bytes = self.take(what, 4)?;
-        let bytes = bytes.first_chunk().ok_or_else(|| Error::internal("a number is shorter than asked for"))?;
-        Ok(u32::from_le_bytes(*bytes) as usize)
-    }
-
-    fn text(&mut self) -> Result<Bytes> {
-        let length = self.number("length of a token")?;
-        self.take("token", length)
-    }
-
-    fn tensor(&mut self) -> Result<(String, TensorData)> {
-        let dimensions = self.number("number of dimensions")?;
-        let (length, kind) = (self.number("length of a name")?, self.number("type")?);
-        if dimensions > MOST_DIMENSIONS {
-            return Err(Error::invalid_model(format!(
-                "a tensor has {dimensions} dimensions, the limit is {MOST_DIMENSIONS}"
-            )));
-        }
-        // The last dimension comes first.
-        let mut shape = (0..dimensions).map(|_| self.number("dimension")).collect::<Result<Vec<_>>>()?;
-        shape.reverse();
-        let name = String::from_utf8(self.take("name of a tensor", length)?.to_vec())
-            .map_err(|_| Error::invalid_model("the name of a tensor is not UTF-8"))?;
-        // Biases of convolutions are columns.
-        if shape.len() == 2 && shape[1] == 1 {
-            shape.pop();
-        }
-        let dtype = Dtype::from_ggml_type(kind as u32).filter(|dtype| matches!(dtype, Dtype::Ggml(_)));
-        let dtype = dtype
-            .ok_or_else(|| Error::invalid_model(format!("tensor {name:?} has the type {kind}, which is not read")))?;
-        let bytes = tensor_bytes(&shape, dtype).ok_or_else(|| {
-            Error::invalid_model(format!("tensor {name:?} of shape {shape:?} is no whole number of blocks"))
-        })?;
-        let data = self.take(&name, bytes)?;
-        Ok((name, TensorData { shape, dtype, data }))
-    }
+    Some(format!("{side}.{hf_rest}"))
 }

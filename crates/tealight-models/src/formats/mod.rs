@@ -1,5 +1,6 @@
 //! Model file formats: each reader gives tensors in the encoding of the file, and [`weights::Weights`] is the common view of them.
 
+mod byte_reader;
 pub(crate) mod ctranslate2;
 pub mod embedding_table;
 pub(crate) mod ggml;

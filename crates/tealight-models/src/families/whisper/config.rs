@@ -1,4 +1,4 @@
-//! Sizes of a Whisper, told by its tensors and the files beside them.
+//! Sizes of a network, from its tensors and the JSON files of its folder.
 
 use crate::formats::weights::Weights;
 use serde::{Deserialize, Serialize};
@@ -6,90 +6,113 @@ use serde_json::Value;
 use tealight_core::{Error, Result};
 use tealight_kernels::int8::PackedRhs;
 
-/// Frames of a window of 30 s.
-pub const FRAMES: usize = 3000;
-/// Values of a head, in every size of Whisper.
-const HEAD: usize = 64;
+/// Log-mel frames of a window of 30 s.
+pub const N_FRAMES: usize = 3000;
+/// Dimension of an attention head in all published models.
+const HEAD_DIM: usize = 64;
+/// Minimum context of the decoder: the prompt of special tokens and some text.
+const MIN_TARGET_POSITIONS: usize = 32;
 
-/// Sizes.
+/// Sizes of a network, by the names of Hugging Face's `WhisperConfig`. The serialized names are those of packed files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Config {
-    /// Width of a row, D.
-    pub width: usize,
-    /// Heads of attention.
-    pub heads: usize,
-    /// Width inside the feed-forward networks.
-    pub inner: usize,
-    /// Blocks of the encoder.
+pub struct WhisperConfig {
+    /// Size of hidden states, D.
+    #[serde(rename = "width")]
+    pub d_model: usize,
+    /// Attention heads in the encoder and the decoder.
+    #[serde(rename = "heads")]
+    pub num_attention_heads: usize,
+    /// Size of the hidden layer of the feed-forward networks.
+    #[serde(rename = "inner")]
+    pub ffn_dim: usize,
+    /// Layers of the encoder.
     pub encoder_layers: usize,
-    /// Blocks of the decoder.
+    /// Layers of the decoder.
     pub decoder_layers: usize,
-    /// Token ids.
-    pub vocabulary: usize,
-    /// Mel bands.
-    pub bands: usize,
-    /// Rows of the encoder for a window.
-    pub audio_rows: usize,
-    /// The longest prompt and text together, in tokens.
-    pub text_tokens: usize,
-    /// Decoder layer and head of those that follow the audio word by word.
-    pub alignment: Vec<(usize, usize)>,
-    /// Ids that are never text: symbols of annotations.
-    pub suppressed: Vec<u32>,
+    /// Number of token ids, V.
+    #[serde(rename = "vocabulary")]
+    pub vocab_size: usize,
+    /// Mel bins of a frame.
+    #[serde(rename = "bands")]
+    pub num_mel_bins: usize,
+    /// Encoder positions of a window.
+    #[serde(rename = "audio_rows")]
+    pub max_source_positions: usize,
+    /// Maximum number of tokens of prompt and text.
+    #[serde(rename = "text_tokens")]
+    pub max_target_positions: usize,
+    /// (layer, head) of the decoder's heads that attend to the spoken word.
+    #[serde(rename = "alignment")]
+    pub alignment_heads: Vec<(usize, usize)>,
+    /// Tokens that are never decoded, such as annotations of sounds.
+    #[serde(rename = "suppressed")]
+    pub suppress_tokens: Vec<u32>,
 }
 
-impl Config {
-    /// From shapes; `heads` where a file tells, and what `config.json` or `generation_config.json` say.
+impl WhisperConfig {
+    /// From the shapes of the tensors. `num_attention_heads` is the file's number of heads, if it has one; `json` is `config.json`, with the
+    /// fields of `generation_config.json`.
     ///
     /// # Errors
-    /// A tensor is missing, or sizes do not fit each other or the kernels.
-    pub fn new(weights: &Weights, heads: Option<usize>, json: &Value) -> Result<Self> {
+    /// A tensor is missing, or [`WhisperConfig::validate`] fails.
+    pub fn from_weights(weights: &Weights, num_attention_heads: Option<usize>, json: &Value) -> Result<Self> {
         let shape = |name: &str| weights.shape(name);
         let layers =
             |side: &str| (0..).take_while(|i| weights.contains(&format!("{side}.layers.{i}.fc1.weight"))).count();
         let size = |shape: &[usize], axis: usize| shape.get(axis).copied().unwrap_or(0);
-        let tokens = shape("decoder.embed_tokens.weight")?;
-        let (vocabulary, width) = (size(tokens, 0), size(tokens, 1));
-        let this = Self {
-            width,
-            heads: heads.unwrap_or(width / HEAD),
-            inner: size(shape("encoder.layers.0.fc1.weight")?, 0),
+        let embed_tokens = shape("decoder.embed_tokens.weight")?;
+        let (vocab_size, d_model) = (size(embed_tokens, 0), size(embed_tokens, 1));
+        Self {
+            d_model,
+            num_attention_heads: num_attention_heads.unwrap_or(d_model / HEAD_DIM),
+            ffn_dim: size(shape("encoder.layers.0.fc1.weight")?, 0),
             encoder_layers: layers("encoder"),
             decoder_layers: layers("decoder"),
-            vocabulary,
-            bands: size(shape("encoder.conv1.weight")?, 1),
-            audio_rows: size(shape("encoder.embed_positions.weight")?, 0),
-            text_tokens: size(shape("decoder.embed_positions.weight")?, 0),
-            alignment: pairs(&json["alignment_heads"]),
-            suppressed: ids(json.get("suppress_ids").unwrap_or(&json["suppress_tokens"])),
-        };
-        this.checked()
+            vocab_size,
+            num_mel_bins: size(shape("encoder.conv1.weight")?, 1),
+            max_source_positions: size(shape("encoder.embed_positions.weight")?, 0),
+            max_target_positions: size(shape("decoder.embed_positions.weight")?, 0),
+            alignment_heads: pairs(&json["alignment_heads"]),
+            suppress_tokens: ids(json.get("suppress_ids").unwrap_or(&json["suppress_tokens"])),
+        }
+        .validate()
     }
 
-    /// Refuses sizes that do not fit each other or the kernels.
-    pub(super) fn checked(self) -> Result<Self> {
-        let Self { width, heads, inner, .. } = self;
-        if !PackedRhs::can_pack(width) || !PackedRhs::can_pack(inner) || heads == 0 || !width.is_multiple_of(16 * heads)
-        {
-            return Err(Error::invalid_model(format!(
-                "rows of {width} and {inner} values with {heads} heads are not Whisper's"
-            )));
+    /// Checks that the sizes are consistent and supported by the kernels.
+    pub(super) fn validate(self) -> Result<Self> {
+        let Self { d_model, num_attention_heads: heads, ffn_dim, .. } = self;
+        let invalid = |message: String| Err(Error::invalid_model(message));
+        if !PackedRhs::can_pack(d_model) || !PackedRhs::can_pack(ffn_dim) {
+            return invalid(format!("d_model is {d_model} and ffn_dim {ffn_dim}; expected positive multiples of 16"));
         }
-        if self.audio_rows * 2 != FRAMES || self.decoder_layers == 0 || self.text_tokens < 32 {
-            return Err(Error::invalid_model(format!(
-                "{} audio rows, {} layers and {} text tokens are not Whisper's",
-                self.audio_rows, self.decoder_layers, self.text_tokens
-            )));
+        if heads == 0 || !d_model.is_multiple_of(16 * heads) {
+            return invalid(format!(
+                "d_model is {d_model} with {heads} attention heads; expected a multiple of 16 values per head"
+            ));
         }
-        if !PackedRhs::can_pack(3 * self.bands) {
-            return Err(Error::invalid_model(format!("{} mel bands are not Whisper's", self.bands)));
+        if self.max_source_positions * 2 != N_FRAMES {
+            return invalid(format!(
+                "max_source_positions is {}; expected {}",
+                self.max_source_positions,
+                N_FRAMES / 2
+            ));
         }
-        let inside = |(layer, head): &(usize, usize)| *layer < self.decoder_layers && *head < heads;
-        if !self.alignment.iter().all(inside) {
-            return Err(Error::invalid_model(format!(
-                "alignment_heads {:?} are not all in the decoder",
-                self.alignment
-            )));
+        if self.decoder_layers == 0 {
+            return invalid("the decoder has no layers".into());
+        }
+        if self.max_target_positions < MIN_TARGET_POSITIONS {
+            let positions = self.max_target_positions;
+            return invalid(format!("max_target_positions is {positions}; expected at least {MIN_TARGET_POSITIONS}"));
+        }
+        if !PackedRhs::can_pack(3 * self.num_mel_bins) {
+            return invalid(format!("num_mel_bins is {}; expected a positive multiple of 16", self.num_mel_bins));
+        }
+        let is_in_decoder = |(layer, head): &(usize, usize)| *layer < self.decoder_layers && *head < heads;
+        if !self.alignment_heads.iter().all(is_in_decoder) {
+            return invalid(format!(
+                "alignment_heads is {:?}; expected layers below {} and heads below {heads}",
+                self.alignment_heads, self.decoder_layers
+            ));
         }
         Ok(self)
     }

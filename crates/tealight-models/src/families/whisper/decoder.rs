@@ -1,6 +1,6 @@
-//! The decoder: tokens so far to the logits of the next, with everything cached that does not change.
+//! The decoder: tokens to the logits of the next token, with cached keys and values.
 
-use super::config::Config;
+use super::config::WhisperConfig;
 use super::tensors::Tensors;
 use crate::int8::LayerNorm;
 use std::ops::Range;
@@ -13,195 +13,227 @@ use tealight_kernels::int8::{Epilogue, PackedRhs, gemm};
 use tealight_kernels::quantize::QuantizedRows;
 use tealight_kernels::rowwise;
 
-/// The weights.
+/// The weights of the decoder.
 #[derive(Debug)]
 pub(crate) struct Decoder {
-    /// `[V padded, D]`: rows of tokens, and the last product.
-    tokens: PackedRhs,
-    /// `[text_tokens, D]`.
-    positions: Vec<f32>,
-    layers: Vec<Layer>,
-    norm: LayerNorm,
-    heads: usize,
+    /// `[V padded, D]`: the token embeddings, which are also the weights of the output layer.
+    embed_tokens: PackedRhs,
+    /// `[max_target_positions, D]`.
+    embed_positions: Vec<f32>,
+    layers: Vec<DecoderLayer>,
+    layer_norm: LayerNorm,
+    num_heads: usize,
 }
 
 #[derive(Debug)]
-struct Layer {
-    attention_norm: LayerNorm,
-    qkv: PackedRhs,
-    output: PackedRhs,
-    cross_norm: LayerNorm,
-    cross_query: PackedRhs,
-    /// Key and value of the encoder's rows.
-    cross_rows: PackedRhs,
-    cross_output: PackedRhs,
-    inner_norm: LayerNorm,
-    up: PackedRhs,
-    down: PackedRhs,
+struct DecoderLayer {
+    self_attn_layer_norm: LayerNorm,
+    qkv_proj: PackedRhs,
+    o_proj: PackedRhs,
+    encoder_attn_layer_norm: LayerNorm,
+    encoder_attn_q_proj: PackedRhs,
+    /// Keys and values of the audio features, `[2 x D, D]`.
+    encoder_attn_kv_proj: PackedRhs,
+    encoder_attn_o_proj: PackedRhs,
+    final_layer_norm: LayerNorm,
+    fc1: PackedRhs,
+    fc2: PackedRhs,
 }
 
-/// What the encoder heard in a window, as each layer and head reads it.
+/// Keys and values of cross-attention for a window.
 #[derive(Debug, Default)]
-pub(crate) struct Heard {
+pub(crate) struct CrossKv {
     /// `[layers][heads]`.
-    sequences: Vec<Vec<QuantizedKv>>,
-    /// `[audio_rows, D]`, for the times of words.
-    rows: Vec<f32>,
+    heads: Vec<Vec<QuantizedKv>>,
+    /// `[max_source_positions, D]`, from which word timestamps compute keys in f32.
+    audio_features: Vec<f32>,
 }
 
-/// Keys and values of the tokens of one hypothesis.
+/// Keys and values of self-attention for the tokens of a hypothesis.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Cache {
-    /// `[layers]` of keys and values, each `[tokens, D]`.
+pub(crate) struct DecoderCache {
+    /// `[layers]` of (keys, values), each `[tokens, D]`.
     layers: Vec<(Vec<f32>, Vec<f32>)>,
-    tokens: usize,
+    token_count: usize,
 }
 
-impl Cache {
-    /// How many tokens it holds.
-    pub(crate) fn tokens(&self) -> usize {
-        self.tokens
+impl DecoderCache {
+    pub(crate) fn token_count(&self) -> usize {
+        self.token_count
     }
 }
 
-/// Memory that steps share.
+/// Memory reused by consecutive forward passes.
 #[derive(Debug, Default)]
-pub(crate) struct Scratch {
+pub(crate) struct DecoderScratch {
+    /// Hidden states, `[tokens, D]`.
     x: Vec<f32>,
     normed: Vec<f32>,
-    wide: Vec<f32>,
+    /// Output of a projection to queries, keys and values, or to the hidden layer of the feed-forward network.
+    projected: Vec<f32>,
+    /// Attention output before its projection, `[tokens, D]`.
     attended: Vec<f32>,
-    codes: QuantizedRows,
+    quantized: QuantizedRows,
     queries: Vec<QueryScratch>,
     scores: Vec<f32>,
-    /// `[layers]` of queries to the audio, `[rows, D]`, where they are asked for.
-    asked: Option<Vec<Vec<f32>>>,
-    /// Logits of some columns, a list a thread.
-    parts: Vec<Vec<f32>>,
+    /// Logits of a range of columns, one list per thread.
+    logit_parts: Vec<Vec<f32>>,
 }
 
+/// Called in each layer with its index and the queries of cross-attention, `[tokens, D]`.
+type CrossQueryObserver<'a> = &'a mut dyn FnMut(usize, &[f32]);
+
 impl Decoder {
-    pub(super) fn new(cpu: &CpuContext, config: &Config, tensors: &Tensors) -> Result<Self> {
-        let d = config.width;
-        let layers = cpu.par_map(&(0..config.decoder_layers).collect::<Vec<_>>(), |i| Layer::new(*i, config, tensors));
-        let (vocabulary, padded) = (config.vocabulary, config.vocabulary.next_multiple_of(16));
-        let tokens = tensors.packed("decoder.embed_tokens", (padded, d), |weights| {
-            let mut tokens = weights.floats("decoder.embed_tokens.weight", &[vocabulary, d])?;
-            tokens.resize(padded * d, 0.0);
-            Ok((tokens, vec![0.0; padded]))
+    pub(super) fn new(cpu: &CpuContext, config: &WhisperConfig, tensors: &Tensors) -> Result<Self> {
+        let d = config.d_model;
+        let layers =
+            cpu.par_map(&(0..config.decoder_layers).collect::<Vec<_>>(), |i| DecoderLayer::new(*i, config, tensors));
+        let (vocab_size, padded) = (config.vocab_size, config.vocab_size.next_multiple_of(16));
+        let embed_tokens = tensors.packed("decoder.embed_tokens", (padded, d), |weights| {
+            let mut matrix = weights.floats("decoder.embed_tokens.weight", &[vocab_size, d])?;
+            matrix.resize(padded * d, 0.0);
+            Ok((matrix, vec![0.0; padded]))
         })?;
         Ok(Self {
-            tokens,
-            positions: tensors.floats("decoder.embed_positions.weight", &[config.text_tokens, d])?,
+            embed_tokens,
+            embed_positions: tensors.floats("decoder.embed_positions.weight", &[config.max_target_positions, d])?,
             layers: layers.into_iter().collect::<Result<_>>()?,
-            norm: tensors.norm("decoder.layer_norm", d)?,
-            heads: config.heads,
+            layer_norm: tensors.layer_norm("decoder.layer_norm", d)?,
+            num_heads: config.num_attention_heads,
         })
     }
 
-    fn width(&self) -> usize {
-        self.norm.weight.len()
+    fn d_model(&self) -> usize {
+        self.layer_norm.weight.len()
     }
 
-    /// Keys and values of `rows [T, D]` of the encoder.
-    pub(crate) fn hear(&self, cpu: &CpuContext, rows: &[f32], heard: &mut Heard) {
-        let d = self.width();
-        let (tokens, width) = (rows.len() / d, d / self.heads);
-        heard.rows.clear();
-        heard.rows.extend_from_slice(rows);
-        heard.sequences.resize_with(self.layers.len(), || vec![QuantizedKv::default(); self.heads]);
-        let mut both = vec![0.0; tokens * 2 * d];
-        for (layer, sequences) in self.layers.iter().zip(&mut heard.sequences) {
-            let share = tokens.div_ceil(cpu.threads()).next_multiple_of(8);
-            let parts: Vec<_> = rows.chunks(share * d).zip(both.chunks_mut(share * 2 * d)).collect();
-            cpu.par_for_each(parts, |(rows, both)| {
-                let mut codes = QuantizedRows::default();
-                codes.quantize(cpu.isa, rows, &layer.cross_rows.layout());
-                gemm(cpu.isa, &codes, &layer.cross_rows, 0..2 * d, Epilogue::Store, both);
+    /// Computes the keys and values of cross-attention for `audio_features [positions, D]`.
+    pub(crate) fn encode_cross_kv(&self, cpu: &CpuContext, audio_features: &[f32], cross_kv: &mut CrossKv) {
+        let d = self.d_model();
+        let (positions, head_dim) = (audio_features.len() / d, d / self.num_heads);
+        cross_kv.audio_features.clear();
+        cross_kv.audio_features.extend_from_slice(audio_features);
+        cross_kv.heads.resize_with(self.layers.len(), || vec![QuantizedKv::default(); self.num_heads]);
+        let mut kv = vec![0.0; positions * 2 * d];
+        for (layer, heads) in self.layers.iter().zip(&mut cross_kv.heads) {
+            let rows_per_thread = positions.div_ceil(cpu.threads()).next_multiple_of(8);
+            let parts = audio_features.chunks(rows_per_thread * d).zip(kv.chunks_mut(rows_per_thread * 2 * d));
+            cpu.par_for_each(parts.collect(), |(features, kv)| {
+                let mut quantized = QuantizedRows::default();
+                quantized.quantize(cpu.isa, features, &layer.encoder_attn_kv_proj.layout());
+                gemm(cpu.isa, &quantized, &layer.encoder_attn_kv_proj, 0..2 * d, Epilogue::Store, kv);
             });
-            let x = Qkv { q: &both, k: &both, v: &both[d..], stride: 2 * d };
-            cpu.par_for_each(sequences.iter_mut().enumerate().collect(), |(h, sequence)| {
-                let head = HeadSlice { sequence: 0..tokens, queries: 0..tokens, offset: h * width, head_dim: width };
-                sequence.quantize(cpu.isa, x, &head);
+            let qkv = Qkv { q: &kv, k: &kv, v: &kv[d..], stride: 2 * d };
+            cpu.par_for_each(heads.iter_mut().enumerate().collect(), |(h, head)| {
+                let (sequence, queries) = (0..positions, 0..positions);
+                head.quantize(cpu.isa, qkv, &HeadSlice { sequence, queries, offset: h * head_dim, head_dim });
             });
         }
     }
 
-    /// An empty cache.
-    pub(crate) fn cache(&self) -> Cache {
-        Cache { layers: vec![Default::default(); self.layers.len()], tokens: 0 }
+    /// A cache without tokens.
+    pub(crate) fn new_cache(&self) -> DecoderCache {
+        DecoderCache { layers: vec![Default::default(); self.layers.len()], token_count: 0 }
     }
 
-    /// Runs `tokens`, each behind those of its cache, and adds them to it: several of one hypothesis, or one each of
-    /// several. Returns the rows `[tokens, D]` before the last product.
-    pub(crate) fn step(
+    /// Runs `tokens` after those in the caches, and appends them there: several tokens with one cache, or one token for each of several
+    /// caches. The hidden states `[tokens, D]` remain in `scratch` for [`Decoder::logits`].
+    pub(crate) fn forward(
         &self,
         cpu: &CpuContext,
-        heard: &Heard,
-        caches: &mut [Cache],
+        cross_kv: &CrossKv,
+        caches: &mut [DecoderCache],
         tokens: &[u32],
-        scratch: &mut Scratch,
+        scratch: &mut DecoderScratch,
     ) {
-        let d = self.width();
-        let each = tokens.len() / caches.len();
+        self.forward_observed(cpu, cross_kv, caches, tokens, scratch, &mut |_, _| {});
+    }
+
+    fn forward_observed(
+        &self,
+        cpu: &CpuContext,
+        cross_kv: &CrossKv,
+        caches: &mut [DecoderCache],
+        tokens: &[u32],
+        scratch: &mut DecoderScratch,
+        observe: CrossQueryObserver,
+    ) {
+        let d = self.d_model();
+        let tokens_per_cache = tokens.len() / caches.len();
         scratch.x.resize(tokens.len() * d, 0.0);
         for (i, (token, x)) in tokens.iter().zip(scratch.x.chunks_exact_mut(d)).enumerate() {
-            let position = caches[i / each].tokens + i % each;
-            self.tokens.dequantize_row(*token as usize, x);
-            rowwise::add(x, &self.positions[position * d..][..d]);
+            let position = caches[i / tokens_per_cache].token_count + i % tokens_per_cache;
+            self.embed_tokens.dequantize_row(*token as usize, x);
+            rowwise::add(x, &self.embed_positions[position * d..][..d]);
         }
-        for (l, layer) in self.layers.iter().enumerate() {
-            layer.attend_to_text(cpu, l, caches, self.heads, scratch);
-            layer.attend_to_audio(cpu, &heard.sequences[l], scratch);
+        for (index, layer) in self.layers.iter().enumerate() {
+            layer.self_attention(cpu, index, caches, self.num_heads, scratch);
+            layer.cross_attention(cpu, index, &cross_kv.heads[index], scratch, observe);
             layer.feed_forward(cpu, scratch);
         }
-        caches.iter_mut().for_each(|cache| cache.tokens += each);
-        self.norm.apply(cpu.isa, &mut scratch.x);
+        caches.iter_mut().for_each(|cache| cache.token_count += tokens_per_cache);
+        self.layer_norm.apply(cpu.isa, &mut scratch.x);
     }
 
-    /// What `tokens` ask of the audio: `[layers]` of `[tokens, D]`.
-    pub(crate) fn queries(
+    /// The queries of cross-attention for `tokens`: `[layers]` of `[tokens, D]`.
+    pub(crate) fn cross_queries(
         &self,
         cpu: &CpuContext,
-        heard: &Heard,
+        cross_kv: &CrossKv,
         tokens: &[u32],
-        scratch: &mut Scratch,
+        scratch: &mut DecoderScratch,
     ) -> Vec<Vec<f32>> {
-        scratch.asked = Some(vec![]);
-        self.step(cpu, heard, &mut [self.cache()], tokens, scratch);
-        scratch.asked.take().unwrap_or_default()
+        let mut queries = vec![vec![]; self.layers.len()];
+        let observe: CrossQueryObserver = &mut |layer, layer_queries| queries[layer] = layer_queries.to_vec();
+        self.forward_observed(cpu, cross_kv, &mut [self.new_cache()], tokens, scratch, observe);
+        queries
     }
 
-    /// The keys `[rows, width]` of a head for the first rows of the audio.
-    pub(crate) fn keys(&self, cpu: &CpuContext, heard: &Heard, layer: usize, head: usize, rows: usize) -> Vec<f32> {
-        let (d, product) = (self.width(), &self.layers[layer].cross_rows);
-        let (mut codes, mut keys) = (QuantizedRows::default(), vec![0.0; rows * d]);
-        codes.quantize(cpu.isa, &heard.rows[..rows * d], &product.layout());
-        gemm(cpu.isa, &codes, product, 0..d, Epilogue::Store, &mut keys);
-        let width = d / self.heads;
-        keys.chunks_exact(d).flat_map(|row| &row[head * width..(head + 1) * width]).copied().collect()
+    /// The keys of cross-attention of one head for the first `positions` audio features: `[positions, head_dim]`.
+    pub(crate) fn cross_keys(
+        &self,
+        cpu: &CpuContext,
+        cross_kv: &CrossKv,
+        layer: usize,
+        head: usize,
+        positions: usize,
+    ) -> Vec<f32> {
+        let (d, kv_proj) = (self.d_model(), &self.layers[layer].encoder_attn_kv_proj);
+        let (mut quantized, mut keys) = (QuantizedRows::default(), vec![0.0; positions * d]);
+        quantized.quantize(cpu.isa, &cross_kv.audio_features[..positions * d], &kv_proj.layout());
+        gemm(cpu.isa, &quantized, kv_proj, 0..d, Epilogue::Store, &mut keys);
+        let head_dim = d / self.num_heads;
+        keys.chunks_exact(d).flat_map(|row| &row[head * head_dim..(head + 1) * head_dim]).copied().collect()
     }
 
-    /// The logits of some rows of the last step, `[rows, V padded]`.
-    pub(crate) fn logits(&self, cpu: &CpuContext, rows: Range<usize>, scratch: &mut Scratch, out: &mut Vec<f32>) {
-        let (d, n) = (self.width(), self.tokens.n());
-        out.resize(rows.len() * n, 0.0);
-        scratch.codes.quantize(cpu.isa, &scratch.x[rows.start * d..rows.end * d], &self.tokens.layout());
-        let (codes, share) = (&scratch.codes, n.div_ceil(cpu.threads()).next_multiple_of(16));
-        let parts: Vec<Range<usize>> = (0..n).step_by(share).map(|first| first..(first + share).min(n)).collect();
+    /// The logits after some tokens of the last forward pass, `[tokens, V padded]`.
+    pub(crate) fn logits(
+        &self,
+        cpu: &CpuContext,
+        tokens: Range<usize>,
+        scratch: &mut DecoderScratch,
+        out: &mut Vec<f32>,
+    ) {
+        let (d, n) = (self.d_model(), self.embed_tokens.n());
+        out.resize(tokens.len() * n, 0.0);
+        scratch.quantized.quantize(cpu.isa, &scratch.x[tokens.start * d..tokens.end * d], &self.embed_tokens.layout());
+        let (quantized, columns_per_thread) = (&scratch.quantized, n.div_ceil(cpu.threads()).next_multiple_of(16));
+        let ranges: Vec<Range<usize>> =
+            (0..n).step_by(columns_per_thread).map(|first| first..(first + columns_per_thread).min(n)).collect();
         let product = |columns: &Range<usize>, out: &mut [f32]| {
-            gemm(cpu.isa, codes, &self.tokens, columns.clone(), Epilogue::Store, out);
+            gemm(cpu.isa, quantized, &self.embed_tokens, columns.clone(), Epilogue::Store, out);
         };
-        if rows.len() == 1 {
-            cpu.par_for_each(parts.iter().zip(out.chunks_mut(share)).collect(), |(columns, out)| product(columns, out));
+        if tokens.len() == 1 {
+            let parts = ranges.iter().zip(out.chunks_mut(columns_per_thread)).collect();
+            cpu.par_for_each(parts, |(columns, out)| product(columns, out));
             return;
         }
-        scratch.parts.resize_with(parts.len(), Vec::new);
-        cpu.par_for_each(parts.iter().zip(&mut scratch.parts).collect(), |(columns, out)| {
-            out.resize(rows.len() * columns.len(), 0.0);
+        scratch.logit_parts.resize_with(ranges.len(), Vec::new);
+        cpu.par_for_each(ranges.iter().zip(&mut scratch.logit_parts).collect(), |(columns, out)| {
+            out.resize(tokens.len() * columns.len(), 0.0);
             product(columns, out);
         });
-        for (columns, part) in parts.iter().zip(&scratch.parts) {
+        for (columns, part) in ranges.iter().zip(&scratch.logit_parts) {
             for (row, part) in out.chunks_exact_mut(n).zip(part.chunks_exact(columns.len())) {
                 row[columns.clone()].copy_from_slice(part);
             }
@@ -209,86 +241,92 @@ impl Decoder {
     }
 }
 
-impl Layer {
-    fn new(index: usize, config: &Config, tensors: &Tensors) -> Result<Self> {
-        let (d, inner) = (config.width, config.inner);
+impl DecoderLayer {
+    fn new(index: usize, config: &WhisperConfig, tensors: &Tensors) -> Result<Self> {
+        let (d, ffn_dim) = (config.d_model, config.ffn_dim);
         let name = |part: &str| format!("decoder.layers.{index}.{part}");
-        let own = |part: &str| name(&format!("self_attn.{part}_proj"));
-        let cross = |part: &str| name(&format!("encoder_attn.{part}_proj"));
+        let self_attn = |part: &str| name(&format!("self_attn.{part}_proj"));
+        let encoder_attn = |part: &str| name(&format!("encoder_attn.{part}_proj"));
         Ok(Self {
-            attention_norm: tensors.norm(&name("self_attn_layer_norm"), d)?,
-            qkv: tensors.matrix(&[&own("q"), &own("k"), &own("v")], d, d)?,
-            output: tensors.matrix(&[&own("out")], d, d)?,
-            cross_norm: tensors.norm(&name("encoder_attn_layer_norm"), d)?,
-            cross_query: tensors.matrix(&[&cross("q")], d, d)?,
-            cross_rows: tensors.matrix(&[&cross("k"), &cross("v")], d, d)?,
-            cross_output: tensors.matrix(&[&cross("out")], d, d)?,
-            inner_norm: tensors.norm(&name("final_layer_norm"), d)?,
-            up: tensors.matrix(&[&name("fc1")], inner, d)?,
-            down: tensors.matrix(&[&name("fc2")], d, inner)?,
+            self_attn_layer_norm: tensors.layer_norm(&name("self_attn_layer_norm"), d)?,
+            qkv_proj: tensors.stacked_linear(&[&self_attn("q"), &self_attn("k"), &self_attn("v")], d, d)?,
+            o_proj: tensors.stacked_linear(&[&self_attn("out")], d, d)?,
+            encoder_attn_layer_norm: tensors.layer_norm(&name("encoder_attn_layer_norm"), d)?,
+            encoder_attn_q_proj: tensors.stacked_linear(&[&encoder_attn("q")], d, d)?,
+            encoder_attn_kv_proj: tensors.stacked_linear(&[&encoder_attn("k"), &encoder_attn("v")], d, d)?,
+            encoder_attn_o_proj: tensors.stacked_linear(&[&encoder_attn("out")], d, d)?,
+            final_layer_norm: tensors.layer_norm(&name("final_layer_norm"), d)?,
+            fc1: tensors.stacked_linear(&[&name("fc1")], ffn_dim, d)?,
+            fc2: tensors.stacked_linear(&[&name("fc2")], d, ffn_dim)?,
         })
     }
 
-    /// Quantises the normalised rows for a product.
-    fn read(cpu: &CpuContext, norm: &LayerNorm, product: &PackedRhs, scratch: &mut Scratch) {
+    /// Normalizes the hidden states and quantizes them as the input of `weight`.
+    fn norm_and_quantize(cpu: &CpuContext, norm: &LayerNorm, weight: &PackedRhs, scratch: &mut DecoderScratch) {
         scratch.normed.clear();
         scratch.normed.extend_from_slice(&scratch.x);
         norm.apply(cpu.isa, &mut scratch.normed);
-        scratch.codes.quantize(cpu.isa, &scratch.normed, &product.layout());
+        scratch.quantized.quantize(cpu.isa, &scratch.normed, &weight.layout());
     }
 
-    fn attend_to_text(
+    fn self_attention(
         &self,
         cpu: &CpuContext,
-        layer: usize,
-        caches: &mut [Cache],
-        heads: usize,
-        scratch: &mut Scratch,
+        index: usize,
+        caches: &mut [DecoderCache],
+        num_heads: usize,
+        scratch: &mut DecoderScratch,
     ) {
-        let (isa, d) = (cpu.isa, self.output.n());
-        Self::read(cpu, &self.attention_norm, &self.qkv, scratch);
-        let rows = scratch.codes.rows();
-        scratch.wide.resize(rows * 3 * d, 0.0);
-        gemm(isa, &scratch.codes, &self.qkv, 0..3 * d, Epilogue::Store, &mut scratch.wide);
-        scratch.attended.resize(rows * d, 0.0);
-        let each = rows / caches.len();
-        let qkv = scratch.wide.chunks_exact(3 * d).zip(scratch.attended.chunks_exact_mut(d));
+        let (isa, d) = (cpu.isa, self.o_proj.n());
+        Self::norm_and_quantize(cpu, &self.self_attn_layer_norm, &self.qkv_proj, scratch);
+        let tokens = scratch.quantized.rows();
+        scratch.projected.resize(tokens * 3 * d, 0.0);
+        gemm(isa, &scratch.quantized, &self.qkv_proj, 0..3 * d, Epilogue::Store, &mut scratch.projected);
+        scratch.attended.resize(tokens * d, 0.0);
+        let tokens_per_cache = tokens / caches.len();
+        let qkv = scratch.projected.chunks_exact(3 * d).zip(scratch.attended.chunks_exact_mut(d));
         for (i, (qkv, attended)) in qkv.enumerate() {
-            let (keys, values) = &mut caches[i / each].layers[layer];
+            let (keys, values) = &mut caches[i / tokens_per_cache].layers[index];
             keys.extend_from_slice(&qkv[d..2 * d]);
             values.extend_from_slice(&qkv[2 * d..]);
-            let cache = KvView { keys, values, stride: d };
-            cached::sdpa(isa, &qkv[..d], cache, d / heads, &mut scratch.scores, attended);
+            let kv = KvView { keys, values, stride: d };
+            cached::sdpa(isa, &qkv[..d], kv, d / num_heads, &mut scratch.scores, attended);
         }
-        scratch.codes.quantize(isa, &scratch.attended, &self.output.layout());
-        gemm(isa, &scratch.codes, &self.output, 0..d, Epilogue::Add, &mut scratch.x);
+        scratch.quantized.quantize(isa, &scratch.attended, &self.o_proj.layout());
+        gemm(isa, &scratch.quantized, &self.o_proj, 0..d, Epilogue::Add, &mut scratch.x);
     }
 
-    fn attend_to_audio(&self, cpu: &CpuContext, sequences: &[QuantizedKv], scratch: &mut Scratch) {
-        let (isa, d) = (cpu.isa, self.cross_output.n());
-        Self::read(cpu, &self.cross_norm, &self.cross_query, scratch);
-        let (rows, width) = (scratch.codes.rows(), d / sequences.len());
-        scratch.wide.resize(rows * d, 0.0);
-        gemm(isa, &scratch.codes, &self.cross_query, 0..d, Epilogue::Store, &mut scratch.wide);
-        if let Some(asked) = &mut scratch.asked {
-            asked.push(scratch.wide.clone());
-        }
-        scratch.attended.resize(rows * d, 0.0);
+    fn cross_attention(
+        &self,
+        cpu: &CpuContext,
+        index: usize,
+        heads: &[QuantizedKv],
+        scratch: &mut DecoderScratch,
+        observe: CrossQueryObserver,
+    ) {
+        let (isa, d) = (cpu.isa, self.encoder_attn_o_proj.n());
+        Self::norm_and_quantize(cpu, &self.encoder_attn_layer_norm, &self.encoder_attn_q_proj, scratch);
+        let (tokens, head_dim) = (scratch.quantized.rows(), d / heads.len());
+        scratch.projected.resize(tokens * d, 0.0);
+        gemm(isa, &scratch.quantized, &self.encoder_attn_q_proj, 0..d, Epilogue::Store, &mut scratch.projected);
+        observe(index, &scratch.projected);
+        scratch.attended.resize(tokens * d, 0.0);
         scratch.queries.resize_with(1, QueryScratch::default);
-        for (h, sequence) in sequences.iter().enumerate() {
-            let q = StridedRows { data: &scratch.wide[h * width..], stride: d };
-            sdpa_quantized_kv(isa, sequence, q, rows, &mut scratch.queries[0], &mut scratch.attended[h * width..], d);
+        for (h, kv) in heads.iter().enumerate() {
+            let q = StridedRows { data: &scratch.projected[h * head_dim..], stride: d };
+            let out = &mut scratch.attended[h * head_dim..];
+            sdpa_quantized_kv(isa, kv, q, tokens, &mut scratch.queries[0], out, d);
         }
-        scratch.codes.quantize(isa, &scratch.attended, &self.cross_output.layout());
-        gemm(isa, &scratch.codes, &self.cross_output, 0..d, Epilogue::Add, &mut scratch.x);
+        scratch.quantized.quantize(isa, &scratch.attended, &self.encoder_attn_o_proj.layout());
+        gemm(isa, &scratch.quantized, &self.encoder_attn_o_proj, 0..d, Epilogue::Add, &mut scratch.x);
     }
 
-    fn feed_forward(&self, cpu: &CpuContext, scratch: &mut Scratch) {
-        let (isa, d, inner) = (cpu.isa, self.down.n(), self.up.n());
-        Self::read(cpu, &self.inner_norm, &self.up, scratch);
-        scratch.wide.resize(scratch.codes.rows() * inner, 0.0);
-        gemm(isa, &scratch.codes, &self.up, 0..inner, Epilogue::Gelu, &mut scratch.wide);
-        scratch.codes.quantize(isa, &scratch.wide, &self.down.layout());
-        gemm(isa, &scratch.codes, &self.down, 0..d, Epilogue::Add, &mut scratch.x);
+    fn feed_forward(&self, cpu: &CpuContext, scratch: &mut DecoderScratch) {
+        let (isa, d, ffn_dim) = (cpu.isa, self.fc2.n(), self.fc1.n());
+        Self::norm_and_quantize(cpu, &self.final_layer_norm, &self.fc1, scratch);
+        scratch.projected.resize(scratch.quantized.rows() * ffn_dim, 0.0);
+        gemm(isa, &scratch.quantized, &self.fc1, 0..ffn_dim, Epilogue::Gelu, &mut scratch.projected);
+        scratch.quantized.quantize(isa, &scratch.projected, &self.fc2.layout());
+        gemm(isa, &scratch.quantized, &self.fc2, 0..d, Epilogue::Add, &mut scratch.x);
     }
 }

@@ -1,6 +1,6 @@
-//! The encoder: two convolutions and pre-norm blocks over a window of 30 s.
+//! The encoder: two convolutions and pre-norm layers over a window of 30 s.
 
-use super::config::{Config, FRAMES};
+use super::config::{N_FRAMES, WhisperConfig};
 use super::tensors::Tensors;
 use crate::int8::{self, Activation, LayerNorm};
 use tealight_core::Result;
@@ -9,94 +9,95 @@ use tealight_kernels::int8::{Epilogue, PackedRhs, gemm};
 use tealight_kernels::quantize::QuantizedRows;
 use tealight_kernels::rowwise;
 
-/// Samples of a kernel of both convolutions.
-const TAPS: usize = 3;
-/// Rows of a convolution that are computed together.
-const ROWS: usize = 64;
+/// Kernel size of both convolutions.
+const KERNEL_SIZE: usize = 3;
+/// Output positions of a convolution per parallel work item.
+const TILE_ROWS: usize = 64;
 
-/// The weights.
+/// Weights and scratch memory of the encoder.
 #[derive(Debug)]
 pub(crate) struct Encoder {
-    first: PackedRhs,
-    second: PackedRhs,
-    /// `[audio_rows, D]`.
-    positions: Vec<f32>,
-    blocks: Vec<int8::EncoderLayer>,
-    norm: LayerNorm,
-    heads: usize,
-    arenas: int8::ScratchPool,
+    conv1: PackedRhs,
+    conv2: PackedRhs,
+    /// `[max_source_positions, D]`.
+    embed_positions: Vec<f32>,
+    layers: Vec<int8::EncoderLayer>,
+    layer_norm: LayerNorm,
+    num_heads: usize,
+    scratch: int8::ScratchPool,
 }
 
 impl Encoder {
-    pub(super) fn new(cpu: &CpuContext, config: &Config, tensors: &Tensors) -> Result<Self> {
-        let d = config.width;
-        let blocks = cpu.par_map(&(0..config.encoder_layers).collect::<Vec<_>>(), |i| block(*i, config, tensors));
+    pub(super) fn new(cpu: &CpuContext, config: &WhisperConfig, tensors: &Tensors) -> Result<Self> {
+        let d = config.d_model;
+        let layers = cpu.par_map(&(0..config.encoder_layers).collect::<Vec<_>>(), |i| layer(*i, config, tensors));
         Ok(Self {
-            first: convolution(tensors, "encoder.conv1", d, config.bands)?,
-            second: convolution(tensors, "encoder.conv2", d, d)?,
-            positions: tensors.floats("encoder.embed_positions.weight", &[config.audio_rows, d])?,
-            blocks: blocks.into_iter().collect::<Result<_>>()?,
-            norm: tensors.norm("encoder.layer_norm", d)?,
-            heads: config.heads,
-            arenas: int8::ScratchPool::default(),
+            conv1: convolution(tensors, "encoder.conv1", d, config.num_mel_bins)?,
+            conv2: convolution(tensors, "encoder.conv2", d, d)?,
+            embed_positions: tensors.floats("encoder.embed_positions.weight", &[config.max_source_positions, d])?,
+            layers: layers.into_iter().collect::<Result<_>>()?,
+            layer_norm: tensors.layer_norm("encoder.layer_norm", d)?,
+            num_heads: config.num_attention_heads,
+            scratch: int8::ScratchPool::default(),
         })
     }
 
-    /// `frames [FRAMES, bands]`, normalised, to `[audio_rows, D]`.
-    pub(crate) fn encode(&self, cpu: &CpuContext, frames: &[f32]) -> Vec<f32> {
-        let bands = frames.len() / FRAMES;
-        let hidden = convolve(cpu, &self.first, frames, bands, 1);
-        let mut x = convolve(cpu, &self.second, &hidden, self.first.n(), 2);
-        rowwise::add(&mut x, &self.positions);
-        int8::encode(cpu, &self.blocks, self.heads, &mut x, &[0, FRAMES / 2], &self.arenas);
-        self.norm.apply(cpu.isa, &mut x);
+    /// Normalized log-mel frames `[N_FRAMES, n_mels]` to audio features `[max_source_positions, D]`.
+    pub(crate) fn encode(&self, cpu: &CpuContext, mel: &[f32]) -> Vec<f32> {
+        let n_mels = mel.len() / N_FRAMES;
+        let hidden = convolve(cpu, &self.conv1, mel, n_mels, 1);
+        let mut x = convolve(cpu, &self.conv2, &hidden, self.conv1.n(), 2);
+        rowwise::add(&mut x, &self.embed_positions);
+        int8::encode(cpu, &self.layers, self.num_heads, &mut x, &[0, N_FRAMES / 2], &self.scratch);
+        self.layer_norm.apply(cpu.isa, &mut x);
         x
     }
 }
 
-fn block(index: usize, config: &Config, tensors: &Tensors) -> Result<int8::EncoderLayer> {
-    let (d, inner) = (config.width, config.inner);
+fn layer(index: usize, config: &WhisperConfig, tensors: &Tensors) -> Result<int8::EncoderLayer> {
+    let (d, ffn_dim) = (config.d_model, config.ffn_dim);
     let name = |part: &str| format!("encoder.layers.{index}.{part}");
     let attention = |part: &str| name(&format!("self_attn.{part}_proj"));
     Ok(int8::EncoderLayer {
         norm_placement: int8::NormPlacement::PreNorm,
-        qkv_proj: tensors.matrix(&[&attention("q"), &attention("k"), &attention("v")], d, d)?,
-        o_proj: tensors.matrix(&[&attention("out")], d, d)?,
-        attention_norm: tensors.norm(&name("self_attn_layer_norm"), d)?,
-        up_proj: tensors.matrix(&[&name("fc1")], inner, d)?,
+        qkv_proj: tensors.stacked_linear(&[&attention("q"), &attention("k"), &attention("v")], d, d)?,
+        o_proj: tensors.stacked_linear(&[&attention("out")], d, d)?,
+        attention_norm: tensors.layer_norm(&name("self_attn_layer_norm"), d)?,
+        up_proj: tensors.stacked_linear(&[&name("fc1")], ffn_dim, d)?,
         activation: Activation::Gelu,
-        down_proj: tensors.matrix(&[&name("fc2")], d, inner)?,
-        ffn_norm: tensors.norm(&name("final_layer_norm"), d)?,
+        down_proj: tensors.stacked_linear(&[&name("fc2")], d, ffn_dim)?,
+        ffn_norm: tensors.layer_norm(&name("final_layer_norm"), d)?,
     })
 }
 
-/// `weight [outputs, inputs, TAPS]` as a matrix `[outputs, TAPS x inputs]`: its rows then read neighbouring rows of the input.
-fn convolution(tensors: &Tensors, name: &str, outputs: usize, inputs: usize) -> Result<PackedRhs> {
-    tensors.packed(name, (outputs, TAPS * inputs), |weights| {
-        let weight = weights.floats(&format!("{name}.weight"), &[outputs, inputs, TAPS])?;
+/// A convolution weight `[out_channels, in_channels, KERNEL_SIZE]` as a matrix `[out_channels, KERNEL_SIZE x in_channels]`, which is
+/// multiplied with consecutive rows of the input.
+fn convolution(tensors: &Tensors, name: &str, out_channels: usize, in_channels: usize) -> Result<PackedRhs> {
+    tensors.packed(name, (out_channels, KERNEL_SIZE * in_channels), |weights| {
+        let weight = weights.floats(&format!("{name}.weight"), &[out_channels, in_channels, KERNEL_SIZE])?;
         let mut matrix = Vec::with_capacity(weight.len());
-        for row in weight.chunks_exact(inputs * TAPS) {
-            (0..TAPS).for_each(|tap| matrix.extend(row.iter().skip(tap).step_by(TAPS)));
+        for row in weight.chunks_exact(in_channels * KERNEL_SIZE) {
+            (0..KERNEL_SIZE).for_each(|tap| matrix.extend(row.iter().skip(tap).step_by(KERNEL_SIZE)));
         }
-        Ok((matrix, weights.floats(&format!("{name}.bias"), &[outputs])?))
+        Ok((matrix, weights.floats(&format!("{name}.bias"), &[out_channels])?))
     })
 }
 
-/// `x [T, inputs]`, with a row of zeros at both ends, to `[T / stride, outputs]`, through GELU.
-fn convolve(cpu: &CpuContext, layer: &PackedRhs, x: &[f32], inputs: usize, stride: usize) -> Vec<f32> {
-    let edge = vec![0.0; inputs];
-    let padded = [&edge, x, &edge].concat();
-    let outputs = layer.n();
-    let mut out = vec![0.0; x.len() / inputs / stride * outputs];
-    let parts: Vec<_> = out.chunks_mut(ROWS * outputs).enumerate().collect();
-    cpu.par_for_each(parts, |(part, out)| {
-        let (mut codes, mut rows) = (QuantizedRows::default(), vec![]);
-        for row in 0..out.len() / outputs {
-            let first = (part * ROWS + row) * stride * inputs;
-            rows.extend_from_slice(&padded[first..first + TAPS * inputs]);
+/// Convolves `x [T, in_channels]`, padded with a row of zeros at both ends, to `[T / stride, out_channels]`, and applies GELU.
+fn convolve(cpu: &CpuContext, weight: &PackedRhs, x: &[f32], in_channels: usize, stride: usize) -> Vec<f32> {
+    let padding = vec![0.0; in_channels];
+    let padded = [&padding, x, &padding].concat();
+    let out_channels = weight.n();
+    let mut out = vec![0.0; x.len() / in_channels / stride * out_channels];
+    let tiles: Vec<_> = out.chunks_mut(TILE_ROWS * out_channels).enumerate().collect();
+    cpu.par_for_each(tiles, |(tile, out)| {
+        let (mut quantized, mut rows) = (QuantizedRows::default(), vec![]);
+        for row in 0..out.len() / out_channels {
+            let start = (tile * TILE_ROWS + row) * stride * in_channels;
+            rows.extend_from_slice(&padded[start..start + KERNEL_SIZE * in_channels]);
         }
-        codes.quantize(cpu.isa, &rows, &layer.layout());
-        gemm(cpu.isa, &codes, layer, 0..outputs, Epilogue::Gelu, out);
+        quantized.quantize(cpu.isa, &rows, &weight.layout());
+        gemm(cpu.isa, &quantized, weight, 0..out_channels, Epilogue::Gelu, out);
     });
     out
 }

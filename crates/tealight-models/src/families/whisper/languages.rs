@@ -1,6 +1,6 @@
-//! The languages of Whisper by their codes, as its token names them.
+//! Codes and names of the languages that Whisper supports.
 
-/// Code and name, in the order of their tokens (openai/whisper, `tokenizer.py`); older models end before `yue`.
+/// (code, name) in the order of the language tokens (openai/whisper, `tokenizer.py`). Models before large-v3 lack the last one.
 #[rustfmt::skip]
 const LANGUAGES: [(&str, &str); 100] = [
     ("en", "english"), ("zh", "chinese"), ("de", "german"), ("es", "spanish"), ("ru", "russian"), ("ko", "korean"),
@@ -22,20 +22,21 @@ const LANGUAGES: [(&str, &str); 100] = [
     ("jw", "javanese"), ("su", "sundanese"), ("yue", "cantonese"),
 ];
 
-/// The name of a language, or its code where it has none here.
-pub fn name(code: &str) -> &str {
+/// The name of a language in lower case; the code itself if it is unknown.
+pub fn language_name(code: &str) -> &str {
     LANGUAGES.iter().find(|(c, _)| *c == code).map_or(code, |(_, name)| name)
 }
 
-/// The code of a language that is given by its code or its name, in any case, or with a region: `en-US`.
-pub fn code(language: &str) -> String {
+/// The code of a language, given as a code, a code with a region (`en-US`) or an English name, in any case. Unknown languages are returned in
+/// lower case.
+pub fn language_code(language: &str) -> String {
     let lower = language.trim().to_lowercase();
-    let base = lower.split(['-', '_']).next().unwrap_or_default();
-    let found = LANGUAGES.iter().find(|(code, name)| *name == lower || *code == base);
+    let without_region = lower.split(['-', '_']).next().unwrap_or_default();
+    let found = LANGUAGES.iter().find(|(code, name)| *name == lower || *code == without_region);
     found.map_or_else(|| lower.clone(), |(code, _)| code.to_string())
 }
 
-/// The codes of the first `count` languages.
-pub(super) fn first(count: usize) -> Vec<String> {
+/// Codes of the first `count` languages.
+pub(super) fn first_codes(count: usize) -> Vec<String> {
     LANGUAGES.iter().take(count).map(|(code, _)| code.to_string()).collect()
 }

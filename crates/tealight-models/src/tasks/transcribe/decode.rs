@@ -1,230 +1,238 @@
-//! One window to tokens: greedily, by beams, or drawn at a temperature.
+//! Decodes one window to tokens: greedily, by beam search, or by sampling.
 
-use super::Task;
-use super::logit_filters::{Choice, Rules};
+use super::logit_filters::{LogitFilters, NextToken};
+use super::options::Task;
 use crate::families::whisper::Whisper;
-use crate::families::whisper::decoder::{Cache, Heard, Scratch};
+use crate::families::whisper::decoder::{CrossKv, DecoderCache, DecoderScratch};
 use tealight_core::random;
 use tealight_kernels::CpuContext;
 use tealight_kernels::rowwise;
 
 /// How tokens are chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Search {
-    /// The likeliest, one after another.
+pub(super) enum Strategy {
+    /// The most probable token at each step.
     Greedy,
-    /// The likeliest text of so many that are followed at once.
-    Beam(usize),
-    /// The best of so many drawn at a temperature.
-    Draw(usize, f32),
+    /// Beam search without patience.
+    Beam { beam_size: usize },
+    /// The most probable of several sampled sequences.
+    Sample { best_of: usize, temperature: f32 },
 }
 
-/// What a window is decoded with.
+/// What determines the prompt of a window.
 #[derive(Debug)]
-pub(super) struct Prompt<'a> {
-    /// Tokens of the text before the window.
-    pub previous: &'a [u32],
-    /// The language's token, of multilingual models.
+pub(super) struct DecodingOptions<'a> {
+    /// Tokens of preceding text.
+    pub prompt: &'a [u32],
+    /// The language token; `None` for English-only models.
     pub language: Option<u32>,
-    /// What to write.
     pub task: Task,
-    /// Whether moments are wanted.
-    pub timestamps: bool,
+    /// Whether to decode text without timestamp tokens.
+    pub without_timestamps: bool,
 }
 
 /// The tokens of a window.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Decoded {
-    /// Text and moments.
+pub(super) struct DecodingResult {
+    /// Text and timestamp tokens.
     pub tokens: Vec<u32>,
-    /// Mean natural logarithm of the tokens' probabilities, the end among them.
-    pub log_probability: f32,
-    /// How likely it is that nobody speaks.
-    pub no_speech: f32,
+    /// Mean natural log probability of the tokens, including the end token.
+    pub avg_logprob: f32,
+    /// Probability that the window contains no speech.
+    pub no_speech_prob: f32,
 }
 
-/// A text that is being decoded.
+/// A sequence of tokens during decoding.
 #[derive(Debug, Clone)]
 struct Hypothesis {
     tokens: Vec<u32>,
-    sum: f32,
-    ended: bool,
+    sum_logprobs: f32,
+    /// Whether the end token was chosen; it is not in `tokens`.
+    is_completed: bool,
 }
 
 impl Hypothesis {
-    const NEW: Self = Self { tokens: vec![], sum: 0.0, ended: false };
+    const EMPTY: Self = Self { tokens: vec![], sum_logprobs: 0.0, is_completed: false };
 
-    fn push(&mut self, id: u32, log_probability: f32, end: u32) {
-        self.sum += log_probability;
-        self.ended = id == end;
-        if !self.ended {
+    fn push(&mut self, id: u32, logprob: f32, eot: u32) {
+        self.sum_logprobs += logprob;
+        self.is_completed = id == eot;
+        if !self.is_completed {
             self.tokens.push(id);
         }
     }
 
-    /// By which texts of different lengths are compared.
-    fn mean(&self) -> f32 {
-        self.sum / self.tokens.len().max(1) as f32
+    /// Score for comparing sequences of different lengths.
+    fn length_normalized_score(&self) -> f32 {
+        self.sum_logprobs / self.tokens.len().max(1) as f32
     }
 }
 
-/// A window that the decoder has heard, with its prompt in the cache.
-pub(super) struct Decoding<'a> {
+/// A window whose prompt has been run through the decoder; can be decoded with several strategies.
+pub(super) struct DecodingTask<'a> {
     model: &'a Whisper,
     cpu: &'a CpuContext,
-    heard: &'a Heard,
-    rules: Rules,
-    cache: Cache,
-    /// Logits behind the prompt.
-    first: Vec<f32>,
-    no_speech: f32,
-    scratch: Scratch,
+    cross_kv: &'a CrossKv,
+    filters: LogitFilters,
+    /// Self-attention cache after the prompt.
+    prompt_cache: DecoderCache,
+    /// Logits after the prompt, `[V padded]`.
+    prompt_logits: Vec<f32>,
+    no_speech_prob: f32,
+    scratch: DecoderScratch,
 }
 
-impl<'a> Decoding<'a> {
+impl<'a> DecodingTask<'a> {
     /// Runs the prompt.
-    pub(super) fn new(model: &'a Whisper, cpu: &'a CpuContext, heard: &'a Heard, prompt: &Prompt) -> Self {
-        let tokens = prompt.tokens(model);
-        let special = &model.vocabulary.special;
-        let start = tokens.iter().position(|t| *t == special.start).unwrap_or(0);
+    pub(super) fn new(
+        model: &'a Whisper,
+        cpu: &'a CpuContext,
+        cross_kv: &'a CrossKv,
+        options: &DecodingOptions,
+    ) -> Self {
+        let tokens = options.prompt_tokens(model);
+        let special = &model.tokenizer.special;
+        let sot_index = tokens.iter().position(|t| *t == special.sot).unwrap_or(0);
         let mut this = Self {
             model,
             cpu,
-            heard,
-            rules: Rules::new(model, prompt.timestamps),
-            cache: model.decoder.cache(),
-            first: vec![],
-            no_speech: 0.0,
-            scratch: Scratch::default(),
+            cross_kv,
+            filters: LogitFilters::new(model, options.without_timestamps),
+            prompt_cache: model.decoder.new_cache(),
+            prompt_logits: vec![],
+            no_speech_prob: 0.0,
+            scratch: DecoderScratch::default(),
         };
-        let cache = std::slice::from_mut(&mut this.cache);
-        model.decoder.step(cpu, heard, cache, &tokens, &mut this.scratch);
-        model.decoder.logits(cpu, start..start + 1, &mut this.scratch, &mut this.first);
-        this.no_speech = probability(cpu, &this.first[..model.config.vocabulary], special.no_speech);
-        model.decoder.logits(cpu, tokens.len() - 1..tokens.len(), &mut this.scratch, &mut this.first);
+        let cache = std::slice::from_mut(&mut this.prompt_cache);
+        model.decoder.forward(cpu, cross_kv, cache, &tokens, &mut this.scratch);
+        model.decoder.logits(cpu, sot_index..sot_index + 1, &mut this.scratch, &mut this.prompt_logits);
+        this.no_speech_prob = probability(cpu, &this.prompt_logits[..model.config.vocab_size], special.no_speech);
+        model.decoder.logits(cpu, tokens.len() - 1..tokens.len(), &mut this.scratch, &mut this.prompt_logits);
         this
     }
 
-    /// Decodes; `seed` is what draws begin from.
-    pub(super) fn run(&mut self, search: Search, seed: u64) -> Decoded {
-        let done = match search {
-            Search::Greedy => self.follow(1, &mut |choice| choice.best()),
-            Search::Beam(width) => self.beams(width),
-            Search::Draw(count, temperature) => {
+    /// Decodes the window; `seed` is used for sampling.
+    pub(super) fn run(&mut self, strategy: Strategy, seed: u64) -> DecodingResult {
+        let hypotheses = match strategy {
+            Strategy::Greedy => self.decode_independently(1, &mut |next| next.argmax()),
+            Strategy::Beam { beam_size } => self.beam_search(beam_size),
+            Strategy::Sample { best_of, temperature } => {
                 let (isa, mut state) = (self.cpu.isa, seed);
-                self.follow(count, &mut |choice| choice.draw(isa, temperature, random(&mut state)))
+                self.decode_independently(best_of, &mut |next| next.sample(isa, temperature, random(&mut state)))
             }
         };
-        let likelier = |a: Hypothesis, b: Hypothesis| if b.mean() > a.mean() { b } else { a };
-        let best = done.into_iter().reduce(likelier).unwrap_or(Hypothesis::NEW);
-        let log_probability = best.sum / (best.tokens.len() + 1) as f32;
-        Decoded { tokens: best.tokens, log_probability, no_speech: self.no_speech }
+        let more_probable = |a: Hypothesis, b: Hypothesis| {
+            if b.length_normalized_score() > a.length_normalized_score() { b } else { a }
+        };
+        let best = hypotheses.into_iter().reduce(more_probable).unwrap_or(Hypothesis::EMPTY);
+        let avg_logprob = best.sum_logprobs / (best.tokens.len() + 1) as f32;
+        DecodingResult { tokens: best.tokens, avg_logprob, no_speech_prob: self.no_speech_prob }
     }
 
-    /// Tokens that a window may have.
-    fn limit(&self) -> usize {
-        let text = self.model.config.text_tokens;
-        (text / 2).min(text - self.cache.tokens())
+    /// Maximum number of tokens for a window.
+    fn sample_len(&self) -> usize {
+        let n_text_ctx = self.model.config.max_target_positions;
+        (n_text_ctx / 2).min(n_text_ctx - self.prompt_cache.token_count())
     }
 
-    /// What may come next in each of some texts, given their logits.
-    fn choices<'t>(
+    /// Calls `f` with each hypothesis and the filtered distribution of its next token.
+    fn for_each_next_token<'h>(
         &self,
-        texts: &'t mut [Hypothesis],
+        hypotheses: &'h mut [Hypothesis],
         logits: &[f32],
-        mut f: impl FnMut(&'t mut Hypothesis, &mut Choice),
+        mut f: impl FnMut(&'h mut Hypothesis, &mut NextToken),
     ) {
-        let mut choice = Choice::default();
-        for (text, logits) in texts.iter_mut().zip(logits.chunks_exact(self.first.len())) {
-            let logits = &logits[..self.model.config.vocabulary];
-            self.rules.apply(self.cpu.isa, &text.tokens, logits, &mut choice);
-            f(text, &mut choice);
+        let mut next = NextToken::default();
+        for (hypothesis, logits) in hypotheses.iter_mut().zip(logits.chunks_exact(self.prompt_logits.len())) {
+            let logits = &logits[..self.model.config.vocab_size];
+            self.filters.apply(self.cpu.isa, &hypothesis.tokens, logits, &mut next);
+            f(hypothesis, &mut next);
         }
     }
 
-    /// Follows `count` texts, each by itself.
-    fn follow(&mut self, count: usize, choose: &mut dyn FnMut(&mut Choice) -> u32) -> Vec<Hypothesis> {
-        let end = self.model.vocabulary.special.end;
-        let (mut texts, mut done) = (vec![Hypothesis::NEW; count], vec![]);
-        let (mut caches, mut logits) = (vec![self.cache.clone(); count], self.first.repeat(count));
-        for step in 1..=self.limit() {
-            self.choices(&mut texts, &logits, |text, choice| {
-                let id = choose(choice);
-                text.push(id, choice.log_probability(id), end);
+    /// Decodes `count` hypotheses that do not compete during decoding.
+    fn decode_independently(&mut self, count: usize, choose: &mut dyn FnMut(&mut NextToken) -> u32) -> Vec<Hypothesis> {
+        let eot = self.model.tokenizer.special.eot;
+        let (mut hypotheses, mut completed) = (vec![Hypothesis::EMPTY; count], vec![]);
+        let (mut caches, mut logits) = (vec![self.prompt_cache.clone(); count], self.prompt_logits.repeat(count));
+        for step in 1..=self.sample_len() {
+            self.for_each_next_token(&mut hypotheses, &logits, |hypothesis, next| {
+                let id = choose(next);
+                hypothesis.push(id, next.logprob(id), eot);
             });
-            // What has ended needs no more steps.
-            let mut going = texts.iter().map(|t| !t.ended);
-            caches.retain(|_| going.next().unwrap_or(false));
-            done.extend(texts.extract_if(.., |t| t.ended));
-            if texts.is_empty() || step == self.limit() {
+            // Completed hypotheses take part in no further steps.
+            let mut is_active = hypotheses.iter().map(|h| !h.is_completed);
+            caches.retain(|_| is_active.next().unwrap_or(false));
+            completed.extend(hypotheses.extract_if(.., |h| h.is_completed));
+            if hypotheses.is_empty() || step == self.sample_len() {
                 break;
             }
-            self.step(&mut caches, &texts, &mut logits);
+            self.forward(&mut caches, &hypotheses, &mut logits);
         }
-        done.extend(texts);
-        done
+        completed.extend(hypotheses);
+        completed
     }
 
-    /// Follows the `width` likeliest texts (openai/whisper's beam search, without patience).
-    fn beams(&mut self, width: usize) -> Vec<Hypothesis> {
-        let end = self.model.vocabulary.special.end;
-        let (mut texts, mut done) = (vec![Hypothesis::NEW], vec![]);
-        let (mut caches, mut logits) = (vec![self.cache.clone()], self.first.clone());
-        for step in 1..=self.limit() {
+    /// openai/whisper's beam search, without patience.
+    fn beam_search(&mut self, beam_size: usize) -> Vec<Hypothesis> {
+        let eot = self.model.tokenizer.special.eot;
+        let (mut hypotheses, mut completed) = (vec![Hypothesis::EMPTY], vec![]);
+        let (mut caches, mut logits) = (vec![self.prompt_cache.clone()], self.prompt_logits.clone());
+        for step in 1..=self.sample_len() {
             let (mut candidates, mut index) = (vec![], 0);
-            self.choices(&mut texts, &logits, |text, choice| {
-                for id in choice.top(width + 1) {
-                    let mut longer = text.clone();
-                    longer.push(id, choice.log_probability(id), end);
-                    candidates.push((index, longer));
+            self.for_each_next_token(&mut hypotheses, &logits, |hypothesis, next| {
+                for id in next.top_k(beam_size + 1) {
+                    let mut candidate = hypothesis.clone();
+                    candidate.push(id, next.logprob(id), eot);
+                    candidates.push((index, candidate));
                 }
                 index += 1;
             });
-            candidates.sort_by(|(_, a), (_, b)| b.sum.total_cmp(&a.sum));
-            let (mut next, mut sources) = (vec![], vec![]);
-            for (source, text) in candidates {
-                match text.ended {
-                    true => done.push(text),
-                    false => {
-                        next.push(text);
-                        sources.push(source);
-                    }
+            candidates.sort_by(|(_, a), (_, b)| b.sum_logprobs.total_cmp(&a.sum_logprobs));
+            let (mut beams, mut source_indices) = (vec![], vec![]);
+            for (source, candidate) in candidates {
+                if candidate.is_completed {
+                    completed.push(candidate);
+                } else {
+                    beams.push(candidate);
+                    source_indices.push(source);
                 }
-                if next.len() == width {
+                if beams.len() == beam_size {
                     break;
                 }
             }
-            texts = next;
-            if done.len() >= width || texts.is_empty() || step == self.limit() {
+            hypotheses = beams;
+            if completed.len() >= beam_size || hypotheses.is_empty() || step == self.sample_len() {
                 break;
             }
-            caches = sources.into_iter().map(|i| caches[i].clone()).collect();
-            self.step(&mut caches, &texts, &mut logits);
+            caches = source_indices.into_iter().map(|i| caches[i].clone()).collect();
+            self.forward(&mut caches, &hypotheses, &mut logits);
         }
-        // What has not ended counts only where too few have.
-        let missing = width.saturating_sub(done.len());
-        done.extend(texts.into_iter().take(missing));
-        done
+        // Incomplete hypotheses are used only if too few are completed.
+        let missing = beam_size.saturating_sub(completed.len());
+        completed.extend(hypotheses.into_iter().take(missing));
+        completed
     }
 
-    fn step(&mut self, caches: &mut [Cache], texts: &[Hypothesis], logits: &mut Vec<f32>) {
-        let last: Vec<u32> = texts.iter().filter_map(|t| t.tokens.last().copied()).collect();
-        self.model.decoder.step(self.cpu, self.heard, caches, &last, &mut self.scratch);
-        self.model.decoder.logits(self.cpu, 0..texts.len(), &mut self.scratch, logits);
+    /// Runs the last token of each hypothesis; writes the logits of the next, `[hypotheses, V padded]`.
+    fn forward(&mut self, caches: &mut [DecoderCache], hypotheses: &[Hypothesis], logits: &mut Vec<f32>) {
+        let last: Vec<u32> = hypotheses.iter().filter_map(|h| h.tokens.last().copied()).collect();
+        self.model.decoder.forward(self.cpu, self.cross_kv, caches, &last, &mut self.scratch);
+        self.model.decoder.logits(self.cpu, 0..hypotheses.len(), &mut self.scratch, logits);
     }
 }
 
-impl Prompt<'_> {
-    /// The text before, cut to what leaves room, and the commands.
-    fn tokens(&self, model: &Whisper) -> Vec<u32> {
-        let special = &model.vocabulary.special;
+impl DecodingOptions<'_> {
+    /// The last tokens of the preceding text, at most half of the context, and the start sequence.
+    fn prompt_tokens(&self, model: &Whisper) -> Vec<u32> {
+        let special = &model.tokenizer.special;
         let mut tokens = vec![];
-        if !self.previous.is_empty() {
-            let room = model.config.text_tokens / 2 - 1;
-            tokens.push(special.previous);
-            tokens.extend(&self.previous[self.previous.len().saturating_sub(room)..]);
+        if !self.prompt.is_empty() {
+            let max_len = model.config.max_target_positions / 2 - 1;
+            tokens.push(special.sot_prev);
+            tokens.extend(&self.prompt[self.prompt.len().saturating_sub(max_len)..]);
         }
-        tokens.push(special.start);
+        tokens.push(special.sot);
         if let Some(language) = self.language {
             tokens.push(language);
             tokens.push(match self.task {
@@ -232,16 +240,16 @@ impl Prompt<'_> {
                 Task::Translate => special.translate,
             });
         }
-        if !self.timestamps {
+        if self.without_timestamps {
             tokens.push(special.no_timestamps);
         }
         tokens
     }
 }
 
-/// The probability of a token by its logits.
-pub(super) fn probability(cpu: &CpuContext, logits: &[f32], id: u32) -> f32 {
-    let mut logits = logits.to_vec();
-    rowwise::softmax(cpu.isa, &mut logits);
-    logits[id as usize]
+/// The probability of a token.
+fn probability(cpu: &CpuContext, logits: &[f32], id: u32) -> f32 {
+    let mut probabilities = logits.to_vec();
+    rowwise::softmax(cpu.isa, &mut probabilities);
+    probabilities[id as usize]
 }

@@ -1,128 +1,122 @@
-//! Which token may come next: openai/whisper's filters of logits, in its order, and what is chosen of the rest.
+//! Which token may come next: openai/whisper's logit filters in their order, and the choice among the remaining tokens.
 
 use crate::families::whisper::Whisper;
 use tealight_kernels::{Isa, rowwise};
 
-/// The first segment of a window begins in its first second.
-const LATEST_START: u32 = 50;
+/// Maximum first timestamp of a window, as an index: 1 s.
+const MAX_INITIAL_TIMESTAMP_INDEX: usize = 50;
 
-/// What never comes, by the model and the task.
+/// SuppressBlank, SuppressTokens and ApplyTimestampRules of openai/whisper.
 #[derive(Debug)]
-pub(super) struct Rules {
-    suppressed: Vec<u32>,
-    /// Nothing begins with these: a space alone, or the end.
-    blank: Vec<u32>,
-    first_timestamp: usize,
+pub(super) struct LogitFilters {
+    suppress_tokens: Vec<u32>,
+    /// Not allowed as the first token: a single space, and the end.
+    begin_suppress_tokens: Vec<u32>,
+    timestamp_begin: usize,
     no_timestamps: usize,
-    end: usize,
-    /// Whether moments are wanted.
-    timestamps: bool,
+    eot: usize,
+    without_timestamps: bool,
 }
 
-/// A distribution over the tokens that may come next.
+/// The distribution of the next token.
 #[derive(Debug, Default)]
-pub(super) struct Choice {
+pub(super) struct NextToken {
+    /// Filtered logits, `[V]`.
     logits: Vec<f32>,
-    /// Of each token, not normalised.
+    /// Probabilities before normalization, `[V]`.
     weights: Vec<f32>,
-    /// Their sum.
+    /// Sum of the weights.
     total: f32,
 }
 
-impl Rules {
-    pub(super) fn new(model: &Whisper, timestamps: bool) -> Self {
-        let special = &model.vocabulary.special;
-        let commands = [
-            special.start,
-            special.translate,
-            special.transcribe,
-            special.language_model,
-            special.previous,
-            special.no_speech,
-        ];
-        let mut suppressed = model.config.suppressed.clone();
-        suppressed.extend(commands);
-        suppressed.retain(|id| (*id as usize) < model.config.vocabulary);
+impl LogitFilters {
+    pub(super) fn new(model: &Whisper, without_timestamps: bool) -> Self {
+        let special = &model.tokenizer.special;
+        let never_decoded =
+            [special.sot, special.translate, special.transcribe, special.sot_lm, special.sot_prev, special.no_speech];
+        let mut suppress_tokens = model.config.suppress_tokens.clone();
+        suppress_tokens.extend(never_decoded);
+        suppress_tokens.retain(|id| (*id as usize) < model.config.vocab_size);
         Self {
-            suppressed,
-            blank: model.vocabulary.id(b" ").into_iter().chain([special.end]).collect(),
-            first_timestamp: special.first_timestamp() as usize,
+            suppress_tokens,
+            begin_suppress_tokens: model.tokenizer.token_id(b" ").into_iter().chain([special.eot]).collect(),
+            timestamp_begin: special.timestamp_begin() as usize,
             no_timestamps: special.no_timestamps as usize,
-            end: special.end as usize,
-            timestamps,
+            eot: special.eot as usize,
+            without_timestamps,
         }
     }
 
-    /// What may follow `tokens`, those of this window so far.
-    pub(super) fn apply(&self, isa: Isa, tokens: &[u32], logits: &[f32], choice: &mut Choice) {
-        let Choice { logits: kept, weights, total } = choice;
-        kept.clear();
-        kept.extend_from_slice(logits);
+    /// Writes the distribution of the token after `tokens`, which are those of this window so far.
+    pub(super) fn apply(&self, isa: Isa, tokens: &[u32], logits: &[f32], next: &mut NextToken) {
+        let NextToken { logits: filtered, weights, total } = next;
+        filtered.clear();
+        filtered.extend_from_slice(logits);
         if tokens.is_empty() {
-            forbid(kept, self.blank.iter().copied());
+            suppress(filtered, &self.begin_suppress_tokens);
         }
-        forbid(kept, self.suppressed.iter().copied());
-        if self.timestamps {
-            self.order_timestamps(tokens, kept);
+        suppress(filtered, &self.suppress_tokens);
+        if !self.without_timestamps {
+            self.apply_timestamp_rules(tokens, filtered);
         }
         weights.clear();
-        weights.extend_from_slice(kept);
+        weights.extend_from_slice(filtered);
         rowwise::softmax(isa, weights);
         *total = 1.0;
-        if self.timestamps {
-            // A moment comes where all moments together are likelier than any text.
-            let (text, moments) = weights.split_at(self.first_timestamp);
-            let sum: f32 = moments.iter().sum();
+        if !self.without_timestamps {
+            // If all timestamps together are more probable than any text token, the next token is a timestamp.
+            let (text, timestamps) = weights.split_at(self.timestamp_begin);
+            let sum: f32 = timestamps.iter().sum();
             if sum > text.iter().fold(0.0, |m, p| p.max(m)) {
-                weights[..self.first_timestamp].fill(0.0);
-                kept[..self.first_timestamp].fill(f32::NEG_INFINITY);
+                weights[..self.timestamp_begin].fill(0.0);
+                filtered[..self.timestamp_begin].fill(f32::NEG_INFINITY);
                 *total = sum;
             }
         }
     }
 
-    /// Moments come in pairs, an end and the next beginning, and never go back.
-    fn order_timestamps(&self, tokens: &[u32], logits: &mut [f32]) {
-        let first = self.first_timestamp;
-        let is_moment = |id: &u32| *id as usize >= first;
+    /// Timestamps come in pairs, the end of a segment and the start of the next, and never decrease.
+    fn apply_timestamp_rules(&self, tokens: &[u32], logits: &mut [f32]) {
+        let first = self.timestamp_begin;
+        let is_timestamp = |id: &u32| *id as usize >= first;
         logits[self.no_timestamps] = f32::NEG_INFINITY;
-        let last = tokens.last().is_some_and(is_moment);
-        let before = tokens.len() < 2 || is_moment(&tokens[tokens.len() - 2]);
-        if last && before {
+        let last_was_timestamp = tokens.last().is_some_and(is_timestamp);
+        let penultimate_was_timestamp = tokens.len() < 2 || is_timestamp(&tokens[tokens.len() - 2]);
+        if last_was_timestamp && penultimate_was_timestamp {
             logits[first..].fill(f32::NEG_INFINITY);
-        } else if last {
-            logits[..self.end].fill(f32::NEG_INFINITY);
+        } else if last_was_timestamp {
+            logits[..self.eot].fill(f32::NEG_INFINITY);
         }
-        if let Some(latest) = tokens.iter().rev().find(|id| is_moment(id)) {
-            // The beginning of a segment may be the end of the one before it; a segment has a length.
-            let least = *latest as usize + usize::from(!last || before);
-            logits[first..least].fill(f32::NEG_INFINITY);
+        if let Some(latest) = tokens.iter().rev().find(|id| is_timestamp(id)) {
+            // A segment may start at the end of the previous one, but must not be empty.
+            let min = *latest as usize + usize::from(!last_was_timestamp || penultimate_was_timestamp);
+            logits[first..min].fill(f32::NEG_INFINITY);
         }
         if tokens.is_empty() {
             logits[..first].fill(f32::NEG_INFINITY);
-            logits[first + LATEST_START as usize + 1..].fill(f32::NEG_INFINITY);
+            logits[first + MAX_INITIAL_TIMESTAMP_INDEX + 1..].fill(f32::NEG_INFINITY);
         }
     }
 }
 
-fn forbid(logits: &mut [f32], ids: impl Iterator<Item = u32>) {
-    ids.for_each(|id| logits[id as usize] = f32::NEG_INFINITY);
+fn suppress(logits: &mut [f32], ids: &[u32]) {
+    ids.iter().for_each(|id| logits[*id as usize] = f32::NEG_INFINITY);
 }
 
-impl Choice {
-    /// The likeliest token.
-    pub(super) fn best(&self) -> u32 {
-        let better = |best: (usize, f32), (id, p): (usize, &f32)| if *p > best.1 { (id, *p) } else { best };
-        self.weights.iter().enumerate().fold((0, -1.0), better).0 as u32
+impl NextToken {
+    /// The most probable token.
+    pub(super) fn argmax(&self) -> u32 {
+        let larger = |best: (usize, f32), (id, p): (usize, &f32)| if *p > best.1 { (id, *p) } else { best };
+        self.weights.iter().enumerate().fold((0, -1.0), larger).0 as u32
     }
 
-    /// The natural logarithm of a token's probability.
-    pub(super) fn log_probability(&self, id: u32) -> f32 {
+    /// Natural log probability of a token.
+    pub(super) fn logprob(&self, id: u32) -> f32 {
         (self.weights[id as usize] / self.total).ln()
     }
 
-    /// The likeliest `count` tokens, the likeliest first.
-    pub(super) fn top(&self, count: usize) -> Vec<u32> {
+    /// At most `count` tokens in descending order of probability.
+    pub(super) fn top_k(&self, count: usize) -> Vec<u32> {
         let mut ids: Vec<u32> = (0..self.weights.len() as u32).filter(|id| self.weights[*id as usize] > 0.0).collect();
         let by_weight = |a: &u32, b: &u32| self.weights[*b as usize].total_cmp(&self.weights[*a as usize]);
         if ids.len() > count {
@@ -133,17 +127,17 @@ impl Choice {
         ids
     }
 
-    /// A token drawn at a temperature by a number from 0 to 1.
-    pub(super) fn draw(&mut self, isa: Isa, temperature: f32, number: f32) -> u32 {
+    /// Samples a token at a temperature; `uniform` is a random number from 0 to 1. Overwrites the logits.
+    pub(super) fn sample(&mut self, isa: Isa, temperature: f32, uniform: f32) -> u32 {
         self.logits.iter_mut().for_each(|v| *v /= temperature);
         rowwise::softmax(isa, &mut self.logits);
-        let mut left = number;
+        let mut remaining = uniform;
         for (id, p) in self.logits.iter().enumerate().filter(|(_, p)| **p > 0.0) {
-            left -= p;
-            if left <= 0.0 {
+            remaining -= p;
+            if remaining <= 0.0 {
                 return id as u32;
             }
         }
-        self.best()
+        self.argmax()
     }
 }

@@ -1,196 +1,199 @@
-//! Windows of a recording as the network reads them, in bounded memory: the recording is gone through once for how loud and
-//! long it is, and once more for the windows.
+//! Log-mel windows of a recording, in bounded memory. The recording is decoded twice: first for its length, maximum loudness and
+//! speech, then for the windows.
 
-use crate::families::whisper::FRAMES;
+use crate::families::whisper::N_FRAMES;
 use std::ops::Range;
 use tealight_audio::log_mel::{HOP_LENGTH, N_FFT, SILENCE, Spectrogram, normalize};
 use tealight_audio::{SAMPLE_RATE, VadOptions, VoiceDetector};
 use tealight_core::{Error, Result};
 
-/// Pieces of samples at [`SAMPLE_RATE`], in order.
-pub type Pieces = Box<dyn Iterator<Item = Result<Vec<f32>>> + Send>;
+/// Iterator over consecutive blocks of samples at [`SAMPLE_RATE`].
+pub type SampleBlocks = Box<dyn Iterator<Item = Result<Vec<f32>>> + Send>;
 
-/// Frames behind the last whole one, which the end of the recording still reaches.
-const BEHIND: usize = N_FFT / 2 / HOP_LENGTH + 1;
-/// The loudest mel power of a window with a voice is above this, as a logarithm to the base 10: the noise of the last bit
-/// of 16 is below, a whisper far away above.
-const QUIETEST: f32 = -7.0;
-/// Samples that are no longer needed are dropped in pieces of so many.
-const DROPPED: usize = 1 << 16;
+/// Frames after the last complete one that still overlap the end of the recording.
+const TRAILING_FRAMES: usize = N_FFT / 2 / HOP_LENGTH + 1;
+/// A window whose maximum mel power, as a base-10 logarithm, is below this has no speech: quantization noise of 16-bit samples is below,
+/// distant whispering above.
+const MIN_SPEECH_POWER: f32 = -7.0;
+/// Consumed samples are removed from the buffer when there are at least this many.
+const MIN_DRAIN: usize = 1 << 16;
 
-/// What the network reads.
+/// Input of the encoder.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Window {
-    /// `[FRAMES, bands]`, with zeros behind the end.
-    pub frames: Vec<f32>,
-    /// Whether it is too quiet for any voice: openai/whisper writes words for digital silence, of which it has never heard any.
+pub struct MelWindow {
+    /// `[N_FRAMES, n_mels]`; 0 after the end of the recording.
+    pub mel: Vec<f32>,
+    /// Whether the window is too quiet for speech. Whisper hallucinates text in digital silence, which its training data lacks.
     pub is_silent: bool,
 }
 
-/// A recording that is listened to from the beginning to the end.
+/// Reads windows of a recording in order of time.
 #[derive(Debug)]
-pub struct Listener {
-    frames: Frames,
+pub struct WindowReader {
+    frames: FrameReader,
     /// Samples of the recording.
-    length: usize,
-    loudest: f32,
-    /// Frames to listen to; others are taken for silence.
-    voices: Vec<Range<usize>>,
-    /// Logarithms of the frames from `first` on.
-    ready: Vec<f32>,
-    first: usize,
+    sample_count: usize,
+    /// Maximum log-mel value of the recording.
+    max: f32,
+    /// Ranges of frames with speech; others are replaced by silence.
+    speech: Vec<Range<usize>>,
+    /// Log-mel frames from `buffer_start` on.
+    buffer: Vec<f32>,
+    buffer_start: usize,
 }
 
-impl Listener {
-    /// For a model of so many mel bands; `again` gives the same pieces each time, and `check` is called over and over while they
-    /// are gone through. With `voices` what is none of them is passed over.
+impl WindowReader {
+    /// Decodes the recording once. `decode` starts decoding and must give the same samples each time; `check` is called once per frame.
+    /// With `vad`, frames without speech are replaced by silence.
     ///
     /// # Errors
-    /// The recording cannot be read, or `check` gives up.
+    /// The recording cannot be decoded, or `check` failed.
     pub fn new(
-        bands: usize,
-        voices: Option<VadOptions>,
-        again: impl Fn() -> Result<Pieces>,
+        n_mels: usize,
+        vad: Option<VadOptions>,
+        decode: impl Fn() -> Result<SampleBlocks>,
         mut check: impl FnMut() -> Result<()>,
     ) -> Result<Self> {
-        let mut frames = Frames::new(bands, again()?);
-        frames.voices = voices.map(VoiceDetector::new);
-        let (mut loudest, mut frame) = (SILENCE, vec![0.0; bands]);
-        while frames.ended.is_none_or(|length| frames.next < length / HOP_LENGTH + BEHIND) {
+        let mut frames = FrameReader::new(n_mels, decode()?);
+        frames.detector = vad.map(VoiceDetector::new);
+        let (mut max, mut frame) = (SILENCE, vec![0.0; n_mels]);
+        while frames.sample_count.is_none_or(|count| frames.next < count / HOP_LENGTH + TRAILING_FRAMES) {
             check()?;
-            loudest = frames.next(&mut frame)?.max(loudest);
+            max = frames.read_frame(&mut frame)?.max(max);
         }
-        let length = frames.ended.unwrap_or(0);
-        let whole = length / HOP_LENGTH;
-        let in_frames = |s: Range<usize>| s.start / HOP_LENGTH..s.end.div_ceil(HOP_LENGTH).min(whole);
-        let voices = match frames.voices {
-            Some(voices) => voices.finish().into_iter().map(in_frames).filter(|span| !span.is_empty()).collect(),
-            None => std::iter::once(0..whole).collect(),
+        let sample_count = frames.sample_count.unwrap_or(0);
+        let frame_count = sample_count / HOP_LENGTH;
+        let to_frames = |s: Range<usize>| s.start / HOP_LENGTH..s.end.div_ceil(HOP_LENGTH).min(frame_count);
+        let speech = match frames.detector {
+            Some(detector) => detector.finish().into_iter().map(to_frames).filter(|span| !span.is_empty()).collect(),
+            None => std::iter::once(0..frame_count).collect(),
         };
-        Ok(Self { frames: Frames::new(bands, again()?), length, loudest, voices, ready: vec![], first: 0 })
+        let frames = FrameReader::new(n_mels, decode()?);
+        Ok(Self { frames, sample_count, max, speech, buffer: vec![], buffer_start: 0 })
     }
 
-    /// Whole frames of the recording.
-    pub fn frames(&self) -> usize {
-        self.length / HOP_LENGTH
+    /// Number of complete frames in the recording.
+    pub fn frame_count(&self) -> usize {
+        self.sample_count / HOP_LENGTH
     }
 
-    /// Parts of the recording that are worth listening to, in frames and in order. Voices that fit into one window are one part,
-    /// since a window takes the same time whatever is in it.
-    pub fn parts(&self) -> Vec<Range<usize>> {
-        let mut parts: Vec<Range<usize>> = vec![];
-        for voice in &self.voices {
-            match parts.last_mut() {
-                Some(part) if voice.end - part.start <= FRAMES => part.end = voice.end,
-                _ => parts.push(voice.clone()),
+    /// Ranges of frames to transcribe, in order: the whole recording, or its speech. Speech that fits into one window is one range,
+    /// because a window takes the same time regardless of its content.
+    pub fn speech_ranges(&self) -> Vec<Range<usize>> {
+        let mut ranges: Vec<Range<usize>> = vec![];
+        for span in &self.speech {
+            match ranges.last_mut() {
+                Some(range) if span.end - range.start <= N_FRAMES => range.end = span.end,
+                _ => ranges.push(span.clone()),
             }
         }
-        parts
+        ranges
     }
 
-    /// Seconds of the recording.
-    pub fn seconds(&self) -> f32 {
-        self.length as f32 / SAMPLE_RATE as f32
+    /// Duration of the recording, in seconds.
+    pub fn duration(&self) -> f32 {
+        self.sample_count as f32 / SAMPLE_RATE as f32
     }
 
-    /// The frames from `seek` on, no more than `size` of them.
+    /// At most `size` frames, starting at frame `seek`.
     ///
     /// # Errors
-    /// The recording cannot be read, or `seek` lies before that of an earlier window.
-    pub fn window(&mut self, seek: usize, size: usize) -> Result<Window> {
-        let bands = self.frames.spectrogram.n_mels();
-        if seek < self.first {
-            return Err(Error::internal(format!("a window at {seek} after one at {}", self.first)));
+    /// The recording cannot be decoded, or `seek` is less than in an earlier call.
+    pub fn read_window(&mut self, seek: usize, size: usize) -> Result<MelWindow> {
+        let n_mels = self.frames.spectrogram.n_mels();
+        if seek < self.buffer_start {
+            return Err(Error::internal(format!("window at frame {seek} read after one at {}", self.buffer_start)));
         }
-        let over = ((seek - self.first) * bands).min(self.ready.len());
-        self.ready.drain(..over);
-        self.first = seek;
-        let mut frame = vec![0.0; bands];
-        while self.frames.next < (seek + FRAMES).min(self.frames()) {
-            let number = self.frames.next;
-            self.frames.next(&mut frame)?;
-            if number >= seek {
-                self.ready.extend_from_slice(&frame);
+        let consumed = ((seek - self.buffer_start) * n_mels).min(self.buffer.len());
+        self.buffer.drain(..consumed);
+        self.buffer_start = seek;
+        let mut frame = vec![0.0; n_mels];
+        while self.frames.next < (seek + N_FRAMES).min(self.frame_count()) {
+            let index = self.frames.next;
+            self.frames.read_frame(&mut frame)?;
+            if index >= seek {
+                self.buffer.extend_from_slice(&frame);
             }
         }
-        let mut frames = self.ready.clone();
-        frames.truncate(size.min(FRAMES) * bands);
-        for (i, frame) in frames.chunks_exact_mut(bands).enumerate() {
-            // In order, so that only the first that is not over yet can be one.
-            let next = self.voices.partition_point(|voice| voice.end <= seek + i);
-            if !self.voices.get(next).is_some_and(|voice| voice.contains(&(seek + i))) {
+        let mut mel = self.buffer.clone();
+        mel.truncate(size.min(N_FRAMES) * n_mels);
+        for (i, frame) in mel.chunks_exact_mut(n_mels).enumerate() {
+            // The ranges are sorted, so only the first one that has not ended can contain the frame.
+            let next = self.speech.partition_point(|span| span.end <= seek + i);
+            if !self.speech.get(next).is_some_and(|span| span.contains(&(seek + i))) {
                 frame.fill(SILENCE);
             }
         }
-        let is_silent = frames.iter().all(|v| *v < QUIETEST);
-        normalize(&mut frames, self.loudest);
-        frames.resize(FRAMES * bands, 0.0);
-        Ok(Window { frames, is_silent })
+        let is_silent = mel.iter().all(|v| *v < MIN_SPEECH_POWER);
+        normalize(&mut mel, self.max);
+        mel.resize(N_FRAMES * n_mels, 0.0);
+        Ok(MelWindow { mel, is_silent })
     }
 }
 
-/// Frames of pieces of samples, one after another.
-struct Frames {
-    pieces: Pieces,
-    voices: Option<VoiceDetector>,
+/// Computes consecutive log-mel frames.
+struct FrameReader {
+    blocks: SampleBlocks,
+    detector: Option<VoiceDetector>,
     spectrogram: Spectrogram,
-    /// Samples from `begin` on.
+    /// Samples from `samples_start` on.
     samples: Vec<f32>,
-    begin: usize,
-    /// The number of the frame that comes next.
+    samples_start: usize,
+    /// Index of the next frame.
     next: usize,
-    /// How many samples there are, once that is known.
-    ended: Option<usize>,
+    /// Total number of samples, once it is known.
+    sample_count: Option<usize>,
 }
 
-impl std::fmt::Debug for Frames {
+impl std::fmt::Debug for FrameReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Frames at {}", self.next)
+        write!(f, "FrameReader at {}", self.next)
     }
 }
 
-impl Frames {
-    fn new(bands: usize, pieces: Pieces) -> Self {
-        let spectrogram = Spectrogram::new(bands);
-        Self { pieces, voices: None, spectrogram, samples: vec![], begin: 0, next: 0, ended: None }
+impl FrameReader {
+    fn new(n_mels: usize, blocks: SampleBlocks) -> Self {
+        let spectrogram = Spectrogram::new(n_mels);
+        Self { blocks, detector: None, spectrogram, samples: vec![], samples_start: 0, next: 0, sample_count: None }
     }
 
-    /// Puts the next frame to `out`; returns its loudest band.
-    fn next(&mut self, out: &mut [f32]) -> Result<f32> {
-        // Frames are centred; before the recording stands its mirror image, behind it silence.
-        let centre = self.next * HOP_LENGTH;
-        self.read(centre + N_FFT / 2)?;
+    /// Computes the next frame; returns its maximum.
+    fn read_frame(&mut self, out: &mut [f32]) -> Result<f32> {
+        // Frames are centered: the recording is mirrored before its start, and followed by silence.
+        let center = self.next * HOP_LENGTH;
+        self.read_samples(center + N_FFT / 2)?;
         self.next += 1;
-        let start = centre.checked_sub(N_FFT / 2 + self.begin);
-        if let Some(window) = start.and_then(|start| self.samples.get(start..start + N_FFT)) {
-            return Ok(self.spectrogram.frame(window, out));
+        let start = center.checked_sub(N_FFT / 2 + self.samples_start);
+        if let Some(samples) = start.and_then(|start| self.samples.get(start..start + N_FFT)) {
+            return Ok(self.spectrogram.frame(samples, out));
         }
-        let mut window = [0.0; N_FFT];
-        for (i, sample) in window.iter_mut().enumerate() {
-            let place = (centre + i).abs_diff(N_FFT / 2);
-            *sample = place.checked_sub(self.begin).and_then(|at| self.samples.get(at)).copied().unwrap_or(0.0);
+        let mut samples = [0.0; N_FFT];
+        for (i, sample) in samples.iter_mut().enumerate() {
+            let position = (center + i).abs_diff(N_FFT / 2);
+            let index = position.checked_sub(self.samples_start);
+            *sample = index.and_then(|index| self.samples.get(index)).copied().unwrap_or(0.0);
         }
-        Ok(self.spectrogram.frame(&window, out))
+        Ok(self.spectrogram.frame(&samples, out))
     }
 
-    /// Reads pieces until there are the samples before `end`, or no more.
-    fn read(&mut self, end: usize) -> Result<()> {
-        let over = (end.saturating_sub(N_FFT)).saturating_sub(self.begin);
-        if over >= DROPPED {
-            let over = over.min(self.samples.len());
-            self.samples.drain(..over);
-            self.begin += over;
+    /// Decodes blocks until all samples before `end` are buffered, or the recording ends.
+    fn read_samples(&mut self, end: usize) -> Result<()> {
+        let consumed = (end.saturating_sub(N_FFT)).saturating_sub(self.samples_start);
+        if consumed >= MIN_DRAIN {
+            let consumed = consumed.min(self.samples.len());
+            self.samples.drain(..consumed);
+            self.samples_start += consumed;
         }
-        while self.ended.is_none() && self.begin + self.samples.len() < end {
-            match self.pieces.next() {
-                Some(piece) => {
-                    let piece = piece?;
-                    if let Some(voices) = &mut self.voices {
-                        voices.push(&piece);
+        while self.sample_count.is_none() && self.samples_start + self.samples.len() < end {
+            match self.blocks.next() {
+                Some(block) => {
+                    let block = block?;
+                    if let Some(detector) = &mut self.detector {
+                        detector.push(&block);
                     }
-                    self.samples.extend(piece);
+                    self.samples.extend(block);
                 }
-                None => self.ended = Some(self.begin + self.samples.len()),
+                None => self.sample_count = Some(self.samples_start + self.samples.len()),
             }
         }
         Ok(())
