@@ -13,7 +13,7 @@ pub trait Encoder: std::fmt::Debug + Send + Sync {
     fn max_tokens(&self) -> usize;
     /// One more than the highest token id.
     fn vocab_size(&self) -> usize;
-    /// Operations of the matrix products for a text of so many tokens; a multiplication and an addition count as two.
+    /// Operations of the matrix products for a text of `tokens` tokens; a multiplication and an addition count as two.
     fn matmul_ops(&self, tokens: usize) -> u64;
     /// Hidden states `[T, D]` of a batch whose texts have 1 to `max_tokens` ids below `vocab_size`. The hidden states of a text do
     /// not depend on other texts.

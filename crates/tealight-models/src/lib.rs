@@ -9,10 +9,10 @@
 //!
 //! | module | content |
 //! |---|---|
+//! | [`int8`] | layers of a network: whole encoder layers in int8, and f32 operations as the reference |
 //! | [`formats`] | readers of GGUF, safetensors, CTranslate2, ggml and llama2.c files, and [`formats::weights::Weights`], their common view |
 //! | [`tokenizer`] | text to token ids and back |
 //! | [`sentence_transformers`] | prompts, pooling, dense layers and normalization around an encoder |
-//! | [`int8`] | layers of a network: whole encoder layers in int8, and f32 operations as the reference |
 //! | [`families`] | the networks: BERT, Llama, Whisper |
 //! | [`tasks`] | embeddings, text generation, transcription |
 //! | [`pack`](mod@pack) | writes a model as one GGUF file that is used in place |

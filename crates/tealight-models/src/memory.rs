@@ -8,7 +8,7 @@ const MIN_CHECKED_BYTES: u64 = 8 << 20;
 /// What a process needs besides weights: the program, a KV cache and activations.
 const RESERVED_BYTES: u64 = 64 << 20;
 
-/// Checks that so many bytes of weights fit.
+/// Checks that weights of this size fit.
 ///
 /// # Errors
 /// [`ErrorKind::ModelLoad`](tealight_core::ErrorKind), with the need and the limit.
@@ -24,7 +24,7 @@ pub(crate) fn check_weights(bytes: u64) -> Result<()> {
     }
 }
 
-/// Checks that so many bytes of a KV cache fit in addition to the memory in use.
+/// Checks that a KV cache of this size fits in addition to the memory in use.
 ///
 /// # Errors
 /// [`ErrorKind::TooLong`](tealight_core::ErrorKind), with the need and what is free.

@@ -226,7 +226,7 @@ impl TokenizerBin {
     /// The token that ends a text.
     pub const EOS: u32 = 2;
 
-    /// Reads the file of a model with so many tokens.
+    /// Reads the file of a model with `vocab_size` tokens.
     ///
     /// # Errors
     /// The file is too short, or a token is not UTF-8.

@@ -1,4 +1,4 @@
-//! A tensor as it stands in a model file, whatever the format of the file.
+//! A tensor in the encoding of its model file, for all file formats.
 
 use bytes::Bytes;
 use candle_core::quantized::GgmlDType;

@@ -1,4 +1,4 @@
-//! The tensors of a model file by name, whatever its format. Callers state the shape that the network needs.
+//! The common view of all formats: tensors by name, with a check of the shape that the network needs.
 
 use super::embedding_table::{EmbeddingTable, dequantize};
 use super::tensor::{Dtype, TensorData};
@@ -71,7 +71,7 @@ impl Weights {
         Ok(&self.tensor(name)?.shape)
     }
 
-    /// A tensor as it stands in the file.
+    /// A tensor in the encoding of the file.
     pub fn tensor(&self, name: &str) -> Result<&TensorData> {
         self.tensors.get(name).ok_or_else(|| Error::invalid_model(format!("tensor {name:?} is missing")))
     }

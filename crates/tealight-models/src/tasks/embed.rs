@@ -72,7 +72,7 @@ impl Embedder {
         self.encoder.hidden_size()
     }
 
-    /// Operations of the matrix products for a text of so many tokens; a multiplication and an addition count as two.
+    /// Operations of the matrix products for a text of `tokens` tokens; a multiplication and an addition count as two.
     pub fn matmul_ops(&self, tokens: usize) -> u64 {
         self.encoder.matmul_ops(tokens)
     }

@@ -8,7 +8,7 @@ pub const SPACE: char = '\u{2581}';
 /// Decodes a token of a byte-level vocabulary (<https://github.com/openai/gpt-2/blob/master/src/encoder.py>).
 ///
 /// # Errors
-/// A character stands for no byte.
+/// A character does not represent a byte.
 pub fn decode_byte_level(token: &str) -> Result<Vec<u8>> {
     // Bytes that are not printable Latin-1 characters are written as U+0100 and up, in order.
     let unprintable = |c: u32| (0u32..256).filter(|b| !is_printable(*b)).nth((c - 256) as usize);

@@ -10,7 +10,7 @@ use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::bert::BertProcessing;
 use tokenizers::{Encoding, TokenizerImpl};
 
-/// The end of a long text that is cut off.
+/// The side of a long text that is truncated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TruncationDirection {
     /// Keeps the end of the text.

@@ -6,8 +6,8 @@ use crate::int8::LayerNorm;
 use tealight_core::{Error, Result};
 use tealight_kernels::int8::PackedRhs;
 
-/// Weights along K that share a scale where a matrix is packed while the model loads. Groups are small because no smoothing has
-/// made the channels alike.
+/// Weights along K that share a scale where a matrix is packed while the model is loaded. Groups are small because the channels are
+/// not smoothed.
 const LOAD_GROUP: usize = 64;
 
 /// A matrix product of a layer.
@@ -39,7 +39,7 @@ impl LinearKind {
         format!("blk.{layer}.{name}")
     }
 
-    /// The tensors of other files, whose rows follow one another in the packed one.
+    /// The tensors of files that are not packed; the packed matrix has the rows of the first, then those of the next.
     fn parts(self) -> &'static [&'static str] {
         match self {
             LinearKind::Qkv => &["attn_q", "attn_k", "attn_v"],

@@ -38,8 +38,8 @@ impl ModelFiles {
         let mut file = Gguf::parse(tealight_core::mmap::map_file(path)?)?;
         span.exit();
         let weights = Weights::new(std::mem::take(&mut file.tensors), precision);
-        let key = "general.architecture";
-        let architecture = file.string(key)?.ok_or_else(|| gguf::missing_key(key))?;
+        let missing = || gguf::missing_key(gguf::ARCHITECTURE_KEY);
+        let architecture = file.string(gguf::ARCHITECTURE_KEY)?.ok_or_else(missing)?;
         require_bert(architecture)?;
         let info = ModelInfo::from_gguf(&file, ARCHITECTURE)?;
         let (tokenizer_spec, tokenizer) = trace_span!("tokenizer").in_scope(|| {

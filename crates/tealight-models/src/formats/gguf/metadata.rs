@@ -1,7 +1,7 @@
 //! Metadata values: numbers, strings and arrays of them.
 
+use super::constants::value_type as vt;
 use super::cursor::Cursor;
-use super::value_type as vt;
 use bytes::Bytes;
 use tealight_core::{Error, Result};
 

@@ -1,6 +1,6 @@
 //! Reads the header of a file and locates its tensors.
 
-use super::MAGIC;
+use super::constants::{ARCHITECTURE_KEY, MAGIC};
 use super::cursor::{Cursor, utf8};
 use super::metadata::{Array, ParsedValue};
 use crate::formats::tensor::{Dtype, TensorData, tensor_bytes};
@@ -21,9 +21,6 @@ pub struct Gguf {
     /// Tensors by name.
     pub tensors: HashMap<String, TensorData>,
 }
-
-/// The key of the architecture.
-pub const ARCHITECTURE_KEY: &str = "general.architecture";
 
 /// The numbers that a file starts with.
 struct Counts {

@@ -1,7 +1,7 @@
 //! Writes files.
 
+use super::constants::{MAGIC, value_type as vt};
 use super::metadata::ParsedValue;
-use super::{MAGIC, value_type as vt};
 use crate::formats::tensor::TensorData;
 use std::io::Write;
 

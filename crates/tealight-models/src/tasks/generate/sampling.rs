@@ -83,7 +83,7 @@ pub struct Sampler {
     state: u64,
     /// Occurrences of each generated token; 0 for tokens of the prompt.
     counts: HashMap<u32, u32>,
-    /// Probabilities and ids of the tokens that are kept.
+    /// Probabilities and ids of the tokens that can be sampled.
     candidates: Vec<(f32, u32)>,
 }
 
