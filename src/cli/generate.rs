@@ -1,4 +1,4 @@
-//! `tealight generate`: text that goes on, or a conversation.
+//! `tealight generate`: a completion of a prompt, or a chat.
 
 use super::output::print;
 use crate::config::Config;
@@ -13,13 +13,13 @@ use tealight_core::Deadline;
 use tealight_core::{Error, ErrorKind, Result};
 use tealight_models::tasks::generate::SamplingParams;
 
-/// Which model, on how many threads.
+/// Options of the commands that generate text.
 #[derive(Debug, Args)]
 pub(super) struct TextArgs {
-    /// A GGUF file, a model folder, or a name [default: $TEALIGHT_TEXT_MODEL or smollm2-135m-instruct]
+    /// GGUF file, model folder or name [default: $TEALIGHT_TEXT_MODEL or smollm2-135m-instruct]
     #[arg(long, short, value_name = "MODEL")]
     model: Option<String>,
-    /// Threads [default: $TEALIGHT_THREADS or the cores]
+    /// Number of threads [default: $TEALIGHT_THREADS or the number of cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
 }
@@ -35,76 +35,72 @@ impl TextArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct GenerateArgs {
-    /// What the text begins with; with --chat the first question. Read from stdin where it is missing
+    /// Text to continue, or the first message with --chat [default: stdin]
     prompt: Option<String>,
     #[command(flatten)]
     model: TextArgs,
-    /// Completion as in a conversation, by the model's template; on a terminal the conversation goes on
+    /// Chat, with the model's chat template; on a terminal, further messages are read from it
     #[arg(long)]
     chat: bool,
-    /// What the model is to be, with --chat
+    /// System prompt, with --chat
     #[arg(long, requires = "chat")]
     system: Option<String>,
-    /// Tokens to write at most [default: as many as fit]
+    /// Maximum number of tokens to generate [default: as many as fit]
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
-    /// How freely: 0 takes the likeliest token
+    /// Sampling temperature; 0 is greedy
     #[arg(long, default_value_t = 0.8, value_name = "T")]
     temperature: f32,
-    /// Only so many of the likeliest tokens; 0 takes all
+    /// Sample from the K most likely tokens; 0 is all
     #[arg(long, default_value_t = 40, value_name = "K")]
     top_k: usize,
-    /// Only the likeliest tokens whose probabilities add up to this
+    /// Sample from the most likely tokens with a total probability of P
     #[arg(long, default_value_t = 0.95, value_name = "P")]
     top_p: f32,
-    /// Only tokens at least so likely, as a part of the likeliest
+    /// Sample from tokens with at least P times the highest probability
     #[arg(long, default_value_t = 0.05, value_name = "P")]
     min_p: f32,
-    /// Makes tokens that were there less likely, above 1
+    /// Above 1, makes tokens of the text so far less likely
     #[arg(long, default_value_t = 1.0, value_name = "R")]
     repetition_penalty: f32,
-    /// Makes tokens that were written less likely, from -2 to 2
+    /// Makes generated tokens less likely, from -2 to 2
     #[arg(long, default_value_t = 0.0, value_name = "P", allow_hyphen_values = true)]
     presence_penalty: f32,
-    /// The same for each time that they were written
+    /// Makes generated tokens less likely for each occurrence, from -2 to 2
     #[arg(long, default_value_t = 0.0, value_name = "P", allow_hyphen_values = true)]
     frequency_penalty: f32,
-    /// The same draws each time [default: another each time]
+    /// Random seed [default: random]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// A file with a JSON schema that the text keeps to
+    /// Constrain output to the JSON schema in FILE
     #[arg(long, value_name = "FILE")]
     schema: Option<PathBuf>,
-    /// A text that ends it; may be given more than once
+    /// Stop sequence (repeatable)
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
 }
 
 pub(super) fn run(args: &GenerateArgs) -> Result<()> {
     let engine = args.model.engine()?;
-    if !args.chat {
-        let prompt = args.prompt.clone().map_or_else(read_all, Ok)?;
-        answer(&engine, args, Prompt::Text(prompt.clone()), prompt)?;
-        return print(|out| writeln!(out));
+    if args.chat {
+        return chat(&engine, args);
     }
+    let prompt = args.prompt.clone().map_or_else(read_stdin, Ok)?;
+    complete(&engine, args, Prompt::Text(prompt.clone()), prompt)?;
+    print(|out| writeln!(out))
+}
+
+/// Alternates messages of the user and of the model until the end of stdin. A prompt as an argument is the only message where stdin
+/// is not a terminal.
+fn chat(engine: &Engine, args: &GenerateArgs) -> Result<()> {
     let mut messages: Vec<Value> = vec![];
     messages.extend(args.system.as_ref().map(|text| json!({"role": "system", "content": text})));
-    let mut question = args.prompt.clone();
-    while let Some(text) = question.take().map_or_else(ask, |text| Ok(Some(text)))? {
+    let mut first_message = args.prompt.clone();
+    while let Some(text) = first_message.take().map_or_else(read_message, |text| Ok(Some(text)))? {
         messages.push(json!({"role": "user", "content": text}));
-        let answer = loop {
-            let answer = answer(&engine, args, Prompt::Chat(messages.clone(), None), String::new());
-            let first = usize::from(args.system.is_some());
-            match answer {
-                // What was said first is what is missed least.
-                Err(error) if error.kind == ErrorKind::TooLong && messages.len() > first + 2 => {
-                    messages.drain(first..first + 2);
-                }
-                answer => break answer?,
-            }
-        };
+        let completion = complete_chat(engine, args, &mut messages)?;
         print(|out| writeln!(out))?;
-        messages.push(json!({"role": "assistant", "content": answer.text}));
+        messages.push(json!({"role": "assistant", "content": completion.text}));
         if !std::io::stdin().is_terminal() && args.prompt.is_some() {
             break;
         }
@@ -112,28 +108,42 @@ pub(super) fn run(args: &GenerateArgs) -> Result<()> {
     Ok(())
 }
 
-fn read_all() -> Result<String> {
-    let text = std::io::read_to_string(std::io::stdin()).map_err(unread)?;
+/// Completes a chat; where it is too long for the context, without its oldest messages.
+fn complete_chat(engine: &Engine, args: &GenerateArgs, messages: &mut Vec<Value>) -> Result<Completion> {
+    let first = usize::from(args.system.is_some());
+    loop {
+        let completion = complete(engine, args, Prompt::Chat(messages.clone(), None), String::new());
+        match completion {
+            Err(error) if error.kind == ErrorKind::TooLong && messages.len() > first + 2 => {
+                messages.drain(first..first + 2);
+            }
+            completion => return completion,
+        }
+    }
+}
+
+fn read_stdin() -> Result<String> {
+    let text = std::io::read_to_string(std::io::stdin()).map_err(stdin_error)?;
     Ok(text.trim_end().to_string())
 }
 
-fn unread(error: std::io::Error) -> Error {
+fn stdin_error(error: std::io::Error) -> Error {
     Error::new(ErrorKind::Io, format!("cannot read stdin: {error}"))
 }
 
-/// The next line, if there is one.
-fn ask() -> Result<Option<String>> {
+/// The next line of stdin, or `None` at its end.
+fn read_message() -> Result<Option<String>> {
     if std::io::stdin().is_terminal() {
         print(|out| write!(out, "> "))?;
     }
     let mut line = String::new();
-    let count = std::io::stdin().lock().read_line(&mut line).map_err(unread)?;
+    let count = std::io::stdin().lock().read_line(&mut line).map_err(stdin_error)?;
     Ok((count > 0).then(|| line.trim_end().to_string()))
 }
 
-/// Writes `before`, and then what comes after the prompt, once there is any of it.
-fn answer(engine: &Engine, args: &GenerateArgs, prompt: Prompt, mut before: String) -> Result<Completion> {
-    let now = || SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_nanos() as u64);
+/// Prints a completion while it is generated, and `prefix` before its first part.
+fn complete(engine: &Engine, args: &GenerateArgs, prompt: Prompt, mut prefix: String) -> Result<Completion> {
+    let random_seed = || SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_nanos() as u64);
     let sampling = SamplingParams {
         temperature: args.temperature,
         top_k: args.top_k,
@@ -142,7 +152,7 @@ fn answer(engine: &Engine, args: &GenerateArgs, prompt: Prompt, mut before: Stri
         repetition_penalty: args.repetition_penalty,
         presence_penalty: args.presence_penalty,
         frequency_penalty: args.frequency_penalty,
-        seed: args.seed.unwrap_or_else(now),
+        seed: args.seed.unwrap_or_else(random_seed),
         ..SamplingParams::default()
     };
     let job = Generate {
@@ -153,14 +163,14 @@ fn answer(engine: &Engine, args: &GenerateArgs, prompt: Prompt, mut before: Stri
         stop: args.stop.clone(),
         top_logprobs: None,
         echo: false,
-        schema: args.schema.as_deref().map(schema).transpose()?,
+        schema: args.schema.as_deref().map(read_schema).transpose()?,
         check_cancelled: &|| Ok(()),
-        on_delta: &mut |piece, _| print(|out| write!(out, "{}{}", std::mem::take(&mut before), piece.text)),
+        on_delta: &mut |delta, _| print(|out| write!(out, "{}{}", std::mem::take(&mut prefix), delta.text)),
     };
     engine.run(job, Deadline::NONE)
 }
 
-fn schema(path: &Path) -> Result<Value> {
+fn read_schema(path: &Path) -> Result<Value> {
     let text = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
     serde_json::from_slice(&text)
         .map_err(|e| Error::invalid_value("schema", format!("{} is not JSON: {e}", path.display())))
