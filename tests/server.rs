@@ -382,8 +382,20 @@ fn unknown_encoding_or_prompt_lists_supported_ones() {
     let server = Server::start(&[]);
     expect_rejected(&server, "/v1/embeddings", json!({"input": "a", "encoding_format": "int4"}), 400, "ubinary");
     expect_rejected(&server, "/embed", json!({"inputs": "a", "encoding_format": "int4"}), 422, "ubinary");
-    expect_rejected(&server, "/v1/embeddings", json!({"input": "a", "prompt_name": "query"}), 400, "prompts: none");
-    expect_rejected(&server, "/embed", json!({"inputs": "a", "prompt_name": "query"}), 422, "prompts: none");
+    expect_rejected(
+        &server,
+        "/v1/embeddings",
+        json!({"input": "a", "prompt_name": "query"}),
+        400,
+        "prompts of this model: none",
+    );
+    expect_rejected(
+        &server,
+        "/embed",
+        json!({"inputs": "a", "prompt_name": "query"}),
+        422,
+        "prompts of this model: none",
+    );
     let tiny = Server::start(&[("TEALIGHT_MODEL", support::TINY)]);
     expect_rejected(&tiny, "/embed", json!({"inputs": "a", "prompt_name": "other"}), 422, "passage, query");
 }

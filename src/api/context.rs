@@ -1,4 +1,4 @@
-//! What a handler gets and what it returns.
+//! The input and the output of handlers.
 
 use super::metrics::Metrics;
 use super::response_sender::ResponseSender;

@@ -61,7 +61,7 @@ pub struct ChunkRequest {
     pub overlap: usize,
 }
 
-/// Answers `POST /documents`: one request body per line.
+/// Handles `POST /documents`: one request body per line.
 ///
 /// # Errors
 /// The first invalid document, by its index and id.
@@ -113,10 +113,10 @@ fn parse_documents(documents: &[Box<RawValue>]) -> Result<Vec<Document>> {
         let message = format!("documents has {} documents; the limit is {MAX_DOCUMENTS}", documents.len());
         return Err(Error::invalid_value("documents", message));
     }
-    let parse = |(index, json): (usize, &Box<RawValue>)| {
+    let parse = |(index, json): (usize, &RawValue)| {
         Document::parse(json.get().as_bytes()).map_err(|error| with_position(error, index, None))
     };
-    documents.iter().enumerate().map(parse).collect()
+    documents.iter().map(AsRef::as_ref).enumerate().map(parse).collect()
 }
 
 /// Adds the index of a document, and its id if known, to an error.

@@ -95,7 +95,7 @@ impl Api {
     ) -> Response<Bytes> {
         let outcome = self.handle(request, AuthMethod::ApiKey, deadline, sender);
         self.with_cors(match outcome {
-            Ok(response) => self.into_http(response),
+            Ok(response) => self.http_response(response),
             Err(error) => {
                 let mut response = error_response(request.info.style, &error);
                 if let RouteMatch::MethodNotAllowed { allowed, .. } = &request.route {
@@ -235,7 +235,7 @@ impl Api {
         log::RequestSummary { route, status, error, model, usage, total, loading, isa, threads }.emit();
     }
 
-    fn into_http(&self, response: ApiResponse) -> Response<Bytes> {
+    fn http_response(&self, response: ApiResponse) -> Response<Bytes> {
         let mut http = Response::new(response.body.into_bytes());
         *http.status_mut() = response.status;
         let headers = http.headers_mut();
@@ -288,7 +288,7 @@ fn insert(headers: &mut HeaderMap, values: impl IntoIterator<Item = (&'static st
     }
 }
 
-/// Accepts JSON, and what clients send when nobody sets the type: nothing, or the default of curl.
+/// Accepts JSON, and requests whose content type was not chosen: none at all, or the default of curl.
 fn check_content_type(headers: &HeaderMap, style: ApiStyle) -> Result<()> {
     let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(()) };
     let value = value.to_str().unwrap_or_default().to_ascii_lowercase();

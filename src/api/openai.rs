@@ -95,7 +95,7 @@ pub struct Model {
     pub owned_by: &'static str,
 }
 
-/// Answers `POST /v1/embeddings`.
+/// Handles `POST /v1/embeddings`.
 pub fn embeddings(context: &RequestContext) -> Result<ApiResponse> {
     let request: EmbeddingsRequest = parse(context.body)?;
     let encoding = request.encoding_format.unwrap_or_default();
@@ -130,13 +130,13 @@ pub fn embeddings(context: &RequestContext) -> Result<ApiResponse> {
     Ok(ApiResponse::json(&response)?.with_usage(output.usage).with_model(response.model))
 }
 
-/// Answers `GET /v1/models`.
+/// Handles `GET /v1/models`.
 pub fn models(context: &RequestContext) -> Result<ApiResponse> {
     let data = context.engine.registry.names().into_iter().map(|id| model_of(id, context)).collect();
     ApiResponse::json(&ModelList { object: "list", data })
 }
 
-/// Answers `GET /v1/models/{model}`.
+/// Handles `GET /v1/models/{model}`.
 pub fn model(context: &RequestContext) -> Result<ApiResponse> {
     let name = context.path_param.ok_or_else(|| Error::new(ErrorKind::ModelNotFound, "the path names no model"))?;
     ApiResponse::json(&model_of(context.engine.registry.resolve(name)?, context))

@@ -5,7 +5,7 @@ use super::metrics::resident_bytes;
 use std::fmt::Write;
 use tealight_core::Result;
 
-/// Answers `GET /metrics`.
+/// Handles `GET /metrics`.
 pub fn render(context: &RequestContext) -> Result<ApiResponse> {
     let mut text = context.metrics.to_prometheus();
     let (isa, threads) = (context.engine.cpu.isa.as_str(), context.engine.cpu.threads());

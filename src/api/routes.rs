@@ -41,7 +41,7 @@ pub const ROUTES: &[Route] = &[
     Route::get("/openapi.json", OpenAi, "This description", openapi).public(),
 ];
 
-/// Answers `GET /openapi.json`. It stands here because the description is made from the table.
+/// Handles `GET /openapi.json`. It stands here because the description is made from the table.
 fn openapi(_: &RequestContext) -> Result<ApiResponse> {
     ApiResponse::json(&openapi::document(ROUTES))
 }

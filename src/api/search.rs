@@ -56,7 +56,7 @@ pub struct SearchResult {
     pub metadata: Map<String, Value>,
 }
 
-/// Answers `POST /search`.
+/// Handles `POST /search`.
 pub fn search(context: &RequestContext) -> Result<ApiResponse> {
     let request: SearchRequest = parse(context.body)?;
     let mode = match request.mode.as_deref() {
@@ -84,6 +84,7 @@ pub fn search(context: &RequestContext) -> Result<ApiResponse> {
         metadata: found.document.metadata,
     };
     let results = finds.found.into_iter().map(result).collect();
-    let reply = ApiResponse::json(&SearchResponse { results, model: finds.model.clone() })?.with_usage(finds.usage);
-    Ok(ApiResponse { model: finds.model, ..reply })
+    let response = SearchResponse { results, model: finds.model.clone() };
+    let response = ApiResponse::json(&response)?.with_usage(finds.usage);
+    Ok(ApiResponse { model: finds.model, ..response })
 }

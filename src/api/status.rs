@@ -81,7 +81,7 @@ struct IndexStatus {
     model: Option<String>,
 }
 
-/// Answers `GET /status`.
+/// Handles `GET /status`.
 pub fn render(context: &RequestContext) -> Result<ApiResponse> {
     let (engine, config) = (context.engine, &context.engine.config);
     let limit = |style: ApiStyle| config.payload_limit.unwrap_or(style.payload_limit());

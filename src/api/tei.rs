@@ -189,7 +189,7 @@ fn texts(
     }
 }
 
-/// Answers `POST /embed`.
+/// Handles `POST /embed`.
 pub fn embed(context: &RequestContext) -> Result<ApiResponse> {
     let request: EmbedRequest = parse(context.body)?;
     let inputs = request.inputs.validate("inputs", context.engine.config.max_client_batch_size)?;
@@ -204,7 +204,7 @@ pub fn embed(context: &RequestContext) -> Result<ApiResponse> {
     Ok(ApiResponse::json(&vectors)?.with_usage(output.usage).with_model(output.model))
 }
 
-/// Answers `POST /embed_all`.
+/// Handles `POST /embed_all`.
 pub fn embed_all(context: &RequestContext) -> Result<ApiResponse> {
     let request: EmbedAllRequest = parse(context.body)?;
     let inputs = request.inputs.validate("inputs", context.engine.config.max_client_batch_size)?;
@@ -213,7 +213,7 @@ pub fn embed_all(context: &RequestContext) -> Result<ApiResponse> {
     Ok(ApiResponse::json(&output.texts)?.with_usage(output.usage))
 }
 
-/// Answers `POST /similarity`.
+/// Handles `POST /similarity`.
 pub fn similarity(context: &RequestContext) -> Result<ApiResponse> {
     let request: SimilarityRequest = parse(context.body)?;
     let SimilarityInputs { source_sentence, sentences } = request.inputs;
@@ -234,7 +234,7 @@ pub fn similarity(context: &RequestContext) -> Result<ApiResponse> {
     Ok(ApiResponse::json(&scores)?.with_usage(usage))
 }
 
-/// Answers `POST /tokenize`.
+/// Handles `POST /tokenize`.
 pub fn tokenize(context: &RequestContext) -> Result<ApiResponse> {
     let request: TokenizeRequest = parse(context.body)?;
     let texts = request.inputs.into_vec();
@@ -247,7 +247,7 @@ pub fn tokenize(context: &RequestContext) -> Result<ApiResponse> {
     ApiResponse::json(&tokens)
 }
 
-/// Answers `POST /decode`.
+/// Handles `POST /decode`.
 pub fn decode(context: &RequestContext) -> Result<ApiResponse> {
     let request: DecodeRequest = parse(context.body)?;
     let ids = request.ids.into_vec();
@@ -256,7 +256,7 @@ pub fn decode(context: &RequestContext) -> Result<ApiResponse> {
     ApiResponse::json(&context.run(job)?)
 }
 
-/// Answers `GET /info`.
+/// Handles `GET /info`.
 pub fn info(context: &RequestContext) -> Result<ApiResponse> {
     let engine = context.engine;
     let loaded = context.jobs.embedder(None)?;
@@ -279,7 +279,7 @@ pub fn info(context: &RequestContext) -> Result<ApiResponse> {
     })
 }
 
-/// Answers `GET /health`.
+/// Handles `GET /health`.
 pub fn health(_: &RequestContext) -> Result<ApiResponse> {
     Ok(ApiResponse::empty())
 }

@@ -1,4 +1,4 @@
-//! `GET /`: the demo page for browsers; for other clients what text-embeddings-inference answers there.
+//! `GET /`: the demo page for browsers. Other clients get an empty response, as from text-embeddings-inference.
 
 use super::context::{ApiResponse, RequestContext};
 use super::tei::health;
@@ -42,7 +42,7 @@ fn page() -> &'static (String, String) {
     })
 }
 
-/// Answers `GET /`.
+/// Handles `GET /`.
 pub fn render(context: &RequestContext) -> Result<ApiResponse> {
     let vary = ("vary", "accept".to_string());
     if !context.accept.is_some_and(|types| types.contains("text/html")) {

@@ -38,10 +38,10 @@ pub fn parse(event: &EventProbe) -> Result<(Request<()>, RouteMatch)> {
 
 fn path(event: &EventProbe) -> Result<Cow<'static, str>> {
     if let Some(path) = parse_field::<String>("path", event.path).map_err(invalid_type)? {
-        return match path.starts_with('/') {
-            true => Ok(path.into()),
-            false => Err(Error::invalid_value("path", format!("path is {path:?}; expected a leading slash"))),
-        };
+        if !path.starts_with('/') {
+            return Err(Error::invalid_value("path", format!("path is {path:?}; expected a leading slash")));
+        }
+        return Ok(path.into());
     }
     let path = if event.input.is_some() {
         "/v1/embeddings"

@@ -1,7 +1,8 @@
 //! Events without the runtime around them, for `fuzz/`: converting a payload to a request, and a response to the event's format.
 
 use super::event::{EventKind, EventProbe, EventSource};
-use super::{HttpEvent, direct_invoke, distributed_map, records, s3_event};
+use super::http_event::HttpEvent;
+use super::{direct_invoke, distributed_map, records, s3_event};
 use crate::api::context::Body;
 use bytes::Bytes;
 use http::{Request, Response};

@@ -1,4 +1,4 @@
-//! One invocation: its deadline and trace, running work until then, and what the runtime sends back.
+//! One invocation: its deadline, its trace, and the formats of its response.
 
 use crate::telemetry::trace::TraceContext;
 use bytes::Bytes;
@@ -24,14 +24,19 @@ pub type LambdaResponse = FunctionResponse<Box<RawValue>, Body>;
 #[derive(Debug)]
 pub struct Invocation {
     context: Context,
-    limit: Option<Duration>,
+    /// When the work for a response must end.
+    deadline: Deadline,
+    /// When writing documents must end: earlier, because a timeout would discard what has been done.
+    batch_deadline: Deadline,
 }
 
 impl Invocation {
-    /// Computes how long the invocation may run.
+    /// Computes the deadlines of an invocation that has just arrived.
     pub fn new(context: Context) -> Self {
-        let limit = time_limit(context.deadline(), SystemTime::now());
-        Self { context, limit }
+        let (limit, now) = (time_limit(context.deadline(), SystemTime::now()), Instant::now());
+        let deadline = Deadline(limit.map(|limit| now + limit));
+        let batch_deadline = Deadline(limit.map(|limit| now + limit - margin(limit)));
+        Self { context, deadline, batch_deadline }
     }
 
     /// Lambda's id of the invocation.
@@ -45,23 +50,23 @@ impl Invocation {
         TraceContext::from_headers(headers, xray_trace_id.as_deref()).with_invocation(request_id, invoked_function_arn)
     }
 
-    /// When the work for a response must end.
+    /// The deadline of work for a response.
     pub fn deadline(&self) -> Deadline {
-        Deadline(self.limit.map(|limit| Instant::now() + limit))
+        self.deadline
     }
 
-    /// When writing documents must end: earlier, because a timeout would discard what has been done.
+    /// The deadline of writing documents.
     pub fn batch_deadline(&self) -> Deadline {
-        Deadline(self.limit.map(|limit| Instant::now() + limit - margin(limit)))
+        self.batch_deadline
     }
 
-    /// Waits for work, at most until the time limit.
+    /// Waits for work, at most until the deadline.
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`]; [`ErrorKind::Internal`] if the work panicked.
     pub async fn wait<T, E>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T> {
-        let done = match self.limit {
-            Some(limit) => tokio::time::timeout(limit, work).await,
+        let done = match self.deadline.0 {
+            Some(deadline) => tokio::time::timeout_at(deadline.into(), work).await,
             None => Ok(work.await),
         };
         match done {
@@ -85,7 +90,7 @@ fn margin(time: Duration) -> Duration {
     (time / 10).min(MAX_MARGIN)
 }
 
-/// A buffered response; an error that says what to do if Lambda would reject it.
+/// Checks that Lambda accepts a buffered response; the error says how to make it smaller.
 ///
 /// # Errors
 /// [`ErrorKind::ResponseTooLarge`].

@@ -68,7 +68,7 @@ async fn handle(api: Arc<Api>, event: LambdaEvent<Box<RawValue>>) -> Result<Lamb
     })
 }
 
-/// Reads the event once; what it is and which route it has is passed on.
+/// Parses the event once. Its kind and its route are passed on.
 async fn handle_event(api: Arc<Api>, payload: Box<RawValue>, invocation: &Invocation) -> Result<LambdaResponse, Error> {
     let trace = invocation.trace(&HeaderMap::new());
     let info = RequestInfo::without_route(trace);

@@ -152,7 +152,7 @@ struct MessageProbe<'a> {
 
 /// Parses a message of SQS or SNS.
 fn parse_message(body: &str, envelopes: usize) -> Result<Vec<IngestItem>> {
-    // What cannot be probed is parsed as a document, whose error says what is wrong.
+    // A message that cannot be probed is parsed as a document, whose error names the problem.
     let probe: MessageProbe = serde_json::from_str(body).unwrap_or_default();
     if probe.text.is_some() {
         return Ok(vec![IngestItem::parse_document(body)]);

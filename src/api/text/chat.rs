@@ -105,7 +105,7 @@ pub struct ChatMessage {
     pub refusal: Option<String>,
 }
 
-/// Answers `POST /v1/chat/completions`.
+/// Handles `POST /v1/chat/completions`.
 pub fn chat(context: &RequestContext) -> Result<ApiResponse> {
     let request: ChatRequest = parse(context.body)?;
     let request = validate(request)?;

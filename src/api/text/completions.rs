@@ -68,7 +68,7 @@ pub struct CompletionChoice {
     pub finish_reason: &'static str,
 }
 
-/// Answers `POST /v1/completions`.
+/// Handles `POST /v1/completions`.
 pub fn completions(context: &RequestContext) -> Result<ApiResponse> {
     let request: CompletionRequest = parse(context.body)?;
     let request = validate(request)?;
