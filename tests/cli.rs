@@ -204,11 +204,11 @@ fn line_with_invalid_utf8_is_rejected() {
 
 #[test]
 fn dimensions_option_truncates_and_normalizes() {
-    let whole = vector("hello world");
+    let full = vector("hello world");
     let short = floats(&embed(&["--dimensions", "5", "hello world"]).expect_json());
-    let norm = whole[..5].iter().map(|v| v * v).sum::<f32>().sqrt();
+    let norm = full[..5].iter().map(|v| v * v).sum::<f32>().sqrt();
     assert_eq!(short.len(), 5);
-    for (found, value) in short.iter().zip(&whole) {
+    for (found, value) in short.iter().zip(&full) {
         assert!((found - value / norm).abs() < 1e-6, "{short:?}");
     }
     for n in ["0", "17"] {
@@ -512,8 +512,8 @@ fn pack_of_invalid_model_leaves_no_file() {
 
 #[test]
 fn serve_on_used_port_fails_with_address() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
     let mut process = Process::start(tealight(["serve", "--port", &address.port().to_string()]));
     assert_eq!(process.wait().code(), Some(1));
     assert!(process.stderr().contains(&address.to_string()), "{}", process.stderr());
@@ -561,7 +561,7 @@ fn byte_order_mark_is_ignored() {
 #[test]
 fn truncated_json_line_is_embedded_as_text_with_warning() {
     let done = embed_lines(&["--format", "jsonl"], r#"{"text":"a","#);
-    assert!(done.stderr.contains("taken as a text"), "{}", done.stderr);
+    assert!(done.stderr.contains("is read as text"), "{}", done.stderr);
 }
 
 #[test]
@@ -576,6 +576,6 @@ fn invalid_options_fail_before_input_is_read() {
 fn invalid_repository_name_is_rejected_without_request() {
     for name in ["nope", "a/b/c", "../../etc/passwd", "a/../b", "/etc/passwd"] {
         let message = run(&mut tealight(["pull", name])).expect_failure();
-        assert!(message.contains("ORGANISATION/NAME"), "{name}: {message}");
+        assert!(message.contains("ORG/NAME"), "{name}: {message}");
     }
 }

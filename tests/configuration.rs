@@ -1,4 +1,5 @@
 //! `docs/configuration.md` lists exactly the environment variables that `src/config.rs` reads, with their defaults.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeSet;
 use std::path::Path;

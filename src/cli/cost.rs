@@ -223,7 +223,7 @@ impl Machine {
             request * 1e6
         ));
         lines.push(format!(
-            "vCPUs = MB / {MB_PER_VCPU}; time = work / speed on them; dollars = (time + cold start / {} requests) x GB x price + request.",
+            "vCPUs = MB / {MB_PER_VCPU}; time = work / speed; dollars = (time + cold start / {} requests) x GB x price + price per request.",
             args.requests
         ));
         lines.push("* with the speed of this machine, which has the other architecture. Run this command there for a measurement.".into());

@@ -39,11 +39,11 @@ pub fn is_repository(name: &str) -> bool {
         let plain = file.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) && !file.starts_with('.');
         return plain && file.ends_with(".gguf") && is_repository(name);
     }
-    let plain = |part: &str| {
+    let is_plain = |part: &str| {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         !part.is_empty() && !part.starts_with('.') && part.chars().all(allowed)
     };
-    name.split_once('/').is_some_and(|(organisation, name)| plain(organisation) && plain(name))
+    name.split_once('/').is_some_and(|(organization, name)| is_plain(organization) && is_plain(name))
         && !name.ends_with(".gguf")
 }
 
