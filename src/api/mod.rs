@@ -224,7 +224,7 @@ impl Api {
         }
         #[cfg(feature = "otel")]
         if let Some(route) = route {
-            crate::telemetry::otel::name(route.method.as_str(), route.path);
+            crate::telemetry::otel::rename_span(route.method.as_str(), route.path);
         }
         let usage = response.and_then(|response| response.usage);
         let named = response.and_then(|response| response.model.clone()).filter(|name| !name.is_empty());

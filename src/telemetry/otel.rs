@@ -57,7 +57,7 @@ pub(crate) fn set_parent(span: &Span, parent: [(&'static str, Option<&str>); 2])
 }
 
 /// Names the span of the current request, such as `POST /v1/embeddings`.
-pub(crate) fn name(method: &str, route: &str) {
+pub(crate) fn rename_span(method: &str, route: &str) {
     Span::current().context().span().update_name(format!("{method} {route}"));
 }
 

@@ -54,8 +54,8 @@ fn level(text: &str) -> LevelFilter {
 
 /// Logs the location of a panic, and its message if that is a literal: a formatted message may quote a request.
 fn log_panic(info: &PanicHookInfo<'_>) {
-    let at = info.location().map(ToString::to_string).unwrap_or_default();
-    tracing::error!(at, "panic: {}", literal_message(info.payload()));
+    let location = info.location().map(ToString::to_string).unwrap_or_default();
+    tracing::error!(at = location, "panic: {}", literal_message(info.payload()));
 }
 
 /// The message of a panic if it is a string literal in the code.
