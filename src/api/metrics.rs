@@ -141,7 +141,8 @@ fn counters(out: &mut String, name: &str, label: &str, values: &BTreeMap<&'stati
     }
 }
 
-/// The resident set size of this process; none on systems without procfs: <https://man7.org/linux/man-pages/man5/proc_pid_status.5.html>.
+/// The resident set size of this process; none on systems without procfs:
+/// <https://man7.org/linux/man-pages/man5/proc_pid_status.5.html>.
 pub(super) fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

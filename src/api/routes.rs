@@ -3,40 +3,72 @@
 use super::context::{ApiResponse, RequestContext};
 use super::route::{ApiStyle, Method, Route};
 use super::{audio, documents, openai, openapi, prometheus, search, status, tei, text, ui};
-use crate::pipeline::format::{Encoded, transcript};
-use ApiStyle::{Audio, OpenAi, Tei};
-use serde_json::Value;
+use crate::pipeline::format::Encoded;
+use ApiStyle::{OpenAi, Tei};
 use tealight_core::Result;
 
 const CREATE_EMBEDDINGS: &str = "Create embeddings";
 const HEALTH: &str = "Health check: 200 if the process responds";
 
-/// Every route of the function and the server.
-#[rustfmt::skip]
+/// Every route of the function and the server. A row names all that its module needs, so that a feature can leave both out.
 pub const ROUTES: &[Route] = &[
-    Route::post("/v1/embeddings", OpenAi, CREATE_EMBEDDINGS, openai::embeddings).accepts::<openai::EmbeddingsRequest>().returns::<openai::EmbeddingsResponse>(),
-    Route::post("/embeddings",    OpenAi, CREATE_EMBEDDINGS, openai::embeddings).accepts::<openai::EmbeddingsRequest>().returns::<openai::EmbeddingsResponse>(),
-    Route::post("/v1/audio/transcriptions", Audio, "Transcribe audio", audio::transcriptions).accepts::<audio::AudioRequest>().returns::<transcript::TranscriptionVerboseJson>().long_running(),
-    Route::post("/v1/audio/translations", Audio, "Translate audio to English", audio::translations).accepts::<audio::AudioRequest>().returns::<transcript::TranscriptionVerboseJson>().long_running(),
-    Route::post("/v1/audio/embeddings", Audio, "Transcribe audio and create an embedding of each segment", audio::embeddings).accepts::<audio::AudioRequest>().returns::<audio::AudioEmbeddingsResponse>().long_running(),
-    Route::post("/v1/chat/completions", OpenAi, "Create a chat completion", text::chat::chat).accepts::<text::chat::ChatRequest>().returns::<text::chat::ChatResponse>().long_running(),
-    Route::post("/v1/completions", OpenAi, "Create a completion", text::completions::completions).accepts::<text::completions::CompletionRequest>().returns::<text::completions::CompletionResponse>().long_running(),
-    Route::post("/search", OpenAi, "Search the configured index", search::search).accepts::<search::SearchRequest>().returns::<search::SearchResponse>(),
-    Route::post("/documents", OpenAi, "Embed documents and return request bodies for a vector database", documents::documents).accepts::<documents::DocumentsRequest>().returns::<Value>(),
+    Route::post("/v1/embeddings", OpenAi, CREATE_EMBEDDINGS, openai::embeddings)
+        .accepts::<openai::EmbeddingsRequest>()
+        .returns::<openai::EmbeddingsResponse>(),
+    Route::post("/embeddings", OpenAi, CREATE_EMBEDDINGS, openai::embeddings)
+        .accepts::<openai::EmbeddingsRequest>()
+        .returns::<openai::EmbeddingsResponse>(),
+    Route::post("/v1/audio/transcriptions", ApiStyle::Audio, "Transcribe audio", audio::transcriptions)
+        .accepts::<audio::AudioRequest>()
+        .returns::<crate::pipeline::format::transcript::TranscriptionVerboseJson>()
+        .long_running(),
+    Route::post("/v1/audio/translations", ApiStyle::Audio, "Translate audio to English", audio::translations)
+        .accepts::<audio::AudioRequest>()
+        .returns::<crate::pipeline::format::transcript::TranscriptionVerboseJson>()
+        .long_running(),
+    Route::post("/v1/audio/embeddings", ApiStyle::Audio, "Transcribe audio and embed each segment", audio::embeddings)
+        .accepts::<audio::AudioRequest>()
+        .returns::<audio::AudioEmbeddingsResponse>()
+        .long_running(),
+    Route::post("/v1/chat/completions", OpenAi, "Create a chat completion", text::chat::chat)
+        .accepts::<text::chat::ChatRequest>()
+        .returns::<text::chat::ChatResponse>()
+        .long_running(),
+    Route::post("/v1/completions", OpenAi, "Create a completion", text::completions::completions)
+        .accepts::<text::completions::CompletionRequest>()
+        .returns::<text::completions::CompletionResponse>()
+        .long_running(),
+    Route::post("/search", OpenAi, "Search the configured index", search::search)
+        .accepts::<search::SearchRequest>()
+        .returns::<search::SearchResponse>(),
+    Route::post("/documents", OpenAi, "Embed documents for a vector database", documents::documents)
+        .accepts::<documents::DocumentsRequest>()
+        .returns::<serde_json::Value>(),
     Route::get("/v1/models", OpenAi, "List models", openai::models).returns::<openai::ModelList>(),
     Route::get("/v1/models/{model}", OpenAi, "Describe a model", openai::model).returns::<openai::Model>(),
-    Route::post("/embed",       Tei, CREATE_EMBEDDINGS, tei::embed).accepts::<tei::EmbedRequest>().returns::<Vec<Encoded>>(),
-    Route::post("/",            Tei, CREATE_EMBEDDINGS, tei::embed).accepts::<tei::EmbedRequest>().returns::<Vec<Encoded>>(),
-    Route::post("/invocations", Tei, CREATE_EMBEDDINGS, tei::embed).accepts::<tei::EmbedRequest>().returns::<Vec<Encoded>>(),
-    Route::post("/embed_all", Tei, "Create an embedding of every token, without pooling", tei::embed_all).accepts::<tei::EmbedAllRequest>().returns::<Vec<Vec<Vec<f32>>>>(),
-    Route::post("/similarity", Tei, "Compute the cosine similarity of one text with others", tei::similarity).accepts::<tei::SimilarityRequest>().returns::<Vec<f32>>(),
-    Route::post("/tokenize", Tei, "Tokenize texts", tei::tokenize).accepts::<tei::TokenizeRequest>().returns::<Vec<Vec<tei::SimpleToken>>>(),
-    Route::post("/decode", Tei, "Convert token ids to text", tei::decode).accepts::<tei::DecodeRequest>().returns::<Vec<String>>(),
+    Route::post("/embed", Tei, CREATE_EMBEDDINGS, tei::embed).accepts::<tei::EmbedRequest>().returns::<Vec<Encoded>>(),
+    Route::post("/", Tei, CREATE_EMBEDDINGS, tei::embed).accepts::<tei::EmbedRequest>().returns::<Vec<Encoded>>(),
+    Route::post("/invocations", Tei, CREATE_EMBEDDINGS, tei::embed)
+        .accepts::<tei::EmbedRequest>()
+        .returns::<Vec<Encoded>>(),
+    Route::post("/embed_all", Tei, "Create an embedding of every token, without pooling", tei::embed_all)
+        .accepts::<tei::EmbedAllRequest>()
+        .returns::<Vec<Vec<Vec<f32>>>>(),
+    Route::post("/similarity", Tei, "Compute the cosine similarity of one text with others", tei::similarity)
+        .accepts::<tei::SimilarityRequest>()
+        .returns::<Vec<f32>>(),
+    Route::post("/tokenize", Tei, "Tokenize texts", tei::tokenize)
+        .accepts::<tei::TokenizeRequest>()
+        .returns::<Vec<Vec<tei::SimpleToken>>>(),
+    Route::post("/decode", Tei, "Convert token ids to text", tei::decode)
+        .accepts::<tei::DecodeRequest>()
+        .returns::<Vec<String>>(),
     Route::get("/info", Tei, "Describe the default model and the limits", tei::info).returns::<tei::Info>(),
     Route::get("/health", Tei, HEALTH, tei::health).public(),
     Route::get("/ping", Tei, HEALTH, tei::health).public(),
     Route::get("/", Tei, "Demo page for browsers; for other clients the same as /health", ui::render).public(),
-    Route::get("/status", OpenAi, "Installed models, limits and counters of this process", status::render).returns::<status::Status>(),
+    Route::get("/status", OpenAi, "Installed models, limits and counters of this process", status::render)
+        .returns::<status::Status>(),
     Route::get("/metrics", Tei, "Metrics for Prometheus", prometheus::render).public(),
     Route::get("/openapi.json", OpenAi, "This description", openapi).public(),
 ];
