@@ -3,9 +3,9 @@
 use super::context::{ApiResponse, RequestContext};
 use super::json::parse;
 use crate::pipeline::chunk::Chunking;
+use crate::pipeline::document::Document;
 use crate::pipeline::embed::EmbedDocuments;
 use crate::pipeline::format::{BodyBuilder, Encoding, Format};
-use crate::pipeline::input::Document;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;

@@ -3,6 +3,7 @@
 use super::input::{file_documents, lines};
 use crate::engine::Engine;
 use crate::pipeline::chunk::Chunking;
+use crate::pipeline::document;
 use crate::pipeline::embed::EmbedDocuments;
 use crate::pipeline::input::{self as documents, InputFormat};
 use crate::pipeline::point::Point;
@@ -195,7 +196,7 @@ fn with(
     Ok(metadata)
 }
 
-fn plain(document: documents::Document, name: impl FnOnce() -> String) -> Result<Document> {
+fn plain(document: document::Document, name: impl FnOnce() -> String) -> Result<Document> {
     let id = if document.id.is_some() { document.id_or_hash()? } else { name() };
     let wrong =
         |e| Error::new(ErrorKind::InvalidType, format!("metadata is not a JSON object: {e}")).with_param("metadata");
@@ -216,7 +217,7 @@ pub(super) fn embedded(
 ) -> Result<Vec<Vec<Row>>> {
     let bare = |document: &Document| {
         let id = to_raw_value(&document.id).map_err(|e| Error::internal(format!("an id is not JSON: {e}")))?;
-        Ok(documents::Document { id: Some(id), text: document.text.clone(), metadata: None })
+        Ok(document::Document { id: Some(id), text: document.text.clone(), metadata: None })
     };
     let bare = documents.iter().map(bare).collect::<Result<_>>()?;
     let job = EmbedDocuments { model: None, documents: bare, chunking, dimensions: Some(dimension), prompt: None };

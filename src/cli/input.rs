@@ -1,8 +1,8 @@
 //! Input of commands: lines of text, and documents of files.
 
 use crate::engine::{Engine, JobContext, LoadTimer};
+use crate::pipeline::input::recording_documents;
 use crate::pipeline::input::{self, DocumentIter, InputFormat};
-use crate::pipeline::recording::recording_documents;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;

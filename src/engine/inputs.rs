@@ -71,7 +71,8 @@ pub(super) fn token_ids(
             let text = format!("{prompt}{text}");
             let text = match texts.truncation {
                 Truncation::Error => {
-                    check_characters(&text, limit, &format!("{field}[{index}]")).map_err(|e| e.with_param(field))?;
+                    check_characters(&text, limit, &format!("{field}[{index}]"))
+                        .map_err(|e| e.with_param(field).with_input_index(index))?;
                     &text
                 }
                 Truncation::Truncate(direction) => truncate_characters(&text, limit, direction),
@@ -85,9 +86,8 @@ pub(super) fn token_ids(
     };
     let ids = tokenizer.add_special_tokens(&content);
     if ids.is_empty() {
-        return Err(
-            Error::new(ErrorKind::Empty, format!("{field}[{index}] contains only white space")).with_param(field)
-        );
+        let error = Error::new(ErrorKind::Empty, format!("{field}[{index}] contains only white space"));
+        return Err(error.with_param(field).with_input_index(index));
     }
     match texts.truncation {
         Truncation::Truncate(direction) => Ok(tokenizer.truncate(&ids, limit, direction)),
@@ -97,7 +97,7 @@ pub(super) fn token_ids(
                 "{field}[{index}] has {} tokens; the limit is {limit}. Shorten it or set truncate to true",
                 ids.len()
             );
-            Err(Error::new(ErrorKind::TooLong, message).with_param(field))
+            Err(Error::new(ErrorKind::TooLong, message).with_param(field).with_input_index(index))
         }
     }
 }

@@ -5,8 +5,9 @@ use super::item::IngestItem;
 use super::records::{Message, Records};
 use super::{distributed_map, records, s3_event};
 use crate::engine::{Engine, ModelTask};
-use crate::pipeline::ingest::{Commit, Failure, Ingest, MAX_FAILURES, ObjectNotification, Report, Run, Stop};
-use crate::pipeline::input::{Document, SourceDocument};
+use crate::pipeline::document::Document;
+use crate::pipeline::ingest::{Commit, Failure, Ingest, IngestResult, MAX_FAILURES, ObjectNotification, Report, Stop};
+use crate::pipeline::input::SourceDocument;
 use crate::pipeline::sink::{SinkConfig, Source};
 use crate::telemetry::log;
 use serde::Serialize;
@@ -230,7 +231,7 @@ impl<'a> BatchProcessor<'a> {
         let stream = Box::new(documents.into_iter().enumerate().map(entry));
         let run = match self.sink_config.open(&Source::Documents(name), self.deadline) {
             Ok(sink) => self.ingest.run(sink, stream, commit, self.deadline),
-            Err(error) => Run { report: Report::default(), committed: 0, stop: Some(Stop::Retryable(error)) },
+            Err(error) => IngestResult { report: Report::default(), committed: 0, stop: Some(Stop::Retryable(error)) },
         };
         let index = |number: usize| number.checked_sub(1).and_then(|position| indices.get(position).copied());
         outcome.failed.extend(run.report.failed.iter().filter_map(|number| index(*number)));

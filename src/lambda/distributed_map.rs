@@ -3,8 +3,8 @@
 
 use super::item::IngestItem;
 use super::s3_event::decode_key;
+use crate::pipeline::document::Document;
 use crate::pipeline::ingest::ObjectNotification;
-use crate::pipeline::input::Document;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::{RawValue, to_raw_value};

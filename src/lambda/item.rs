@@ -1,7 +1,7 @@
 //! What events with documents consist of.
 
+use crate::pipeline::document::Document;
 use crate::pipeline::ingest::ObjectNotification;
-use crate::pipeline::input::Document;
 use serde::Deserialize;
 use tealight_core::{Error, ErrorKind, Result};
 

@@ -1,62 +1,64 @@
-//! Long texts in parts that end where sentences do.
+//! Splits long texts into chunks at sentence boundaries.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 use tealight_core::{Error, Result};
 use unicode_segmentation::UnicodeSegmentation;
 
-/// The smallest chunk, in tokens.
+/// The smallest limit that a request can set, in tokens.
 const MIN_CHUNK_TOKENS: usize = 8;
 
-/// How documents are cut.
+/// How documents are split into chunks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Chunking {
-    /// Tokens of a chunk at model_limit; as many as the model reads where it is missing.
+    /// Maximum tokens per chunk; default: the limit of the model.
     pub tokens: Option<usize>,
-    /// Tokens that a chunk may have in common with the one before it; whole sentences.
+    /// Maximum tokens that adjacent chunks share; whole sentences where they fit.
     pub overlap: usize,
 }
 
 impl Chunking {
-    /// The tokens of a chunk for a model that reads `model_limit`.
+    /// Maximum tokens per chunk for a model that accepts `model_limit` tokens.
     ///
     /// # Errors
-    /// [`tealight_core::ErrorKind::InvalidValue`] of `chunk.tokens` or `chunk.overlap`.
+    /// [`tealight_core::ErrorKind::InvalidValue`] for `chunk.tokens` or `chunk.overlap`.
     pub fn max_tokens(self, model_limit: usize) -> Result<usize> {
         let tokens = self.tokens.unwrap_or(model_limit);
         if tokens > model_limit || tokens < MIN_CHUNK_TOKENS.min(model_limit) {
             let min = MIN_CHUNK_TOKENS.min(model_limit);
-            let message = format!("chunk.tokens is {tokens}, it must be {min} to {model_limit} for this model");
+            let message = format!("chunk.tokens is {tokens}; expected {min} to {model_limit} for this model");
             return Err(Error::invalid_value("chunk.tokens", message));
         }
         if self.overlap > tokens / 2 {
             let limit = tokens / 2;
-            let message = format!("chunk.overlap is {}, it must be 0 to {limit}, half a chunk", self.overlap);
+            let message = format!("chunk.overlap is {}; expected 0 to {limit}, half a chunk", self.overlap);
             return Err(Error::invalid_value("chunk.overlap", message));
         }
         Ok(tokens)
     }
 }
 
-/// A part of a text.
+/// A part of a text, as ranges without the white space around it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chunk {
-    /// In bytes, without the white space around it.
+    /// In bytes.
     pub bytes: Range<usize>,
-    /// The same in chars.
+    /// In characters.
     pub chars: Range<usize>,
 }
 
-/// The chunks of a text: whole sentences, as many as `limit` tokens hold, each chunk beginning with the last `overlap` tokens of the
-/// one before: whole sentences where they fit, else words. A sentence that leaves no room for that is cut between lines, words or,
-/// at the last, chars. `count` gives the tokens of a text; a text has no more of them than bytes, so that short ones need not
-/// be counted.
+/// Splits a text into chunks of whole sentences with at most `limit` tokens. Each chunk starts with the last sentences of the chunk
+/// before it that fit into `overlap` tokens, or with its last words if no sentence fits. A sentence above the limit is split at line
+/// breaks, then at words, then at characters.
 ///
-/// Sentences are those of UAX #29 (<https://unicode.org/reports/tr29/#Sentence_Boundaries>), but that a single line break within a
-/// paragraph ends none.
+/// `count` returns the number of tokens of a text. It is not called for a text of at most `limit` bytes, because a token has at least
+/// one byte.
+///
+/// Sentences are those of UAX #29 (<https://unicode.org/reports/tr29/#Sentence_Boundaries>), except that a single line break within a
+/// paragraph does not end a sentence.
 ///
 /// # Errors
-/// Those of `count`.
+/// The errors of `count`.
 pub fn split_into_chunks(
     text: &str,
     limit: usize,
@@ -82,7 +84,7 @@ pub fn split_into_chunks(
             current.push_back(piece);
             fresh += 1;
         }
-        // Together pieces may have more tokens than one by one.
+        // The tokens of joined pieces can exceed the sum of the tokens of each.
         while current.len() > 1 && !fits(&trim_range(text, span(&current)))? {
             if fresh == 1 {
                 drop_leading_text(text, &mut current);
@@ -98,7 +100,7 @@ pub fn split_into_chunks(
     Ok(with_char_ranges(text, ranges))
 }
 
-/// Takes away from the front: all but the last piece before the one that must stay, and of that one half.
+/// Makes room for the last piece by dropping the first piece, or its first half if only these two are left.
 fn drop_leading_text(text: &str, current: &mut VecDeque<Piece>) {
     let Some(Piece { range, tokens }) = current.pop_front() else { return };
     if let (1, [first, _]) = (current.len(), &halves(&text[range.clone()])[..]) {
@@ -106,14 +108,14 @@ fn drop_leading_text(text: &str, current: &mut VecDeque<Piece>) {
     }
 }
 
-/// What the next chunk has in common with this one.
+/// The pieces at the end of a chunk that the next chunk repeats.
 fn overlap_pieces(
     text: &str,
     mut current: VecDeque<Piece>,
     overlap: usize,
     count: &dyn Fn(&str) -> Result<usize>,
 ) -> Result<VecDeque<Piece>> {
-    // White space is nothing that two chunks could have in common.
+    // Chunks are trimmed, so white space at the end cannot be repeated.
     while current.pop_back_if(|piece| text[piece.range.clone()].trim().is_empty()).is_some() {}
     let last = current.back().cloned();
     while total_tokens(&current) > overlap {
@@ -125,7 +127,7 @@ fn overlap_pieces(
     Ok(current)
 }
 
-/// A part that is not cut any more, and how many tokens it has by itself.
+/// A part of the text that is not split further, with its number of tokens.
 #[derive(Debug, Clone)]
 struct Piece {
     range: Range<usize>,
@@ -143,7 +145,7 @@ fn total_tokens(pieces: &VecDeque<Piece>) -> usize {
     pieces.iter().map(|piece| piece.tokens).sum()
 }
 
-/// Sentences, which together are all of the text.
+/// Sentences with the white space after them; together they cover the whole text.
 fn sentences(text: &str) -> Vec<Range<usize>> {
     let mut found: Vec<Range<usize>> = vec![];
     for (start, sentence) in text.split_sentence_bound_indices() {
@@ -156,17 +158,17 @@ fn sentences(text: &str) -> Vec<Range<usize>> {
     found
 }
 
-/// Whether a line goes on in the next one, as in a paragraph that was wrapped.
+/// Whether a line continues in the next one, as in a hard-wrapped paragraph.
 fn continues_paragraph(before: &str, next: &str) -> bool {
     let Some(line) = before.strip_suffix('\n') else { return false };
     let line = line.strip_suffix('\r').unwrap_or(line);
-    let ended = line.trim_end().ends_with(['.', '!', '?', ':', '。', '！', '？', '…', '"', '”', '»', ')']);
-    // A list, a heading, a quotation or a table of Markdown is no paragraph that goes on.
-    let begins = next.trim_start().starts_with(['-', '*', '+', '#', '>', '|']);
-    !ended && !begins && !line.ends_with('\n') && !line.trim().is_empty() && !next.trim().is_empty()
+    let is_complete = line.trim_end().ends_with(['.', '!', '?', ':', '。', '！', '？', '…', '"', '”', '»', ')']);
+    // Lists, headings, quotations and tables of Markdown start a new paragraph.
+    let starts_block = next.trim_start().starts_with(['-', '*', '+', '#', '>', '|']);
+    !is_complete && !starts_block && !line.ends_with('\n') && !line.trim().is_empty() && !next.trim().is_empty()
 }
 
-/// Where a piece that is too long is cut.
+/// Where a piece above the limit is split.
 #[derive(Clone, Copy)]
 enum Unit {
     Line,
@@ -174,6 +176,7 @@ enum Unit {
     Character,
 }
 
+/// Splits a range into pieces of at most `limit` tokens: at `unit` first, then at the smaller units.
 fn split_range(
     text: &str,
     range: Range<usize>,
@@ -191,7 +194,7 @@ fn split_range(
     let (parts, next): (Vec<&str>, Unit) = match unit {
         Unit::Line => (part.split_inclusive('\n').collect(), Unit::Word),
         Unit::Word => (part.split_word_bounds().collect(), Unit::Character),
-        // One character, or several that a tokenizer takes apart further than this, stand as they are.
+        // A single character stays whole even if it has more tokens than the limit.
         Unit::Character => (halves(part), Unit::Character),
     };
     if parts.len() == 1 && matches!(unit, Unit::Character) {
@@ -206,7 +209,7 @@ fn split_range(
     Ok(())
 }
 
-/// The last words of a part, as many as `max_tokens` tokens hold; of a word with more than that, its end.
+/// The last words of a range that fit into `max_tokens`, or the end of the last word if it does not fit.
 fn last_words(
     text: &str,
     range: Range<usize>,
@@ -227,7 +230,7 @@ fn last_words(
     Ok(found)
 }
 
-/// The last characters of a part, no more than `max_tokens` tokens hold.
+/// The last characters of a range that fit into `max_tokens`.
 fn last_chars(
     text: &str,
     mut range: Range<usize>,
@@ -244,7 +247,7 @@ fn last_chars(
     }
 }
 
-/// A text in two between characters, or in one.
+/// The two halves of a text, split between characters; or the text itself if it has one character.
 fn halves(text: &str) -> Vec<&str> {
     let middle = text.chars().count() / 2;
     match text.char_indices().nth(middle) {
@@ -260,7 +263,7 @@ fn trim_range(text: &str, range: Range<usize>) -> Range<usize> {
 }
 
 fn with_char_ranges(text: &str, ranges: Vec<Range<usize>>) -> Vec<Chunk> {
-    // Chunks begin in order, but may overlap: what was counted up to the last beginning is kept.
+    // Chunks start in order but may overlap, so counting continues at the start of the previous chunk.
     let (mut byte, mut character) = (0, 0);
     let chunk = |bytes: Range<usize>| {
         character += text[byte..bytes.start].chars().count();
@@ -275,12 +278,12 @@ fn with_char_ranges(text: &str, ranges: Vec<Range<usize>>) -> Vec<Chunk> {
 mod tests {
     use super::*;
 
-    /// Tokens as of a tokenizer that knows only words and marks.
+    /// Counts tokens as a tokenizer of words and punctuation does.
     fn words(text: &str) -> Result<usize> {
         Ok(text.split_word_bounds().filter(|word| !word.trim().is_empty()).count())
     }
 
-    fn cut(text: &str, limit: usize, overlap: usize) -> Vec<&str> {
+    fn split(text: &str, limit: usize, overlap: usize) -> Vec<&str> {
         let found = split_into_chunks(text, limit, overlap, &words).unwrap();
         for chunk in &found {
             let chars: String = text.chars().skip(chunk.chars.start).take(chunk.chars.len()).collect();
@@ -291,35 +294,35 @@ mod tests {
     }
 
     #[test]
-    fn chunks_end_where_sentences_do() {
+    fn chunks_end_at_sentence_boundaries() {
         let text = "One two three. Four five six! Seven eight nine? Ten.";
-        assert_eq!(cut(text, 8, 0), ["One two three. Four five six!", "Seven eight nine? Ten."]);
-        assert_eq!(cut(text, 100, 0), [text]);
-        assert_eq!(cut("  spaces around  ", 100, 0), ["spaces around"]);
-        assert_eq!(cut("", 8, 0), [""]);
+        assert_eq!(split(text, 8, 0), ["One two three. Four five six!", "Seven eight nine? Ten."]);
+        assert_eq!(split(text, 100, 0), [text]);
+        assert_eq!(split("  spaces around  ", 100, 0), ["spaces around"]);
+        assert_eq!(split("", 8, 0), [""]);
     }
 
     #[test]
     fn chunks_overlap_by_whole_sentences() {
         let text = "One two three. Four five. Six seven eight. Nine ten eleven.";
         assert_eq!(
-            cut(text, 11, 4),
+            split(text, 11, 4),
             ["One two three. Four five. Six seven eight.", "Six seven eight. Nine ten eleven."]
         );
         let letters = |text: &str| Ok(text.chars().count());
         let found = split_into_chunks("äöüäöüäöüä", 4, 2, &letters).unwrap();
         assert!(found.windows(2).all(|two| two[1].chars.start < two[0].chars.end), "{found:?}");
-        // White space behind a word that is too long is no overlap.
+        // White space after a word above the limit is not an overlap.
         let found =
             split_into_chunks("aaaaaaaa bbbbbbbb cccccccc", 8, 2, &|text| Ok(text.trim().chars().count())).unwrap();
         assert!(found.windows(2).all(|two| two[1].chars.start < two[0].chars.end), "{found:?}");
-        // Of a sentence that is longer than that, the last words.
+        // If the last sentence exceeds the overlap, its last words are repeated.
         let words = ["One two three. Four five.", "Four five. Six seven eight.", "seven eight. Nine ten eleven."];
-        assert_eq!(cut(text, 7, 3), words);
+        assert_eq!(split(text, 7, 3), words);
     }
 
     #[test]
-    fn a_wrapped_paragraph_goes_on_and_a_list_does_not() {
+    fn wrapped_paragraph_is_one_sentence_and_list_is_not() {
         let found = |text| sentences(text).into_iter().map(|range| &text[range]).collect::<Vec<_>>();
         assert_eq!(found("A line that\nis wrapped\n\nNext"), ["A line that\nis wrapped\n", "\n", "Next"]);
         assert_eq!(found("- first\n- second\n"), ["- first\n", "- second\n"]);
@@ -327,16 +330,16 @@ mod tests {
     }
 
     #[test]
-    fn a_sentence_without_end_is_cut_between_words_and_a_word_between_characters() {
-        assert_eq!(cut("a b c d e f g h i j", 4, 0), ["a b c d", "e f g h", "i j"]);
+    fn sentence_above_limit_is_split_at_words_and_word_at_characters() {
+        assert_eq!(split("a b c d e f g h i j", 4, 0), ["a b c d", "e f g h", "i j"]);
         let letters = |text: &str| Ok(text.chars().count());
         let found = split_into_chunks("äöüäöüäöüä", 4, 0, &letters).unwrap();
         assert_eq!(found.iter().map(|c| c.chars.clone()).collect::<Vec<_>>(), [0..2, 2..5, 5..7, 7..10]);
     }
 
     #[test]
-    fn parts_of_a_word_that_is_one_token_as_a_whole_overlap() {
-        // As WordPiece: what is too long is one token, its parts are many.
+    fn parts_of_single_token_word_overlap() {
+        // As in WordPiece, a long word is one (unknown) token, while its parts are several.
         let pieces = |text: &str| {
             let tokens = |word: &str| if word.chars().count() > 20 { 1 } else { word.chars().count().div_ceil(2) };
             Ok(text.split_whitespace().map(tokens).sum())
@@ -348,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn no_text_is_lost() {
+    fn chunks_cover_whole_text() {
         let text = "Erste Zeile, die\nlang ist. Zweite! \"Dritte?\" sagte er.\r\n\r\n# Titel\n\n* eins\n* zwei 日本語。次の文。 ".repeat(9);
         for (limit, overlap) in [(1, 0), (8, 0), (8, 3), (20, 10), (33, 20), (1000, 0)] {
             let mut covered = vec![false; text.len()];
@@ -362,14 +365,14 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_the_models() {
-        let of = |tokens, overlap| Chunking { tokens, overlap }.max_tokens(256);
-        assert_eq!(of(None, 0).unwrap(), 256);
-        assert_eq!(of(Some(64), 32).unwrap(), 64);
+    fn chunk_limits_depend_on_model() {
+        let max_tokens = |tokens, overlap| Chunking { tokens, overlap }.max_tokens(256);
+        assert_eq!(max_tokens(None, 0).unwrap(), 256);
+        assert_eq!(max_tokens(Some(64), 32).unwrap(), 64);
         for (tokens, overlap, field) in
             [(Some(257), 0, "chunk.tokens"), (Some(7), 0, "chunk.tokens"), (Some(64), 33, "chunk.overlap")]
         {
-            assert_eq!(of(tokens, overlap).unwrap_err().param.as_deref(), Some(field));
+            assert_eq!(max_tokens(tokens, overlap).unwrap_err().param.as_deref(), Some(field));
         }
     }
 }

@@ -1,69 +1,68 @@
-//! Job: points of documents.
+//! The embedding step: documents are split into chunks, and each chunk becomes a point.
 
 use super::chunk::{Chunk, Chunking, split_into_chunks};
-use super::input::Document;
+use super::document::Document;
 use super::point::{Point, PointSource};
 use crate::engine::inputs::prompt_text;
 use crate::engine::search::passage;
 use crate::engine::{Embed, EmbedInputs, Input, Job, JobContext, Truncation};
 use std::sync::Arc;
-use tealight_core::Usage;
-use tealight_core::{Error, Result};
+use tealight_core::{Error, ErrorKind, Result, Usage};
 use tealight_models::Embedder;
 use tealight_models::tokenizer::TruncationDirection;
 
-/// Job: points of documents, each of which is cut into chunks that the model can read.
+/// A job that splits documents into chunks that fit the model, and embeds them.
 #[derive(Debug, Clone)]
 pub struct EmbedDocuments {
-    /// A model's name; the default model where it is missing.
+    /// Name of the model; default: the default embedding model.
     pub model: Option<String>,
-    /// The documents.
+    /// Valid documents; see [`Document::validate`].
     pub documents: Vec<Document>,
-    /// How they are cut.
+    /// Size and overlap of chunks, within the limits of the model.
     pub chunking: Chunking,
-    /// How many values to keep of each vector; all where it is missing.
+    /// Number of values to keep of each embedding; default: all.
     pub dimensions: Option<usize>,
-    /// The name of a prompt; where it is missing, the model's for documents, or its default prompt.
+    /// Name of the prompt; default: the model's prompt for documents, else its default prompt.
     pub prompt: Option<String>,
 }
 
-/// Points of documents.
+/// Output of [`EmbedDocuments`].
 #[derive(Debug, Clone)]
 pub struct DocumentEmbeddings {
-    /// The name of the model.
+    /// Name of the model.
     pub model: String,
-    /// For each document its points, or why it has none; all points of a document, or none.
+    /// The points of each document, or the reason why the document cannot be embedded.
     pub points: Vec<Result<Vec<Point>>>,
-    /// What it took.
+    /// Tokens and time of all chunks together.
     pub usage: Usage,
 }
+
+/// The shared part of the points of a document, and its chunks.
+type ChunkedDocument = (Arc<PointSource>, Vec<Chunk>);
 
 impl Job for EmbedDocuments {
     type Output = DocumentEmbeddings;
 
+    /// # Errors
+    /// [`Error::input_index`] is the position of the document if the error is about one document.
     fn run(mut self, context: &JobContext) -> Result<DocumentEmbeddings> {
         let loaded = context.embedder(self.model.as_deref())?;
         self.prompt = self.prompt.or_else(|| passage(&loaded.model));
         let chunker = Chunker::new(&loaded.model, self.chunking, self.prompt.as_deref())?;
         context.deadline.check()?;
-        let parts = context.engine.cpu.par_map(&self.documents, |document| chunker.chunks(document, &loaded.name));
-        let texts = self.documents.iter().zip(&parts).flat_map(|(document, parts)| {
-            let chunks = parts.as_ref().map_or(&[][..], |(_, chunks)| chunks);
-            chunks.iter().map(|chunk| document.text[chunk.bytes.clone()].to_string())
-        });
-        let texts: Vec<_> = texts.collect();
-        let (vectors, usage) = match texts.is_empty() {
-            true => (vec![], Usage::default()),
-            false => {
-                let embedded = context.run(self.embed(&texts))?;
-                (embedded.vectors, embedded.usage)
-            }
+        let chunked = context.engine.cpu.par_map(&self.documents, |document| chunker.chunk(document, &loaded.name));
+        let texts = chunk_texts(&self.documents, &chunked);
+        let (vectors, usage) = if texts.is_empty() {
+            (vec![], Usage::default())
+        } else {
+            let embedded = context.run(self.embed(&texts)).map_err(|error| with_document_index(error, &chunked))?;
+            (embedded.vectors, embedded.usage)
         };
-        let mut rows = texts.into_iter().zip(vectors);
-        let points = parts.into_iter().map(|parts| {
-            let (source, chunks) = parts?;
-            let parts = chunks.into_iter().enumerate().zip(rows.by_ref());
-            Ok(parts.map(|(part, row)| point(&source, part, row)).collect())
+        let mut embedded_texts = texts.into_iter().zip(vectors);
+        let points = chunked.into_iter().map(|document| {
+            let (source, chunks) = document?;
+            let chunks = chunks.into_iter().enumerate().zip(embedded_texts.by_ref());
+            Ok(chunks.map(|(chunk, embedded_text)| point(&source, chunk, embedded_text)).collect())
         });
         Ok(DocumentEmbeddings { points: points.collect(), model: loaded.name.clone(), usage })
     }
@@ -75,7 +74,7 @@ impl EmbedDocuments {
             model: self.model.clone(),
             inputs: texts.iter().cloned().map(Input::Text).collect(),
             prompt: self.prompt.clone(),
-            // A single character may have more tokens than a chunk.
+            // A single character can have more tokens than a chunk.
             truncation: Truncation::Truncate(TruncationDirection::Right),
             field: "documents",
             first_index: 0,
@@ -84,35 +83,64 @@ impl EmbedDocuments {
     }
 }
 
-/// Cuts documents for a model.
+/// The texts of all chunks, in order.
+fn chunk_texts(documents: &[Document], chunked: &[Result<ChunkedDocument>]) -> Vec<String> {
+    let texts = documents.iter().zip(chunked).flat_map(|(document, chunked)| {
+        let chunks = chunked.as_ref().map_or(&[][..], |(_, chunks)| chunks);
+        chunks.iter().map(|chunk| document.text[chunk.bytes.clone()].to_string())
+    });
+    texts.collect()
+}
+
+/// Replaces the index of a text in an error by the index of the document that the text is a chunk of.
+fn with_document_index(mut error: Error, chunked: &[Result<ChunkedDocument>]) -> Error {
+    error.input_index = error.input_index.and_then(|text| {
+        let mut end = 0;
+        chunked.iter().position(|document| {
+            end += document.as_ref().map_or(0, |(_, chunks)| chunks.len());
+            text < end
+        })
+    });
+    error
+}
+
+/// Splits documents into chunks that a model accepts.
 struct Chunker<'a> {
     model: &'a Embedder,
-    limit: usize,
+    /// Tokens per chunk.
+    max_tokens: usize,
+    /// Tokens that adjacent chunks share.
     overlap: usize,
 }
 
 impl<'a> Chunker<'a> {
-    fn new(model: &'a Embedder, chunking: Chunking, name: Option<&str>) -> Result<Self> {
-        let taken = model.tokenizer.num_special_tokens() + model.tokenizer.encode(prompt_text(model, name)?)?.len();
-        let limit = chunking.max_tokens(model.max_tokens().saturating_sub(taken))?;
-        Ok(Self { model, limit, overlap: chunking.overlap })
+    fn new(model: &'a Embedder, chunking: Chunking, prompt: Option<&str>) -> Result<Self> {
+        let prompt_tokens = model.tokenizer.encode(prompt_text(model, prompt)?)?.len();
+        let reserved = model.tokenizer.num_special_tokens() + prompt_tokens;
+        let max_tokens = chunking.max_tokens(model.max_tokens().saturating_sub(reserved))?;
+        Ok(Self { model, max_tokens, overlap: chunking.overlap })
     }
 
-    fn chunks(&self, document: &Document, model: &str) -> Result<(Arc<PointSource>, Vec<Chunk>)> {
+    fn chunk(&self, document: &Document, model: &str) -> Result<ChunkedDocument> {
         let source = PointSource::new(document, model)?;
         let count = |text: &str| Ok(self.model.tokenizer.encode(text)?.len());
-        let chunks = split_into_chunks(&document.text, self.limit, self.overlap, &count)?;
-        if self.model.tokenizer.num_special_tokens() == 0
-            && chunks.iter().any(|c| count(&document.text[c.bytes.clone()]).ok() == Some(0))
-        {
-            return Err(Error::new(tealight_core::ErrorKind::Empty, "the document has a part without tokens")
-                .with_param("text"));
+        let chunks = split_into_chunks(&document.text, self.max_tokens, self.overlap, &count)?;
+        let is_empty = |chunk: &Chunk| count(&document.text[chunk.bytes.clone()]).ok() == Some(0);
+        if self.model.tokenizer.num_special_tokens() == 0 && chunks.iter().any(is_empty) {
+            return Err(Error::new(ErrorKind::Empty, "the document has a chunk without tokens").with_param("text"));
         }
         Ok((Arc::new(source), chunks))
     }
 }
 
-fn point(source: &Arc<PointSource>, (number, chunk): (usize, Chunk), (text, vector): (String, Vec<f32>)) -> Point {
-    let (id, source) = (source.point_id(number), source.clone());
-    Point { id, source, chunk_index: number, text, start: chunk.chars.start, end: chunk.chars.end, vector }
+fn point(source: &Arc<PointSource>, (index, chunk): (usize, Chunk), (text, vector): (String, Vec<f32>)) -> Point {
+    Point {
+        id: source.point_id(index),
+        source: source.clone(),
+        chunk_index: index,
+        text,
+        start: chunk.chars.start,
+        end: chunk.chars.end,
+        vector,
+    }
 }

@@ -1,6 +1,6 @@
-//! Points: what an index holds of a document, a vector with what it is of.
+//! Points: a chunk of a document with its vector, which is what a vector database stores.
 
-use super::input::Document;
+use super::document::Document;
 use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -8,54 +8,53 @@ use std::sync::Arc;
 use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 use uuid::Uuid;
 
-/// The namespace that ids of points are made in: UUIDv5 of this name among URLs
-/// (<https://www.rfc-editor.org/rfc/rfc9562#section-5.5>).
+/// The namespace of point ids is the UUIDv5 of this URN (<https://www.rfc-editor.org/rfc/rfc9562#section-5.5>).
 const NAMESPACE: &[u8] = b"urn:tealight:point";
-/// Names that a point has of its own, so that metadata cannot.
+/// Field names of a point, which metadata cannot use.
 const RESERVED: [&str; 8] = ["id", "vector", "document_id", "chunk", "text", "start", "end", "model"];
 
-/// What the points of a document have in common.
+/// What all points of a document share.
 #[derive(Debug)]
 pub struct PointSource {
-    /// The document's name.
+    /// The id of the document, or the hash of its text; see [`Document::id_or_hash`].
     pub document_id: String,
-    /// The model of the vectors.
+    /// Name of the embedding model.
     pub model: String,
-    /// The document's metadata in its own order: names, and values as JSON on one line.
+    /// Metadata of the document in its original order: names, and values as JSON without line breaks.
     pub metadata: Vec<(String, Box<RawValue>)>,
 }
 
-/// A part of a document, with its vector.
+/// A chunk of a document with its vector.
 #[derive(Debug, Clone)]
 pub struct Point {
-    /// The same for the same document, number and model, so that writing it again overwrites.
+    /// UUIDv5 of document id, chunk index and model, so that writing the point again overwrites it.
     pub id: Uuid,
-    /// What it is a part of.
+    /// The document and the model.
     pub source: Arc<PointSource>,
-    /// Its number in the document, from 0.
+    /// Position in the document, from 0.
     pub chunk_index: usize,
-    /// Its text.
+    /// Text of the chunk.
     pub text: String,
-    /// Where it begins in the document's text, in characters.
+    /// Start in the document's text, in characters.
     pub start: usize,
-    /// Where it ends.
+    /// End in the document's text, in characters; exclusive.
     pub end: usize,
-    /// `[D]`.
+    /// Embedding, `[D]`.
     pub vector: Vec<f32>,
 }
 
 impl PointSource {
-    /// Of a document.
+    /// The shared part of the points that `model` makes of a document.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidValue`] of `id`; [`ErrorKind::InvalidType`] of `metadata`: it is no object, has a name twice, or one that a point
-    /// has of its own.
+    /// [`ErrorKind::InvalidValue`] for `id`; [`ErrorKind::InvalidType`] for `metadata` that is not an object, or has a duplicate or
+    /// reserved name.
     pub fn new(document: &Document, model: &str) -> Result<Self> {
         let metadata = document.metadata.as_deref().map(metadata).transpose()?.unwrap_or_default();
         Ok(Self { document_id: document.id_or_hash()?, model: model.into(), metadata })
     }
 
-    /// The id of one of its points.
+    /// The id of the point for a chunk.
     pub fn point_id(&self, chunk_index: usize) -> Uuid {
         let name = format!("{}\n{chunk_index}\n{}", self.document_id, self.model);
         Uuid::new_v5(&Uuid::new_v5(&Uuid::NAMESPACE_URL, NAMESPACE), name.as_bytes())
@@ -72,23 +71,23 @@ fn metadata(json: &RawValue) -> Result<Vec<(String, Box<RawValue>)>> {
             Error::new(ErrorKind::InvalidType, format!("metadata is not a JSON object: {e}")).truncate_message()
         })
         .map_err(|e| e.with_param("metadata"))?;
-    let refused = |name: &str, what: &str| {
-        let name = truncate_for_display(name);
-        Err(Error::new(ErrorKind::InvalidType, format!("metadata has {name:?} {what}")).with_param("metadata"))
+    let invalid_field = |name: &str, reason: &str| {
+        let message = format!("metadata field {:?} {reason}", truncate_for_display(name));
+        Err(Error::new(ErrorKind::InvalidType, message).with_param("metadata"))
     };
     let mut names = std::collections::HashSet::with_capacity(fields.len());
     for (name, _) in &fields {
         if RESERVED.contains(&name.as_str()) {
-            return refused(name, &format!("which is a point's own name, as are {}", RESERVED.join(", ")));
+            return invalid_field(name, &format!("is reserved; reserved: {}", RESERVED.join(", ")));
         }
         if !names.insert(name.as_str()) {
-            return refused(name, "twice");
+            return invalid_field(name, "occurs twice");
         }
     }
     Ok(fields)
 }
 
-/// The fields of an object in their order.
+/// Deserializes an object into its fields, in their original order.
 struct Fields;
 
 impl<'de> Visitor<'de> for Fields {
@@ -111,12 +110,9 @@ impl<'de> Visitor<'de> for Fields {
     }
 }
 
-/// JSON without line breaks, which it can only have between its tokens.
+/// Replaces line breaks in JSON by spaces. They can only occur between tokens, because strings escape them.
 fn on_one_line(json: &str) -> Cow<'_, str> {
-    match json.contains(['\n', '\r']) {
-        true => Cow::Owned(json.replace(['\n', '\r'], " ")),
-        false => Cow::Borrowed(json),
-    }
+    if json.contains(['\n', '\r']) { Cow::Owned(json.replace(['\n', '\r'], " ")) } else { Cow::Borrowed(json) }
 }
 
 #[cfg(test)]
@@ -128,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_those_of_pythons_uuid5() {
+    fn point_id_equals_uuid5_of_python() {
         let source = source(r#"{"id": "a", "text": "x"}"#).unwrap();
         // uuid5(uuid5(NAMESPACE_URL, "urn:tealight:point"), "a\n0\nall-MiniLM-L6-v2") of Python's uuid.
         assert_eq!(source.point_id(0).to_string(), "366c4645-9e46-5a06-900c-3305122738d0");
@@ -136,14 +132,14 @@ mod tests {
     }
 
     #[test]
-    fn metadata_keeps_its_order_and_its_digits() {
+    fn metadata_keeps_order_and_digits() {
         let found = source("{\"text\": \"x\", \"metadata\": {\"z\": 1.50, \"a\": [1,\n 2], \"n\": null}}").unwrap();
         let fields: Vec<_> = found.metadata.iter().map(|(name, value)| (name.as_str(), value.get())).collect();
         assert_eq!(fields, [("z", "1.50"), ("a", "[1,  2]"), ("n", "null")]);
     }
 
     #[test]
-    fn metadata_that_cannot_stand_beside_a_points_fields_is_refused() {
+    fn reserved_or_duplicate_metadata_field_is_rejected() {
         for (metadata, what) in [(r#"{"text": 1}"#, "text"), (r#"{"a": 1, "a": 2}"#, "twice"), ("[1]", "object")] {
             let error = source(&format!("{{\"text\": \"x\", \"metadata\": {metadata}}}")).unwrap_err();
             assert!(error.message.contains(what) && error.param.as_deref() == Some("metadata"), "{error:?}");

@@ -165,6 +165,8 @@ pub struct Error {
     pub message: String,
     /// The request field that caused the error, if any.
     pub param: Option<String>,
+    /// Position of the input that caused the error, from 0, if the request has several.
+    pub input_index: Option<usize>,
 }
 
 /// Characters of an error message that quotes a request.
@@ -183,12 +185,18 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error that names no request field.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), param: None }
+        Self { kind, message: message.into(), param: None, input_index: None }
     }
 
     /// Adds the request field that caused the error.
     pub fn with_param(mut self, name: impl Into<String>) -> Self {
         self.param = Some(name.into());
+        self
+    }
+
+    /// Adds the position of the input that caused the error, from 0.
+    pub fn with_input_index(mut self, index: usize) -> Self {
+        self.input_index = Some(index);
         self
     }
 

@@ -3,7 +3,8 @@
 use super::super::input::{file_documents, warn_not_a_document};
 use super::args::EmbedArgs;
 use crate::engine::Engine;
-use crate::pipeline::input::{self, Document, DocumentIter, InputFormat};
+use crate::pipeline::document::Document;
+use crate::pipeline::input::{self, DocumentIter, InputFormat};
 use std::path::Path;
 use tealight_core::Result;
 

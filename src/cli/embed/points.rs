@@ -4,12 +4,12 @@ use super::super::output::write_output;
 use super::args::EmbedArgs;
 use super::documents::documents;
 use crate::engine::Engine;
+use crate::pipeline::document::Document;
 use crate::pipeline::embed::EmbedDocuments;
 #[cfg(feature = "arrow")]
 use crate::pipeline::format::columnar::ColumnarWriter;
-use crate::pipeline::format::records::write_bytes;
+use crate::pipeline::format::output::write_bytes;
 use crate::pipeline::format::{BodyBuilder, Format};
-use crate::pipeline::input::Document;
 use crate::pipeline::point::Point;
 use std::io::Write;
 use std::path::Path;

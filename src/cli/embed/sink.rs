@@ -3,8 +3,8 @@
 use super::args::EmbedArgs;
 use super::documents::documents;
 use crate::engine::{Engine, LoadTimer};
+use crate::pipeline::document::short_hash;
 use crate::pipeline::ingest::{Commit, Failure, Ingest};
-use crate::pipeline::input::short_hash;
 use crate::pipeline::sink::{self, Source};
 use std::io::Write;
 use std::path::Path;

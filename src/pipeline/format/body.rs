@@ -1,20 +1,21 @@
-//! Points to the bodies of requests, as many in each as the index takes.
+//! Builds request bodies from points, each as large as the vector database accepts.
 
+use super::encoding::Encoding;
+use super::formats::Format;
 use super::stores::BodyTemplate;
-use super::{Encoding, Format};
 use crate::pipeline::point::Point;
 use std::collections::HashSet;
 use tealight_core::{Error, Result};
 use uuid::Uuid;
 
-/// A point as a body takes it.
+/// A point in the format of a body: one part for each of its lists.
 #[derive(Debug, Clone)]
 pub struct EncodedPoint {
     id: Uuid,
     parts: Vec<String>,
 }
 
-/// Puts points into bodies.
+/// Collects points into request bodies.
 pub struct BodyBuilder {
     format: Format,
     encoding: Encoding,
@@ -32,10 +33,10 @@ impl std::fmt::Debug for BodyBuilder {
 }
 
 impl BodyBuilder {
-    /// For bodies of an index; `collection` is what Weaviate calls a class and PostgreSQL a table.
+    /// A builder without points; `collection` is what Weaviate calls a class and PostgreSQL a table.
     ///
     /// # Errors
-    /// [`tealight_core::ErrorKind::InvalidValue`]: the index has no such encoding, or cannot have a collection of this name.
+    /// [`tealight_core::ErrorKind::InvalidValue`]: the format does not support the encoding, or the collection has an invalid name.
     pub fn new(format: Format, encoding: Encoding, collection: Option<&str>) -> Result<Self> {
         format.check_encoding(encoding)?;
         let collection = collection.unwrap_or(format.default_collection());
@@ -44,34 +45,36 @@ impl BodyBuilder {
         Ok(Self { format, encoding, collection: collection.into(), template, lists, ids: HashSet::new(), points: 0 })
     }
 
-    /// Of its bodies.
+    /// The format that was passed to [`BodyBuilder::new`].
     pub fn format(&self) -> Format {
         self.format
     }
 
-    /// A point as the index takes it.
+    /// Encodes a point; [`BodyBuilder::push`] adds it.
     ///
     /// # Errors
-    /// [`tealight_core::ErrorKind::InvalidValue`], with the field that the index has no place for.
+    /// [`tealight_core::ErrorKind::InvalidValue`] for the field that the format does not accept.
     pub fn encode(&self, point: &Point) -> Result<EncodedPoint> {
         let parts = self.format.encode_point(point, self.encoding, &self.collection)?;
         let bytes = self.frame_bytes() + parts.iter().map(String::len).sum::<usize>();
         if bytes > self.template.max_bytes {
-            let most = self.template.max_bytes;
             return Err(Error::invalid_value(
                 "text",
-                format!("the point has {bytes} bytes, a request of the index takes {most}"),
+                format!(
+                    "point is {bytes} bytes; the index accepts {} per request. Use smaller chunks",
+                    self.template.max_bytes
+                ),
             ));
         }
         Ok(EncodedPoint { id: point.id, parts })
     }
 
-    /// Puts a point into the body; gives the one before, where it does not fit into that.
+    /// Adds a point to the current body. If it does not fit, returns that body and starts the next one.
     pub fn push(&mut self, point: EncodedPoint) -> Option<Vec<u8>> {
-        let between = self.template.separator.len() * self.lists.len();
-        let bytes = self.bytes() + point.parts.iter().map(String::len).sum::<usize>() + between;
-        let is_there = self.template.unique_ids && self.ids.contains(&point.id);
-        let is_full = self.points == self.template.max_points || bytes > self.template.max_bytes || is_there;
+        let separators = self.template.separator.len() * self.lists.len();
+        let bytes = self.bytes() + point.parts.iter().map(String::len).sum::<usize>() + separators;
+        let is_duplicate = self.template.unique_ids && self.ids.contains(&point.id);
+        let is_full = self.points == self.template.max_points || bytes > self.template.max_bytes || is_duplicate;
         let body = (is_full && self.points > 0).then(|| self.take_body());
         for (list, text) in self.lists.iter_mut().zip(&point.parts) {
             if self.points > 0 {
@@ -86,17 +89,17 @@ impl BodyBuilder {
         body
     }
 
-    /// Points in the body that is being filled.
+    /// Number of points in the current body.
     pub fn points(&self) -> usize {
         self.points
     }
 
-    /// Bytes of the body that is being filled.
+    /// Size of the current body.
     pub fn bytes(&self) -> usize {
         self.frame_bytes() + self.lists.iter().map(String::len).sum::<usize>()
     }
 
-    /// The last body, if there are points for one.
+    /// The last body, or `None` if it would have no points.
     pub fn finish(&mut self) -> Option<Vec<u8>> {
         (self.points > 0).then(|| self.take_body())
     }
@@ -121,7 +124,7 @@ impl BodyBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::input::Document;
+    use crate::pipeline::document::Document;
     use crate::pipeline::point::PointSource;
     use std::sync::Arc;
     use tealight_core::ErrorKind;
@@ -145,21 +148,21 @@ mod tests {
     }
 
     #[test]
-    fn bodies_are_whole_and_none_is_empty() {
+    fn bodies_are_complete_and_not_empty() {
         let points = [point("a", "{\"x\": 1}", vec![0.5, -1.0]), point("b", "{}", vec![1.0, 2.0])];
         for format in Format::ALL.into_iter().filter(|format| !format.is_file()) {
-            let made = bodies(format, Encoding::Float, &points).unwrap();
-            assert!(made.len() == 1 && made[0].ends_with('\n'), "{format:?}: {made:?}");
-            assert!(points.iter().all(|p| made[0].contains(&p.id.to_string())), "{made:?}");
+            let output = bodies(format, Encoding::Float, &points).unwrap();
+            assert!(output.len() == 1 && output[0].ends_with('\n'), "{format:?}: {output:?}");
+            assert!(points.iter().all(|p| output[0].contains(&p.id.to_string())), "{output:?}");
             assert!(bodies(format, Encoding::Float, &[]).unwrap().is_empty());
             let is_json = !matches!(format, Format::Pgvector | Format::PgvectorSql);
-            let mut values = serde_json::Deserializer::from_str(&made[0]).into_iter::<serde_json::Value>();
-            assert!(!is_json || values.all(|value| value.is_ok()), "{made:?}");
+            let mut values = serde_json::Deserializer::from_str(&output[0]).into_iter::<serde_json::Value>();
+            assert!(!is_json || values.all(|value| value.is_ok()), "{output:?}");
         }
     }
 
     #[test]
-    fn a_body_ends_where_the_index_has_enough_or_an_id_comes_again() {
+    fn body_ends_at_limit_and_before_duplicate_id() {
         let many: Vec<_> = (0..1001).map(|n| point(&n.to_string(), "{}", vec![1.0])).collect();
         let count = |format| bodies(format, Encoding::Float, &many).unwrap().len();
         assert_eq!([count(Format::Pinecone), count(Format::S3Vectors), count(Format::Chroma)], [2, 3, 4]);
@@ -168,12 +171,12 @@ mod tests {
         assert!(statements.len() == 2 && statements[1].contains("[2.0]"), "{statements:?}");
         let large = format!("{{\"x\": \"{}\"}}", "x".repeat(30_000));
         let large: Vec<_> = (0..100).map(|n| point(&n.to_string(), &large, vec![1.0])).collect();
-        let made = bodies(Format::Pinecone, Encoding::Float, &large).unwrap();
-        assert!(made.len() == 2 && made.iter().all(|body| body.len() <= 2_000_000), "{}", made.len());
+        let output = bodies(Format::Pinecone, Encoding::Float, &large).unwrap();
+        assert!(output.len() == 2 && output.iter().all(|body| body.len() <= 2_000_000), "{}", output.len());
     }
 
     #[test]
-    fn vectors_that_an_index_cannot_score_are_refused() {
+    fn zero_and_non_finite_vectors_are_rejected() {
         let zero = [point("a", "{}", vec![0.0; 8])];
         for format in [Format::Pinecone, Format::S3Vectors, Format::OpenSearch, Format::Elasticsearch] {
             assert!(bodies(format, Encoding::Float, &zero).unwrap_err().message.contains("zero"));
@@ -188,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_large_is_refused_by_its_field() {
+    fn oversized_metadata_is_rejected_with_limit() {
         let metadata = format!("{{\"x\": \"{}\"}}", "x".repeat(41_000));
         for format in [Format::Pinecone, Format::S3Vectors] {
             let error = bodies(format, Encoding::Float, &[point("a", &metadata, vec![1.0])]).unwrap_err();
@@ -200,20 +203,21 @@ mod tests {
     }
 
     #[test]
-    fn encodings_are_those_that_the_index_has() {
+    fn encodings_follow_the_store() {
         let vector = vec![0.5, -0.25, 0.0, 1.0, 0.1, 0.1, 0.1, -0.1];
-        let made = |format, encoding| bodies(format, encoding, &[point("a", "{}", vector.clone())]).unwrap().remove(0);
-        // numpy's packbits has 158 of it, which is 30 less 128.
-        assert!(made(Format::Pgvector, Encoding::Binary).ends_with("\t10011110\n"));
-        assert!(made(Format::OpenSearch, Encoding::Binary).contains("\"vector\":[30]"));
-        assert!(made(Format::Milvus, Encoding::Binary).contains("\"vector\":\"ng==\""));
-        assert!(made(Format::OpenSearch, Encoding::Int8).contains("\"vector\":[64,-32,0,127,"));
+        let output =
+            |format, encoding| bodies(format, encoding, &[point("a", "{}", vector.clone())]).unwrap().remove(0);
+        // numpy.packbits returns 158; 158 − 128 = 30.
+        assert!(output(Format::Pgvector, Encoding::Binary).ends_with("\t10011110\n"));
+        assert!(output(Format::OpenSearch, Encoding::Binary).contains("\"vector\":[30]"));
+        assert!(output(Format::Milvus, Encoding::Binary).contains("\"vector\":\"ng==\""));
+        assert!(output(Format::OpenSearch, Encoding::Int8).contains("\"vector\":[64,-32,0,127,"));
         let error = bodies(Format::Pinecone, Encoding::Int8, &[]).unwrap_err();
         assert!(error.message.contains("int8") && error.message.contains("float"), "{error}");
     }
 
     #[test]
-    fn a_row_of_copy_and_a_literal_escape_what_they_must() {
+    fn copy_rows_and_sql_literals_are_escaped() {
         let points = [point("it's", "{\"k\": \"a\\\\nb\"}", vec![1.0])];
         let row = bodies(Format::Pgvector, Encoding::Float, &points).unwrap().remove(0);
         assert!(row.contains("\ta \"b\"\\n\\\\c\t"), "{row}");
@@ -228,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_has_a_name_that_needs_no_quotes() {
+    fn invalid_collection_name_is_rejected() {
         let builder = |format, name| BodyBuilder::new(format, Encoding::Float, Some(name));
         assert!(builder(Format::PgvectorSql, "public.docs").is_ok());
         for (format, name) in [

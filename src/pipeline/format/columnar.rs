@@ -1,8 +1,10 @@
-//! Points as a table in columns: a stream of Arrow, or a file of Parquet.
+//! Points in columns: an Arrow IPC stream or a Parquet file.
 
-use super::records::write_error;
+use super::encoding::Encoding;
+use super::formats::Format;
+use super::metadata;
+use super::output::write_error;
 use super::stores::pack_bits;
-use super::{Encoding, Format, metadata};
 use crate::pipeline::point::Point;
 use arrow_array::{ArrayRef, FixedSizeListArray, Float32Array, Int32Array, RecordBatch, StringArray, UInt8Array};
 use arrow_ipc::writer::StreamWriter;
@@ -12,11 +14,11 @@ use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use tealight_core::Result;
 
-/// Rows of a batch.
+/// Rows per record batch.
 const BATCH_ROWS: usize = 1024;
 
-/// Writes points as a table of `id`, `document_id`, `chunk`, `text`, `start`, `end`, `model`, `metadata` (JSON) and `vector`: a list of
-/// D floats, or of D / 8 bytes where the encoding is binary.
+/// Writes points with the columns `id`, `document_id`, `chunk`, `text`, `start`, `end`, `model`, `metadata` (JSON) and `vector`, a list
+/// of D floats, or of D / 8 bytes if the encoding is binary.
 pub struct ColumnarWriter<'a> {
     format: Format,
     encoding: Encoding,
@@ -31,7 +33,7 @@ enum Writer {
     Parquet(Box<ArrowWriter<SharedBuffer>>),
 }
 
-/// Bytes that are buffer and not written yet: the writer of Parquet wants what can go to other threads.
+/// Encoded bytes that are not written yet. The Parquet writer requires an output that is `Send`.
 #[derive(Clone, Default)]
 struct SharedBuffer(Arc<Mutex<Vec<u8>>>);
 
@@ -59,16 +61,16 @@ impl std::fmt::Debug for ColumnarWriter<'_> {
 }
 
 impl<'a> ColumnarWriter<'a> {
-    /// Writes to `out`.
+    /// A writer without rows; writes nothing yet.
     ///
     /// # Errors
-    /// [`tealight_core::ErrorKind::InvalidValue`]: there is no such column of vectors.
+    /// [`tealight_core::ErrorKind::InvalidValue`]: the format does not support the encoding.
     pub fn new(format: Format, encoding: Encoding, out: &'a mut dyn Write) -> Result<Self> {
         format.check_encoding(encoding)?;
         Ok(Self { format, encoding, out, buffer: SharedBuffer::default(), writer: None, rows: vec![] })
     }
 
-    /// Writes points.
+    /// Adds points and writes complete record batches.
     ///
     /// # Errors
     /// [`tealight_core::ErrorKind::InvalidValue`]: a value is not finite; [`tealight_core::ErrorKind::Io`].
@@ -78,7 +80,7 @@ impl<'a> ColumnarWriter<'a> {
         if self.rows.len() >= BATCH_ROWS { self.flush() } else { Ok(()) }
     }
 
-    /// Ends; `dimension` is that of the vectors, of which there may be none.
+    /// Writes the remaining rows and the end of the file. `dimension` is needed for the schema of a table without rows.
     ///
     /// # Errors
     /// [`tealight_core::ErrorKind::Io`].
@@ -109,7 +111,7 @@ impl<'a> ColumnarWriter<'a> {
         self.out.write_all(&self.buffer.take()).map_err(write_error)
     }
 
-    /// Writes the head, whose columns depend on the dimension.
+    /// Writes the schema, which depends on the dimension.
     fn start(&mut self, dimension: usize) -> Result<()> {
         if self.writer.is_some() {
             return Ok(());

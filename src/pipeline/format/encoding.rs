@@ -1,11 +1,11 @@
-//! Encodings of a vector, by the names that Cohere, OpenAI and sentence-transformers give them.
+//! Encodings of a vector, with the names of Cohere, OpenAI and sentence-transformers.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How a vector is written.
+/// How a vector is represented in output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Encoding {
@@ -14,22 +14,22 @@ pub enum Encoding {
     Float,
     /// Little-endian f32 in base64.
     Base64,
-    /// `round(127 v / max|v|)`, -127 to 127: each vector has its own scale, so cosines are kept.
+    /// `round(127 v / max|v|)`, -127 to 127. Each vector has its own scale, which does not change cosine similarities.
     Int8,
-    /// The same plus 128, 1 to 255.
+    /// The value of `int8` plus 128: 1 to 255.
     Uint8,
-    /// A bit for each value, 1 where it is positive, first value highest; bytes minus 128, as signed numbers.
+    /// One bit per value, 1 if it is positive, the first value in the most significant bit; each byte minus 128, as a signed number.
     Binary,
-    /// The same bytes as unsigned numbers.
+    /// The bytes of `binary` as unsigned numbers.
     Ubinary,
 }
 
 impl Encoding {
-    /// All of them.
+    /// In the order of the documentation.
     pub const ALL: [Encoding; 6] =
         [Encoding::Float, Encoding::Base64, Encoding::Int8, Encoding::Uint8, Encoding::Binary, Encoding::Ubinary];
 
-    /// Its name in requests.
+    /// The name in requests.
     pub fn as_str(self) -> &'static str {
         match self {
             Encoding::Float => "float",
@@ -54,8 +54,8 @@ pub enum Encoded {
     Integers(Vec<i16>),
 }
 
-/// Encodes a vector; for int8 and uint8 also gives the scale by which codes become values again:
-/// `v = scale * code`, or `scale * (code - 128)` for uint8.
+/// Encodes a vector. For `int8` and `uint8` also returns the scale for decoding:
+/// `v = scale * code`, or `scale * (code - 128)` for `uint8`.
 pub fn encode(vector: Vec<f32>, encoding: Encoding) -> (Encoded, Option<f32>) {
     match encoding {
         Encoding::Float => (Encoded::Floats(vector), None),
@@ -77,7 +77,7 @@ fn int8(vector: &[f32], offset: i16) -> (Encoded, Option<f32>) {
     (Encoded::Integers(codes), Some(scale))
 }
 
-/// As numpy's `packbits(v > 0)`: the last byte is filled with zero bits.
+/// As `numpy.packbits(v > 0)`: the last byte is padded with zero bits.
 fn bits(vector: &[f32], offset: i16) -> Encoded {
     let byte = |values: &[f32]| {
         let set = |(i, v): (usize, &f32)| if *v > 0.0 { 0x80 >> i } else { 0 };
@@ -93,7 +93,7 @@ mod tests {
     const VECTOR: [f32; 9] = [0.5, -1.0, 0.25, 0.0, 1e-9, -0.1, 0.3, 0.9, 0.2];
 
     #[test]
-    fn int8_keeps_the_largest_value_and_gives_the_scale() {
+    fn int8_maps_largest_value_to_127_and_returns_scale() {
         let (codes, scale) = encode(VECTOR.to_vec(), Encoding::Int8);
         assert_eq!(codes, Encoded::Integers(vec![64, -127, 32, 0, 0, -13, 38, 114, 25]));
         assert_eq!(scale, Some(1.0 / 127.0));
@@ -102,9 +102,9 @@ mod tests {
         assert_eq!(encode(vec![0.0; 2], Encoding::Int8).0, Encoded::Integers(vec![0, 0]));
     }
 
-    /// Made by numpy: `packbits(v > 0)` and `packbits(v > 0) - 128`.
+    /// Expected values are `numpy.packbits(v > 0)` and `numpy.packbits(v > 0) - 128`.
     #[test]
-    fn bits_are_numpys() {
+    fn bits_equal_numpy_packbits() {
         assert_eq!(encode(VECTOR.to_vec(), Encoding::Ubinary).0, Encoded::Integers(vec![0b1010_1011, 0b1000_0000]));
         assert_eq!(encode(VECTOR.to_vec(), Encoding::Binary).0, Encoded::Integers(vec![43, 0]));
     }

@@ -1,4 +1,4 @@
-//! What an index takes as metadata, and how it is written.
+//! Metadata as JSON, within the rules of each vector database.
 
 use crate::pipeline::point::Point;
 use serde_json::Value;
@@ -6,37 +6,37 @@ use serde_json::value::RawValue;
 use std::fmt::Write as _;
 use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 
-/// Values that an index has a place for.
+/// Metadata values that a store accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ValueTypes {
     /// Any JSON.
     Any,
-    /// Objects too, but no lists of lists or of different types.
+    /// Strings, numbers, booleans, objects, and lists of one of these types.
     Objects,
-    /// Texts, numbers, booleans, and lists of one kind of those.
+    /// Strings, numbers, booleans, and lists of one of these types.
     Flat,
-    /// The same, but lists of texts alone.
+    /// Strings, numbers, booleans, and lists of strings.
     FlatTexts,
 }
 
-/// What an index takes of a point besides its vector.
+/// Limits of a store for the metadata of a point.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct MetadataRules {
     pub value_types: ValueTypes,
-    /// Whether null is written; else the name is left out.
+    /// Whether to write nulls; if not, fields that are null are omitted.
     pub keep_nulls: bool,
-    /// Why a name is refused, if it is.
+    /// Returns why a field name is rejected, or `None` if it is accepted.
     pub check_name: fn(&str) -> Option<&'static str>,
-    /// Names at most, the point's own among them.
+    /// Including the fields of the point itself.
     pub max_fields: usize,
-    /// Bytes of all at most, as JSON.
+    /// Of the JSON object with all fields.
     pub max_bytes: usize,
-    /// Whether a number in exponential form needs a point to be none of the integers.
+    /// Whether `1e-7` must be written as `1.0e-7`, because the store parses a number without decimal point as an integer.
     pub needs_decimal_point: bool,
 }
 
 impl MetadataRules {
-    /// What takes anything.
+    /// No limits.
     pub(super) const ANY: MetadataRules = MetadataRules {
         value_types: ValueTypes::Any,
         keep_nulls: true,
@@ -47,7 +47,7 @@ impl MetadataRules {
     };
 }
 
-/// What a point has of its own but `id` and `vector`, as the inside of a JSON object; without `text` where it goes elsewhere.
+/// The fields of a point except `id` and `vector`, as JSON without the braces. `has_text` is false if the store keeps the text elsewhere.
 pub(super) fn reserved_fields(point: &Point, has_text: bool) -> String {
     let (source, mut out) = (&point.source, String::new());
     let _ = write!(out, "\"document_id\":{},\"chunk\":{}", json_string(&source.document_id), point.chunk_index);
@@ -58,58 +58,60 @@ pub(super) fn reserved_fields(point: &Point, has_text: bool) -> String {
     out
 }
 
-/// The same with the metadata beside it.
+/// The fields of [`reserved_fields`] and the metadata, as JSON without the braces.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidValue`] of `metadata`: the index has no place for it.
+/// [`ErrorKind::InvalidValue`] for `metadata` that the store does not accept.
 pub(super) fn payload_fields(point: &Point, rules: &MetadataRules, has_text: bool) -> Result<String> {
     let mut out = reserved_fields(point, has_text);
-    let mut names = 5 + usize::from(has_text);
+    let mut fields = 5 + usize::from(has_text);
     for (name, value) in &point.source.metadata {
         let is_null = value.get() == "null";
-        check_field(name, value, rules).map_err(|what| invalid_field(name, &what))?;
+        check_field(name, value, rules).map_err(|reason| invalid_field(name, &reason))?;
         if is_null && !rules.keep_nulls {
             continue;
         }
-        names += 1;
+        fields += 1;
         out.push(',');
         out.push_str(&json_string(name));
         out.push(':');
-        match rules.needs_decimal_point {
-            true => out.push_str(&with_decimal_points(value.get())),
-            false => out.push_str(value.get()),
+        if rules.needs_decimal_point {
+            out.push_str(&with_decimal_points(value.get()));
+        } else {
+            out.push_str(value.get());
         }
     }
-    for (what, found, most) in [("names", names, rules.max_fields), ("bytes", out.len() + 2, rules.max_bytes)] {
-        if found > most {
-            let message = format!("metadata and text have {found} {what} together, the index takes {most}");
+    for (unit, found, limit) in [("fields", fields, rules.max_fields), ("bytes", out.len() + 2, rules.max_bytes)] {
+        if found > limit {
+            let message = format!("metadata and text have {found} {unit} together; the limit of the index is {limit}");
             return Err(Error::invalid_value("metadata", message));
         }
     }
     Ok(out)
 }
 
-/// The metadata alone, as a JSON object.
+/// Only the metadata, as a JSON object.
 pub(super) fn metadata_json(point: &Point) -> String {
     let fields: Vec<_> =
         point.source.metadata.iter().map(|(name, value)| format!("{}:{}", json_string(name), value.get())).collect();
     format!("{{{}}}", fields.join(","))
 }
 
-/// A text as JSON.
+/// A quoted and escaped JSON string.
 pub(super) fn json_string(text: &str) -> String {
-    // A string always is JSON.
+    // Cannot fail for a string.
     serde_json::to_string(text).unwrap_or_default()
 }
 
-fn invalid_field(name: &str, what: &str) -> Error {
-    Error::new(ErrorKind::InvalidValue, format!("metadata has {:?}, {what}", truncate_for_display(name)))
+fn invalid_field(name: &str, reason: &str) -> Error {
+    Error::new(ErrorKind::InvalidValue, format!("metadata field {:?} {reason}", truncate_for_display(name)))
         .with_param("metadata")
 }
 
+/// The error is the reason, to be appended to the name of the field.
 fn check_field(name: &str, value: &RawValue, rules: &MetadataRules) -> Result<(), String> {
-    if let Some(why) = (rules.check_name)(name) {
-        return Err(why.into());
+    if let Some(reason) = (rules.check_name)(name) {
+        return Err(reason.into());
     }
     // Most values are neither lists nor objects, and need no parsing.
     if rules.value_types == ValueTypes::Any || !value.get().starts_with(['[', '{']) {
@@ -118,7 +120,7 @@ fn check_field(name: &str, value: &RawValue, rules: &MetadataRules) -> Result<()
     let value: Value = serde_json::from_str(value.get()).map_err(|e| e.to_string())?;
     match (&value, rules.value_types) {
         (Value::Object(_), ValueTypes::Flat | ValueTypes::FlatTexts) => {
-            Err("an object, which the index does not take".into())
+            Err("is nested; this index accepts only flat values".into())
         }
         (value, ValueTypes::Objects) => check_nested(value, rules),
         (Value::Array(items), types) => check_list(items, types),
@@ -129,11 +131,14 @@ fn check_field(name: &str, value: &RawValue, rules: &MetadataRules) -> Result<()
 fn check_list(items: &[Value], types: ValueTypes) -> Result<(), String> {
     match items.first() {
         Some(Value::Array(_) | Value::Object(_) | Value::Null) => {
-            Err("a list of what is neither text, number nor boolean".into())
+            Err("is a list with nested values or nulls; this index accepts only lists of strings, numbers or booleans"
+                .into())
         }
-        Some(first) if items.iter().any(|item| kind(item) != kind(first)) => Err("a list of different types".into()),
+        Some(first) if items.iter().any(|item| kind(item) != kind(first)) => {
+            Err("is a list of mixed types; this index accepts only lists of one type".into())
+        }
         Some(first) if types == ValueTypes::FlatTexts && !first.is_string() => {
-            Err("a list of other things than texts, which the index does not take".into())
+            Err("is a list without strings; this index accepts only lists of strings".into())
         }
         _ => Ok(()),
     }
@@ -142,7 +147,7 @@ fn check_list(items: &[Value], types: ValueTypes) -> Result<(), String> {
 fn check_nested(value: &Value, rules: &MetadataRules) -> Result<(), String> {
     match value {
         Value::Object(fields) => fields.iter().try_for_each(|(name, value)| match (rules.check_name)(name) {
-            Some(why) => Err(format!("in which {:?} {why}", truncate_for_display(name))),
+            Some(reason) => Err(format!("has a field {:?} that {reason}", truncate_for_display(name))),
             None => check_nested(value, rules),
         }),
         Value::Array(items) if items.iter().all(Value::is_object) => {
@@ -157,10 +162,10 @@ fn kind(value: &Value) -> std::mem::Discriminant<Value> {
     std::mem::discriminant(value)
 }
 
-/// JSON in which `1e-7` is `1.0e-7`.
+/// Replaces numbers like `1e-7` by `1.0e-7`.
 fn with_decimal_points(json: &str) -> String {
     let (mut out, mut in_text, mut escaped) = (String::with_capacity(json.len()), false, false);
-    // Whether the number that is being read has a point; none is read outside of one.
+    // Whether the current number has a decimal point; `None` outside of numbers.
     let mut has_point = None;
     for c in json.chars() {
         match (in_text, c) {
@@ -188,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_get_points_and_texts_do_not() {
+    fn decimal_point_is_added_to_numbers_only() {
         for (json, expected) in [
             ("1e-7", "1.0e-7"),
             ("-12E+3", "-12.0E+3"),
@@ -201,26 +206,27 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_of_one_kind() {
+    fn lists_of_mixed_types_are_rejected() {
         let rules = |value_types| MetadataRules { value_types, ..MetadataRules::ANY };
-        let refused = |json: &str, values| {
+        let is_rejected = |json: &str, values| {
             let value = RawValue::from_string(json.into()).unwrap();
             check_field("name", &value, &rules(values)).is_err()
         };
         for json in [r#"["a", 1]"#, "[[1]]", "[null]", r#"[{"a": 1}]"#, r#"{"a": 1}"#] {
             assert!(
-                refused(json, ValueTypes::Flat)
-                    && refused(json, ValueTypes::FlatTexts)
-                    && !refused(json, ValueTypes::Any),
+                is_rejected(json, ValueTypes::Flat)
+                    && is_rejected(json, ValueTypes::FlatTexts)
+                    && !is_rejected(json, ValueTypes::Any),
                 "{json}"
             );
         }
         for json in ["[]", r#"["a"]"#, "1", "null", "\"[\""] {
-            assert!(!refused(json, ValueTypes::FlatTexts), "{json}");
+            assert!(!is_rejected(json, ValueTypes::FlatTexts), "{json}");
         }
-        assert!(refused("[1, 2]", ValueTypes::FlatTexts) && !refused("[1, 2.5]", ValueTypes::Flat));
+        assert!(is_rejected("[1, 2]", ValueTypes::FlatTexts) && !is_rejected("[1, 2.5]", ValueTypes::Flat));
         assert!(
-            !refused(r#"{"a": [{"b": [1]}]}"#, ValueTypes::Objects) && refused(r#"{"a": [[1]]}"#, ValueTypes::Objects)
+            !is_rejected(r#"{"a": [{"b": [1]}]}"#, ValueTypes::Objects)
+                && is_rejected(r#"{"a": [[1]]}"#, ValueTypes::Objects)
         );
     }
 }

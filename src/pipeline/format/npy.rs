@@ -1,9 +1,9 @@
 //! NumPy's `.npy` files: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>.
 
-use super::{Encoded, Encoding};
+use super::encoding::{Encoded, Encoding};
 use std::io::Write;
 
-/// NumPy's name for the values of an encoding; base64 is written as the floats it stands for.
+/// NumPy's type of the values of an encoding.
 fn descriptor(encoding: Encoding) -> &'static str {
     match encoding {
         Encoding::Float | Encoding::Base64 => "<f4",
@@ -12,11 +12,11 @@ fn descriptor(encoding: Encoding) -> &'static str {
     }
 }
 
-/// Writes a matrix of vectors, one a row, all of `columns` values.
+/// Writes a matrix `[rows, columns]` with one vector per row.
 pub fn write(out: &mut dyn Write, rows: &[Encoded], columns: usize, encoding: Encoding) -> std::io::Result<()> {
     let shape = format!("({}, {columns})", rows.len());
     let text = format!("{{'descr': '{}', 'fortran_order': False, 'shape': {shape}, }}", descriptor(encoding));
-    // Magic, version, length and text fill a multiple of 64 bytes; the text ends in a newline.
+    // The header (magic, version, length, text) is padded to a multiple of 64 bytes and ends in a newline.
     let length = (10 + text.len() + 1).next_multiple_of(64) - 10;
     out.write_all(b"\x93NUMPY\x01\x00")?;
     out.write_all(&(length as u16).to_le_bytes())?;
@@ -25,7 +25,7 @@ pub fn write(out: &mut dyn Write, rows: &[Encoded], columns: usize, encoding: En
         match row {
             Encoded::Floats(values) => values.iter().try_for_each(|v| out.write_all(&v.to_le_bytes()))?,
             Encoded::Integers(values) => values.iter().try_for_each(|v| out.write_all(&[*v as u8]))?,
-            Encoded::Base64(_) => return Err(std::io::Error::other("base64 rows have no place in a matrix")),
+            Encoded::Base64(_) => return Err(std::io::Error::other("base64 cannot be written as a matrix")),
         }
     }
     Ok(())

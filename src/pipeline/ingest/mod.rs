@@ -1,18 +1,20 @@
-//! Documents into a sink: read, embedded and written side by side.
+//! Ingestion: reads documents, embeds them, and writes their points to a sink, all at the same time.
 //!
 //! ```text
-//! stream ─► groups ─► engine ─► points ─► (one group waits) ─► sink, on a thread of its own
+//! DocumentIter ─► DocumentBatch ─► engine ─► points ─► (queue of one batch) ─► sink, in its own thread
 //! ```
 //!
-//! What is wrong with a document is its own failure and ends nothing. What is wrong with the source, the engine or the sink ends
-//! the run, and so does time that runs out; ids of points are the same the next time, so that to begin again loses nothing and
-//! writes nothing twice.
+//! A document that fails is reported and does not stop the run. A failing source, engine or sink does, and so does the deadline.
+//! A retry neither loses nor duplicates points, because the id of a point depends only on document, chunk and model.
 
+mod batch;
 mod object;
+mod outcome;
 mod report;
 mod run;
 mod time_budget;
 
 pub use object::ObjectNotification;
+pub use outcome::{Commit, IngestResult, Stop};
 pub use report::{Failure, MAX_FAILURES, Report};
-pub use run::{Commit, Ingest, Run, Stop};
+pub use run::Ingest;

@@ -1,49 +1,55 @@
-//! An object of S3 as documents.
+//! Ingests the documents of an S3 object.
 
-use super::{Commit, Failure, Ingest, Report, Run, Stop};
+use super::outcome::{Commit, IngestResult, Stop};
+use super::report::{Failure, Report};
+use super::run::Ingest;
+#[cfg(feature = "arrow")]
+use crate::aws::object_reader::ObjectBlocks;
 use crate::aws::object_reader::{ObjectReader, ObjectVersion};
 use crate::aws::s3::{MAX_OBJECT_BYTES, S3Location};
-use crate::pipeline::input::{DocumentIter, InputFormat, from_iter, read_all, read_csv, read_error, read_json_lines};
-use crate::pipeline::recording::recording_documents;
+#[cfg(feature = "arrow")]
+use crate::pipeline::input::read_parquet;
+use crate::pipeline::input::{
+    DocumentIter, InputFormat, from_iter, read_all, read_csv, read_error, read_json_lines, recording_documents,
+};
 use crate::pipeline::sink::{SinkConfig, Source};
 use bytes::Bytes;
 use std::io::{BufReader, Read};
-use tealight_core::Deadline;
-use tealight_core::{Error, ErrorKind, Result};
+use tealight_core::{Deadline, Error, ErrorKind, Result};
 
-/// Times that an object is begun, where it is replaced again and again.
+/// How often reading an object is started if it keeps being replaced.
 const MAX_ATTEMPTS: usize = 3;
-/// Bytes that are read of a line at a time.
+/// Size of the read buffer, in bytes.
 const BUFFER_BYTES: usize = 1 << 16;
 
-/// What is told of an object that is there.
+/// What an S3 event says about a new object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectNotification {
-    /// Its bucket.
+    /// Name of the bucket.
     pub bucket: String,
-    /// Its key, as it is, without escapes.
+    /// Not URL-encoded.
     pub key: String,
-    /// The version that it had.
+    /// ETag of the object when the event was sent; it may have been replaced since.
     pub etag: Option<String>,
-    /// Bytes that it had.
+    /// Size in bytes when the event was sent.
     pub size: Option<u64>,
-    /// Where the bucket is.
+    /// AWS region of the bucket.
     pub region: Option<String>,
 }
 
 impl ObjectNotification {
-    /// Whether it stands for a folder only.
+    /// Whether the object is only the placeholder that the S3 console creates for a folder.
     pub fn is_folder(&self) -> bool {
         self.key.ends_with('/') && self.size == Some(0)
     }
 }
 
 impl Ingest<'_> {
-    /// Embeds the documents of an object and writes their points: those of its newest version, whichever it was when the notification was
-    /// sent. One that is not there any more is a failure of the report, for there is nothing to come back for.
+    /// Embeds the documents of the current version of an object and writes their points. A deleted object is reported as a failure,
+    /// not as an error, because a retry would not find it either.
     ///
     /// # Errors
-    /// [`Stop::Permanent`]: it holds no documents; [`Stop::Retryable`]: it can be tried again, from its beginning.
+    /// [`Stop::Permanent`] if the object does not contain documents, else [`Stop::Retryable`]; a retry starts over.
     pub fn object(
         &self,
         sink_config: &SinkConfig,
@@ -66,11 +72,14 @@ impl Ingest<'_> {
                 Err(stop) => return Err(stop),
             }
         }
-        let message = format!("{}: it was replaced {MAX_ATTEMPTS} times while it was read", object.uri());
+        let message = format!(
+            "{}: object changed {MAX_ATTEMPTS} times while being read; stop writing to it and retry",
+            object.uri()
+        );
         Err(Stop::Retryable(Error::new(ErrorKind::ObjectReplaced, message)))
     }
 
-    /// The documents of one version; none where there is a newer one at the end, which could have been written before this.
+    /// Ingests one version. Returns `None` if there is a newer version at the end: its points may already have been overwritten by ours.
     fn ingest_version(
         &self,
         sink_config: &SinkConfig,
@@ -91,7 +100,7 @@ impl Ingest<'_> {
         };
         let documents = self.documents(object, format, &version, first, deadline).map_err(Stop::from_source_error)?;
         let sink = sink_config.open(&source, deadline).map_err(Stop::Retryable)?;
-        let Run { report, stop, .. } = self.run(sink, documents, Commit::AllOrNothing, deadline);
+        let IngestResult { report, stop, .. } = self.run(sink, documents, Commit::AllOrNothing, deadline);
         match stop {
             None => Ok(version.is_current().map_err(Stop::Retryable)?.then_some(report)),
             Some(Stop::Retryable(error)) if error.kind == ErrorKind::Timeout => {
@@ -114,17 +123,18 @@ impl Ingest<'_> {
             InputFormat::JsonLines => Ok(read_json_lines(BufReader::with_capacity(BUFFER_BYTES, reader))),
             InputFormat::Csv(delimiter) => Ok(read_csv(reader, delimiter)),
             #[cfg(feature = "arrow")]
-            InputFormat::Parquet => {
-                Ok(crate::pipeline::input::read_parquet(crate::aws::object_reader::ObjectBlocks::new(version.clone())))
-            }
+            InputFormat::Parquet => Ok(read_parquet(ObjectBlocks::new(version.clone()))),
             #[cfg(not(feature = "arrow"))]
-            InputFormat::Parquet => Err(Error::invalid_value("name", "this build reads no Parquet")),
+            InputFormat::Parquet => Err(Error::invalid_value(
+                "name",
+                "Parquet is not supported: this binary was built without the feature arrow",
+            )),
             InputFormat::Text => Ok(read_all(reader, Some(object.uri()))),
             InputFormat::Audio => self.transcribe(object, version, reader, deadline),
         }
     }
 
-    /// The segments of a recording.
+    /// One document per segment of a recording.
     fn transcribe(
         &self,
         object: &S3Location,
@@ -133,7 +143,7 @@ impl Ingest<'_> {
         deadline: Deadline,
     ) -> Result<DocumentIter<'static>> {
         if version.length() > MAX_OBJECT_BYTES {
-            let message = format!("has {} bytes, the limit of a recording is {MAX_OBJECT_BYTES}", version.length());
+            let message = format!("recording is {} bytes; the limit is {MAX_OBJECT_BYTES}", version.length());
             return Err(Error::new(ErrorKind::BodyTooLarge, message));
         }
         let mut audio = Vec::with_capacity(version.length() as usize);
@@ -146,8 +156,8 @@ impl Ingest<'_> {
 fn timed_out(object: &S3Location, report: &Report) -> Error {
     let (documents, points) = (report.documents, report.points);
     let message = format!(
-        "{}: the time ran out after {documents} documents with {points} points; it begins again from the start the next time: \
-         raise the function's timeout, cut the object into smaller ones, or let a distributed map read it",
+        "{}: timed out after {documents} documents ({points} points); retries start over. Raise the function's timeout, \
+         split the object, or process it with a distributed map",
         object.uri()
     );
     Error::new(ErrorKind::Timeout, message)

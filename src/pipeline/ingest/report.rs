@@ -1,39 +1,39 @@
-//! What became of documents.
+//! Counts and failures of a run.
 
 use std::collections::{BTreeSet, VecDeque};
 use tealight_core::Error;
 
-/// Failures that are kept with what they say: a reply has its limit, and so has memory.
+/// Failures that are kept with their message; the rest is only counted, because responses and memory are limited.
 pub const MAX_FAILURES: usize = 200;
-/// Documents back to which a sink's refusal is traced by name.
+/// Documents, the latest, to which a rejected point can be attributed.
 const MAX_TRACKED_DOCUMENTS: usize = 1 << 16;
 
-/// A document that became nothing.
+/// A document that could not be ingested.
 #[derive(Debug, Clone)]
 pub struct Failure {
-    /// Where it stands in its source: the line or row, from 1.
+    /// Line or row in the source, from 1; 0 if the failure belongs to no document.
     pub number: usize,
-    /// What it is called, if that is known.
+    /// Id of the document, if known.
     pub id: Option<String>,
-    /// Why.
+    /// Why the document or one of its points was rejected.
     pub error: Error,
 }
 
-/// What became of documents.
+/// Counts and failures of a run.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Documents whose points the sink has.
+    /// Documents whose points were written.
     pub documents: usize,
-    /// Points that the sink has.
+    /// Points that were written.
     pub points: usize,
-    /// The numbers of documents that became nothing.
+    /// Numbers of the documents that failed.
     pub failed: BTreeSet<usize>,
-    /// The first of these failures.
+    /// The first [`MAX_FAILURES`] failures.
     pub failures: Vec<Failure>,
 }
 
 impl Report {
-    /// Counts a document that became nothing.
+    /// Counts a failed document, once.
     pub fn add_failure(&mut self, failure: Failure) {
         if !self.failed.insert(failure.number) {
             return;
@@ -45,34 +45,34 @@ impl Report {
     }
 }
 
-/// Which documents the points are of that a sink was written.
+/// Attributes the points that a sink rejects, which it identifies by position, to their documents.
 #[derive(Debug, Default)]
 pub(super) struct PointTracker {
     pub report: Report,
-    /// The position of a document's first point, with its number and id.
-    written: VecDeque<(usize, usize, String)>,
-    /// Points written so far.
+    /// Position of the first point, number and id of each document.
+    documents: VecDeque<(usize, usize, String)>,
+    /// Points sent to the sink so far.
     points: usize,
 }
 
 impl PointTracker {
-    /// Counts a document whose points the sink is written.
+    /// Counts a document whose points are sent to the sink.
     pub fn add(&mut self, number: usize, id: String, points: usize) {
-        self.written.push_back((self.points, number, id));
-        if self.written.len() > MAX_TRACKED_DOCUMENTS {
-            self.written.pop_front();
+        self.documents.push_back((self.points, number, id));
+        if self.documents.len() > MAX_TRACKED_DOCUMENTS {
+            self.documents.pop_front();
         }
         self.points += points;
         self.report.points += points;
         self.report.documents += 1;
     }
 
-    /// Counts points that a sink has refused.
-    pub fn reject(&mut self, refused: Vec<(usize, Error)>) {
-        for (position, error) in refused {
+    /// Counts points that the sink has rejected for good, by position.
+    pub fn reject(&mut self, rejected: Vec<(usize, Error)>) {
+        for (position, error) in rejected {
             self.report.points = self.report.points.saturating_sub(1);
-            let behind = self.written.partition_point(|(first, ..)| *first <= position);
-            let (number, id) = match behind.checked_sub(1).and_then(|at| self.written.get(at)) {
+            let next = self.documents.partition_point(|(first, ..)| *first <= position);
+            let (number, id) = match next.checked_sub(1).and_then(|index| self.documents.get(index)) {
                 Some((_, number, id)) => (*number, Some(id.clone())),
                 None => (0, None),
             };
@@ -90,15 +90,15 @@ mod tests {
     use tealight_core::ErrorKind;
 
     #[test]
-    fn a_refused_point_is_traced_to_its_document() {
+    fn rejected_point_is_attributed_to_its_document() {
         let mut tracker = PointTracker::default();
         for (number, points) in [(1, 2), (4, 1), (5, 3)] {
             tracker.add(number, format!("d{number}"), points);
         }
-        let refused =
+        let rejected =
             |positions: &[usize]| positions.iter().map(|p| (*p, Error::new(ErrorKind::InvalidValue, "no"))).collect();
-        tracker.reject(refused(&[2, 4]));
-        tracker.reject(refused(&[5]));
+        tracker.reject(rejected(&[2, 4]));
+        tracker.reject(rejected(&[5]));
         assert_eq!((tracker.report.documents, tracker.report.points), (1, 3));
         let failures: Vec<_> = tracker.report.failures.iter().map(|f| (f.number, f.id.as_deref())).collect();
         assert_eq!(failures, [(4, Some("d4")), (5, Some("d5"))]);

@@ -1,46 +1,40 @@
-//! One run: a stream of documents into a sink.
+//! One run: embeds the documents of an iterator in one thread while another thread writes their points to a sink.
 
+use super::batch::DocumentBatch;
+use super::outcome::{Commit, IngestResult, Stop};
 use super::report::{Failure, PointTracker, Report};
 use super::time_budget::TimeBudget;
 use crate::engine::{Engine, JobContext, LoadTimer};
 use crate::pipeline::chunk::Chunking;
-use crate::pipeline::embed::{DocumentEmbeddings, EmbedDocuments};
-use crate::pipeline::input::{Document, DocumentIter, SourceDocument};
+use crate::pipeline::document::Document;
+use crate::pipeline::embed::EmbedDocuments;
+use crate::pipeline::input::{DocumentIter, SourceDocument};
 use crate::pipeline::point::Point;
 use crate::pipeline::sink::Sink;
 use crate::telemetry::trace::CurrentContext;
-use std::iter::Peekable;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
-use tealight_core::Deadline;
-use tealight_core::{Error, ErrorKind, Result};
+use tealight_core::{Deadline, Error, ErrorKind, Result};
 
-/// Bytes of the texts of a batch: some forward passes, so that embedding and writing go on side by side.
-const BATCH_BYTES: usize = 32 << 10;
-/// Documents of a batch.
-const BATCH_DOCUMENTS: usize = 256;
-/// The field that the engine names where a text is at fault, and not what is asked of it.
-const FIELD: &str = "documents";
-
-/// How documents become points.
+/// Embeds documents with the default model and writes their points to a sink.
 #[derive(Debug)]
 pub struct Ingest<'a> {
-    /// With the default model.
+    /// Provides the default model.
     pub engine: &'a Engine,
-    /// How documents are cut.
+    /// Size and overlap of chunks.
     pub chunking: Chunking,
-    /// How many values to keep of each vector; all where it is missing.
+    /// Number of values to keep of each embedding; default: all.
     pub dimensions: Option<usize>,
-    /// The name of a prompt; as [`EmbedDocuments`] has it where it is missing.
+    /// Name of the prompt; the default is that of [`EmbedDocuments`].
     pub prompt: Option<&'a str>,
-    /// Adds up the time that documents wait for models to be loaded.
+    /// Sums the time that documents wait for a model to load.
     pub load_timer: LoadTimer,
 }
 
 impl<'a> Ingest<'a> {
-    /// As the environment says.
+    /// With the chunking of the configuration, and the defaults of the model.
     pub fn from_config(engine: &'a Engine) -> Self {
         Self {
             engine,
@@ -56,114 +50,112 @@ impl<'a> Ingest<'a> {
     }
 }
 
-/// Whether a part of the documents is of use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Commit {
-    /// All of them: a sink that shows nothing until it is finished is not finished otherwise.
-    AllOrNothing,
-    /// As many as there is time for; the sink is finished, and the rest is handed back.
-    Partial,
+/// How far reading and embedding got.
+struct EmbedProgress {
+    /// Documents that have failed, or whose points were sent to the writer.
+    documents: usize,
+    stop: Option<Stop>,
 }
 
-/// Why a run ended before its documents did.
-#[derive(Debug, Clone)]
-pub enum Stop {
-    /// The source is damaged: it would end there again.
-    Permanent(Error),
-    /// It may end otherwise another time.
-    Retryable(Error),
+/// The embedding thread's side of the channel to the writer.
+struct WriteQueue<'a> {
+    points: SyncSender<Vec<Point>>,
+    budget: &'a TimeBudget,
+    tracker: &'a Mutex<PointTracker>,
 }
 
-impl Stop {
-    /// What is said of it.
-    pub fn error(&self) -> &Error {
-        match self {
-            Stop::Permanent(error) | Stop::Retryable(error) => error,
+impl WriteQueue<'_> {
+    fn send(&self, points: Vec<Point>) -> Result<()> {
+        if points.is_empty() {
+            return Ok(());
         }
-    }
-
-    /// An error of a source: some are the source's own for ever.
-    pub(super) fn from_source_error(error: Error) -> Self {
-        use ErrorKind::{BodyTooLarge, Empty, InvalidJson, InvalidType, InvalidValue, TooLong, UnsupportedMediaType};
-        match error.kind {
-            BodyTooLarge | Empty | InvalidJson | InvalidType | InvalidValue | UnsupportedMediaType | TooLong => {
-                Stop::Permanent(error)
-            }
-            _ => Stop::Retryable(error),
-        }
+        // The error of the sink itself is reported when its thread is joined.
+        self.points.send(points).map_err(|_| Error::internal("the sink has stopped"))
     }
 }
 
-/// What came of a stream of documents.
-#[derive(Debug)]
-pub struct Run {
-    /// What became of those that were read.
-    pub report: Report,
-    /// Documents, from the first, about which there is nothing left to do.
-    pub committed: usize,
-    /// Why it ended before its documents did.
-    pub stop: Option<Stop>,
+/// Why a batch could not be embedded.
+enum BatchError {
+    /// Because of the document with this index.
+    Document(usize, Error),
+    /// The model panicked; which document caused it is unknown.
+    Panic,
+    /// For a reason that affects all documents.
+    Other(Error),
 }
 
 impl Ingest<'_> {
     /// Embeds documents and writes their points.
-    pub fn run(&self, sink: Box<dyn Sink>, documents: DocumentIter, commit: Commit, deadline: Deadline) -> Run {
+    pub fn run(
+        &self,
+        sink: Box<dyn Sink>,
+        documents: DocumentIter,
+        commit: Commit,
+        deadline: Deadline,
+    ) -> IngestResult {
         let (budget, tracker) = (TimeBudget::new(deadline), Mutex::default());
+        // One batch waits while another is written.
         let (sender, points) = sync_channel(1);
-        let (read_result, written) = std::thread::scope(|scope| {
-            let here = CurrentContext::current();
-            let writer = scope.spawn(|| here.in_scope(|| write_points(sink, points, &budget, &tracker, deadline)));
-            let read_result = self.embed(documents, WriteQueue { points: sender, budget: &budget, tracker: &tracker });
-            let written = writer.join().unwrap_or_else(|_| Err(Error::internal("the sink's thread ended early")));
-            (read_result, written)
+        let (progress, written) = std::thread::scope(|scope| {
+            let trace = CurrentContext::current();
+            let writer = scope.spawn(|| trace.in_scope(|| write_points(sink, points, &budget, &tracker, deadline)));
+            let progress = self.embed(documents, WriteQueue { points: sender, budget: &budget, tracker: &tracker });
+            let written = writer.join().unwrap_or_else(|_| Err(Error::internal("the thread of the sink panicked")));
+            (progress, written)
         });
-        let should_commit = read_result.stop.is_none() || commit == Commit::Partial;
+        let should_commit = progress.stop.is_none() || commit == Commit::Partial;
         let finished = written.and_then(|mut sink| if should_commit { sink.finish(deadline) } else { Ok(vec![]) });
-        let failed = finished.map(|refused| lock(&tracker).reject(refused)).err();
+        let sink_error = finished.map(|rejected| lock(&tracker).reject(rejected)).err();
         let report = tracker.into_inner().unwrap_or_else(PoisonError::into_inner).report;
-        match failed {
-            // Which of its points a sink has that failed is not known.
-            Some(error) => {
-                let report = Report { documents: 0, points: 0, ..report };
-                Run { report, committed: 0, stop: Some(Stop::Retryable(error)) }
-            }
-            None => Run { report, committed: if should_commit { read_result.read } else { 0 }, stop: read_result.stop },
+        match sink_error {
+            // It is unknown which points a failed sink has stored.
+            Some(error) => IngestResult {
+                report: Report { documents: 0, points: 0, ..report },
+                committed: 0,
+                stop: Some(Stop::Retryable(error)),
+            },
+            None => IngestResult {
+                report,
+                committed: if should_commit { progress.documents } else { 0 },
+                stop: progress.stop,
+            },
         }
     }
 
-    fn embed(&self, documents: DocumentIter, queue: WriteQueue) -> ReadResult {
-        let later = |read, error| ReadResult { read, stop: Some(Stop::Retryable(error)) };
-        let mut read = 0;
-        // The time that loading takes is no batch's.
+    fn embed(&self, documents: DocumentIter, queue: WriteQueue) -> EmbedProgress {
+        let stopped = |documents, error| EmbedProgress { documents, stop: Some(Stop::Retryable(error)) };
+        let mut count = 0;
+        // Load the model first, so that the time of the first batch does not include it.
         if let Err(error) = self.jobs(Deadline::NONE).embedder(None) {
-            return later(read, error);
+            return stopped(count, error);
         }
         let mut documents = documents.peekable();
         loop {
             let start = Instant::now();
-            let Some(DocumentBatch { entries, bytes, end }) =
-                DocumentBatch::read(&mut documents, queue.budget, read == 0)
-            else {
-                return later(read, out_of_time());
+            let Some(batch) = DocumentBatch::read(&mut documents, queue.budget, count == 0) else {
+                return stopped(count, out_of_time());
             };
-            let count = entries.len();
-            let given = self.embed_batch(entries, &queue).and_then(|points| {
+            let DocumentBatch { documents: batch, bytes, end } = batch;
+            let batch_len = batch.len();
+            let sent = self.embed_batch(batch, &queue).and_then(|points| {
                 queue.budget.record_embed(bytes, start.elapsed());
                 queue.send(points)
             });
-            if let Err(error) = given {
-                return later(read, error);
+            if let Err(error) = sent {
+                return stopped(count, error);
             }
-            read += count;
+            count += batch_len;
             match end {
                 None => {}
-                Some(Ok(())) => return ReadResult { read, stop: None },
-                Some(Err(error)) => return ReadResult { read, stop: Some(Stop::from_source_error(error)) },
+                Some(Ok(())) => return EmbedProgress { documents: count, stop: None },
+                Some(Err(error)) => {
+                    return EmbedProgress { documents: count, stop: Some(Stop::from_source_error(error)) };
+                }
             }
         }
     }
 
-    /// The points of a batch; documents that have none are failures.
+    /// The points of a batch. Documents that fail are added to the report.
     fn embed_batch(&self, batch: Vec<SourceDocument>, queue: &WriteQueue) -> Result<Vec<Point>> {
         let (mut numbers, mut documents, mut failures) = (vec![], vec![], vec![]);
         for SourceDocument { number, document } in batch {
@@ -175,15 +167,15 @@ impl Ingest<'_> {
                 Err(error) => failures.push(Failure { number, id: None, error }),
             }
         }
-        let made = self.embed_documents(&documents, queue.budget.embed_deadline())?;
+        let embedded = self.embed_documents(&documents, queue.budget.embed_deadline())?;
         let mut points = vec![];
         let mut tracker = lock(queue.tracker);
-        for ((number, document), made) in numbers.into_iter().zip(&documents).zip(made) {
+        for ((number, document), embedded) in numbers.into_iter().zip(&documents).zip(embedded) {
             let id = document.id_or_hash().ok();
-            match made {
-                Ok(made) => {
-                    tracker.add(number, id.unwrap_or_default(), made.len());
-                    points.extend(made);
+            match embedded {
+                Ok(document_points) => {
+                    tracker.add(number, id.unwrap_or_default(), document_points.len());
+                    points.extend(document_points);
                 }
                 Err(error) => failures.push(Failure { number, id, error }),
             }
@@ -192,8 +184,29 @@ impl Ingest<'_> {
         Ok(points)
     }
 
-    /// The points of each document. One that fails all of them is found, and fails alone.
+    /// The points of each document. A document that makes its batch fail gets the error; the others are embedded without it.
     fn embed_documents(&self, documents: &[Document], deadline: Deadline) -> Result<Vec<Result<Vec<Point>>>> {
+        match (self.try_embed(documents, deadline), documents) {
+            (Ok(points), _) => Ok(points),
+            (Err(BatchError::Other(error)), _) => Err(error),
+            (Err(BatchError::Document(index, error)), _) => {
+                let mut points = self.embed_documents(&documents[..index], deadline)?;
+                points.push(Err(error));
+                points.extend(self.embed_documents(&documents[index + 1..], deadline)?);
+                Ok(points)
+            }
+            (Err(BatchError::Panic), [_]) => Ok(vec![Err(Error::internal("the model failed"))]),
+            (Err(BatchError::Panic), _) => {
+                let mut points = vec![];
+                for document in documents {
+                    points.extend(self.embed_documents(std::slice::from_ref(document), deadline)?);
+                }
+                Ok(points)
+            }
+        }
+    }
+
+    fn try_embed(&self, documents: &[Document], deadline: Deadline) -> Result<Vec<Result<Vec<Point>>>, BatchError> {
         if documents.is_empty() {
             return Ok(vec![]);
         }
@@ -204,91 +217,18 @@ impl Ingest<'_> {
             dimensions: self.dimensions,
             prompt: self.prompt.map(String::from),
         };
-        let run = catch_unwind(AssertUnwindSafe(|| self.jobs(deadline).run(job)));
-        let error = match run.unwrap_or_else(|_| Err(Error::internal("the model failed").with_param(FIELD))) {
-            Ok(DocumentEmbeddings { points, .. }) => return Ok(points),
-            Err(error) if error.param.as_deref() == Some(FIELD) => error,
-            Err(error) => return Err(error),
-        };
-        match documents {
-            [_] => Ok(vec![Err(error)]),
-            _ => documents
-                .iter()
-                .map(|one| Ok(self.embed_documents(std::slice::from_ref(one), deadline)?.remove(0)))
-                .collect(),
+        let result = catch_unwind(AssertUnwindSafe(|| self.jobs(deadline).run(job))).map_err(|_| BatchError::Panic)?;
+        match result {
+            Ok(embedded) => Ok(embedded.points),
+            Err(error) => Err(match error.input_index {
+                Some(index) if index < documents.len() => BatchError::Document(index, error),
+                _ => BatchError::Other(error),
+            }),
         }
     }
 }
 
-/// How reading ended.
-struct ReadResult {
-    /// Documents whose points were handed on, or that have none.
-    read: usize,
-    stop: Option<Stop>,
-}
-
-/// What embedding has in common with writing.
-struct WriteQueue<'a> {
-    points: SyncSender<Vec<Point>>,
-    budget: &'a TimeBudget,
-    tracker: &'a Mutex<PointTracker>,
-}
-
-impl WriteQueue<'_> {
-    fn send(&self, points: Vec<Point>) -> Result<()> {
-        match points.is_empty() {
-            true => Ok(()),
-            // What the sink has died of is said when its thread is joined.
-            false => self.points.send(points).map_err(|_| Error::internal("the sink has ended")),
-        }
-    }
-}
-
-/// Documents that are embedded together.
-struct DocumentBatch {
-    entries: Vec<SourceDocument>,
-    /// Of their texts.
-    bytes: usize,
-    /// How the stream has ended, if it has.
-    end: Option<Result<()>>,
-}
-
-impl DocumentBatch {
-    /// The next documents for which there is time; none if there is none.
-    fn read(documents: &mut Peekable<DocumentIter>, budget: &TimeBudget, is_first: bool) -> Option<Self> {
-        let room = budget.budget_bytes().min(BATCH_BYTES);
-        let mut batch = Self { entries: vec![], bytes: 0, end: None };
-        while batch.bytes < BATCH_BYTES && batch.entries.len() < BATCH_DOCUMENTS {
-            let bytes = match documents.peek() {
-                Some(Ok(entry)) => entry.document.as_ref().map_or(0, |document| document.text.len()),
-                _ => 0,
-            };
-            let fits =
-                batch.bytes + bytes <= room || (batch.entries.is_empty() && Self::fits_alone(bytes, budget, is_first));
-            if !fits {
-                return (!batch.entries.is_empty()).then_some(batch);
-            }
-            batch.bytes += bytes;
-            match documents.next() {
-                Some(Ok(entry)) => batch.entries.push(entry),
-                Some(Err(error)) => batch.end = Some(Err(error)),
-                None => batch.end = Some(Ok(())),
-            }
-            if batch.end.is_some() {
-                break;
-            }
-        }
-        Some(batch)
-    }
-
-    /// Whether a text that is longer than a batch, or than there is time for, is tried.
-    fn fits_alone(bytes: usize, budget: &TimeBudget, is_first: bool) -> bool {
-        let room = budget.budget_bytes();
-        bytes <= room || (is_first && budget.allows(bytes))
-    }
-}
-
-/// Writes what comes, until nothing more does.
+/// Writes batches of points until the embedding thread hangs up, and returns the sink, which is not finished yet.
 fn write_points(
     mut sink: Box<dyn Sink>,
     batches: Receiver<Vec<Point>>,
@@ -298,16 +238,15 @@ fn write_points(
 ) -> Result<Box<dyn Sink>> {
     for points in batches {
         let start = Instant::now();
-        let refused = sink.write(&points, deadline)?;
+        let rejected = sink.write(&points, deadline)?;
         budget.record_write(start.elapsed());
-        lock(tracker).reject(refused);
+        lock(tracker).reject(rejected);
     }
     Ok(sink)
 }
 
 fn out_of_time() -> Error {
-    let message = "the time for this invocation ran out: raise the function's timeout, or send less at a time";
-    Error::new(ErrorKind::Timeout, message)
+    Error::new(ErrorKind::Timeout, "deadline exceeded; raise the function's timeout, or send fewer documents at a time")
 }
 
 fn lock(tracker: &Mutex<PointTracker>) -> MutexGuard<'_, PointTracker> {
@@ -322,33 +261,33 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    /// Keeps what it is given once it is finished.
+    /// Makes the points visible in `committed` when it is finished.
     #[derive(Clone, Default)]
     struct MockSink {
-        kept: Arc<Mutex<Vec<(String, usize)>>>,
-        open: Vec<(String, usize)>,
-        given: usize,
-        pause: Duration,
+        committed: Arc<Mutex<Vec<(String, usize)>>>,
+        pending: Vec<(String, usize)>,
+        received: usize,
+        delay: Duration,
         fails_at: Option<usize>,
-        refuses: Vec<usize>,
+        rejects: Vec<usize>,
     }
 
     impl Sink for MockSink {
         fn write(&mut self, points: &[Point], _: Deadline) -> Result<Vec<(usize, Error)>> {
-            std::thread::sleep(self.pause);
-            if self.fails_at.is_some_and(|at| self.given + points.len() > at) {
+            std::thread::sleep(self.delay);
+            if self.fails_at.is_some_and(|at| self.received + points.len() > at) {
                 return Err(Error::new(ErrorKind::Upstream, "full"));
             }
-            let first = self.given;
-            self.given += points.len();
-            let (refused, kept): (Vec<_>, Vec<_>) =
-                points.iter().enumerate().partition(|(i, _)| self.refuses.contains(&(first + i)));
-            self.open.extend(kept.into_iter().map(|(_, p)| (p.source.document_id.clone(), p.chunk_index)));
-            Ok(refused.into_iter().map(|(i, _)| (first + i, Error::new(ErrorKind::InvalidValue, "no"))).collect())
+            let first = self.received;
+            self.received += points.len();
+            let (rejected, accepted): (Vec<_>, Vec<_>) =
+                points.iter().enumerate().partition(|(i, _)| self.rejects.contains(&(first + i)));
+            self.pending.extend(accepted.into_iter().map(|(_, p)| (p.source.document_id.clone(), p.chunk_index)));
+            Ok(rejected.into_iter().map(|(i, _)| (first + i, Error::new(ErrorKind::InvalidValue, "no"))).collect())
         }
 
         fn finish(&mut self, _: Deadline) -> Result<Vec<(usize, Error)>> {
-            self.kept.lock().unwrap().append(&mut self.open);
+            self.committed.lock().unwrap().append(&mut self.pending);
             Ok(vec![])
         }
     }
@@ -358,11 +297,11 @@ mod tests {
         Engine::new(Config { model: model.into(), ..Config::from_lookup(|_| None).unwrap() }).unwrap()
     }
 
-    fn run(sink: &MockSink, text: &str, commit: Commit, deadline: Deadline) -> (Run, Vec<String>) {
+    fn run(sink: &MockSink, text: &str, commit: Commit, deadline: Deadline) -> (IngestResult, Vec<String>) {
         let engine = engine();
         let ingest = Ingest { chunking: Chunking::default(), ..Ingest::from_config(&engine) };
         let run = ingest.run(Box::new(sink.clone()), read_json_lines(text.as_bytes()), commit, deadline);
-        let kept = sink.kept.lock().unwrap().iter().map(|(id, _)| id.clone()).collect();
+        let kept = sink.committed.lock().unwrap().iter().map(|(id, _)| id.clone()).collect();
         (run, kept)
     }
 
@@ -371,11 +310,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_document_is_its_own_failure() {
+    fn invalid_document_fails_alone() {
         let text = "{\"id\": \"a\", \"text\": \"one\"}\nnot JSON\n{\"id\": \"b\", \"text\": \"two\", \"metadata\": {\"text\": 1}}\n\
             {\"id\": \"c\", \"text\": \"three\"}\n{\"id\": \"d\", \"text\": \"four\"}\n";
         let (run, kept) =
-            run(&MockSink { refuses: vec![1], ..MockSink::default() }, text, Commit::AllOrNothing, Deadline::NONE);
+            run(&MockSink { rejects: vec![1], ..MockSink::default() }, text, Commit::AllOrNothing, Deadline::NONE);
         assert_eq!(kept, ["a", "d"]);
         assert!(run.stop.is_none());
         let Report { documents, points, failed, failures } = run.report;
@@ -386,15 +325,15 @@ mod tests {
     }
 
     #[test]
-    fn order_is_kept_over_many_groups() {
+    fn points_are_written_in_order() {
         let (run, kept) = run(&MockSink::default(), &many(1000), Commit::AllOrNothing, Deadline::NONE);
         assert_eq!((run.committed, run.report.points), (1000, 1000));
         assert!(kept.iter().enumerate().all(|(i, id)| *id == i.to_string()));
     }
 
     #[test]
-    fn what_is_settled_is_written_and_the_rest_is_handed_back() {
-        let sink = MockSink { pause: Duration::from_millis(200), ..MockSink::default() };
+    fn partial_commit_writes_what_fits_before_deadline() {
+        let sink = MockSink { delay: Duration::from_millis(200), ..MockSink::default() };
         let deadline = Instant::now() + Duration::from_secs(3);
         let (run, kept) = run(&sink, &many(20_000), Commit::Partial, Deadline(Some(deadline)));
         assert!(Instant::now() < deadline);
@@ -404,14 +343,14 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_a_whole_is_not_shown() {
+    fn all_or_nothing_commits_nothing_after_deadline() {
         let deadline = Deadline(Some(Instant::now()));
         let (run, kept) = run(&MockSink::default(), &many(10), Commit::AllOrNothing, deadline);
         assert_eq!((kept.len(), run.committed, run.stop.unwrap().error().kind), (0, 0, ErrorKind::Timeout));
     }
 
     #[test]
-    fn a_sink_that_fails_settles_nothing() {
+    fn failing_sink_commits_nothing() {
         for commit in [Commit::AllOrNothing, Commit::Partial] {
             let sink = MockSink { fails_at: Some(600), ..MockSink::default() };
             let (run, kept) = run(&sink, &many(2000), commit, Deadline::NONE);
@@ -421,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_that_is_damaged_is_told_from_one_that_fails() {
+    fn invalid_source_is_permanent_and_read_error_is_retryable() {
         let engine = engine();
         let ingest = Ingest { chunking: Chunking::default(), ..Ingest::from_config(&engine) };
         for (kind, is_permanent) in
@@ -431,12 +370,12 @@ mod tests {
             let stream = read_json_lines(&b"{\"text\": \"a\"}"[..]).chain([Err(Error::new(kind, "x"))]);
             let run = ingest.run(Box::new(sink.clone()), Box::new(stream), Commit::AllOrNothing, Deadline::NONE);
             assert_eq!(matches!(run.stop, Some(Stop::Permanent(_))), is_permanent, "{kind:?}");
-            assert!(sink.kept.lock().unwrap().is_empty());
+            assert!(sink.committed.lock().unwrap().is_empty());
         }
     }
 
     #[test]
-    fn a_wrong_setting_is_no_documents_fault() {
+    fn invalid_chunking_fails_run_and_no_document() {
         let engine = engine();
         let ingest =
             Ingest { chunking: Chunking { tokens: Some(100_000), overlap: 0 }, ..Ingest::from_config(&engine) };

@@ -1,4 +1,4 @@
-//! When there is no time for more.
+//! Estimates whether another batch fits before the deadline.
 
 use crate::engine::MAX_BATCH_TOKENS;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,33 +6,34 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tealight_core::Deadline;
 
-/// A tenth of the time, but no more than this, is left whatever was measured.
+/// A tenth of the time is always reserved, but at most this much.
 const MAX_RESERVE: Duration = Duration::from_secs(1);
-/// Writes behind a group: its own, the one that waits, and the sink's last.
+/// Writes after a batch is embedded: the batch itself, the batch in the queue, and the last write of the sink.
 const RESERVED_WRITES: u32 = 3;
-/// Bytes of the group that is the first to be measured.
+/// Maximum bytes of the first batch, before anything is measured.
 const FIRST_BATCH_BYTES: usize = 2 << 10;
-/// Bytes of the texts of a forward pass, which nothing ends before its time; most tokens are as long as this says, or longer.
+/// Bytes of text per forward pass, which cannot be interrupted; a token has about four bytes.
 const PASS_BYTES: usize = 4 * MAX_BATCH_TOKENS;
-/// Bytes below which a group's time says little about more of them.
+/// Batches below this size are measured as if they had this many bytes, because fixed costs dominate their time.
 const MIN_MEASURED_BYTES: usize = 1 << 10;
 
-/// Nanoseconds that a byte of a text took lately in this process; 0 before the first.
+/// Latest measurement in this process, in nanoseconds per byte of text; 0 before the first.
 static RECENT_NS_PER_BYTE: AtomicU64 = AtomicU64::new(0);
 
-/// How long texts and writes take, and so for how much more there is time.
+/// Measures the time of embedding and writing, and estimates how much text fits before the deadline.
 #[derive(Debug)]
 pub(super) struct TimeBudget {
     deadline: Deadline,
+    /// Time that is left whatever was measured.
     reserve: Duration,
     costs: Mutex<Costs>,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
 struct Costs {
-    /// Of the last group, in nanoseconds.
+    /// Of the last batch; 0 before the first.
     ns_per_byte: u64,
-    /// The longest.
+    /// The longest write.
     write: Duration,
 }
 
@@ -46,37 +47,37 @@ impl TimeBudget {
         *self.costs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A group of so many bytes was read and embedded.
+    /// Records the time for reading and embedding a batch with this many bytes of text.
     pub fn record_embed(&self, bytes: usize, time: Duration) {
         let ns_per_byte = (time.as_nanos() as u64 / bytes.max(MIN_MEASURED_BYTES) as u64).max(1);
         RECENT_NS_PER_BYTE.store(ns_per_byte, Ordering::Relaxed);
         self.costs.lock().unwrap_or_else(PoisonError::into_inner).ns_per_byte = ns_per_byte;
     }
 
-    /// A group was written.
+    /// Records the time for writing a batch.
     pub fn record_write(&self, time: Duration) {
         let mut costs = self.costs.lock().unwrap_or_else(PoisonError::into_inner);
         costs.write = costs.write.max(time);
     }
 
-    /// Bytes of texts that there is time for, the next being perhaps slower by half.
+    /// Bytes of text that can be embedded before the deadline, even if they take one and a half times as long as the last ones.
     pub fn budget_bytes(&self) -> usize {
         let Some(end) = self.embed_deadline().0 else { return usize::MAX };
-        let left = end.saturating_duration_since(Instant::now()) * 2 / 3;
+        let remaining = end.saturating_duration_since(Instant::now()) * 2 / 3;
         match self.costs().ns_per_byte {
-            _ if left.is_zero() => 0,
+            _ if remaining.is_zero() => 0,
             0 => FIRST_BATCH_BYTES,
-            ns_per_byte => (left.as_nanos() as u64 / ns_per_byte) as usize,
+            ns_per_byte => (remaining.as_nanos() as u64 / ns_per_byte) as usize,
         }
     }
 
-    /// Whether there is time for a text by itself. A long one is stopped between two forward passes, if need be.
+    /// Whether to try a single text. A long text needs time for one forward pass only: it is stopped between passes if time runs out.
     pub fn allows(&self, bytes: usize) -> bool {
         let is_measured = self.costs().ns_per_byte > 0;
         self.budget_bytes() >= if is_measured { bytes.min(PASS_BYTES) } else { 1 }
     }
 
-    /// When no forward pass may begin any more: there must be time for it, and for what the sink needs behind it.
+    /// The deadline for starting a forward pass, which leaves time for the pass and for writing its points.
     pub fn embed_deadline(&self) -> Deadline {
         let costs = self.costs();
         let reserve = RESERVED_WRITES * costs.write + self.reserve;
@@ -90,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_measured_decides() {
+    fn budget_follows_measured_costs() {
         let (seconds, ms) = (Duration::from_secs, Duration::from_millis);
         let budget = TimeBudget::new(Deadline(Some(Instant::now() + seconds(61))));
         budget.record_embed(10_000, seconds(1));
@@ -100,11 +101,11 @@ mod tests {
         budget.record_write(seconds(10));
         assert!(budget.budget_bytes() < room / 2 + 10_000);
         budget.record_write(seconds(20));
-        assert!(budget.budget_bytes() == 0 && !budget.allows(1), "60 s are the sink's");
+        assert!(budget.budget_bytes() == 0 && !budget.allows(1), "the writes need all 60 s");
 
         let budget = TimeBudget::new(Deadline(Some(Instant::now() + seconds(3))));
         budget.record_embed(16 << 10, ms(500));
-        assert!(budget.allows(1 << 30), "for its first pass, and it is stopped then");
+        assert!(budget.allows(1 << 30), "there is time for its first pass");
         budget.record_embed(16 << 10, ms(2000));
         assert!(!budget.allows(16 << 10));
         assert_eq!(TimeBudget::new(Deadline::NONE).budget_bytes(), usize::MAX);

@@ -1,14 +1,16 @@
-//! Documents of tables in text: <https://www.rfc-editor.org/rfc/rfc4180>.
+//! Documents from CSV and TSV files: <https://www.rfc-editor.org/rfc/rfc4180>.
 
-use super::{Document, DocumentIter, MAX_DOCUMENT_BYTES, SourceDocument, read_error, too_large};
+use super::source::{DocumentIter, SourceDocument, read_error, too_large};
+use crate::pipeline::document::{Document, MAX_DOCUMENT_BYTES};
 use serde_json::value::to_raw_value;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::rc::Rc;
-use tealight_core::{Error, ErrorKind, Result};
+use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 
-/// Documents of a table: a column `text`, perhaps one `id`, and others, which are metadata as texts; empty cells are none.
+/// Reads one document per row. The header must have a column `text` and may have `id`; all other columns become metadata, as strings.
+/// Empty cells are skipped.
 pub fn read_csv<'a>(reader: impl Read + 'a, delimiter: u8) -> DocumentIter<'a> {
     let remaining = Rc::new(Cell::new(MAX_DOCUMENT_BYTES));
     let reader = LimitedReader { reader, remaining: remaining.clone() };
@@ -29,13 +31,13 @@ pub fn read_csv<'a>(reader: impl Read + 'a, delimiter: u8) -> DocumentIter<'a> {
                 columns.take()?;
                 Some(Err(csv_read_error(error).with_context(format_args!("row {number}"))))
             }
-            // A row of another length, or text that is not UTF-8.
+            // The row has a different number of columns than the header, or is not UTF-8.
             Err(error) => columns.as_ref().map(|_| Ok(SourceDocument { number, document: Err(invalid_row(&error)) })),
         }
     }))
 }
 
-/// Stops a row that goes on for ever, as behind a quote that is not closed.
+/// Limits the size of a row, which is unbounded after an unclosed quote.
 struct LimitedReader<R> {
     reader: R,
     remaining: Rc<Cell<usize>>,
@@ -57,14 +59,12 @@ fn read_header<R: Read>(rows: &mut csv::Reader<R>) -> Result<Vec<String>> {
         .headers()
         .map_err(|error| if error.is_io_error() { csv_read_error(error) } else { invalid_row(&error) })?;
     let names: Vec<_> = header.iter().map(|name| name.trim_start_matches('\u{feff}').to_string()).collect();
-    match names.iter().any(|name| name == "text") {
-        true => Ok(names),
-        false => {
-            let names = super::truncate_for_display(&names.join(", "));
-            Err(Error::new(ErrorKind::InvalidType, format!("the table has no column text, but {names}"))
-                .with_param("text"))
-        }
+    if names.iter().any(|name| name == "text") {
+        return Ok(names);
     }
+    let names = truncate_for_display(&names.join(", "));
+    Err(Error::new(ErrorKind::InvalidType, format!("the table has no column \"text\"; its columns are {names}"))
+        .with_param("text"))
 }
 
 fn parse_row(columns: &[String], record: &csv::StringRecord) -> Result<Document> {
@@ -85,13 +85,13 @@ fn parse_row(columns: &[String], record: &csv::StringRecord) -> Result<Document>
 }
 
 fn invalid_row(error: &dyn std::fmt::Display) -> Error {
-    Error::new(ErrorKind::InvalidType, format!("not a row of the table: {error}"))
+    Error::new(ErrorKind::InvalidType, format!("invalid row: {error}"))
 }
 
 fn csv_read_error(error: csv::Error) -> Error {
     match error.into_kind() {
         csv::ErrorKind::Io(error) => read_error(error),
-        _ => Error::internal("an error of a table's source is none"),
+        _ => Error::internal("expected an I/O error from the CSV reader"),
     }
 }
 
@@ -100,10 +100,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_that_is_wrong_does_not_end_the_table() {
+    fn invalid_row_does_not_end_iteration() {
         let text =
             "\u{feff}id,text,year\n7,\"one, \"\"two\"\"\nlines\",1961\n8,short\n,\"no id\",\n9,,1962\nx,last,1963\n";
-        let found: Vec<_> = read_csv(text.as_bytes(), b',').map(|entry| entry.unwrap()).collect();
+        let found: Vec<_> = read_csv(text.as_bytes(), b',').map(Result::unwrap).collect();
         let texts: Vec<_> =
             found.iter().map(|e| e.document.as_ref().map(|d| d.text.as_str()).map_err(|e| e.kind)).collect();
         let expected =
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_without_texts_and_a_quote_without_end_are_refused() {
+    fn missing_text_column_and_unclosed_quote_are_rejected() {
         let refused = |text: &str| read_csv(text.as_bytes(), b',').next().unwrap().unwrap_err();
         assert!(refused("id,txt\n1,2\n").message.contains("id, txt"));
         assert!(refused("").message.contains("text"));

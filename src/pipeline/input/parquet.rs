@@ -1,6 +1,7 @@
-//! Documents of Parquet files: <https://parquet.apache.org/docs/file-format/>.
+//! Documents from Parquet files: <https://parquet.apache.org/docs/file-format/>.
 
-use super::{Document, DocumentIter, SourceDocument};
+use super::source::{DocumentIter, SourceDocument, read_error};
+use crate::pipeline::document::Document;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, FileReader};
 use parquet::file::serialized_reader::SerializedFileReader;
@@ -10,7 +11,8 @@ use serde_json::{Map, Value};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 
-/// Documents of a file in columns: `text`, perhaps `id`, and others, which are metadata. Only what is needed of the file is read.
+/// Reads one document per row. There must be a column `text` and may be `id`; all other columns become metadata.
+/// Row groups are read one by one, so that a large file does not have to fit into memory.
 pub fn read_parquet<'a, R: ChunkReader + 'static>(file: R) -> DocumentIter<'a> {
     let mut rows = match catch_panics(|| open(file)) {
         Ok(rows) => Some(rows),
@@ -25,7 +27,7 @@ pub fn read_parquet<'a, R: ChunkReader + 'static>(file: R) -> DocumentIter<'a> {
             None => None,
             Some(Ok(row)) => match row.to_json_value() {
                 Value::Object(row) => Some(Ok(SourceDocument { number, document: parse_row(row) })),
-                _ => Some(Ok(SourceDocument { number, document: Err(invalid_file("a row is no object")) })),
+                _ => Some(Ok(SourceDocument { number, document: Err(invalid_file("a row is not an object")) })),
             },
             Some(Err(error)) => {
                 rows = None;
@@ -41,7 +43,7 @@ fn open<R: ChunkReader + 'static>(file: R) -> Result<RowIter<'static>> {
     let names: Vec<_> = schema.root_schema().get_fields().iter().map(|field| field.name().to_string()).collect();
     if !names.iter().any(|name| name == "text") {
         return Err(invalid_file(&format!(
-            "the file has no column text, but {}",
+            "the file has no column \"text\"; its columns are {}",
             truncate_for_display(&names.join(", "))
         ))
         .with_param("text"));
@@ -49,10 +51,10 @@ fn open<R: ChunkReader + 'static>(file: R) -> Result<RowIter<'static>> {
     Ok(RowIter::from_file_into(Box::new(reader)))
 }
 
-/// What a damaged file makes of the library's checks is an error here.
+/// The library panics on some corrupt files; this makes the panic an error.
 fn catch_panics<T: FromError>(work: impl FnOnce() -> T) -> T {
-    let damaged = || T::from_error(invalid_file("the file is damaged"));
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| damaged())
+    let corrupt = || T::from_error(invalid_file("the file is corrupt"));
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| corrupt())
 }
 
 trait FromError {
@@ -75,7 +77,7 @@ fn parse_row(mut row: Map<String, Value>) -> Result<Document> {
     let text = match row.remove("text") {
         Some(Value::String(text)) => text,
         Some(Value::Null) | None => String::new(),
-        Some(_) => return Err(invalid_file("the column text has no texts").with_param("text")),
+        Some(_) => return Err(invalid_file("the column \"text\" does not contain strings").with_param("text")),
     };
     row.retain(|_, value| !value.is_null());
     let raw = |value: &Value| to_raw_value(value).map_err(|e| invalid_file(&e.to_string()));
@@ -85,16 +87,16 @@ fn parse_row(mut row: Map<String, Value>) -> Result<Document> {
 }
 
 fn invalid_file(what: &str) -> Error {
-    Error::new(ErrorKind::InvalidType, format!("not a Parquet file of documents: {what}"))
+    Error::new(ErrorKind::InvalidType, format!("invalid Parquet file: {what}"))
 }
 
-/// What the library says, or the error of ours that a source has given it.
+/// The [`Error`] inside a Parquet error if a reader of ours put one there, else an error about the file.
 fn read_parquet_error(error: ParquetError) -> Error {
     match error {
         ParquetError::External(error) => match error.downcast::<Error>() {
             Ok(ours) => *ours,
             Err(error) => match error.downcast::<std::io::Error>() {
-                Ok(error) => super::read_error(*error),
+                Ok(error) => read_error(*error),
                 Err(error) => invalid_file(&error.to_string()),
             },
         },

@@ -1,34 +1,33 @@
-//! Points into bodies, bodies into an index. A body that the index refuses because of one of its points is halved until that one is
-//! consecutive_rejections, so that the others are not pending back.
+//! Turns a client that sends request bodies into a sink of points. A body that the store rejects because of one point is split in
+//! half repeatedly until that point is found, so that the other points are written.
 
-use super::{MAX_PENDING, Sink};
+use super::traits::{MAX_PENDING, Rejections, Sink};
 use crate::pipeline::format::{BodyBuilder, Encoding, Format};
 use crate::pipeline::point::Point;
-use tealight_core::Deadline;
-use tealight_core::{Error, ErrorKind, Result};
+use tealight_core::{Deadline, Error, ErrorKind, Result};
 
-/// Bytes of a request, where points are large: they are in memory more than once.
+/// A body of this size is sent, because points are in memory several times.
 const MAX_REQUEST_BYTES: usize = 8 << 20;
-/// Points that are rejected one after the other, and none taken before, until nothing more is expected: vectors of another length
-/// than the index's, for instance.
+/// If this many points are rejected before any is accepted, the sink fails, because the cause is probably the same for all: a wrong
+/// vector dimension, for example.
 const MAX_CONSECUTIVE_REJECTIONS: usize = 8;
 
-/// What an index says of a body.
+/// Result of one request.
 #[derive(Debug)]
 pub(super) enum WriteResult {
-    /// It has all of it, but for the points at these places.
+    /// All points are stored, except those at these positions in the body.
     Accepted(Vec<(usize, Error)>),
-    /// It has nothing of it, for what is in it.
-    KernelError(Error),
+    /// Nothing is stored, because of the content of the body.
+    Rejected(Error),
 }
 
-/// An index that takes bodies of points.
+/// A store that accepts request bodies with points.
 pub(super) trait StoreClient: Send {
-    /// Writes a body of so many points; tries again what may pass.
+    /// Sends a body with `count` points. Retries failures that may be temporary.
     fn send(&mut self, body: &[u8], count: usize, deadline: Deadline) -> Result<WriteResult>;
 }
 
-/// How points are written.
+/// The format and encoding of points.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PointFormat {
     pub format: Format,
@@ -41,23 +40,23 @@ impl PointFormat {
     }
 }
 
-/// A sink of an index.
-pub(super) struct BatchingSink<I> {
-    client: I,
+/// Collects points into bodies and sends them.
+pub(super) struct BatchingSink<C> {
+    client: C,
     point_format: PointFormat,
     builder: BodyBuilder,
-    /// What is in the builder, by position.
+    /// The points in the builder, with their positions.
     pending: Vec<(usize, Point)>,
-    /// Points ever received.
+    /// Number of points ever passed to the sink.
     received: usize,
     has_accepted: bool,
-    /// What the index rejected for good, since it was last asked for.
+    /// Points that were rejected since the last call.
     rejected: Vec<(usize, Error)>,
     consecutive_rejections: usize,
 }
 
-impl<I: StoreClient> BatchingSink<I> {
-    pub fn new(client: I, point_format: PointFormat) -> Result<Self> {
+impl<C: StoreClient> BatchingSink<C> {
+    pub fn new(client: C, point_format: PointFormat) -> Result<Self> {
         let builder = point_format.body_builder()?;
         Ok(Self {
             client,
@@ -104,8 +103,8 @@ impl<I: StoreClient> BatchingSink<I> {
                     .extend(rejected_points.into_iter().filter_map(|(i, error)| Some((points.get(i)?.0, error))));
                 Ok(())
             }
-            WriteResult::KernelError(error) if points.len() <= 1 => self.reject(points, error),
-            WriteResult::KernelError(_) => {
+            WriteResult::Rejected(error) if points.len() <= 1 => self.reject(points, error),
+            WriteResult::Rejected(_) => {
                 let (left, right) = points.split_at(points.len() / 2);
                 for half in [left, right] {
                     let body = self.build_body(half)?;
@@ -120,10 +119,10 @@ impl<I: StoreClient> BatchingSink<I> {
         self.consecutive_rejections += points.len();
         if self.consecutive_rejections >= MAX_CONSECUTIVE_REJECTIONS && !self.has_accepted {
             return Err(
-                error.with_context(format_args!("each of the first {MAX_CONSECUTIVE_REJECTIONS} points is rejected"))
+                error.with_context(format_args!("all of the first {MAX_CONSECUTIVE_REJECTIONS} points were rejected"))
             );
         }
-        // What is for good is the point's own fault.
+        // A permanent rejection is caused by the point.
         let error = Error { kind: ErrorKind::InvalidValue, ..error };
         self.rejected.extend(points.iter().map(|(position, _)| (*position, error.clone())));
         Ok(())
@@ -134,20 +133,20 @@ impl<I: StoreClient> BatchingSink<I> {
         for (_, point) in points {
             let encoded = builder.encode(point)?;
             if builder.push(encoded).is_some() {
-                return Err(Error::internal("half of a body is more than one"));
+                return Err(Error::internal("half of a body does not fit into one body"));
             }
         }
         builder.finish().ok_or_else(|| Error::internal("half of a body is empty"))
     }
 }
 
-impl<I: StoreClient> Sink for BatchingSink<I> {
-    fn write(&mut self, points: &[Point], deadline: Deadline) -> Result<Vec<(usize, Error)>> {
+impl<C: StoreClient> Sink for BatchingSink<C> {
+    fn write(&mut self, points: &[Point], deadline: Deadline) -> Result<Rejections> {
         points.iter().try_for_each(|point| self.push(point, deadline))?;
         Ok(std::mem::take(&mut self.rejected))
     }
 
-    fn finish(&mut self, deadline: Deadline) -> Result<Vec<(usize, Error)>> {
+    fn finish(&mut self, deadline: Deadline) -> Result<Rejections> {
         self.flush(deadline)?;
         Ok(std::mem::take(&mut self.rejected))
     }

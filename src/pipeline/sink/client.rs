@@ -1,4 +1,4 @@
-//! Requests of sinks over HTTP: who asks, which replies may pass, and what of a reply is said.
+//! The HTTP client of sinks: authentication, which responses are retryable, and error messages from responses.
 
 use super::retry::{self, AttemptError};
 use crate::aws::AwsRequest;
@@ -7,14 +7,12 @@ use crate::telemetry::trace::TraceContext;
 use http::{HeaderMap, Method, Request, StatusCode};
 use serde_json::Value;
 use std::time::Duration;
-use tealight_core::Deadline;
-use tealight_core::Secret;
-use tealight_core::{Error, ErrorKind, Result};
+use tealight_core::{Deadline, Error, ErrorKind, Result, Secret};
 
-/// The largest reply that is read, in bytes.
+/// Maximum size of a response, in bytes.
 const MAX_RESPONSE_BYTES: u64 = 64 << 20;
-/// What AWS's services answer with statuses of the client's own mistakes, and may pass.
-/// <https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html>
+/// Error codes of AWS services that are retryable although the status is 4xx:
+/// <https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html>.
 const RETRYABLE_CODES: [&str; 9] = [
     "OperationAborted",
     "PriorRequestNotComplete",
@@ -27,18 +25,19 @@ const RETRYABLE_CODES: [&str; 9] = [
     "RequestLimitExceeded",
 ];
 
-/// How a sink knows who asks.
+/// How requests are authenticated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Identity {
-    /// It does not.
     Anonymous,
-    /// By a header.
+    /// With this header.
     Header(&'static str, Secret),
-    /// By AWS's signature.
-    Aws { service: &'static str, region: String },
+    /// Signed with the AWS credentials of the environment.
+    Aws {
+        service: &'static str,
+        region: String,
+    },
 }
 
-/// A request, as often as it has to be sent.
 pub(super) struct HttpRequest<'a> {
     pub method: Method,
     pub url: &'a str,
@@ -46,19 +45,19 @@ pub(super) struct HttpRequest<'a> {
     pub body: &'a [u8],
 }
 
-/// A reply that is no failure of the server's.
 #[derive(Debug)]
 pub(super) struct HttpResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
+    /// The body.
     pub text: String,
 }
 
-/// Asks one server.
+/// Sends requests to one store.
 #[derive(Debug)]
 pub(super) struct Client {
     agent: ureq::Agent,
-    /// How errors name the server.
+    /// Describes the store in error messages.
     name: String,
     pub identity: Identity,
 }
@@ -66,12 +65,12 @@ pub(super) struct Client {
 impl Client {
     pub fn new(name: String, identity: Identity) -> Self {
         let config = ureq::Agent::config_builder().http_status_as_error(false);
-        // What is meant for one address is sent to no other.
+        // Points and keys are not sent to another host than the configured one.
         let config = config.max_redirects(0).max_redirects_will_error(false);
         Self { agent: config.build().into(), name, identity }
     }
 
-    /// Sends a request until a reply comes that `classify` takes, or time and attempts end.
+    /// Sends a request, and retries it until `classify` succeeds or fails permanently, or time or attempts run out.
     pub fn send<T>(
         &self,
         request: &HttpRequest,
@@ -81,19 +80,19 @@ impl Client {
         retry::run(deadline, |time| classify(self.send_once(request, time)?)).map_err(|e| self.with_name(e))
     }
 
-    /// Sends a request once.
+    /// Sends a request without retries. Fails for statuses that are retryable; other statuses are returned.
     pub fn send_once(&self, request: &HttpRequest, time: Duration) -> Result<HttpResponse, AttemptError> {
         let request = self.build_request(request)?;
         let request = self.agent.configure_request(request).timeout_global(Some(time)).build();
-        let mut reply = self.agent.run(request).map_err(transport_error)?;
-        let body = reply.body_mut().with_config().limit(MAX_RESPONSE_BYTES).lossy_utf8(true);
+        let mut response = self.agent.run(request).map_err(transport_error)?;
+        let body = response.body_mut().with_config().limit(MAX_RESPONSE_BYTES).lossy_utf8(true);
         let text = body.read_to_string().map_err(transport_error)?;
-        let (parts, _) = reply.into_parts();
-        let reply = HttpResponse { status: parts.status, headers: parts.headers, text };
-        if reply.is_retryable() { Err(reply.retryable_error()) } else { Ok(reply) }
+        let (parts, _) = response.into_parts();
+        let response = HttpResponse { status: parts.status, headers: parts.headers, text };
+        if response.is_retryable() { Err(response.retryable_error()) } else { Ok(response) }
     }
 
-    /// Puts the server's name before what is said of it.
+    /// Adds the name of the store to an error.
     pub fn with_name(&self, error: Error) -> Error {
         error.with_context(&self.name)
     }
@@ -113,11 +112,12 @@ impl Client {
         }
         if let Identity::Header(name, Secret(value)) = &self.identity {
             let value = http::HeaderValue::from_str(value);
-            let mut value = value.map_err(|_| upstream_error("the key has characters that no header can have"))?;
+            let mut value =
+                value.map_err(|_| upstream_error("the key contains characters that are not allowed in a header"))?;
             value.set_sensitive(true);
             builder = builder.header(*name, value);
         }
-        let mut request = builder.body(*body).map_err(|e| upstream_error(format!("its address is none: {e}")))?;
+        let mut request = builder.body(*body).map_err(|e| upstream_error(format!("invalid URL: {e}")))?;
         request.headers_mut().extend(TraceContext::current().headers());
         Ok(request)
     }
@@ -129,13 +129,13 @@ impl HttpResponse {
             || self.status.is_client_error() && RETRYABLE_CODES.contains(&self.code().as_str())
     }
 
-    /// That the same may be taken later.
+    /// An error that is retried, after the time in the header `Retry-After`.
     pub fn retryable_error(&self) -> AttemptError {
         let wait = self.headers.get(http::header::RETRY_AFTER).and_then(|v| v.to_str().ok()?.trim().parse().ok());
         AttemptError { wait: Duration::from_secs(wait.unwrap_or(0)), ..AttemptError::retryable(self.error("")) }
     }
 
-    /// That it was refused, with the status, what the server says, and what may help.
+    /// An error with the status, the message of the response, and advice.
     pub fn error(&self, advice: &str) -> Error {
         let detail = error_message(&self.text);
         let mut message = format!("{}{}{detail}", self.status, if detail.is_empty() { "" } else { ": " });
@@ -145,7 +145,7 @@ impl HttpResponse {
         upstream_error(message)
     }
 
-    /// AWS's word for an error.
+    /// The error code of an AWS service.
     pub fn code(&self) -> String {
         let header = self.headers.get("x-amzn-errortype").and_then(|v| v.to_str().ok()).map(String::from);
         let code = header.or_else(|| {
@@ -159,22 +159,22 @@ impl HttpResponse {
     }
 }
 
-/// A sink does not take what it is given.
-pub(super) fn upstream_error(what: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Upstream, what).truncate_message()
+/// The store failed or rejected a request.
+pub(super) fn upstream_error(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Upstream, message).truncate_message()
 }
 
-/// No reply, or not all of it.
+/// The response did not arrive completely.
 fn transport_error(error: ureq::Error) -> AttemptError {
     use ureq::Error as E;
-    let never = matches!(
+    let is_permanent = matches!(
         error,
         E::BadUri(_) | E::Http(_) | E::InvalidProxyUrl | E::Tls(_) | E::Pem(_) | E::Rustls(_) | E::BodyExceedsLimit(_)
     );
-    AttemptError { is_retryable: !never, ..AttemptError::retryable(upstream_error(error.to_string())) }
+    AttemptError { is_retryable: !is_permanent, ..AttemptError::retryable(upstream_error(error.to_string())) }
 }
 
-/// What a reply says, out of the forms in which indexes say it.
+/// The error message in the body of a response, wherever the store puts it.
 fn error_message(text: &str) -> String {
     const PATHS: [&[&str]; 8] = [
         // Qdrant
@@ -196,11 +196,11 @@ fn error_message(text: &str) -> String {
     if let Some(code) = xml_element(text, "Code") {
         return format!("{code} {}", xml_element(text, "Message").unwrap_or_default()).trim().into();
     }
-    // A page of some server in between, of which the first words tell most.
+    // Probably an HTML page of a proxy; its first words say the most.
     text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(200).collect()
 }
 
-/// What an index says of a document, without the document's own words behind it.
+/// Removes the quotation of the document from an error message of OpenSearch.
 pub(super) fn strip_preview(reason: &str) -> &str {
     const PREVIEW: &str = " Preview of field's value";
     reason.split_once(PREVIEW).map_or(reason, |(reason, _)| reason)
@@ -210,13 +210,13 @@ pub(super) fn strip_preview(reason: &str) -> &str {
 mod tests {
     use super::*;
 
-    fn reply(status: u16, text: &str) -> HttpResponse {
+    fn response(status: u16, text: &str) -> HttpResponse {
         let status = StatusCode::from_u16(status).unwrap();
         HttpResponse { status, headers: HeaderMap::new(), text: text.into() }
     }
 
     #[test]
-    fn what_servers_say_is_found() {
+    fn error_message_is_found_in_body() {
         for (text, expected) in [
             (r#"{"status":{"error":"Not found: Collection `c`"},"time":1.0}"#, "Not found: Collection `c`"),
             (r#"{"error":{"type":"t","reason":"no such index"},"status":404}"#, "no such index"),
@@ -229,19 +229,19 @@ mod tests {
         ] {
             assert_eq!(error_message(text), expected);
         }
-        assert_eq!(reply(404, "").error("no such thing").message, "404 Not Found (no such thing)");
+        assert_eq!(response(404, "").error("no such thing").message, "404 Not Found (no such thing)");
     }
 
     #[test]
-    fn what_may_pass_is_told_by_status_and_code() {
+    fn retryable_responses_are_detected_by_status_and_code() {
         for status in [408, 429, 500, 502, 503, 504] {
-            assert!(reply(status, "").is_retryable(), "{status}");
+            assert!(response(status, "").is_retryable(), "{status}");
         }
         for status in [200, 301, 400, 401, 403, 404, 409, 413, 422] {
-            assert!(!reply(status, "").is_retryable(), "{status}");
+            assert!(!response(status, "").is_retryable(), "{status}");
         }
-        assert!(reply(400, r#"{"__type":"com.amazonaws#ThrottlingException"}"#).is_retryable());
-        assert!(reply(400, "<Error><Code>RequestTimeout</Code></Error>").is_retryable());
-        assert!(!reply(400, r#"{"__type":"ValidationException"}"#).is_retryable());
+        assert!(response(400, r#"{"__type":"com.amazonaws#ThrottlingException"}"#).is_retryable());
+        assert!(response(400, "<Error><Code>RequestTimeout</Code></Error>").is_retryable());
+        assert!(!response(400, r#"{"__type":"ValidationException"}"#).is_retryable());
     }
 }

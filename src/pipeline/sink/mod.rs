@@ -1,15 +1,18 @@
-//! Sinks: where points go, straight into an index or as objects to Amazon S3.
+//! Sinks: write points to a vector database, or as objects to Amazon S3.
 //!
-//! | URL | what |
+//! | URL | destination |
 //! |---|---|
-//! | `qdrant+https://HOST:PORT/COLLECTION` | a collection of Qdrant; the key is its API key |
-//! | `opensearch+https://HOST/INDEX` | an index of OpenSearch or Elasticsearch; `USER:PASSWORD@`, or the key, or `?aws=es` and `?aws=aoss` for AWS's signature |
+//! | `qdrant+https://HOST:PORT/COLLECTION` | a Qdrant collection; the key is its API key |
+//! | `opensearch+https://HOST/INDEX` | an index of OpenSearch or Elasticsearch; with `USER:PASSWORD@`, an API key, or an AWS signature (`?aws=es` or `?aws=aoss`) |
 //! | `s3vectors://BUCKET/INDEX` | an index of Amazon S3 Vectors |
-//! | `postgres://USER@HOST/DATABASE?table=documents` | a table of PostgreSQL with pgvector; the key is the password |
-//! | `s3://BUCKET/PREFIX` | objects, named after what the points come from |
+//! | `postgres://USER@HOST/DATABASE?table=documents` | a PostgreSQL table with pgvector; the key is the password |
+//! | `s3://BUCKET/PREFIX` | one object per [`Source`] |
 //!
-//! `?encoding=` is how vectors are written, where an index takes more than numbers. Ids are the same for the same document, so that
-//! what is written twice is there once, and whatever may pass is tried again.
+//! `?encoding=` sets the encoding of vectors, if the store supports several. Writes are idempotent, because the id of a point is
+//! always the same. Failures that may be temporary are retried.
+//!
+//! [`SinkConfig`] parses the URL and opens a [`Sink`]. Each store has a module with its configuration and its client, which
+//! implements `StoreClient` for one request body; `batching` turns that into a sink, and `client` and `retry` send requests.
 
 mod batching;
 mod client;
@@ -21,6 +24,8 @@ mod qdrant;
 mod retry;
 mod s3_object;
 mod s3_vectors;
+mod traits;
 mod url;
 
-pub use config::{MAX_PENDING, Sink, SinkConfig, Source, from_env, from_url};
+pub use config::{SinkConfig, from_env, from_url};
+pub use traits::{MAX_PENDING, Rejections, Sink, Source};

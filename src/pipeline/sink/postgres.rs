@@ -1,7 +1,7 @@
-//! Points into a table of PostgreSQL with pgvector.
+//! Writes points to a PostgreSQL table with pgvector.
 //!
-//! Rows are copied into a table of the transaction's own and taken over from there, so that one that is there is overwritten; a
-//! transaction that fails leaves nothing.
+//! One transaction per body: rows are copied into a temporary staging table with `COPY` and upserted from there, so that existing rows
+//! are overwritten and a failed transaction leaves nothing behind.
 
 use super::batching::{StoreClient, WriteResult};
 use super::client::upstream_error;
@@ -10,9 +10,7 @@ use super::url::{SinkUrl, invalid_url};
 use bytes::Bytes;
 use futures_util::SinkExt;
 use std::time::Duration;
-use tealight_core::Deadline;
-use tealight_core::Secret;
-use tealight_core::{Error, Result};
+use tealight_core::{Deadline, Error, Result, Secret};
 use tokio::runtime::{Builder, Runtime};
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::DbError;
@@ -21,16 +19,16 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 const DEFAULT_PORT: u16 = 5432;
 const DEFAULT_TABLE: &str = "documents";
-/// Columns that a table must have, in the order in which rows have them; it may have others.
+/// Columns that the table must have, in the order of the rows. It may have others.
 const COLUMNS: &str = r#"id, document_id, chunk, text, "start", "end", model, metadata, vector"#;
-/// The transaction's own table.
-const STAGING_TABLE: &str = "pg_temp.tealight_given";
-/// Rows of a body are handed on in pieces of so many bytes.
+/// Temporary table of a transaction.
+const STAGING_TABLE: &str = "pg_temp.tealight_staging";
+/// Bytes per message of `COPY`.
 const COPY_CHUNK_BYTES: usize = 1 << 16;
-/// How much sooner the server gives up than we do, so that it is the one to say so.
+/// The server times out earlier than the client by this much, so that its error message arrives.
 const SERVER_TIMEOUT_MARGIN: Duration = Duration::from_millis(200);
 
-/// Where a table is, and who asks.
+/// A table, the server and the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PgConfig {
     host: String,
@@ -40,36 +38,40 @@ pub(super) struct PgConfig {
     database: String,
     table: String,
     mode: SslMode,
-    /// A file of certificates that are trusted instead of the web's.
+    /// File with the trusted root certificates; default: those of Mozilla.
     roots: Option<String>,
 }
 
 impl PgConfig {
-    /// Of a URL, and of a key that is its password where it has none.
-    pub fn from_url(address: &SinkUrl, key: Option<Secret>) -> Result<Self> {
-        address.reject_unknown(&["table", "sslmode", "sslrootcert", "encoding"], true)?;
-        let mode = match address.parameter("sslmode").unwrap_or("prefer") {
+    /// The key is the password if the URL has none.
+    pub fn from_url(url: &SinkUrl, key: Option<Secret>) -> Result<Self> {
+        url.reject_unknown(&["table", "sslmode", "sslrootcert", "encoding"], true)?;
+        let mode = match url.parameter("sslmode").unwrap_or("prefer") {
             "disable" => SslMode::Disable,
             "prefer" => SslMode::Prefer,
             "require" | "verify-ca" | "verify-full" => SslMode::Require,
-            _ => return Err(invalid_url("sslmode must be disable, prefer, require or verify-full")),
+            _ => return Err(invalid_url("sslmode must be disable, prefer, require, verify-ca or verify-full")),
         };
         Ok(Self {
-            host: address.host.clone(),
-            port: address.port.unwrap_or(DEFAULT_PORT),
-            user: address
+            host: url.host.clone(),
+            port: url.port.unwrap_or(DEFAULT_PORT),
+            user: url
                 .user
                 .clone()
-                .ok_or_else(|| invalid_url("postgres:// needs a user: postgres://USER@HOST/DATABASE"))?,
-            password: address.password.clone().or(key),
-            database: address.single_segment("a database")?,
-            table: address.parameter("table").unwrap_or(DEFAULT_TABLE).into(),
+                .ok_or_else(|| invalid_url("the user is missing; expected postgres://USER@HOST/DATABASE"))?,
+            password: url.password.clone().or(key),
+            database: url.single_segment("a database")?,
+            table: url.parameter("table").unwrap_or(DEFAULT_TABLE).into(),
             mode,
-            roots: address.parameter("sslrootcert").map(String::from),
+            roots: url.parameter("sslrootcert").map(String::from),
         })
     }
 
-    fn config(&self, time: Duration) -> Config {
+    pub fn client(&self) -> Result<PgSink> {
+        PgSink::new(self.clone())
+    }
+
+    fn client_config(&self, time: Duration) -> Config {
         let mut config = Config::new();
         config.host(&self.host).port(self.port).user(&self.user).dbname(&self.database).ssl_mode(self.mode);
         config.application_name("tealight").connect_timeout(time);
@@ -85,40 +87,40 @@ impl PgConfig {
         }
         let Some(path) = &self.roots else { return Ok(Some(MakeRustlsConnect::with_webpki_roots())) };
         use rustls::pki_types::{CertificateDer, pem::PemObject};
-        let unread = |e: &dyn std::fmt::Display| invalid_url(format!("sslrootcert {path:?} cannot be read: {e}"));
+        let read_error = |e: &dyn std::fmt::Display| invalid_url(format!("cannot read sslrootcert {path:?}: {e}"));
         let mut roots = rustls::RootCertStore::empty();
-        for certificate in CertificateDer::pem_file_iter(path).map_err(|e| unread(&e))? {
-            roots.add(certificate.map_err(|e| unread(&e))?).map_err(|e| unread(&e))?;
+        for certificate in CertificateDer::pem_file_iter(path).map_err(|e| read_error(&e))? {
+            roots.add(certificate.map_err(|e| read_error(&e))?).map_err(|e| read_error(&e))?;
         }
         let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
         Ok(Some(MakeRustlsConnect::new(config)))
     }
 }
 
-/// A table.
 pub(super) struct PgSink {
     config: PgConfig,
-    /// A connection lives on the thread of whoever writes.
+    /// Runs the connection, on the thread of the caller.
     runtime: Option<Runtime>,
     client: Option<Client>,
-    /// Whatever is encrypted is encrypted for a server that is known.
+    /// `None` if sslmode is disable.
     tls: Option<MakeRustlsConnect>,
-    /// The table's name as statements have it.
+    /// The quoted name of the table.
     name: String,
 }
 
 impl PgSink {
-    pub fn new(config: PgConfig) -> Result<Self> {
+    fn new(config: PgConfig) -> Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|e| Error::internal(format!("no event loop for PostgreSQL: {e}")))?;
+        let runtime =
+            runtime.map_err(|e| Error::internal(format!("cannot create an event loop for PostgreSQL: {e}")))?;
         let (tls, name) = (config.tls()?, quote_identifier(&config.table));
         Ok(Self { config, runtime: Some(runtime), client: None, tls, name })
     }
 
-    /// Writes rows once, or says what it takes to write them.
+    /// Writes rows without retries. Connects first if there is no open connection.
     fn write_once(&mut self, rows: &[u8], time: Duration) -> Result<WriteResult, AttemptError> {
         let Self { config, runtime: Some(runtime), client, tls, name } = self else {
-            return Err(Error::internal("the event loop is gone").into());
+            return Err(Error::internal("the event loop has stopped").into());
         };
         let work = async {
             let connected = match client.take().filter(|client| !client.is_closed()) {
@@ -133,12 +135,12 @@ impl PgSink {
         let failure = match outcome {
             Ok(Ok(())) => return Ok(WriteResult::Accepted(vec![])),
             Ok(Err(failure)) => failure,
-            Err(_) => DbFailure::Transient(format!("no answer within {:.1} s", time.as_secs_f64())),
+            Err(_) => DbFailure::Transient(format!("no response within {:.1} s", time.as_secs_f64())),
         };
         match failure {
             DbFailure::Data(message) => {
                 self.roll_back(time);
-                Ok(WriteResult::KernelError(upstream_error(message)))
+                Ok(WriteResult::Rejected(upstream_error(message)))
             }
             DbFailure::Transient(message) => {
                 // Anonymous knows what state a connection is in that failed.
@@ -152,7 +154,7 @@ impl PgSink {
         }
     }
 
-    /// The connection stays where it can.
+    /// Rolls back the transaction, and keeps the connection if that succeeds.
     fn roll_back(&mut self, time: Duration) {
         let (Some(client), Some(runtime)) = (self.client.take(), &self.runtime) else { return };
         let ended = runtime.block_on(async { tokio::time::timeout(time, client.batch_execute("ROLLBACK")).await });
@@ -162,7 +164,7 @@ impl PgSink {
     }
 }
 
-/// Waits for nothing, not for a name that is still looked up either.
+/// Does not wait for background tasks, such as a DNS lookup.
 impl Drop for PgSink {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
@@ -179,14 +181,14 @@ impl StoreClient for PgSink {
     }
 }
 
-/// An identifier, or two with a point between them.
+/// Quotes `TABLE` or `SCHEMA.TABLE`.
 fn quote_identifier(name: &str) -> String {
     let one = |part: &str| format!("\"{}\"", part.replace('"', "\"\""));
     name.split('.').map(one).collect::<Vec<_>>().join(".")
 }
 
 async fn connect(config: &PgConfig, tls: Option<MakeRustlsConnect>, time: Duration) -> Result<Client, DbFailure> {
-    let config = config.config(time);
+    let config = config.client_config(time);
     let Some(tls) = tls else {
         let (client, connection) = config.connect(NoTls).await?;
         tokio::spawn(connection);
@@ -213,7 +215,7 @@ async fn write(client: &Client, table: &str, rows: &[u8], time: Duration) -> Res
     client.batch_execute(&format!("{}; COMMIT", upsert_sql(table))).await
 }
 
-/// Rows that are there are overwritten.
+/// Copies rows from the staging table; existing rows are overwritten.
 fn upsert_sql(table: &str) -> String {
     let columns = COLUMNS.split(", ").skip(1);
     let assignments: Vec<_> = columns.map(|column| format!("{column} = excluded.{column}")).collect();
@@ -224,13 +226,13 @@ fn upsert_sql(table: &str) -> String {
     )
 }
 
-/// Why rows were not written.
+/// Why rows were not written, with the message.
 enum DbFailure {
-    /// For what is in one of them.
+    /// Because of the values of a row.
     Data(String),
-    /// For something that may pass.
+    /// A retry can succeed.
     Transient(String),
-    /// For something that does not.
+    /// A retry would fail, too.
     Permanent(String),
 }
 
@@ -240,49 +242,49 @@ impl From<tokio_postgres::Error> for DbFailure {
             return classify(db);
         }
         let text = error_chain(&error);
-        match error.is_closed() || is_connection_error(&error) {
-            true => DbFailure::Transient(text),
-            false if text.contains("certificate") => {
-                DbFailure::Permanent(format!("{text} (sslrootcert names a file of certificates that are trusted)"))
-            }
-            false => DbFailure::Permanent(text),
+        if error.is_closed() || is_connection_error(&error) {
+            DbFailure::Transient(text)
+        } else if text.contains("certificate") {
+            DbFailure::Permanent(format!("{text} (set sslrootcert to a file with the trusted root certificates)"))
+        } else {
+            DbFailure::Permanent(text)
         }
     }
 }
 
-/// What the server says: the message alone, since details and context have the row in them.
-/// Classes of codes: <https://www.postgresql.org/docs/current/errcodes-appendix.html>
+/// Classifies an error of the server by its code, and keeps only its message, because details and context quote the row. Codes: <https://www.postgresql.org/docs/current/errcodes-appendix.html>
 fn classify(error: &DbError) -> DbFailure {
     let (code, message) = (error.code().code(), error.message());
-    // What stands in quotes behind a colon is the value.
+    // Text in quotes after a colon is the value.
     let message = message.split_once(": \"").map_or(message, |(message, _)| message);
     let text = format!("{code} {message}");
     match (code.get(..2).unwrap_or_default(), code) {
         ("22" | "23", _) => DbFailure::Data(text),
         ("08" | "40" | "53" | "57" | "58", _) | (_, "55P03" | "XX000") => DbFailure::Transient(text),
-        ("28", _) => DbFailure::Permanent(format!("{text} (the password is in the URL, TEALIGHT_SINK_KEY or _SECRET)")),
-        (_, "42P01" | "42703") => {
-            DbFailure::Permanent(format!("{text} (the table must be there, with the columns {COLUMNS})"))
-        }
-        (_, "42P10") => DbFailure::Permanent(format!("{text} (id must be the table's primary key)")),
+        ("28", _) => DbFailure::Permanent(format!(
+            "{text} (set the password in the URL, TEALIGHT_SINK_KEY or TEALIGHT_SINK_SECRET)"
+        )),
+        (_, "42P01" | "42703") => DbFailure::Permanent(format!("{text} (create the table with the columns {COLUMNS})")),
+        (_, "42P10") => DbFailure::Permanent(format!("{text} (make id the primary key of the table)")),
         _ => DbFailure::Permanent(text),
     }
 }
 
-/// Whether a connection broke, or could not be made.
+/// Whether a connection broke or could not be established.
 fn is_connection_error(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            // Of a certificate that is not trusted.
+            // Invalid data means an untrusted certificate.
             return io.kind() != std::io::ErrorKind::InvalidData;
         }
         cause = error.source();
     }
-    // Of a connection that was not made in time.
+    // The message of a connection timeout.
     error.to_string().contains("timeout")
 }
 
+/// The messages of an error and its causes, without repetitions.
 fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
     let (mut text, mut cause) = (error.to_string(), error.source());
     while let Some(error) = cause {
@@ -307,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_is_there_is_overwritten_but_for_its_id() {
+    fn upsert_overwrites_all_columns_except_id() {
         let sql = upsert_sql("\"t\"");
         assert!(sql.ends_with(
             "\"end\" = excluded.\"end\", model = excluded.model, metadata = excluded.metadata, vector = excluded.vector"

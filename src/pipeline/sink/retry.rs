@@ -1,56 +1,52 @@
-//! When what failed is tried again: one policy for all sinks.
-//!
-//! Pauses grow exponentially and are drawn from all of their range, so that many functions do not come back at once
-//! (<https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>, "full jitter").
+//! The retry policy of all sinks: exponential backoff with full jitter, so that many functions do not retry at the same time
+//! (<https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>).
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
-use tealight_core::Deadline;
-use tealight_core::{Error, ErrorKind, Result};
+use tealight_core::{Deadline, Error, ErrorKind, Result};
 
-/// Times that something is tried at most.
 const MAX_ATTEMPTS: u32 = 8;
-/// The longest backoff before the second time; doubled before each other, up to [`MAX_DELAY`].
+/// Maximum delay before the second attempt; doubles with each attempt up to [`MAX_DELAY`].
 const BASE_DELAY: Duration = Duration::from_millis(200);
 const MAX_DELAY: Duration = Duration::from_secs(8);
-/// What all attempts may take together.
+/// Time for all attempts.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(60);
-/// What one of them may take, so that a reply that never comes leaves time for another.
+/// Time for one attempt, so that a response that never arrives leaves time for another attempt.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// An attempt that failed.
+/// A failed attempt.
 #[derive(Debug)]
 pub(super) struct AttemptError {
     pub error: Error,
-    /// Whether the same can succeed later.
+    /// Whether the same request can succeed later.
     pub is_retryable: bool,
-    /// What the other side asks to wait.
+    /// Minimum delay, as requested by the server.
     pub wait: Duration,
 }
 
 impl AttemptError {
-    /// One that may pass.
+    /// A failure that may be temporary.
     pub fn retryable(error: Error) -> Self {
         Self { error, is_retryable: true, wait: Duration::ZERO }
     }
 }
 
-/// What nobody said otherwise of stays as it is.
+/// Other errors are permanent.
 impl From<Error> for AttemptError {
     fn from(error: Error) -> Self {
         Self { error, is_retryable: false, wait: Duration::ZERO }
     }
 }
 
-/// Tries until it succeeds, cannot, or the time or the attempts end. An attempt is told what time it has.
+/// Repeats `attempt` until it succeeds or fails permanently, or time or attempts run out. It gets the time that it may take.
 ///
 /// # Errors
-/// The last attempt's; [`ErrorKind::Timeout`] where there was time for none.
+/// The error of the last attempt; [`ErrorKind::Timeout`] if there was no time for any.
 pub(super) fn run<T>(deadline: Deadline, mut attempt: impl FnMut(Duration) -> Result<T, AttemptError>) -> Result<T> {
     let end = Instant::now() + deadline.remaining(TOTAL_TIMEOUT);
     let remaining = || end.saturating_duration_since(Instant::now());
     if remaining().is_zero() {
-        return Err(Error::new(ErrorKind::Timeout, "there is no time left to write"));
+        return Err(Error::new(ErrorKind::Timeout, "deadline exceeded before writing to the sink"));
     }
     for count in 1.. {
         let failure = match attempt(remaining().min(ATTEMPT_TIMEOUT)) {
@@ -66,20 +62,20 @@ pub(super) fn run<T>(deadline: Deadline, mut attempt: impl FnMut(Duration) -> Re
         }
         std::thread::sleep(backoff);
     }
-    Err(Error::internal("attempts ended"))
+    Err(Error::internal("the retry loop ended"))
 }
 
 fn exhausted(AttemptError { mut error, wait, .. }: AttemptError, count: u32) -> Error {
     let times = if count == 1 { "once".into() } else { format!("{count} times") };
     error.message += &format!(" (tried {times}");
     if !wait.is_zero() {
-        error.message += &format!(", asked to wait {} s", wait.as_secs());
+        error.message += &format!(", server requested a delay of {} s", wait.as_secs());
     }
     error.message.push(')');
     error
 }
 
-/// The backoff behind an attempt, by its number and a number drawn at random.
+/// The delay after an attempt; `random` is a random number.
 fn backoff(count: u32, random: u64) -> Duration {
     let most = BASE_DELAY.saturating_mul(1 << (count - 1).min(16)).min(MAX_DELAY);
     most.mul_f64(random as f64 / u64::MAX as f64)
@@ -94,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_up_to_the_longest() {
+    fn backoff_doubles_up_to_maximum() {
         let most = [1, 2, 3, 6, 7, 40].map(|count| backoff(count, u64::MAX).as_millis());
         assert_eq!(most, [200, 400, 800, 6400, 8000, 8000]);
         assert_eq!(backoff(3, 0), Duration::ZERO);
@@ -102,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_is_tried_again_and_what_does_not_is_not() {
+    fn retryable_error_is_retried_and_permanent_error_is_not() {
         let mut count = 0;
         let mut third = |_| {
             count += 1;
@@ -118,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_begins_that_cannot_end_in_time() {
+    fn delay_beyond_deadline_is_not_waited_for() {
         let soon = Deadline(Some(Instant::now() + Duration::from_secs(5)));
         let began = Instant::now();
         let asked: Result<()> = run(soon, |time| {

@@ -1,51 +1,76 @@
-//! Points as an object of Amazon S3, which is there when it is whole. What writes the same again overwrites it.
+//! Writes points as an object of Amazon S3, which becomes visible when it is complete. The same source overwrites the same object.
 
 use super::batching::PointFormat;
 use super::client::{Client, HttpRequest, HttpResponse, Identity};
 use super::retry::AttemptError;
-use super::{MAX_PENDING, Sink, Source};
+use super::traits::{MAX_PENDING, Rejections, Sink, Source};
+use super::url::{SinkUrl, invalid_url};
 use crate::aws::s3::PATH_CHARACTERS;
 use crate::aws::upload::{MAX_PARTS, PART_BYTES, S3Operation, complete_upload_xml, error_code, upload_id};
 use crate::aws::{endpoint, region};
 use crate::pipeline::format::{BodyBuilder, Format};
 use crate::pipeline::point::Point;
-use percent_encoding::utf8_percent_encode;
+use percent_encoding::{percent_decode_str, utf8_percent_encode};
 use std::time::Duration;
-use tealight_core::Deadline;
-use tealight_core::{Error, ErrorKind, Result};
+use tealight_core::{Deadline, Error, ErrorKind, Result};
 
-/// How long forgetting what was begun may take.
+/// Time for aborting an upload when the sink is dropped.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// An object that grows.
+/// A bucket and the prefix of keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct S3ObjectConfig {
+    bucket: String,
+    prefix: String,
+}
+
+impl S3ObjectConfig {
+    pub fn from_url(url: &SinkUrl) -> Result<Self> {
+        url.reject_unknown(&["encoding"], false)?;
+        let prefix = percent_decode_str(&url.path).decode_utf8();
+        let prefix = prefix.map_err(|_| invalid_url("percent-encoded bytes are not UTF-8"))?.into_owned();
+        Ok(Self { bucket: url.bucket()?, prefix })
+    }
+
+    /// Starts an object whose key is derived from the source.
+    pub fn open(&self, point_format: PointFormat, source: &Source) -> Result<S3ObjectSink> {
+        let key = object_key(&self.prefix, source, extension(point_format.format));
+        let identity = Identity::Aws { service: "s3", region: region()? };
+        let is_json_lines = point_format.format == Format::Jsonl;
+        Ok(S3ObjectSink {
+            client: Client::new(format!("s3://{}/{key}", self.bucket), identity),
+            bucket: self.bucket.clone(),
+            key,
+            content_type: if is_json_lines { "application/x-ndjson" } else { "text/plain" },
+            builder: point_format.body_builder()?,
+            received: 0,
+            buffer: vec![],
+            upload_id: None,
+            etags: vec![],
+            uploaded_bytes: 0,
+        })
+    }
+}
+
+/// An object that is being written: with one request if it is small, else as a multipart upload.
 pub(super) struct S3ObjectSink {
     client: Client,
     bucket: String,
     key: String,
     content_type: &'static str,
     builder: BodyBuilder,
-    /// Points ever received.
+    /// Number of points ever passed to the sink.
     received: usize,
-    /// What is in no part yet.
+    /// Bytes that are in no part yet.
     buffer: Vec<u8>,
-    /// An upload in parts, once one has begun.
-    id: Option<String>,
+    /// Set once a multipart upload has started.
+    upload_id: Option<String>,
+    /// ETags of the uploaded parts.
     etags: Vec<String>,
-    /// Bytes in parts.
-    sent: usize,
+    uploaded_bytes: usize,
 }
 
 impl S3ObjectSink {
-    /// To a bucket, under a key that follows from where the points come from.
-    pub fn new(bucket: &str, prefix: &str, point_format: &PointFormat, source: &Source) -> Result<Self> {
-        let key = object_key(prefix, source, extension(point_format.format));
-        let client = Client::new(format!("s3://{bucket}/{key}"), Identity::Aws { service: "s3", region: region()? });
-        let content_type = if point_format.format == Format::Jsonl { "application/x-ndjson" } else { "text/plain" };
-        let (bucket, builder, buffer) = (bucket.to_string(), point_format.body_builder()?, Vec::new());
-        let (received, id, etags, sent) = (0, None, vec![], 0);
-        Ok(Self { client, bucket, key, content_type, builder, received, buffer, id, etags, sent })
-    }
-
     fn push(&mut self, point: &Point) -> Result<(), (usize, Error)> {
         let position = self.received;
         self.received += 1;
@@ -54,12 +79,13 @@ impl S3ObjectSink {
             self.append(&body);
         }
         if self.builder.points() >= MAX_PENDING || self.builder.bytes() >= PART_BYTES {
-            self.take_body();
+            self.flush_builder();
         }
         Ok(())
     }
 
-    fn take_body(&mut self) {
+    /// Appends the points in the builder to the buffer.
+    fn flush_builder(&mut self) {
         if let Some(body) = self.builder.finish() {
             self.append(&body);
         }
@@ -72,75 +98,76 @@ impl S3ObjectSink {
         }
     }
 
-    /// Sends the buffer as a part.
+    /// Uploads the buffer as a part, and starts the multipart upload before the first part.
     fn upload_part(&mut self, deadline: Deadline) -> Result<()> {
-        let id = match &self.id {
+        let id = match &self.upload_id {
             Some(id) => id.clone(),
             None => {
                 let id = upload_id(&self.send_checked(&S3Operation::CreateMultipartUpload, b"", deadline)?.text)?;
-                self.id.insert(id).clone()
+                self.upload_id.insert(id).clone()
             }
         };
         if self.etags.len() == MAX_PARTS {
-            return Err(self
-                .client
-                .with_name(Error::new(ErrorKind::BodyTooLarge, "an object has no more than 10,000 parts")));
+            return Err(self.client.with_name(Error::new(
+                ErrorKind::BodyTooLarge,
+                "the object has too many parts; the limit is 10,000. Split the input",
+            )));
         }
         let part = std::mem::take(&mut self.buffer);
-        let reply = self.send_checked(&S3Operation::UploadPart(&id, self.etags.len() + 1), &part, deadline)?;
-        let etag = reply.headers.get("etag").and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let response = self.send_checked(&S3Operation::UploadPart(&id, self.etags.len() + 1), &part, deadline)?;
+        let etag = response.headers.get("etag").and_then(|v| v.to_str().ok()).unwrap_or_default();
         self.etags.push(etag.into());
-        self.sent += part.len();
+        self.uploaded_bytes += part.len();
         Ok(())
     }
 
     fn complete(&mut self, id: &str, deadline: Deadline) -> Result<()> {
         let list = complete_upload_xml(&self.etags);
-        let reply = self.send_following_region(&S3Operation::CompleteMultipartUpload(id), &list, deadline)?;
-        // An answer that was lost is not received twice.
-        if reply.status == 404 && self.is_complete(deadline)? {
+        let response = self.send_following_region(&S3Operation::CompleteMultipartUpload(id), &list, deadline)?;
+        // S3 answers 404 to a retry if the first request succeeded and only its response was lost.
+        if response.status == 404 && self.is_complete(deadline)? {
             return Ok(());
         }
-        self.check_status(reply).map(drop)
+        self.check_status(response).map(drop)
     }
 
     fn is_complete(&mut self, deadline: Deadline) -> Result<bool> {
-        let reply = self.send_following_region(&S3Operation::HeadObject, b"", deadline)?;
-        let header = |name: &str| reply.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let response = self.send_following_region(&S3Operation::HeadObject, b"", deadline)?;
+        let header = |name: &str| response.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
         let has_parts = header("etag").trim_matches('"').ends_with(&format!("-{}", self.etags.len()));
-        Ok(reply.status.is_success() && has_parts && header("content-length") == self.sent.to_string())
+        Ok(response.status.is_success() && has_parts && header("content-length") == self.uploaded_bytes.to_string())
     }
 
     fn send_checked(&mut self, operation: &S3Operation, body: &[u8], deadline: Deadline) -> Result<HttpResponse> {
-        let reply = self.send_following_region(operation, body, deadline)?;
-        self.check_status(reply)
+        let response = self.send_following_region(operation, body, deadline)?;
+        self.check_status(response)
     }
 
-    fn check_status(&self, reply: HttpResponse) -> Result<HttpResponse> {
-        let advice = match reply.status.as_u16() {
-            200..=299 => return Ok(reply),
-            403 => "the function's role must allow s3:PutObject there",
-            404 => "the bucket must be there",
+    fn check_status(&self, response: HttpResponse) -> Result<HttpResponse> {
+        let advice = match response.status.as_u16() {
+            200..=299 => return Ok(response),
+            403 => "allow s3:PutObject on the prefix in the function's role",
+            404 => "create the bucket first",
             _ => "",
         };
-        Err(self.client.with_name(reply.error(advice)))
+        Err(self.client.with_name(response.error(advice)))
     }
 
-    /// Asks, and asks again where the bucket is, if it is elsewhere.
+    /// Sends a request, and repeats it in the region of the bucket if that is another one.
     fn send_following_region(
         &mut self,
         operation: &S3Operation,
         body: &[u8],
         deadline: Deadline,
     ) -> Result<HttpResponse> {
-        let reply = self.send(operation, body, deadline)?;
-        let elsewhere = reply.headers.get("x-amz-bucket-region").and_then(|v| v.to_str().ok()).map(String::from);
-        match (elsewhere, &mut self.client.identity) {
-            (Some(other), Identity::Aws { region, .. }) if !reply.status.is_success() && other != *region => {
+        let response = self.send(operation, body, deadline)?;
+        let bucket_region = response.headers.get("x-amz-bucket-region").and_then(|v| v.to_str().ok()).map(String::from);
+        match (bucket_region, &mut self.client.identity) {
+            (Some(other), Identity::Aws { region, .. }) if !response.status.is_success() && other != *region => {
                 *region = other;
                 self.send(operation, body, deadline)
             }
-            _ => Ok(reply),
+            _ => Ok(response),
         }
     }
 
@@ -148,9 +175,9 @@ impl S3ObjectSink {
         let url = self.url(operation);
         let content_type = if body.is_empty() { "" } else { self.content_type };
         let request = HttpRequest { method: operation.method(), url: &url, content_type, body };
-        self.client.send(&request, deadline, |reply| match error_code(&reply.text) {
-            Some(_) if reply.status.is_success() => Err(AttemptError::retryable(reply.error(""))),
-            _ => Ok(reply),
+        self.client.send(&request, deadline, |response| match error_code(&response.text) {
+            Some(_) if response.status.is_success() => Err(AttemptError::retryable(response.error(""))),
+            _ => Ok(response),
         })
     }
 
@@ -165,7 +192,7 @@ impl S3ObjectSink {
 }
 
 impl Sink for S3ObjectSink {
-    fn write(&mut self, points: &[Point], deadline: Deadline) -> Result<Vec<(usize, Error)>> {
+    fn write(&mut self, points: &[Point], deadline: Deadline) -> Result<Rejections> {
         let mut rejected = vec![];
         for point in points {
             rejected.extend(self.push(point).err());
@@ -176,40 +203,40 @@ impl Sink for S3ObjectSink {
         Ok(rejected)
     }
 
-    fn finish(&mut self, deadline: Deadline) -> Result<Vec<(usize, Error)>> {
-        self.take_body();
-        if self.id.is_none() && !self.buffer.is_empty() && self.buffer.len() < PART_BYTES {
+    fn finish(&mut self, deadline: Deadline) -> Result<Rejections> {
+        self.flush_builder();
+        if self.upload_id.is_none() && !self.buffer.is_empty() && self.buffer.len() < PART_BYTES {
             let body = std::mem::take(&mut self.buffer);
             self.send_checked(&S3Operation::PutObject, &body, deadline)?;
         }
         if !self.buffer.is_empty() {
             self.upload_part(deadline)?;
         }
-        if let Some(id) = self.id.clone() {
+        if let Some(id) = self.upload_id.clone() {
             self.complete(&id, deadline)?;
-            self.id = None;
+            self.upload_id = None;
         }
         Ok(vec![])
     }
 }
 
-/// Parts that become no object are paid for until they are forgotten. Where the process is killed before, or the answer to a begun
-/// upload was lost, only a rule of the bucket's does that (`AbortIncompleteMultipartUpload`).
+/// Aborts an unfinished upload, because S3 bills its parts. If the process is killed first, or the response to the start of the upload
+/// was lost, only a lifecycle rule of the bucket removes them (`AbortIncompleteMultipartUpload`).
 impl Drop for S3ObjectSink {
     fn drop(&mut self) {
-        if let Some(id) = self.id.take() {
+        if let Some(id) = self.upload_id.take() {
             let operation = S3Operation::AbortMultipartUpload(&id);
             let request =
                 HttpRequest { method: operation.method(), url: &self.url(&operation), content_type: "", body: b"" };
             if let Err(failure) = self.client.send_once(&request, ABORT_TIMEOUT) {
                 let error = self.client.with_name(failure.error);
-                tracing::warn!("an upload that failed is not aborted: {error}");
+                tracing::warn!("cannot abort a failed upload: {error}");
             }
         }
     }
 }
 
-/// What a key ends with.
+/// The file extension of the key.
 fn extension(format: Format) -> String {
     match format {
         Format::Jsonl => "jsonl".into(),
@@ -227,10 +254,7 @@ fn object_key(prefix: &str, source: &Source, extension: String) -> String {
         Source::File(name) => name.rsplit(['/', '\\']).next().unwrap_or_default().to_string(),
         Source::Documents(name) => name.replace('/', "_"),
     };
-    match prefix.is_empty() {
-        true => format!("{name}.{extension}"),
-        false => format!("{prefix}/{name}.{extension}"),
-    }
+    if prefix.is_empty() { format!("{name}.{extension}") } else { format!("{prefix}/{name}.{extension}") }
 }
 
 #[cfg(test)]
@@ -238,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_follow_from_the_source() {
+    fn object_key_is_derived_from_source() {
         let object = |part: Option<&str>| Source::Object {
             bucket: "in".into(),
             key: "a/b c.csv".into(),

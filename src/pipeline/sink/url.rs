@@ -1,30 +1,30 @@
-//! URLs of sinks.
+//! Parses sink URLs.
 
+use crate::aws::s3::is_bucket;
 use percent_encoding::percent_decode_str;
-use tealight_core::Secret;
-use tealight_core::{Error, Result, truncate_for_display};
+use tealight_core::{Error, Result, Secret, truncate_for_display};
 
-/// `SCHEME://USER:PASSWORD@HOST:PORT/PATH?NAME=VALUE`, with nothing encoded any more but the path.
+/// `SCHEME://USER:PASSWORD@HOST:PORT/PATH?NAME=VALUE`, percent-decoded except for the path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SinkUrl {
     pub scheme: String,
     pub user: Option<String>,
     pub password: Option<Secret>,
-    /// Without the brackets of an IPv6 address.
+    /// Without the brackets of an IPv6 url.
     pub host: String,
     pub port: Option<u16>,
-    /// Without slashes around it.
+    /// Without leading and trailing slashes.
     pub path: String,
     query: Vec<(String, String)>,
 }
 
 impl SinkUrl {
-    /// Takes a URL apart. What is said of it never has its password in it.
+    /// Splits a URL into its parts.
     ///
     /// # Errors
-    /// [`tealight_core::ErrorKind::InvalidValue`] of `sink`.
+    /// [`tealight_core::ErrorKind::InvalidValue`] for `sink`. The message never contains the password.
     pub fn parse(url: &str) -> Result<Self> {
-        let (scheme, rest) = url.split_once("://").ok_or_else(|| invalid_url("it is no URL: SCHEME://..."))?;
+        let (scheme, rest) = url.split_once("://").ok_or_else(|| invalid_url("expected SCHEME://..."))?;
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (credentials, host_port) = authority.rsplit_once('@').map_or((None, authority), |(i, p)| (Some(i), p));
@@ -44,47 +44,56 @@ impl SinkUrl {
         })
     }
 
-    /// `HOST:PORT`, as a URL has it.
+    /// `HOST:PORT`, or `HOST` if the URL has no port.
     pub fn host_port(&self) -> String {
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         self.port.map_or(host.clone(), |port| format!("{host}:{port}"))
     }
 
-    /// A parameter's value.
+    /// The value of a query parameter.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.query.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
-    /// Refuses parameters that are not among those that a sink has, and a user where it has none.
-    pub fn reject_unknown(&self, parameters: &[&str], may_have_user: bool) -> Result<()> {
+    /// Fails if the URL has a query parameter that is not in the list, or a user although the sink does not accept one.
+    pub fn reject_unknown(&self, parameters: &[&str], accepts_user: bool) -> Result<()> {
         if let Some((name, _)) = self.query.iter().find(|(name, _)| !parameters.contains(&name.as_str())) {
             let known = if parameters.is_empty() { "none".into() } else { parameters.join(", ") };
-            return Err(invalid_url(format!(
-                "{}:// has no parameter {:?}; it has {known}",
-                self.scheme,
-                truncate_for_display(name)
-            )));
+            let (scheme, name) = (&self.scheme, truncate_for_display(name));
+            return Err(invalid_url(format!("{scheme}:// has no parameter {name:?}; supported: {known}")));
         }
-        match self.user.is_some() || self.password.is_some() {
-            true if !may_have_user => {
-                Err(invalid_url(format!("{}:// takes no user; a key is given by TEALIGHT_SINK_KEY", self.scheme)))
-            }
-            _ => Ok(()),
+        if !accepts_user && (self.user.is_some() || self.password.is_some()) {
+            let message = format!("{}:// does not accept a user; set TEALIGHT_SINK_KEY for a key", self.scheme);
+            return Err(invalid_url(message));
         }
+        Ok(())
     }
 
-    /// The path where it has one segment, as it stands.
+    /// URL of an HTTP server: `http` or `https`, host and port.
+    pub fn server(&self) -> String {
+        let scheme = if self.scheme.ends_with("+https") { "https" } else { "http" };
+        format!("{scheme}://{}", self.host_port())
+    }
+
+    /// The host, which must be the name of an S3 bucket.
+    pub fn bucket(&self) -> Result<String> {
+        if is_bucket(&self.host) && self.port.is_none() {
+            return Ok(self.host.clone());
+        }
+        Err(invalid_url(format!("{}:// must be followed by the name of a bucket", self.scheme)))
+    }
+
+    /// The path, which must be one segment, decoded. `what` describes it in the error.
     pub fn single_segment(&self, what: &str) -> Result<String> {
         if self.path.is_empty() || self.path.contains('/') {
-            return Err(invalid_url(format!("{}:// ends with one name, of {what}", self.scheme)));
+            return Err(invalid_url(format!("{}:// must end with the name of {what}", self.scheme)));
         }
         decode(&self.path)
     }
 }
 
-/// Something is wrong with the URL of a sink.
 pub(super) fn invalid_url(what: impl std::fmt::Display) -> Error {
-    Error::invalid_value("sink", format!("the sink's URL: {what}"))
+    Error::invalid_value("sink", format!("invalid sink URL: {what}"))
 }
 
 fn host_and_port(host_port: &str) -> Result<(String, Option<u16>)> {
@@ -93,26 +102,26 @@ fn host_and_port(host_port: &str) -> Result<(String, Option<u16>)> {
         None => host_port.split_once(':').map_or((host_port, None), |(host, port)| (host, Some(port))),
     };
     if host.is_empty() {
-        return Err(invalid_url("it names no host"));
+        return Err(invalid_url("the host is missing"));
     }
-    // A password with a slash in it ends up here, so that what is there is not repeated.
+    // A password with an unencoded slash ends up here, so the error must not quote the value.
     let is_host = |c: char| c.is_alphanumeric() || "-._:%".contains(c);
     let port = port.filter(|p| !p.is_empty()).map(str::parse).transpose();
     match port {
         Ok(port) if host.chars().all(is_host) => Ok((host.into(), port)),
-        _ => Err(invalid_url("its host or port is none; in a user or password / is written %2F, @ %40, ? %3F")),
+        _ => Err(invalid_url("invalid host or port; in credentials encode / @ ? as %2F %40 %3F")),
     }
 }
 
 fn parameter(pair: &str) -> Result<(String, String)> {
     let (name, value) =
-        pair.split_once('=').ok_or_else(|| invalid_url("its parameters are NAME=VALUE, with & between them"))?;
+        pair.split_once('=').ok_or_else(|| invalid_url("expected NAME=VALUE parameters separated by &"))?;
     Ok((decode(name)?, decode(value)?))
 }
 
 fn decode(text: &str) -> Result<String> {
     let text = percent_decode_str(text).decode_utf8();
-    text.map(String::from).map_err(|_| invalid_url("what it encodes by % is not UTF-8"))
+    text.map(String::from).map_err(|_| invalid_url("percent-encoded bytes are not UTF-8"))
 }
 
 #[cfg(test)]
@@ -120,23 +129,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_are_decoded() {
-        let url = "postgres://tea%20light:pa%20ss%25w%2F%C3%B6%3A1%40@[::1]:5433/db?table=a.b&sslmode=prefer";
-        let address = SinkUrl::parse(url).unwrap();
-        assert_eq!((address.user.as_deref(), address.host_port().as_str()), (Some("tea light"), "[::1]:5433"));
-        assert_eq!(address.password, Some(Secret("pa ss%w/ö:1@".into())));
-        assert_eq!(
-            (address.single_segment("a database").unwrap().as_str(), address.parameter("table")),
-            ("db", Some("a.b"))
-        );
-        assert!(address.reject_unknown(&["table"], true).unwrap_err().message.contains("sslmode"));
-        assert!(address.reject_unknown(&["table", "sslmode"], false).unwrap_err().message.contains("user"));
+    fn url_parts_are_decoded() {
+        let text = "postgres://tea%20light:pa%20ss%25w%2F%C3%B6%3A1%40@[::1]:5433/db?table=a.b&sslmode=prefer";
+        let url = SinkUrl::parse(text).unwrap();
+        assert_eq!((url.user.as_deref(), url.host_port().as_str()), (Some("tea light"), "[::1]:5433"));
+        assert_eq!(url.password, Some(Secret("pa ss%w/ö:1@".into())));
+        assert_eq!((url.single_segment("a database").unwrap().as_str(), url.parameter("table")), ("db", Some("a.b")));
+        assert!(url.reject_unknown(&["table"], true).unwrap_err().message.contains("sslmode"));
+        assert!(url.reject_unknown(&["table", "sslmode"], false).unwrap_err().message.contains("user"));
         let plain = SinkUrl::parse("s3://bucket/a/b/").unwrap();
         assert_eq!((plain.user, plain.port, plain.path.as_str()), (None, None, "a/b"));
     }
 
     #[test]
-    fn what_is_wrong_is_said_without_the_password() {
+    fn error_does_not_contain_password() {
         for url in [
             "sesame",
             "qdrant+http://:80/c",

@@ -1,8 +1,8 @@
 //! Recordings as documents: one document per segment of the transcript.
 
-use super::input::Document;
 use crate::engine::JobContext;
 use crate::engine::speech::{OnProgress, Transcribe};
+use crate::pipeline::document::Document;
 use bytes::Bytes;
 use serde_json::value::{RawValue, to_raw_value};
 use tealight_core::{Error, Result};

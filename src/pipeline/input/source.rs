@@ -1,0 +1,40 @@
+//! What every reader returns, and the errors that readers share.
+
+use crate::pipeline::document::{Document, MAX_DOCUMENT_BYTES};
+use tealight_core::{Error, ErrorKind, Result};
+
+/// A document, or the reason why it is invalid, with its position in the source.
+#[derive(Debug)]
+pub struct SourceDocument {
+    /// Line or row in the source, from 1.
+    pub number: usize,
+    /// The error is about this document only; the documents after it can be read.
+    pub document: Result<Document>,
+}
+
+/// Documents of a source, read one by one. An `Err` item means that the source itself failed; it is the last item.
+pub type DocumentIter<'a> = Box<dyn Iterator<Item = Result<SourceDocument>> + 'a>;
+
+/// Numbers documents that are in memory.
+pub fn from_iter<'a>(documents: impl Iterator<Item = Result<Document>> + 'a) -> DocumentIter<'a> {
+    Box::new(documents.enumerate().map(|(i, document)| Ok(SourceDocument { number: i + 1, document })))
+}
+
+/// The [`Error`] inside an I/O error if a reader of ours put one there, else [`ErrorKind::Io`].
+pub(crate) fn read_error(error: std::io::Error) -> Error {
+    match error.downcast::<Error>() {
+        Ok(ours) => ours,
+        Err(error) => Error::new(ErrorKind::Io, error.to_string()),
+    }
+}
+
+pub(super) fn too_large() -> Error {
+    Error::new(
+        ErrorKind::BodyTooLarge,
+        format!("the document is too large; the limit is {MAX_DOCUMENT_BYTES} bytes. Split it"),
+    )
+}
+
+pub(super) fn not_utf8(error: std::str::Utf8Error) -> Error {
+    Error::new(ErrorKind::InvalidType, format!("the text is not valid UTF-8 at byte {}", error.valid_up_to()))
+}

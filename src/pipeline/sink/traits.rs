@@ -1,0 +1,46 @@
+//! What every sink implements.
+
+use crate::pipeline::point::Point;
+use tealight_core::{Deadline, Error, Result};
+
+/// Maximum points that a sink buffers, and so the maximum per request: enough to amortize round trips, few enough to repeat a
+/// request cheaply.
+pub const MAX_PENDING: usize = 500;
+
+/// Points that were rejected for good, by position among all points ever passed to the sink.
+pub type Rejections = Vec<(usize, Error)>;
+
+/// A destination of points.
+pub trait Sink: Send {
+    /// Writes or buffers points. Returns the points that were rejected since the last call, which can include earlier ones.
+    ///
+    /// # Errors
+    /// The sink failed, and it is unknown which points it has stored. Writing them again is harmless, because ids are stable.
+    fn write(&mut self, points: &[Point], deadline: Deadline) -> Result<Rejections>;
+
+    /// Writes what is buffered. When this returns, all points that were not rejected are stored.
+    ///
+    /// # Errors
+    /// The same as [`Sink::write`].
+    fn finish(&mut self, deadline: Deadline) -> Result<Rejections>;
+}
+
+/// Where points come from. A sink that writes objects derives their keys from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// An S3 object.
+    Object {
+        /// Name of the bucket that was read.
+        bucket: String,
+        /// Not URL-encoded.
+        key: String,
+        /// Part of the output key, so that each version of an object has its own output.
+        etag: String,
+        /// The part of the object, if it is read in parts.
+        part: Option<String>,
+    },
+    /// The name of a local file.
+    File(String),
+    /// Documents of a request or message, by a name that is always the same for the same documents.
+    Documents(String),
+}
