@@ -134,3 +134,18 @@ impl Body {
 fn not_json(error: serde_json::Error) -> Error {
     Error::internal(format!("the response cannot be serialized: {error}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn body_of_direct_invocation_is_json() {
+        let json = |body: Body| body.into_json().unwrap().get().to_string();
+        assert_eq!(json(ApiResponse::json(&[1.5, 2.0]).unwrap().body), "[1.5,2.0]");
+        assert_eq!(json(Body::Empty), "null");
+        assert_eq!(json(Body::Text(String::new())), "null");
+        assert_eq!(json(Body::Text("{\"points\": []}\n".into())), "{\"points\": []}");
+        assert_eq!(json(Body::Text("te_request_count 1\n".into())), "\"te_request_count 1\\n\"");
+    }
+}

@@ -258,5 +258,7 @@ mod tests {
             assert!(error.message.contains(word), "{json}: {error}");
         }
         assert_eq!(parse::<Body>(b"{\"input\":\"\xff\"}").unwrap_err().kind, ErrorKind::InvalidJson);
+        assert_eq!(inputs(r#"{"input":[[1,"a"]]}"#).unwrap_err().param.as_deref(), Some("input[0][1]"));
+        assert_eq!(inputs("{}").unwrap_err().param.as_deref(), Some("input"));
     }
 }

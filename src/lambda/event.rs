@@ -108,3 +108,43 @@ pub fn parse_field<'a, T: Deserialize<'a>>(name: &str, value: Option<&'a RawValu
         if path == "." { format!("{name}: {message}") } else { format!("{name}.{path}: {message}") }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kind_follows_from_fields() {
+        let documents = EventKind::Documents;
+        for (payload, kind) in [
+            (r#"{"requestContext": {}, "Records": []}"#, EventKind::Http),
+            (r#"{"Records": [], "source": "a", "detail": {}}"#, documents(EventSource::Records)),
+            (r#"{"source": "aws.s3", "detail": {}, "input": "a"}"#, documents(EventSource::EventBridge)),
+            (r#"{"Items": []}"#, documents(EventSource::DistributedMap)),
+            (r#"{"Event": "s3:TestEvent"}"#, EventKind::S3Test),
+            (r#"{"Event": "other"}"#, EventKind::Direct),
+            (r#"{"source": "a", "requestContext": null}"#, EventKind::Direct),
+            ("{}", EventKind::Direct),
+        ] {
+            assert_eq!(EventProbe::parse(payload).unwrap().kind(), kind, "{payload}");
+        }
+    }
+
+    #[test]
+    fn payload_other_than_object_is_rejected() {
+        for payload in ["5", "null", r#""text""#, r#"["/embed", "POST"]"#] {
+            let error = EventProbe::parse(payload).unwrap_err();
+            assert!(error.kind == ErrorKind::InvalidType && error.message.contains("JSON object"), "{error}");
+        }
+    }
+
+    #[test]
+    fn field_error_has_path_of_value() {
+        let event = EventProbe::parse(r#"{"path": 5, "headers": {"a": []}}"#).unwrap();
+        let path = parse_field::<String>("path", event.path).unwrap_err();
+        assert_eq!(path, "path: invalid type: integer `5`, expected a string");
+        let headers = parse_field::<std::collections::BTreeMap<String, String>>("headers", event.headers).unwrap_err();
+        assert_eq!(headers, "headers.a: invalid type: sequence, expected a string");
+        assert_eq!(parse_field::<String>("method", event.method), Ok(None));
+    }
+}

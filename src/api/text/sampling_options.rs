@@ -173,3 +173,23 @@ pub(super) fn unique_number() -> u64 {
     let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_nanos() as u64);
     now.wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::api::json::parse;
+    use crate::api::text::chat::ChatRequest;
+
+    #[test]
+    fn error_of_shared_field_has_its_path() {
+        for (field, param) in [
+            (r#""temperature": "hot""#, "temperature"),
+            (r#""stop": {"a": 1}"#, "stop"),
+            (r#""stream_options": 3"#, "stream_options"),
+            (r#""logit_bias": {"5": "x"}"#, "logit_bias.5"),
+        ] {
+            let error = parse::<ChatRequest>(format!("{{\"messages\": [], {field}}}").as_bytes()).unwrap_err();
+            assert_eq!(error.param.as_deref(), Some(param), "{error}");
+            assert!(error.message.starts_with(param), "{error}");
+        }
+    }
+}
