@@ -2,7 +2,7 @@
 //! models with prompts and without special tokens.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
-#[path = "support/isas.rs"]
+#[path = "../crates/tealight-kernels/tests/support/isas.rs"]
 mod isas;
 
 use isas::available_isas;

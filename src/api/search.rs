@@ -2,12 +2,12 @@
 
 use super::context::{ApiResponse, RequestContext};
 use super::json::parse;
-use crate::engine::search::{Find, Mode};
+use crate::engine::search::{Search, SearchMode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tealight_core::{Error, Result, truncate_for_display};
-use tealight_index::Filter;
+use tealight_index::{Filter, SearchHit};
 
 /// Default of `k`.
 const DEFAULT_K: usize = 10;
@@ -60,31 +60,31 @@ pub struct SearchResult {
 pub fn search(context: &RequestContext) -> Result<ApiResponse> {
     let request: SearchRequest = parse(context.body)?;
     let mode = match request.mode.as_deref() {
-        None => Mode::default(),
-        Some(name) => Mode::named(name).ok_or_else(|| {
-            let (name, modes) = (truncate_for_display(name), Mode::ALL.map(Mode::name).join(", "));
+        None => SearchMode::default(),
+        Some(name) => SearchMode::from_name(name).ok_or_else(|| {
+            let (name, modes) = (truncate_for_display(name), SearchMode::ALL.map(SearchMode::as_str).join(", "));
             Error::invalid_value("mode", format!("mode is {name:?}; expected one of {modes}"))
         })?,
     };
-    let job = Find {
+    let job = Search {
         text: request.query,
         vector: request.vector,
         mode,
-        count: request.k.unwrap_or(DEFAULT_K),
-        filter: request.filter.as_ref().map(Filter::of).transpose()?,
+        top_k: request.k.unwrap_or(DEFAULT_K),
+        filter: request.filter.as_ref().map(Filter::parse).transpose()?,
         min_score: request.min_score,
         exact: request.exact,
         index: None,
     };
-    let finds = context.run(job)?;
-    let result = |found: tealight_index::Found| SearchResult {
-        id: found.document.id,
-        score: found.score,
-        text: found.document.text,
-        metadata: found.document.metadata,
+    let found = context.run(job)?;
+    let result = |hit: SearchHit| SearchResult {
+        id: hit.document.id,
+        score: hit.score,
+        text: hit.document.text,
+        metadata: hit.document.metadata,
     };
-    let results = finds.found.into_iter().map(result).collect();
-    let response = SearchResponse { results, model: finds.model.clone() };
-    let response = ApiResponse::json(&response)?.with_usage(finds.usage);
-    Ok(ApiResponse { model: finds.model, ..response })
+    let results = found.hits.into_iter().map(result).collect();
+    let response = SearchResponse { results, model: found.model.clone() };
+    let response = ApiResponse::json(&response)?.with_usage(found.usage);
+    Ok(ApiResponse { model: found.model, ..response })
 }

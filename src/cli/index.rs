@@ -1,12 +1,13 @@
-//! `tealight index`: documents to an index in a file, and searches in it.
+//! `tealight index`: builds, changes and searches an index file.
 
 use super::args::ModelArgs;
-use super::index_input::{Given, Row, document_of, embedded, read};
+use super::index_input::{IndexRow, InputDocument, document_id, embed_documents, read_documents};
 use super::output::{json_line, print};
 use crate::engine::Engine;
 use crate::engine::LoadedModel;
-use crate::engine::search::{Find, Mode};
+use crate::engine::search::{Search, SearchMode};
 use crate::pipeline::chunk::Chunking;
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 use std::collections::HashSet;
@@ -14,56 +15,57 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tealight_core::Deadline;
 use tealight_core::{Error, Result};
-use tealight_index::{Builder, Document, Filter, Found, Index, Metric, Precision};
+use tealight_index::{Document, Filter, Index, IndexBuilder, Metric, ScanEncoding, SearchHit};
 
-/// Documents of one call of the engine.
-const GROUP: usize = 1024;
-/// Bytes of their texts, beyond which no other is added.
-const GROUP_BYTES: usize = 256 << 10;
+/// Documents that are embedded together.
+const MAX_BATCH_DOCUMENTS: usize = 1024;
+/// A batch with this many bytes of text is full.
+const MAX_BATCH_BYTES: usize = 256 << 10;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum IndexCommand {
-    /// Build an index from documents. Lines of JSON are {"id": ..., "text": "...", "metadata": {...}}, and "embedding" where a vector is
-    /// there already; --model then says what has made it. A document that is longer than a chunk becomes a row for each part, ID#0, ID#1
+    /// Build an index from documents
+    ///
+    /// Lines of JSON are {"id": ..., "text": "...", "metadata": {...}}, with "embedding" if the vector is known; --model then names the
+    /// model that computed it. A document that is longer than a chunk becomes one row per chunk: ID#0, ID#1, ...
     Build(BuildArgs),
-    /// Add documents to an index; of an id that is there the document is replaced
+    /// Add documents, replacing existing ids
     Add {
-        /// The index
+        /// Index file
         file: PathBuf,
         #[command(flatten)]
         documents: DocumentArgs,
         #[command(flatten)]
         model: ModelArgs,
     },
-    /// Take documents out of an index, with all of their parts
+    /// Delete documents and all their chunks
     Delete {
-        /// The index
+        /// Index file
         file: PathBuf,
-        /// Their ids
+        /// Ids of the documents
         #[arg(required = true)]
         ids: Vec<String>,
         #[command(flatten)]
         model: ModelArgs,
     },
-    /// Search an index for what a text says
+    /// Search by meaning, keywords or both
     Search(SearchArgs),
-    /// Show what an index says about itself, and check it
+    /// Show statistics and verify checksums
     Info {
-        /// The index
+        /// Index file
         file: PathBuf,
     },
 }
 
 #[derive(Debug, Args)]
 pub(super) struct DocumentArgs {
-    /// Files, by their endings .jsonl, .csv, .tsv, .parquet, .txt, .md or recordings; folders, of which all but recordings are read; - is
-    /// lines of JSON from stdin
+    /// Files (.jsonl, .csv, .tsv, .parquet, .txt, .md, audio), folders of such files without audio, or - for lines of JSON from stdin
     #[arg(required = true)]
     input: Vec<PathBuf>,
-    /// Tokens of a chunk at most [default: what the model reads]
+    /// Maximum tokens per chunk [default: the limit of the model]
     #[arg(long, value_name = "N")]
     chunk_tokens: Option<usize>,
-    /// Tokens that a chunk may have in common with the one before it
+    /// Maximum overlap of adjacent chunks, in tokens
     #[arg(long, value_name = "N", default_value_t = 0)]
     chunk_overlap: usize,
 }
@@ -81,19 +83,30 @@ enum MetricArg {
     L2,
 }
 
+impl MetricArg {
+    fn metric(self) -> Metric {
+        match self {
+            MetricArg::Cosine => Metric::Cosine,
+            MetricArg::Dot => Metric::Dot,
+            MetricArg::L2 => Metric::L2,
+        }
+    }
+}
+
+/// The option `--precision`.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub(super) enum PrecisionArg {
+pub(super) enum EncodingArg {
     Int8,
     Int4,
     Binary,
 }
 
-impl PrecisionArg {
-    pub(super) fn precision(self) -> Precision {
+impl EncodingArg {
+    pub(super) fn encoding(self) -> ScanEncoding {
         match self {
-            PrecisionArg::Int8 => Precision::Int8,
-            PrecisionArg::Int4 => Precision::Int4,
-            PrecisionArg::Binary => Precision::Binary,
+            EncodingArg::Int8 => ScanEncoding::Int8,
+            EncodingArg::Int4 => ScanEncoding::Int4,
+            EncodingArg::Binary => ScanEncoding::Binary,
         }
     }
 }
@@ -102,19 +115,19 @@ impl PrecisionArg {
 pub(super) struct BuildArgs {
     #[command(flatten)]
     documents: DocumentArgs,
-    /// The file to write
+    /// Index file to write
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
-    /// How rows are scored
+    /// Similarity metric
     #[arg(long, value_enum, default_value = "cosine")]
     metric: MetricArg,
-    /// What a search goes through first: int8 codes; codes of 4 bits, in half the time; or signs, an eighth of them
+    /// First-pass codes: int8, int4 (half the time), binary (an eighth)
     #[arg(long, value_enum, default_value = "int8")]
-    precision: PrecisionArg,
-    /// Keep only the first N values of each vector
+    precision: EncodingArg,
+    /// Truncate embeddings to the first N values
     #[arg(long, value_name = "N")]
     dimensions: Option<usize>,
-    /// Add a graph of neighbours, for millions of documents: searches look at few of them, and miss some of the best
+    /// Add an HNSW graph for approximate search of millions of rows
     #[arg(long)]
     graph: bool,
     #[command(flatten)]
@@ -123,30 +136,36 @@ pub(super) struct BuildArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct SearchArgs {
-    /// The index
+    /// Index file
     file: PathBuf,
-    /// The text to search for
+    /// Query text
     query: String,
-    /// Documents at most
+    /// Maximum number of results
     #[arg(short, long, default_value_t = 10, value_name = "N")]
     k: usize,
-    /// Documents that are looked at, by their metadata: {"year": {"$gte": 1960}}
+    /// Metadata filter: {"year": {"$gte": 1960}}
     #[arg(long, value_name = "JSON")]
     filter: Option<String>,
-    /// What scores below is left out
+    /// Minimum score of a result
     #[arg(long, value_name = "SCORE")]
     min_score: Option<f32>,
-    /// By its vector, by its words, or by both
-    #[arg(long, default_value = "vector", value_parser = Mode::ALL.map(Mode::name))]
+    /// vector: semantic search; words: keyword search (BM25); hybrid: both
+    #[arg(long, default_value = "vector", value_parser = mode_parser())]
     mode: String,
-    /// Go through all documents, though the index has a graph
+    /// Scan all rows even if the index has an HNSW graph
     #[arg(long)]
     exact: bool,
-    /// text: scores and texts; json: a document a line
+    /// text: score, id and text; json: one object per line
     #[arg(long, short, default_value = "text", value_parser = ["text", "json"])]
     format: String,
     #[command(flatten)]
     model: ModelArgs,
+}
+
+fn mode_parser() -> PossibleValuesParser {
+    PossibleValuesParser::new(
+        SearchMode::ALL.map(|mode| PossibleValue::new(mode.as_str()).aliases(mode.aliases().iter().copied())),
+    )
 }
 
 pub(super) fn run(command: &IndexCommand) -> Result<()> {
@@ -161,133 +180,132 @@ pub(super) fn run(command: &IndexCommand) -> Result<()> {
 
 fn build(args: &BuildArgs) -> Result<()> {
     let engine = args.model.engine()?;
-    let metric = match args.metric {
-        MetricArg::Cosine => Metric::Cosine,
-        MetricArg::Dot => Metric::Dot,
-        MetricArg::L2 => Metric::L2,
+    let mut documents = read_documents(&args.documents.input, &engine)?.peekable();
+    // The first document decides whether embeddings come with the documents, and their dimension.
+    let first_len = match documents.peek() {
+        Some(Ok(InputDocument { vector: Some(vector), .. })) => Some(vector.len()),
+        _ => None,
     };
-    let mut documents = read(&args.documents.input, &engine)?.peekable();
-    let outside = matches!(documents.peek(), Some(Ok((_, Some(_)))));
-    let (model, dimension) = match documents.peek() {
-        // Who names a model says that it has made the vectors, so that texts can be searched for.
-        Some(Ok((_, Some(vector)))) if args.model.model.is_some() => {
+    let (model, dimension) = match first_len {
+        // --model declares which model computed the given embeddings, so that the index can be searched by text.
+        Some(len) if args.model.model.is_some() => {
             let loaded = engine.preload()?;
-            (Some(loaded.name.clone()), made_by(&loaded, vector.len(), args.dimensions)?)
+            (Some(loaded.name.clone()), given_dimension(&loaded, len, args.dimensions)?)
         }
-        Some(Ok((_, Some(vector)))) => (None, args.dimensions.unwrap_or(vector.len())),
-        _ => {
+        Some(len) => (None, args.dimensions.unwrap_or(len)),
+        None => {
             let loaded = engine.preload()?;
-            let dimension = args.dimensions.unwrap_or(loaded.model.dimension());
-            (Some(loaded.name.clone()), dimension)
+            (Some(loaded.name.clone()), args.dimensions.unwrap_or(loaded.model.dimension()))
         }
     };
-    let mut builder = Builder::new(model, dimension, metric, args.precision.precision())?;
-    // Vectors of one length are as long as they should be, unless they are to be cut.
-    let cut = |given: Result<Given>| {
-        let (document, mut vector) = given?;
-        if let (Some(vector), Some(n)) = (&mut vector, args.dimensions) {
+    let mut builder = IndexBuilder::new(model, dimension, args.metric.metric(), args.precision.encoding())?;
+    let truncate = |input: Result<InputDocument>| {
+        let mut input = input?;
+        if let (Some(vector), Some(n)) = (&mut input.vector, args.dimensions) {
             vector.truncate(n);
         }
-        Ok((document, vector))
+        Ok(input)
     };
-    let filling = Filling { engine: &engine, outside, chunking: args.documents.chunking(), dimension };
-    filling.fill(&mut builder, documents.map(cut))?;
+    let has_vectors = first_len.is_some();
+    let indexer = Indexer { engine: &engine, has_vectors, chunking: args.documents.chunking(), dimension };
+    indexer.add_all(&mut builder, documents.map(truncate))?;
     finish(&engine, builder, args.graph, &args.output)
 }
 
-/// The values of a row, of vectors that a model is said to have made.
-fn made_by(loaded: &LoadedModel, length: usize, dimensions: Option<usize>) -> Result<usize> {
-    match loaded.model.dimension() {
-        most if length <= most => Ok(dimensions.unwrap_or(length)),
-        most => {
-            let message = format!("the first embedding has {length} values, {:?} makes {most}", loaded.name);
-            Err(Error::invalid_value("embedding", message))
-        }
+/// The dimension of an index of given embeddings that `loaded` is said to have computed.
+fn given_dimension(loaded: &LoadedModel, len: usize, dimensions: Option<usize>) -> Result<usize> {
+    let max = loaded.model.dimension();
+    if len <= max {
+        return Ok(dimensions.unwrap_or(len));
     }
+    let message = format!("first embedding has {len} values; {:?} computes {max}", loaded.name);
+    Err(Error::invalid_value("embedding", message))
 }
 
-/// How documents get into an index: with their own vectors, or in chunks with those that the engine's model makes.
-struct Filling<'a> {
+/// Adds documents to an index: with their own vectors, or in chunks that the engine embeds.
+struct Indexer<'a> {
     engine: &'a Engine,
-    outside: bool,
+    has_vectors: bool,
     chunking: Chunking,
     dimension: usize,
 }
 
-impl Filling<'_> {
-    fn fill(&self, builder: &mut Builder, mut documents: impl Iterator<Item = Result<Given>>) -> Result<()> {
-        // Documents of several rows, whose ids no row has.
-        let mut parted = HashSet::new();
+impl Indexer<'_> {
+    fn add_all(
+        &self,
+        builder: &mut IndexBuilder,
+        mut documents: impl Iterator<Item = Result<InputDocument>>,
+    ) -> Result<()> {
+        // Ids of documents in several chunks, which no row has as its id.
+        let mut chunked = HashSet::new();
         loop {
-            let (mut group, mut bytes) = (vec![], 0);
-            while group.len() < GROUP && bytes < GROUP_BYTES {
-                let Some(given) = documents.next() else { break };
-                let given = self.checked(given?)?;
-                bytes += given.0.text.len();
-                group.push(given);
-            }
-            if group.is_empty() {
+            let batch = self.next_batch(&mut documents)?;
+            if batch.is_empty() {
                 return Ok(());
             }
-            for rows in self.rows(group)? {
-                let of = rows.first().map_or("", |(row, _)| document_of(row)).to_string();
-                let is_there = parted.contains(&of) || rows.len() > 1 && builder.has(&of);
-                if is_there {
-                    return Err(Error::invalid_value("id", format!("document {of:?}: the id is there twice")));
+            for rows in self.rows(batch)? {
+                let id = rows.first().map_or("", |row| document_id(&row.document)).to_string();
+                if chunked.contains(&id) || rows.len() > 1 && builder.contains_id(&id) {
+                    return Err(Error::invalid_value("id", format!("document {id:?}: duplicate document id")));
                 }
-                rows.iter().try_for_each(|(row, vector)| builder.add(row, vector))?;
+                rows.iter().try_for_each(|row| builder.add(&row.document, &row.vector))?;
                 if rows.len() > 1 {
-                    parted.insert(of);
+                    chunked.insert(id);
                 }
             }
         }
     }
 
-    /// Refuses one of the other kind than the first.
-    fn checked(&self, given: Given) -> Result<Given> {
-        match given.1.is_some() == self.outside {
-            true => Ok(given),
-            false => {
-                let message = "some documents have an embedding and others have none";
-                Err(Error::invalid_value("embedding", message).with_context(format_args!("document {:?}", given.0.id)))
+    fn next_batch(&self, documents: &mut impl Iterator<Item = Result<InputDocument>>) -> Result<Vec<InputDocument>> {
+        let (mut batch, mut bytes) = (vec![], 0);
+        while batch.len() < MAX_BATCH_DOCUMENTS && bytes < MAX_BATCH_BYTES {
+            let Some(input) = documents.next() else { break };
+            let input = input?;
+            if input.vector.is_some() != self.has_vectors {
+                let error = Error::invalid_value("embedding", "some documents have an embedding and others have none");
+                return Err(error.with_context(format_args!("document {:?}", input.document.id)));
             }
+            bytes += input.document.text.len();
+            batch.push(input);
         }
+        Ok(batch)
     }
 
-    fn rows(&self, group: Vec<Given>) -> Result<Vec<Vec<Row>>> {
-        let own = |(document, vector): Given| vec![(document, vector.unwrap_or_default())];
-        match self.outside {
-            true => Ok(group.into_iter().map(own).collect()),
-            false => {
-                let documents = group.into_iter().map(|(document, _)| document).collect();
-                embedded(self.engine, documents, self.chunking, self.dimension)
-            }
+    /// The rows of each document.
+    fn rows(&self, batch: Vec<InputDocument>) -> Result<Vec<Vec<IndexRow>>> {
+        if self.has_vectors {
+            let row = |input: InputDocument| {
+                vec![IndexRow { document: input.document, vector: input.vector.unwrap_or_default() }]
+            };
+            return Ok(batch.into_iter().map(row).collect());
         }
+        let documents = batch.into_iter().map(|input| input.document).collect();
+        embed_documents(self.engine, documents, self.chunking, self.dimension)
     }
 }
 
-fn finish(engine: &Engine, mut builder: Builder, graph: bool, path: &Path) -> Result<()> {
+fn finish(engine: &Engine, mut builder: IndexBuilder, graph: bool, path: &Path) -> Result<()> {
     let rows = builder.rows();
     if graph {
-        builder.link(&engine.cpu)?;
+        builder.build_hnsw(&engine.cpu)?;
     }
     builder.write(path)?;
     print(|out| writeln!(out, "{}: {rows} documents", path.display()))
 }
 
-/// A builder with the rows of an index that are not of the documents `without`, and those of these that were there.
-fn rebuilt<'a>(index: &Index, without: &HashSet<&'a str>) -> Result<(Builder, HashSet<&'a str>)> {
-    index.check()?;
+/// A builder with the rows of an index except those of the documents `ids`, and which of these ids were found.
+fn copy_without<'a>(index: &Index, ids: &HashSet<&'a str>) -> Result<(IndexBuilder, HashSet<&'a str>)> {
+    index.verify()?;
     let model = index.model().map(String::from);
-    let mut builder = Builder::new(model, index.dimension(), index.metric(), index.precision())?;
+    let mut builder = IndexBuilder::new(model, index.dimension(), index.metric(), index.encoding())?;
     let mut found = HashSet::new();
     for row in 0..index.rows() {
         let document = index.document(row)?;
-        // A part alone may be meant, too.
-        let named = [document_of(&document), document.id.as_str()].into_iter().find_map(|id| without.get(id));
-        match named {
+        // The id of a single chunk is accepted, too.
+        let matched = [document_id(&document), document.id.as_str()].into_iter().find_map(|id| ids.get(id));
+        match matched {
             Some(id) => drop(found.insert(*id)),
-            None => builder.copy(index, row)?,
+            None => builder.copy_row(index, row)?,
         }
     }
     Ok((builder, found))
@@ -299,21 +317,22 @@ fn add(file: &Path, documents: &DocumentArgs, model: &ModelArgs) -> Result<()> {
         Some(name) => model.with_model(name)?,
         None => model.engine()?,
     };
-    let given = read(&documents.input, &engine)?.collect::<Result<Vec<_>>>()?;
-    let ids: HashSet<&str> = given.iter().map(|(document, _)| document.id.as_str()).collect();
-    let (mut builder, _) = rebuilt(&index, &ids)?;
-    let (outside, dimension) = (index.model().is_none(), index.dimension());
-    let filling = Filling { engine: &engine, outside, chunking: documents.chunking(), dimension };
-    filling.fill(&mut builder, given.iter().cloned().map(Ok))?;
+    let inputs = read_documents(&documents.input, &engine)?.collect::<Result<Vec<_>>>()?;
+    let ids: HashSet<&str> = inputs.iter().map(|input| input.document.id.as_str()).collect();
+    let (mut builder, _) = copy_without(&index, &ids)?;
+    let (has_vectors, dimension) = (index.model().is_none(), index.dimension());
+    let indexer = Indexer { engine: &engine, has_vectors, chunking: documents.chunking(), dimension };
+    indexer.add_all(&mut builder, inputs.iter().cloned().map(Ok))?;
     finish(&engine, builder, index.has_graph(), file)
 }
 
 fn delete(file: &Path, ids: &[String], model: &ModelArgs) -> Result<()> {
     let index = Index::open(file)?;
     let wanted: HashSet<&str> = ids.iter().map(String::as_str).collect();
-    let (builder, found) = rebuilt(&index, &wanted)?;
-    if found.len() < wanted.len() {
-        let message = format!("{} of {} ids are in the index; nothing was changed", found.len(), wanted.len());
+    let (builder, found) = copy_without(&index, &wanted)?;
+    if let Some(first) = ids.iter().find(|id| !found.contains(id.as_str())) {
+        let missing = wanted.len() - found.len();
+        let message = format!("{missing} of {} ids not found (first: {first:?}); the index is unchanged", wanted.len());
         return Err(Error::invalid_value("id", message));
     }
     finish(&model.engine()?, builder, index.has_graph(), file)
@@ -324,43 +343,43 @@ fn search(args: &SearchArgs) -> Result<()> {
     let filter = args.filter.as_deref().map(|text| {
         let value = serde_json::from_str(text)
             .map_err(|e| Error::invalid_value("filter", format!("filter is not JSON: {e}")))?;
-        Filter::of(&value)
+        Filter::parse(&value)
     });
     let engine = match index.model() {
         Some(name) => args.model.with_model(name)?,
         None => args.model.engine()?,
     };
-    let job = Find {
+    let job = Search {
         text: Some(args.query.clone()),
         vector: None,
-        mode: Mode::named(&args.mode).unwrap_or_default(),
-        count: args.k,
+        mode: SearchMode::from_name(&args.mode).unwrap_or_default(),
+        top_k: args.k,
         filter: filter.transpose()?,
         min_score: args.min_score,
         exact: args.exact,
         index: Some(Arc::new(index)),
     };
-    let found = engine.run(job, Deadline::NONE)?.found;
-    let line = |Found { score, document, .. }: &Found| match args.format.as_str() {
+    let hits = engine.run(job, Deadline::NONE)?.hits;
+    let line = |SearchHit { score, document, .. }: &SearchHit| match args.format.as_str() {
         "json" => {
             let Document { id, text, metadata } = document;
             json_line(&json!({"id": id, "score": score, "text": text, "metadata": metadata}))
         }
         _ => Ok(format!("{score:.4}  {}  {}", document.id, document.text.replace('\n', " "))),
     };
-    let lines = found.iter().map(line).collect::<Result<Vec<_>>>()?;
+    let lines = hits.iter().map(line).collect::<Result<Vec<_>>>()?;
     print(|out| lines.iter().try_for_each(|line| writeln!(out, "{line}")))
 }
 
 fn info(file: &Path) -> Result<()> {
     let index = Index::open(file)?;
-    index.check().map_err(|e| e.with_context(file.display()))?;
+    index.verify().map_err(|e| e.with_context(file.display()))?;
     let line = json_line(&json!({
         "model": index.model(),
         "documents": index.rows(),
         "dimension": index.dimension(),
         "metric": index.metric(),
-        "precision": index.precision(),
+        "precision": index.encoding(),
         "graph": index.has_graph(),
     }))?;
     print(|out| writeln!(out, "{line}"))

@@ -1,124 +1,147 @@
-//! Job: the documents of an index that fit a query.
+//! The search job: embeds a query and searches an index.
 
 use super::embed::Embed;
 use super::inputs::{EmbedInputs, Input, Truncation};
 use super::job::{Job, JobContext};
 use std::sync::Arc;
 use tealight_core::{Error, ErrorKind, Result, Usage};
-use tealight_index::{Filter, Found, Index, Search};
+use tealight_index::{Filter, Index, SearchHit, SearchQuery};
 use tealight_models::Embedder;
 use tealight_models::tokenizer::TruncationDirection;
 
-/// Names that models give to what is put before a query, and before a document.
-const QUERY: &str = "query";
-const PASSAGE: [&str; 2] = ["passage", "document"];
+/// Name of the prompt for queries in the models that have one.
+const QUERY_PROMPT: &str = "query";
+/// Names of the prompt for documents.
+const DOCUMENT_PROMPTS: [&str; 2] = ["passage", "document"];
 
 /// How a text is searched for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Mode {
-    /// By its vector.
+pub enum SearchMode {
+    /// Semantic search, by the embedding of the text.
     #[default]
     Vector,
-    /// By its words.
-    Words,
-    /// By both: reciprocal ranks are added up.
+    /// Keyword search, by BM25.
+    Lexical,
+    /// Both, combined by reciprocal rank fusion.
     Hybrid,
 }
 
-impl Mode {
-    /// All of them.
-    pub const ALL: [Mode; 3] = [Mode::Vector, Mode::Words, Mode::Hybrid];
+impl SearchMode {
+    /// All modes.
+    pub const ALL: [SearchMode; 3] = [SearchMode::Vector, SearchMode::Lexical, SearchMode::Hybrid];
 
-    /// Its name.
-    pub fn name(self) -> &'static str {
+    /// The name in requests and on the command line.
+    pub fn as_str(self) -> &'static str {
         match self {
-            Mode::Vector => "vector",
-            Mode::Words => "words",
-            Mode::Hybrid => "hybrid",
+            SearchMode::Vector => "vector",
+            SearchMode::Lexical => "words",
+            SearchMode::Hybrid => "hybrid",
         }
     }
 
-    /// The mode of a name.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|mode| mode.name() == name)
+    /// Other accepted names.
+    pub fn aliases(self) -> &'static [&'static str] {
+        match self {
+            SearchMode::Lexical => &["lexical"],
+            _ => &[],
+        }
+    }
+
+    /// The mode with this name or alias.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.as_str() == name || mode.aliases().contains(&name))
     }
 }
 
-/// Job: the documents of an index that fit a query.
+/// Searches an index by text, by vector, or by both.
 #[derive(Debug, Clone)]
-pub struct Find {
-    /// A text.
+pub struct Search {
+    /// The query text.
     pub text: Option<String>,
-    /// A vector, instead of that of the text.
+    /// The embedding of the query, used instead of embedding the text.
     pub vector: Option<Vec<f32>>,
     /// How the text is searched for.
-    pub mode: Mode,
-    /// Documents at most.
-    pub count: usize,
-    /// Documents that are looked at.
+    pub mode: SearchMode,
+    /// Maximum number of hits.
+    pub top_k: usize,
+    /// Only documents that match are returned.
     pub filter: Option<Filter>,
-    /// What scores below is left out.
+    /// Only hits with at least this score are returned.
     pub min_score: Option<f32>,
-    /// Whether all rows are gone through, though the index has a graph.
+    /// Whether to scan all rows even if the index has an HNSW graph.
     pub exact: bool,
-    /// The index; the configured one where it is missing.
+    /// The index; by default the configured one.
     pub index: Option<Arc<Index>>,
 }
 
-/// What was found.
+/// The result of a [`Search`].
 #[derive(Debug, Clone)]
-pub struct Finds {
+pub struct SearchResults {
     /// The best first.
-    pub found: Vec<Found>,
-    /// The model that made the query's vector, if one did.
+    pub hits: Vec<SearchHit>,
+    /// The model that embedded the query, if one did.
     pub model: Option<String>,
-    /// What that took.
+    /// Tokens of the query.
     pub usage: Usage,
 }
 
-impl Job for Find {
-    type Output = Finds;
+impl Job for Search {
+    type Output = SearchResults;
 
-    fn run(self, context: &JobContext) -> Result<Finds> {
+    fn run(self, context: &JobContext) -> Result<SearchResults> {
         let (engine, deadline) = (context.engine, context.deadline);
         let index = self.index.clone().map_or_else(|| engine.index(deadline), Ok)?;
         let (mut model, mut usage, mut vector) = (None, Usage::default(), self.vector);
         let text = self.text.as_deref().filter(|text| !text.trim().is_empty());
         if text.is_none() && vector.is_none() {
             return Err(
-                Error::new(ErrorKind::Empty, "there is neither a query nor a vector to search by").with_param("query")
+                Error::new(ErrorKind::Empty, "the request has neither a query nor a vector").with_param("query")
             );
         }
-        let words = text.filter(|_| self.mode != Mode::Vector);
-        if let Some(text) = text.filter(|_| vector.is_none() && self.mode != Mode::Words) {
-            let made = query(context, &index, text)?;
-            (model, usage, vector) = (Some(made.0), made.1, Some(made.2));
+        let lexical = text.filter(|_| self.mode != SearchMode::Vector);
+        if let Some(text) = text.filter(|_| vector.is_none() && self.mode != SearchMode::Lexical) {
+            let embedded = embed_query(context, &index, text)?;
+            (model, usage, vector) = (Some(embedded.0), embedded.1, Some(embedded.2));
         }
         deadline.check()?;
-        let vector = vector.filter(|_| self.mode != Mode::Words || words.is_none());
-        let Find { count, filter, min_score, exact, .. } = self;
-        let search = Search { vector: vector.as_deref(), words, count, filter, min_score, exact };
-        Ok(Finds { found: index.search(&engine.cpu, &search)?, model, usage })
+        let vector = vector.filter(|_| self.mode != SearchMode::Lexical || lexical.is_none());
+        let Search { top_k, filter, min_score, exact, .. } = self;
+        let query = SearchQuery { vector: vector.as_deref(), lexical, top_k, filter, min_score, exact };
+        Ok(SearchResults { hits: index.search(&engine.cpu, &query)?, model, usage })
     }
 }
 
-/// The vector of a query, by the model that the index was built with.
-fn query(context: &JobContext, index: &Index, text: &str) -> Result<(String, Usage, Vec<f32>)> {
+/// Embeds a query with the model that the index was built with. Returns the name of the model, the usage and the vector.
+fn embed_query(context: &JobContext, index: &Index, text: &str) -> Result<(String, Usage, Vec<f32>)> {
     let name = index.model().ok_or_else(|| {
-        let message = "the index has vectors from outside, so that only a vector or words can be searched for";
+        let message = "the index names no model; search by vector or words, or rebuild it with --model";
         Error::invalid_value("query", message)
     })?;
     let loaded =
         context.embedder(Some(name)).map_err(|e| e.with_context(format_args!("the index was built with {name:?}")))?;
-    let prompt = loaded.model.pipeline.prompts.contains_key(QUERY).then(|| QUERY.to_string());
+    let prompt = loaded.model.pipeline.prompts.contains_key(QUERY_PROMPT).then(|| QUERY_PROMPT.to_string());
     let (truncation, inputs) = (Truncation::Truncate(TruncationDirection::Right), vec![Input::Text(text.into())]);
     let texts = EmbedInputs { model: Some(name.into()), inputs, prompt, truncation, field: "query", first_index: 0 };
-    let mut made = context.run(Embed { texts, normalize: true, dimensions: Some(index.dimension()) })?;
-    Ok((loaded.name.clone(), made.usage, made.vectors.pop().unwrap_or_default()))
+    let mut embeddings = context.run(Embed { texts, normalize: true, dimensions: Some(index.dimension()) })?;
+    Ok((loaded.name.clone(), embeddings.usage, embeddings.vectors.pop().unwrap_or_default()))
 }
 
-/// The name of the prompt that a model puts before documents, if it has one.
-pub fn passage(model: &Embedder) -> Option<String> {
+/// The name of the model's prompt for documents, if it has one.
+pub fn document_prompt(model: &Embedder) -> Option<String> {
     let has = |name: &&&str| model.pipeline.prompts.contains_key(**name);
-    PASSAGE.iter().find(has).map(|name| name.to_string())
+    DOCUMENT_PROMPTS.iter().find(has).map(|name| name.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn search_mode_accepts_names_and_aliases() {
+        for mode in SearchMode::ALL {
+            assert_eq!(SearchMode::from_name(mode.as_str()), Some(mode));
+        }
+        assert_eq!(SearchMode::from_name("lexical"), Some(SearchMode::Lexical));
+        assert_eq!(SearchMode::from_name("magic"), None);
+    }
 }

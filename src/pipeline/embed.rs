@@ -4,7 +4,7 @@ use super::chunk::{Chunk, Chunking, split_into_chunks};
 use super::document::Document;
 use super::point::{Point, PointSource};
 use crate::engine::inputs::prompt_text;
-use crate::engine::search::passage;
+use crate::engine::search::document_prompt;
 use crate::engine::{Embed, EmbedInputs, Input, Job, JobContext, Truncation};
 use std::sync::Arc;
 use tealight_core::{Error, ErrorKind, Result, Usage};
@@ -47,7 +47,7 @@ impl Job for EmbedDocuments {
     /// [`Error::input_index`] is the position of the document if the error is about one document.
     fn run(mut self, context: &JobContext) -> Result<DocumentEmbeddings> {
         let loaded = context.embedder(self.model.as_deref())?;
-        self.prompt = self.prompt.or_else(|| passage(&loaded.model));
+        self.prompt = self.prompt.or_else(|| document_prompt(&loaded.model));
         let chunker = Chunker::new(&loaded.model, self.chunking, self.prompt.as_deref())?;
         context.deadline.check()?;
         let chunked = context.engine.cpu.par_map(&self.documents, |document| chunker.chunk(document, &loaded.name));

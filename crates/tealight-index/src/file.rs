@@ -1,336 +1,191 @@
-//! The file of an index: a header, the checksums of its pieces, and sections. It is mapped, and a piece is checked when it is
-//! first read, so that opening takes as long for a million rows as for ten.
+//! Reading an index file. The file is memory-mapped and a block of its body is verified when it is first read, so that opening takes as
+//! long for a million rows as for ten.
 //!
 //! ```text
-//! 0   "TLINDEX\n"   version u32   bytes of the header u32   CRC-32 of header and checksums u32   zeros up to 64
-//! 64  header: JSON of [`Header`]
+//! 0   "TLINDEX\n"   version u32   length of the header u32   CRC-32 of header and checksums u32   zeros up to 64
+//! 64  header: JSON of [`IndexHeader`]
 //!     checksums: CRC-32 u32 of each 64 KiB of the body
 //!     zeros up to a multiple of 64; the body: sections, each at a multiple of 64
 //! ```
 //! Numbers are little-endian.
 
+use crate::format::{IndexHeader, Section};
 use bytemuck::AnyBitPattern;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tealight_core::files::write_atomic;
 use tealight_core::mmap::map_file;
 use tealight_core::{Error, ErrorKind, Result};
 
-const MAGIC: &[u8; 8] = b"TLINDEX\n";
-/// Files of other versions are refused.
-const VERSION: u32 = 2;
-const PREAMBLE: usize = 64;
-/// Sections begin at multiples of it.
-const ALIGNMENT: usize = 64;
-/// Bytes that have a checksum of their own.
-const PIECE: usize = 1 << 16;
-/// No header is longer.
-const LONGEST_HEADER: usize = 1 << 20;
+pub(crate) const MAGIC: &[u8; 8] = b"TLINDEX\n";
+/// The supported version of the format.
+pub(crate) const VERSION: u32 = 2;
+pub(crate) const PREAMBLE_BYTES: usize = 64;
+/// Alignment of sections, in bytes.
+pub(crate) const ALIGNMENT: usize = 64;
+/// Bytes that share a checksum.
+pub(crate) const CHECKSUM_BLOCK: usize = 1 << 16;
+const MAX_HEADER_BYTES: usize = 1 << 20;
 
-/// How alike a query and a row are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Metric {
-    /// The cosine of their angle.
-    Cosine,
-    /// Their product.
-    Dot,
-    /// Less the square of their distance.
-    L2,
-}
-
-/// What a search goes through first; its best rows are then scored in float.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// Products of int8 codes.
-    Int8,
-    /// Products of codes of 4 bits: half of the memory, and of the time.
-    Int4,
-    /// Signs: a seventh of the memory, for models whose signs say enough.
-    Binary,
-}
-
-/// Parts of the body, by their names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Part {
-    /// Codes of blocks of 16 rows.
-    Codes,
-    /// What blocks have besides codes.
-    Terms,
-    /// Codes of 4 bits of blocks of 16 rows.
-    Codes4,
-    /// What those blocks have besides codes.
-    Terms4,
-    /// Signs of blocks of 16 rows less the mean of all rows.
-    Signs,
-    /// What those blocks have besides signs.
-    SignTerms,
-    /// The mean of all rows, f32.
-    Mean,
-    /// Rows as half floats, each over its largest magnitude.
-    Halves,
-    /// These magnitudes, f32.
-    Largest,
-    /// Documents as JSON, one behind the other.
-    Documents,
-    /// Where each document begins, u64, and the end.
-    Starts,
-    /// Words of the documents, one behind the other, in order.
-    Words,
-    /// Where each word begins in `Words` and in `Postings`, two u64, and the ends.
-    WordStarts,
-    /// Rows that a word is in, and how often: two u32, in order of the rows.
-    Postings,
-    /// Words of each document, u32.
-    Lengths,
-    /// A graph of neighbours: what a code stands for, f32; zeros up to 64; usearch's bytes.
-    Graph,
-}
-
-impl Part {
-    /// Codes of blocks of 16 rows, and what blocks have besides.
-    pub const INT8: [Part; 2] = [Part::Codes, Part::Terms];
-    /// The same for codes of 4 bits.
-    pub const INT4: [Part; 2] = [Part::Codes4, Part::Terms4];
-    /// The same for signs.
-    pub const BINARY: [Part; 2] = [Part::Signs, Part::SignTerms];
-}
-
-/// What an index says about itself.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Header {
-    /// The name of the model that made the vectors; none where they came from outside.
-    pub model: Option<String>,
-    /// Values of a row.
-    pub dimension: usize,
-    /// How rows are scored.
-    pub metric: Metric,
-    /// What is gone through first.
-    pub precision: Precision,
-    /// Rows.
-    pub rows: usize,
-    /// Name, place in the body and length in bytes of each section.
-    sections: Vec<(Part, u64, u64)>,
-}
-
-impl Header {
-    /// Of an index to be written.
-    pub fn new(model: Option<String>, dimension: usize, metric: Metric, precision: Precision, rows: usize) -> Self {
-        Self { model, dimension, metric, precision, rows, sections: vec![] }
-    }
-}
-
-/// A mapped index.
+/// A memory-mapped index file.
 #[derive(Debug)]
-pub struct File {
-    /// What it says about itself.
-    pub header: Header,
+pub(crate) struct IndexFile {
+    pub(crate) header: IndexHeader,
     bytes: Bytes,
-    /// Where the body begins.
+    /// Offset of the body.
     body: usize,
-    /// Where the checksums begin.
-    sums: usize,
-    checked: Vec<AtomicBool>,
+    /// Offset of the checksums.
+    checksums: usize,
+    /// Whether a block of the body has been verified.
+    verified: Vec<AtomicBool>,
 }
 
-fn damaged(what: impl std::fmt::Display) -> Error {
-    Error::new(ErrorKind::IndexLoad, format!("the index {what}"))
+/// An error of kind [`ErrorKind::IndexLoad`]; the message begins with "index".
+pub(crate) fn invalid_index(problem: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::IndexLoad, format!("index {problem}"))
 }
 
-impl File {
-    /// Opens a file; reads its header only.
+impl IndexFile {
+    /// Opens a file and reads its header.
     ///
     /// # Errors
-    /// [`ErrorKind::IndexLoad`]: it is no index, of another version, cut, or its header is damaged. [`ErrorKind::Io`].
-    pub fn open(path: &Path) -> Result<Self> {
-        let bytes = map_file(path).map_err(|e| if e.kind == ErrorKind::Io { e } else { damaged("file is empty") })?;
-        Self::of(bytes).map_err(|e| e.with_context(path.display()))
+    /// [`ErrorKind::IndexLoad`]: the file is not an index, has another version, is truncated, or its header is corrupt.
+    /// [`ErrorKind::Io`].
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let bytes =
+            map_file(path).map_err(|e| if e.kind == ErrorKind::Io { e } else { invalid_index("file is empty") })?;
+        Self::from_bytes(bytes).map_err(|e| e.with_context(path.display()))
     }
 
-    fn of(bytes: Bytes) -> Result<Self> {
-        let number = |at: usize| bytes.get(at..at + 4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+    fn from_bytes(bytes: Bytes) -> Result<Self> {
+        let number =
+            |offset: usize| bytes.get(offset..offset + 4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
         if bytes.get(..8) != Some(MAGIC) {
-            return Err(damaged("file does not begin as an index does"));
+            return Err(invalid_index("file has the wrong type: it does not begin with TLINDEX"));
         }
-        let (Some(version), Some(length), Some(sum)) = (number(8), number(12), number(16)) else {
-            return Err(damaged("is cut in its first bytes"));
+        let (Some(version), Some(length), Some(checksum)) = (number(8), number(12), number(16)) else {
+            return Err(invalid_index("is truncated in its first bytes"));
         };
         if version != VERSION {
-            return Err(damaged(format_args!("has the version {version}, this tealight reads {VERSION}")));
+            return Err(invalid_index(format_args!("has version {version}; expected {VERSION}. Rebuild it")));
         }
-        let sums = PREAMBLE + length as usize;
-        let header = bytes.get(PREAMBLE..sums).filter(|h| h.len() <= LONGEST_HEADER);
-        let header = header.ok_or_else(|| damaged(format_args!("has a header of {length} bytes and is cut in it")))?;
-        let header: Header = serde_json::from_slice(header)
-            .map_err(|e| damaged(format_args!("has a header that cannot be read: {e}")))?;
+        let checksums = PREAMBLE_BYTES + length as usize;
+        let header = bytes.get(PREAMBLE_BYTES..checksums).filter(|h| h.len() <= MAX_HEADER_BYTES);
+        let header =
+            header.ok_or_else(|| invalid_index(format_args!("is truncated in its header of {length} bytes")))?;
+        let header: IndexHeader = serde_json::from_slice(header)
+            .map_err(|e| invalid_index(format_args!("is corrupt: cannot parse its header: {e}")))?;
         let length = body_length(&header)?;
-        let pieces = length.div_ceil(PIECE);
-        let body = (sums + 4 * pieces).next_multiple_of(ALIGNMENT);
+        let blocks = length.div_ceil(CHECKSUM_BLOCK);
+        let body = (checksums + 4 * blocks).next_multiple_of(ALIGNMENT);
         let expected = body.checked_add(length);
         if expected != Some(bytes.len()) {
-            return Err(damaged(format_args!(
-                "has {} bytes, expected {}",
-                bytes.len(),
-                expected.unwrap_or(usize::MAX)
-            )));
+            let expected = expected.unwrap_or(usize::MAX);
+            return Err(invalid_index(format_args!("is {} bytes; expected {expected}", bytes.len())));
         }
-        if crc32fast::hash(&bytes[PREAMBLE..sums + 4 * pieces]) != sum {
-            return Err(damaged("has a header that is not what was written"));
+        if crc32fast::hash(&bytes[PREAMBLE_BYTES..checksums + 4 * blocks]) != checksum {
+            return Err(invalid_index("is corrupt: checksum mismatch in its header"));
         }
-        let checked = (0..pieces).map(|_| AtomicBool::new(false)).collect();
-        Ok(Self { header, bytes, body, sums, checked })
+        let verified = (0..blocks).map(|_| AtomicBool::new(false)).collect();
+        Ok(Self { header, bytes, body, checksums, verified })
     }
 
-    /// The bytes `range` of a section, checked.
+    /// The bytes `range` of a section, verified.
     ///
     /// # Errors
-    /// There is no such section, it is shorter, or a piece of it is not what was written.
-    pub fn bytes(&self, part: Part, range: Range<usize>) -> Result<&[u8]> {
-        let (start, length) = self.place(part)?;
+    /// [`ErrorKind::IndexLoad`]: there is no such section, it is shorter, or its checksum does not match.
+    pub(crate) fn bytes(&self, section: Section, range: Range<usize>) -> Result<&[u8]> {
+        let (start, length) = self.locate(section)?;
         if range.start > range.end || range.end > length {
-            return Err(damaged(format_args!("has {length} bytes of {part:?}, asked for {range:?}")));
+            return Err(invalid_index(format_args!("is corrupt: {section:?} has {length} bytes, not {range:?}")));
         }
         let range = start + range.start..start + range.end;
-        self.check(&range)?;
+        self.verify_range(&range)?;
         Ok(&self.bytes[self.body + range.start..self.body + range.end])
     }
 
-    /// Whether there is a section.
-    pub fn has(&self, part: Part) -> bool {
-        self.place(part).is_ok()
+    pub(crate) fn has(&self, section: Section) -> bool {
+        self.locate(section).is_ok()
     }
 
-    /// All of a section, checked, with a share in the mapping.
+    /// A whole section, verified, as a view that keeps the mapping alive.
     ///
     /// # Errors
-    /// As of [`File::bytes`].
+    /// As [`IndexFile::bytes`].
     #[cfg(feature = "graph")]
-    pub fn shared(&self, part: Part) -> Result<Bytes> {
-        let length = self.place(part)?.1;
-        Ok(self.bytes.slice_ref(self.bytes(part, 0..length)?))
+    pub(crate) fn shared_bytes(&self, section: Section) -> Result<Bytes> {
+        let length = self.locate(section)?.1;
+        Ok(self.bytes.slice_ref(self.bytes(section, 0..length)?))
     }
 
-    /// The values `range` of a section, checked.
+    /// The values `range` of a section, verified.
     ///
     /// # Errors
-    /// As of [`File::bytes`].
-    pub fn values<T: AnyBitPattern>(&self, part: Part, range: Range<usize>) -> Result<&[T]> {
+    /// As [`IndexFile::bytes`].
+    pub(crate) fn values<T: AnyBitPattern>(&self, section: Section, range: Range<usize>) -> Result<&[T]> {
         let size = size_of::<T>();
-        let in_bytes = |n: usize| n.checked_mul(size).ok_or_else(|| damaged("is asked for more than there can be"));
-        let bytes = self.bytes(part, in_bytes(range.start)?..in_bytes(range.end)?)?;
-        bytemuck::try_cast_slice(bytes).map_err(|e| damaged(format_args!("has {part:?} at an odd place: {e}")))
+        let in_bytes = |n: usize| n.checked_mul(size).ok_or_else(|| invalid_index("is corrupt: an offset overflows"));
+        let bytes = self.bytes(section, in_bytes(range.start)?..in_bytes(range.end)?)?;
+        bytemuck::try_cast_slice(bytes)
+            .map_err(|e| invalid_index(format_args!("is corrupt: {section:?} is misaligned: {e}")))
     }
 
-    /// How many values a section has.
+    /// The number of values of a section.
     ///
     /// # Errors
     /// There is no such section.
-    pub fn count<T>(&self, part: Part) -> Result<usize> {
-        Ok(self.place(part)?.1 / size_of::<T>())
+    pub(crate) fn count<T>(&self, section: Section) -> Result<usize> {
+        Ok(self.locate(section)?.1 / size_of::<T>())
     }
 
-    fn place(&self, part: Part) -> Result<(usize, usize)> {
-        let found = self.header.sections.iter().find(|(p, ..)| *p == part);
-        let (_, start, length) = found.ok_or_else(|| damaged(format_args!("has no {part:?}")))?;
+    fn locate(&self, section: Section) -> Result<(usize, usize)> {
+        let found = self.header.sections.iter().find(|(s, ..)| *s == section);
+        let (_, start, length) =
+            found.ok_or_else(|| invalid_index(format_args!("is corrupt: {section:?} is missing")))?;
         Ok((*start as usize, *length as usize))
     }
 
-    /// Checks the pieces of a range of the body that were not yet.
-    fn check(&self, range: &Range<usize>) -> Result<()> {
+    /// Verifies the blocks of a range of the body that have not been verified yet.
+    fn verify_range(&self, range: &Range<usize>) -> Result<()> {
         if range.is_empty() {
             return Ok(());
         }
-        for piece in range.start / PIECE..=(range.end - 1) / PIECE {
-            if self.checked[piece].load(Ordering::Relaxed) {
+        for block in range.start / CHECKSUM_BLOCK..=(range.end - 1) / CHECKSUM_BLOCK {
+            if self.verified[block].load(Ordering::Relaxed) {
                 continue;
             }
-            let start = self.body + piece * PIECE;
-            let bytes = &self.bytes[start..(start + PIECE).min(self.bytes.len())];
-            let sum = self.bytes[self.sums + 4 * piece..].first_chunk().map(|b| u32::from_le_bytes(*b));
-            if sum != Some(crc32fast::hash(bytes)) {
-                return Err(damaged(format_args!("is not what was written, near its byte {start}")));
+            let start = self.body + block * CHECKSUM_BLOCK;
+            let bytes = &self.bytes[start..(start + CHECKSUM_BLOCK).min(self.bytes.len())];
+            let expected = self.bytes[self.checksums + 4 * block..].first_chunk().map(|b| u32::from_le_bytes(*b));
+            if expected != Some(crc32fast::hash(bytes)) {
+                return Err(invalid_index(format_args!("is corrupt: checksum mismatch near byte {start}")));
             }
-            self.checked[piece].store(true, Ordering::Relaxed);
+            self.verified[block].store(true, Ordering::Relaxed);
         }
         Ok(())
     }
 
-    /// Checks all of it.
+    /// Verifies the checksums of the whole file.
     ///
     /// # Errors
-    /// A piece is not what was written.
-    pub fn check_all(&self) -> Result<()> {
-        self.check(&(0..self.bytes.len() - self.body))
+    /// [`ErrorKind::IndexLoad`].
+    pub(crate) fn verify(&self) -> Result<()> {
+        self.verify_range(&(0..self.bytes.len() - self.body))
     }
 }
 
-/// Bytes of the body that sections lie in, in order, without overlap.
-fn body_length(header: &Header) -> Result<usize> {
+/// The length of the body, whose sections must be in order, aligned and without gaps.
+fn body_length(header: &IndexHeader) -> Result<usize> {
     let mut end = 0usize;
-    for (part, start, length) in &header.sections {
-        let fits = *start == end.next_multiple_of(ALIGNMENT) as u64;
-        let next = start.checked_add(*length).and_then(|end| usize::try_from(end).ok()).filter(|_| fits);
+    for (section, start, length) in &header.sections {
+        let is_next = *start == end.next_multiple_of(ALIGNMENT) as u64;
+        let next = start.checked_add(*length).and_then(|end| usize::try_from(end).ok()).filter(|_| is_next);
         end = next.filter(|end| *end < usize::MAX / 2).ok_or_else(|| {
-            damaged(format_args!("has {length} bytes of {part:?} at {start}, which is not behind what comes before"))
+            invalid_index(format_args!(
+                "is corrupt: {section:?}, {length} bytes at {start}, does not follow its predecessor"
+            ))
         })?;
     }
     Ok(end)
-}
-
-/// Writes an index: under another name first, then renamed.
-///
-/// # Errors
-/// [`ErrorKind::Io`].
-pub fn write(path: &Path, mut header: Header, sections: &[(Part, &[u8])]) -> Result<()> {
-    let (mut end, mut sums, mut piece, mut left) = (0usize, vec![], crc32fast::Hasher::new(), PIECE);
-    let mut add = |mut bytes: &[u8]| {
-        while !bytes.is_empty() {
-            let (now, later) = bytes.split_at(left.min(bytes.len()));
-            piece.update(now);
-            left -= now.len();
-            bytes = later;
-            if left == 0 {
-                sums.push(std::mem::take(&mut piece).finalize());
-                left = PIECE;
-            }
-        }
-    };
-    for (part, bytes) in sections {
-        let start = end.next_multiple_of(ALIGNMENT);
-        add(&[0; ALIGNMENT][..start - end]);
-        add(bytes);
-        header.sections.push((*part, start as u64, bytes.len() as u64));
-        end = start + bytes.len();
-    }
-    if left < PIECE {
-        sums.push(piece.finalize());
-    }
-    let mut head =
-        serde_json::to_vec(&header).map_err(|e| Error::internal(format!("the header of an index is not JSON: {e}")))?;
-    let length = head.len() as u32;
-    head.extend(sums.iter().flat_map(|sum| sum.to_le_bytes()));
-    let sum = crc32fast::hash(&head);
-    head.resize((PREAMBLE + head.len()).next_multiple_of(ALIGNMENT) - PREAMBLE, 0);
-    let mut preamble = [0; PREAMBLE];
-    preamble[..8].copy_from_slice(MAGIC);
-    for (at, value) in [(8, VERSION), (12, length), (16, sum)] {
-        preamble[at..at + 4].copy_from_slice(&value.to_le_bytes());
-    }
-    write_atomic(path, |out| {
-        out.write_all(&preamble)?;
-        out.write_all(&head)?;
-        let mut end = 0usize;
-        for (_, bytes) in sections {
-            let start = end.next_multiple_of(ALIGNMENT);
-            out.write_all(&[0; ALIGNMENT][..start - end])?;
-            out.write_all(bytes)?;
-            end = start + bytes.len();
-        }
-        Ok(())
-    })
 }

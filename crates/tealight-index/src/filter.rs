@@ -1,66 +1,69 @@
-//! Which documents a search looks at, by their metadata: `{"year": {"$gte": 1960}, "tags": "speech"}`, in the language that MongoDB
-//! began and Pinecone, Chroma and S3 Vectors speak.
+//! Metadata filters, such as `{"year": {"$gte": 1960}, "tags": "speech"}`, in the language of MongoDB that Pinecone, Chroma and S3 Vectors
+//! use, too.
 
 use serde_json::{Map, Value};
 use std::cmp::Ordering;
 use tealight_core::{Error, Result, truncate_for_display};
 
-/// Filters inside filters beyond these are a mistake.
-const DEEPEST: usize = 16;
-const FIELD: &str = "filter";
+/// Filters may be nested this deep.
+const MAX_DEPTH: usize = 16;
+const PARAM: &str = "filter";
+const OPERATORS: &str = "$eq, $ne, $in, $nin, $gt, $gte, $lt, $lte, $exists, $and, $or, $not";
 
-/// A condition on metadata.
+/// A condition on the metadata of a document.
 #[derive(Debug, Clone)]
 pub enum Filter {
-    /// All of them hold.
-    All(Vec<Filter>),
-    /// One of them holds.
-    Any(Vec<Filter>),
-    /// It does not hold.
+    /// All conditions hold.
+    And(Vec<Filter>),
+    /// At least one condition holds.
+    Or(Vec<Filter>),
+    /// The condition does not hold.
     Not(Box<Filter>),
-    /// A field, or one of its values if it is a list, is one of these.
+    /// A field, or an element of it if it is a list, equals one of the values.
     In(String, Vec<Value>),
-    /// A field, or one of its values, compares so with a number or text.
-    Order(String, fn(Ordering) -> bool, Value),
-    /// Whether there is a field.
+    /// A field, or an element of it if it is a list, is ordered in this way relative to a number or a string.
+    Compare(String, fn(Ordering) -> bool, Value),
+    /// Whether a field is present and not null.
     Exists(String, bool),
 }
 
 impl Filter {
-    /// Reads a filter.
+    /// Parses a filter.
     ///
     /// # Errors
-    /// It is no object, names an operator that is not known, or an operator has a value of the wrong kind: each is named.
-    pub fn of(value: &Value) -> Result<Self> {
-        read(value, DEEPEST)
+    /// The filter is not an object, has an unknown operator, an operator has a value of the wrong type, or filters are nested too deeply.
+    pub fn parse(value: &Value) -> Result<Self> {
+        parse_object(value, MAX_DEPTH)
     }
 
-    /// Whether a document's metadata meet it.
-    pub fn takes(&self, metadata: &Map<String, Value>) -> bool {
+    /// Whether the metadata of a document matches.
+    pub fn matches(&self, metadata: &Map<String, Value>) -> bool {
         match self {
-            Filter::All(all) => all.iter().all(|filter| filter.takes(metadata)),
-            Filter::Any(any) => any.iter().any(|filter| filter.takes(metadata)),
-            Filter::Not(filter) => !filter.takes(metadata),
-            Filter::In(field, values) => some(metadata, field, |found| values.iter().any(|v| equal(found, v))),
-            Filter::Order(field, fits, value) => {
-                some(metadata, field, |found| compare(found, value).is_some_and(*fits))
+            Filter::And(filters) => filters.iter().all(|filter| filter.matches(metadata)),
+            Filter::Or(filters) => filters.iter().any(|filter| filter.matches(metadata)),
+            Filter::Not(filter) => !filter.matches(metadata),
+            Filter::In(field, values) => {
+                any_element(metadata, field, |found| values.iter().any(|value| are_equal(found, value)))
             }
-            Filter::Exists(field, wanted) => metadata.get(field).is_some_and(|v| !v.is_null()) == *wanted,
+            Filter::Compare(field, is_match, value) => {
+                any_element(metadata, field, |found| compare(found, value).is_some_and(*is_match))
+            }
+            Filter::Exists(field, expected) => metadata.get(field).is_some_and(|v| !v.is_null()) == *expected,
         }
     }
 }
 
-/// Whether a field, or one of its values if it is a list, is as `fits` says.
-fn some(metadata: &Map<String, Value>, field: &str, fits: impl Fn(&Value) -> bool) -> bool {
+/// Whether a field, or an element of it if it is a list, satisfies the predicate.
+fn any_element(metadata: &Map<String, Value>, field: &str, predicate: impl Fn(&Value) -> bool) -> bool {
     match metadata.get(field) {
         None => false,
-        Some(Value::Array(values)) => values.iter().any(fits),
-        Some(value) => fits(value),
+        Some(Value::Array(values)) => values.iter().any(predicate),
+        Some(value) => predicate(value),
     }
 }
 
-fn equal(a: &Value, b: &Value) -> bool {
-    // 1 and 1.0 are one number.
+fn are_equal(a: &Value, b: &Value) -> bool {
+    // 1 and 1.0 are equal numbers, but different JSON values.
     a == b || compare(a, b) == Some(Ordering::Equal)
 }
 
@@ -72,83 +75,84 @@ fn compare(a: &Value, b: &Value) -> Option<Ordering> {
     }
 }
 
-fn read(value: &Value, depth: usize) -> Result<Filter> {
+fn parse_object(value: &Value, depth: usize) -> Result<Filter> {
     let Some(depth) = depth.checked_sub(1) else {
-        return Err(Error::invalid_value(
-            FIELD,
-            format!("filter goes deeper than {DEEPEST} filters inside each other"),
-        ));
+        return Err(Error::invalid_value(PARAM, format!("filter is nested deeper than {MAX_DEPTH} levels")));
     };
-    let object = value.as_object().ok_or_else(|| wrong("filter", value, "an object"))?;
-    let parts = object.iter().map(|(key, value)| match key.as_str() {
-        "$and" => Ok(Filter::All(list(key, value, depth)?)),
-        "$or" => Ok(Filter::Any(list(key, value, depth)?)),
-        "$not" => Ok(Filter::Not(Box::new(read(value, depth)?))),
-        key if key.starts_with('$') => Err(unknown(key)),
-        field => of_field(field, value),
+    let object = value.as_object().ok_or_else(|| wrong_type("filter", value, "an object"))?;
+    let filters = object.iter().map(|(key, value)| match key.as_str() {
+        "$and" => Ok(Filter::And(parse_list(key, value, depth)?)),
+        "$or" => Ok(Filter::Or(parse_list(key, value, depth)?)),
+        "$not" => Ok(Filter::Not(Box::new(parse_object(value, depth)?))),
+        key if key.starts_with('$') => Err(unknown_operator(key)),
+        field => parse_field(field, value),
     });
-    let mut parts = parts.collect::<Result<Vec<_>>>()?;
-    Ok(if parts.len() == 1 { parts.remove(0) } else { Filter::All(parts) })
+    Ok(all_of(filters.collect::<Result<_>>()?))
 }
 
-fn list(key: &str, value: &Value, depth: usize) -> Result<Vec<Filter>> {
-    let filters = value.as_array().filter(|f| !f.is_empty()).ok_or_else(|| wrong(key, value, "a list of filters"))?;
-    filters.iter().map(|filter| read(filter, depth)).collect()
+/// The conjunction of filters, or the only one.
+fn all_of(mut filters: Vec<Filter>) -> Filter {
+    if filters.len() == 1 { filters.remove(0) } else { Filter::And(filters) }
 }
 
-fn of_field(field: &str, value: &Value) -> Result<Filter> {
-    let Some(operators) = value.as_object() else {
-        return match value {
-            Value::Array(_) => Err(wrong(field, value, "a value, or an object of operators such as {\"$in\": [...]}")),
-            value => Ok(Filter::In(field.into(), vec![value.clone()])),
-        };
+fn parse_list(key: &str, value: &Value, depth: usize) -> Result<Vec<Filter>> {
+    let filters =
+        value.as_array().filter(|f| !f.is_empty()).ok_or_else(|| wrong_type(key, value, "a list of filters"))?;
+    filters.iter().map(|filter| parse_object(filter, depth)).collect()
+}
+
+fn parse_field(field: &str, value: &Value) -> Result<Filter> {
+    let operators = match value {
+        Value::Object(operators) => operators,
+        Value::Array(_) => {
+            return Err(wrong_type(field, value, "a value, or an object with operators such as {\"$in\": [...]}"));
+        }
+        value => return Ok(Filter::In(field.into(), vec![value.clone()])),
     };
-    let parts = operators.iter().map(|(operator, value)| of_operator(field, operator, value));
-    let mut parts = parts.collect::<Result<Vec<_>>>()?;
-    if parts.is_empty() {
-        return Err(wrong(field, value, "a value, or an object with an operator"));
+    let filters = operators.iter().map(|(operator, value)| parse_operator(field, operator, value));
+    let filters = filters.collect::<Result<Vec<_>>>()?;
+    if filters.is_empty() {
+        return Err(wrong_type(field, value, "a value, or an object with an operator"));
     }
-    Ok(if parts.len() == 1 { parts.remove(0) } else { Filter::All(parts) })
+    Ok(all_of(filters))
 }
 
-fn of_operator(field: &str, operator: &str, value: &Value) -> Result<Filter> {
-    let named = || field.to_string();
-    let one = |value: &Value| match value {
-        Value::Array(_) | Value::Object(_) => Err(wrong(operator, value, "a text, a number, a truth value or null")),
+fn parse_operator(field: &str, operator: &str, value: &Value) -> Result<Filter> {
+    let field = || field.to_string();
+    let scalar = || match value {
+        Value::Array(_) | Value::Object(_) => Err(wrong_type(operator, value, "a string, a number, a boolean or null")),
         value => Ok(vec![value.clone()]),
     };
-    let many = |value: &Value| value.as_array().cloned().ok_or_else(|| wrong(operator, value, "a list of values"));
-    let order = |fits: fn(Ordering) -> bool| match value {
-        Value::Number(_) | Value::String(_) => Ok(Filter::Order(named(), fits, value.clone())),
-        value => Err(wrong(operator, value, "a number or a text")),
+    let list = || value.as_array().cloned().ok_or_else(|| wrong_type(operator, value, "a list of values"));
+    let compare = |is_match: fn(Ordering) -> bool| match value {
+        Value::Number(_) | Value::String(_) => Ok(Filter::Compare(field(), is_match, value.clone())),
+        value => Err(wrong_type(operator, value, "a number or a string")),
     };
     match operator {
-        "$eq" => Ok(Filter::In(named(), one(value)?)),
-        "$ne" => Ok(Filter::Not(Box::new(Filter::In(named(), one(value)?)))),
-        "$in" => Ok(Filter::In(named(), many(value)?)),
-        "$nin" => Ok(Filter::Not(Box::new(Filter::In(named(), many(value)?)))),
-        "$gt" => order(Ordering::is_gt),
-        "$gte" => order(Ordering::is_ge),
-        "$lt" => order(Ordering::is_lt),
-        "$lte" => order(Ordering::is_le),
+        "$eq" => Ok(Filter::In(field(), scalar()?)),
+        "$ne" => Ok(Filter::Not(Box::new(Filter::In(field(), scalar()?)))),
+        "$in" => Ok(Filter::In(field(), list()?)),
+        "$nin" => Ok(Filter::Not(Box::new(Filter::In(field(), list()?)))),
+        "$gt" => compare(Ordering::is_gt),
+        "$gte" => compare(Ordering::is_ge),
+        "$lt" => compare(Ordering::is_lt),
+        "$lte" => compare(Ordering::is_le),
         "$exists" => {
-            let wanted = value.as_bool().ok_or_else(|| wrong(operator, value, "true or false"))?;
-            Ok(Filter::Exists(named(), wanted))
+            let expected = value.as_bool().ok_or_else(|| wrong_type(operator, value, "true or false"))?;
+            Ok(Filter::Exists(field(), expected))
         }
-        other => Err(unknown(other)),
+        other => Err(unknown_operator(other)),
     }
 }
 
-fn unknown(operator: &str) -> Error {
-    let known = "$eq, $ne, $in, $nin, $gt, $gte, $lt, $lte, $exists, $and, $or, $not";
-    Error::invalid_value(FIELD, format!("filter has the operator {:?}; known: {known}", truncate_for_display(operator)))
+fn unknown_operator(operator: &str) -> Error {
+    let operator = truncate_for_display(operator);
+    Error::invalid_value(PARAM, format!("filter has unknown operator {operator:?}; expected one of {OPERATORS}"))
 }
 
-fn wrong(what: &str, value: &Value, wanted: &str) -> Error {
-    Error::invalid_value(
-        FIELD,
-        format!("{} is {}, it must be {wanted}", truncate_for_display(what), truncate_for_display(&value.to_string())),
-    )
+fn wrong_type(name: &str, value: &Value, expected: &str) -> Error {
+    let (name, value) = (truncate_for_display(name), truncate_for_display(&value.to_string()));
+    Error::invalid_value(PARAM, format!("{name} is {value}; expected {expected}"))
 }
 
 #[cfg(test)]
@@ -157,7 +161,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn filters_take_what_they_say() {
+    fn filter_matches_metadata() {
         let metadata = json!({"year": 1961, "tags": ["speech", "moon"], "title": "Rice", "open": true, "none": null});
         let metadata = metadata.as_object().unwrap();
         for (filter, expected) in [
@@ -177,12 +181,12 @@ mod tests {
             (json!({"$or": [{"year": 1}, {"$and": [{"open": true}, {"$not": {"title": "x"}}]}]}), true),
             (json!({"$or": [{"year": 1}, {"open": false}]}), false),
         ] {
-            assert_eq!(Filter::of(&filter).unwrap().takes(metadata), expected, "{filter}");
+            assert_eq!(Filter::parse(&filter).unwrap().matches(metadata), expected, "{filter}");
         }
     }
 
     #[test]
-    fn mistakes_are_named() {
+    fn invalid_filter_is_an_error_that_names_the_problem() {
         let mut deep = json!({"a": 1});
         for _ in 0..20 {
             deep = json!({"$not": deep});
@@ -199,7 +203,7 @@ mod tests {
             (json!({"$and": []}), "$and"),
             (deep, "deeper"),
         ] {
-            let error = Filter::of(&filter).unwrap_err();
+            let error = Filter::parse(&filter).unwrap_err();
             assert!(error.param.as_deref() == Some("filter") && error.message.contains(word), "{filter}: {error:?}");
         }
     }

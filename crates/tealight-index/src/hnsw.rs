@@ -1,184 +1,145 @@
-//! Searches through a graph of neighbours, which look at few of millions of rows and miss some of the best.
+//! Approximate search with an HNSW graph, which examines few of millions of rows and misses some of the best.
 //!
-//! A file that has a graph is as any other without it, and is searched exactly by a binary without the feature.
+//! Except for the section of the graph, a file with a graph is like any other; builds without the feature `graph` search it exactly.
 
-use super::file::Part;
-use super::top_k::Hit;
-use super::{Builder, Index};
-use tealight_core::{Error, ErrorKind, Result};
-use tealight_kernels::CpuContext;
-use tealight_kernels::Isa;
+use crate::file::{IndexFile, invalid_index};
+use crate::format::{Metric, Section};
+use half::f16;
+use std::cell::{Cell, RefCell};
+use std::sync::OnceLock;
+use tealight_core::{Error, Result};
+use tealight_kernels::hnsw::{Distance, HnswGraph};
+use tealight_kernels::scoring::F16_ALIGN;
+use tealight_kernels::{CpuContext, Isa};
 
-#[cfg(feature = "graph")]
-pub(super) use with::Place;
+/// Rows from the graph that are scored again in float16, for each row that is returned.
+const RESCORE_FACTOR: usize = 4;
+/// Rows that are scored again at least.
+const MIN_CANDIDATES: usize = 384;
+/// A filter may reject 1 of this many rows during a graph search; then all rows are scanned instead.
+const MAX_REJECTED_SHARE: usize = 16;
+/// Largest magnitude of a quantized value.
+const QMAX: f32 = 127.0;
+/// Bytes of the section before usearch's bytes.
+const HEADER_BYTES: usize = 64;
 
-impl Index {
-    /// Whether the file has a graph.
-    pub fn has_graph(&self) -> bool {
-        self.file.has(Part::Graph)
+/// The graph of a file, opened when it is first needed.
+#[derive(Debug, Default)]
+pub(crate) struct GraphSlot(OnceLock<Result<OpenGraph>>);
+
+#[derive(Debug)]
+struct OpenGraph {
+    graph: HnswGraph,
+    /// The scale of the graph's int8 values.
+    scale: f32,
+}
+
+impl OpenGraph {
+    /// Reads and validates the whole graph.
+    fn open(file: &IndexFile, isa: Isa) -> Result<Self> {
+        let truncated = || invalid_index("has an invalid HNSW graph: it is truncated");
+        let mut bytes = file.shared_bytes(Section::Graph)?;
+        let scale = bytes.first_chunk().map(|scale| f32::from_le_bytes(*scale)).ok_or_else(truncated)?;
+        if bytes.len() < HEADER_BYTES {
+            return Err(truncated());
+        }
+        let (header, bytes) = (&file.header, bytes.split_off(HEADER_BYTES));
+        let graph = HnswGraph::from_bytes(isa, header.dimension, distance(header.metric), header.rows, bytes)?;
+        Ok(Self { graph, scale })
     }
 }
 
-#[cfg(not(feature = "graph"))]
-mod without {
-    use super::*;
-
-    impl Index {
-        pub(in super::super) fn by_graph(
-            &self,
-            _isa: Isa,
-            _query: &[f32],
-            _count: usize,
-            _exact: bool,
-            _takes: &dyn Fn(u32) -> Result<bool>,
-        ) -> Result<Option<Vec<Hit>>> {
-            Ok(None)
-        }
-    }
-
-    impl Builder {
-        /// Gives the index a graph, once all rows are added.
-        ///
-        /// # Errors
-        /// This is a build without the feature `graph`.
-        pub fn link(&mut self, _cpu: &CpuContext) -> Result<()> {
-            Err(Error::new(ErrorKind::InvalidValue, "graphs are not in this tealight: build it with --features graph"))
-        }
+fn distance(metric: Metric) -> Distance {
+    match metric {
+        Metric::Cosine | Metric::Dot => Distance::InnerProduct,
+        Metric::L2 => Distance::L2,
     }
 }
 
-#[cfg(feature = "graph")]
-mod with {
-    use super::*;
-    use crate::Metric;
-    use half::f16;
-    use std::cell::{Cell, RefCell};
-    use std::sync::OnceLock;
-    use tealight_kernels::hnsw::{Distance as Measure, HnswGraph as Graph};
-    use tealight_kernels::scoring::F16_ALIGN as HALVES;
+fn scale(max_abs: f32) -> f32 {
+    max_abs.max(f32::MIN_POSITIVE) / QMAX
+}
 
-    /// Rows that come from the graph to be scored in float, for each that is asked for, and at least.
-    const OVERSAMPLE: usize = 4;
-    const LEAST: usize = 384;
-    /// One of so many rows is looked at for a filter before all are.
-    const SHARE: usize = 16;
-    /// The largest code.
-    const LARGEST: f32 = 127.0;
-    /// Before usearch's bytes.
-    const HEAD: usize = 64;
+fn quantize(values: impl Iterator<Item = f32>, scale: f32) -> Vec<i8> {
+    values.map(|v| (v / scale).round_ties_even().clamp(-QMAX, QMAX) as i8).collect()
+}
 
-    /// The file's graph, once it is open.
-    #[derive(Debug, Default)]
-    pub(in super::super) struct Place(OnceLock<Result<Opened>>);
-
-    #[derive(Debug)]
-    struct Opened {
-        graph: Graph,
-        /// What a code of a row stands for.
-        step: f32,
-    }
-
-    fn measure(metric: Metric) -> Measure {
-        match metric {
-            Metric::Cosine | Metric::Dot => Measure::InnerProduct,
-            Metric::L2 => Measure::L2,
+impl GraphSlot {
+    /// Candidates for a search for `top_k` rows, sorted by row. `None` if all rows must be scanned instead: there is no graph, the index
+    /// is small, the graph returns too few rows, or the filter rejects most rows.
+    ///
+    /// # Errors
+    /// The graph is corrupt, or an error of `accept`.
+    pub(crate) fn candidates(
+        &self,
+        file: &IndexFile,
+        isa: Isa,
+        vector: &[f32],
+        top_k: usize,
+        accept: &dyn Fn(u32) -> Result<bool>,
+    ) -> Result<Option<Vec<u32>>> {
+        let (rows, wanted) = (file.header.rows, (RESCORE_FACTOR * top_k).max(MIN_CANDIDATES));
+        if wanted >= rows || !file.has(Section::Graph) {
+            return Ok(None);
         }
-    }
-
-    fn step(largest: f32) -> f32 {
-        largest.max(f32::MIN_POSITIVE) / LARGEST
-    }
-
-    fn codes(values: impl Iterator<Item = f32>, step: f32) -> Vec<i8> {
-        values.map(|v| (v / step).round_ties_even().clamp(-LARGEST, LARGEST) as i8).collect()
-    }
-
-    impl Index {
-        /// About the best rows, in any order; `None` where all are to be gone through instead: there is no graph, it gives too few, or
-        /// a filter takes so little that a graph is no help.
-        pub(in super::super) fn by_graph(
-            &self,
-            isa: Isa,
-            query: &[f32],
-            count: usize,
-            exact: bool,
-            takes: &dyn Fn(u32) -> Result<bool>,
-        ) -> Result<Option<Vec<Hit>>> {
-            let wanted = (OVERSAMPLE * count).max(LEAST);
-            if exact || wanted >= self.rows() || !self.has_graph() {
-                return Ok(None);
+        let OpenGraph { graph, scale: graph_scale } =
+            self.0.get_or_init(|| OpenGraph::open(file, isa)).as_ref().map_err(Error::clone)?;
+        // Inner products order rows for any scale of the query, distances only for the scale of the rows.
+        let scale = match file.header.metric {
+            Metric::Cosine | Metric::Dot => scale(vector.iter().fold(0.0, |m, v| v.abs().max(m))),
+            Metric::L2 => *graph_scale,
+        };
+        let (rejections_left, error) = (Cell::new(rows / MAX_REJECTED_SHARE), RefCell::new(None));
+        let found = graph.search(&quantize(vector.iter().copied(), scale), wanted, |row| match accept(row) {
+            // The result is dropped; the search ends soonest if every row is accepted.
+            _ if rejections_left.get() == 0 => true,
+            Ok(true) => true,
+            Ok(false) => {
+                rejections_left.set(rejections_left.get() - 1);
+                false
             }
-            let Opened { graph, step: of_rows } =
-                self.graph.0.get_or_init(|| self.open_graph(isa)).as_ref().map_err(Error::clone)?;
-            // A product may be in any unit, a distance in one only.
-            let step = match self.metric() {
-                Metric::Cosine | Metric::Dot => step(query.iter().fold(0.0, |m, v| v.abs().max(m))),
-                Metric::L2 => *of_rows,
-            };
-            let (left, failed) = (Cell::new(self.rows() / SHARE), RefCell::new(None));
-            let found = graph.search(&codes(query.iter().copied(), step), wanted, |row| match takes(row) {
-                // What is left of the search ends soonest where all rows are taken.
-                _ if left.get() == 0 => true,
-                Ok(true) => true,
-                Ok(false) => {
-                    left.set(left.get() - 1);
-                    false
-                }
-                Err(error) => {
-                    failed.replace(Some(error));
-                    false
-                }
-            });
-            if let Some(error) = failed.into_inner() {
-                return Err(error);
+            Err(e) => {
+                error.replace(Some(e));
+                false
             }
-            let Some(mut rows) = found.filter(|rows| left.get() > 0 && rows.len() >= count) else { return Ok(None) };
+        });
+        if let Some(error) = error.into_inner() {
+            return Err(error);
+        }
+        let found = found.filter(|rows| rejections_left.get() > 0 && rows.len() >= top_k);
+        Ok(found.map(|mut rows| {
             rows.sort_unstable();
             rows.dedup();
-            Ok(Some(rows.into_iter().map(|row| Hit { score: 0.0, row }).collect()))
-        }
-
-        /// Reads and checks all of the graph.
-        fn open_graph(&self, isa: Isa) -> Result<Opened> {
-            let damaged = || Error::new(ErrorKind::IndexLoad, "the index has a graph that cannot be read: it is cut");
-            let mut bytes = self.file.shared(Part::Graph)?;
-            let step = bytes.first_chunk().map(|step| f32::from_le_bytes(*step)).ok_or_else(damaged)?;
-            if bytes.len() < HEAD {
-                return Err(damaged());
-            }
-            let graph =
-                Graph::from_bytes(isa, self.dimension(), measure(self.metric()), self.rows(), bytes.split_off(HEAD))?;
-            Ok(Opened { graph, step })
-        }
+            rows
+        }))
     }
+}
 
-    impl Builder {
-        /// Gives the index a graph, once all rows are added: minutes for a million.
-        ///
-        /// # Errors
-        /// There is not enough memory.
-        pub fn link(&mut self, cpu: &CpuContext) -> Result<()> {
-            let (rows, d) = (self.rows(), self.dimension);
-            if rows == 0 {
-                return Ok(());
-            }
-            let width = d.next_multiple_of(HALVES);
-            let step = step(self.largest.iter().fold(0.0, |m, v| v.max(m)));
-            let graph = Graph::new(cpu.isa, d, measure(self.metric), rows, cpu.threads())?;
-            let add = |row: usize| {
-                let halves = &self.halves[row * width..][..d];
-                let values = halves.iter().map(|bits| f16::from_bits(*bits).to_f32() * self.largest[row]);
-                graph.add(row as u32, &codes(values, step))
-            };
-            // Threads take every so many-th row each, so that none is behind in a part of its own.
-            let shares: Vec<_> = (0..cpu.threads()).map(|first| (first..rows).step_by(cpu.threads())).collect();
-            let added = cpu.par_map(&shares, |share| share.clone().try_for_each(add));
-            added.into_iter().collect::<tealight_kernels::Result<Vec<()>>>()?;
-            let mut bytes = step.to_le_bytes().to_vec();
-            bytes.resize(HEAD, 0);
-            bytes.extend(graph.to_bytes()?);
-            self.graph = Some(bytes);
-            Ok(())
-        }
-    }
+/// Builds the graph section from rows in float16 with their scales.
+///
+/// # Errors
+/// Memory ran out.
+pub(crate) fn build(
+    cpu: &CpuContext,
+    f16_rows: &[u16],
+    f16_scales: &[f32],
+    dimension: usize,
+    metric: Metric,
+) -> Result<Vec<u8>> {
+    let (rows, row_len) = (f16_scales.len(), dimension.next_multiple_of(F16_ALIGN));
+    let scale = scale(f16_scales.iter().fold(0.0, |m, v| v.max(m)));
+    let graph = HnswGraph::new(cpu.isa, dimension, distance(metric), rows, cpu.threads())?;
+    let add = |row: usize| {
+        let halves = &f16_rows[row * row_len..][..dimension];
+        let values = halves.iter().map(|bits| f16::from_bits(*bits).to_f32() * f16_scales[row]);
+        graph.add(row as u32, &quantize(values, scale))
+    };
+    // Threads take rows in turn, so that all parts of the graph grow evenly.
+    let shares: Vec<_> = (0..cpu.threads()).map(|first| (first..rows).step_by(cpu.threads())).collect();
+    let added = cpu.par_map(&shares, |share| share.clone().try_for_each(add));
+    added.into_iter().collect::<tealight_kernels::Result<Vec<()>>>()?;
+    let mut bytes = scale.to_le_bytes().to_vec();
+    bytes.resize(HEADER_BYTES, 0);
+    bytes.extend(graph.to_bytes()?);
+    Ok(bytes)
 }

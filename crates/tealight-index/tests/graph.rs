@@ -1,210 +1,173 @@
-//! Graphs of neighbours: against the exact search, damaged in every way, and by the command line.
+//! Approximate search with an HNSW graph: recall, filters, concurrency, damaged files.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 #![cfg(feature = "graph")]
 
-#[path = "support/numbers.rs"]
-mod numbers;
+mod support;
 
-use numbers::random;
 use serde_json::json;
 use std::path::Path;
-use std::process::{Command, Output};
-use tealight::ErrorKind;
-use tealight_index::{Builder, Document, Filter, Found, Index, Metric, Precision, Search};
-use tealight_kernels::CpuContext;
-use tealight_kernels::Isa;
+use support::{by_vector, document, random};
+use tealight_core::ErrorKind;
+use tealight_index::{Filter, Index, IndexBuilder, Metric, ScanEncoding, SearchHit, SearchQuery};
+use tealight_kernels::{CpuContext, Isa};
 
-/// The least share of what the exact search finds that a graph finds, of vectors in clusters; and by products of vectors that are not of
-/// one length, of which the long ones are near to all.
+/// Smallest recall for clustered vectors, compared with exact search.
 const RECALL: f64 = 0.98;
+/// The same for inner products of vectors of different norms, where long vectors are close to everything.
 const RECALL_DOT: f64 = 0.9;
 const D: usize = 64;
 
-/// Rows about a hundred centres.
+/// Rows around a hundred centers.
 fn clustered(count: usize, seed: u64) -> Vec<f32> {
-    let (centres, mut rows) = (random(100 * D, 1), random(count * D, seed));
+    let (centers, mut rows) = (random(100 * D, 1), random(count * D, seed));
     for (i, row) in rows.chunks_exact_mut(D).enumerate() {
-        row.iter_mut().zip(&centres[i * 37 % 100 * D..]).for_each(|(v, c)| *v = 0.5 * *v + c);
+        row.iter_mut().zip(&centers[i * 37 % 100 * D..]).for_each(|(v, c)| *v = 0.5 * *v + c);
     }
     rows
 }
 
-fn document(id: usize) -> Document {
-    let metadata = json!({"number": id, "third": id % 3}).as_object().unwrap().clone();
-    Document { id: format!("d{id}"), text: format!("number {id}"), metadata }
-}
-
-fn built(path: &Path, rows: &[f32], metric: Metric) -> Index {
-    let mut builder = Builder::new(None, D, metric, Precision::Int8).unwrap();
+fn build(path: &Path, rows: &[f32], metric: Metric) -> Index {
+    let mut builder = IndexBuilder::new(None, D, metric, ScanEncoding::Int8).unwrap();
     rows.chunks_exact(D).enumerate().for_each(|(i, row)| builder.add(&document(i), row).unwrap());
-    builder.link(&CpuContext::new(Isa::detect(), 2)).unwrap();
+    builder.build_hnsw(&CpuContext::new(Isa::detect(), 2)).unwrap();
     builder.write(path).unwrap();
     Index::open(path).unwrap()
 }
 
-fn by(vector: &[f32], count: usize) -> Search<'_> {
-    Search { vector: Some(vector), count, ..Search::default() }
+fn exact(search: &SearchQuery, index: &Index, cpu: &CpuContext) -> Vec<SearchHit> {
+    index.search(cpu, &SearchQuery { exact: true, ..search.clone() }).unwrap()
 }
 
-fn exactly(search: &Search, index: &Index, cpu: &CpuContext) -> Vec<Found> {
-    index.search(cpu, &Search { exact: true, ..search.clone() }).unwrap()
-}
-
-/// How many of the expected hits are found, with their scores.
-fn common(hits: &[Found], expected: &[Found]) -> usize {
+/// Number of expected hits that were found with the same score.
+fn common(hits: &[SearchHit], expected: &[SearchHit]) -> usize {
     hits.iter().filter(|hit| expected.contains(hit)).count()
 }
 
 #[test]
-fn a_graph_finds_nearly_what_the_exact_search_finds() {
+fn graph_search_has_high_recall() {
     let folder = tempfile::tempdir().unwrap();
     let (rows, queries, cpu) = (clustered(20_000, 2), clustered(50, 3), CpuContext::new(Isa::detect(), 2));
     for metric in [Metric::Cosine, Metric::Dot, Metric::L2] {
-        let index = built(&folder.path().join("a.tlx"), &rows, metric);
+        let index = build(&folder.path().join("a.tlx"), &rows, metric);
         assert!(index.has_graph());
         for (filter, count) in [(None, 10), (None, 1000), (Some(json!({"third": 1})), 10)] {
-            let filter = filter.map(|filter| Filter::of(&filter).unwrap());
-            let (mut found, mut all, mut same) = (0, 0, 0);
+            let filter = filter.map(|filter| Filter::parse(&filter).unwrap());
+            let (mut found, mut total, mut identical) = (0, 0, 0);
             for query in queries.chunks_exact(D) {
-                let search = Search { filter: filter.clone(), ..by(query, count) };
-                let (hits, expected) = (index.search(&cpu, &search).unwrap(), exactly(&search, &index, &cpu));
+                let search = SearchQuery { filter: filter.clone(), ..by_vector(query, count) };
+                let (hits, expected) = (index.search(&cpu, &search).unwrap(), exact(&search, &index, &cpu));
                 assert_eq!(hits.len(), count);
                 assert!(hits.is_sorted_by(|a, b| (b.score, a.row) < (a.score, b.row)));
-                assert!(hits.iter().all(|hit| filter.as_ref().is_none_or(|f| f.takes(&hit.document.metadata))));
+                assert!(hits.iter().all(|hit| filter.as_ref().is_none_or(|f| f.matches(&hit.document.metadata))));
                 assert_eq!(index.search(&CpuContext::new(Isa::Scalar, 1), &search).unwrap(), hits);
                 found += common(&hits, &expected);
-                all += count;
-                same += usize::from(hits == expected);
+                total += count;
+                identical += usize::from(hits == expected);
             }
-            let recall = found as f64 / all as f64;
-            println!("{metric:?} {count}, filter: {}: recall {recall:.4}, the same: {same}", filter.is_some());
+            let recall = found as f64 / total as f64;
+            println!("{metric:?} {count}, filter: {}: recall {recall:.4}, identical: {identical}", filter.is_some());
             assert!(recall >= if metric == Metric::Dot { RECALL_DOT } else { RECALL }, "{metric:?} {recall}");
         }
     }
 }
 
 #[test]
-fn what_a_graph_cannot_find_is_searched_exactly() {
+fn searches_unsuited_for_the_graph_are_exact() {
     let folder = tempfile::tempdir().unwrap();
     let (rows, cpu) = (clustered(5000, 4), CpuContext::new(Isa::detect(), 1));
-    let index = built(&folder.path().join("a.tlx"), &rows, Metric::Cosine);
+    let index = build(&folder.path().join("a.tlx"), &rows, Metric::Cosine);
     let query = &clustered(1, 5)[..D];
     for filter in [json!({"number": 4321}), json!({"number": {"$lt": 7}}), json!({"number": -1})] {
-        let filter = Some(Filter::of(&filter).unwrap());
-        let search = Search { filter, ..by(query, 10) };
-        assert_eq!(index.search(&cpu, &search).unwrap(), exactly(&search, &index, &cpu));
+        let filter = Some(Filter::parse(&filter).unwrap());
+        let search = SearchQuery { filter, ..by_vector(query, 10) };
+        assert_eq!(index.search(&cpu, &search).unwrap(), exact(&search, &index, &cpu));
     }
-    let least = exactly(&by(query, 10), &index, &cpu)[4].score;
-    assert_eq!(index.search(&cpu, &Search { min_score: Some(least), ..by(query, 10) }).unwrap().len(), 5);
-    let error = index.search(&cpu, &by(&query[1..], 10)).unwrap_err();
-    assert!(error.message.contains("63 values, the index 64"), "{error:?}");
-    // Fewer rows than are scored in float, and none.
+    let min_score = Some(exact(&by_vector(query, 10), &index, &cpu)[4].score);
+    assert_eq!(index.search(&cpu, &SearchQuery { min_score, ..by_vector(query, 10) }).unwrap().len(), 5);
+    let error = index.search(&cpu, &by_vector(&query[1..], 10)).unwrap_err();
+    assert!(error.message.contains("63 dimensions; the index has 64"), "{error:?}");
+    // No rows, and fewer rows than are scored again.
     for count in [0, 1, 300] {
-        let index = built(&folder.path().join("b.tlx"), &rows[..count * D], Metric::L2);
-        assert_eq!(index.search(&cpu, &by(query, 10)).unwrap(), exactly(&by(query, 10), &index, &cpu));
+        let index = build(&folder.path().join("b.tlx"), &rows[..count * D], Metric::L2);
+        assert_eq!(index.search(&cpu, &by_vector(query, 10)).unwrap(), exact(&by_vector(query, 10), &index, &cpu));
     }
 }
 
-/// Searches at once, more than there may be in a graph.
+/// More searches at the same time than the graph allows.
 #[test]
-fn searches_beside_each_other_find_the_same() {
+fn concurrent_searches_give_equal_results() {
     let folder = tempfile::tempdir().unwrap();
-    let index = built(&folder.path().join("a.tlx"), &clustered(3000, 6), Metric::Cosine);
+    let index = build(&folder.path().join("a.tlx"), &clustered(3000, 6), Metric::Cosine);
     let query = &clustered(1, 7)[..D];
-    let search = || index.search(&CpuContext::new(Isa::detect(), 1), &by(query, 5)).unwrap();
+    let search = || index.search(&CpuContext::new(Isa::detect(), 1), &by_vector(query, 5)).unwrap();
     let expected = search();
     std::thread::scope(|scope| {
-        let all: Vec<_> = (0..300).map(|_| scope.spawn(search)).collect();
-        all.into_iter().for_each(|one| assert_eq!(one.join().unwrap(), expected));
+        let searches: Vec<_> = (0..300).map(|_| scope.spawn(search)).collect();
+        searches.into_iter().for_each(|search| assert_eq!(search.join().unwrap(), expected));
     });
 }
 
-/// Where a part of the file begins and ends.
-fn place(file: &[u8], part: &str) -> std::ops::Range<usize> {
+/// The bytes of a section in the file.
+fn section_range(file: &[u8], name: &str) -> std::ops::Range<usize> {
     let length = u32::from_le_bytes(*file[12..].first_chunk().unwrap()) as usize;
     let header: serde_json::Value = serde_json::from_slice(&file[64..64 + length]).unwrap();
     let sections = header["sections"].as_array().unwrap();
-    let number = |section: &serde_json::Value, at: usize| section[at].as_u64().unwrap() as usize;
+    let number = |section: &serde_json::Value, i: usize| section[i].as_u64().unwrap() as usize;
     let body = file.len() - sections.last().map(|last| number(last, 1) + number(last, 2)).unwrap();
-    let section = sections.iter().find(|section| section[0] == part).unwrap();
+    let section = sections.iter().find(|section| section[0] == name).unwrap();
     body + number(section, 1)..body + number(section, 1) + number(section, 2)
 }
 
-/// The file with checksums of what is in it.
-fn summed(mut file: Vec<u8>) -> Vec<u8> {
+/// The file with checksums that match its contents.
+fn with_checksums(mut file: Vec<u8>) -> Vec<u8> {
     let length = u32::from_le_bytes(*file[12..].first_chunk().unwrap()) as usize;
-    let body = place(&file, "codes").start;
-    let sums: Vec<u8> = file[body..].chunks(1 << 16).flat_map(|piece| crc32fast::hash(piece).to_le_bytes()).collect();
-    file[64 + length..][..sums.len()].copy_from_slice(&sums);
-    let sum = crc32fast::hash(&file[64..64 + length + sums.len()]);
-    file[16..20].copy_from_slice(&sum.to_le_bytes());
+    let body = section_range(&file, "codes").start;
+    let checksums: Vec<u8> =
+        file[body..].chunks(1 << 16).flat_map(|block| crc32fast::hash(block).to_le_bytes()).collect();
+    file[64 + length..][..checksums.len()].copy_from_slice(&checksums);
+    let checksum = crc32fast::hash(&file[64..64 + length + checksums.len()]);
+    file[16..20].copy_from_slice(&checksum.to_le_bytes());
     file
 }
 
 #[test]
-fn a_damaged_graph_is_refused_or_leads_to_rows() {
+fn damaged_graph_is_rejected_or_leads_to_existing_rows() {
     let folder = tempfile::tempdir().unwrap();
     let (path, cpu) = (folder.path().join("a.tlx"), CpuContext::new(Isa::detect(), 1));
     let query = &clustered(1, 9)[..D];
-    let expected = built(&path, &clustered(1000, 8), Metric::Cosine).search(&cpu, &by(query, 5)).unwrap();
+    let index = build(&path, &clustered(1000, 8), Metric::Cosine);
+    let expected = index.search(&cpu, &by_vector(query, 5)).unwrap();
     let whole = std::fs::read(&path).unwrap();
-    let graph = place(&whole, "graph");
+    let graph = section_range(&whole, "graph");
     assert!(graph.start.is_multiple_of(64));
     let damaged = folder.path().join("damaged.tlx");
     let search = |bytes: &[u8]| {
         std::fs::write(&damaged, bytes).unwrap();
-        Index::open(&damaged).unwrap().search(&cpu, &by(query, 5))
+        Index::open(&damaged).unwrap().search(&cpu, &by_vector(query, 5))
     };
-    assert_eq!(search(&summed(whole.clone())).unwrap(), expected);
-    // Behind the rows: the head, levels, and links, of which a part is not used.
+    assert_eq!(search(&with_checksums(whole.clone())).unwrap(), expected);
+    // The header of the graph, and after its vectors the levels and links, some of which are unused.
     let links = graph.start + 64 + 8 + 1000 * D;
-    let places = (graph.start..graph.start + 80).chain(links..links + 300).chain((links..graph.end).step_by(97));
-    let (mut refused, mut all) = (0, 0);
-    for at in places {
+    let offsets = (graph.start..graph.start + 80).chain(links..links + 300).chain((links..graph.end).step_by(97));
+    let (mut rejected, mut total) = (0, 0);
+    for offset in offsets {
         let mut bytes = whole.clone();
-        bytes[at] ^= 0x81;
+        bytes[offset] ^= 0x81;
         let error = search(&bytes).unwrap_err();
         assert!(
-            error.kind == ErrorKind::IndexLoad && error.message.contains("not what was written"),
-            "{at}: {error:?}"
+            error.kind == ErrorKind::IndexLoad && error.message.contains("checksum mismatch"),
+            "{offset}: {error:?}"
         );
-        match search(&summed(bytes)) {
+        match search(&with_checksums(bytes)) {
             Err(error) => {
-                assert_eq!(exactly(&by(query, 5), &Index::open(&damaged).unwrap(), &cpu), expected);
-                assert!(error.kind == ErrorKind::IndexLoad && error.message.contains("graph"), "{at}: {error:?}");
-                refused += 1;
+                assert_eq!(exact(&by_vector(query, 5), &Index::open(&damaged).unwrap(), &cpu), expected);
+                assert!(error.kind == ErrorKind::IndexLoad && error.message.contains("graph"), "{offset}: {error:?}");
+                rejected += 1;
             }
-            Ok(hits) => assert!(hits.iter().all(|hit| hit.row < 1000), "{at}"),
+            Ok(hits) => assert!(hits.iter().all(|hit| hit.row < 1000), "{offset}"),
         }
-        all += 1;
+        total += 1;
     }
-    println!("{refused} of {all} refused");
-    assert!(refused > 200, "{refused}");
-}
-
-fn run(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_tealight")).args(arguments).output().unwrap()
-}
-
-#[test]
-fn the_command_line_links_and_keeps_links() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = |name: &str| folder.path().join(name).display().to_string();
-    let (input, file) = (path("docs.jsonl"), path("docs.tlx"));
-    let line = |id: usize| json!({"id": id, "text": "x", "embedding": random(8, id as u64)}).to_string();
-    let write = |ids: std::ops::Range<usize>| std::fs::write(&input, ids.map(line).collect::<Vec<_>>().join("\n"));
-    let good = |arguments: &[&str]| {
-        let output = run(arguments);
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    };
-    write(1..601).unwrap();
-    good(&["index", "build", &input, "-o", &file, "--graph"]);
-    write(601..605).unwrap();
-    assert!(good(&["index", "add", &file, &input]).contains("604 documents"));
-    assert!(good(&["index", "delete", &file, "7"]).contains("603 documents"));
-    assert!(good(&["index", "info", &file]).contains("\"graph\":true"));
-    assert!(good(&["index", "search", &file, "x", "--mode", "words", "--exact"]).lines().count() == 10);
-    let told = good(&["bench", "index", "--rows", "600", "--dim", "8", "--graph"]);
-    assert!(told.contains("graph") && told.contains("recall"), "{told}");
+    println!("{rejected} of {total} rejected");
+    assert!(rejected > 200, "{rejected}");
 }

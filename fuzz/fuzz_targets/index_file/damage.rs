@@ -1,94 +1,95 @@
-//! Damage to a file, with checksums that show it or that fit it.
+//! Damage to a file, with checksums that reveal it or that match it.
 
 use arbitrary::Arbitrary;
 use serde_json::Value;
 
-const PREAMBLE: usize = 64;
-const PIECE: usize = 1 << 16;
+const PREAMBLE_BYTES: usize = 64;
+const CHECKSUM_BLOCK: usize = 1 << 16;
 
-/// Places are taken modulo what there is.
+/// Offsets and indices are taken modulo the available size.
 #[derive(Debug, Arbitrary)]
 pub enum Damage {
-    /// A byte of the file.
+    /// Replaces a byte of the file.
     Byte(u32, u8),
-    /// Four bytes of the body, and checksums that fit.
+    /// Replaces four bytes of the body, with matching checksums.
     Word(u32, u32),
-    /// A number of the header, and checksums that fit.
+    /// Replaces a number of the header, with matching checksums.
     Number(u8, u64),
-    /// A number of the header and one more or less, and checksums that fit.
-    Step(u8, i8),
-    /// The body's end cut off, and checksums that fit.
+    /// Adds to a number of the header, with matching checksums.
+    Add(u8, i8),
+    /// Truncates the body, with matching checksums.
     ShortBody(u16),
-    /// The file's end cut off.
-    Cut(u16),
-    /// More at the end.
-    More(Vec<u8>),
+    /// Truncates the file.
+    Truncate(u16),
+    /// Appends bytes.
+    Append(Vec<u8>),
 }
 
-pub fn damaged(mut file: Vec<u8>, damage: &[Damage]) -> Vec<u8> {
+pub fn apply(mut file: Vec<u8>, damage: &[Damage]) -> Vec<u8> {
     for damage in damage {
         match damage {
-            Damage::Byte(at, value) => put(&mut file, *at, &[*value]),
-            Damage::Cut(count) => file.truncate(file.len().saturating_sub(usize::from(*count))),
-            Damage::More(bytes) => file.extend(bytes),
-            Damage::Word(at, value) => {
-                inside(&mut file, |_, body| put(body, *at, &value.to_le_bytes()));
+            Damage::Byte(offset, value) => write(&mut file, *offset, &[*value]),
+            Damage::Truncate(count) => file.truncate(file.len().saturating_sub(usize::from(*count))),
+            Damage::Append(bytes) => file.extend(bytes),
+            Damage::Word(offset, value) => {
+                edit(&mut file, |_, body| write(body, *offset, &value.to_le_bytes()));
             }
             Damage::ShortBody(count) => {
-                inside(&mut file, |_, body| body.truncate(body.len().saturating_sub(usize::from(*count))));
+                edit(&mut file, |_, body| body.truncate(body.len().saturating_sub(usize::from(*count))));
             }
-            Damage::Number(which, value) => {
-                inside(&mut file, |header, _| change(header, *which, |_| *value));
+            Damage::Number(index, value) => {
+                edit(&mut file, |header, _| edit_number(header, *index, |_| *value));
             }
-            Damage::Step(which, by) => {
-                inside(&mut file, |header, _| change(header, *which, |v| v.wrapping_add_signed((*by).into())));
+            Damage::Add(index, summand) => {
+                edit(&mut file, |header, _| edit_number(header, *index, |v| v.wrapping_add_signed((*summand).into())));
             }
         }
     }
     file
 }
 
-fn put(bytes: &mut [u8], at: u32, value: &[u8]) {
-    let at = at as usize % bytes.len().max(1);
-    bytes.iter_mut().skip(at).zip(value).for_each(|(byte, value)| *byte = *value);
+fn write(bytes: &mut [u8], offset: u32, value: &[u8]) {
+    let offset = offset as usize % bytes.len().max(1);
+    bytes.iter_mut().skip(offset).zip(value).for_each(|(byte, value)| *byte = *value);
 }
 
-/// Changes header and body, and makes the file of them again; leaves it if it is no file any more.
-fn inside(file: &mut Vec<u8>, change: impl FnOnce(&mut Value, &mut Vec<u8>)) -> Option<()> {
+/// Edits header and body and writes the file again. Does nothing if the file cannot be parsed any more.
+fn edit(file: &mut Vec<u8>, edit: impl FnOnce(&mut Value, &mut Vec<u8>)) -> Option<()> {
     let length = u32::from_le_bytes(*file.get(12..)?.first_chunk()?) as usize;
-    let mut header: Value = serde_json::from_slice(file.get(PREAMBLE..PREAMBLE.checked_add(length)?)?).ok()?;
+    let header = file.get(PREAMBLE_BYTES..PREAMBLE_BYTES.checked_add(length)?)?;
+    let mut header: Value = serde_json::from_slice(header).ok()?;
     let last = header["sections"].as_array()?.last()?;
     let end = usize::try_from(last[1].as_u64()?.checked_add(last[2].as_u64()?)?).ok()?;
     let mut body = file.split_off(file.len().checked_sub(end)?);
-    change(&mut header, &mut body);
+    edit(&mut header, &mut body);
     let mut head = serde_json::to_vec(&header).ok()?;
     let length = head.len() as u32;
-    head.extend(body.chunks(PIECE).flat_map(|piece| crc32fast::hash(piece).to_le_bytes()));
+    head.extend(body.chunks(CHECKSUM_BLOCK).flat_map(|block| crc32fast::hash(block).to_le_bytes()));
     file.truncate(12);
     file.extend(length.to_le_bytes());
     file.extend(crc32fast::hash(&head).to_le_bytes());
-    file.resize(PREAMBLE, 0);
+    file.resize(PREAMBLE_BYTES, 0);
     file.extend(head);
-    file.resize(file.len().next_multiple_of(PREAMBLE), 0);
+    file.resize(file.len().next_multiple_of(PREAMBLE_BYTES), 0);
     file.extend(body);
     Some(())
 }
 
-/// Changes one of the numbers of a header.
-fn change(header: &mut Value, which: u8, to: impl FnOnce(u64) -> u64) {
+/// Edits one of the numbers of a header.
+fn edit_number(header: &mut Value, index: u8, edit: impl FnOnce(u64) -> u64) {
     let mut numbers = vec![];
-    collect(header, &mut numbers);
-    let which = usize::from(which) % numbers.len().max(1);
-    if let Some(number) = numbers.get_mut(which) {
-        **number = to(number.as_u64().unwrap_or_default()).into();
+    collect_numbers(header, &mut numbers);
+    let index = usize::from(index) % numbers.len().max(1);
+    if let Some(number) = numbers.get_mut(index) {
+        **number = edit(number.as_u64().unwrap_or_default()).into();
     }
 }
 
-fn collect<'a>(value: &'a mut Value, numbers: &mut Vec<&'a mut Value>) {
+fn collect_numbers<'a>(value: &'a mut Value, numbers: &mut Vec<&'a mut Value>) {
     match value {
         Value::Number(_) => numbers.push(value),
-        Value::Array(values) => values.iter_mut().for_each(|value| collect(value, numbers)),
-        Value::Object(fields) => fields.values_mut().for_each(|value| collect(value, numbers)),
+        Value::Array(values) => values.iter_mut().for_each(|value| collect_numbers(value, numbers)),
+        Value::Object(fields) => fields.values_mut().for_each(|value| collect_numbers(value, numbers)),
         _ => {}
     }
 }

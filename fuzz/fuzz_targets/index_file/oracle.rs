@@ -1,85 +1,85 @@
-//! What a whole index must give: what was put in, and the best rows by float64.
+//! What an intact index must return: what was added, and the best rows in float64.
 
-use crate::given::{Given, filter, refused};
-use tealight_index::{Document, Found, Index, Metric, Precision, Search};
-use tealight_kernels::Isa;
-use tealight_kernels::CpuContext;
+use crate::input::{IndexInput, filter, is_invalid};
+use tealight_index::{Document, Index, Metric, ScanEncoding, SearchHit, SearchQuery};
+use tealight_kernels::{CpuContext, Isa};
 
-/// A half float is as near to a value, in shares of the row's largest.
-const HALF: f32 = 1.0 / 1024.0;
-/// A sum in float32 is as near to that in float64, in shares of the sum of magnitudes.
-const SUM: f64 = 1e-4;
-/// Products of smaller numbers are nothing in float32.
-const LEAST: f64 = 1e-36;
-/// The distance between the least numbers of float32: as near is a product before it is multiplied by a row's largest value.
-const SUBNORMAL: f64 = 1.5e-45;
+/// Relative error of float16, as a share of the largest value of the row.
+const F16_ERROR: f32 = 1.0 / 1024.0;
+/// Error of a float32 sum, as a share of the sum of magnitudes.
+const SUM_ERROR: f64 = 1e-4;
+/// Smaller products vanish in float32.
+const MIN_PRODUCT: f64 = 1e-36;
+/// The smallest difference of float32 numbers: the error of a product before it is multiplied by the row's scale.
+const MIN_DIFFERENCE: f64 = 1.5e-45;
 
-/// Rows that are scored in float, however few are asked for.
-fn rescored(precision: Precision) -> usize {
-    match precision {
-        Precision::Int8 => 64,
-        Precision::Int4 => 256,
-        Precision::Binary => 1000,
+/// Number of rows that are scored again even for a small `top_k`.
+fn min_candidates(encoding: ScanEncoding) -> usize {
+    match encoding {
+        ScanEncoding::Int8 => 64,
+        ScanEncoding::Int4 => 256,
+        ScanEncoding::Binary => 1000,
     }
 }
 
-pub fn check(given: &Given, rows: &[(Document, Vec<f32>)], index: &Index) {
-    index.check().unwrap();
-    assert_eq!((index.rows(), index.dimension()), (rows.len(), given.dimension));
+pub fn check(input: &IndexInput, rows: &[(Document, Vec<f32>)], index: &Index) {
+    index.verify().unwrap();
+    assert_eq!((index.rows(), index.dimension()), (rows.len(), input.dimension));
     for (row, (document, vector)) in rows.iter().enumerate() {
         assert_eq!(index.document(row).unwrap(), *document);
-        if given.metric != Metric::Cosine {
+        if input.metric != Metric::Cosine {
             check_vector(vector, &index.vector(row).unwrap());
         }
     }
-    let query = given.query();
-    if !refused(given.metric, &query) {
-        Isa::available().into_iter().for_each(|isa| check_search(given, index, &query, isa));
+    let query = input.query();
+    if !is_invalid(input.metric, &query) {
+        Isa::available().into_iter().for_each(|isa| check_search(input, index, &query, isa));
     }
-    let words = Search { words: Some(&given.words), count: given.k, ..Search::default() };
-    let hits = index.search(&CpuContext::new(Isa::detect(), 1), &words).unwrap();
+    let search = SearchQuery { lexical: Some(&input.words), top_k: input.top_k, ..SearchQuery::default() };
+    let hits = index.search(&CpuContext::new(Isa::detect(), 1), &search).unwrap();
     assert!(hits.is_sorted_by(|a, b| (b.score, a.row) < (a.score, b.row)), "{hits:?}");
 }
 
-fn check_vector(given: &[f32], stored: &[f32]) {
-    let largest = given.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+fn check_vector(added: &[f32], stored: &[f32]) {
+    let max_abs = added.iter().fold(0.0f32, |m, v| m.max(v.abs()));
     // Subnormal numbers have fewer digits.
-    let near = |(a, b): (&f32, &f32)| (a - b).abs() <= largest * HALF + f32::MIN_POSITIVE;
-    assert!(given.iter().zip(stored).all(near), "{given:?} {stored:?}");
+    let is_close = |(a, b): (&f32, &f32)| (a - b).abs() <= max_abs * F16_ERROR + f32::MIN_POSITIVE;
+    assert!(added.iter().zip(stored).all(is_close), "{added:?} {stored:?}");
 }
 
-/// A row's score in float64, and the sum of magnitudes that went into it.
+/// The score of a row in float64, and the sum of the magnitudes in it.
 fn score(metric: Metric, query: &[f32], row: &[f32]) -> (f64, f64) {
-    let sum = |a: &[f32], b: &[f32], of: fn(f64) -> f64| {
-        a.iter().zip(b).map(|(a, b)| of(f64::from(*a) * f64::from(*b))).sum::<f64>()
+    let sum = |a: &[f32], b: &[f32], f: fn(f64) -> f64| {
+        a.iter().zip(b).map(|(a, b)| f(f64::from(*a) * f64::from(*b))).sum::<f64>()
     };
-    let (dot, mass) = (sum(query, row, |v| v), sum(query, row, f64::abs));
-    let (of_query, of_row) = (sum(query, query, |v| v), sum(row, row, |v| v));
+    let (dot, magnitude) = (sum(query, row, |v| v), sum(query, row, f64::abs));
+    let (query_square, row_square) = (sum(query, query, |v| v), sum(row, row, |v| v));
     match metric {
-        Metric::Cosine => ((dot / of_query.sqrt()).clamp(-1.0, 1.0), 1.0),
-        Metric::Dot => (dot, mass),
-        Metric::L2 => ((2.0 * dot - of_query - of_row).min(0.0), 2.0 * mass + of_query + of_row),
+        Metric::Cosine => ((dot / query_square.sqrt()).clamp(-1.0, 1.0), 1.0),
+        Metric::Dot => (dot, magnitude),
+        Metric::L2 => ((2.0 * dot - query_square - row_square).min(0.0), 2.0 * magnitude + query_square + row_square),
     }
 }
 
-fn check_search(given: &Given, index: &Index, query: &[f32], isa: Isa) {
+fn check_search(input: &IndexInput, index: &Index, query: &[f32], isa: Isa) {
     let vectors: Vec<Vec<f32>> = (0..index.rows()).map(|row| index.vector(row).unwrap()).collect();
-    let all: Vec<((f64, f64), usize)> = vectors.iter().map(|v| score(given.metric, query, v)).zip(0..).collect();
-    let largest = vectors.iter().flatten().fold(0.0f32, |m, v| m.max(v.abs()));
-    let least = LEAST + 2.0 * query.len() as f64 * SUBNORMAL * f64::from(largest);
-    let tolerance = all.iter().map(|((_, mass), _)| mass * SUM).fold(least, f64::max);
-    let filter = given.below.map(filter);
-    let search = Search { vector: Some(query), count: given.k, filter: filter.clone(), ..Search::default() };
+    let all: Vec<((f64, f64), usize)> = vectors.iter().map(|v| score(input.metric, query, v)).zip(0..).collect();
+    let max_abs = vectors.iter().flatten().fold(0.0f32, |m, v| m.max(v.abs()));
+    let min_tolerance = MIN_PRODUCT + 2.0 * query.len() as f64 * MIN_DIFFERENCE * f64::from(max_abs);
+    let tolerance = all.iter().map(|((_, magnitude), _)| magnitude * SUM_ERROR).fold(min_tolerance, f64::max);
+    let filter = input.below.map(filter);
+    let search =
+        SearchQuery { vector: Some(query), top_k: input.top_k, filter: filter.clone(), ..SearchQuery::default() };
     let hits = index.search(&CpuContext::new(isa, 1), &search).unwrap();
-    let takes = |row: usize| filter.as_ref().is_none_or(|f| f.takes(&index.document(row).unwrap().metadata));
-    let mut taken: Vec<f64> = all.iter().filter(|(_, row)| takes(*row)).map(|((score, _), _)| *score).collect();
-    taken.sort_by(|a, b| b.total_cmp(a));
-    let truncate_for_display = || format!("{:?} {:?} {} {hits:?} {taken:?} {query:?}", given.metric, given.precision, isa.as_str());
-    assert_eq!(hits.len(), taken.len().min(given.k), "{}", truncate_for_display());
-    assert!(hits.is_sorted_by(|a, b| (b.score, a.row) < (a.score, b.row)), "{}", truncate_for_display());
-    let near = |hit: &Found, score: f64| (f64::from(hit.score) - score).abs() <= tolerance;
-    assert!(hits.iter().all(|hit| takes(hit.row) && near(hit, all[hit.row].0.0)), "{}", truncate_for_display());
-    if taken.len() <= rescored(given.precision) {
-        assert!(hits.iter().zip(&taken).all(|(hit, score)| near(hit, *score)), "{}", truncate_for_display());
+    let is_match = |row: usize| filter.as_ref().is_none_or(|f| f.matches(&index.document(row).unwrap().metadata));
+    let mut expected: Vec<f64> = all.iter().filter(|(_, row)| is_match(*row)).map(|((score, _), _)| *score).collect();
+    expected.sort_by(|a, b| b.total_cmp(a));
+    let state = || format!("{:?} {:?} {} {hits:?} {expected:?} {query:?}", input.metric, input.encoding, isa.as_str());
+    assert_eq!(hits.len(), expected.len().min(input.top_k), "{}", state());
+    assert!(hits.is_sorted_by(|a, b| (b.score, a.row) < (a.score, b.row)), "{}", state());
+    let is_close = |hit: &SearchHit, score: f64| (f64::from(hit.score) - score).abs() <= tolerance;
+    assert!(hits.iter().all(|hit| is_match(hit.row) && is_close(hit, all[hit.row].0.0)), "{}", state());
+    if expected.len() <= min_candidates(input.encoding) {
+        assert!(hits.iter().zip(&expected).all(|(hit, score)| is_close(hit, *score)), "{}", state());
     }
 }

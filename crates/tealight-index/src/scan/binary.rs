@@ -1,62 +1,83 @@
-//! What is kept of rows and of a query where signs are gone through first.
+//! Rows of sign bits.
 //!
-//! Signs say most where values are as often below 0 as above: so they are those of `r = x - m`, where `m` is the mean of all rows
-//! `x`. A query `q` has the products `q.x = q.r + q.m`, of which the last is the same for all rows. The kernel estimates products
-//! with `r` ([`kernels::signs`](tealight_kernels::binary)), and is off by a share of the vector that it is given. So it is given only what `q` has
-//! perpendicular to `m`; along `e = m / |m|`, where queries are alike, the product is kept:
+//! Signs carry most information if values are negative as often as positive, so they are the signs of `r = x - m`, where `m` is the mean
+//! of all rows `x`. A query `q` has the products `q.x = q.r + q.m`, and `q.m` is the same for all rows. The kernel
+//! ([`scoring::binary`](tealight_kernels::scoring::binary)) estimates products with `r`, with an error in proportion to the vector that
+//! it is given. It is therefore given only the part of `q` perpendicular to `m`. Along `e = m / |m|`, where queries resemble each other,
+//! the exact product is stored:
 //!
 //! ```text
 //! q.r  =  (q - (q.e) e).r  +  (q.e) (r.e)
 //! ```
-//! Distances are those of what is left without the mean: `-|q - x|^2 / 2 = (q - m).r - |r|^2 / 2 - |q - m|^2 / 2`.
+//! Distances are those between the centered vectors: `-|q - x|^2 / 2 = (q - m).r - |r|^2 / 2 - |q - m|^2 / 2`.
 //!
-//! All of it comes from rows as they are kept, in their order, so that a file does not depend on how many were added at once.
+//! All of this is computed from the stored float16 rows, in their order, so that a file does not depend on how many rows were added at once.
 
-use super::build::floats;
-use super::file::{Metric, Part};
+use super::ScanQuery;
+use crate::file::IndexFile;
+use crate::format::{Metric, Section};
+use crate::vectors::decode_f16;
 use bytemuck::Zeroable;
-use tealight_kernels::scoring::binary::{
-    BinaryQuery as Query, BlockParams as Terms, CodeBlock as Group, DIM_ALIGN as STEP,
-};
-use tealight_kernels::scoring::{BLOCK_ROWS as ROWS, F16_ALIGN as HALVES};
+use tealight_core::Result;
+use tealight_kernels::Isa;
+use tealight_kernels::scoring::binary::{BinaryQuery, BlockParams, CodeBlock, DIM_ALIGN, scores};
+use tealight_kernels::scoring::{BLOCK_ROWS, F16_ALIGN};
 
-/// The parts of a file for rows of half floats, each times its largest magnitude.
-pub(super) fn sections(halves: &[u16], largest: &[f32], dimension: usize, metric: Metric) -> Vec<(Part, Vec<u8>)> {
-    let all = halves.chunks_exact(dimension.next_multiple_of(HALVES)).zip(largest);
-    let rows = || all.clone().map(|(halves, largest)| floats(&halves[..dimension], *largest));
-    let mean = mean(rows(), dimension);
-    let along = direction(&mean);
-    let (groups, blocks) = (dimension.div_ceil(STEP), largest.len().div_ceil(ROWS));
-    let mut signs: Vec<Group> = vec![Group::zeroed(); groups * blocks];
-    let mut terms = vec![Terms::zeroed(); blocks];
-    for (row, values) in rows().enumerate() {
-        let (block, lane) = (row / ROWS, row % ROWS);
-        let rest = less(&values, &mean, 1.0);
-        set(&mut signs[block * groups..][..groups], lane, &rest);
-        terms[block].scale[lane] = scale(&rest);
-        terms[block].score_offset[lane] = match metric {
-            Metric::Cosine | Metric::Dot => -product(&rest, &along) as f32,
-            Metric::L2 => product(&rest, &rest) as f32 / 2.0,
-        };
+impl ScanQuery for BinaryQuery {
+    type CodeBlock = CodeBlock;
+    type BlockParams = BlockParams;
+    const SECTIONS: [Section; 2] = [Section::BinaryCodes, Section::BinaryParams];
+    const DIM_ALIGN: usize = DIM_ALIGN;
+    const RESCORE_FACTOR: usize = 20;
+    const MIN_CANDIDATES: usize = 200;
+
+    fn prepare(_: Isa, vector: &[f32], file: &IndexFile) -> Result<Self> {
+        let mean = file.values(Section::Mean, 0..file.header.dimension)?;
+        Ok(match file.header.metric {
+            Metric::Cosine | Metric::Dot => {
+                let direction = unit_vector(mean);
+                let along = dot(vector, &direction) as f32;
+                BinaryQuery::new(&sub_scaled(vector, &direction, along), along)
+            }
+            Metric::L2 => BinaryQuery::new(&sub_scaled(vector, mean, 1.0), 1.0),
+        })
     }
-    let [first, second] = Part::BINARY;
-    vec![
-        (first, bytemuck::cast_slice(&signs).to_vec()),
-        (second, bytemuck::cast_slice(&terms).to_vec()),
-        (Part::Mean, bytemuck::cast_slice(&mean).to_vec()),
-    ]
+
+    fn scores(&self, isa: Isa, codes: &[CodeBlock], params: &[BlockParams], out: &mut [f32]) {
+        scores(isa, self, codes, params, out);
+    }
 }
 
-/// A query for the kernel.
-pub(super) fn query(vector: &[f32], mean: &[f32], metric: Metric) -> Query {
-    match metric {
-        Metric::Cosine | Metric::Dot => {
-            let along = direction(mean);
-            let much = product(vector, &along) as f32;
-            Query::new(&less(vector, &along, much), much)
-        }
-        Metric::L2 => Query::new(&less(vector, mean, 1.0), 1.0),
+/// The sections of a file for rows in float16 with their scales.
+pub(super) fn sections(
+    f16_rows: &[u16],
+    f16_scales: &[f32],
+    dimension: usize,
+    metric: Metric,
+) -> Vec<(Section, Vec<u8>)> {
+    let encoded = f16_rows.chunks_exact(dimension.next_multiple_of(F16_ALIGN)).zip(f16_scales);
+    let rows = || encoded.clone().map(|(halves, scale)| decode_f16(&halves[..dimension], *scale));
+    let mean = mean(rows(), dimension);
+    let direction = unit_vector(&mean);
+    let (block_len, blocks) = (dimension.div_ceil(DIM_ALIGN), f16_scales.len().div_ceil(BLOCK_ROWS));
+    let mut codes: Vec<CodeBlock> = vec![CodeBlock::zeroed(); block_len * blocks];
+    let mut params = vec![BlockParams::zeroed(); blocks];
+    for (row, values) in rows().enumerate() {
+        let (block, lane) = (row / BLOCK_ROWS, row % BLOCK_ROWS);
+        let centered = sub_scaled(&values, &mean, 1.0);
+        set_signs(&mut codes[block * block_len..][..block_len], lane, &centered);
+        params[block].scale[lane] = sign_scale(&centered);
+        params[block].score_offset[lane] = match metric {
+            Metric::Cosine | Metric::Dot => -dot(&centered, &direction) as f32,
+            Metric::L2 => dot(&centered, &centered) as f32 / 2.0,
+        };
     }
+    let [codes_section, params_section] = BinaryQuery::SECTIONS;
+    vec![
+        (codes_section, bytemuck::cast_slice(&codes).to_vec()),
+        (params_section, bytemuck::cast_slice(&params).to_vec()),
+        (Section::Mean, bytemuck::cast_slice(&mean).to_vec()),
+    ]
 }
 
 fn mean(rows: impl ExactSizeIterator<Item = Vec<f32>>, dimension: usize) -> Vec<f32> {
@@ -68,33 +89,34 @@ fn mean(rows: impl ExactSizeIterator<Item = Vec<f32>>, dimension: usize) -> Vec<
     sums.iter().map(|sum| (sum / count) as f32).collect()
 }
 
-fn product(a: &[f32], b: &[f32]) -> f64 {
+fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
 }
 
-/// `vector - much of`.
-fn less(vector: &[f32], of: &[f32], much: f32) -> Vec<f32> {
-    vector.iter().zip(of).map(|(v, of)| v - much * of).collect()
+/// `vector - factor * other`.
+fn sub_scaled(vector: &[f32], other: &[f32], factor: f32) -> Vec<f32> {
+    vector.iter().zip(other).map(|(v, o)| v - factor * o).collect()
 }
 
-/// A vector of length 1 in the same direction, or zeros where it has none.
-fn direction(vector: &[f32]) -> Vec<f32> {
-    let length = product(vector, vector).sqrt();
-    let over = if length > 0.0 { 1.0 / length } else { 0.0 };
-    vector.iter().map(|v| (f64::from(*v) * over) as f32).collect()
+/// The vector of norm 1 in the same direction, or zeros for a zero vector.
+fn unit_vector(vector: &[f32]) -> Vec<f32> {
+    let norm = dot(vector, vector).sqrt();
+    let inv_norm = if norm > 0.0 { 1.0 / norm } else { 0.0 };
+    vector.iter().map(|v| (f64::from(*v) * inv_norm) as f32).collect()
 }
 
-/// What a sign of a row stands for, so that the product with the row is right.
-fn scale(row: &[f32]) -> f32 {
-    let magnitudes = row.iter().map(|v| f64::from(v.abs())).sum::<f64>();
-    if magnitudes > 0.0 { (product(row, row) / magnitudes) as f32 } else { 0.0 }
+/// The scale of the signs of a row with which the product with the row itself is exact.
+fn sign_scale(row: &[f32]) -> f32 {
+    let abs_sum = row.iter().map(|v| f64::from(v.abs())).sum::<f64>();
+    if abs_sum > 0.0 { (dot(row, row) / abs_sum) as f32 } else { 0.0 }
 }
 
-/// Writes the signs of a row, as the kernel reads them.
-fn set(groups: &mut [Group], lane: usize, row: &[f32]) {
-    for (group, values) in groups.iter_mut().zip(row.chunks(STEP)) {
+/// Writes the signs of a row to its lane of a block.
+fn set_signs(block: &mut [CodeBlock], lane: usize, row: &[f32]) {
+    for (codes, values) in block.iter_mut().zip(row.chunks(DIM_ALIGN)) {
         for (i, values) in values.chunks(8).enumerate() {
-            group[i * ROWS + lane] = values.iter().enumerate().fold(0, |byte, (k, v)| byte | u8::from(*v > 0.0) << k);
+            codes[i * BLOCK_ROWS + lane] =
+                values.iter().enumerate().fold(0, |byte, (k, v)| byte | u8::from(*v > 0.0) << k);
         }
     }
 }

@@ -5,7 +5,7 @@ mod attention;
 mod binary;
 mod int4;
 mod int8;
-#[path = "../../../../tests/support/isas.rs"]
+#[path = "../support/isas.rs"]
 mod isas;
 mod rowwise;
 mod scoring;
