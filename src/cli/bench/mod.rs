@@ -11,13 +11,13 @@ use tealight_core::Result;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Bench {
-    /// Embedding throughput
+    /// Measure embedding throughput
     Embed(embed::BenchArgs),
-    /// Transcription speed
+    /// Measure transcription speed
     Transcribe(transcribe::BenchArgs),
-    /// Prefill and decode speed
+    /// Measure prefill and decode speed
     Generate(generate::BenchArgs),
-    /// Search latency and recall
+    /// Measure search latency and recall
     Index(bench_index::IndexBenchArgs),
 }
 
