@@ -314,7 +314,7 @@ fn packed_model_gives_same_transcript_and_corrupt_one_is_rejected() {
         whisper::pack(&CpuContext::new(Isa::detect(), 1), &path, &metadata, &again)
             .unwrap_err()
             .message
-            .contains("already packed")
+            .contains("packed already")
     );
     let damaged = folder.path().join("damaged.gguf");
     let assert_rejected = |bytes: &[u8]| {

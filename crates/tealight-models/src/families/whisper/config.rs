@@ -54,7 +54,7 @@ impl WhisperConfig {
     /// fields of `generation_config.json`.
     ///
     /// # Errors
-    /// A tensor is missing, or [`WhisperConfig::validate`] fails.
+    /// A tensor is missing, or a size is invalid.
     pub fn from_weights(weights: &Weights, num_attention_heads: Option<usize>, json: &Value) -> Result<Self> {
         let shape = |name: &str| weights.shape(name);
         let layers =

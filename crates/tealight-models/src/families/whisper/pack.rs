@@ -16,11 +16,12 @@ use tealight_kernels::CpuContext;
 /// same bytes.
 ///
 /// # Errors
-/// The model cannot be loaded or is already packed, or the file cannot be written.
+/// The model cannot be loaded or is packed already, or the file cannot be written.
 pub fn pack(cpu: &CpuContext, source: &Path, metadata: &PackMetadata, output: &Path) -> Result<()> {
     let file = WhisperFile::open(source, true)?;
     if file.tensors.are_packed() {
-        return Err(Error::invalid_model(format!("{} is already packed", source.display())));
+        let error = Error::invalid_model("the model is packed already");
+        return Err(error.with_context(format_args!("model {}", source.display())));
     }
     // With one thread, tensors are recorded in the same order every time.
     let cpu = cpu.single_threaded();

@@ -80,9 +80,9 @@ fn median_filter(row: &mut [f32]) {
 /// A step of the dynamic time warping path into a cell.
 #[derive(Clone, Copy)]
 enum Step {
-    NextRowAndColumn,
-    NextRow,
-    NextColumn,
+    Diagonal,
+    Down,
+    Right,
 }
 
 /// The column at which each row starts on the monotonic path through `matrix [rows, columns]` with the largest sum (dynamic time
@@ -91,17 +91,17 @@ pub(super) fn dtw_path(matrix: &[f32], columns: usize) -> Vec<usize> {
     let rows = matrix.len() / columns;
     let index = |r: usize, c: usize| r * (columns + 1) + c;
     let mut cost = vec![f32::INFINITY; (rows + 1) * (columns + 1)];
-    let mut steps = vec![Step::NextRowAndColumn; cost.len()];
+    let mut steps = vec![Step::Diagonal; cost.len()];
     cost[0] = 0.0;
     for c in 1..=columns {
         for r in 1..=rows {
             let (diagonal, above, left) = (cost[index(r - 1, c - 1)], cost[index(r - 1, c)], cost[index(r, c - 1)]);
             let (min, step) = if diagonal < above && diagonal < left {
-                (diagonal, Step::NextRowAndColumn)
+                (diagonal, Step::Diagonal)
             } else if above < diagonal && above < left {
-                (above, Step::NextRow)
+                (above, Step::Down)
             } else {
-                (left, Step::NextColumn)
+                (left, Step::Right)
             };
             cost[index(r, c)] = min - matrix[(r - 1) * columns + c - 1];
             steps[index(r, c)] = step;
@@ -111,9 +111,9 @@ pub(super) fn dtw_path(matrix: &[f32], columns: usize) -> Vec<usize> {
     while r > 0 && c > 0 {
         starts[r - 1] = c - 1;
         match steps[index(r, c)] {
-            Step::NextRowAndColumn => (r, c) = (r - 1, c - 1),
-            Step::NextRow => r -= 1,
-            Step::NextColumn => c -= 1,
+            Step::Diagonal => (r, c) = (r - 1, c - 1),
+            Step::Down => r -= 1,
+            Step::Right => c -= 1,
         }
     }
     starts
