@@ -39,7 +39,7 @@ def goldens():
 
 @pytest.fixture(scope="session")
 def min_cosine(url, key):
-    """Minimum mean and minimum cosine similarity to float32, as in tests/embeddings.rs. AVX2 uses 7-bit activations, which cost accuracy."""
+    """Minimum mean and minimum cosine similarity to float32, as in tests/integration/embeddings.rs. AVX2 uses 7-bit activations, which cost accuracy."""
     isa = requests.get(f"{url}/status", headers={"authorization": f"Bearer {key}"}, timeout=60).json()["isa"]
     return (0.998, 0.994) if isa == "avx2" else (0.999, 0.997)
 

@@ -2,13 +2,9 @@
 //! corrupt model files.
 //!
 //! Tests that need weights are ignored by default; tests/check_speech downloads them to HF_HOME and runs these tests.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
-#[path = "../../../tests/support/recordings.rs"]
-#[allow(dead_code)]
-mod recordings;
-
-use recordings::{audio, formats, golden_json, integers, simd_isas, speech_in_noise, tests};
+use crate::recordings::{audio, formats, golden_json, integers, speech_in_noise, tests};
+use crate::support::simd_isas;
 use std::path::{Path, PathBuf};
 use tealight_audio::{Recording, VadOptions};
 use tealight_core::ErrorKind;

@@ -1,17 +1,14 @@
 //! Observability: log lines, metrics, traces, status and page of the real binary.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support::http::{Mock, Reply};
+use crate::support::runtime::Function;
+use crate::support::server::Server;
+use crate::support::{TINY, path, wait_for};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::time::{Duration, SystemTime};
-use support::http::{Mock, Reply};
-use support::runtime::Function;
-use support::server::Server;
-use support::{TINY, path, wait_for};
 
 /// A text that must not appear in any log.
 const CANARY: &str = "canary9f3k";

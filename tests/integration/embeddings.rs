@@ -1,11 +1,7 @@
 //! Embeddings of the default model against float32 embeddings of an independent implementation (tests/goldens/make.py), and of small
 //! models with prompts and without special tokens.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
-#[path = "../crates/tealight-kernels/tests/support/isas.rs"]
-mod isas;
-
-use isas::available_isas;
+use crate::isas::available_isas;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};

@@ -1,18 +1,15 @@
 //! Streamed responses, with the binary and real weights, which tests/run downloads.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support::http::request;
+use crate::support::runtime::Function;
+use crate::support::server::Server;
+use crate::support::{TIMEOUT, wait_for};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, SystemTime};
-use support::http::request;
-use support::runtime::Function;
-use support::server::Server;
-use support::{TIMEOUT, wait_for};
 use tealight_audio::Recording;
 
 const TRANSCRIPTIONS: &str = "/v1/audio/transcriptions";
@@ -30,7 +27,7 @@ fn variables(cache: &str) -> Vec<(&str, &str)> {
 
 /// A request to transcribe a long recording as a stream.
 fn long_recording() -> String {
-    let bytes = std::fs::read(support::path("tests/fixtures/audio/jfk.flac")).unwrap();
+    let bytes = std::fs::read(crate::support::path("tests/fixtures/audio/jfk.flac")).unwrap();
     let recording = Recording::open(bytes.into()).unwrap();
     let speech = recording.samples().unwrap().collect::<Result<Vec<_>, _>>().unwrap().concat();
     let data: Vec<u8> = speech.iter().flat_map(|v| ((v * 127.0) as i8 as u8 ^ 0x80).to_le_bytes()).collect();

@@ -1,16 +1,13 @@
 //! The command line: runs the real binary.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support::process::{CommandOutput, Process, run, run_with_input, tealight};
+use crate::support::{TINY, floats, path};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
-use support::process::{CommandOutput, Process, run, run_with_input, tealight};
-use support::{TINY, floats, path};
 
 /// Lines of text, among them a document and a JSON object that is not a document.
 const LINES: &str = "hello world\n{\"id\":\"b\",\"text\":\"good night\",\"metadata\":{\"n\":1}}\n{ not json\n";

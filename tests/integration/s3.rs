@@ -1,14 +1,11 @@
 //! Recordings and indexes in Amazon S3: runs the real binary against a mock service. tests/clients has a larger test with real weights.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support::aws::{ACCESS_KEY, SECRET_KEY, TOKEN, check_signature};
+use crate::support::http::{Message, Mock, Reply, unused_address};
+use crate::support::runtime::Function;
+use crate::support::server::Server;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use support::aws::{ACCESS_KEY, SECRET_KEY, TOKEN, check_signature};
-use support::http::{Message, Mock, Reply, unused_address};
-use support::runtime::Function;
-use support::server::Server;
 
 const URI: &str = "s3://talks/2026/a b+ü.flac";
 const PATH: &str = "/talks/2026/a%20b%2B%C3%BC.flac";
@@ -27,7 +24,7 @@ fn variables(endpoint: &str) -> Vec<(&str, &str)> {
 }
 
 fn flac() -> Vec<u8> {
-    std::fs::read(support::path("tests/fixtures/audio/speech.flac")).unwrap()
+    std::fs::read(crate::support::path("tests/fixtures/audio/speech.flac")).unwrap()
 }
 
 fn transcribe_uri(server: &Server, uri: &str) -> Message {

@@ -1,13 +1,10 @@
 //! Transcripts by the engine and the command line against independent implementations (tests/goldens/whisper/make.py).
 //!
 //! Tests that need weights are ignored by default; tests/check_speech downloads them and runs these tests.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
-#[path = "support/recordings.rs"]
-#[allow(dead_code)]
-mod recordings;
-
-use recordings::{audio, formats, golden_json, integers, noise, samples, simd_isas, speech_in_noise, tests};
+use crate::support::recordings::{
+    audio, formats, golden_json, integers, noise, samples, simd_isas, speech_in_noise, tests,
+};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::f32::consts::TAU;

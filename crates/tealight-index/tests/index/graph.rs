@@ -1,12 +1,8 @@
 //! Approximate search with an HNSW graph: recall, filters, concurrency, damaged files.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
-#![cfg(feature = "graph")]
 
-mod support;
-
+use crate::support::{by_vector, document, random};
 use serde_json::json;
 use std::path::Path;
-use support::{by_vector, document, random};
 use tealight_core::ErrorKind;
 use tealight_index::{Filter, Index, IndexBuilder, Metric, ScanEncoding, SearchHit, SearchQuery};
 use tealight_kernels::{CpuContext, Isa};

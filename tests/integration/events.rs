@@ -1,17 +1,14 @@
 //! Events with documents: SQS messages, notifications of S3 objects, batches of a distributed map. The binary runs between mocks of S3
 //! and Qdrant; tests/stores uses a real Qdrant.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support::TINY;
+use crate::support::aws::{ACCESS_KEY, SECRET_KEY, TOKEN, check_signature};
+use crate::support::http::{Message, Mock, Reply};
+use crate::support::runtime::{Function, Outcome};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
-use support::TINY;
-use support::aws::{ACCESS_KEY, SECRET_KEY, TOKEN, check_signature};
-use support::http::{Message, Mock, Reply};
-use support::runtime::{Function, Outcome};
 
 type Objects = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
 /// Replaces the response to the nth request.

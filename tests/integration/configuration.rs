@@ -1,5 +1,4 @@
 //! `docs/configuration.md` lists exactly the environment variables that `src/config.rs` reads, with their defaults.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -1,14 +1,11 @@
 //! The binary as a Lambda function, against a mock of the Runtime API.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support::runtime::{Function, Outcome};
+use crate::support::{TINY, floats, path, wait_for};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use std::time::{Duration, SystemTime};
-use support::runtime::{Function, Outcome};
-use support::{TINY, floats, path, wait_for};
 
 const HELLO: &str = r#"{"input":"hello world"}"#;
 /// The body of the fixture `http_api_base64`.

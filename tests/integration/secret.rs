@@ -1,13 +1,10 @@
 //! The API key in AWS Secrets Manager: runs the real binary against a mock service.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support::aws::{ACCESS_KEY, SECRET_KEY, TOKEN, check_signature};
+use crate::support::http::{Message, Mock, Reply, unused_address};
+use crate::support::runtime::Function;
+use crate::support::server::Server;
 use serde_json::json;
-use support::aws::{ACCESS_KEY, SECRET_KEY, TOKEN, check_signature};
-use support::http::{Message, Mock, Reply, unused_address};
-use support::runtime::Function;
-use support::server::Server;
 
 const ARN: &str = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:x";
 const KEY: &str = "sk-candle-0123456789";

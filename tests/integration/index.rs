@@ -1,12 +1,9 @@
 //! The commands `tealight index` and the route `/search`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support::server::Server;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Command, Output};
-use support::server::Server;
 
 fn run(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tealight")).args(arguments).output().unwrap()

@@ -1,15 +1,12 @@
 //! Sinks against servers that fail in every way: each on a free port of this machine, and each the same every time.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support::aws::{ACCESS_KEY, SECRET_KEY, TOKEN, check_signature};
+use crate::support::http::{Message, Mock, Reply, unused_address};
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use support::aws::{ACCESS_KEY, SECRET_KEY, TOKEN, check_signature};
-use support::http::{Message, Mock, Reply, unused_address};
 use tealight::pipeline::document::Document;
 use tealight::pipeline::format::{BodyBuilder, Encoding, Format};
 use tealight::pipeline::point::{Point, PointSource};
@@ -275,7 +272,7 @@ fn a_database_that_says_nothing_is_not_waited_for() {
 /// Runs a test of this file in a process of its own, whose environment has AWS at a mock.
 fn with_aws(test: &str, service: &str, mock: &Mock) -> String {
     let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", test, "--ignored", "--nocapture"]);
+    command.args(["--exact", &format!("sinks::{test}"), "--ignored", "--nocapture"]);
     command.env(format!("AWS_ENDPOINT_URL_{service}"), mock.url()).env("AWS_REGION", "eu-west-1");
     for (name, value) in
         [("AWS_ACCESS_KEY_ID", ACCESS_KEY), ("AWS_SECRET_ACCESS_KEY", SECRET_KEY), ("AWS_SESSION_TOKEN", TOKEN)]

@@ -1,11 +1,9 @@
 //! Helpers for tests of the binary: HTTP clients and mocks, processes, and fixtures.
 
-// Every test file compiles its own copy and uses only a part of it.
-#![allow(dead_code)]
-
 pub mod aws;
 pub mod http;
 pub mod process;
+pub mod recordings;
 pub mod runtime;
 pub mod server;
 

@@ -1,7 +1,6 @@
 //! Text generation and embeddings with Llama models, through the engine and the command line.
 //!
 //! Tests that need downloaded weights are ignored; `tests/check_text` downloads them and runs these tests.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};

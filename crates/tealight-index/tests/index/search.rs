@@ -1,11 +1,8 @@
 //! Exact search, compared with float64; limits; damaged files.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
-mod support;
-
+use crate::support::{by_vector, document, random};
 use serde_json::{Map, Value, json};
 use std::path::Path;
-use support::{by_vector, document, random};
 use tealight_core::{Error, ErrorKind};
 use tealight_index::{Document, Filter, Index, IndexBuilder, MAX_NORM, Metric, ScanEncoding, SearchHit, SearchQuery};
 use tealight_kernels::{CpuContext, Isa};

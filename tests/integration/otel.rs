@@ -1,14 +1,10 @@
 //! Export of spans: runs the real binary against a mock OpenTelemetry collector.
-#![cfg(feature = "otel")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support::TINY;
+use crate::support::http::{Mock, Reply};
+use crate::support::runtime::Function;
+use crate::support::server::Server;
 use serde_json::{Value, json};
-use support::TINY;
-use support::http::{Mock, Reply};
-use support::runtime::Function;
-use support::server::Server;
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00f067aa0ba902b7";

@@ -1,12 +1,9 @@
 //! The binary as a local server.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support::http::{Client, Message, request};
+use crate::support::server::Server;
+use crate::support::{floats, wait_for};
 use serde_json::{Value, json};
-use support::http::{Client, Message, request};
-use support::server::Server;
-use support::{floats, wait_for};
 
 const HELLO: &str = r#"{"input":"hello world"}"#;
 /// A small limit of request bodies.

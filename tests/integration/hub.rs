@@ -1,19 +1,16 @@
 //! Downloads from the Hugging Face hub: runs the real binary against a mock hub.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support::http::{Message, Mock, Reply, unused_address};
+use crate::support::process::{CommandOutput, run, tealight};
+use crate::support::runtime::Function;
+use crate::support::server::Server;
+use crate::support::{TINY, floats, path};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
-use support::http::{Message, Mock, Reply, unused_address};
-use support::process::{CommandOutput, run, tealight};
-use support::runtime::Function;
-use support::server::Server;
-use support::{TINY, floats, path};
 use tempfile::TempDir;
 
 const REPOSITORY: &str = "org/tiny";
