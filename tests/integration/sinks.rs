@@ -1,4 +1,4 @@
-//! Sinks against servers that fail in every way: each on a free port of this machine, and each the same every time.
+//! Sinks against mock servers that fail in every documented way. tests/stores writes to real databases.
 
 use crate::support::aws::{ACCESS_KEY, SECRET_KEY, TOKEN, check_signature};
 use crate::support::http::{Message, Mock, Reply, unused_address};
@@ -34,11 +34,11 @@ fn within(time: Duration) -> Deadline {
     Deadline(Some(Instant::now() + time))
 }
 
-/// Writes all of it; the positions that were refused, and why.
+/// Writes all points, and returns the positions and errors of rejected ones.
 fn write(sink: &mut dyn Sink, points: &[Point], deadline: Deadline) -> Result<Vec<(usize, Error)>> {
-    let mut refused = sink.write(points, deadline)?;
-    refused.extend(sink.finish(deadline)?);
-    Ok(refused)
+    let mut rejected = sink.write(points, deadline)?;
+    rejected.extend(sink.finish(deadline)?);
+    Ok(rejected)
 }
 
 fn qdrant(mock: &Mock) -> Box<dyn Sink> {
@@ -49,12 +49,12 @@ fn opensearch(mock: &Mock) -> Box<dyn Sink> {
     open(&format!("opensearch+http://{}/docs", mock.address))
 }
 
-fn taken() -> Reply {
+fn accepted() -> Reply {
     Reply::new(200, r#"{"result":{"status":"completed"},"status":"ok"}"#)
 }
 
-/// The replies of a list, then others.
-fn first(replies: Vec<Reply>, then: impl Fn(&Message) -> Reply + Send + Sync + 'static) -> Mock {
+/// Sends the replies of a list, then those of a function.
+fn replies_then(replies: Vec<Reply>, then: impl Fn(&Message) -> Reply + Send + Sync + 'static) -> Mock {
     let calls = AtomicUsize::new(0);
     Mock::start(move |request| match replies.get(calls.fetch_add(1, Ordering::SeqCst)) {
         Some(reply) => reply.clone(),
@@ -63,8 +63,8 @@ fn first(replies: Vec<Reply>, then: impl Fn(&Message) -> Reply + Send + Sync + '
 }
 
 #[test]
-fn a_body_is_what_qdrant_takes() {
-    let mock = Mock::start(|_| taken());
+fn qdrant_request_has_points_and_api_key() {
+    let mock = Mock::start(|_| accepted());
     assert!(write(&mut *qdrant(&mock), &points(3), Deadline::NONE).unwrap().is_empty());
     let seen = mock.requests();
     assert_eq!((seen.len(), seen[0].method(), seen[0].path()), (1, "PUT", "/collections/docs/points?wait=true"));
@@ -75,50 +75,50 @@ fn a_body_is_what_qdrant_takes() {
 }
 
 #[test]
-fn nothing_is_not_sent() {
-    let mock = Mock::start(|_| taken());
+fn write_of_no_points_sends_no_request() {
+    let mock = Mock::start(|_| accepted());
     assert!(write(&mut *qdrant(&mock), &[], Deadline::NONE).unwrap().is_empty());
     assert_eq!(mock.requests().len(), 0);
 }
 
 #[test]
-fn what_passes_is_tried_again_after_what_the_server_asks_for() {
+fn retryable_failure_is_retried_after_delay_of_server() {
     let replies = vec![
         Reply::new(429, r#"{"status":{"error":"slow down"}}"#).header("retry-after", 1),
         Reply::new(500, "oops"),
-        Reply { cut: Some(5), ..taken() },
+        Reply { cut: Some(5), ..accepted() },
     ];
-    let mock = first(replies, |_| taken());
-    let began = Instant::now();
+    let mock = replies_then(replies, |_| accepted());
+    let start = Instant::now();
     assert!(write(&mut *qdrant(&mock), &points(2), Deadline::NONE).unwrap().is_empty());
     let seen = mock.requests();
     assert_eq!(seen.len(), 4);
     assert!(seen.iter().all(|request| request.body == seen[0].body));
-    assert!(began.elapsed() >= Duration::from_secs(1));
+    assert!(start.elapsed() >= Duration::from_secs(1));
 }
 
 #[test]
-fn nobody_waits_longer_than_there_is_time() {
+fn delay_or_response_beyond_deadline_is_not_waited_for() {
     let mock = Mock::start(|_| Reply::new(429, "").header("retry-after", 30));
-    let began = Instant::now();
+    let start = Instant::now();
     let error = write(&mut *qdrant(&mock), &points(1), within(Duration::from_secs(3))).unwrap_err();
     assert!(error.message.contains("429") && error.message.contains("30 s"), "{error}");
-    assert!(began.elapsed() < Duration::from_secs(1) && mock.requests().len() == 1);
+    assert!(start.elapsed() < Duration::from_secs(1) && mock.requests().len() == 1);
 
     let slow = Mock::start(|_| {
         std::thread::sleep(Duration::from_secs(20));
-        taken()
+        accepted()
     });
-    let began = Instant::now();
+    let start = Instant::now();
     let error = write(&mut *qdrant(&slow), &points(1), within(Duration::from_secs(1))).unwrap_err();
-    assert!(error.kind.is_retryable() && began.elapsed() < Duration::from_secs(3), "{error}");
+    assert!(error.kind.is_retryable() && start.elapsed() < Duration::from_secs(3), "{error}");
 
     let past = Deadline(Some(Instant::now()));
     assert_eq!(write(&mut *qdrant(&mock), &points(1), past).unwrap_err().kind, ErrorKind::Timeout);
 }
 
 #[test]
-fn what_does_not_pass_is_said_once_and_clearly() {
+fn permanent_failure_is_not_retried_and_names_remedy() {
     for (status, text, words) in [
         (401, "", vec!["401", "TEALIGHT_SINK_KEY"]),
         (403, r#"{"status":{"error":"forbidden"}}"#, vec!["403", "forbidden"]),
@@ -135,9 +135,9 @@ fn what_does_not_pass_is_said_once_and_clearly() {
 }
 
 #[test]
-fn a_server_that_is_not_there_is_waited_for() {
+fn refused_connection_is_retried() {
     let address = unused_address();
-    let begun = Instant::now();
+    let start = Instant::now();
     let late = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(300));
         let listener = std::net::TcpListener::bind(address).unwrap();
@@ -149,52 +149,52 @@ fn a_server_that_is_not_there_is_waited_for() {
     let mut sink = open(&format!("qdrant+http://{address}/docs"));
     write(&mut *sink, &points(1), Deadline::NONE).unwrap();
     late.join().unwrap();
-    assert!(begun.elapsed() >= Duration::from_millis(300));
+    assert!(start.elapsed() >= Duration::from_millis(300));
 }
 
-/// As Qdrant does it: a body is taken as a whole or not at all.
-fn refusing(word: &'static str) -> Mock {
+/// Like Qdrant, rejects a request as a whole if one of its points is invalid.
+fn rejecting(word: &'static str) -> Mock {
     Mock::start(move |request| match request.text().contains(word) {
         true => Reply::new(400, r#"{"status":{"error":"Wrong input: Vector dimension error"}}"#),
-        false => taken(),
+        false => accepted(),
     })
 }
 
 #[test]
-fn one_point_that_is_refused_holds_back_no_other() {
-    let mock = refusing("word 700\"");
+fn rejected_point_does_not_block_others() {
+    let mock = rejecting("word 700\"");
     let mut sink = qdrant(&mock);
-    let refused = write(&mut *sink, &points(1001), Deadline::NONE).unwrap();
-    assert_eq!(refused.iter().map(|(position, _)| *position).collect::<Vec<_>>(), [700]);
-    assert_eq!(refused[0].1.kind, ErrorKind::InvalidValue);
-    assert!(refused[0].1.message.contains("Vector dimension"), "{}", refused[0].1);
-    // What the format itself refuses is told by the same count.
+    let rejected = write(&mut *sink, &points(1001), Deadline::NONE).unwrap();
+    assert_eq!(rejected.iter().map(|(position, _)| *position).collect::<Vec<_>>(), [700]);
+    assert_eq!(rejected[0].1.kind, ErrorKind::InvalidValue);
+    assert!(rejected[0].1.message.contains("Vector dimension"), "{}", rejected[0].1);
+    // Points that cannot be formatted (a zero vector here) are counted in the same positions.
     let mut zero = point("zero");
     zero.vector = vec![0.0; 2];
     let more = [point("word 700"), point("fine"), zero];
-    let refused = write(&mut *sink, &more, Deadline::NONE).unwrap();
-    let positions: Vec<_> = refused.iter().map(|(position, _)| *position).collect();
+    let rejected = write(&mut *sink, &more, Deadline::NONE).unwrap();
+    let positions: Vec<_> = rejected.iter().map(|(position, _)| *position).collect();
     assert!(positions.contains(&1001) && !positions.contains(&1002), "{positions:?}");
 
-    let taken: HashSet<String> = mock
+    let written: HashSet<String> = mock
         .requests()
         .iter()
         .filter(|request| !request.text().contains("word 700\""))
         .flat_map(|request| request.json()["points"].as_array().unwrap().clone())
         .map(|point| point["payload"]["text"].as_str().unwrap().to_string())
         .collect();
-    assert!((0..1001).filter(|n| *n != 700).all(|n| taken.contains(&format!("word {n}"))));
+    assert!((0..1001).filter(|n| *n != 700).all(|n| written.contains(&format!("word {n}"))));
 }
 
 #[test]
-fn an_index_that_takes_nothing_is_given_up() {
-    let mock = refusing("word");
+fn write_ends_when_every_point_is_rejected() {
+    let mock = rejecting("word");
     let error = write(&mut *qdrant(&mock), &points(500), Deadline::NONE).unwrap_err();
     assert!(error.message.contains("Vector dimension") && error.message.contains("first 8"), "{error}");
     assert!(mock.requests().len() < 50, "{}", mock.requests().len());
-    // Fewer are each told.
-    let refused = write(&mut *qdrant(&mock), &points(3), Deadline::NONE).unwrap();
-    assert_eq!(refused.len(), 3);
+    // Each point of a small batch is reported.
+    let rejected = write(&mut *qdrant(&mock), &points(3), Deadline::NONE).unwrap();
+    assert_eq!(rejected.len(), 3);
 }
 
 /// The ids of a bulk body.
@@ -210,7 +210,7 @@ fn bulk(items: Vec<Value>) -> Reply {
 }
 
 #[test]
-fn of_a_bulk_body_only_what_may_pass_is_sent_again() {
+fn bulk_items_that_are_retryable_are_sent_again_alone() {
     let all = points(6);
     let (busy, wrong) = (all[1].id.to_string(), all[4].id.to_string());
     let calls = AtomicUsize::new(0);
@@ -225,9 +225,9 @@ fn of_a_bulk_body_only_what_may_pass_is_sent_again() {
         };
         bulk(ids(request).into_iter().map(item).collect())
     });
-    let refused = write(&mut *opensearch(&mock), &all, Deadline::NONE).unwrap();
-    assert_eq!(refused.len(), 1);
-    let (position, error) = &refused[0];
+    let rejected = write(&mut *opensearch(&mock), &all, Deadline::NONE).unwrap();
+    assert_eq!(rejected.len(), 1);
+    let (position, error) = &rejected[0];
     assert_eq!((*position, error.kind), (4, ErrorKind::InvalidValue));
     assert!(error.message.contains("failed to parse field [year]") && !error.message.contains("my words"), "{error}");
     let seen = mock.requests();
@@ -237,7 +237,7 @@ fn of_a_bulk_body_only_what_may_pass_is_sent_again() {
 }
 
 #[test]
-fn documents_that_stay_refused_for_now_end_the_write() {
+fn bulk_items_throttled_until_deadline_fail_write() {
     let mock = Mock::start(|request| bulk(ids(request).iter().map(|_| json!({"status": 429})).collect()));
     let error = write(&mut *opensearch(&mock), &points(2), within(Duration::from_secs(2))).unwrap_err();
     assert!(error.kind.is_retryable() && error.message.contains("429"), "{error}");
@@ -245,7 +245,7 @@ fn documents_that_stay_refused_for_now_end_the_write() {
 }
 
 #[test]
-fn an_answer_of_something_else_is_none() {
+fn response_of_another_service_fails_write() {
     for reply in [Reply::new(200, "<html>hello"), bulk(vec![]), Reply::new(404, "")] {
         let mock = Mock::start(move |_| reply.clone());
         let error = write(&mut *opensearch(&mock), &points(2), Deadline::NONE).unwrap_err();
@@ -254,22 +254,22 @@ fn an_answer_of_something_else_is_none() {
     }
 }
 
-/// tests/stores has a real one; it is never silent.
+/// tests/stores uses a real server, which always responds.
 #[cfg(feature = "postgres")]
 #[test]
-fn a_database_that_says_nothing_is_not_waited_for() {
+fn silent_postgres_server_times_out_at_deadline() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("postgres://tea:secret%20@{}/db", silent.local_addr().unwrap());
-    let began = Instant::now();
+    let start = Instant::now();
     let error = write(&mut *open(&url), &points(1), within(Duration::from_secs(1))).unwrap_err();
-    assert!(error.kind.is_retryable() && began.elapsed() < Duration::from_secs(3), "{error}");
+    assert!(error.kind.is_retryable() && start.elapsed() < Duration::from_secs(3), "{error}");
     assert!(error.message.contains("table documents of PostgreSQL") && !error.message.contains("secret"), "{error}");
     let url = format!("postgres://tea@{}/db?table=a.b", unused_address());
     let error = write(&mut *open(&url), &points(1), within(Duration::from_secs(1))).unwrap_err();
     assert!(error.kind.is_retryable() && error.message.contains("refused"), "{error}");
 }
 
-/// Runs a test of this file in a process of its own, whose environment has AWS at a mock.
+/// Runs an ignored test of this file in its own process, whose environment sends AWS requests to a mock.
 fn with_aws(test: &str, service: &str, mock: &Mock) -> String {
     let mut command = std::process::Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", &format!("sinks::{test}"), "--ignored", "--nocapture"]);
@@ -280,20 +280,20 @@ fn with_aws(test: &str, service: &str, mock: &Mock) -> String {
         command.env(name, value);
     }
     let output = command.output().unwrap();
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && said.contains("1 passed"), "{said}");
-    assert!(!said.contains(SECRET_KEY) && !said.contains(TOKEN), "{said}");
-    said
+    let output_text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && output_text.contains("1 passed"), "{output_text}");
+    assert!(!output_text.contains(SECRET_KEY) && !output_text.contains(TOKEN), "{output_text}");
+    output_text
 }
 
 #[test]
-fn vectors_are_put_by_a_request_that_aws_accepts() {
+fn put_vectors_request_is_signed_and_complete() {
     let replies = vec![
         Reply::new(429, r#"{"message":"Too many"}"#).header("x-amzn-errortype", "TooManyRequestsException"),
         Reply::new(400, r#"{"__type":"ThrottlingException"}"#),
     ];
-    let mock = first(replies, |_| Reply::new(200, "{}"));
-    with_aws("three_points_into_s3_vectors", "S3VECTORS", &mock);
+    let mock = replies_then(replies, |_| Reply::new(200, "{}"));
+    with_aws("write_3_points_to_s3_vectors", "S3VECTORS", &mock);
     let seen = mock.requests();
     assert_eq!((seen.len(), seen[2].method(), seen[2].path()), (3, "POST", "/PutVectors"));
     check_signature(&seen[2], "eu-west-1", "s3vectors", &["content-type", "x-amz-security-token"]);
@@ -304,8 +304,8 @@ fn vectors_are_put_by_a_request_that_aws_accepts() {
 }
 
 #[test]
-#[ignore = "is run by the one above"]
-fn three_points_into_s3_vectors() {
+#[ignore = "run by the test above in its own process"]
+fn write_3_points_to_s3_vectors() {
     assert!(write(&mut *open("s3vectors://bucket/index"), &points(3), Deadline::NONE).unwrap().is_empty());
 }
 
@@ -313,16 +313,16 @@ fn object() -> Source {
     Source::Object { bucket: "in".into(), key: "a/b c.csv".into(), etag: "\"01ab\"".into(), part: None }
 }
 
-fn objects() -> Box<dyn Sink> {
+fn object_sink() -> Box<dyn Sink> {
     SinkConfig::parse("s3://bucket/out", None).unwrap().open(&object(), Deadline::NONE).unwrap()
 }
 
 const OBJECT: &str = "/bucket/out/a/b%20c.csv.01ab.jsonl";
 
 #[test]
-fn a_small_object_is_put_at_once() {
-    let mock = first(vec![Reply::new(503, "<Error><Code>SlowDown</Code></Error>")], |_| Reply::new(200, ""));
-    with_aws("three_points_into_an_object", "S3", &mock);
+fn small_object_is_uploaded_in_one_request() {
+    let mock = replies_then(vec![Reply::new(503, "<Error><Code>SlowDown</Code></Error>")], |_| Reply::new(200, ""));
+    with_aws("write_3_points_to_object", "S3", &mock);
     let seen = mock.requests();
     assert_eq!((seen.len(), seen[1].method(), seen[1].path()), (2, "PUT", OBJECT));
     check_signature(&seen[1], "eu-west-1", "s3", &["x-amz-content-sha256"]);
@@ -330,23 +330,23 @@ fn a_small_object_is_put_at_once() {
 }
 
 #[test]
-fn a_bucket_of_another_region_is_written_to_there() {
+fn object_is_written_to_region_of_bucket() {
     let moved = Reply::new(301, "<Error><Code>PermanentRedirect</Code></Error>");
-    let mock = first(vec![moved.header("x-amz-bucket-region", "us-west-2")], |_| Reply::new(200, ""));
-    with_aws("three_points_into_an_object", "S3", &mock);
+    let mock = replies_then(vec![moved.header("x-amz-bucket-region", "us-west-2")], |_| Reply::new(200, ""));
+    with_aws("write_3_points_to_object", "S3", &mock);
     let seen = mock.requests();
     assert_eq!(seen.len(), 2);
     check_signature(&seen[1], "us-west-2", "s3", &["x-amz-content-sha256"]);
 }
 
 #[test]
-#[ignore = "is run by the ones above"]
-fn three_points_into_an_object() {
-    assert!(write(&mut *objects(), &points(3), Deadline::NONE).unwrap().is_empty());
+#[ignore = "run by the tests above in their own processes"]
+fn write_3_points_to_object() {
+    assert!(write(&mut *object_sink(), &points(3), Deadline::NONE).unwrap().is_empty());
 }
 
-/// S3 as far as uploads in parts go; the reply to a completion is what `complete` says.
-fn uploads(complete: impl Fn() -> Reply + Send + Sync + 'static) -> Mock {
+/// A mock of multipart uploads to S3; `complete` is the reply to CompleteMultipartUpload.
+fn multipart_uploads(complete: impl Fn() -> Reply + Send + Sync + 'static) -> Mock {
     Mock::start(move |request| {
         let (_, query) = request.path().split_once('?').unwrap_or((request.path(), ""));
         match (request.method(), query) {
@@ -357,30 +357,30 @@ fn uploads(complete: impl Fn() -> Reply + Send + Sync + 'static) -> Mock {
             ("PUT", part) => Reply::new(200, "").header("etag", format!("\"{}\"", part.len())),
             ("POST", "uploadId=a%2Bb") => complete(),
             ("DELETE", _) => Reply::new(204, ""),
-            ("HEAD", "") => Reply::new(200, "").header("etag", "\"x-2\"").header("content-length", LARGE),
+            ("HEAD", "") => Reply::new(200, "").header("etag", "\"x-2\"").header("content-length", OBJECT_SIZE),
             _ => Reply::new(400, ""),
         }
     })
 }
 
-/// Bytes of the object of parts.
-const LARGE: usize = 9_000_000;
+/// Size in bytes of the object of [`write_90_large_points_to_object`].
+const OBJECT_SIZE: usize = 9_000_000;
 
-fn steps(mock: &Mock) -> Vec<String> {
+fn request_lines(mock: &Mock) -> Vec<String> {
     mock.requests().iter().map(|request| format!("{} {}", request.method(), request.path())).collect()
 }
 
 #[test]
-fn a_large_object_goes_in_parts() {
+fn large_object_is_uploaded_in_parts() {
     let calls = AtomicUsize::new(0);
-    let mock = uploads(move || match calls.fetch_add(1, Ordering::SeqCst) {
+    let mock = multipart_uploads(move || match calls.fetch_add(1, Ordering::SeqCst) {
         0 => Reply::new(200, "<Error><Code>InternalError</Code></Error>"),
         _ => Reply::new(200, "<CompleteMultipartUploadResult/>"),
     });
-    with_aws("many_points_into_an_object", "S3", &mock);
+    with_aws("write_90_large_points_to_object", "S3", &mock);
     let seen = mock.requests();
     assert_eq!(
-        steps(&mock),
+        request_lines(&mock),
         [
             format!("POST {OBJECT}?uploads="),
             format!("PUT {OBJECT}?partNumber=1&uploadId=a%2Bb"),
@@ -391,23 +391,23 @@ fn a_large_object_goes_in_parts() {
     );
     assert!(seen[1].body.len() >= 8 << 20);
     let whole = [&seen[1].body[..], &seen[2].body].concat();
-    assert_eq!(whole.len(), LARGE);
+    assert_eq!(whole.len(), OBJECT_SIZE);
     assert!(whole.ends_with(b"\n") && String::from_utf8(whole).unwrap().lines().count() == 90);
     assert!(seen[3].text().contains("<PartNumber>2</PartNumber>"));
 }
 
 #[test]
-fn a_completion_whose_answer_was_lost_is_found_done() {
-    let mock = uploads(|| Reply::new(404, "<Error><Code>NoSuchUpload</Code></Error>"));
-    with_aws("many_points_into_an_object", "S3", &mock);
-    assert_eq!(steps(&mock).last().unwrap(), &format!("HEAD {OBJECT}"));
+fn upload_is_complete_although_its_response_was_lost() {
+    let mock = multipart_uploads(|| Reply::new(404, "<Error><Code>NoSuchUpload</Code></Error>"));
+    with_aws("write_90_large_points_to_object", "S3", &mock);
+    assert_eq!(request_lines(&mock).last().unwrap(), &format!("HEAD {OBJECT}"));
 }
 
-/// Points whose lines have 100,000 bytes each.
+/// Each line of the object has 100,000 bytes.
 #[test]
-#[ignore = "is run by the ones above"]
-fn many_points_into_an_object() {
-    let mut sink = objects();
+#[ignore = "run by the tests above in their own processes"]
+fn write_90_large_points_to_object() {
+    let mut sink = object_sink();
     let mut jsonl = BodyBuilder::new(Format::Jsonl, Encoding::Float, None).unwrap();
     jsonl.push(jsonl.encode(&point(&"x".repeat(90_000))).unwrap());
     let text = "x".repeat(190_000 - jsonl.finish().unwrap().len());
@@ -418,28 +418,28 @@ fn many_points_into_an_object() {
 }
 
 #[test]
-fn an_upload_that_fails_is_aborted() {
-    let mock = uploads(|| Reply::new(403, "<Error><Code>AccessDenied</Code><Message>no</Message></Error>"));
-    with_aws("an_object_that_may_not_be", "S3", &mock);
-    assert_eq!(steps(&mock).last().unwrap(), &format!("DELETE {OBJECT}?uploadId=a%2Bb"));
-    let mock = uploads(|| Reply::new(200, ""));
-    with_aws("an_object_that_nobody_finishes", "S3", &mock);
-    assert_eq!(steps(&mock).last().unwrap(), &format!("DELETE {OBJECT}?uploadId=a%2Bb"));
+fn failed_or_unfinished_upload_is_aborted() {
+    let mock = multipart_uploads(|| Reply::new(403, "<Error><Code>AccessDenied</Code><Message>no</Message></Error>"));
+    with_aws("write_large_object_without_permission", "S3", &mock);
+    assert_eq!(request_lines(&mock).last().unwrap(), &format!("DELETE {OBJECT}?uploadId=a%2Bb"));
+    let mock = multipart_uploads(|| Reply::new(200, ""));
+    with_aws("drop_unfinished_object", "S3", &mock);
+    assert_eq!(request_lines(&mock).last().unwrap(), &format!("DELETE {OBJECT}?uploadId=a%2Bb"));
 }
 
 #[test]
-#[ignore = "is run by the one above"]
-fn an_object_that_may_not_be() {
+#[ignore = "run by the test above in its own process"]
+fn write_large_object_without_permission() {
     let text = "x".repeat(9 << 20);
-    let error = write(&mut *objects(), &[point(&text)], Deadline::NONE).unwrap_err();
+    let error = write(&mut *object_sink(), &[point(&text)], Deadline::NONE).unwrap_err();
     let words = ["s3://bucket/out/a/b c.csv.01ab.jsonl", "403", "AccessDenied", "s3:PutObject"];
     assert!(words.iter().all(|word| error.message.contains(word)), "{error}");
 }
 
 #[test]
-#[ignore = "is run by the one above"]
-fn an_object_that_nobody_finishes() {
-    let mut sink = objects();
+#[ignore = "run by the test above in its own process"]
+fn drop_unfinished_object() {
+    let mut sink = object_sink();
     let texts = ["x".repeat(9 << 20), "y".into()];
     sink.write(&texts.map(|text| point(&text)), Deadline::NONE).unwrap();
 }
