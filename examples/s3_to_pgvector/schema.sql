@@ -17,5 +17,5 @@ create table documents (
 -- To load many documents, create this index afterwards, which is many times faster.
 create index on documents using hnsw (vector vector_cosine_ops);
 
-create role tealight login;  -- set its password to the one in the secret with \password tealight
+create role tealight login;  -- its password must equal the one in the secret
 grant select, insert, update on documents to tealight;
