@@ -2,8 +2,8 @@
 """Cosine similarity of tealight's embeddings to float64 embeddings on 1,200 sentences from a public data set: tweets, product reviews,
 movie reviews and newspaper editorials in the PyPI package vaderSentiment (MIT license).
 
-    fidelity.py MODEL_FOLDER            measures TEALIGHT_BIN (default: target/release/tealight); exits with 1 if a target is missed
-    fidelity.py MODEL_FOLDER prepare    writes texts.json, tokens.json and vectors.npy to target/fidelity
+    accuracy.py MODEL_FOLDER            measures TEALIGHT_BIN (default: target/release/tealight); exits with 1 if a target is missed
+    accuracy.py MODEL_FOLDER prepare    writes texts.json, tokens.json and vectors.npy to target/accuracy
 
 None of them are in the calibration data of the model (calibration.txt).
 """
@@ -23,7 +23,7 @@ import numpy as np
 from bert_reference import POOLING, Bert, load_tokenizer, normalize
 
 ROOT = Path(__file__).resolve().parent.parent
-CACHE = ROOT / "target" / "fidelity"
+CACHE = ROOT / "target" / "accuracy"
 PACKAGE, SHA256 = "vaderSentiment==3.3.2", "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
 DATA_ARCHIVE = "additional_resources/hutto_ICWSM_2014.tar.gz"
 FILES = ["tweets", "amazonReviewSnippets", "movieReviewSnippets", "nytEditorialSnippets"]
