@@ -7,7 +7,8 @@ import re
 
 from samtranslator.yaml_helper import yaml_parse
 
-TEMPLATE = yaml_parse((pathlib.Path(__file__).parents[1] / "template.yaml").read_text())
+ROOT = pathlib.Path(__file__).parents[1]
+TEMPLATE = yaml_parse((ROOT / "template.yaml").read_text())
 DEFAULTS = {name: str(parameter["Default"]) for name, parameter in TEMPLATE["Parameters"].items()}
 PSEUDO = {"AWS::Partition": "aws", "AWS::Region": "eu-west-1", "AWS::AccountId": "111122223333", "AWS::StackName": "stack"}
 ACCOUNT = "eu-west-1:111122223333"
@@ -20,9 +21,13 @@ SINKS = {
     "s3": "s3://docs/out/2026",
     "s3, within the inputs": "s3://docs/in/again",
     "s3, without a prefix": "s3://vectors",
+    "s3, with an encoding": "s3://vectors/out?encoding=int8",
     "s3vectors": "s3vectors://my-vectors/my-index",
     "qdrant": "qdrant+https://qdrant.example:6333/papers",
+    "qdrant, with an encoding": "qdrant+http://qdrant.example:6333/papers?encoding=uint8",
     "opensearch": "opensearch+https://search.example/papers?aws=es",
+    "opensearch, with a region and an encoding": "opensearch+https://search.example/papers?aws=aoss&region=eu-west-1&encoding=int8",
+    "elasticsearch": "elasticsearch+https://writer@search.example:9200/papers?encoding=binary",
     "postgres": "postgres://writer@db.example:5432/papers?table=documents&sslmode=verify-full",
 }
 # All combinations of the values in a group are tested, with the defaults of all other parameters.
@@ -46,7 +51,7 @@ GROUPS = [
     {
         "Sink": list(SINKS.values()),
         "OpenSearchArn": ["", DOMAIN, COLLECTION],
-        "SinkFormat": ["", "parquet"],
+        "SinkFormat": ["", "qdrant"],
         "ChunkTokens": ["0", "256"],
         "ChunkOverlap": ["0", "32"],
     },
@@ -186,15 +191,16 @@ def input_arns(values):
 
 
 def sink_permissions(values):
-    scheme, _, path = values["Sink"].partition("://")
+    scheme, _, path = values["Sink"].partition("?")[0].partition("://")
     if scheme == "s3":
         return permissions_of("Allow", "s3:PutObject s3:AbortMultipartUpload", f"arn:aws:s3:::{path}/*")
     if scheme == "s3vectors":
         index = f"arn:aws:s3vectors:{ACCOUNT}:bucket/my-vectors/index/my-index"
         return permissions_of("Allow", "s3vectors:PutVectors s3vectors:DeleteVectors", index)
-    if scheme.startswith("opensearch") and values["OpenSearchArn"] == DOMAIN:
+    is_opensearch = scheme.startswith(("opensearch+", "elasticsearch+"))
+    if is_opensearch and values["OpenSearchArn"] == DOMAIN:
         return permissions_of("Allow", "es:ESHttpPost es:ESHttpPut", f"{DOMAIN}/papers", f"{DOMAIN}/papers/*")
-    if scheme.startswith("opensearch") and values["OpenSearchArn"] == COLLECTION:
+    if is_opensearch and values["OpenSearchArn"] == COLLECTION:
         return permissions_of("Allow", "aoss:APIAccessAll", COLLECTION)
     return set()
 
@@ -238,7 +244,7 @@ def check_least_privilege_of_map(stack, values):
     if source == "OFF":
         return
     expected = permissions_of("Allow", "lambda:InvokeFunction", "<Function.Arn>") | permissions_of("Allow", "states:StartExecution", "<Map>")
-    executions = (f"arn:aws:states:{ACCOUNT}:execution:<Map.Name>{label}:*" for label in ("", "/Documents"))
+    executions = (f"arn:aws:states:{ACCOUNT}:execution:<Map.Name>{label}:*" for label in ("", "/EmbedDocuments"))
     expected |= permissions_of("Allow", "states:DescribeExecution states:StopExecution states:RedriveExecution", *executions)
     results = "s3:PutObject s3:GetObject s3:ListMultipartUploadParts s3:AbortMultipartUpload"
     expected |= permissions_of("Allow", results, f"{bucket}/{values['MapResults']}/*") | permissions_of("Deny", "s3:PutObject", *input_arns(values))
@@ -305,7 +311,7 @@ def check_queue(stack, values):
         assert not [name for name, (type_, _) in stack.items() if type_.startswith(("AWS::SQS", "AWS::S3::"))]
         assert not of_type(stack, "AWS::Lambda::EventSourceMapping")
         return
-    queue, dead_letters, mapping = (stack[name][1] for name in ("DocumentsQueue", "DeadLetterQueue", "QueueInvokes"))
+    queue, dead_letters, mapping = (stack[name][1] for name in ("DocumentsQueue", "DeadLetterQueue", "QueueEventSource"))
     is_fifo = values["Queue"] == "FIFO"
     for each in (queue, dead_letters):
         assert each["SqsManagedSseEnabled"] is True
@@ -319,7 +325,7 @@ def check_queue(stack, values):
     assert mapping["BatchSize"] == values["QueueBatchSize"] and mapping["ScalingConfig"] == {"MaximumConcurrency": "5"}
     assert mapping.get("MaximumBatchingWindowInSeconds") == (None if is_fifo else "1")
 
-    policy = stack["QueuesTakeTlsOnly"][1]
+    policy = stack["QueuesRequireTls"][1]
     assert policy["Queues"] == ["<DocumentsQueue>", "<DeadLetterQueue>"]
     source = {"ArnEquals": {"aws:SourceArn": "arn:aws:s3:::docs"}, "StringEquals": {"aws:SourceAccount": "111122223333"}}
     expected = permissions_of("Deny", "sqs:*", "<DocumentsQueue.Arn>", "<DeadLetterQueue.Arn>", condition=TLS_ONLY)
@@ -339,8 +345,8 @@ def check_bucket(stack, values):
     assert list(bucket["PublicAccessBlockConfiguration"].values()) == [True] * 4
     (rule,) = bucket["LifecycleConfiguration"]["Rules"]
     assert rule["Status"] == "Enabled" and rule["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 1}
-    policy = stack["DocumentsTakeTlsOnly"][1]["PolicyDocument"]["Statement"]
-    assert flatten(policy) == permissions_of("Deny", "s3:*", "<Documents.Arn>", "<Documents.Arn>/*", condition=TLS_ONLY)
+    policy = stack["DocumentsBucketRequiresTls"][1]["PolicyDocument"]["Statement"]
+    assert flatten(policy) == permissions_of("Deny", "s3:*", "<DocumentsBucketResource.Arn>", "<DocumentsBucketResource.Arn>/*", condition=TLS_ONLY)
 
     ((events,),) = bucket["NotificationConfiguration"].values()
     assert (events["Event"], events["Queue"]) == ("s3:ObjectCreated:*", "<DocumentsQueue.Arn>")
@@ -357,7 +363,7 @@ def check_map(stack, values):
         return
     definition = json.loads(machines[0]["DefinitionString"])
     assert "<" not in machines[0]["DefinitionString"].replace("<Function.Arn>", ""), "a variable was not substituted"
-    map_state = definition["States"]["Documents"]
+    map_state = definition["States"]["EmbedDocuments"]
     reader = map_state["ItemReader"]
     lists_bucket = source != "MANIFEST"
     assert reader["Resource"] == f"arn:aws:states:::s3:{'listObjectsV2' if lists_bucket else 'getObject'}"
@@ -394,7 +400,7 @@ CHECKS = (
 
 def check_defaults():
     stack = resources(DEFAULTS)
-    assert set(stack) == {"Function", "Logs", "Role", "Url", "Api", "ApiIntegration", "ApiRoute", "ApiStage", "ApiMayInvoke"}
+    assert set(stack) == {"Function", "Logs", "Role", "Url", "Api", "ApiIntegration", "ApiRoute", "ApiStage", "HttpApiPermission"}
     function = stack["Function"][1]
     assert function["Runtime"] == "provided.al2023" and function["Handler"] == "bootstrap"
     assert function["CodeUri"] == "target/lambda/tealight/bootstrap.zip"
@@ -404,9 +410,17 @@ def check_defaults():
     assert of_type(stack, "AWS::Lambda::Url")[0]["InvokeMode"] == "RESPONSE_STREAM"
     assert of_type(stack, "AWS::ApiGatewayV2::Api") and DEFAULTS["Authorization"] == "AWS_IAM"
     assert DEFAULTS["Model"] == "all-MiniLM-L6-v2"
-    documents = TEMPLATE["Resources"]["Documents"]
+    documents = TEMPLATE["Resources"]["DocumentsBucketResource"]
     assert documents["DeletionPolicy"] == documents["UpdateReplacePolicy"] == "Retain"
-    assert documents["DependsOn"] == "QueuesTakeTlsOnly", "S3 rejects a queue that it is not yet allowed to send to"
+    assert documents["DependsOn"] == "QueuesRequireTls", "S3 rejects a queue that it is not yet allowed to send to"
+
+
+def sink_formats():
+    """Names of the formats that the function accepts for an S3 sink, from its source."""
+    names = dict(re.findall(r'Format::(\w+) => "([a-z0-9-]+)"', (ROOT / "src/pipeline/format/formats.rs").read_text()))
+    source = (ROOT / "src/pipeline/sink/config.rs").read_text()
+    (rejected,) = re.findall(r"if matches!\(format, ([^)]*)\)", source)
+    return set(names.values()) - {names[variant] for variant in re.findall(r"Format::(\w+)", rejected)}
 
 
 def accepts(name, value):
@@ -424,6 +438,14 @@ def check_parameters():
         assert constraints & parameter.keys(), f"{name} has no constraint"
         assert "Default" in parameter, f"{name} has no default"
         assert accepts(name, DEFAULTS[name]), f"{name} does not accept its default"
+    formats = TEMPLATE["Parameters"]["SinkFormat"]["AllowedValues"]
+    assert {*formats} == sink_formats() | {""} and "jsonl" in formats and "parquet" not in formats, formats
+    documented = re.findall(r"`((?:[a-z]+\+https|postgres|s3vectors|s3)://[A-Z@/]+[^`]*)`", (ROOT / "docs/indexes.md").read_text())
+    assert len(documented) == 6, documented
+    examples = {"HOST": "db.example", "COLLECTION": "c", "INDEX": "index", "DATABASE": "d", "USER": "u", "BUCKET": "bucket", "PREFIX": "out"}
+    for url in documented:
+        url = re.sub(r"[A-Z]{4,}", lambda match: examples[match[0]], url)
+        assert accepts("Sink", url), f"Sink does not accept {url}, which docs/indexes.md documents"
     groups = TEMPLATE["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
     assert sorted(name for group in groups for name in group["Parameters"]) == sorted(TEMPLATE["Parameters"])
     for name, value in [
@@ -431,6 +453,8 @@ def check_parameters():
         ("Sink", "s3://bucket/*"),
         ("Sink", "s3vectors://bucket"),
         ("Sink", "postgres://writer:secret@db.example/papers"),
+        ("Sink", "opensearch+https://writer:secret@search.example/papers"),
+        ("Sink", "elasticsearch+https://writer:secret@search.example/papers"),
         ("Sink", "https://qdrant.example/papers"),
         ("SinkSecretArn", f"arn:aws:secretsmanager:{ACCOUNT}:secret:*"),
         ("OpenSearchArn", f"arn:aws:es:{ACCOUNT}:domain/*"),
