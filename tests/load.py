@@ -33,16 +33,16 @@ wrk.headers["content-type"] = "application/json"
 wrk.body = '%s'
 local threads, count = {}, 0
 function setup(thread) thread:set("statuses", "") table.insert(threads, thread) end
-function init() seen = {} seen_text = "" end
+function init() counts = {} counts_text = "" end
 function response(status, headers)
   local key = status .. (headers["Retry-After"] and ("+" .. headers["Retry-After"]) or (headers["retry-after"] and ("+" .. headers["retry-after"]) or ""))
-  seen[key] = (seen[key] or 0) + 1
+  counts[key] = (counts[key] or 0) + 1
   local parts = {}
-  for k, v in pairs(seen) do table.insert(parts, k .. "=" .. v) end
-  seen_text = table.concat(parts, " ")
+  for k, v in pairs(counts) do table.insert(parts, k .. "=" .. v) end
+  counts_text = table.concat(parts, " ")
 end
 function done(summary, latency)
-  for _, thread in ipairs(threads) do print("STATUSES " .. (thread:get("seen_text") or "")) end
+  for _, thread in ipairs(threads) do print("STATUSES " .. (thread:get("counts_text") or "")) end
   local e = summary.errors
   print(string.format("ERRORS %%d", e.connect + e.read + e.write + e.timeout))
   print(string.format("LATENCY %%d %%d %%d", latency:percentile(50), latency:percentile(99), latency.max))

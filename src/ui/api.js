@@ -1,4 +1,4 @@
-// Requests to the function that served this page.
+// Requests to the server that served this page: the Lambda function or `tealight serve`.
 
 // The page may be served below a path: an API Gateway stage, or a function name in the Lambda emulator.
 const BASE_URL = new URL(location.pathname.replace(/\/?$/, "/"), location.origin);
@@ -7,12 +7,12 @@ const KEY_STORAGE = "tealight-key";
 const MAX_BATCH_TEXTS = 256;
 
 const STATUS_MESSAGES = {
-  401: "This function requires an API key.",
+  401: "This server requires an API key.",
   403: "Access denied. A browser cannot call a function URL that requires requests signed with IAM credentials.",
-  413: "The request is larger than the function accepts.",
-  429: "The function is busy. Try again in a moment.",
-  503: "The function is busy. Try again in a moment.",
-  504: "The function timed out.",
+  413: "The request is larger than the server accepts.",
+  429: "The server is busy. Try again in a moment.",
+  503: "The server is busy. Try again in a moment.",
+  504: "The server timed out.",
 };
 
 class ApiError extends Error {
@@ -44,12 +44,12 @@ async function responseError(response) {
   const bodyMessage = error?.message ?? error ?? message ?? Message;
   // The bodies of 401 and 403 address developers, not users of this page.
   const text = status === 401 || status === 403 ? STATUS_MESSAGES[status] : bodyMessage || STATUS_MESSAGES[status];
-  return new ApiError(text ?? `The function returned status ${status}.`, status);
+  return new ApiError(text ?? `The server returned status ${status}.`, status);
 }
 
 /** Rethrows an AbortError; replaces any other error of `fetch` with a readable one. */
 function throwNetworkError(error) {
-  throw error.name === "AbortError" ? error : new ApiError("The function cannot be reached, or the connection was lost.", 0);
+  throw error.name === "AbortError" ? error : new ApiError("The server cannot be reached, or the connection was lost.", 0);
 }
 
 const post = (path, body, signal) => request(path, { body, signal });
@@ -66,7 +66,7 @@ async function* events(response) {
       const data = block.replace(/^data: /, "");
       if (data === "[DONE]") return;
       const event = JSON.parse(data);
-      if (event.error) throw new ApiError(event.error.message ?? "The function failed.", 500);
+      if (event.error) throw new ApiError(event.error.message ?? "The server failed.", 500);
       yield event;
       if (event.type === "transcript.text.done") return;
     }
@@ -97,6 +97,6 @@ function askForKey() {
 }
 
 function showKeyMessage(text, isError) {
-  $("key-note").classList.toggle("error", isError);
-  $("key-note").textContent = text;
+  $("key-message").classList.toggle("error", isError);
+  $("key-message").textContent = text;
 }

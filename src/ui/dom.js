@@ -39,18 +39,18 @@ const download = (filename, text, type) => {
   setTimeout(() => URL.revokeObjectURL(url), 1000);
 };
 
-/** A cancellable operation. Starting it again aborts the previous run; its result or error is shown in a note beside its button. */
+/** A cancellable operation. Starting it again aborts the previous run; its result or error is shown in a message element next to its button. */
 class Action {
-  constructor(note, { stop, progress } = {}) {
-    this.note = $(note);
+  constructor(messageId, { stop, progress } = {}) {
+    this.messageElement = $(messageId);
     this.stop = stop && $(stop);
     this.progress = progress && $(progress);
     if (this.stop) on(this.stop, "click", () => this.abort());
   }
 
   showMessage(text, isError = false) {
-    this.note.textContent = text;
-    this.note.classList.toggle("error", isError);
+    this.messageElement.textContent = text;
+    this.messageElement.classList.toggle("error", isError);
   }
 
   abort() {

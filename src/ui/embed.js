@@ -2,7 +2,7 @@
 
 // A larger matrix is not readable.
 const MAX_MATRIX_TEXTS = 64;
-const embedAction = new Action("embed-note");
+const embedAction = new Action("embed-message");
 // The texts and vectors of the last comparison.
 let compared = null;
 

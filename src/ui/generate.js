@@ -1,6 +1,6 @@
 // The Generate tab: completion of a prompt, or chat.
 
-const generateAction = new Action("generate-note", { stop: "generate-stop" });
+const generateAction = new Action("generate-message", { stop: "generate-stop" });
 // The conversation, as the chat API expects it.
 const messages = [];
 
@@ -46,7 +46,7 @@ function onToken(timing) {
 
 function showTiming({ start, first, last, tokens }) {
   if (!tokens) return;
-  // Where a proxy buffers the response, all tokens arrive at once and the time to the first is unknown.
+  // If a proxy buffers the response, all tokens arrive at once and the time to the first is unknown.
   const isStreamed = last - first > 20;
   const tokensPerMs = isStreamed ? (tokens - 1) / (last - first) : tokens / (last - start);
   $("generation-metrics").hidden = false;
@@ -69,17 +69,17 @@ async function sendChatMessage(signal) {
   if (!content) throw new Error("The message is empty.");
   addMessage("user", content);
   $("chat-message").value = "";
-  // A reply that was stopped before its first token is not part of the conversation.
+  // An assistant message that was stopped before its first token is not part of the conversation.
   const sentMessages = messages.filter((message) => message.content);
-  const reply = addMessage("assistant", "");
+  const assistant = addMessage("assistant", "");
   const onText = (delta) => {
-    reply.message.content += delta;
-    appendText(reply.item, delta, reply.item);
+    assistant.message.content += delta;
+    appendText(assistant.item, delta, assistant.item);
   };
   try {
     return await streamText("v1/chat/completions", { messages: sentMessages }, onText, signal);
   } finally {
-    if (!reply.message.content) rollback(reply, content);
+    if (!assistant.message.content) rollback(assistant, content);
   }
 }
 
@@ -93,12 +93,12 @@ function addMessage(role, content) {
   return { message, item };
 }
 
-/** Removes a message that got no reply and puts it back into the text field. */
-function rollback(reply, content) {
-  if (messages.at(-1) !== reply.message) return;
+/** Removes an empty assistant message and the user's message before it, which goes back into the text field. */
+function rollback(assistant, content) {
+  if (messages.at(-1) !== assistant.message) return;
   messages.splice(-2);
-  reply.item.previousSibling.remove();
-  reply.item.remove();
+  assistant.item.previousSibling.remove();
+  assistant.item.remove();
   $("chat-message").value ||= content;
 }
 
@@ -117,7 +117,7 @@ async function generate(signal) {
   log.setAttribute("aria-busy", "true");
   try {
     const finishReason = await (isChat() ? sendChatMessage : completePrompt)(signal);
-    generateAction.showMessage(finishReason === "length" ? "Stopped at the token limit." : "Done.");
+    generateAction.showMessage(finishReason === "length" ? "Stopped at the token or time limit." : "Done.");
   } finally {
     log.setAttribute("aria-busy", "false");
   }
@@ -138,7 +138,7 @@ function showGenerationType() {
   $("generate-form").querySelector(".primary").textContent = isChat() ? "Send" : "Generate";
 }
 
-/** Shows the value of a slider beside its label. */
+/** Shows the value of a slider next to its label. */
 function showRangeValue(input) {
   document.querySelector(`output[for="${input.id}"]`).textContent = input.valueAsNumber.toFixed(2);
 }

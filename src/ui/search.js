@@ -1,12 +1,12 @@
-// The Search tab: indexes documents in this page, or searches the function's own index.
+// The Search tab: indexes documents in this page, or searches the server's index.
 
-// Few documents per request, so that the progress bar moves.
+// Few documents per request, so that the progress bar advances.
 const MAX_BATCH_DOCUMENTS = 32;
 // Characters of the document shown before and after a chunk.
 const CONTEXT_CHARS = 120;
 
-const buildAction = new Action("build-note", { stop: "build-stop", progress: "build-progress" });
-const searchAction = new Action("search-note");
+const buildAction = new Action("build-message", { stop: "build-stop", progress: "build-progress" });
+const searchAction = new Action("search-message");
 // The chosen files with their documents.
 const files = [];
 // The chunks of all documents with their vectors; null until the index is built, and after the documents have changed.

@@ -35,9 +35,9 @@ function showSnippet() {
   $("snippet").textContent = SNIPPETS[radioValue("snippet-language")](body, BASE_URL.href, hasKey);
 }
 
-/** Copies the code, or selects it where the page has no access to the clipboard, as over plain HTTP. */
+/** Copies the code, or selects it if the page has no access to the clipboard, as over plain HTTP. */
 async function copySnippet() {
-  const action = new Action("snippet-note");
+  const action = new Action("snippet-message");
   try {
     await navigator.clipboard.writeText($("snippet").textContent);
     action.showMessage("Copied.");

@@ -1,6 +1,6 @@
-// The Status tab, and what the other tabs need to know about the function: its models, limits and index.
+// The Status tab, and what the other tabs need to know about the server: its models, limits and index.
 
-const statusAction = new Action("status-note");
+const statusAction = new Action("status-message");
 const MODEL_KINDS = { embedding: "Embeddings", speech: "Speech-to-text", text: "Text generation" };
 // The last response of GET /status; null until it arrives.
 let serverStatus = null;
@@ -18,10 +18,10 @@ async function loadStatus(signal) {
   updateTabs();
 }
 
-/** Adapts all tabs to the models, limits and index of the function. */
+/** Adapts all tabs to the models, limits and index of the server. */
 function updateTabs() {
   for (const select of document.querySelectorAll("select[data-kind]")) fillModels(select);
-  for (const note of document.querySelectorAll("[data-missing]")) note.hidden = modelsOfKind(note.dataset.missing).length > 0;
+  for (const hint of document.querySelectorAll("[data-missing]")) hint.hidden = modelsOfKind(hint.dataset.missing).length > 0;
   for (const fieldset of document.querySelectorAll("[data-needs]")) fieldset.disabled = !modelsOfKind(fieldset.dataset.needs).length;
   const embeddingModel = modelsOfKind("embedding").find((model) => model.default);
   if (embeddingModel?.dimension) $("embed-dimensions").max = embeddingModel.dimension;
@@ -63,7 +63,7 @@ function showStatus() {
   $("status-process").replaceChildren(
     metric("Version", version),
     metric("Instruction set", isa),
-    metric("Other instruction sets", isas?.filter((other) => other !== isa).join(", ") || null),
+    metric("Also available", isas?.filter((other) => other !== isa).join(", ") || null),
     metric("Threads", threads),
     metric("Memory", memory_bytes && formatBytes(memory_bytes)),
     metric("Uptime", uptime_s == null ? null : formatUptime(uptime_s)),

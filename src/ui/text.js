@@ -9,11 +9,11 @@ const STOP_WORDS = new Set(
   ).split(" "),
 );
 
-/** Segments of a text with granularity "sentence" or "word". */
-const segmentText = (text, granularity) => [...new Intl.Segmenter(undefined, { granularity }).segment(text)];
+/** Splits a text; granularity is "sentence" or "word". */
+const splitBy = (text, granularity) => [...new Intl.Segmenter(undefined, { granularity }).segment(text)];
 
 const splitSentences = (text) =>
-  segmentText(text, "sentence")
+  splitBy(text, "sentence")
     .map(({ segment }) => segment.trim())
     .filter(Boolean);
 
@@ -25,13 +25,13 @@ const stem = (word) => {
 
 /** The stems of a query's words, without stop words. */
 const queryStems = (query) => {
-  const words = segmentText(query, "word").filter(({ isWordLike, segment }) => isWordLike && !STOP_WORDS.has(segment.toLowerCase()));
+  const words = splitBy(query, "word").filter(({ isWordLike, segment }) => isWordLike && !STOP_WORDS.has(segment.toLowerCase()));
   return new Set(words.map(({ segment }) => stem(segment)));
 };
 
 /** A text with the words of the query in bold. */
 function highlightWords(text, stems) {
-  const parts = segmentText(text, "word").map(({ segment, isWordLike }) =>
+  const parts = splitBy(text, "word").map(({ segment, isWordLike }) =>
     isWordLike && stems.has(stem(segment)) ? element("b", {}, segment) : segment,
   );
   return element("span", {}, ...parts);

@@ -1,7 +1,7 @@
 // The Transcribe tab: a recording, its transcript segment by segment, and a semantic search in the transcript.
 
-const transcribeAction = new Action("transcribe-note", { stop: "transcribe-stop", progress: "transcribe-progress" });
-const transcriptSearchAction = new Action("transcript-search-note");
+const transcribeAction = new Action("transcribe-message", { stop: "transcribe-stop", progress: "transcribe-progress" });
+const transcriptSearchAction = new Action("transcript-search-message");
 // The chosen file, or the Blob of the microphone.
 let recording = null;
 let transcript = [];
@@ -34,7 +34,7 @@ async function transcribe(signal) {
   if (!recording) throw new Error("Choose a file or record one first.");
   const maxBytes = serverStatus?.limits?.audio_bytes;
   if (recording.size > maxBytes) {
-    throw new Error(`The recording has ${formatBytes(recording.size)}; the function accepts at most ${formatBytes(maxBytes)}.`);
+    throw new Error(`The recording has ${formatBytes(recording.size)}; the server accepts at most ${formatBytes(maxBytes)}.`);
   }
   clearTranscript();
   transcribeAction.showMessage("Transcribing…");

@@ -30,8 +30,8 @@ export async function open(browser, url, { before, ...options } = {}) {
 }
 
 /** Waits until the message of an action matches a pattern; returns the message. */
-export async function waitForNote(page, id, pattern) {
-  const note = page.locator(`#${id}`);
+export async function waitForMessage(page, id, pattern) {
+  const element = page.locator(`#${id}`);
   await page.waitForFunction(([id, source]) => new RegExp(source).test(document.getElementById(id).textContent), [id, pattern.source]);
-  return note.textContent();
+  return element.textContent();
 }

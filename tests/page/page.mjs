@@ -4,11 +4,11 @@ import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import fs from "node:fs";
 import { after, before, test } from "node:test";
-import { launch, open, waitForNote } from "./browser.mjs";
+import { launch, open, waitForMessage } from "./browser.mjs";
 import { poorContrasts } from "./contrast.mjs";
 import { HOSTILE, audio, bufferingProxy, microphone } from "./fixtures.mjs";
 
-const { TEALIGHT_URL: URL_, TEALIGHT_KEYED_URL: KEYED, TEALIGHT_PAGE_OUT: OUT } = process.env;
+const { TEALIGHT_URL: URL_, TEALIGHT_URL_WITH_KEY: URL_WITH_KEY, TEALIGHT_PAGE_OUT: OUT } = process.env;
 const TABS = ["embeddings", "search", "transcribe", "generate", "status"];
 let browser;
 
@@ -40,23 +40,23 @@ const texts = (page, selector) => page.locator(selector).allTextContents();
 
 const compare = async (page) => {
   await press(page, "Compare");
-  return waitForNote(page, "embed-note", /token|must|limit|cannot|key|larger|denied|busy|most/);
+  return waitForMessage(page, "embed-message", /tokens?;|the limit is|cannot be reached|requires an API key|at most/);
 };
 
 const search = async (page) => {
   await page.locator("#search-form").getByRole("button", { name: "Search" }).click();
-  return waitForNote(page, "search-note", /result|could not be built|embedded/);
+  return waitForMessage(page, "search-message", /results? in|could not be built/);
 };
 
 const transcribe = async (page, name) => {
   await page.locator("#audio-file").setInputFiles(audio(name));
   await press(page, "Transcribe");
-  return waitForNote(page, "transcribe-note", /segment|No speech|not|larger|accepts/);
+  return waitForMessage(page, "transcribe-message", /segments?;|No speech detected|accepts at most/);
 };
 
 const generate = async (page, button) => {
   await press(page, button);
-  return waitForNote(page, "generate-note", /Done|Stopped|must|empty/);
+  return waitForMessage(page, "generate-message", /Done|Stopped|is empty/);
 };
 
 // Embeddings
@@ -94,31 +94,31 @@ testPage("code snippets send the same request", "#embeddings", async (page) => {
   assert.match(await snippet(), /model="all-MiniLM-L6-v2",\n[^]*☕[^]*dimensions=4,\n    extra_body=\{"truncate": True\}/);
   await page.context().grantPermissions(["clipboard-read", "clipboard-write"]);
   await press(page, "Copy");
-  await waitForNote(page, "snippet-note", /Copied/);
+  await waitForMessage(page, "snippet-message", /Copied/);
   assert.equal(await page.evaluate(() => navigator.clipboard.readText()), await snippet());
 });
 
-testPage("errors are shown beside the form that caused them", "#embeddings", async (page) => {
+testPage("errors are shown next to the form that caused them", "#embeddings", async (page) => {
   await page.locator("#embed-texts").fill(`short\n${"long ".repeat(400)}`);
   assert.match(await compare(page), /input\[1\].*256/);
   await page.locator("#embed-truncate").check();
   assert.match(await compare(page), /tokens;/);
   await page.route("**/v1/embeddings", (route) => route.abort());
   await press(page, "Compare");
-  await waitForNote(page, "embed-note", /cannot be reached/);
+  await waitForMessage(page, "embed-message", /cannot be reached/);
   for (const [status, body, pattern] of [
     [403, '{"Message":"Forbidden"}', /IAM/],
     [413, '{"message":"Request Too Long"}', /Request Too Long/],
-    [413, "", /larger than the function accepts/],
+    [413, "", /larger than the server accepts/],
     [500, '{"error":"error of another API","error_type":"Backend"}', /error of another API/],
     [502, "<html>", /status 502/],
   ]) {
     await page.unroute("**/v1/embeddings");
     await page.route("**/v1/embeddings", (route) => route.fulfill({ status, body }));
     await press(page, "Compare");
-    await waitForNote(page, "embed-note", pattern);
+    await waitForMessage(page, "embed-message", pattern);
   }
-  assert.equal(await page.locator("#embed-note.error").count(), 1);
+  assert.equal(await page.locator("#embed-message.error").count(), 1);
 }, { expected: /Failed to load resource/ });
 
 testPage("no text, one text, equal texts and markup are handled", "#embeddings", async (page) => {
@@ -126,7 +126,7 @@ testPage("no text, one text, equal texts and markup are handled", "#embeddings",
   page.on("request", (request) => (requests += request.url().endsWith("/embeddings")));
   await page.locator("#embed-texts").fill(" \n");
   await press(page, "Compare");
-  await waitForNote(page, "embed-note", /at least one text/);
+  await waitForMessage(page, "embed-message", /at least one text/);
   assert.equal(requests, 0);
   await page.locator("#embed-texts").fill("alone");
   assert.match(await compare(page), /^\d+ tokens;/);
@@ -144,7 +144,7 @@ testPage("a new request aborts the previous one", "#embeddings", async (page) =>
   await press(page, "Compare");
   const [aborted] = await Promise.all([page.waitForEvent("requestfailed"), press(page, "Compare")]);
   assert.match(aborted.failure().errorText, /ABORTED/);
-  assert.match(await waitForNote(page, "embed-note", /token/), /Most similar/);
+  assert.match(await waitForMessage(page, "embed-message", /token/), /Most similar/);
 });
 
 // Search
@@ -177,7 +177,7 @@ testPage("files are indexed in chunks that are shown in context", "#search", asy
     file("table.csv", `id,text,note\r\na1,"Bread needs ""strong"" flour,\nwater and time.",food\r\n,${HOSTILE.replaceAll('"', "")},\r\n`),
   ]);
   await press(page, "Build index");
-  assert.match(await waitForNote(page, "build-note", /in \d+ chunks/), /^Indexed 5 documents/);
+  assert.match(await waitForMessage(page, "build-message", /in \d+ chunks/), /^Indexed 5 documents/);
   assert.deepEqual(await texts(page, "#file-list li"), ["long.txt: 1 documentRemove", "some.jsonl: 2 documentsRemove", "table.csv: 2 documentsRemove"]);
   await page.locator("#query").fill("Where is the gold hidden?");
   await search(page);
@@ -201,7 +201,7 @@ testPage("files are indexed in chunks that are shown in context", "#search", asy
   assert.equal(await first.locator("strong").textContent(), "a1");
   assert.match(await first.locator(".passage").textContent(), /"strong" flour,\nwater/);
   await page.locator("#files").setInputFiles([file("bad.jsonl", '{"text": "fine"}\n{"txt": 1}'), file("good.txt", "Snow falls.")]);
-  assert.match(await waitForNote(page, "build-note", /bad/), /bad\.jsonl, line 2 has no "text"/);
+  assert.match(await waitForMessage(page, "build-message", /bad/), /bad\.jsonl, line 2 has no "text"/);
   await page.getByText("good.txt: 1 document").waitFor();
   await drop(page, "dropped.md", "# Tides\n\nThe moon pulls the water.");
   await page.getByText("dropped.md: 1 document").waitFor();
@@ -226,12 +226,12 @@ testPage("many documents are sent in several requests, and building can be stopp
   page.on("request", (request) => (requests += request.url().endsWith("/documents")));
   await page.locator("#documents").fill(Array.from({ length: 100 }, (_, i) => `Document number ${i} of many.`).join("\n"));
   await press(page, "Build index");
-  assert.match(await waitForNote(page, "build-note", /in 100 chunks/), /^Indexed 100 documents/);
+  assert.match(await waitForMessage(page, "build-message", /in 100 chunks/), /^Indexed 100 documents/);
   assert.equal(requests, 4);
   await page.route("**/documents", () => {});
   await press(page, "Build index");
   await page.locator("#build-stop").click();
-  assert.equal(await waitForNote(page, "build-note", /Stopped/), "Stopped.");
+  assert.equal(await waitForMessage(page, "build-message", /Stopped/), "Stopped.");
   assert.equal(await page.locator("#build-stop").isDisabled(), true);
 });
 
@@ -274,7 +274,7 @@ testPage("a recording is transcribed, played, searched and saved", "#transcribe"
 
   await page.locator("#transcript-search-query").fill("serving one's nation");
   await page.locator("#transcript-search-form").getByRole("button").click();
-  await waitForNote(page, "transcript-search-note", /best match first/);
+  await waitForMessage(page, "transcript-search-message", /best match first/);
   assert.match(await page.locator("#transcript-search-results li").first().textContent(), /country/);
 });
 
@@ -285,7 +285,7 @@ testPage("segments appear one by one, before an error", "#transcribe", async (pa
   await page.route("**/v1/audio/transcriptions", (route) => route.fulfill({ contentType: "text/event-stream", body }));
   await page.locator("#audio-file").setInputFiles(audio("speech.flac"));
   await press(page, "Transcribe");
-  assert.equal(await waitForNote(page, "transcribe-note", /time/), "the time is up");
+  assert.equal(await waitForMessage(page, "transcribe-message", /time/), "the time is up");
   assert.deepEqual(await texts(page, "#segments li > span"), [HOSTILE, "& so --> on"]);
   const [download] = await Promise.all([page.waitForEvent("download"), press(page, ".vtt")]);
   assert.match(fs.readFileSync(await download.path(), "utf8"), /&lt;img[^]*01:01:01\.042 --> 01:01:02\.000\n&amp; so --&gt; on\n\n$/);
@@ -295,7 +295,7 @@ testPage("a microphone recording is transcribed", "#transcribe", async (page) =>
   await press(page, "Record");
   await page.waitForFunction(() => document.getElementById("record-time").textContent >= "0:02" && document.getElementById("record-level").value > 0.01);
   await press(page, "Stop and transcribe");
-  assert.match(await waitForNote(page, "transcribe-note", /segment|No speech|not/), /segment/);
+  assert.match(await waitForMessage(page, "transcribe-message", /segment|No speech|not/), /segment/);
   assert.match((await texts(page, "#segments li > span")).join(" "), /\w+/);
   await page.waitForFunction(() => Number.isFinite(document.getElementById("audio").duration));
   assert.equal(await page.locator("#record").getAttribute("aria-pressed"), "false");
@@ -326,7 +326,7 @@ testPage("the microphone is requested once and released", "#transcribe", async (
     };
   });
   await press(page, "Record");
-  await waitForNote(page, "transcribe-note", /no recorder/);
+  await waitForMessage(page, "transcribe-message", /no recorder/);
   assert.deepEqual(await states(), ["ended", "ended"]);
 });
 
@@ -335,21 +335,21 @@ testPage("a denied microphone shows an explanation", "#transcribe", async (page)
     navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException("no", "NotAllowedError"));
   });
   await press(page, "Record");
-  assert.match(await waitForNote(page, "transcribe-note", /microphone/), /does not allow this page/);
+  assert.match(await waitForMessage(page, "transcribe-message", /microphone/), /does not allow this page/);
   // Browsers have no mediaDevices over plain HTTP.
   await page.evaluate(() => Object.defineProperty(navigator, "mediaDevices", { value: undefined }));
   await press(page, "Record");
-  await waitForNote(page, "transcribe-note", /only over https/);
+  await waitForMessage(page, "transcribe-message", /only over https/);
 });
 
 testPage("an invalid or too large recording is rejected", "#transcribe", async (page) => {
   await page.locator("#audio-file").setInputFiles({ name: "invalid.wav", mimeType: "audio/wav", buffer: Buffer.from("not audio") });
   await press(page, "Transcribe");
-  await page.locator("#transcribe-note.error").waitFor();
+  await page.locator("#transcribe-message.error").waitFor();
   fs.writeFileSync(`${OUT}/big.wav`, Buffer.alloc(27e6));
   await page.locator("#audio-file").setInputFiles(`${OUT}/big.wav`);
   await press(page, "Transcribe");
-  assert.match(await waitForNote(page, "transcribe-note", /accepts/), /27 MB; the function accepts at most 26 MB/);
+  assert.match(await waitForMessage(page, "transcribe-message", /accepts/), /27 MB; the server accepts at most 26 MB/);
 }, { expected: /Failed to load resource/ });
 
 // Generate
@@ -361,7 +361,7 @@ testPage("a fixed seed gives the same completion", "#generate", async (page) => 
   const completions = [];
   for (const seed of ["7", "7", "8"]) {
     await page.locator("#seed").fill(seed);
-    assert.match(await generate(page, "Generate"), /token limit/);
+    assert.match(await generate(page, "Generate"), /token or time limit/);
     completions.push(await completion(page));
   }
   assert.equal(completions[0], completions[1]);
@@ -377,12 +377,12 @@ testPage("generation can be stopped and started again", "#generate", async (page
   await press(page, "Generate");
   await page.waitForFunction(() => document.getElementById("completion-text").textContent.length > 120);
   await page.locator("#generate-stop").click();
-  assert.equal(await waitForNote(page, "generate-note", /Stopped/), "Stopped.");
+  assert.equal(await waitForMessage(page, "generate-message", /Stopped/), "Stopped.");
   const stopped = await completion(page);
   await page.waitForTimeout(300);
   assert.equal(await completion(page), stopped);
   await page.locator("#max-tokens").fill("4");
-  assert.match(await generate(page, "Generate"), /^(Done|Stopped at the token limit)\.$/);
+  assert.match(await generate(page, "Generate"), /^(Done|Stopped at the token or time limit)\.$/);
 });
 
 testPage("chat sends the whole conversation", "#generate", async (page) => {
@@ -392,7 +392,7 @@ testPage("chat sends the whole conversation", "#generate", async (page) => {
   const requests = [];
   page.on("request", (request) => request.method() === "POST" && requests.push(request.postDataJSON()));
   await page.locator("#chat-message").press("Enter");
-  await waitForNote(page, "generate-note", /^(Done|Stopped at the token limit)\.$/);
+  await waitForMessage(page, "generate-message", /^(Done|Stopped at the token or time limit)\.$/);
   await page.locator("#chat-message").fill(HOSTILE);
   await generate(page, "Send");
   const shown = await texts(page, "#chat-log li");
@@ -407,7 +407,7 @@ testPage("chat sends the whole conversation", "#generate", async (page) => {
   await page.route("**/v1/chat/completions", (route) => route.abort());
   await page.locator("#chat-message").fill("again");
   await press(page, "Send");
-  await waitForNote(page, "generate-note", /cannot be reached/);
+  await waitForMessage(page, "generate-message", /cannot be reached/);
   assert.equal(await page.locator("#chat-message").inputValue(), "again");
   assert.equal(await page.locator("#chat-log li").count(), 4);
   await press(page, "New chat");
@@ -416,7 +416,7 @@ testPage("chat sends the whole conversation", "#generate", async (page) => {
 
 // Status, API keys and installed models
 
-testPage("the status tab shows the status of the function", "#status", async (page) => {
+testPage("the status tab shows the status of the server", "#status", async (page) => {
   await page.locator("#status").waitFor();
   const status = await (await fetch(`${URL_}/status`)).json();
   const shown = await page.locator("#panel-status").textContent();
@@ -436,10 +436,10 @@ testPage("an API key is requested, rejected, accepted and stored", "#embeddings"
   await page.locator("#key-form").waitFor();
   await page.locator("#key").fill("schlüssel");
   await press(page, "Use this key");
-  await waitForNote(page, "key-note", /only ASCII/);
+  await waitForMessage(page, "key-message", /only ASCII/);
   await page.locator("#key").fill("wrong");
   await press(page, "Use this key");
-  await waitForNote(page, "key-note", /key was rejected/);
+  await waitForMessage(page, "key-message", /key was rejected/);
   assert.match(await compare(page), /requires an API key/);
   await page.locator("#key").fill("sesame");
   await page.locator("#key").press("Enter");
@@ -452,9 +452,9 @@ testPage("an API key is requested, rejected, accepted and stored", "#embeddings"
   await press(page, "Change key");
   assert.equal(await page.evaluate(() => sessionStorage.length), 0);
   assert.equal(await page.locator("#key").inputValue(), "");
-}, { base: KEYED, expected: /status of 401/ });
+}, { base: URL_WITH_KEY, expected: /status of 401/ });
 
-testPage("the function's index is searched", "#search", async (page) => {
+testPage("the server's index is searched", "#search", async (page) => {
   await page.locator("#key").fill("sesame");
   await page.locator("#key").press("Enter");
   await page.locator("#server-index", { hasText: /documents\)/ }).waitFor();
@@ -466,13 +466,13 @@ testPage("the function's index is searched", "#search", async (page) => {
   await first.locator("mark").waitFor();
   assert.equal(await first.locator("mark").textContent(), "The cat sleeps on the sofa.");
   assert.equal(await first.locator(".hint").textContent(), "year: 2020");
-  await page.locator("#mode").selectOption("words");
+  await page.locator("#mode").selectOption("lexical");
   await page.locator("#query").fill("lentils");
   await search(page);
   assert.deepEqual(await texts(page, "#results strong"), ["soup"]);
   await page.getByText("Your documents").click();
   assert.equal(await page.locator("#build-form").isVisible(), true);
-}, { base: KEYED, expected: /status of 401/ });
+}, { base: URL_WITH_KEY, expected: /status of 401/ });
 
 testPage("a missing model disables its tab and is explained", "", async (page) => {
   for (const [tab, model] of [["Transcribe", "whisper-base"], ["Generate", "smollm2-135m-instruct"]]) {
@@ -517,7 +517,7 @@ for (const slash of ["", "/"]) {
 async function useAllTabs(page) {
   await page.locator("#max-tokens").fill("8");
   await page.locator("#seed").fill("1");
-  assert.match(await generate(page, "Generate"), /^(Done|Stopped at the token limit)\.$/);
+  assert.match(await generate(page, "Generate"), /^(Done|Stopped at the token or time limit)\.$/);
   assert.ok((await completion(page)).length > 8);
   await page.getByRole("tab", { name: "Embeddings" }).click();
   assert.match(await compare(page), /Most similar/);
@@ -574,7 +574,7 @@ async function fillAllTabs(page) {
   await transcribe(page, "jfk.flac");
   await page.locator("#transcript-search-query").fill("your nation");
   await page.locator("#transcript-search-form").getByRole("button").click();
-  await waitForNote(page, "transcript-search-note", /best match first/);
+  await waitForMessage(page, "transcript-search-message", /best match first/);
   await openTab("Generate");
   await page.locator("#max-tokens").fill("60");
   await page.locator("#seed").fill("3");
