@@ -163,8 +163,8 @@ fn output_file_is_written_atomically() {
     embed_lines(&to_file, &bad).expect_failure();
     assert_eq!(folder.path().read_dir().unwrap().count(), 0);
 
-    let nowhere = folder.path().join("missing/out.json").display().to_string();
-    assert!(embed(&["-o", &nowhere, "a"]).expect_failure().contains(&nowhere));
+    let missing_path = folder.path().join("missing/out.json").display().to_string();
+    assert!(embed(&["-o", &missing_path, "a"]).expect_failure().contains(&missing_path));
 }
 
 #[test]
@@ -230,8 +230,8 @@ fn text_over_max_tokens_is_rejected_unless_truncate_is_set() {
     let message = embed(&[&long]).expect_failure();
     assert!(message.contains("tokens") && message.contains("48"), "{message}");
     // 46 words and 2 special tokens are 48 tokens.
-    let cut = floats(&embed(&["--truncate", &long]).expect_json());
-    assert_eq!(cut, vector(&"the river ".repeat(23)));
+    let truncated = floats(&embed(&["--truncate", &long]).expect_json());
+    assert_eq!(truncated, vector(&"the river ".repeat(23)));
 }
 
 #[test]
@@ -280,7 +280,7 @@ fn missing_model_is_not_replaced_by_installed_model_of_same_name() {
 }
 
 #[test]
-fn exit_code_is_1_for_failure_and_2_for_wrong_usage() {
+fn exit_code_is_1_for_failure_and_2_for_usage_error() {
     for failing in [
         &["embed", "--model", "/nonexistent.gguf", "a"][..],
         &["embed", ""],

@@ -42,16 +42,16 @@ fn variables_of_source_and_document_are_equal() {
     assert!(source.len() > 25, "{SOURCE} was read as {source:?}");
     let undocumented: Vec<_> = source.difference(&document).collect();
     assert!(undocumented.is_empty(), "{DOCUMENT} lacks {undocumented:?}");
-    // Other modules read variables of AWS and of other tools, but none of ours.
-    let ours = document.difference(&source).filter(|name| name.starts_with("TEALIGHT_"));
-    let unknown: Vec<_> = ours.collect();
+    // Other modules read variables of AWS and of other tools, but no TEALIGHT_ variables.
+    let unknown: Vec<_> = document.difference(&source).filter(|name| name.starts_with("TEALIGHT_")).collect();
     assert!(unknown.is_empty(), "{SOURCE} does not read {unknown:?}, which {DOCUMENT} lists");
 }
 
 #[test]
 fn documented_default_equals_unset_variable() {
     let config = |name: &str, value: &str| {
-        Config::from_lookup(|asked| (asked == name).then(|| value.to_string())).map(|config| format!("{config:?}"))
+        Config::from_lookup(|variable| (variable == name).then(|| value.to_string()))
+            .map(|config| format!("{config:?}"))
     };
     let unset = config("", "").unwrap();
     let mut checked = 0;

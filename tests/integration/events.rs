@@ -3,7 +3,7 @@
 
 use crate::support::TINY;
 use crate::support::aws::{ACCESS_KEY, SECRET_KEY, TOKEN, check_signature};
-use crate::support::http::{Message, Mock, Reply};
+use crate::support::http::{Message, Mock, MockResponse};
 use crate::support::runtime::{Function, Outcome};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 type Objects = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
 /// Replaces the response to the nth request.
-type Fault = dyn Fn(usize, &Message) -> Option<Reply> + Send + Sync;
+type Fault = dyn Fn(usize, &Message) -> Option<MockResponse> + Send + Sync;
 
 /// A mock of S3: range reads with If-Match, and writes.
 struct MockS3 {
@@ -24,12 +24,12 @@ fn etag(bytes: &[u8]) -> String {
     format!("\"e{}-{}\"", bytes.len(), bytes.iter().map(|b| *b as usize).sum::<usize>())
 }
 
-fn error(status: u16, code: &str) -> Reply {
-    Reply::new(status, format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code></Error>"))
+fn error(status: u16, code: &str) -> MockResponse {
+    MockResponse::new(status, format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code></Error>"))
 }
 
 impl MockS3 {
-    fn start(fault: impl Fn(usize, &Message) -> Option<Reply> + Send + Sync + 'static) -> Self {
+    fn start(fault: impl Fn(usize, &Message) -> Option<MockResponse> + Send + Sync + 'static) -> Self {
         let objects = Objects::default();
         let (stored, count) = (objects.clone(), Mutex::new(0));
         let fault: Box<Fault> = Box::new(fault);
@@ -39,7 +39,7 @@ impl MockS3 {
                 *count += 1;
                 *count - 1
             };
-            fault(n, request).unwrap_or_else(|| answer(&mut stored.lock().unwrap(), request))
+            fault(n, request).unwrap_or_else(|| serve_object(&mut stored.lock().unwrap(), request))
         });
         Self { mock, objects }
     }
@@ -61,18 +61,18 @@ impl MockS3 {
     }
 }
 
-fn answer(objects: &mut BTreeMap<String, Vec<u8>>, request: &Message) -> Reply {
+fn serve_object(objects: &mut BTreeMap<String, Vec<u8>>, request: &Message) -> MockResponse {
     let path = request.path().to_string();
     if request.method() == "PUT" {
         objects.insert(path, request.body.clone());
-        return Reply::new(200, "").header("etag", "\"written\"");
+        return MockResponse::new(200, "").header("etag", "\"written\"");
     }
     let Some(bytes) = objects.get(&path) else { return error(404, "NoSuchKey") };
-    if request.header("if-match").is_some_and(|wanted| wanted != etag(bytes)) {
+    if request.header("if-match").is_some_and(|expected| expected != etag(bytes)) {
         return error(412, "PreconditionFailed");
     }
     if request.method() == "HEAD" {
-        return Reply::new(200, "").header("etag", etag(bytes));
+        return MockResponse::new(200, "").header("etag", etag(bytes));
     }
     let range = request.header("range").unwrap().strip_prefix("bytes=").unwrap();
     let (start, end) = range.split_once('-').unwrap();
@@ -81,7 +81,7 @@ fn answer(objects: &mut BTreeMap<String, Vec<u8>>, request: &Message) -> Reply {
         return error(416, "InvalidRange");
     }
     let end = end.min(bytes.len() - 1);
-    Reply::new(206, &bytes[start..=end])
+    MockResponse::new(206, &bytes[start..=end])
         .header("etag", etag(bytes))
         .header("content-range", format!("bytes {start}-{end}/{}", bytes.len()))
 }
@@ -159,9 +159,9 @@ fn object_is_read_by_decoded_key_and_written_under_its_etag() {
     let reads = s3.reads();
     assert_eq!((reads.len(), reads[0].path(), reads[0].header("if-match")), (1, path, Some(etag(&bytes).as_str())));
     check_signature(&reads[0], "eu-west-1", "s3", &["x-amz-content-sha256", "range", "if-match"]);
-    let bridged = json!({"source": "aws.s3", "detail-type": "Object Created", "region": "eu-west-1", "detail": {
+    let eventbridge_event = json!({"source": "aws.s3", "detail-type": "Object Created", "region": "eu-west-1", "detail": {
         "bucket": {"name": "docs"}, "object": {"key": "in/a b+ü.jsonl", "size": 1, "etag": etag(&bytes).trim_matches('"')}}});
-    assert_eq!(counts(&function.expect_success(bridged)), (300, 300, 0));
+    assert_eq!(counts(&function.expect_success(eventbridge_event)), (300, 300, 0));
     assert_eq!(s3.written(), written, "repeating the event changes nothing");
     let log = function.process.stdout();
     assert!(!log.contains("number 7") && !log.contains(SECRET_KEY), "{log}");
@@ -170,13 +170,13 @@ fn object_is_read_by_decoded_key_and_written_under_its_etag() {
 #[test]
 fn interrupted_download_is_resumed() {
     let bytes = lines(2000);
-    let whole = bytes.clone();
+    let stored = bytes.clone();
     let s3 = MockS3::start(move |n, request| {
-        let mut response = answer(&mut BTreeMap::from([("/docs/a.jsonl".into(), whole.clone())]), request);
+        let mut response = serve_object(&mut BTreeMap::from([("/docs/a.jsonl".into(), stored.clone())]), request);
         match n {
             // Three failures in a row without a byte are not enough to give up.
-            0 | 3 => response.cut = Some(1000),
-            1 | 2 | 4 => response.cut = Some(0),
+            0 | 3 => response.close_after = Some(1000),
+            1 | 2 | 4 => response.close_after = Some(0),
             5 => return Some(error(503, "SlowDown")),
             _ => return None,
         }
@@ -204,10 +204,10 @@ fn newest_version_of_object_is_written() {
     // Replaced after the last byte was read: the old version may have been written.
     let after = new.clone();
     let s3 = MockS3::start(move |_, request| match request.method() {
-        "HEAD" if request.header("if-match") == Some(&etag(&after)) => Some(Reply::new(200, "")),
+        "HEAD" if request.header("if-match") == Some(&etag(&after)) => Some(MockResponse::new(200, "")),
         "HEAD" => Some(error(412, "PreconditionFailed")),
         "GET" if request.header("if-match").is_none() => {
-            Some(answer(&mut BTreeMap::from([("/docs/a.jsonl".into(), after.clone())]), request))
+            Some(serve_object(&mut BTreeMap::from([("/docs/a.jsonl".into(), after.clone())]), request))
         }
         _ => None,
     });
@@ -224,9 +224,9 @@ fn newest_version_of_object_is_written() {
 #[test]
 fn bucket_in_other_region_is_read_there() {
     let s3 = MockS3::start(|n, request| {
-        let is_here = request.header("authorization").is_some_and(|a| a.contains("/eu-west-1/"));
-        let elsewhere = || error(301, "PermanentRedirect").header("x-amz-bucket-region", "us-west-2");
-        (n < 10 && is_here && request.method() == "GET").then(elsewhere)
+        let is_first_region = request.header("authorization").is_some_and(|a| a.contains("/eu-west-1/"));
+        let redirect = || error(301, "PermanentRedirect").header("x-amz-bucket-region", "us-west-2");
+        (n < 10 && is_first_region && request.method() == "GET").then(redirect)
     });
     let bytes = lines(3);
     s3.put("/docs/a.jsonl", bytes.clone());
@@ -244,19 +244,19 @@ fn failing_object_does_not_block_others() {
     });
     let function = function(&s3, &[]);
     let (bytes, damaged) = (lines(2), b"id,txt\n1,2\n".to_vec());
-    let poison =
+    let partly_invalid =
         b"{\"id\": 1, \"text\": \"a\"}\nnot JSON\n{\"id\": 2, \"text\": \"\"}\n{\"id\": 3, \"text\": \"b\"}\n".to_vec();
     for path in ["/docs/good.jsonl", "/docs/tool.exe"] {
         s3.put(path, bytes.clone());
     }
     s3.put("/docs/damaged.csv", damaged.clone());
-    s3.put("/docs/poison.jsonl", poison.clone());
+    s3.put("/docs/partly_invalid.jsonl", partly_invalid.clone());
     s3.put("/docs/empty.jsonl", "");
     let event = created(&[
         ("tool.exe", &bytes),
         ("gone.jsonl", &bytes),
         ("damaged.csv", &damaged),
-        ("poison.jsonl", &poison),
+        ("partly_invalid.jsonl", &partly_invalid),
         ("empty.jsonl", b""),
         ("good.jsonl", &bytes),
     ]);
@@ -279,11 +279,11 @@ fn failing_object_does_not_block_others() {
         ((3, Some(3)), "empty_input"),
     ];
     assert_eq!(failed, BTreeMap::from(expected));
-    for (bad, code) in [("slow.jsonl", "upstream_error"), ("closed.jsonl", "object_denied")] {
+    for (failing, code) in [("slow.jsonl", "upstream_error"), ("closed.jsonl", "object_denied")] {
         s3.objects.lock().unwrap().retain(|path, _| !path.starts_with("/out/"));
-        let outcome = function.invoke(created(&[(bad, b"1"), ("good.jsonl", &bytes)]));
+        let outcome = function.invoke(created(&[(failing, b"1"), ("good.jsonl", &bytes)]));
         let (found, message) = outcome.expect_error();
-        assert!(found == code && message.contains(bad), "{found}: {message}");
+        assert!(found == code && message.contains(failing), "{found}: {message}");
         assert_eq!(s3.written().len(), 1, "the valid object is written");
     }
 }
@@ -291,7 +291,7 @@ fn failing_object_does_not_block_others() {
 #[test]
 fn text_object_gets_its_url_as_id() {
     let s3 = MockS3::start(|_, _| None);
-    let text = "# Title\n\nA text of its own.\n".as_bytes();
+    let text = "# Title\n\nA text without metadata.\n".as_bytes();
     s3.put("/docs/note.md", text);
     s3.put("/docs/table.csv", "id,text,year\n7,one,1961\n");
     let function = function(&s3, &[]);
@@ -304,9 +304,9 @@ fn text_object_gets_its_url_as_id() {
 #[test]
 fn messages_fail_one_by_one() {
     let s3 = MockS3::start(|_, request| (request.path() == "/docs/closed.txt").then(|| error(403, "AccessDenied")));
-    let (bytes, poison) = (lines(2), b"no JSON\n".to_vec());
+    let (bytes, partly_invalid) = (lines(2), b"no JSON\n".to_vec());
     s3.put("/docs/a.jsonl", bytes.clone());
-    s3.put("/docs/poison.jsonl", poison.clone());
+    s3.put("/docs/partly_invalid.jsonl", partly_invalid.clone());
     let batch = json!({"Records": [
         message("m0", json!({"id": "d0", "text": "zero"})),
         message("m1", "no document"),
@@ -315,7 +315,7 @@ fn messages_fail_one_by_one() {
         message("m4", json!({"documents": [{"id": "d4", "text": "four"}, {"text": ""}]})),
         message("m5", created(&[("tool.exe", b"x")])),
         message("m6", json!({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "docs"})),
-        message("m7", created(&[("poison.jsonl", &poison)])),
+        message("m7", created(&[("partly_invalid.jsonl", &partly_invalid)])),
         message("m8", json!({"Records": [{"eventSource": "aws:kinesis"}]})),
         message("m9", json!({"id": "d9", "text": "nine"})),
     ]});
@@ -337,8 +337,8 @@ struct MockQdrant {
 }
 
 impl MockQdrant {
-    fn start(answer: impl Fn(&Value) -> Reply + Send + Sync + 'static) -> Self {
-        Self { mock: Mock::start(move |request| answer(&request.json())) }
+    fn start(respond: impl Fn(&Value) -> MockResponse + Send + Sync + 'static) -> Self {
+        Self { mock: Mock::start(move |request| respond(&request.json())) }
     }
 
     fn function(&self) -> Function {
@@ -353,8 +353,8 @@ impl MockQdrant {
     }
 }
 
-fn accept(_: &Value) -> Reply {
-    Reply::new(200, r#"{"result": {"status": "completed"}, "status": "ok", "time": 0}"#)
+fn accept(_: &Value) -> MockResponse {
+    MockResponse::new(200, r#"{"result": {"status": "completed"}, "status": "ok", "time": 0}"#)
 }
 
 #[test]
@@ -388,7 +388,7 @@ fn failed_message_stops_its_group_only() {
 
 #[test]
 fn failing_sink_returns_all_messages() {
-    let qdrant = MockQdrant::start(|_| Reply::new(401, r#"{"status": {"error": "Forbidden"}}"#));
+    let qdrant = MockQdrant::start(|_| MockResponse::new(401, r#"{"status": {"error": "Forbidden"}}"#));
     let records: Vec<_> = (0..3).map(|i| message(&format!("m{i}"), json!({"id": i, "text": "a"}))).collect();
     let function = qdrant.function();
     assert_eq!(failures(&function.invoke(json!({"Records": records}))), ["m0", "m1", "m2"]);
@@ -441,15 +441,15 @@ fn object_that_takes_too_long_is_error_with_remedy() {
 #[test]
 fn distributed_map_batch_reports_failures_per_item() {
     let s3 = MockS3::start(|_, _| None);
-    let (bytes, poison) = (lines(2), b"{\"id\": 1, \"text\": \"a\"}\nno JSON\n".to_vec());
+    let (bytes, partly_invalid) = (lines(2), b"{\"id\": 1, \"text\": \"a\"}\nno JSON\n".to_vec());
     s3.put("/docs/bulk/a.jsonl", bytes.clone());
-    s3.put("/docs/bulk/b.jsonl", poison.clone());
+    s3.put("/docs/bulk/b.jsonl", partly_invalid.clone());
     let event = json!({"BatchInput": {"bucket": "docs"}, "Items": [
         {"id": "x", "text": "one", "year": "1961"},
         {"id": "y", "txt": "two"},
         {"Etag": etag(&bytes), "Key": "bulk/a.jsonl", "LastModified": 1, "Size": bytes.len(), "StorageClass": "STANDARD"},
         {"Etag": "\"\"", "Key": "bulk/", "Size": 0},
-        {"Etag": etag(&poison), "Key": "bulk/b.jsonl", "Size": poison.len()},
+        {"Etag": etag(&partly_invalid), "Key": "bulk/b.jsonl", "Size": partly_invalid.len()},
     ]});
     let function = function(&s3, &[]);
     let response = function.expect_success(&event);

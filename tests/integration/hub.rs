@@ -1,6 +1,6 @@
 //! Downloads from the Hugging Face hub: runs the real binary against a mock hub.
 
-use crate::support::http::{Message, Mock, Reply, unused_address};
+use crate::support::http::{Message, Mock, MockResponse, unused_address};
 use crate::support::process::{CommandOutput, run, tealight};
 use crate::support::runtime::Function;
 use crate::support::server::Server;
@@ -31,10 +31,10 @@ fn sha256(bytes: &[u8]) -> String {
 struct Contents {
     commit: &'static str,
     files: BTreeMap<String, Vec<u8>>,
-    /// Corrupts the content of this file.
-    damage: Option<&'static str>,
+    /// Changes a bit in the content of this file.
+    corrupted: Option<&'static str>,
     /// Closes the connection after half of this file.
-    cut: Option<&'static str>,
+    interrupted: Option<&'static str>,
 }
 
 impl Contents {
@@ -62,7 +62,7 @@ impl Contents {
         self
     }
 
-    fn answer(&self, request: &Message) -> Reply {
+    fn respond(&self, request: &Message) -> MockResponse {
         let path = request.path().trim_start_matches('/');
         let known = |prefix: String| path.strip_prefix(&prefix).and_then(|f| self.files.get_key_value(f));
         // A commit can be requested by its branch or by its hash.
@@ -76,25 +76,27 @@ impl Contents {
         }
         match known("cdn/".into()) {
             Some((name, bytes)) => self.content(request, name, bytes),
-            None => Reply::new(404, r#"{"error":"Repository not found"}"#).header("x-error-code", "RepoNotFound"),
+            None => {
+                MockResponse::new(404, r#"{"error":"Repository not found"}"#).header("x-error-code", "RepoNotFound")
+            }
         }
     }
 
-    fn listing(&self) -> Reply {
+    fn listing(&self) -> MockResponse {
         let siblings: Vec<_> = self.files.keys().map(|f| json!({"rfilename": f})).collect();
         let body = json!({"id": REPOSITORY, "sha": self.commit, "private": false, "siblings": siblings});
-        Reply::new(200, body.to_string()).header("content-type", "application/json")
+        MockResponse::new(200, body.to_string()).header("content-type", "application/json")
     }
 
     /// Large files are redirected to a CDN, and their metadata is in the redirection. Small files are sent directly.
-    fn resolve(&self, request: &Message, name: &str, bytes: &[u8]) -> Reply {
+    fn resolve(&self, request: &Message, name: &str, bytes: &[u8]) -> MockResponse {
         if !name.ends_with(".safetensors") {
             // The ETag of a small file is its git hash; any 40 digits work here.
             let etag = &sha256(bytes)[..40];
             return self.content(request, name, bytes).header("etag", format!("\"{etag}\""));
         }
         let host = request.header("host").unwrap();
-        Reply::new(302, "")
+        MockResponse::new(302, "")
             .header("location", format!("http://{host}/cdn/{name}"))
             .header("x-repo-commit", self.commit)
             .header("x-linked-size", bytes.len())
@@ -102,22 +104,22 @@ impl Contents {
             .header("etag", "\"redirection\"")
     }
 
-    fn content(&self, request: &Message, name: &str, bytes: &[u8]) -> Reply {
+    fn content(&self, request: &Message, name: &str, bytes: &[u8]) -> MockResponse {
         let mut bytes = bytes.to_vec();
-        if self.damage == Some(name) {
+        if self.corrupted == Some(name) {
             let middle = bytes.len() / 2;
             bytes[middle] ^= 1;
         }
         let (first, last) = range(request, bytes.len());
-        let mut reply = Reply::new(206, &bytes[first..last])
+        let mut response = MockResponse::new(206, &bytes[first..last])
             .header("x-repo-commit", self.commit)
             .header("accept-ranges", "bytes")
             .header("content-range", format!("bytes {first}-{}/{}", last.saturating_sub(1), bytes.len()));
-        // Not for requests that only ask for the size.
-        if self.cut == Some(name) && reply.body.len() > 1 {
-            reply.cut = Some(reply.body.len() / 2);
+        // Requests for the size are not interrupted.
+        if self.interrupted == Some(name) && response.body.len() > 1 {
+            response.close_after = Some(response.body.len() / 2);
         }
-        reply
+        response
     }
 }
 
@@ -141,7 +143,7 @@ impl Hub {
     fn new(contents: Contents) -> Self {
         let contents = Arc::new(Mutex::new(contents));
         let served = contents.clone();
-        let mock = Mock::start(move |request| served.lock().unwrap().clone().answer(request));
+        let mock = Mock::start(move |request| served.lock().unwrap().clone().respond(request));
         Self { mock, contents, home: tempfile::tempdir().unwrap() }
     }
 
@@ -227,7 +229,7 @@ fn missing_model_is_downloaded_only_if_allowed() {
     let hub = Hub::new(Contents::tiny());
     let message = run(&mut hub.command(&["embed", "--model", REPOSITORY, "hi"])).expect_failure();
     assert!(message.contains("tealight pull") && message.contains("TEALIGHT_DOWNLOAD=1"), "{message}");
-    assert_eq!(hub.mock.requests().len(), 0, "the hub was asked without permission");
+    assert_eq!(hub.mock.requests().len(), 0, "the hub was contacted although downloads are disabled");
 
     let done = run(hub.command(&["embed", "--model", REPOSITORY, "hi"]).env("TEALIGHT_DOWNLOAD", "1"));
     assert_eq!(done.expect_text(), expected());
@@ -238,10 +240,10 @@ fn missing_model_is_downloaded_only_if_allowed() {
 fn lambda_function_downloads_configured_model_if_allowed() {
     let hub = Hub::new(Contents::tiny());
     let endpoint = hub.mock.url();
-    let may = [("TEALIGHT_MODEL", REPOSITORY), ("TEALIGHT_DOWNLOAD", "1"), ("HF_HOME", hub.home())];
-    let function = Function::start(&[&may[..], &[("HF_ENDPOINT", &endpoint)]].concat());
-    let reply = function.expect_success(r#"{"input":"hi"}"#);
-    assert_eq!(floats(&reply["data"][0]["embedding"]), serde_json::from_str::<Vec<f32>>(&expected()).unwrap());
+    let variables = [("TEALIGHT_MODEL", REPOSITORY), ("TEALIGHT_DOWNLOAD", "1"), ("HF_HOME", hub.home())];
+    let function = Function::start(&[&variables[..], &[("HF_ENDPOINT", &endpoint)]].concat());
+    let response = function.expect_success(r#"{"input":"hi"}"#);
+    assert_eq!(floats(&response["data"][0]["embedding"]), serde_json::from_str::<Vec<f32>>(&expected()).unwrap());
 }
 
 #[test]
@@ -250,15 +252,15 @@ fn request_does_not_cause_download() {
     let endpoint = hub.mock.url();
     let server =
         Server::start(&[("TEALIGHT_DOWNLOAD", "1"), ("HF_HOME", hub.home()), ("HF_ENDPOINT", endpoint.as_str())]);
-    let reply = server.post("/v1/embeddings", format!(r#"{{"input":"a","model":"{REPOSITORY}"}}"#));
-    assert_eq!(reply.status(), 404, "{}", reply.text());
+    let response = server.post("/v1/embeddings", format!(r#"{{"input":"a","model":"{REPOSITORY}"}}"#));
+    assert_eq!(response.status(), 404, "{}", response.text());
     assert_eq!(hub.mock.requests().len(), 0);
 }
 
 #[test]
 fn weights_with_wrong_checksum_are_rejected_and_deleted() {
     for file in [WEIGHTS, "2_Dense/model.safetensors"] {
-        let damaged = Contents { damage: Some(file), ..Contents::tiny() };
+        let damaged = Contents { corrupted: Some(file), ..Contents::tiny() };
         let good = &damaged.files[file];
         let mut bad = good.clone();
         bad[good.len() / 2] ^= 1;
@@ -277,7 +279,7 @@ fn weights_with_wrong_checksum_are_rejected_and_deleted() {
 #[test]
 fn interrupted_download_is_resumed() {
     for file in [WEIGHTS, "2_Dense/model.safetensors", "tokenizer.json", "config.json"] {
-        let hub = Hub::new(Contents { cut: Some(file), ..Contents::tiny() });
+        let hub = Hub::new(Contents { interrupted: Some(file), ..Contents::tiny() });
         let message = hub.pull().expect_failure();
         assert!(message.contains(file), "{message}");
         hub.check_no_model();
@@ -293,7 +295,7 @@ fn interrupted_download_is_resumed() {
 /// The first half of a model comes from one commit; the rest must not come from the next.
 #[test]
 fn repository_changed_between_attempts_is_downloaded_from_one_commit() {
-    let hub = Hub::new(Contents { cut: Some(WEIGHTS), ..Contents::tiny() });
+    let hub = Hub::new(Contents { interrupted: Some(WEIGHTS), ..Contents::tiny() });
     hub.pull().expect_failure();
     hub.set_contents(Contents { commit: NEXT_COMMIT, ..Contents::tiny() });
     hub.pull().expect_success();

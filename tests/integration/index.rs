@@ -211,16 +211,22 @@ fn search_route_returns_hits_and_errors() {
     let file = file.display().to_string();
     expect_success(&["index", "build", &input.display().to_string(), "-o", &file]);
     let server = Server::start(&[("TEALIGHT_INDEX", &file)]);
-    let reply =
+    let response =
         server.expect_success("/search", json!({"query": "a pet asleep", "k": 2, "filter": {"year": {"$gte": 1970}}}));
-    assert_eq!((reply["model"].as_str(), reply["results"].as_array().unwrap().len()), (Some("all-MiniLM-L6-v2"), 2));
-    assert_eq!((&reply["results"][0]["id"], &reply["results"][0]["metadata"]), (&"cat".into(), &json!({"year": 1985})));
+    assert_eq!(
+        (response["model"].as_str(), response["results"].as_array().unwrap().len()),
+        (Some("all-MiniLM-L6-v2"), 2)
+    );
+    assert_eq!(
+        (&response["results"][0]["id"], &response["results"][0]["metadata"]),
+        (&"cat".into(), &json!({"year": 1985}))
+    );
     let vector = &server.expect_success("/v1/embeddings", json!({"input": "a pet asleep"}))["data"][0]["embedding"];
     let same =
         server.expect_success("/search", json!({"vector": vector, "top_k": 2, "filter": {"year": {"$gte": 1970}}}));
     assert_eq!((&same["results"][0]["id"], &same["model"]), (&"cat".into(), &Value::Null));
     let close = |a: &Value, b: &Value| (a["score"].as_f64().unwrap() - b["score"].as_f64().unwrap()).abs() < 1e-5;
-    assert!(close(&same["results"][0], &reply["results"][0]));
+    assert!(close(&same["results"][0], &response["results"][0]));
     assert_eq!(
         server.expect_success("/search", json!({"query": "yeast", "mode": "words"}))["results"]
             .as_array()
@@ -237,18 +243,18 @@ fn search_route_returns_hits_and_errors() {
         (json!({"vector": [1.0, 2.0]}), "vector", "384"),
         (json!({"query": 7}), "query", "string"),
     ] {
-        let reply = server.post("/search", body.to_string());
-        let error = &reply.json()["error"];
-        assert!(reply.status() == 400 && error["param"] == param, "{body}: {error}");
+        let response = server.post("/search", body.to_string());
+        let error = &response.json()["error"];
+        assert!(response.status() == 400 && error["param"] == param, "{body}: {error}");
         assert!(error["message"].as_str().unwrap().contains(word), "{body}: {error}");
     }
     let none = Server::start(&[]);
-    let reply = none.post("/search", r#"{"query": "a"}"#);
-    assert_eq!((reply.status(), reply.json()["error"]["code"].as_str()), (404, Some("index_not_found")));
+    let response = none.post("/search", r#"{"query": "a"}"#);
+    assert_eq!((response.status(), response.json()["error"]["code"].as_str()), (404, Some("index_not_found")));
     std::fs::write(&file, "TLINDEX\nand more, but no index at all, as long as a preamble must be......").unwrap();
     let damaged = Server::start(&[("TEALIGHT_INDEX", &file)]);
-    let reply = damaged.post("/search", r#"{"query": "a"}"#);
-    assert_eq!((reply.status(), reply.json()["error"]["code"].as_str()), (500, Some("index_load_failed")));
+    let response = damaged.post("/search", r#"{"query": "a"}"#);
+    assert_eq!((response.status(), response.json()["error"]["code"].as_str()), (500, Some("index_load_failed")));
 }
 
 #[cfg(feature = "graph")]

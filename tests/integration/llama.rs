@@ -148,14 +148,14 @@ fn prompt_with_cached_prefix_gives_equal_completion() {
 fn prompts_with_common_prefix_are_all_cached() {
     let engine = engine(&fixture("scaled").display().to_string(), Isa::detect());
     let prompt = |by: u32| (0..10).chain((0..40).map(|i| 50 + by + i)).collect::<Vec<u32>>();
-    let ask = |by: u32| generate(&engine, Prompt::Tokens(prompt(by)), |job| job.max_tokens = Some(4)).unwrap();
-    assert_eq!(ask(0).cached_tokens, 0);
-    let second = ask(60);
+    let complete = |by: u32| generate(&engine, Prompt::Tokens(prompt(by)), |job| job.max_tokens = Some(4)).unwrap();
+    assert_eq!(complete(0).cached_tokens, 0);
+    let second = complete(60);
     assert_eq!(second.cached_tokens, 10);
     for by in [0, 60, 0, 60] {
-        assert_eq!(ask(by).cached_tokens, 49);
+        assert_eq!(complete(by).cached_tokens, 49);
     }
-    assert_eq!(ask(60).text, second.text);
+    assert_eq!(complete(60).text, second.text);
 }
 
 /// Also while the prompt is processed, and while the text is held back.
@@ -168,14 +168,14 @@ fn disconnected_client_cancels_generation() {
             count if count + 1 >= max_checks => Err(Error::new(ErrorKind::ClientClosedRequest, "gone")),
             _ => Ok(()),
         };
-        let gone = generate(&engine, Prompt::Tokens(prompt), |job| {
+        let cancelled = generate(&engine, Prompt::Tokens(prompt), |job| {
             // The text is held back to the end.
             job.stop = vec!["a".repeat(100_000)];
             job.max_tokens = Some(200);
             job.check_cancelled = &check_cancelled;
         });
         assert_eq!(
-            (gone.unwrap_err().kind, checks.load(Ordering::Relaxed)),
+            (cancelled.unwrap_err().kind, checks.load(Ordering::Relaxed)),
             (ErrorKind::ClientClosedRequest, max_checks)
         );
     }
@@ -203,8 +203,8 @@ fn prompts_beyond_limits_are_rejected() {
         deltas += 1;
         if deltas > 3 { Err(Error::new(ErrorKind::ClientClosedRequest, "gone")) } else { Ok(()) }
     };
-    let gone = generate(&engine, text("hello world"), |job| job.on_delta = &mut stop).unwrap_err();
-    assert_eq!(gone.kind, ErrorKind::ClientClosedRequest);
+    let cancelled = generate(&engine, text("hello world"), |job| job.on_delta = &mut stop).unwrap_err();
+    assert_eq!(cancelled.kind, ErrorKind::ClientClosedRequest);
     assert!(generate(&engine, text("hello world"), |_| ()).unwrap().cached_tokens > 1);
 }
 
@@ -214,10 +214,10 @@ fn deadline_ends_completion_without_losing_text() {
     let engine = engine(&path, Isa::detect());
     let run = |prompt: &str, deadline| generate_before(&engine, text(prompt), deadline, |_| ());
     let whole = run("hello world", Deadline::NONE).unwrap();
-    // Less time is left than is reserved for the response, so one token is generated.
-    let cut = run("hello world", Deadline(Some(Instant::now() + Duration::from_millis(60)))).unwrap();
-    assert_eq!((cut.finish_reason, cut.completion_tokens), (FinishReason::Length, 1));
-    assert!(whole.text.starts_with(&cut.text));
+    // Less time remains than is reserved for the response, so one token is generated.
+    let shortened = run("hello world", Deadline(Some(Instant::now() + Duration::from_millis(60)))).unwrap();
+    assert_eq!((shortened.finish_reason, shortened.completion_tokens), (FinishReason::Length, 1));
+    assert!(whole.text.starts_with(&shortened.text));
     assert_eq!(run("the weather", Deadline(Some(Instant::now()))).unwrap_err().kind, ErrorKind::Timeout);
     assert_eq!(run("hello world", Deadline::NONE).unwrap().text, whole.text);
 }
@@ -240,12 +240,14 @@ fn generate_command_prints_completion() {
     let wrong = run(&["--model", &model, "--frequency-penalty", "-3", "x"], None);
     assert!(wrong.stdout.is_empty() && String::from_utf8_lossy(&wrong.stderr).contains("frequency_penalty is -3"));
     // A chat that exceeds the context continues without its oldest messages.
-    let mut talk = std::process::Command::new(env!("CARGO_BIN_EXE_tealight"));
-    talk.args(["generate", "--model", &chat, "--chat", "--max-tokens", "4"]).stdin(std::process::Stdio::piped());
-    let mut talk = talk.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut chat_command = std::process::Command::new(env!("CARGO_BIN_EXE_tealight"));
+    chat_command
+        .args(["generate", "--model", &chat, "--chat", "--max-tokens", "4"])
+        .stdin(std::process::Stdio::piped());
+    let mut child = chat_command.stdout(std::process::Stdio::piped()).spawn().unwrap();
     let lines = format!("{}\n", "word ".repeat(20)).repeat(8);
-    std::io::Write::write_all(&mut talk.stdin.take().unwrap(), lines.as_bytes()).unwrap();
-    assert!(talk.wait_with_output().unwrap().status.success());
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), lines.as_bytes()).unwrap();
+    assert!(child.wait_with_output().unwrap().status.success());
     let short = run(&plain, Some("40"));
     let message = String::from_utf8_lossy(&short.stderr).into_owned();
     assert!(
@@ -283,13 +285,15 @@ fn schema_beyond_limits_is_rejected() {
         definitions.insert(format!("d{count}"), json!({"type": "integer"}));
         json!({"$ref": "#/$defs/d0", "$defs": definitions})
     };
-    let ask = |schema: Value| {
+    let complete = |schema: Value| {
         generate(&engine, text("x"), |job| {
             job.schema = Some(schema);
             job.max_tokens = Some(20);
         })
     };
-    assert!(!ask(chain(300, &|link| json!({"type": "array", "items": link, "minItems": 1}))).unwrap().text.is_empty());
+    assert!(
+        !complete(chain(300, &|link| json!({"type": "array", "items": link, "minItems": 1}))).unwrap().text.is_empty()
+    );
     for (schema, word) in [
         (chain(20_000, &|link| link), "20001 references"),
         (chain(2000, &|link| json!({"allOf": [link]})), "2001 references"),
@@ -301,7 +305,7 @@ fn schema_beyond_limits_is_rejected() {
         ),
         (json!({"enum": [" ".repeat(600_000)]}), "bytes"),
     ] {
-        let error = ask(schema).unwrap_err();
+        let error = complete(schema).unwrap_err();
         assert!(
             error.kind == ErrorKind::InvalidValue && error.param.as_deref() == Some("response_format"),
             "{word}: {error:?}"
@@ -317,15 +321,16 @@ fn completion_with_schema_matches_it() {
     let schema = json!({"type": "object", "properties": {"age": {"type": "integer", "minimum": 0, "maximum": 99},
         "kind": {"enum": ["cat", "dog"]}}, "required": ["age", "kind"], "additionalProperties": false});
     for seed in 0..5 {
-        let answer = generate(&engine, text("x"), |job| {
+        let completion = generate(&engine, text("x"), |job| {
             job.schema = Some(schema.clone());
             job.sampling = SamplingParams { seed, ..SamplingParams::default() };
             job.max_tokens = Some(100);
         });
-        let answer = answer.unwrap();
-        let value: Value = serde_json::from_str(&answer.text).unwrap_or_else(|e| panic!("{e}: {:?}", answer.text));
+        let completion = completion.unwrap();
+        let value: Value =
+            serde_json::from_str(&completion.text).unwrap_or_else(|e| panic!("{e}: {:?}", completion.text));
         assert!(value["age"].as_u64().unwrap() < 100 && ["cat", "dog"].contains(&value["kind"].as_str().unwrap()));
-        assert_eq!(answer.finish_reason, FinishReason::Stop);
+        assert_eq!(completion.finish_reason, FinishReason::Stop);
     }
     let wrong = generate(&engine, text("x"), |job| job.schema = Some(json!({"type": "cake"}))).unwrap_err();
     assert!(wrong.kind == ErrorKind::InvalidValue && wrong.param.as_deref() == Some("response_format"), "{wrong:?}");

@@ -1,6 +1,6 @@
 //! Observability: log lines, metrics, traces, status and page of the real binary.
 
-use crate::support::http::{Mock, Reply};
+use crate::support::http::{Mock, MockResponse};
 use crate::support::runtime::Function;
 use crate::support::server::Server;
 use crate::support::{TINY, path, wait_for};
@@ -126,16 +126,16 @@ fn request_contents_are_never_logged() {
 
 #[test]
 fn trace_header_is_propagated_to_sink() {
-    let index = Mock::start(|_| Reply::new(200, r#"{"result":{"status":"completed"},"status":"ok"}"#));
+    let index = Mock::start(|_| MockResponse::new(200, r#"{"result":{"status":"completed"},"status":"ok"}"#));
     let url = format!("qdrant+http://{}/documents", index.address);
     let function = Function::start(&[("TEALIGHT_MODEL", TINY), ("TEALIGHT_SINK", &url)]);
     let body = json!({"id": "a", "text": "carried"}).to_string();
-    let reply =
+    let response =
         function.expect_success(json!({"Records": [{"eventSource": "aws:sqs", "messageId": "m", "body": body}]}));
-    assert_eq!(reply["batchItemFailures"], json!([]));
-    let seen = index.requests();
-    assert!(!seen.is_empty());
-    for request in seen {
+    assert_eq!(response["batchItemFailures"], json!([]));
+    let requests = index.requests();
+    assert!(!requests.is_empty());
+    for request in requests {
         let xray = "Root=1-6922e1f1-3f5d7b9a1c2e4d6f8b0a1c3e;Sampled=0";
         assert_eq!(request.header("x-amzn-trace-id"), Some(xray), "{request:?}");
     }
@@ -199,8 +199,8 @@ fn unsupported_event_is_logged() {
     });
     let routes: Vec<_> = requests.iter().map(|line| line["route"].clone()).collect();
     assert_eq!(json!(routes), json!(["unknown", "unknown", "unknown", "event"]));
-    let is_told = |line: &Value| line["error"].is_string() && line["function_request_id"].is_string();
-    assert!(requests.iter().all(is_told), "{requests:?}");
+    let has_error_and_request_id = |line: &Value| line["error"].is_string() && line["function_request_id"].is_string();
+    assert!(requests.iter().all(has_error_and_request_id), "{requests:?}");
 }
 
 #[test]
@@ -220,7 +220,7 @@ fn warning_names_invocation_at_log_level_warn() {
 fn aws_credentials_are_never_logged() {
     const SECRET: &str = "canarySecretKey7h2";
     const TOKEN: &str = "canaryToken4f8";
-    let stores = Mock::start(|_| Reply::new(200, "{}"));
+    let stores = Mock::start(|_| MockResponse::new(200, "{}"));
     let endpoint = format!("http://{}", stores.address);
     let function = Function::start(&[
         JSON_LINES,
@@ -234,11 +234,11 @@ fn aws_credentials_are_never_logged() {
         ("AWS_SESSION_TOKEN", TOKEN),
     ]);
     let body = json!({"id": "a", "text": "signed"}).to_string();
-    let reply =
+    let response =
         function.expect_success(json!({"Records": [{"eventSource": "aws:sqs", "messageId": "m", "body": body}]}));
-    assert_eq!(reply["batchItemFailures"], json!([]));
-    let seen = stores.requests();
-    assert!(seen.iter().any(|request| request.header("x-amz-security-token") == Some(TOKEN)), "{seen:?}");
+    assert_eq!(response["batchItemFailures"], json!([]));
+    let requests = stores.requests();
+    assert!(requests.iter().any(|request| request.header("x-amz-security-token") == Some(TOKEN)), "{requests:?}");
     let log = function.process.stdout() + &function.process.stderr();
     assert!(log.contains("documents written"), "{log}");
     for word in [CANARY, SECRET, TOKEN] {
@@ -252,10 +252,10 @@ fn renamed_metrics_keep_their_former_names() {
     let text_model = path("tests/fixtures/llama/version-0.bin");
     let server = Server::start(&[JSON_LINES, ("TEALIGHT_TEXT_MODEL", text_model.to_str().unwrap())]);
     let body = json!({"prompt": "Once", "max_tokens": 3}).to_string();
-    let reply = server.post("/v1/completions", body);
-    assert_eq!(reply.status(), 200, "{}", reply.text());
-    let tokens = reply.json()["usage"]["completion_tokens"].clone();
-    assert!(tokens.as_u64().is_some_and(|n| n > 0), "{}", reply.text());
+    let response = server.post("/v1/completions", body);
+    assert_eq!(response.status(), 200, "{}", response.text());
+    let tokens = response.json()["usage"]["completion_tokens"].clone();
+    assert!(tokens.as_u64().is_some_and(|n| n > 0), "{}", response.text());
     let totals = server.get("/status").json()["requests"].clone();
     assert_eq!((&totals["completion_tokens"], &totals["written_tokens"]), (&tokens, &tokens));
     let metrics = server.get("/metrics").text();
@@ -333,11 +333,11 @@ fn page_has_content_security_policy_that_allows_only_its_own_script() {
     assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
     for outside in ["http://", "https://", "src=\"/", "//cdn"] {
         let found = html.match_indices(outside).map(|(at, _)| &html[at..(at + 60).min(html.len())]);
-        let asked: Vec<_> = found.filter(|text| !text.contains("www.w3.org")).collect();
-        assert!(outside.starts_with("http") || asked.is_empty(), "{asked:?}");
+        let external: Vec<_> = found.filter(|text| !text.contains("www.w3.org")).collect();
+        assert!(outside.starts_with("http") || external.is_empty(), "{external:?}");
     }
     assert_eq!(server.connect().call("GET", "/", &[("accept", "*/*")], "").body, b"");
     let function = Function::start(&[("TEALIGHT_MODEL", TINY)]);
-    let reply = function.expect_success(http_event("GET", "/", json!({"accept": "text/html"}), ""));
-    assert_eq!((reply["statusCode"].as_u64(), reply["body"].as_str()), (Some(200), Some(html.as_str())));
+    let response = function.expect_success(http_event("GET", "/", json!({"accept": "text/html"}), ""));
+    assert_eq!((response["statusCode"].as_u64(), response["body"].as_str()), (Some(200), Some(html.as_str())));
 }

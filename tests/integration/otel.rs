@@ -1,7 +1,7 @@
 //! Export of spans: runs the real binary against a mock OpenTelemetry collector.
 
 use crate::support::TINY;
-use crate::support::http::{Mock, Reply};
+use crate::support::http::{Mock, MockResponse};
 use crate::support::runtime::Function;
 use crate::support::server::Server;
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ const PARENT: &str = "00f067aa0ba902b7";
 const HELLO: &str = r#"{"input":"canary9f3k"}"#;
 
 fn collector() -> Mock {
-    Mock::start(|_| Reply::new(200, "{}").header("content-type", "application/json"))
+    Mock::start(|_| MockResponse::new(200, "{}").header("content-type", "application/json"))
 }
 
 /// The received spans, each with its service name.
@@ -54,7 +54,7 @@ fn request_span_is_child_of_callers_span() {
 #[test]
 fn lambda_exports_span_before_response_and_propagates_it_to_sink() {
     let (collector, index) =
-        (collector(), Mock::start(|_| Reply::new(200, r#"{"result":{"status":"completed"},"status":"ok"}"#)));
+        (collector(), Mock::start(|_| MockResponse::new(200, r#"{"result":{"status":"completed"},"status":"ok"}"#)));
     let sink = format!("qdrant+http://{}/documents", index.address);
     let endpoint = collector.url();
     let function = Function::start(&[
@@ -68,9 +68,9 @@ fn lambda_exports_span_before_response_and_propagates_it_to_sink() {
     let [(service, span)] = spans.as_slice() else { panic!("{spans:?}") };
     assert_eq!((service.as_str(), &span["name"]), ("tealight", &"request".into()));
     let expected = format!("00-{}-{}-0", span["traceId"].as_str().unwrap(), span["spanId"].as_str().unwrap());
-    let seen = index.requests();
-    assert!(!seen.is_empty());
-    for request in seen {
+    let requests = index.requests();
+    assert!(!requests.is_empty());
+    for request in requests {
         assert!(
             request.header("traceparent").is_some_and(|text| text.starts_with(&expected)),
             "{request:?} {expected}"

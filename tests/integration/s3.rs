@@ -1,7 +1,7 @@
 //! Recordings and indexes in Amazon S3: runs the real binary against a mock service. tests/clients has a larger test with real weights.
 
 use crate::support::aws::{ACCESS_KEY, SECRET_KEY, TOKEN, check_signature};
-use crate::support::http::{Message, Mock, Reply, unused_address};
+use crate::support::http::{Message, Mock, MockResponse, unused_address};
 use crate::support::runtime::Function;
 use crate::support::server::Server;
 use serde_json::{Value, json};
@@ -32,9 +32,9 @@ fn transcribe_uri(server: &Server, uri: &str) -> Message {
 }
 
 #[track_caller]
-fn check_error(reply: &Message, status: u16, code: &str, words: &[&str]) {
-    assert_eq!(reply.status(), status, "{}", reply.text());
-    let error = &reply.json()["error"];
+fn check_error(response: &Message, status: u16, code: &str, words: &[&str]) {
+    assert_eq!(response.status(), status, "{}", response.text());
+    let error = &response.json()["error"];
     assert_eq!(error["code"], code, "{error}");
     for word in words {
         assert!(error["message"].as_str().unwrap().contains(word), "{word}: {error}");
@@ -43,22 +43,22 @@ fn check_error(reply: &Message, status: u16, code: &str, words: &[&str]) {
 
 #[test]
 fn request_for_object_is_signed_correctly() {
-    let mock = Mock::start(|_| Reply::new(200, flac()));
+    let mock = Mock::start(|_| MockResponse::new(200, flac()));
     let url = mock.url();
     let server = Server::start(&variables(&url));
     // The audio was accepted; only the model is missing.
     check_error(&transcribe_uri(&server, URI), 404, "model_not_found", &["no-such-model"]);
-    let seen = mock.requests();
-    assert_eq!((seen.len(), seen[0].method(), seen[0].path()), (1, "GET", PATH));
-    assert_eq!(seen[0].header("x-amz-security-token"), Some(TOKEN));
-    check_signature(&seen[0], "eu-west-1", "s3", &["x-amz-content-sha256"]);
+    let requests = mock.requests();
+    assert_eq!((requests.len(), requests[0].method(), requests[0].path()), (1, "GET", PATH));
+    assert_eq!(requests[0].header("x-amz-security-token"), Some(TOKEN));
+    check_signature(&requests[0], "eu-west-1", "s3", &["x-amz-content-sha256"]);
     let log = server.stop();
     assert!(!log.contains(SECRET_KEY) && !log.contains(TOKEN), "{log}");
 }
 
 #[test]
 fn direct_invocation_accepts_uri_or_audio() {
-    let mock = Mock::start(|_| Reply::new(200, "no recording"));
+    let mock = Mock::start(|_| MockResponse::new(200, "no recording"));
     let url = mock.url();
     let function = Function::start(&variables(&url));
     let (code, message) = function.invoke(json!({"uri": URI})).expect_error();
@@ -74,7 +74,7 @@ fn direct_invocation_accepts_uri_or_audio() {
 
 #[test]
 fn uri_outside_allowed_prefixes_is_rejected_without_request() {
-    let mock = Mock::start(|_| Reply::new(200, flac()));
+    let mock = Mock::start(|_| MockResponse::new(200, flac()));
     let url = mock.url();
     let server = Server::start(&variables(&url));
     let uris = [
@@ -87,9 +87,9 @@ fn uri_outside_allowed_prefixes_is_rejected_without_request() {
         "",
     ];
     for uri in uris {
-        let reply = transcribe_uri(&server, uri);
-        check_error(&reply, 400, "invalid_value", &["uri is"]);
-        assert_eq!(reply.json()["error"]["param"], "uri");
+        let response = transcribe_uri(&server, uri);
+        check_error(&response, 400, "invalid_value", &["uri is"]);
+        assert_eq!(response.json()["error"]["param"], "uri");
     }
     let closed = Server::start(&[("AWS_ENDPOINT_URL_S3", &url)]);
     check_error(&transcribe_uri(&closed, URI), 400, "invalid_value", &["TEALIGHT_S3_PREFIXES"]);
@@ -103,28 +103,28 @@ fn error(code: &str) -> String {
 #[test]
 fn error_code_of_s3_is_reported() {
     for (status, code) in [(404, "NoSuchKey"), (403, "AccessDenied")] {
-        let mock = Mock::start(move |_| Reply::new(status, error(code)));
+        let mock = Mock::start(move |_| MockResponse::new(status, error(code)));
         let url = mock.url();
-        let reply = transcribe_uri(&Server::start(&variables(&url)), URI);
-        check_error(&reply, 400, "invalid_value", &[code, URI]);
-        assert_eq!((mock.requests().len(), &reply.json()["error"]["param"]), (1, &Value::from("uri")));
+        let response = transcribe_uri(&Server::start(&variables(&url)), URI);
+        check_error(&response, 400, "invalid_value", &[code, URI]);
+        assert_eq!((mock.requests().len(), &response.json()["error"]["param"]), (1, &Value::from("uri")));
     }
-    let mock = Mock::start(|_| Reply::new(503, error("SlowDown")));
+    let mock = Mock::start(|_| MockResponse::new(503, error("SlowDown")));
     let url = mock.url();
     check_error(&transcribe_uri(&Server::start(&variables(&url)), URI), 502, "upstream_error", &["SlowDown"]);
     assert_eq!(mock.requests().len(), 4);
     let unreachable = format!("http://{}", unused_address());
-    let reply = transcribe_uri(&Server::start(&variables(&unreachable)), URI);
-    check_error(&reply, 502, "upstream_error", &[URI]);
+    let response = transcribe_uri(&Server::start(&variables(&unreachable)), URI);
+    check_error(&response, 502, "upstream_error", &[URI]);
 }
 
 #[test]
 fn transient_s3_error_is_retried() {
     let calls = AtomicUsize::new(0);
     let mock = Mock::start(move |_| match calls.fetch_add(1, Ordering::SeqCst) {
-        0 => Reply::new(503, error("SlowDown")),
-        1 => Reply { cut: Some(1000), ..Reply::new(200, flac()) },
-        _ => Reply::new(200, flac()),
+        0 => MockResponse::new(503, error("SlowDown")),
+        1 => MockResponse { close_after: Some(1000), ..MockResponse::new(200, flac()) },
+        _ => MockResponse::new(200, flac()),
     });
     let url = mock.url();
     check_error(&transcribe_uri(&Server::start(&variables(&url)), URI), 404, "model_not_found", &[]);
@@ -135,22 +135,22 @@ fn transient_s3_error_is_retried() {
 fn request_follows_bucket_to_its_region() {
     let calls = AtomicUsize::new(0);
     let mock = Mock::start(move |_| match calls.fetch_add(1, Ordering::SeqCst) {
-        0 => Reply::new(301, error("PermanentRedirect")).header("x-amz-bucket-region", "us-west-2"),
-        _ => Reply::new(200, flac()),
+        0 => MockResponse::new(301, error("PermanentRedirect")).header("x-amz-bucket-region", "us-west-2"),
+        _ => MockResponse::new(200, flac()),
     });
     let url = mock.url();
     check_error(&transcribe_uri(&Server::start(&variables(&url)), URI), 404, "model_not_found", &[]);
-    let seen = mock.requests();
-    assert_eq!(seen.len(), 2);
-    check_signature(&seen[1], "us-west-2", "s3", &["x-amz-content-sha256"]);
+    let requests = mock.requests();
+    assert_eq!(requests.len(), 2);
+    check_signature(&requests[1], "us-west-2", "s3", &["x-amz-content-sha256"]);
 }
 
 #[test]
 fn object_over_size_limit_is_rejected() {
     let mock = Mock::start(|_| {
-        let mut reply = Reply { cut: Some(10), ..Reply::new(200, "0123456789") };
-        reply.headers.push(("content-length".into(), "600000000".into()));
-        reply
+        let mut response = MockResponse { close_after: Some(10), ..MockResponse::new(200, "0123456789") };
+        response.headers.push(("content-length".into(), "600000000".into()));
+        response
     });
     let url = mock.url();
     check_error(
@@ -179,7 +179,7 @@ fn index_in_s3_is_downloaded_at_first_search() {
     }
     builder.write(&path).unwrap();
     let index = std::fs::read(&path).unwrap();
-    let mock = Mock::start(move |_| Reply::new(200, index.clone()));
+    let mock = Mock::start(move |_| MockResponse::new(200, index.clone()));
     let url = mock.url();
     let mut index_variables = variables(&url);
     index_variables.push(("TEALIGHT_INDEX", "s3://indexes/docs/a.tlx"));
@@ -189,7 +189,7 @@ fn index_in_s3_is_downloaded_at_first_search() {
     let found = function.invoke(json!({"query": "right", "mode": "words"})).expect_success();
     assert_eq!(found["results"][0]["id"], "right");
     assert_eq!(mock.requests().iter().map(|m| m.path().to_string()).collect::<Vec<_>>(), ["/indexes/docs/a.tlx"]);
-    let empty = Mock::start(|_| Reply::new(404, "<Error><Code>NoSuchKey</Code></Error>"));
+    let empty = Mock::start(|_| MockResponse::new(404, "<Error><Code>NoSuchKey</Code></Error>"));
     let url = empty.url();
     let mut index_variables = variables(&url);
     index_variables.push(("TEALIGHT_INDEX", "s3://indexes/docs/a.tlx"));

@@ -1,7 +1,7 @@
 //! The API key in AWS Secrets Manager: runs the real binary against a mock service.
 
 use crate::support::aws::{ACCESS_KEY, SECRET_KEY, TOKEN, check_signature};
-use crate::support::http::{Message, Mock, Reply, unused_address};
+use crate::support::http::{Message, Mock, MockResponse, unused_address};
 use crate::support::runtime::Function;
 use crate::support::server::Server;
 use serde_json::json;
@@ -24,8 +24,9 @@ fn variables(endpoint: &str) -> Vec<(&str, &str)> {
 }
 
 fn mock_secret(secret: &str) -> Mock {
-    let reply = json!({"ARN": ARN, "Name": "x", "SecretString": secret, "VersionStages": ["AWSCURRENT"]}).to_string();
-    Mock::start(move |_| Reply::new(200, reply.clone()).header("content-type", "application/x-amz-json-1.1"))
+    let response =
+        json!({"ARN": ARN, "Name": "x", "SecretString": secret, "VersionStages": ["AWSCURRENT"]}).to_string();
+    Mock::start(move |_| MockResponse::new(200, response.clone()).header("content-type", "application/x-amz-json-1.1"))
 }
 
 fn embed_with_key(server: &Server, key: &str) -> Message {
@@ -78,8 +79,8 @@ fn request_to_secrets_manager_is_signed_correctly() {
     let url = mock.url();
     let server = Server::start(&variables(&url));
     assert_eq!(embed_with_key(&server, KEY).status(), 200);
-    let seen = mock.requests();
-    let request = &seen[0];
+    let requests = mock.requests();
+    let request = &requests[0];
     assert_eq!((request.method(), request.path()), ("POST", "/"));
     assert_eq!(request.header("x-amz-target"), Some("secretsmanager.GetSecretValue"));
     assert_eq!(request.header("content-type"), Some("application/x-amz-json-1.1"));
@@ -95,9 +96,9 @@ fn request_without_session_has_no_token() {
     let without: Vec<_> = variables(&url).into_iter().filter(|(name, _)| *name != "AWS_SESSION_TOKEN").collect();
     let server = Server::start(&without);
     assert_eq!(embed_with_key(&server, KEY).status(), 200);
-    let seen = mock.requests();
-    assert_eq!(seen[0].header("x-amz-security-token"), None);
-    check_signature(&seen[0], "eu-west-1", "secretsmanager", &["x-amz-target"]);
+    let requests = mock.requests();
+    assert_eq!(requests[0].header("x-amz-security-token"), None);
+    check_signature(&requests[0], "eu-west-1", "secretsmanager", &["x-amz-target"]);
 }
 
 #[test]
@@ -106,17 +107,17 @@ fn secrets_manager_error_is_reported_and_not_cached() {
     let switch = is_down.clone();
     let mock = Mock::start(move |_| {
         if switch.load(std::sync::atomic::Ordering::SeqCst) {
-            Reply::new(400, r#"{"__type":"AccessDeniedException","Message":"not authorized"}"#)
+            MockResponse::new(400, r#"{"__type":"AccessDeniedException","Message":"not authorized"}"#)
         } else {
-            Reply::new(200, json!({"SecretString": KEY}).to_string())
+            MockResponse::new(200, json!({"SecretString": KEY}).to_string())
         }
     });
     let url = mock.url();
     let server = Server::start(&variables(&url));
-    let reply = embed_with_key(&server, KEY);
-    assert_eq!(reply.status(), 502, "{}", reply.text());
-    assert_eq!(reply.json()["error"]["code"], "upstream_error");
-    let message = reply.json()["error"]["message"].to_string();
+    let response = embed_with_key(&server, KEY);
+    assert_eq!(response.status(), 502, "{}", response.text());
+    assert_eq!(response.json()["error"]["code"], "upstream_error");
+    let message = response.json()["error"]["message"].to_string();
     assert!(message.contains("Secrets Manager") && message.contains("AccessDeniedException"), "{message}");
     assert_eq!(server.post("/embed", r#"{"inputs":"a"}"#).json()["error_type"], "Backend");
     assert_eq!(server.get("/health").status(), 200);
@@ -131,22 +132,22 @@ fn unreachable_secrets_manager_rejects_all_keys() {
     let url = format!("http://{}", unused_address());
     let server = Server::start(&variables(&url));
     for key in [KEY, "", "null", ARN] {
-        let reply = embed_with_key(&server, key);
-        assert_eq!(reply.status(), 502, "{}", reply.text());
-        assert!(reply.json()["error"]["message"].as_str().unwrap().contains("Secrets Manager"));
+        let response = embed_with_key(&server, key);
+        assert_eq!(response.status(), 502, "{}", response.text());
+        assert!(response.json()["error"]["message"].as_str().unwrap().contains("Secrets Manager"));
     }
     assert_eq!(server.get("/health").status(), 200);
 }
 
 #[test]
 fn invalid_secret_rejects_all_keys() {
-    for reply in [r#"{"SecretBinary":"AAAA"}"#, "{}", "not JSON", r#"{"SecretString":""}"#] {
-        let mock = Mock::start(move |_| Reply::new(200, reply));
+    for response in [r#"{"SecretBinary":"AAAA"}"#, "{}", "not JSON", r#"{"SecretString":""}"#] {
+        let mock = Mock::start(move |_| MockResponse::new(200, response));
         let url = mock.url();
         let server = Server::start(&variables(&url));
         for key in [KEY, "", "null"] {
             let status = embed_with_key(&server, key).status();
-            assert!([401, 502].contains(&status), "{reply} and the key {key:?}: {status}");
+            assert!([401, 502].contains(&status), "{response} and the key {key:?}: {status}");
         }
     }
 }
@@ -157,9 +158,9 @@ fn missing_credentials_are_named_in_error() {
     let url = mock.url();
     let without: Vec<_> = variables(&url).into_iter().filter(|(name, _)| *name != "AWS_SECRET_ACCESS_KEY").collect();
     let server = Server::start(&without);
-    let reply = embed_with_key(&server, KEY);
-    assert_eq!(reply.status(), 502, "{}", reply.text());
-    assert!(reply.text().contains("AWS_SECRET_ACCESS_KEY"), "{}", reply.text());
+    let response = embed_with_key(&server, KEY);
+    assert_eq!(response.status(), 502, "{}", response.text());
+    assert!(response.text().contains("AWS_SECRET_ACCESS_KEY"), "{}", response.text());
     assert_eq!(mock.requests().len(), 0);
 }
 

@@ -1,7 +1,7 @@
 //! Sinks against mock servers that fail in every documented way. tests/stores writes to real databases.
 
 use crate::support::aws::{ACCESS_KEY, SECRET_KEY, TOKEN, check_signature};
-use crate::support::http::{Message, Mock, Reply, unused_address};
+use crate::support::http::{Message, Mock, MockResponse, unused_address};
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -49,15 +49,18 @@ fn opensearch(mock: &Mock) -> Box<dyn Sink> {
     open(&format!("opensearch+http://{}/docs", mock.address))
 }
 
-fn accepted() -> Reply {
-    Reply::new(200, r#"{"result":{"status":"completed"},"status":"ok"}"#)
+fn accepted() -> MockResponse {
+    MockResponse::new(200, r#"{"result":{"status":"completed"},"status":"ok"}"#)
 }
 
-/// Sends the replies of a list, then those of a function.
-fn replies_then(replies: Vec<Reply>, then: impl Fn(&Message) -> Reply + Send + Sync + 'static) -> Mock {
+/// Sends the responses of a list, then those of a function.
+fn responses_then(
+    responses: Vec<MockResponse>,
+    then: impl Fn(&Message) -> MockResponse + Send + Sync + 'static,
+) -> Mock {
     let calls = AtomicUsize::new(0);
-    Mock::start(move |request| match replies.get(calls.fetch_add(1, Ordering::SeqCst)) {
-        Some(reply) => reply.clone(),
+    Mock::start(move |request| match responses.get(calls.fetch_add(1, Ordering::SeqCst)) {
+        Some(response) => response.clone(),
         None => then(request),
     })
 }
@@ -66,10 +69,16 @@ fn replies_then(replies: Vec<Reply>, then: impl Fn(&Message) -> Reply + Send + S
 fn qdrant_request_has_points_and_api_key() {
     let mock = Mock::start(|_| accepted());
     assert!(write(&mut *qdrant(&mock), &points(3), Deadline::NONE).unwrap().is_empty());
-    let seen = mock.requests();
-    assert_eq!((seen.len(), seen[0].method(), seen[0].path()), (1, "PUT", "/collections/docs/points?wait=true"));
-    assert_eq!((seen[0].header("api-key"), seen[0].header("content-type")), (Some("sesame"), Some("application/json")));
-    let body = seen[0].json();
+    let requests = mock.requests();
+    assert_eq!(
+        (requests.len(), requests[0].method(), requests[0].path()),
+        (1, "PUT", "/collections/docs/points?wait=true")
+    );
+    assert_eq!(
+        (requests[0].header("api-key"), requests[0].header("content-type")),
+        (Some("sesame"), Some("application/json"))
+    );
+    let body = requests[0].json();
     assert_eq!(body["points"].as_array().unwrap().len(), 3);
     assert_eq!(body["points"][1]["payload"]["text"], "word 1");
 }
@@ -83,23 +92,23 @@ fn write_of_no_points_sends_no_request() {
 
 #[test]
 fn retryable_failure_is_retried_after_delay_of_server() {
-    let replies = vec![
-        Reply::new(429, r#"{"status":{"error":"slow down"}}"#).header("retry-after", 1),
-        Reply::new(500, "oops"),
-        Reply { cut: Some(5), ..accepted() },
+    let responses = vec![
+        MockResponse::new(429, r#"{"status":{"error":"slow down"}}"#).header("retry-after", 1),
+        MockResponse::new(500, "oops"),
+        MockResponse { close_after: Some(5), ..accepted() },
     ];
-    let mock = replies_then(replies, |_| accepted());
+    let mock = responses_then(responses, |_| accepted());
     let start = Instant::now();
     assert!(write(&mut *qdrant(&mock), &points(2), Deadline::NONE).unwrap().is_empty());
-    let seen = mock.requests();
-    assert_eq!(seen.len(), 4);
-    assert!(seen.iter().all(|request| request.body == seen[0].body));
+    let requests = mock.requests();
+    assert_eq!(requests.len(), 4);
+    assert!(requests.iter().all(|request| request.body == requests[0].body));
     assert!(start.elapsed() >= Duration::from_secs(1));
 }
 
 #[test]
 fn delay_or_response_beyond_deadline_is_not_waited_for() {
-    let mock = Mock::start(|_| Reply::new(429, "").header("retry-after", 30));
+    let mock = Mock::start(|_| MockResponse::new(429, "").header("retry-after", 30));
     let start = Instant::now();
     let error = write(&mut *qdrant(&mock), &points(1), within(Duration::from_secs(3))).unwrap_err();
     assert!(error.message.contains("429") && error.message.contains("30 s"), "{error}");
@@ -125,7 +134,7 @@ fn permanent_failure_is_not_retried_and_names_remedy() {
         (404, r#"{"status":{"error":"Not found: Collection `docs`"}}"#, vec!["404", "Not found: Collection `docs`"]),
         (301, "", vec!["301"]),
     ] {
-        let mock = Mock::start(move |_| Reply::new(status, text).header("location", "http://example.com"));
+        let mock = Mock::start(move |_| MockResponse::new(status, text).header("location", "http://example.com"));
         let error = write(&mut *qdrant(&mock), &points(3), Deadline::NONE).unwrap_err();
         assert!(words.iter().all(|word| error.message.contains(word)), "{error}");
         assert!(error.message.contains("collection docs of Qdrant"), "{error}");
@@ -155,7 +164,7 @@ fn refused_connection_is_retried() {
 /// Like Qdrant, rejects a request as a whole if one of its points is invalid.
 fn rejecting(word: &'static str) -> Mock {
     Mock::start(move |request| match request.text().contains(word) {
-        true => Reply::new(400, r#"{"status":{"error":"Wrong input: Vector dimension error"}}"#),
+        true => MockResponse::new(400, r#"{"status":{"error":"Wrong input: Vector dimension error"}}"#),
         false => accepted(),
     })
 }
@@ -204,9 +213,9 @@ fn ids(request: &Message) -> Vec<String> {
     lines.map(|line| serde_json::from_str::<Value>(line).unwrap()["index"]["_id"].as_str().unwrap().into()).collect()
 }
 
-fn bulk(items: Vec<Value>) -> Reply {
+fn bulk(items: Vec<Value>) -> MockResponse {
     let items: Vec<_> = items.into_iter().map(|item| json!({"index": item})).collect();
-    Reply::new(200, json!({"took": 1, "errors": true, "items": items}).to_string())
+    MockResponse::new(200, json!({"took": 1, "errors": true, "items": items}).to_string())
 }
 
 #[test]
@@ -230,10 +239,13 @@ fn bulk_items_that_are_retryable_are_sent_again_alone() {
     let (position, error) = &rejected[0];
     assert_eq!((*position, error.kind), (4, ErrorKind::InvalidValue));
     assert!(error.message.contains("failed to parse field [year]") && !error.message.contains("my words"), "{error}");
-    let seen = mock.requests();
-    assert_eq!((seen.len(), seen[0].path(), ids(&seen[1])), (2, "/docs/_bulk", vec![all[1].id.to_string()]));
-    assert_eq!(seen[0].header("content-type"), Some("application/x-ndjson"));
-    assert_eq!(seen[0].header("authorization"), Some("ApiKey sesame"));
+    let requests = mock.requests();
+    assert_eq!(
+        (requests.len(), requests[0].path(), ids(&requests[1])),
+        (2, "/docs/_bulk", vec![all[1].id.to_string()])
+    );
+    assert_eq!(requests[0].header("content-type"), Some("application/x-ndjson"));
+    assert_eq!(requests[0].header("authorization"), Some("ApiKey sesame"));
 }
 
 #[test]
@@ -246,8 +258,8 @@ fn bulk_items_throttled_until_deadline_fail_write() {
 
 #[test]
 fn response_of_another_service_fails_write() {
-    for reply in [Reply::new(200, "<html>hello"), bulk(vec![]), Reply::new(404, "")] {
-        let mock = Mock::start(move |_| reply.clone());
+    for response in [MockResponse::new(200, "<html>hello"), bulk(vec![]), MockResponse::new(404, "")] {
+        let mock = Mock::start(move |_| response.clone());
         let error = write(&mut *opensearch(&mock), &points(2), Deadline::NONE).unwrap_err();
         assert!(error.message.contains("index docs of OpenSearch"), "{error}");
         assert_eq!(mock.requests().len(), 1);
@@ -288,16 +300,16 @@ fn with_aws(test: &str, service: &str, mock: &Mock) -> String {
 
 #[test]
 fn put_vectors_request_is_signed_and_complete() {
-    let replies = vec![
-        Reply::new(429, r#"{"message":"Too many"}"#).header("x-amzn-errortype", "TooManyRequestsException"),
-        Reply::new(400, r#"{"__type":"ThrottlingException"}"#),
+    let responses = vec![
+        MockResponse::new(429, r#"{"message":"Too many"}"#).header("x-amzn-errortype", "TooManyRequestsException"),
+        MockResponse::new(400, r#"{"__type":"ThrottlingException"}"#),
     ];
-    let mock = replies_then(replies, |_| Reply::new(200, "{}"));
+    let mock = responses_then(responses, |_| MockResponse::new(200, "{}"));
     with_aws("write_3_points_to_s3_vectors", "S3VECTORS", &mock);
-    let seen = mock.requests();
-    assert_eq!((seen.len(), seen[2].method(), seen[2].path()), (3, "POST", "/PutVectors"));
-    check_signature(&seen[2], "eu-west-1", "s3vectors", &["content-type", "x-amz-security-token"]);
-    let body = seen[2].json();
+    let requests = mock.requests();
+    assert_eq!((requests.len(), requests[2].method(), requests[2].path()), (3, "POST", "/PutVectors"));
+    check_signature(&requests[2], "eu-west-1", "s3vectors", &["content-type", "x-amz-security-token"]);
+    let body = requests[2].json();
     assert_eq!((&body["vectorBucketName"], &body["indexName"]), (&json!("bucket"), &json!("index")));
     assert_eq!(body["vectors"].as_array().unwrap().len(), 3);
     assert_eq!(body["vectors"][0]["data"]["float32"], json!([0.25, 0.5]));
@@ -321,22 +333,24 @@ const OBJECT: &str = "/bucket/out/a/b%20c.csv.01ab.jsonl";
 
 #[test]
 fn small_object_is_uploaded_in_one_request() {
-    let mock = replies_then(vec![Reply::new(503, "<Error><Code>SlowDown</Code></Error>")], |_| Reply::new(200, ""));
+    let mock = responses_then(vec![MockResponse::new(503, "<Error><Code>SlowDown</Code></Error>")], |_| {
+        MockResponse::new(200, "")
+    });
     with_aws("write_3_points_to_object", "S3", &mock);
-    let seen = mock.requests();
-    assert_eq!((seen.len(), seen[1].method(), seen[1].path()), (2, "PUT", OBJECT));
-    check_signature(&seen[1], "eu-west-1", "s3", &["x-amz-content-sha256"]);
-    assert_eq!(seen[1].text().lines().count(), 3);
+    let requests = mock.requests();
+    assert_eq!((requests.len(), requests[1].method(), requests[1].path()), (2, "PUT", OBJECT));
+    check_signature(&requests[1], "eu-west-1", "s3", &["x-amz-content-sha256"]);
+    assert_eq!(requests[1].text().lines().count(), 3);
 }
 
 #[test]
 fn object_is_written_to_region_of_bucket() {
-    let moved = Reply::new(301, "<Error><Code>PermanentRedirect</Code></Error>");
-    let mock = replies_then(vec![moved.header("x-amz-bucket-region", "us-west-2")], |_| Reply::new(200, ""));
+    let moved = MockResponse::new(301, "<Error><Code>PermanentRedirect</Code></Error>");
+    let mock = responses_then(vec![moved.header("x-amz-bucket-region", "us-west-2")], |_| MockResponse::new(200, ""));
     with_aws("write_3_points_to_object", "S3", &mock);
-    let seen = mock.requests();
-    assert_eq!(seen.len(), 2);
-    check_signature(&seen[1], "us-west-2", "s3", &["x-amz-content-sha256"]);
+    let requests = mock.requests();
+    assert_eq!(requests.len(), 2);
+    check_signature(&requests[1], "us-west-2", "s3", &["x-amz-content-sha256"]);
 }
 
 #[test]
@@ -345,20 +359,20 @@ fn write_3_points_to_object() {
     assert!(write(&mut *object_sink(), &points(3), Deadline::NONE).unwrap().is_empty());
 }
 
-/// A mock of multipart uploads to S3; `complete` is the reply to CompleteMultipartUpload.
-fn multipart_uploads(complete: impl Fn() -> Reply + Send + Sync + 'static) -> Mock {
+/// A mock of multipart uploads to S3; `complete` is the response to CompleteMultipartUpload.
+fn multipart_uploads(complete: impl Fn() -> MockResponse + Send + Sync + 'static) -> Mock {
     Mock::start(move |request| {
         let (_, query) = request.path().split_once('?').unwrap_or((request.path(), ""));
         match (request.method(), query) {
-            ("POST", "uploads=") => Reply::new(
+            ("POST", "uploads=") => MockResponse::new(
                 200,
                 "<InitiateMultipartUploadResult><UploadId>a+b</UploadId></InitiateMultipartUploadResult>",
             ),
-            ("PUT", part) => Reply::new(200, "").header("etag", format!("\"{}\"", part.len())),
+            ("PUT", part) => MockResponse::new(200, "").header("etag", format!("\"{}\"", part.len())),
             ("POST", "uploadId=a%2Bb") => complete(),
-            ("DELETE", _) => Reply::new(204, ""),
-            ("HEAD", "") => Reply::new(200, "").header("etag", "\"x-2\"").header("content-length", OBJECT_SIZE),
-            _ => Reply::new(400, ""),
+            ("DELETE", _) => MockResponse::new(204, ""),
+            ("HEAD", "") => MockResponse::new(200, "").header("etag", "\"x-2\"").header("content-length", OBJECT_SIZE),
+            _ => MockResponse::new(400, ""),
         }
     })
 }
@@ -374,11 +388,11 @@ fn request_lines(mock: &Mock) -> Vec<String> {
 fn large_object_is_uploaded_in_parts() {
     let calls = AtomicUsize::new(0);
     let mock = multipart_uploads(move || match calls.fetch_add(1, Ordering::SeqCst) {
-        0 => Reply::new(200, "<Error><Code>InternalError</Code></Error>"),
-        _ => Reply::new(200, "<CompleteMultipartUploadResult/>"),
+        0 => MockResponse::new(200, "<Error><Code>InternalError</Code></Error>"),
+        _ => MockResponse::new(200, "<CompleteMultipartUploadResult/>"),
     });
     with_aws("write_90_large_points_to_object", "S3", &mock);
-    let seen = mock.requests();
+    let requests = mock.requests();
     assert_eq!(
         request_lines(&mock),
         [
@@ -389,16 +403,16 @@ fn large_object_is_uploaded_in_parts() {
             format!("POST {OBJECT}?uploadId=a%2Bb"),
         ]
     );
-    assert!(seen[1].body.len() >= 8 << 20);
-    let whole = [&seen[1].body[..], &seen[2].body].concat();
+    assert!(requests[1].body.len() >= 8 << 20);
+    let whole = [&requests[1].body[..], &requests[2].body].concat();
     assert_eq!(whole.len(), OBJECT_SIZE);
     assert!(whole.ends_with(b"\n") && String::from_utf8(whole).unwrap().lines().count() == 90);
-    assert!(seen[3].text().contains("<PartNumber>2</PartNumber>"));
+    assert!(requests[3].text().contains("<PartNumber>2</PartNumber>"));
 }
 
 #[test]
 fn upload_is_complete_although_its_response_was_lost() {
-    let mock = multipart_uploads(|| Reply::new(404, "<Error><Code>NoSuchUpload</Code></Error>"));
+    let mock = multipart_uploads(|| MockResponse::new(404, "<Error><Code>NoSuchUpload</Code></Error>"));
     with_aws("write_90_large_points_to_object", "S3", &mock);
     assert_eq!(request_lines(&mock).last().unwrap(), &format!("HEAD {OBJECT}"));
 }
@@ -419,10 +433,11 @@ fn write_90_large_points_to_object() {
 
 #[test]
 fn failed_or_unfinished_upload_is_aborted() {
-    let mock = multipart_uploads(|| Reply::new(403, "<Error><Code>AccessDenied</Code><Message>no</Message></Error>"));
+    let mock =
+        multipart_uploads(|| MockResponse::new(403, "<Error><Code>AccessDenied</Code><Message>no</Message></Error>"));
     with_aws("write_large_object_without_permission", "S3", &mock);
     assert_eq!(request_lines(&mock).last().unwrap(), &format!("DELETE {OBJECT}?uploadId=a%2Bb"));
-    let mock = multipart_uploads(|| Reply::new(200, ""));
+    let mock = multipart_uploads(|| MockResponse::new(200, ""));
     with_aws("drop_unfinished_object", "S3", &mock);
     assert_eq!(request_lines(&mock).last().unwrap(), &format!("DELETE {OBJECT}?uploadId=a%2Bb"));
 }

@@ -86,8 +86,8 @@ fn server_sends_events_while_transcribing() {
     let text: String = deltas.iter().map(|e| e["delta"].as_str().unwrap()).collect();
     assert_eq!((&last["type"], last["text"].as_str().unwrap()), (&"transcript.text.done".into(), text.trim()));
     // An invalid request is rejected with a status, because no event has been sent.
-    let refused = server.post(TRANSCRIPTIONS, json!({"file": "bm8=", "stream": true}).to_string());
-    assert_eq!(refused.status(), 400);
+    let rejected = server.post(TRANSCRIPTIONS, json!({"file": "bm8=", "stream": true}).to_string());
+    assert_eq!(rejected.status(), 400);
 }
 
 #[test]

@@ -75,9 +75,10 @@ fn supported_codec_matches_lossless_speech_without_delay() {
         let found = samples(fixture(name)).unwrap();
         let seconds = (found.len() as f64 - 24_000.0) / SAMPLE_RATE as f64;
         assert!(seconds.abs() < MAX_DURATION_ERROR, "{name} is {seconds} s longer");
-        let late = |by: usize| correlation(&found[by..], &speech);
-        let early = |by: usize| correlation(&found, &speech[by..]);
-        let best = (0..=max_shift).map(|by| late(by).max(early(by))).fold(0.0, f64::max);
+        let correlation_at_delay = |by: usize| correlation(&found[by..], &speech);
+        let correlation_at_advance = |by: usize| correlation(&found, &speech[by..]);
+        let best =
+            (0..=max_shift).map(|by| correlation_at_delay(by).max(correlation_at_advance(by))).fold(0.0, f64::max);
         println!("{name}: {} samples, correlation {best:.4}", found.len());
         assert!(best > MIN_CORRELATION, "{name}: correlation {best}");
     }
@@ -88,8 +89,8 @@ fn stream_without_declared_delay_is_at_most_3000_samples_late() {
     let speech = samples(fixture("speech.flac")).unwrap();
     for name in ["speech.aac", "speech.he.aac", "speech.he.m4a", "speech.he2.aac", "speech.mp2", "speech.mp3.wav"] {
         let found = samples(fixture(name)).unwrap();
-        let late = |by: usize| correlation(&found[by..(by + speech.len()).min(found.len())], &speech);
-        let (by, best) = (0..3000).map(|by| (by, late(by))).max_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
+        let correlation_at_delay = |by: usize| correlation(&found[by..(by + speech.len()).min(found.len())], &speech);
+        let (by, best) = (0..3000).map(|by| (by, correlation_at_delay(by))).max_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
         println!("{name}: {} samples, {by} late, correlation {best:.4}", found.len());
         assert!(best > MIN_CORRELATION && found.len() < speech.len() + 3000, "{name}: correlation {best}");
     }

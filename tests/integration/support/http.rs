@@ -1,4 +1,4 @@
-//! A minimal HTTP/1.1 client and mock server, with control over every byte, for malformed requests, too.
+//! A minimal HTTP/1.1 client and mock server, with control over every byte, also for malformed requests.
 
 use super::TIMEOUT;
 use serde_json::Value;
@@ -158,7 +158,7 @@ pub fn request(method: &str, path: &str, headers: &[(&str, &str)], body: impl As
 
 /// The response of a mock.
 #[derive(Debug, Clone, Default)]
-pub struct Reply {
+pub struct MockResponse {
     /// HTTP status.
     pub status: u16,
     /// `Content-Length` is added unless it is set.
@@ -166,10 +166,10 @@ pub struct Reply {
     /// The whole body.
     pub body: Vec<u8>,
     /// Closes the connection after this number of bytes of the body.
-    pub cut: Option<usize>,
+    pub close_after: Option<usize>,
 }
 
-impl Reply {
+impl MockResponse {
     /// A response with a body.
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
         Self { status, body: body.into(), ..Self::default() }
@@ -189,16 +189,16 @@ impl Reply {
         for (name, value) in &self.headers {
             let _ = write!(head, "{name}: {value}\r\n");
         }
-        let body = &self.body[..self.cut.unwrap_or(self.body.len()).min(self.body.len())];
+        let body = &self.body[..self.close_after.unwrap_or(self.body.len()).min(self.body.len())];
         to.write_all(&[head.as_bytes(), b"\r\n", body].concat())?;
-        match self.cut {
+        match self.close_after {
             None => Ok(()),
             Some(_) => Err(ErrorKind::ConnectionAborted.into()),
         }
     }
 }
 
-/// A server on a free port that answers with a function and records the requests.
+/// A server on a free port that responds with the result of a function and records the requests.
 pub struct Mock {
     /// Its address.
     pub address: SocketAddr,
@@ -207,14 +207,14 @@ pub struct Mock {
 
 impl Mock {
     /// Starts a server that runs until the test process ends.
-    pub fn start(answer: impl Fn(&Message) -> Reply + Send + Sync + 'static) -> Self {
+    pub fn start(respond: impl Fn(&Message) -> MockResponse + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let this = Self { address: listener.local_addr().unwrap(), requests: Arc::default() };
-        let (requests, answer) = (this.requests.clone(), Arc::new(answer));
+        let (requests, respond) = (this.requests.clone(), Arc::new(respond));
         std::thread::spawn(move || {
             for socket in listener.incoming().flatten() {
-                let (requests, answer) = (requests.clone(), answer.clone());
-                std::thread::spawn(move || serve(socket, &requests, &*answer));
+                let (requests, respond) = (requests.clone(), respond.clone());
+                std::thread::spawn(move || serve(socket, &requests, &*respond));
             }
         });
         this
@@ -231,12 +231,16 @@ impl Mock {
     }
 }
 
-/// Answers the requests of a connection, until the client closes it or a response is to be cut off.
-fn serve(mut socket: TcpStream, requests: &Mutex<Vec<Message>>, answer: &dyn Fn(&Message) -> Reply) -> Result<()> {
+/// Responds to the requests of a connection until the client closes it or a response requires it.
+fn serve(
+    mut socket: TcpStream,
+    requests: &Mutex<Vec<Message>>,
+    respond: &dyn Fn(&Message) -> MockResponse,
+) -> Result<()> {
     let mut reader = BufReader::new(socket.try_clone()?);
     while let Some(request) = Message::read(&mut reader)? {
         requests.lock().unwrap().push(request.clone());
-        answer(&request).send(&mut socket)?;
+        respond(&request).send(&mut socket)?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 //! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>.
 
 use super::TIMEOUT;
-use super::http::{Message, Mock, Reply};
+use super::http::{Message, Mock, MockResponse};
 use super::process::{Process, tealight};
 use serde_json::Value;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -63,9 +63,9 @@ impl Function {
         let (queue, done) = (Arc::new(Mutex::new(queue)), Mutex::new(done));
         let api = Mock::start(move |request| match (request.method(), request.path().strip_prefix(API)) {
             ("GET", Some("/invocation/next")) => next(&queue),
-            ("GET", Some("/restore/next")) => Reply::new(200, "{}"),
+            ("GET", Some("/restore/next")) => MockResponse::new(200, "{}"),
             ("POST", Some(path)) => report(request, path, &done.lock().unwrap()),
-            _ => Reply::new(404, "{}"),
+            _ => MockResponse::new(404, "{}"),
         });
         let mut command = tealight([]);
         command.env("AWS_LAMBDA_RUNTIME_API", api.address.to_string());
@@ -106,15 +106,15 @@ const LAMBDA_VARIABLES: [(&str, &str); 6] = [
 ];
 
 /// Waits for the next event, as Lambda does.
-fn next(queue: &Mutex<Receiver<Event>>) -> Reply {
+fn next(queue: &Mutex<Receiver<Event>>) -> MockResponse {
     let event = loop {
         match queue.lock().unwrap().recv_timeout(Duration::from_secs(1)) {
             Ok(event) => break event,
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return Reply::new(410, "{}"),
+            Err(RecvTimeoutError::Disconnected) => return MockResponse::new(410, "{}"),
         }
     };
-    Reply::new(200, event.payload)
+    MockResponse::new(200, event.payload)
         .header("content-type", "application/json")
         .header("lambda-runtime-aws-request-id", event.id)
         .header("lambda-runtime-deadline-ms", event.deadline_ms)
@@ -122,8 +122,8 @@ fn next(queue: &Mutex<Receiver<Event>>) -> Reply {
         .header("lambda-runtime-trace-id", "Root=1-6922e1f1-3f5d7b9a1c2e4d6f8b0a1c3e;Sampled=0")
 }
 
-fn report(request: &Message, path: &str, done: &Sender<Outcome>) -> Reply {
+fn report(request: &Message, path: &str, done: &Sender<Outcome>) -> MockResponse {
     let is_error = path.ends_with("/error");
     let _ = done.send(Outcome { is_error, report: request.clone(), at: SystemTime::now() });
-    Reply::new(202, r#"{"status":"OK"}"#)
+    MockResponse::new(202, r#"{"status":"OK"}"#)
 }

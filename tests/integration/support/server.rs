@@ -51,16 +51,16 @@ impl Server {
     /// The JSON of the response to a POST request, which must succeed.
     #[track_caller]
     pub fn expect_success(&self, path: &str, body: impl ToString) -> Value {
-        let reply = self.post(path, body.to_string());
-        assert_eq!(reply.status(), 200, "{}", reply.text());
-        reply.json()
+        let response = self.post(path, body.to_string());
+        assert_eq!(response.status(), 200, "{}", response.text());
+        response.json()
     }
 
     /// Checks that the server still works.
     #[track_caller]
     pub fn assert_serving(&self) {
-        let reply = self.expect_success("/v1/embeddings", r#"{"input":"still there?"}"#);
-        assert!(reply["data"][0]["embedding"].is_array());
+        let response = self.expect_success("/v1/embeddings", r#"{"input":"still there?"}"#);
+        assert!(response["data"][0]["embedding"].is_array());
     }
 
     /// Stops the server by SIGTERM; returns its log.

@@ -68,7 +68,7 @@ fn graph_search_has_high_recall() {
 }
 
 #[test]
-fn searches_unsuited_for_the_graph_are_exact() {
+fn searches_not_suited_to_graph_are_exact() {
     let folder = tempfile::tempdir().unwrap();
     let (rows, cpu) = (clustered(5000, 4), CpuContext::new(Isa::detect(), 1));
     let index = build(&folder.path().join("a.tlx"), &rows, Metric::Cosine);
@@ -82,7 +82,7 @@ fn searches_unsuited_for_the_graph_are_exact() {
     assert_eq!(index.search(&cpu, &SearchQuery { min_score, ..by_vector(query, 10) }).unwrap().len(), 5);
     let error = index.search(&cpu, &by_vector(&query[1..], 10)).unwrap_err();
     assert!(error.message.contains("63 dimensions; the index has 64"), "{error:?}");
-    // No rows, and fewer rows than are scored again.
+    // No rows, and fewer rows than are rescored.
     for count in [0, 1, 300] {
         let index = build(&folder.path().join("b.tlx"), &rows[..count * D], Metric::L2);
         assert_eq!(index.search(&cpu, &by_vector(query, 10)).unwrap(), exact(&by_vector(query, 10), &index, &cpu));

@@ -7,9 +7,9 @@ use tealight_core::{Error, ErrorKind};
 use tealight_index::{Document, Filter, Index, IndexBuilder, MAX_NORM, Metric, ScanEncoding, SearchHit, SearchQuery};
 use tealight_kernels::{CpuContext, Isa};
 
-/// Smallest share of the true ten best rows that a search must find among random vectors, the hardest case.
+/// Minimum recall@10 on random vectors, the hardest case.
 const RECALL: f64 = 0.995;
-/// Largest error of a score for vectors of unit norm.
+/// Maximum error of a score for vectors of unit norm.
 const SCORE_ERROR: f64 = 2e-4;
 const METRICS: [Metric; 3] = [Metric::Cosine, Metric::Dot, Metric::L2];
 const ENCODINGS: [ScanEncoding; 3] = [ScanEncoding::Int8, ScanEncoding::Int4, ScanEncoding::Binary];
@@ -21,7 +21,7 @@ fn build(path: &Path, rows: &[f32], d: usize, metric: Metric, encoding: ScanEnco
     Index::open(path).unwrap()
 }
 
-/// Scores and rows of the ten best in float64.
+/// Scores and rows of the top 10 in float64.
 fn exact_top_10(rows: &[f32], query: &[f32], d: usize, metric: Metric) -> Vec<(f64, usize)> {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| *a as f64 * *b as f64).sum::<f64>();
     let score = |row: &[f32]| match metric {
@@ -217,17 +217,19 @@ fn rows_and_queries_of_the_largest_norm_have_finite_scores() {
     }
 }
 
+/// An index of 1000 random rows with 64 dimensions.
+fn index_of_1000_rows(folder: &Path) -> Index {
+    let d = 64;
+    build(&folder.join("a.tlx"), &random(1000 * d, 9), d, Metric::Cosine, ScanEncoding::Int8)
+}
+
 #[test]
-fn filters_lexical_search_and_limits() {
+fn filtered_search_returns_all_matching_rows() {
     let folder = tempfile::tempdir().unwrap();
-    let (d, count) = (64, 1000);
-    let rows = random(count * d, 9);
-    let index = build(&folder.path().join("a.tlx"), &rows, d, Metric::Cosine, ScanEncoding::Int8);
-    let cpu = CpuContext::new(Isa::detect(), 2);
-    let query = random(d, 77);
+    let (index, cpu) = (index_of_1000_rows(folder.path()), CpuContext::new(Isa::detect(), 2));
+    let query = random(64, 77);
     let all = index.search(&cpu, &by_vector(&query, 1000)).unwrap();
     assert_eq!(all.len(), 1000);
-    // A filtered search returns all matching rows, however few.
     for filter in [json!({"tags": "red"}), json!({"number": {"$lt": 7}}), json!({"number": 500}), json!({"number": -1})]
     {
         let filter = Filter::parse(&filter).unwrap();
@@ -238,15 +240,36 @@ fn filters_lexical_search_and_limits() {
     }
     let min_score = Some(all[4].score);
     assert_eq!(index.search(&cpu, &SearchQuery { min_score, ..by_vector(&query, 10) }).unwrap(), all[..5]);
+}
+
+#[test]
+fn lexical_search_ranks_rare_words_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let (index, cpu) = (index_of_1000_rows(folder.path()), CpuContext::new(Isa::detect(), 2));
+    let query = random(64, 77);
     // The only document with the rare word comes first, then those with the common word.
     let lexical = |text| SearchQuery { vector: None, lexical: Some(text), ..by_vector(&query, 5) };
     let hits = index.search(&cpu, &lexical("Number: 123 blue!")).unwrap();
     assert_eq!((hits[0].document.id.as_str(), hits.len()), ("d123", 5));
     assert!(hits[1..].iter().all(|hit| hit.document.text.starts_with("blue")));
     assert!(index.search(&cpu, &lexical("nothing like it")).unwrap().is_empty());
-    // In a hybrid search, the first of either list is ahead of the middle of one.
+}
+
+#[test]
+fn hybrid_search_ranks_first_hits_of_both_lists_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let (index, cpu) = (index_of_1000_rows(folder.path()), CpuContext::new(Isa::detect(), 2));
+    let query = random(64, 77);
+    let nearest = index.search(&cpu, &by_vector(&query, 1)).unwrap()[0].row;
     let hits = index.search(&cpu, &SearchQuery { lexical: Some("123"), ..by_vector(&query, 3) }).unwrap();
-    assert!(hits[..2].iter().any(|h| h.row == 123) && hits[..2].iter().any(|h| h.row == all[0].row));
+    assert!(hits[..2].iter().any(|h| h.row == 123) && hits[..2].iter().any(|h| h.row == nearest));
+}
+
+#[test]
+fn search_beyond_limits_is_rejected() {
+    let folder = tempfile::tempdir().unwrap();
+    let (index, cpu) = (index_of_1000_rows(folder.path()), CpuContext::new(Isa::detect(), 2));
+    let query = random(64, 77);
     for (search, word) in [
         (by_vector(&query, 0), "k is 0"),
         (by_vector(&query, 1001), "1000"),

@@ -84,7 +84,7 @@ fn binary_scores_are_equal_on_all_isas_and_close_to_float64() {
 }
 
 #[test]
-fn table_rounding_errors_add_up_like_random_ones() {
+fn table_rounding_error_grows_with_square_root_of_tables() {
     for d in [64, 384, 1536] {
         let (rows, vector) = (random_signs(160, d), values(d, 92));
         let found = rows.scores(Isa::detect(), &binary::BinaryQuery::new(&vector, 0.0));
@@ -116,7 +116,7 @@ fn table_sums_at_the_limits_are_exact() {
 }
 
 #[test]
-fn zero_query_scores_only_the_offset() {
+fn zero_query_scores_equal_offsets() {
     let rows = random_signs(16, 70);
     for isa in available_isas() {
         let found = rows.scores(isa, &binary::BinaryQuery::new(&[0.0; 70], 2.0));

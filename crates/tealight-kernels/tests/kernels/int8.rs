@@ -169,16 +169,17 @@ fn int8_sums_with_weight_minus_128_are_exact() {
 /// Matrices in a mapped file may begin at any offset.
 #[test]
 fn unaligned_packed_bytes_give_the_same_products() {
-    let shifted = |bytes: &[u8]| Bytes::from([&[0; 3], bytes].concat()).slice(3..);
-    let (x, eight) = (values(5 * 64, 1), PackedRhs::pack(&values(48 * 64, 2), &values(48, 3), &[1.0; 64], 64).unwrap());
-    let four = int4::PackedRhs::pack(&blocks(&values(48 * 64, 4)), &values(48, 5)).unwrap();
-    let moved = PackedRhs::from_bytes(shifted(eight.bytes()), 48, 64).unwrap();
-    let moved4 = int4::PackedRhs::from_bytes(shifted(four.bytes()), 48, 64).unwrap();
+    let unaligned = |bytes: &[u8]| Bytes::from([&[0; 3], bytes].concat()).slice(3..);
+    let (x, int8_rhs) =
+        (values(5 * 64, 1), PackedRhs::pack(&values(48 * 64, 2), &values(48, 3), &[1.0; 64], 64).unwrap());
+    let int4_rhs = int4::PackedRhs::pack(&blocks(&values(48 * 64, 4)), &values(48, 5)).unwrap();
+    let unaligned_int8 = PackedRhs::from_bytes(unaligned(int8_rhs.bytes()), 48, 64).unwrap();
+    let unaligned_int4 = int4::PackedRhs::from_bytes(unaligned(int4_rhs.bytes()), 48, 64).unwrap();
     for isa in available_isas() {
         let run = |w| bits(&product(isa, &x, w, Epilogue::Store, 0.0));
-        assert_eq!(run(&moved), run(&eight), "{}", isa.as_str());
+        assert_eq!(run(&unaligned_int8), run(&int8_rhs), "{}", isa.as_str());
         let run = |w| bits(&product4(isa, &x, w, Epilogue::Store));
-        assert_eq!(run(&moved4), run(&four), "{}", isa.as_str());
+        assert_eq!(run(&unaligned_int4), run(&int4_rhs), "{}", isa.as_str());
     }
 }
 

@@ -1,4 +1,4 @@
-//! AMX on a CPU that has none: its instructions raise SIGILL there, and a handler does what they would have done.
+//! Emulates AMX with a SIGILL handler on CPUs without it.
 //!
 //! Written from Intel's manual (volume 2, the instructions of AMX; volume 1, chapter 18), for the instructions that the
 //! kernels use: LDTILECFG, TILERELEASE, TILEZERO, TILELOADD, TILESTORED, TDPBUSD.
@@ -22,17 +22,17 @@ thread_local! {
     };
 }
 
-/// AMX, emulated; `None` without AVX-512 VNNI, which its kernels need too.
+/// Emulated AMX; `None` without AVX-512 VNNI, which the AMX kernels also use.
 pub fn emulated() -> Option<Isa> {
     static HANDLER: Once = Once::new();
     Isa::from_name("avx512vnni").ok()?;
     HANDLER.call_once(install);
-    // SAFETY: AVX-512 VNNI is there, and the handler stands in for AMX.
+    // SAFETY: the CPU has AVX-512 VNNI, and the handler emulates AMX.
     Some(unsafe { Isa::emulated_amx() })
 }
 
 fn install() {
-    // SAFETY: a zeroed action is a valid one, and the handler has the signature that SA_SIGINFO asks for.
+    // SAFETY: a zeroed action is valid, and the handler has the signature that SA_SIGINFO requires.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = on_illegal as *const () as usize;
@@ -42,14 +42,14 @@ fn install() {
 }
 
 extern "C" fn on_illegal(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    // SAFETY: the kernel passes the context of the instruction that raised the signal; nobody else uses it or the tiles of
-    // this thread meanwhile.
+    // SAFETY: the kernel passes the context of the instruction that raised the signal; nothing else uses it or the tiles of
+    // this thread at the same time.
     unsafe {
         let registers = &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs;
         let code = registers[libc::REG_RIP as usize] as *const u8;
         match TILES.with(|tiles| execute(&mut *tiles.get(), code, registers)) {
             Some(length) => registers[libc::REG_RIP as usize] += length as i64,
-            // Another illegal instruction: it happens again, and ends the process.
+            // Not AMX: restores the default handler, so that the instruction faults again and ends the process.
             None => drop(libc::signal(libc::SIGILL, libc::SIG_DFL)),
         }
     }
@@ -65,7 +65,7 @@ fn register(registers: &[i64; 23], number: u8) -> u64 {
     registers[order[number as usize] as usize] as u64
 }
 
-/// The operand in memory: base with displacement, scaled index, and where the instruction ends.
+/// The memory operand: base with displacement, scaled index, and the length of the instruction.
 unsafe fn memory(code: *const u8, registers: &[i64; 23]) -> (u64, u64, usize) {
     // SAFETY: the caller's code is an instruction that the CPU decoded.
     unsafe {
@@ -94,7 +94,7 @@ unsafe fn memory(code: *const u8, registers: &[i64; 23]) -> (u64, u64, usize) {
     }
 }
 
-/// Does what an instruction of AMX says; returns its length.
+/// Executes an AMX instruction; returns its length.
 unsafe fn execute(tiles: &mut Tiles, code: *const u8, registers: &[i64; 23]) -> Option<usize> {
     // SAFETY: the code is an instruction, and its operands are memory that the program may use.
     unsafe {
@@ -121,14 +121,14 @@ unsafe fn execute(tiles: &mut Tiles, code: *const u8, registers: &[i64; 23]) -> 
             (0x4b, 2 | 3, true) => {
                 let (start, stride, length) = memory(code, registers);
                 for row in 0..tiles.rows[tile] {
-                    let place = start.wrapping_add(stride.wrapping_mul(row as u64)) as *mut u8;
-                    let own = &mut tiles.bytes[tile][row];
+                    let memory_row = start.wrapping_add(stride.wrapping_mul(row as u64)) as *mut u8;
+                    let tile_row = &mut tiles.bytes[tile][row];
                     let columns = tiles.columns[tile];
                     if prefix == 3 {
-                        *own = [0; ROW];
-                        place.copy_to_nonoverlapping(own.as_mut_ptr(), columns);
+                        *tile_row = [0; ROW];
+                        memory_row.copy_to_nonoverlapping(tile_row.as_mut_ptr(), columns);
                     } else {
-                        place.copy_from_nonoverlapping(own.as_ptr(), columns);
+                        memory_row.copy_from_nonoverlapping(tile_row.as_ptr(), columns);
                     }
                 }
                 Some(length)
@@ -154,7 +154,7 @@ fn configure(tiles: &mut Tiles, bytes: &[u8; 64]) {
     }
 }
 
-/// TDPBUSD: unsigned bytes of rows by signed bytes of columns, four products added to each sum.
+/// TDPBUSD: adds the products of four unsigned and four signed bytes to each 32-bit sum.
 fn multiply(tiles: &mut Tiles, sums: usize, codes: usize, weights: usize) {
     assert_eq!(tiles.columns[codes] / 4, tiles.rows[weights]);
     assert_eq!((tiles.rows[sums], tiles.columns[sums]), (tiles.rows[codes], tiles.columns[weights]));
