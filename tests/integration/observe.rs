@@ -220,8 +220,8 @@ fn warning_names_invocation_at_log_level_warn() {
 fn aws_credentials_are_never_logged() {
     const SECRET: &str = "canarySecretKey7h2";
     const TOKEN: &str = "canaryToken4f8";
-    let stores = Mock::start(|_| MockResponse::new(200, "{}"));
-    let endpoint = format!("http://{}", stores.address);
+    let s3_vectors = Mock::start(|_| MockResponse::new(200, "{}"));
+    let endpoint = format!("http://{}", s3_vectors.address);
     let function = Function::start(&[
         JSON_LINES,
         ("AWS_LAMBDA_LOG_LEVEL", "TRACE"),
@@ -237,7 +237,7 @@ fn aws_credentials_are_never_logged() {
     let response =
         function.expect_success(json!({"Records": [{"eventSource": "aws:sqs", "messageId": "m", "body": body}]}));
     assert_eq!(response["batchItemFailures"], json!([]));
-    let requests = stores.requests();
+    let requests = s3_vectors.requests();
     assert!(requests.iter().any(|request| request.header("x-amz-security-token") == Some(TOKEN)), "{requests:?}");
     let log = function.process.stdout() + &function.process.stderr();
     assert!(log.contains("documents written"), "{log}");

@@ -18,7 +18,7 @@ QUESTIONS = ["How can I get back into my account?", "an animal with many arms", 
              "what the weather will be", "a programming language"]
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:tealight:point")
 FIELDS = ("document_id", "chunk", "text", "start", "end", "model")
-# Metadata that some vector stores do not accept. Each field must be rejected by name or converted to a supported value.
+# Metadata that some vector databases do not accept. Each field must be rejected by name or converted to a supported value.
 ODD_FIELDS = {
     "null": None, "nested": {"a": {"b": [1, None]}}, "numbers": [1, 2.5], "mixed": [1, "a", True], "lists": [[1], [2]],
     "empty list": [], "empty object": {}, "big": 2**63 + 1, "small": 1e-7, "huge": 1e308, "long": "x" * 5000, "$dollar": 1, "#hash": 1, "": 1,

@@ -14,7 +14,7 @@ import threading
 import time
 import urllib.parse
 
-FAULTS = ["reset", "early", "429", "500", "503", "slow", "lost", "cut"]
+FAULTS = ["reset", "reset_after_half_request", "429", "500", "503", "slow_response", "response_lost", "response_truncated"]
 
 
 def always(fault, times=2):
@@ -34,13 +34,13 @@ def mixed(seed, faults=FAULTS):
 class Proxy(http.server.ThreadingHTTPServer):
     """Forwards requests after injecting the faults planned for them.
 
-    reset   resets the connection before a response; the server does not receive the request
-    early   as reset, after half of the request has been read
-    429, 500, 503   responds with this status instead of the server; 429 with a Retry-After of one second
-    slow    sends the response in two parts with a pause between them
-    lost    the server processes the request, but the connection is reset without a response
-    cut     as lost, after half of the response has been written
-    partial   rejects every other document of a _bulk request with status 429
+    reset                      resets the connection before a response; the server does not receive the request
+    reset_after_half_request   as reset, after half of the request has been read
+    429, 500, 503              responds with this status instead of the server; 429 with a Retry-After of one second
+    slow_response              sends the response in two parts with a pause between them
+    response_lost              the server processes the request, but the connection is reset without a response
+    response_truncated         as response_lost, after half of the response has been written
+    partial_429                rejects about half of the documents of a _bulk request with status 429
     """
 
     daemon_threads = True
@@ -117,7 +117,7 @@ class ProxyHandler(http.server.BaseHTTPRequestHandler):
         response_headers = [(name, value) for name, value in response.getheaders() if name.lower() not in ("content-length", "transfer-encoding", "connection")]
         return response.status, response_headers, response.read()
 
-    def partial(self, body):
+    def respond_partially(self, body):
         """Responds like a node whose write queue accepts only some of the documents."""
         rows = body.splitlines(keepends=True)
         pairs = list(zip(rows[::2], rows[1::2]))
@@ -136,7 +136,7 @@ class ProxyHandler(http.server.BaseHTTPRequestHandler):
     def serve(self):
         identity = f"{self.command} {self.path} {self.headers.get('content-length')}"
         fault = self.server.next_fault(identity)
-        if fault == "early":
+        if fault == "reset_after_half_request":
             self.read_body(0.5)
             return self.reset()
         body = self.read_body()
@@ -151,12 +151,12 @@ class ProxyHandler(http.server.BaseHTTPRequestHandler):
         if fault in ("429", "500", "503"):
             retry_after = [("retry-after", "1")] if fault == "429" else []
             return self.respond(int(fault), [("content-type", "application/json"), *retry_after], b'{"message":"not now"}')
-        if fault == "partial" and self.path.partition("?")[0].endswith("/_bulk"):
-            return self.respond(*self.partial(body))
+        if fault == "partial_429" and self.path.partition("?")[0].endswith("/_bulk"):
+            return self.respond(*self.respond_partially(body))
         response = self.forward(body)
-        if fault == "lost":
+        if fault == "response_lost":
             return self.reset()
-        self.respond(*response, pause=1.0 if fault == "slow" else 0.0, fraction=0.5 if fault == "cut" else 1.0)
+        self.respond(*response, pause=1.0 if fault == "slow_response" else 0.0, fraction=0.5 if fault == "response_truncated" else 1.0)
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = serve
 

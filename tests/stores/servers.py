@@ -1,4 +1,4 @@
-"""Servers that are available as Python packages, each on a free port; and a Qdrant REST API built from its client models and its engine."""
+"""Servers that are available as Python packages, each on a free port; and Qdrant's REST API on top of Qdrant Edge (qdrant-edge-py)."""
 
 import contextlib
 import gzip
@@ -129,7 +129,7 @@ def postgres():
 
 
 class Qdrant(http.server.ThreadingHTTPServer):
-    """Qdrant's REST API for points. The models of the Qdrant client parse the bodies and reject unknown fields; the Qdrant engine stores the points."""
+    """Qdrant's REST API for points. The models of the Qdrant client parse the bodies and reject unknown fields; Qdrant Edge stores the points."""
 
     daemon_threads = True
 

@@ -178,7 +178,7 @@ def test_all_documents_are_written(expected_points):
     assert count_documents(expected_points) == (DOCUMENTS + 1, 50, 100, 3, 1)
 
 
-# Each seed kills at different times. TEALIGHT_KILLS sets the number of seeds.
+# Each seed sends SIGKILL at different times. TEALIGHT_KILLS sets the number of seeds.
 @pytest.mark.parametrize("seed", range(int(os.environ.get("TEALIGHT_KILLS", "2"))))
 def test_kill_does_not_change_result(ingestion, expected_points, seed):
     rng, kills, seconds = random.Random(seed), 0, ingestion.seconds

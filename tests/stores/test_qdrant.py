@@ -1,4 +1,4 @@
-"""Qdrant: the models of its client parse the bodies; its engine stores and searches the points."""
+"""Qdrant: the models of its client parse the bodies; Qdrant Edge stores and searches the points."""
 
 import json
 
@@ -37,7 +37,7 @@ def test_in_memory_client_accepts_bodies(corpus, corpus_as, queries):
 
 
 def test_uint8_codes_are_stored_exactly(qdrant, corpus, corpus_as, queries):
-    # The engine silently truncates fractions and values outside of 0..255.
+    # Qdrant Edge silently truncates fractions and values outside of 0..255.
     qdrant.create("bytes", distance="Euclid", datatype="uint8")
     output = corpus_as("qdrant", "--encoding", "uint8")
     codes = {point["id"]: point["vector"] for body in parse_bodies(output) for point in body["points"]}

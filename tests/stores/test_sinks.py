@@ -212,9 +212,9 @@ def test_temporarily_rejected_documents_are_retried(tmp_path, corpus_file, corpu
     with servers.opensearch() as url:
         sink = OpenSearch(url)
         sink.clear()
-        proxy = Proxy(url, always("partial"))
+        proxy = Proxy(url, always("partial_429"))
         embed_to(sink, corpus_file, proxy)
-        assert "partial" in proxy.injected
+        assert "partial_429" in proxy.injected
         check_sink(sink, corpus)
 
 
@@ -258,7 +258,7 @@ def test_s3_objects_are_json_lines_by_default(corpus_file, aws, corpus_as):
     assert parse_bodies(sink.client.get_object(Bucket="tealight", Key=item["Key"])["Body"].read()) == parse_bodies(corpus_as("jsonl", "--chunk-tokens", 254))
 
 
-@pytest.mark.parametrize("plan", [always("lost", 1), always("cut", 1), always("early", 1), mixed(7)], ids=["lost", "cut", "early", "mixed"])
+@pytest.mark.parametrize("plan", [always("response_lost", 1), always("response_truncated", 1), always("reset_after_half_request", 1), mixed(7)], ids=["response_lost", "response_truncated", "reset_after_half_request", "mixed"])
 def test_multipart_upload_is_complete(tmp_path, aws, plan):
     sink = S3(aws)
     sink.clear()
