@@ -106,9 +106,9 @@ def check(model, reference):
     expected = json.loads((CORPUS / "transcripts.json").read_text())
     actual = {name: response["text"] for name, response in transcribe(model, list(expected), "--language", "en").items()}
     wer = word_error_rate(expected, actual)
-    print(f"{model}: word error rate {wer:.2f} %")
+    print(f"{model}: word error rate {wer:.2f}%")
     float32_wer = word_error_rate(expected, json.loads(Path(reference).read_text()))
-    print(f"{model}: with float32 {float32_wer:.2f} %", flush=True)
+    print(f"{model}: with float32 {float32_wer:.2f}%", flush=True)
     failed = wer > float32_wer + MARGIN
     if not model.endswith(".en"):
         # The scalar kernels stand for all instruction sets with 8-bit activations, because their results are bit-identical.
@@ -130,7 +130,7 @@ def reference(folder, output):
         segments, _ = model.transcribe(str(CORPUS / name), beam_size=1, language="en")
         texts[name] = "".join(segment.text for segment in segments)
     Path(output).write_text(json.dumps(texts, indent=1) + "\n")
-    print(f"word error rate {word_error_rate(expected, texts):.2f} %")
+    print(f"word error rate {word_error_rate(expected, texts):.2f}%")
     for voice in CONFIDENT if model.model.is_multilingual else ():
         language, probability, _ = model.detect_language(decode_audio(str(CORPUS / f"language-{voice}.wav")))
         print(f"{voice}: {language}, {probability:.2f}")
@@ -143,7 +143,7 @@ def main():
         make()
     elif command == "wer":
         expected = json.loads((CORPUS / "transcripts.json").read_text())
-        print(f"word error rate {word_error_rate(expected, json.loads(Path(rest[0]).read_text())):.2f} %")
+        print(f"word error rate {word_error_rate(expected, json.loads(Path(rest[0]).read_text())):.2f}%")
     elif command == "check":
         check(*rest)
     elif command == "reference":

@@ -186,7 +186,7 @@ fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-/// A tokenizer that adds no special tokens makes no tokens of white space.
+/// A tokenizer that adds no special tokens returns no tokens for whitespace.
 #[test]
 fn text_without_tokens_is_rejected() {
     let folder = tempfile::tempdir().unwrap();

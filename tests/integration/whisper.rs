@@ -425,7 +425,7 @@ fn language_task_and_beam_options_are_applied() {
     assert!(error.unwrap_err().message.contains("en only"));
     let error = transcribe(&english_only, audio("jfk.flac"), TranscribeOptions { task: Task::Translate, ..greedy() });
     assert!(error.unwrap_err().message.contains("multilingual"));
-    // Sampled text is improbable, but is returned because a temperature was requested.
+    // Sampled text is unlikely, but is returned because a temperature was requested.
     let sampled = TranscribeOptions { temperatures: vec![1.0], language: Some("en".into()), ..greedy() };
     let short = transcribe(&english_only, audio("speech.mp3"), sampled).unwrap().transcript;
     assert!(!short.text().is_empty());

@@ -105,7 +105,7 @@ def test_long_documents_are_split_into_chunks(tmp_path, tokens, overlap):
     assert all(chunk["payload"]["a"] == 1 and chunk["payload"]["model"] == MODEL for chunk in chunks)
     spans = [(chunk["payload"]["start"], chunk["payload"]["end"]) for chunk in chunks]
     assert all(chunk["payload"]["text"] == text[start:end] for chunk, (start, end) in zip(chunks, spans))
-    # Only white space lies outside the chunks, and chunks overlap if and only if requested.
+    # Only whitespace lies outside the chunks, and chunks overlap if and only if requested.
     assert text[: spans[0][0]].strip() == text[spans[-1][1] :].strip() == ""
     for (_, end), (start, _) in zip(spans, spans[1:]):
         assert (start < end) if overlap else (start >= end and text[end:start].strip() == "")

@@ -110,7 +110,7 @@ fn binary_search_has_high_recall_for_clustered_and_shifted_rows() {
                 let mut found = 0;
                 for seed in 0..20 {
                     let noise = random(d, 200 + seed);
-                    // Short queries, too: inner products and cosines order rows regardless of the query's norm.
+                    // Also short queries: inner products and cosines order rows regardless of the query's norm.
                     let scale = if metric == Metric::L2 { 1.0 } else { 0.01 };
                     let row = &rows[seed as usize * 7 * d..][..d];
                     let query: Vec<f32> = row.iter().zip(&noise).map(|(r, n)| scale * (r + 0.5 * n)).collect();

@@ -82,7 +82,7 @@ fn int8_products_are_equal_on_all_isas() {
                 let found = product(isa, &x, &packed, epilogue, 0.5);
                 assert_eq!(bits(&found), bits(&expected), "{} {m}x{k}x{n} {epilogue:?}", isa.as_str());
             }
-            // AVX2 quantizes to 7 bits; the scalar kernel multiplies such rows, too.
+            // AVX2 quantizes to 7 bits; the scalar kernel also multiplies such rows.
             for isa in available_isas().into_iter().filter(|isa| has_7_bits(*isa)) {
                 let lhs = quantized(isa, &x, &packed);
                 let run = |isa| {
