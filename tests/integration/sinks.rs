@@ -316,7 +316,7 @@ fn put_vectors_request_is_signed_and_complete() {
 }
 
 #[test]
-#[ignore = "run by the test above in its own process"]
+#[ignore = "child process of put_vectors_request_is_signed_and_complete"]
 fn write_3_points_to_s3_vectors() {
     assert!(write(&mut *open("s3vectors://bucket/index"), &points(3), Deadline::NONE).unwrap().is_empty());
 }
@@ -354,7 +354,7 @@ fn object_is_written_to_region_of_bucket() {
 }
 
 #[test]
-#[ignore = "run by the tests above in their own processes"]
+#[ignore = "child process of small_object_is_uploaded_in_one_request"]
 fn write_3_points_to_object() {
     assert!(write(&mut *object_sink(), &points(3), Deadline::NONE).unwrap().is_empty());
 }
@@ -419,7 +419,7 @@ fn upload_is_complete_although_its_response_was_lost() {
 
 /// Each line of the object has 100,000 bytes.
 #[test]
-#[ignore = "run by the tests above in their own processes"]
+#[ignore = "child process of large_object_is_uploaded_in_parts"]
 fn write_90_large_points_to_object() {
     let mut sink = object_sink();
     let mut jsonl = BodyBuilder::new(Format::Jsonl, Encoding::Float, None).unwrap();
@@ -443,7 +443,7 @@ fn failed_or_unfinished_upload_is_aborted() {
 }
 
 #[test]
-#[ignore = "run by the test above in its own process"]
+#[ignore = "child process of failed_or_unfinished_upload_is_aborted"]
 fn write_large_object_without_permission() {
     let text = "x".repeat(9 << 20);
     let error = write(&mut *object_sink(), &[point(&text)], Deadline::NONE).unwrap_err();
@@ -452,7 +452,7 @@ fn write_large_object_without_permission() {
 }
 
 #[test]
-#[ignore = "run by the test above in its own process"]
+#[ignore = "child process of failed_or_unfinished_upload_is_aborted"]
 fn drop_unfinished_object() {
     let mut sink = object_sink();
     let texts = ["x".repeat(9 << 20), "y".into()];
