@@ -2,7 +2,7 @@
 
     pip install langchain-openai
     tealight pull smollm2-135m-instruct
-    tealight serve &
+    tealight serve                 # in another terminal
     python examples/langchain_search.py "How long is the warranty on a lantern?"
 
 TEALIGHT_URL (default http://127.0.0.1:9000) is the URL of the server or function, TEALIGHT_API_KEY its API key, if it has one.

@@ -2,7 +2,7 @@
 
     pip install openai
     tealight pull whisper-base && tealight pull smollm2-135m-instruct
-    tealight serve &
+    tealight serve                 # in another terminal
     python examples/openai_client.py tests/fixtures/audio/jfk.flac
 
 TEALIGHT_URL (default http://127.0.0.1:9000) is the URL of the server or function, TEALIGHT_API_KEY its API key, if it has one.

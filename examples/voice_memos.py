@@ -2,7 +2,7 @@
 
     pip install requests
     tealight pull whisper-base
-    tealight serve &
+    tealight serve                 # in another terminal
     python examples/voice_memos.py memos "what did the plumber say about the boiler"
 
 prints the best matches first, such as
