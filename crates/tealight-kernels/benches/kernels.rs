@@ -1,7 +1,7 @@
 //! The speed of each kernel on each instruction set of this machine, on one thread.
 //!
-//! `cargo bench -p tealight-kernels --bench kernels [ISA...]` measures all instruction sets, or those that are named. The results of products are
-//! compared with the scalar kernel, bit for bit.
+//! `cargo bench -p tealight-kernels --bench kernels [ISA...]` measures all instruction sets, or only those given. The results of
+//! products are compared with the scalar kernel, bit for bit.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::time::Instant;
@@ -56,7 +56,8 @@ fn print_rate(name: &str, bytes: usize, seconds: f64) {
     println!("{name:<48} {:>9.2} us {:>6.1} GB/s", seconds * 1e6, bytes as f64 / seconds / 1e9);
 }
 
-/// A query against 100,000 rows of 384 values, more than caches hold: int8 with the loop for the dimension and with the general loop, and binary.
+/// A query against 100,000 rows of 384 values, more than caches hold: int8 with the loop for the dimension and with the general
+/// loop, and binary.
 fn scoring(isa: Isa) {
     const ROWS: usize = 100_000;
     const D: usize = 384;

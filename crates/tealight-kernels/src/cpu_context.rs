@@ -21,7 +21,8 @@ impl std::fmt::Debug for CpuContext {
 }
 
 impl CpuContext {
-    /// A context with `threads` threads, at least one. They start with the first parallel call; a single thread is the caller's own.
+    /// A context with `threads` threads, at least one. They start with the first parallel call; a single thread is the caller's
+    /// own.
     pub fn new(isa: Isa, threads: usize) -> Self {
         Self { isa, threads: threads.max(1), pool: Arc::default() }
     }
@@ -51,7 +52,7 @@ impl CpuContext {
     /// Calls `f(first_row, rows)` in parallel for chunks of `out [rows, row_len]`. A chunk has whole rows.
     pub fn par_rows(&self, out: &mut [f32], row_len: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
         let rows = out.len() / row_len;
-        // Three chunks per thread balance the load; fewer than four rows are too little work for a kernel.
+        // Three chunks per thread, so that a slow thread delays the others less; at least four rows, as many as a tile has.
         let chunk = rows.div_ceil(3 * self.threads()).max(4);
         match self.pool(rows.div_ceil(chunk)) {
             Some(pool) => {
@@ -69,7 +70,7 @@ impl CpuContext {
         }
     }
 
-    /// Runs `f` on a thread of the pool. Parallel calls inside it start at once, because the pool's threads stay awake between them.
+    /// Runs `f` on a thread of the pool. This avoids the latency of entering the pool for each parallel call inside `f`.
     pub fn install<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
         match self.pool(self.threads) {
             Some(pool) => pool.install(f),

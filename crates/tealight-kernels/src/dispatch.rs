@@ -4,7 +4,7 @@
 ///
 /// `dispatch!(isa, kernel(a: A, b: B) -> R)`: the kernel must be `#[inline(always)] unsafe fn kernel<S: Simd>(a: A, b: B) -> R`,
 /// and its only safety requirement must be the instruction set. Kernels use loops where other code uses iterators with closures: a
-/// closure that is not inlined is compiled without the features, and then calls a function for each instruction.
+/// closure that is not inlined is compiled without the features, and calls a function for each instruction.
 macro_rules! dispatch {
     ($isa:expr, $kernel:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)?) => {{
         #[cfg(target_arch = "x86_64")]
@@ -40,7 +40,7 @@ macro_rules! dispatch {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             $crate::isa::Isa::AvxVnni(_) => unsafe { avxvnni($($arg),*) },
-            // SAFETY: as above; a CPU with AMX has these features, too.
+            // SAFETY: as above; a CPU with AMX also has these features.
             #[cfg(target_arch = "x86_64")]
             $crate::isa::Isa::Avx512Vnni(_) | $crate::isa::Isa::Amx(_) => unsafe { avx512($($arg),*) },
             // SAFETY: as above.

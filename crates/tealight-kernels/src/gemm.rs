@@ -12,7 +12,7 @@ use std::ops::Range;
 /// Columns of a panel of packed weights.
 pub const NR: usize = LANES;
 
-/// What is done with each value of a product.
+/// How each value of a product is written to the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Epilogue {
     /// Overwrites the output.
@@ -37,7 +37,7 @@ pub(crate) unsafe trait RhsFormat {
     /// The panel whose first output is `column`.
     fn panel(&self, column: usize) -> *const u8;
     unsafe fn bias<S: Simd>(&self, panel: *const u8) -> S;
-    /// What scales the sums of a group of a panel, and what its [`RowScale::offset`] is multiplied by.
+    /// The scales of a group of a panel, and the factors of [`RowScale::offset`].
     unsafe fn scale_and_offset<S: Simd>(&self, panel: *const u8, group: usize) -> (S, S);
     /// Integer sums of a group for `MR` rows at `lhs` and `NV` panels.
     unsafe fn accumulate_i32<S: Simd, const MR: usize, const NV: usize>(
@@ -161,7 +161,7 @@ pub(crate) unsafe fn column_block<S: Simd, R: RhsFormat, const MR: usize, const 
     let next_panels = rhs.panel(column).wrapping_add(NV * rhs.panel_bytes());
     let mut prefetch = Prefetch { line: next_panels, stride: NV * rhs.panel_bytes() / steps };
     let mut row = 0;
-    // SAFETY: a tile is only computed where as many rows are left.
+    // SAFETY: a tile is only computed if as many rows remain.
     unsafe {
         while row + MR <= rows {
             tile::<S, R, MR, NV>(lhs, rhs, row, column, out, &mut prefetch);

@@ -8,7 +8,7 @@
 //! for each row: key u64   level i16   for each level from the lowest: number of links u32   links u32
 //! ```
 
-/// Links of a row per level (M); twice as many in the lowest level.
+/// `M` of the paper: links of a row per level; twice as many in the lowest level.
 pub(crate) const HNSW_M: usize = 16;
 const HEADER_BYTES: usize = 64;
 const MAGIC: &[u8] = b"usearch";
@@ -44,7 +44,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Checks that bytes are a graph of `rows` rows. The error completes the sentence "the graph is invalid:".
+/// Checks that bytes are a graph of `rows` rows. The error is the reason in "index has an invalid HNSW graph: REASON".
 pub(crate) fn check(bytes: &[u8], dimension: usize, rows: usize) -> Result<(), &'static str> {
     let mut reader = Reader(bytes);
     reader.expect::<4>(rows, OTHER_ROWS)?;

@@ -1,5 +1,5 @@
-//! HNSW graphs over int8 vectors (Malkov and Yashunin 2016, arXiv 1603.09320), built and searched by usearch, a C++ library. Distances are
-//! computed here, with the same result on all instruction sets.
+//! HNSW graphs over int8 vectors (Malkov and Yashunin 2016, arXiv 1603.09320), built and searched by usearch, a C++ library.
+//! Distances are computed here, with the same result on all instruction sets.
 
 use crate::error::{Error, Result};
 use crate::graph_validate::{self, HNSW_M};
@@ -7,7 +7,7 @@ use crate::isa::Isa;
 use bytes::Bytes;
 use usearch::{Index as UsearchIndex, IndexOptions, MetricKind, ScalarKind};
 
-/// Candidates that are examined when a row is added.
+/// `efConstruction` of the paper: the number of candidates that are examined when a row is added.
 const EF_CONSTRUCTION: usize = 128;
 const MAX_CONCURRENT_SEARCHES: usize = 256;
 
@@ -78,7 +78,8 @@ impl HnswGraph {
     /// Adds a row. Threads may add rows at the same time.
     ///
     /// # Errors
-    /// The length differs from the dimension, the row exists already, or more rows or threads add than were announced.
+    /// The length differs from the dimension, the row exists already, or more rows or threads add than [`HnswGraph::new`] was
+    /// called for.
     pub fn add(&self, row: u32, vector: &[i8]) -> Result<()> {
         self.native.add(row.into(), vector).map_err(|e| library_error("add a row to", e))
     }
@@ -93,7 +94,7 @@ impl HnswGraph {
         Ok(bytes)
     }
 
-    /// Opens a serialized graph of `rows` rows. It is searched in place, without a copy.
+    /// Opens a serialized graph of `rows` rows. It is searched without copying the bytes.
     ///
     /// # Errors
     /// [`Error::InvalidGraph`]: the bytes are not such a graph, or links lead to rows that do not exist.
@@ -102,14 +103,15 @@ impl HnswGraph {
         graph_validate::check(&bytes, dimension, rows).map_err(invalid)?;
         let mut native = native_index(dimension)?;
         native.reserve_capacity_and_threads(0, MAX_CONCURRENT_SEARCHES).map_err(|e| library_error("open", e))?;
-        // SAFETY: the bytes are stored beside the index that points into them and dropped after it; nothing changes them; and all offsets
-        // in them were checked to lie inside.
+        // SAFETY: the bytes are stored next to the index that points into them and dropped after it; nothing changes them; and all
+        // offsets in them were checked to lie inside.
         unsafe { native.view_from_buffer(&bytes) }.map_err(|e| invalid(&e.to_string()))?;
         set_distance(&mut native, isa, dimension, distance);
         Ok(Self { native, dimension, _bytes: bytes })
     }
 
-    /// Approximately the `count` nearest rows among those that `accept` accepts, in any order. `None` if too many searches run at the same time.
+    /// Approximately the `count` nearest rows among those that `accept` accepts, in any order. `None` if
+    /// more than [`MAX_CONCURRENT_SEARCHES`] searches run at the same time.
     pub fn search(&self, query: &[i8], count: usize, accept: impl Fn(u32) -> bool) -> Option<Vec<u32>> {
         let found = self.native.filtered_search(query, count, |row| accept(row as u32));
         found.ok().map(|found| found.keys.into_iter().map(|row| row as u32).collect())

@@ -13,7 +13,7 @@ use crate::dispatch::dispatch;
 use crate::error::{Error, Result};
 use crate::gemm::{self, Prefetch, RhsFormat};
 use crate::isa::Isa;
-use crate::quantize::{Encoding, QuantLayout, QuantScheme, QuantizedRows};
+use crate::quantize::{CodeFormat, QuantLayout, QuantScheme, QuantizedRows};
 use crate::simd::Simd;
 use bytes::Bytes;
 use half::f16;
@@ -266,7 +266,7 @@ pub fn gemm(
     out: &mut [f32],
 ) {
     gemm::check_sizes(lhs, rhs, rhs.n, &columns, out);
-    assert_eq!(lhs.encoding, Encoding::Signed, "rows quantized for int8 weights");
+    assert_eq!(lhs.encoding, CodeFormat::Signed, "rows quantized for int8 weights");
     dispatch!(isa, multiply(lhs: &QuantizedRows, rhs: &PackedRhs, columns: Range<usize>, epilogue: Epilogue, out: &mut [f32]));
 }
 
@@ -278,7 +278,7 @@ unsafe fn multiply<S: Simd>(
     epilogue: Epilogue,
     out: &mut [f32],
 ) {
-    // SAFETY: `gemm` checked the sizes, and products of signed and 4-bit values are exact on all instruction sets; the caller vouches
-    // for the instruction set.
+    // SAFETY: `gemm` checked the sizes, and products of signed and 4-bit values are exact on all instruction sets; the caller
+    // vouches for the instruction set.
     unsafe { gemm::gemm_impl::<S, PackedRhs>(lhs, rhs, columns, epilogue, out) };
 }

@@ -2,9 +2,10 @@
 //!
 //! # Data flow
 //!
-//! A linear layer is [`quantize`] followed by a product: float32 rows `[M, K]` become [`quantize::QuantizedRows`] (the left-hand side,
-//! lhs), which [`int8::gemm`] or [`int4::gemm`] multiplies by packed weights `[N, K]` (the right-hand side, rhs) to float32 rows
-//! `[M, N]`. Attention works on slices of such rows, one head at a time. A vector index scores a query against blocks of compressed rows.
+//! A linear layer is [`quantize`] followed by a product: float32 rows `[M, K]` become [`quantize::QuantizedRows`] (the left-hand
+//! side, lhs), which [`int8::gemm`] or [`int4::gemm`] multiplies by packed weights `[N, K]` (the right-hand side, rhs) to float32
+//! rows `[M, N]`. Attention works on slices of such rows, one head at a time. A vector index scores a query against blocks of
+//! compressed rows.
 //!
 //! ```
 //! use tealight_kernels::int8::{Epilogue, PackedRhs, gemm};
@@ -38,23 +39,23 @@
 //!
 //! # Terms
 //!
-//! As in BLAS: **lhs** and **rhs** are the operands of a product, `M`, `N` and `K` its rows, columns and inner dimension. The rhs is
-//! **packed**: stored in **panels** of **nr** ([`int8::NR`]) outputs, in the order in which the kernel reads them. A **tile** is the mr
-//! rows by nr columns whose sums are **accumulated** in registers. The **epilogue** is what is done with the finished sums. Values along
-//! K are quantized in **groups** that share a scale.
+//! As in BLAS: **lhs** and **rhs** are the operands of a product, `M`, `N` and `K` its rows, columns and inner dimension. The rhs
+//! is **packed**: stored in **panels** of **nr** ([`int8::NR`]) outputs, in the order in which the kernel reads them. A **tile** is
+//! the mr rows by nr columns whose sums are **accumulated** in registers. The **epilogue** writes the finished sums to the output.
+//! Values along K are quantized in **groups** that share a scale.
 //!
 //! # Reproducibility
 //!
-//! Each kernel is written once, generic over the vector type of an instruction set, and compiled for each of them; [`Isa`] selects one at
-//! run time. A kernel gives the same bits on all instruction sets, regardless of the number of rows and threads: integer sums are exact, and
-//! float sums have one order. There is one exception. AVX2 without VNNI quantizes activations to 7 bits, because products of 8-bit values
-//! would overflow there; for the same quantized values, it gives the same bits, too.
+//! Each kernel is written once, generic over the vector type of an instruction set, and compiled for each of them; [`Isa`] selects
+//! one at run time. A kernel gives the same bits on all instruction sets, regardless of the number of rows and threads: integer
+//! sums are exact, and float sums have one order. There is one exception. AVX2 without VNNI quantizes activations to 7 bits,
+//! because products of 8-bit values would overflow there; given the same quantized values, AVX2 is bit-identical as well.
 //!
 //! # Safety
 //!
-//! All unsafe code of tealight is in this crate, except for one memory mapping. Public functions check the sizes of their arguments and
-//! panic if these do not match. Files are checked when they are opened: packed weights have the size that their header states, and links
-//! of a graph lead to rows that exist.
+//! All unsafe code of tealight is in this crate, except for one memory mapping. Public functions check the sizes of their arguments
+//! and panic if these do not match. Files are checked when they are opened: packed weights have the size that their header states,
+//! and links of a graph lead to rows that exist.
 #![allow(unsafe_code)]
 
 pub mod attention;

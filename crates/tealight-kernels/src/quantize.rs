@@ -9,8 +9,8 @@ use crate::dispatch::dispatch;
 use crate::isa::Isa;
 use crate::simd::{LANES, Simd};
 
-/// Rows that a product may read at once: the memory for quantized rows is a multiple of it.
-pub(crate) const MC: usize = 32;
+/// The memory for quantized rows is padded to a multiple of this number of rows, because AMX multiplies blocks of 32 rows.
+pub(crate) const ROW_ALIGN: usize = 32;
 /// A group whose range of values is smaller is quantized with this range, so that no scale is subnormal.
 pub const MIN_RANGE: f32 = 1e-30;
 /// The largest magnitude of a signed value.
@@ -47,7 +47,7 @@ impl QuantLayout<'_> {
     }
 }
 
-/// What scales the integer sum of one row and group to its part of a product.
+/// Scale and offset that turn one row's integer sum of a group into its contribution to the product.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct RowScale {
     pub scale: f32,
@@ -56,20 +56,20 @@ pub(crate) struct RowScale {
     pub offset: f32,
 }
 
-/// What the bytes of quantized rows mean. It depends on the scheme and on the instruction set that quantized them.
+/// How 8-bit codes represent quantized values. It depends on the scheme and on the instruction set that quantized them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Encoding {
+pub(crate) enum CodeFormat {
     #[default]
     Signed,
     Unsigned {
-        /// The largest value.
+        /// Maximum quantized value: 255, or 127 on AVX2 without VNNI.
         qmax: i32,
-        /// What was added to each value in memory, modulo 256.
+        /// Added to each value in memory, modulo 256.
         storage_offset: u8,
     },
 }
 
-impl Encoding {
+impl CodeFormat {
     fn storage_offset(self) -> u8 {
         match self {
             Self::Signed => 0,
@@ -82,13 +82,13 @@ impl Encoding {
 /// between calls, so that a forward pass allocates nothing.
 #[derive(Debug, Default)]
 pub struct QuantizedRows {
-    /// `[rows rounded up to MC, padded_k]`, row-major.
+    /// `[rows rounded up to ROW_ALIGN, padded_k]`, row-major.
     pub(crate) bytes: Vec<u8>,
     /// `[rows, groups]`.
     pub(crate) row_scales: Vec<RowScale>,
     pub(crate) padded_k: usize,
     pub(crate) groups: usize,
-    pub(crate) encoding: Encoding,
+    pub(crate) encoding: CodeFormat,
     rows: usize,
 }
 
@@ -103,16 +103,16 @@ impl QuantizedRows {
         self.bytes[row * self.padded_k + column].wrapping_sub(self.encoding.storage_offset())
     }
 
-    /// The scale of a group of a row; NaN where a value of the group is not finite.
+    /// The scale of a group of a row; NaN if a value of the group is not finite.
     pub fn scale(&self, row: usize, group: usize) -> f32 {
         self.row_scales[row * self.groups + group].scale
     }
 
-    /// Makes room for `rows` rows, which [`QuantizedRows::quantize_groups`] then fills.
+    /// Makes room for `rows` rows, which [`QuantizedRows::quantize_groups`] fills afterwards.
     pub fn resize(&mut self, rows: usize, layout: &QuantLayout) {
         (self.rows, self.padded_k, self.groups) = (rows, layout.padded_k, layout.groups());
         // Products read whole blocks of rows and drop what they compute from bytes past the last row.
-        self.bytes.resize(rows.next_multiple_of(MC) * layout.padded_k, 0);
+        self.bytes.resize(rows.next_multiple_of(ROW_ALIGN) * layout.padded_k, 0);
         self.row_scales.resize(rows * self.groups, RowScale::default());
     }
 
@@ -158,7 +158,7 @@ struct Columns<'a> {
     values: &'a [f32],
     count: usize,
     first_group: usize,
-    /// Column of the matrix that the first of these columns is.
+    /// Index of the first of these columns in the matrix.
     start: usize,
 }
 
@@ -167,15 +167,15 @@ const TILE_ROWS: usize = 4;
 
 #[inline(always)]
 unsafe fn quantize_columns<S: Simd>(x: Columns, layout: &QuantLayout, out: &mut QuantizedRows) {
-    // SAFETY: `quantize_groups` checked the sizes; the caller vouches for the instruction set.
+    // SAFETY: `quantize_groups` checked the sizes; the caller guarantees the instruction set.
     unsafe {
         match layout.scheme {
             QuantScheme::Asymmetric { inv_smooth } => {
-                out.encoding = Encoding::Unsigned { qmax: S::QMAX, storage_offset: S::STORAGE_OFFSET };
+                out.encoding = CodeFormat::Unsigned { qmax: S::QMAX, storage_offset: S::STORAGE_OFFSET };
                 quantize_rows::<S, _>(x, layout, Asymmetric(inv_smooth.as_ptr()), out);
             }
             QuantScheme::Symmetric => {
-                out.encoding = Encoding::Signed;
+                out.encoding = CodeFormat::Signed;
                 quantize_rows::<S, _>(x, layout, Symmetric, out);
             }
         }
@@ -218,7 +218,7 @@ unsafe fn quantize_tile<S: Simd, Q: Quantizer>(
     let group = x.first_group + start / layout.group_size;
     let values = |r: usize| x.values[(row + r) * x.count..][columns.clone()].as_ptr();
     let mut params = [QuantParams::default(); TILE_ROWS];
-    // SAFETY: there are as many values, factors and bytes as columns, a multiple of the lanes; the caller vouches for the
+    // SAFETY: there are as many values, factors and bytes as columns, a multiple of the lanes; the caller guarantees the
     // instruction set.
     unsafe {
         for r in 0..count {
@@ -235,7 +235,7 @@ unsafe fn quantize_tile<S: Simd, Q: Quantizer>(
 /// How one group of one row is quantized.
 #[derive(Clone, Copy, Default)]
 struct QuantParams {
-    /// NaN where a value is not finite.
+    /// NaN if a value is not finite.
     scale: f32,
     inv_scale: f32,
     zero_point: f32,
@@ -268,18 +268,18 @@ impl Quantizer for Asymmetric {
         // SAFETY: the caller's; there are factors for all columns.
         unsafe {
             let inv_smooth = self.0.add(column);
-            let nothing = S::splat(0.0);
-            let (mut low, mut high, mut sum) = (nothing, nothing, nothing);
+            let zero = S::splat(0.0);
+            let (mut low, mut high, mut sum) = (zero, zero, zero);
             for i in (0..count).step_by(LANES) {
                 let v = S::load(x.add(i)).mul(S::load(inv_smooth.add(i)));
                 low = v.min(low);
                 high = v.max(high);
                 sum = sum.add(v);
             }
-            let (low, high) = (-nothing.sub(low).reduce_max(), high.reduce_max());
+            let (low, high) = (-zero.sub(low).reduce_max(), high.reduce_max());
             let (range, qmax) = ((high - low).max(MIN_RANGE), S::QMAX as f32);
             let inv_scale = qmax / range;
-            // 0, or NaN where a value is not finite: minimum and maximum ignore NaN.
+            // 0, or NaN if a value is not finite: minimum and maximum ignore NaN.
             let nan_flag = sum.reduce_sum() * 0.0;
             QuantParams {
                 scale: range * (1.0 / qmax) + nan_flag,

@@ -9,7 +9,7 @@ use crate::simd::{LANES, Simd, Tile};
 use std::hint::black_box;
 use std::time::Instant;
 
-/// Multiplications and additions of one instruction: four per lane.
+/// Operations per instruction: eight per lane, which are four multiplications and four additions.
 const OPS_PER_INSTRUCTION: usize = 2 * 4 * LANES;
 const ROUNDS: usize = 5;
 /// Instructions per sum and round: a few milliseconds on the slowest instruction set.
@@ -62,14 +62,14 @@ fn gops_round(isa: Isa) -> f64 {
     operations as f64 / start.elapsed().as_secs_f64() / 1e9
 }
 
-/// Returns the number of operations.
+/// Multiplies vectors in registers; returns the number of operations.
 fn multiply_vectors(isa: Isa, repeats: usize) -> usize {
     dispatch!(isa, multiply(repeats: usize) -> usize)
 }
 
 #[inline(always)]
 unsafe fn multiply<S: Simd>(repeats: usize) -> usize {
-    // SAFETY: the caller vouches for the instruction set.
+    // SAFETY: the caller guarantees the instruction set.
     unsafe {
         match S::TILE {
             Tile::R4x3 => accumulate::<S, 12>(repeats),
@@ -83,7 +83,7 @@ unsafe fn multiply<S: Simd>(repeats: usize) -> usize {
 #[inline(always)]
 unsafe fn accumulate<S: Simd, const N: usize>(repeats: usize) -> usize {
     let (lhs, rhs) = ([[3u8; 4]; N], black_box([1i8; 4 * LANES]));
-    // SAFETY: there are four bytes per sum and a vector of weights; the caller vouches for the instruction set.
+    // SAFETY: there are four bytes per sum and a vector of weights; the caller guarantees the instruction set.
     unsafe {
         let weights = S::load_i8x4(rhs.as_ptr());
         let mut sums = [S::int_splat(0); N];

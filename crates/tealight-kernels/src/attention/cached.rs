@@ -17,8 +17,8 @@ pub struct KvView<'a> {
     pub stride: usize,
 }
 
-/// Computes `softmax(q k^T / sqrt(head_dim)) v` for each head of `q [heads, head_dim]` to `out [heads, head_dim]`. `scores` is scratch
-/// memory that calls can share.
+/// Computes `softmax(q k^T / sqrt(head_dim)) v` for each head of `q [heads, head_dim]` to `out [heads, head_dim]`. `scores` is
+/// scratch memory that calls can share.
 ///
 /// # Panics
 /// If there are no tokens, the sizes do not match, or `head_dim` is not a multiple of 16.
@@ -36,8 +36,8 @@ unsafe fn sdpa_heads<S: Simd>(q: &[f32], cache: KvView, head_dim: usize, scores:
     let heads_per_key = q.len() / cache.stride;
     for (h, (q, out)) in q.chunks_exact(head_dim).zip(out.chunks_exact_mut(head_dim)).enumerate() {
         let offset = h / heads_per_key * head_dim;
-        // SAFETY: `sdpa` checked that rows have the columns `offset..offset + head_dim`, whole vectors, and that there is a score for
-        // each row, in whole vectors; the caller vouches for the instruction set.
+        // SAFETY: `sdpa` checked that rows have the columns `offset..offset + head_dim`, whole vectors, and that there is a score
+        // for each row, in whole vectors; the caller guarantees the instruction set.
         unsafe {
             let total = softmax_numerators::<S>(q, cache, offset, scores);
             let mut c = 0;

@@ -51,8 +51,8 @@ fn transpose_keys(x: Qkv, head: &HeadSlice, keys: &mut Vec<f32>, padded: usize) 
 #[inline(always)]
 unsafe fn sdpa_rows<S: Simd>(x: Qkv, head: &HeadSlice, scratch: &mut SdpaScratch, out: &mut [f32], out_stride: usize) {
     let mut row = head.queries.start;
-    // SAFETY: `sdpa` checked that all rows and columns are inside `x` and `out`, and resized the scratch; a tile is only computed where
-    // as many rows are left.
+    // SAFETY: `sdpa` checked that all rows and columns are inside `x` and `out`, and resized the scratch; a tile is only computed
+    // if as many rows remain.
     unsafe {
         while row < head.queries.end {
             let out = out.as_mut_ptr().add((row - head.queries.start) * out_stride);

@@ -1,5 +1,5 @@
-//! Causal grouped-query attention (GQA, Ainslie et al. 2023, arXiv 2305.13245) of new tokens to the tokens before them, whose keys and
-//! values are cached in float16.
+//! Causal grouped-query attention (GQA, Ainslie et al. 2023, arXiv 2305.13245) of new tokens to the tokens before them, whose keys
+//! and values are cached in float16.
 //!
 //! The query heads that share a head of keys are computed together, so that the cache is read once for all of them. The result of a
 //! row depends on no other row.
@@ -14,8 +14,8 @@ use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
 /// The cached keys and values of one head.
 ///
-/// Keys are stored in blocks of 16 tokens, `[blocks][head_dim][16]`, so that the scores of 16 tokens are one vector; values in rows,
-/// `[tokens][head_dim padded to 16]`.
+/// Keys are stored in blocks of 16 tokens, `[blocks][head_dim][16]`, so that the scores of 16 tokens are one vector; values in
+/// rows, `[tokens][head_dim padded to 16]`.
 #[derive(Debug, Clone, Default)]
 pub struct KvCache {
     keys: Vec<u16>,
@@ -109,8 +109,8 @@ pub struct GqaQueries<'a> {
     pub causal_len: usize,
 }
 
-/// Computes `softmax(q k^T / sqrt(head_dim)) v` for each head of each row. `out` has as many rows as there are queries; the heads begin
-/// at its column `out_offset`. `scores` is scratch memory that calls can share.
+/// Computes `softmax(q k^T / sqrt(head_dim)) v` for each head of each row. `out` has as many rows as there are queries; the heads
+/// begin at its column `out_offset`. `scores` is scratch memory that calls can share.
 ///
 /// # Panics
 /// If the sizes do not match, or a row attends to no token or to more than are cached.
@@ -144,8 +144,8 @@ unsafe fn sdpa_rows<S: Simd>(x: GqaQueries, cache: &KvCache, scores: &mut [f32],
             let out = out[row * out_stride + out_offset + head * head_dim..][..head_dim].as_mut_ptr();
             tile[i] = QueryRow { q, causal_len: x.causal_len + row, out };
         }
-        // SAFETY: each query and output has `head_dim` values, and attends to cached tokens; there are scores for a tile; the caller
-        // vouches for the instruction set.
+        // SAFETY: each query and output has `head_dim` values, and attends to cached tokens; there are scores for a tile; the
+        // caller guarantees the instruction set.
         unsafe {
             match count {
                 1 => sdpa_tile::<S, 1>(&tile, cache, scores),
@@ -175,7 +175,7 @@ unsafe fn sdpa_tile<S: Simd, const MR: usize>(tile: &[QueryRow; TILE_ROWS], cach
     }
     let (stride, blocks) = (scores.len() / TILE_ROWS, max_len.div_ceil(LANES));
     let weights = scores.as_mut_ptr();
-    // SAFETY: blocks and rows are those of cached tokens, and a row of scores has room for all of them; the caller vouches for the
+    // SAFETY: blocks and rows are those of cached tokens, and a row of scores has room for all of them; the caller guarantees the
     // instruction set.
     unsafe {
         for b in 0..blocks {

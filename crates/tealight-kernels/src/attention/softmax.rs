@@ -6,7 +6,7 @@ use crate::simd::{LANES, Simd};
 /// Replaces scores by `exp((score - max) / sqrt(head_dim))` and returns their sum. Padding up to a whole vector becomes 0.
 #[inline(always)]
 pub(super) unsafe fn exponentials<S: Simd>(scores: *mut f32, tokens: usize, head_dim: usize) -> f32 {
-    // SAFETY: the row has room for whole vectors; the caller vouches for the instruction set.
+    // SAFETY: the row has room for whole vectors; the caller guarantees the instruction set.
     unsafe {
         let padded = tokens.next_multiple_of(LANES);
         for t in tokens..padded {

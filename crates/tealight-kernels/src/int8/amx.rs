@@ -7,7 +7,7 @@
 use super::packed::{K_ALIGN, PackedRhs, check_encoding};
 use crate::gemm::{Epilogue, NR, OutputMatrix, RhsFormat, add_group, column_block};
 use crate::isa::Isa;
-use crate::quantize::{MC, QuantizedRows};
+use crate::quantize::{QuantizedRows, ROW_ALIGN};
 use crate::simd::{Avx512, LANES, Simd};
 use std::arch::asm;
 use std::ops::Range;
@@ -41,11 +41,11 @@ static FULL_TILES: TileConfig = TileConfig {
 
 /// The integer sums of a block.
 #[repr(C, align(64))]
-struct IntSums([[i32; COLUMNS]; MC]);
+struct IntSums([[i32; COLUMNS]; ROW_ALIGN]);
 
 /// The float sums of a block over the groups so far.
 #[repr(C, align(64))]
-struct FloatSums([[f32; COLUMNS]; MC]);
+struct FloatSums([[f32; COLUMNS]; ROW_ALIGN]);
 
 /// Same as [`int8::gemm`](super::gemm), which has checked all sizes.
 pub(super) fn gemm(
@@ -70,13 +70,13 @@ pub(super) fn gemm(
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn gemm_tiles(lhs: &QuantizedRows, rhs: &PackedRhs, columns: Range<usize>, out: OutputMatrix) {
     let wide_end = columns.start + columns.len() / COLUMNS * COLUMNS;
-    let mut sums = [const { IntSums([[0; COLUMNS]; MC]) }; 2];
-    let mut partial = FloatSums([[0.0; COLUMNS]; MC]);
+    let mut sums = [const { IntSums([[0; COLUMNS]; ROW_ALIGN]) }; 2];
+    let mut partial = FloatSums([[0.0; COLUMNS]; ROW_ALIGN]);
     // SAFETY: blocks begin at rows of `lhs` and at columns before `wide_end`, each of which has two panels.
     unsafe {
         for column in (columns.start..wide_end).step_by(COLUMNS) {
-            let count = lhs.rows().div_ceil(MC) * lhs.groups;
-            let block = |i: usize| BlockIndex { row: i / lhs.groups * MC, column, group: i % lhs.groups };
+            let count = lhs.rows().div_ceil(ROW_ALIGN) * lhs.groups;
+            let block = |i: usize| BlockIndex { row: i / lhs.groups * ROW_ALIGN, column, group: i % lhs.groups };
             multiply_block(lhs, rhs, block(0), &mut sums[0]);
             for i in 0..count {
                 // The next block is started before this one is scaled, so that the tile unit and the vector units work in parallel.
@@ -104,7 +104,7 @@ struct BlockIndex {
 #[inline(always)]
 unsafe fn multiply_block(lhs: &QuantizedRows, rhs: &PackedRhs, block: BlockIndex, sums: &mut IntSums) {
     let range = rhs.group_range(block.group);
-    // SAFETY: the memory of `lhs` is a multiple of `MC` rows; the caller has two panels.
+    // SAFETY: the memory of `lhs` is a multiple of `ROW_ALIGN` rows; the caller has two panels.
     unsafe {
         let values = lhs.bytes.as_ptr().add(block.row * lhs.padded_k + range.start);
         let first = rhs.weights(rhs.panel(block.column), block.group);
@@ -209,7 +209,7 @@ unsafe fn scale_block(
     partial: &mut FloatSums,
     out: OutputMatrix,
 ) {
-    let rows = MC.min(lhs.rows() - block.row);
+    let rows = ROW_ALIGN.min(lhs.rows() - block.row);
     // SAFETY: the caller has two panels and AVX-512; rows are those of `lhs`.
     unsafe {
         for j in 0..PANELS {

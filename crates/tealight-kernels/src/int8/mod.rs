@@ -55,6 +55,6 @@ unsafe fn multiply<S: Simd>(
     out: &mut [f32],
 ) {
     check_encoding::<S>(lhs);
-    // SAFETY: `gemm` checked the sizes; the caller vouches for the instruction set.
+    // SAFETY: `gemm` checked the sizes; the caller guarantees the instruction set.
     unsafe { gemm::gemm_impl::<S, PackedRhs>(lhs, rhs, columns, epilogue, out) };
 }

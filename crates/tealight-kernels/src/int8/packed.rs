@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::gemm::{NR, Prefetch, RhsFormat};
-use crate::quantize::{Encoding, QuantLayout, QuantScheme, QuantizedRows};
+use crate::quantize::{CodeFormat, QuantLayout, QuantScheme, QuantizedRows};
 use crate::simd::Simd;
 use bytes::Bytes;
 use std::ops::Range;
@@ -16,8 +16,8 @@ const MAGIC: &[u8; 4] = b"TLI8";
 const HEADER_BYTES: usize = 64;
 /// Outputs that [`PackedRhs::pack_rows`] packs at a time.
 const CHUNK_ROWS: usize = 1024;
-/// One 32-bit number for each output of a panel: scales or sums of a group, or the bias.
-const PANEL_ROW_BYTES: usize = 4 * NR;
+/// Bytes of one 32-bit number per output of a panel: scales or sums of a group, or the bias.
+const NR_F32_BYTES: usize = 4 * NR;
 
 /// The right-hand side of a product: a matrix `[N, K]` and its bias in kernel layout, in memory or in a mapped file.
 ///
@@ -34,7 +34,8 @@ pub struct PackedRhs {
 }
 
 impl PackedRhs {
-    /// Packs `weights [N, K]` and `bias [N]`. Input channels are divided by `smooth [K]`; `group_size` values along K share a scale.
+    /// Packs `weights [N, K]` and `bias [N]`. Input channels are divided by `smooth [K]`; `group_size` values along K share a
+    /// scale.
     ///
     /// # Errors
     /// N or K is not a multiple of 16, the group size is not a multiple of [`K_ALIGN`] up to [`MAX_GROUP_SIZE`], a number is not
@@ -56,8 +57,8 @@ impl PackedRhs {
         Ok(Self { bytes: pack_bytes(weights, bias, smooth, group_size).into(), inv_smooth, n, k, group_size })
     }
 
-    /// Packs rows that `fill` produces in chunks, so that only one chunk is in memory as float32. `fill` writes the rows of a range to
-    /// `[rows, K]`, which is zeroed. There is no bias and no smoothing.
+    /// Packs rows that `fill` produces in chunks, so that only one chunk is in memory as float32. `fill` writes the rows of a range
+    /// to `[rows, K]`, which is zeroed. There is no bias and no smoothing.
     ///
     /// # Errors
     /// As [`PackedRhs::pack`], or an error of `fill`.
@@ -75,9 +76,9 @@ impl PackedRhs {
             let mut weights = vec![0.0; rows.len() * k];
             fill(rows.clone(), &mut weights)?;
             let chunk = Self::pack(&weights, &bias[..rows.len()], &smooth, group_size)?.bytes;
-            // The header of the first chunk serves for all.
-            let panels = if start == 0 { 0 } else { HEADER_BYTES + 4 * k };
-            bytes.extend_from_slice(&chunk[panels..]);
+            // Only the header of the first chunk is used; its N is corrected below.
+            let panels_offset = if start == 0 { 0 } else { HEADER_BYTES + 4 * k };
+            bytes.extend_from_slice(&chunk[panels_offset..]);
         }
         bytes[4..8].copy_from_slice(&(n as u32).to_le_bytes());
         Ok(Self::from_bytes(bytes.into(), n, k)?)
@@ -124,7 +125,7 @@ impl PackedRhs {
         weights.chunks_exact_mut(self.k).enumerate().for_each(|(n, row)| self.dequantize_row(n, row));
         let bias = |n: usize| {
             let panel_end = HEADER_BYTES + 4 * self.k + (n / NR + 1) * self.panel_bytes();
-            let bytes = self.bytes[panel_end - PANEL_ROW_BYTES + n % NR * 4..].first_chunk();
+            let bytes = self.bytes[panel_end - NR_F32_BYTES + n % NR * 4..].first_chunk();
             f32::from_le_bytes(*bytes.unwrap_or(&[0; 4]))
         };
         (weights, (0..self.n).map(bias).collect())
@@ -148,7 +149,7 @@ impl PackedRhs {
                 let q = self.bytes[offset + i / 4 * 4 * NR + c * 4 + i % 4] as i8;
                 out[k] = scale * q as f32 * self.inv_smooth[k];
             }
-            offset = scales + 2 * PANEL_ROW_BYTES;
+            offset = scales + 2 * NR_F32_BYTES;
         }
     }
 
@@ -189,7 +190,7 @@ impl PackedRhs {
     #[inline(always)]
     pub(super) unsafe fn weights(&self, panel: *const u8, group: usize) -> *const u8 {
         // SAFETY: the groups before it have their full size.
-        unsafe { panel.add(group * (NR * self.group_size + 2 * PANEL_ROW_BYTES)) }
+        unsafe { panel.add(group * (NR * self.group_size + 2 * NR_F32_BYTES)) }
     }
 
     /// The columns of a group, including padding.
@@ -216,7 +217,7 @@ fn check_shape(n: usize, k: usize, group_size: usize) -> Result<()> {
 pub(super) fn check_encoding<S: Simd>(rows: &QuantizedRows) {
     let is_exact = |qmax, storage_offset| qmax <= S::QMAX && storage_offset == S::STORAGE_OFFSET;
     assert!(
-        matches!(rows.encoding, Encoding::Unsigned { qmax, storage_offset } if is_exact(qmax, storage_offset)),
+        matches!(rows.encoding, CodeFormat::Unsigned { qmax, storage_offset } if is_exact(qmax, storage_offset)),
         "{:?} on an instruction set that is exact up to {}",
         rows.encoding,
         S::QMAX
@@ -234,7 +235,7 @@ unsafe impl RhsFormat for PackedRhs {
     }
 
     fn panel_bytes(&self) -> usize {
-        NR * self.padded_k() + self.groups() * 2 * PANEL_ROW_BYTES + PANEL_ROW_BYTES
+        NR * self.padded_k() + self.groups() * 2 * NR_F32_BYTES + NR_F32_BYTES
     }
 
     #[inline(always)]
@@ -245,7 +246,7 @@ unsafe impl RhsFormat for PackedRhs {
     #[inline(always)]
     unsafe fn bias<S: Simd>(&self, panel: *const u8) -> S {
         // SAFETY: it follows the groups.
-        unsafe { S::load(panel.add(self.panel_bytes() - PANEL_ROW_BYTES).cast()) }
+        unsafe { S::load(panel.add(self.panel_bytes() - NR_F32_BYTES).cast()) }
     }
 
     #[inline(always)]
@@ -254,7 +255,7 @@ unsafe impl RhsFormat for PackedRhs {
         unsafe {
             let scales = self.weights(panel, group).add(NR * self.group_range(group).len());
             let scale = S::load(scales.cast());
-            (scale, S::to_float(S::int_load(scales.add(PANEL_ROW_BYTES).cast())).mul(scale))
+            (scale, S::to_float(S::int_load(scales.add(NR_F32_BYTES).cast())).mul(scale))
         }
     }
 
@@ -274,7 +275,7 @@ unsafe impl RhsFormat for PackedRhs {
             let mut weights = panels;
             for j in 0..NV {
                 weights[j] = self.weights(panels[j], group);
-                let weight_sums = S::int_load(weights[j].add(NR * range.len() + PANEL_ROW_BYTES).cast());
+                let weight_sums = S::int_load(weights[j].add(NR * range.len() + NR_F32_BYTES).cast());
                 let init = S::acc_init(weight_sums);
                 for r in 0..MR {
                     sums[r][j] = init;
@@ -301,7 +302,7 @@ unsafe impl RhsFormat for PackedRhs {
 fn pack_bytes(weights: &[f32], bias: &[f32], smooth: &[f32], group_size: usize) -> Vec<u8> {
     let (n, k) = (bias.len(), smooth.len());
     let padded_k = k.next_multiple_of(K_ALIGN);
-    let panel_bytes = NR * padded_k + padded_k.div_ceil(group_size) * 2 * PANEL_ROW_BYTES + PANEL_ROW_BYTES;
+    let panel_bytes = NR * padded_k + padded_k.div_ceil(group_size) * 2 * NR_F32_BYTES + NR_F32_BYTES;
     let mut out = Vec::with_capacity(HEADER_BYTES + 4 * k + n / NR * panel_bytes);
     out.extend_from_slice(MAGIC);
     [n, k, group_size].iter().for_each(|v| out.extend_from_slice(&(*v as u32).to_le_bytes()));

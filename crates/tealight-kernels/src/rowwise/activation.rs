@@ -17,7 +17,7 @@ pub fn gelu_erf(isa: Isa, rows: &mut [f32]) {
 
 #[inline(always)]
 unsafe fn gelu_values<S: Simd>(rows: &mut [f32]) {
-    // SAFETY: the caller vouches for the instruction set.
+    // SAFETY: the caller guarantees the instruction set.
     unsafe {
         map(
             rows,
@@ -50,7 +50,7 @@ const ERF: [f32; 13] = [
 /// [`gelu_erf`] of each lane.
 #[inline(always)]
 pub(crate) unsafe fn gelu<S: Simd>(x: S) -> S {
-    // SAFETY: the caller vouches for the instruction set.
+    // SAFETY: the caller guarantees the instruction set.
     unsafe {
         // NaN stays NaN, because it is the second operand.
         let z = S::splat(GELU_LIMIT).min(S::splat(-GELU_LIMIT).max(x));
@@ -76,7 +76,7 @@ pub fn silu(isa: Isa, rows: &mut [f32]) {
 
 #[inline(always)]
 unsafe fn silu_values<S: Simd>(rows: &mut [f32]) {
-    // SAFETY: the caller vouches for the instruction set.
+    // SAFETY: the caller guarantees the instruction set.
     unsafe {
         map(
             rows,
@@ -98,7 +98,7 @@ pub fn softmax(isa: Isa, row: &mut [f32]) {
 #[inline(always)]
 unsafe fn softmax_row<S: Simd>(row: &mut [f32]) {
     let max = row.iter().fold(f32::NEG_INFINITY, |m, v| m.max(*v));
-    // SAFETY: the caller vouches for the instruction set.
+    // SAFETY: the caller guarantees the instruction set.
     unsafe {
         map(
             row,

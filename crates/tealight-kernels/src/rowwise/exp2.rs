@@ -16,20 +16,20 @@ const EXP2_COARSE: [f32; 4] = [5.500_869e-2, 2.422_109_7e-1, 6.932_83e-1, 1.0];
 /// `2^x` of each lane, to [`EXP_ERROR`], for `x <= 126`; `2^-125` below -125. NaN stays NaN.
 #[inline(always)]
 pub(crate) unsafe fn exp2<S: Simd>(x: S) -> S {
-    // SAFETY: the caller vouches for the instruction set.
+    // SAFETY: the caller guarantees the instruction set.
     unsafe { exp2_with(x, &EXP2) }
 }
 
 /// [`exp2`] with a relative error of 1e-4.
 #[inline(always)]
 pub(crate) unsafe fn exp2_coarse<S: Simd>(x: S) -> S {
-    // SAFETY: the caller vouches for the instruction set.
+    // SAFETY: the caller guarantees the instruction set.
     unsafe { exp2_with(x, &EXP2_COARSE) }
 }
 
 #[inline(always)]
 unsafe fn exp2_with<S: Simd, const N: usize>(x: S, coefficients: &[f32; N]) -> S {
-    // SAFETY: the caller vouches for the instruction set.
+    // SAFETY: the caller guarantees the instruction set.
     unsafe {
         let x = S::splat(MIN_EXPONENT).max(x);
         let shifted = x.add(S::splat(ROUND_MAGIC));
@@ -41,7 +41,7 @@ unsafe fn exp2_with<S: Simd, const N: usize>(x: S, coefficients: &[f32; N]) -> S
 /// A polynomial by Horner's rule, highest coefficient first.
 #[inline(always)]
 pub(super) unsafe fn polynomial<S: Simd, const N: usize>(x: S, coefficients: &[f32; N]) -> S {
-    // SAFETY: the caller vouches for the instruction set.
+    // SAFETY: the caller guarantees the instruction set.
     unsafe {
         let mut value = S::splat(coefficients[0]);
         for c in &coefficients[1..] {

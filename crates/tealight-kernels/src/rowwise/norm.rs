@@ -1,6 +1,6 @@
 //! Normalization of rows.
 
-use super::lanes::{reduce, whole};
+use super::lanes::{reduce, whole_vectors_len};
 use super::product::{dot, dot_vectors};
 use crate::dispatch::dispatch;
 use crate::isa::Isa;
@@ -21,10 +21,10 @@ const TILE_ROWS: usize = 4;
 
 #[inline(always)]
 unsafe fn layer_norm_rows<S: Simd>(rows: &mut [f32], weight: &[f32], bias: &[f32], eps: f32) {
-    let (d, whole) = (weight.len(), whole(weight.len()));
+    let (d, vectors_len) = (weight.len(), whole_vectors_len(weight.len()));
     for rows in rows.chunks_mut(TILE_ROWS * d) {
         let (mut means, mut scales) = ([0.0; TILE_ROWS], [0.0; TILE_ROWS]);
-        // SAFETY: vectors end at `whole`, inside row, weight and bias; the caller vouches for the instruction set.
+        // SAFETY: vectors end at `vectors_len`, inside row, weight and bias; the caller guarantees the instruction set.
         unsafe {
             for (row, mean) in rows.chunks_exact(d).zip(&mut means) {
                 let x = row.as_ptr();
@@ -52,12 +52,12 @@ unsafe fn layer_norm_rows<S: Simd>(rows: &mut [f32], weight: &[f32], bias: &[f32
             }
             for ((row, mean), scale) in rows.chunks_exact_mut(d).zip(means).zip(scales) {
                 let (center, factor) = (S::splat(mean), S::splat(scale));
-                for i in (0..whole).step_by(LANES) {
+                for i in (0..vectors_len).step_by(LANES) {
                     let v = S::load(row.as_ptr().add(i)).sub(center).mul(factor);
                     let (w, b) = (S::load(weight.as_ptr().add(i)), S::load(bias.as_ptr().add(i)));
                     v.mul_add(w, b).store(row.as_mut_ptr().add(i));
                 }
-                for i in whole..d {
+                for i in vectors_len..d {
                     row[i] = (row[i] - mean) * scale * weight[i] + bias[i];
                 }
             }
@@ -77,16 +77,16 @@ pub fn rms_norm(isa: Isa, rows: &mut [f32], weight: &[f32], eps: f32) {
 
 #[inline(always)]
 unsafe fn rms_norm_rows<S: Simd>(rows: &mut [f32], weight: &[f32], eps: f32) {
-    let (d, whole) = (weight.len(), whole(weight.len()));
+    let (d, vectors_len) = (weight.len(), whole_vectors_len(weight.len()));
     for row in rows.chunks_exact_mut(d) {
-        // SAFETY: vectors end at `whole`, inside row and weight; the caller vouches for the instruction set.
+        // SAFETY: vectors end at `vectors_len`, inside row and weight; the caller guarantees the instruction set.
         unsafe {
             let scale = 1.0 / (dot_vectors::<S>(row, row) / d as f32 + eps).sqrt();
-            for i in (0..whole).step_by(LANES) {
+            for i in (0..vectors_len).step_by(LANES) {
                 let v = S::load(row.as_ptr().add(i)).mul(S::splat(scale)).mul(S::load(weight.as_ptr().add(i)));
                 v.store(row.as_mut_ptr().add(i));
             }
-            for i in whole..d {
+            for i in vectors_len..d {
                 row[i] = row[i] * scale * weight[i];
             }
         }

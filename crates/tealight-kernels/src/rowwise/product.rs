@@ -35,7 +35,7 @@ pub fn dot(isa: Isa, x: &[f32], y: &[f32]) -> f32 {
 #[inline(always)]
 pub(super) unsafe fn dot_vectors<S: Simd>(x: &[f32], y: &[f32]) -> f32 {
     let (x_ptr, y_ptr) = (x.as_ptr(), y.as_ptr());
-    // SAFETY: `reduce` loads whole vectors inside the rows, which are equally long; the caller vouches for the instruction set.
+    // SAFETY: `reduce` loads whole vectors inside the rows, which are equally long; the caller guarantees the instruction set.
     unsafe {
         reduce::<S>(
             x.len(),
@@ -60,7 +60,7 @@ pub fn matmul(isa: Isa, x: &[f32], w: &[f32], k: usize, out: &mut [f32]) {
 unsafe fn matmul_rows<S: Simd>(x: &[f32], w: &[f32], k: usize, out: &mut [f32]) {
     for (x, out) in x.chunks_exact(k).zip(out.chunks_exact_mut(w.len() / k)) {
         for (value, w) in out.iter_mut().zip(w.chunks_exact(k)) {
-            // SAFETY: both rows have `k` values; the caller vouches for the instruction set.
+            // SAFETY: both rows have `k` values; the caller guarantees the instruction set.
             *value = unsafe { dot_vectors::<S>(x, w) };
         }
     }

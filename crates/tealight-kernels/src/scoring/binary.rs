@@ -1,15 +1,15 @@
 //! Scores of rows of sign bits, with lookup tables.
 //!
-//! A row `r` of `D` values is stored as its signs `s`, each 1 or -1, and the scale `f = |r|^2 / |r|_1`. Among all multiples of `s`, this
-//! is the one whose product with `r` is exact: `f s.r = f |r|_1 = r.r`, so the error of `f s` is perpendicular to `r`. The error of
-//! `f s.q` for a query `q` therefore comes only from the part of `q` along that error, which is near 0 and as often positive as negative.
-//! This is the estimator of RaBitQ (Gao and Long 2024, doi 10.1145/3654970), `<o', q> / <o', o>` with `o = r / |r|` and
-//! `o' = s / sqrt(D)`, without its random rotation.
+//! A row `r` of `D` values is stored as its signs `s`, each 1 or -1, and the scale `f = |r|^2 / |r|_1`. Among all multiples of `s`,
+//! this is the one whose product with `r` is exact: `f s.r = f |r|_1 = r.r`, so the error of `f s` is perpendicular to `r`. The
+//! error of `f s.q` for a query `q` therefore comes only from the part of `q` along that error, which is near 0 and as often
+//! positive as negative. This is the estimator of RaBitQ (Gao and Long 2024, doi 10.1145/3654970), `<o', q> / <o', o>` with `o = r
+//! / |r|` and `o' = s / sqrt(D)`, without its random rotation.
 //!
-//! `s.q` is `2 a - |q|_1`, where `a` is the sum of the magnitudes of `q` whose signs agree with `s`. For four values, `a` is one of 16
-//! numbers, which are kept in a table of bytes (Quick ADC, André et al. 2017, doi 10.1145/3078971.3078992). A byte of signs selects from
-//! two tables, and one instruction looks up the bytes of many rows. Sums of bytes are integers, so all instruction sets give the same
-//! result.
+//! `s.q` is `2 a - |q|_1`, where `a` is the sum of the magnitudes of `q` whose signs agree with `s`. For four values, `a` is one of
+//! 16 numbers, which a table of bytes holds (Quick ADC, André et al. 2017, doi 10.1145/3078971.3078992). A byte of signs selects
+//! from two tables, and one instruction looks up the bytes of many rows. Sums of bytes are integers, so all instruction sets give
+//! the same result.
 #![allow(clippy::needless_range_loop)] // Indices are lanes.
 
 use super::{BLOCK_ROWS, PREFETCH_BYTES};
@@ -21,12 +21,12 @@ use crate::simd::{MAX_LUT_ADDS, Simd};
 pub const DIM_ALIGN: usize = 32;
 /// The signs of 32 adjacent values of each row of a block, `[4][16]` bytes. A block is `[D / 32]` of these.
 pub type CodeBlock = [u8; BLOCK_ROWS * DIM_ALIGN / 8];
-/// Values whose signs select an entry of a lookup table.
+/// Number of values per lookup table; their signs select an entry.
 const LUT_DIMS: usize = 4;
 /// Largest value of a lookup table: the sum of two must fit in a byte.
 const LUT_MAX: f32 = 127.0;
 
-/// What the rows of a block have besides their signs.
+/// Per-row parameters of a block: scale and score offset.
 #[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct BlockParams {
@@ -75,7 +75,8 @@ fn lookup_table(four: &[f32], unit: f32) -> [u8; 16] {
     })
 }
 
-/// Scores a query against the rows of blocks: writes [`BLOCK_ROWS`] scores to `out` for each of `params`, whose signs are in `codes`.
+/// Scores a query against the rows of blocks: writes [`BLOCK_ROWS`] scores to `out` for each of `params`, whose signs are in
+/// `codes`.
 ///
 /// # Panics
 /// If the lengths do not match.
@@ -86,7 +87,7 @@ pub fn scores(isa: Isa, query: &BinaryQuery, codes: &[CodeBlock], params: &[Bloc
 
 #[inline(always)]
 unsafe fn score_blocks<S: Simd>(query: &BinaryQuery, codes: &[CodeBlock], params: &[BlockParams], out: &mut [f32]) {
-    // SAFETY: the caller vouches for the instruction set.
+    // SAFETY: the caller guarantees the instruction set.
     unsafe {
         match query.tables.len() {
             2 => score_blocks_of::<S, 2>(query, codes, params, out),
@@ -119,7 +120,7 @@ unsafe fn score_blocks_of<S: Simd, const LEN: usize>(
         return;
     };
     for i in 0..blocks.len() {
-        // SAFETY: the caller vouches for the instruction set.
+        // SAFETY: the caller guarantees the instruction set.
         unsafe { score_block::<S>(query, tables, &blocks[i], &params[i], &mut out[i * BLOCK_ROWS..]) }
     }
 }
@@ -137,7 +138,8 @@ unsafe fn score_block<S: Simd>(
     while start < codes.len() {
         let end = codes.len().min(start + MAX_LUT_ADDS);
         let mut lanes = [0i32; BLOCK_ROWS];
-        // SAFETY: there are tables for each of `codes`, and no more lookups than sums can hold; the caller vouches for the instruction set.
+        // SAFETY: there are tables for each of `codes`, and no more lookups than sums can hold; the caller guarantees the
+        // instruction set.
         unsafe {
             let mut sums = S::lut_zero();
             for i in start..end {

@@ -19,7 +19,7 @@ pub fn dot_f16(isa: Isa, query: &[f32], row: &[u16]) -> f32 {
 
 #[inline(always)]
 unsafe fn dot<S: Simd>(query: &[f32], row: &[u16]) -> f32 {
-    // SAFETY: both are equally long, whole vectors; the caller vouches for the instruction set.
+    // SAFETY: both are equally long, whole vectors; the caller guarantees the instruction set.
     unsafe {
         let mut sum = S::splat(0.0);
         for i in (0..row.len()).step_by(F16_ALIGN) {
@@ -37,7 +37,7 @@ pub fn prefetch_f16(isa: Isa, row: &[u16]) {
 #[inline(always)]
 unsafe fn prefetch<S: Simd>(row: &[u16]) {
     for i in (0..row.len()).step_by(CACHE_LINE_BYTES / size_of::<u16>()) {
-        // SAFETY: the caller vouches for the instruction set.
+        // SAFETY: the caller guarantees the instruction set.
         unsafe { S::prefetch(row[i..].as_ptr().cast()) }
     }
 }

@@ -15,7 +15,7 @@ const LANE_VALUES: usize = 4;
 /// Eight adjacent values of each row of a block. Each byte holds a value and, in its upper bits, the value four places after it.
 pub type CodeBlock = [i8; BLOCK_ROWS * LANE_VALUES];
 
-/// What the rows of a block have besides their quantized values `q`, which stand for `low + scale q`.
+/// Per-row parameters of a block: a quantized value `q` represents `low + scale q`.
 #[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct BlockParams {
@@ -49,7 +49,8 @@ impl QuantizedQuery {
     }
 }
 
-/// Scores a query against the rows of blocks: writes [`BLOCK_ROWS`] scores to `out` for each of `params`, whose values are in `codes`.
+/// Scores a query against the rows of blocks: writes [`BLOCK_ROWS`] scores to `out` for each of `params`, whose values are in
+/// `codes`.
 ///
 /// # Panics
 /// If the lengths do not match.
@@ -60,7 +61,7 @@ pub fn scores(isa: Isa, query: &QuantizedQuery, codes: &[CodeBlock], params: &[B
 
 #[inline(always)]
 unsafe fn score_blocks<S: Simd>(query: &QuantizedQuery, codes: &[CodeBlock], params: &[BlockParams], out: &mut [f32]) {
-    // SAFETY: the caller vouches for the instruction set.
+    // SAFETY: the caller guarantees the instruction set.
     unsafe {
         match query.values.len() / DIM_ALIGN {
             8 => score_blocks_of::<S, 8>(query, codes, params, out),
@@ -90,7 +91,7 @@ unsafe fn score_blocks_of<S: Simd, const LEN: usize>(
 ) {
     let (blocks, _) = codes.as_chunks::<LEN>();
     for i in 0..blocks.len() {
-        // SAFETY: the caller vouches for the instruction set.
+        // SAFETY: the caller guarantees the instruction set.
         unsafe { score_block::<S>(query, &blocks[i], &params[i], &mut out[i * BLOCK_ROWS..]) }
     }
 }
@@ -98,8 +99,8 @@ unsafe fn score_blocks_of<S: Simd, const LEN: usize>(
 #[inline(always)]
 unsafe fn score_block<S: Simd>(query: &QuantizedQuery, codes: &[CodeBlock], params: &BlockParams, out: &mut [f32]) {
     let mut lanes = [[0i32; BLOCK_ROWS]; SUMS];
-    // SAFETY: there are eight values of the query for each of `codes`, and arrays for the lanes of all sums; the caller vouches for the
-    // instruction set.
+    // SAFETY: there are eight values of the query for each of `codes`, and arrays for the lanes of all sums; the caller guarantees
+    // the instruction set.
     unsafe {
         let mut sums = [S::int_splat(0); SUMS];
         let query = query.values.as_ptr();

@@ -11,7 +11,7 @@ pub const DIM_ALIGN: usize = 4;
 /// Four adjacent values of each row of a block. A block is `[D / 4]` of these.
 pub type CodeBlock = [i8; BLOCK_ROWS * DIM_ALIGN];
 
-/// What the rows of a block have besides their quantized values.
+/// Per-row parameters of a block: scale, sum of the quantized values, and score offset.
 #[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct BlockParams {
@@ -43,7 +43,7 @@ impl QuantizedQuery {
 unsafe fn quantize<S: Simd>(vector: &[f32]) -> QuantizedQuery {
     let zero_point = (S::QMAX + 1) / 2;
     let max_abs = vector.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-    // A query of subnormal values scores as zeros, whose scale may be any number but 0.
+    // A subnormal query is treated as zeros; any nonzero scale works.
     let scale = max_abs.max(f32::MIN_POSITIVE) / (zero_point - 1) as f32;
     let mut values = Vec::with_capacity(vector.len().next_multiple_of(DIM_ALIGN));
     for v in vector {
@@ -54,7 +54,8 @@ unsafe fn quantize<S: Simd>(vector: &[f32]) -> QuantizedQuery {
     QuantizedQuery { values, zero_point, scale }
 }
 
-/// Scores a query against the rows of blocks: writes [`BLOCK_ROWS`] scores to `out` for each of `params`, whose values are in `codes`.
+/// Scores a query against the rows of blocks: writes [`BLOCK_ROWS`] scores to `out` for each of `params`, whose values are in
+/// `codes`.
 ///
 /// # Panics
 /// If the lengths do not match.
@@ -88,7 +89,7 @@ unsafe fn score_blocks<S: Simd>(
     specialize_dim: bool,
     out: &mut [f32],
 ) {
-    // SAFETY: the caller vouches for the instruction set.
+    // SAFETY: the caller guarantees the instruction set.
     unsafe {
         match (query.values.len() / DIM_ALIGN, specialize_dim) {
             (16, true) => score_blocks_of::<S, 16>(query, codes, params, out),
@@ -118,7 +119,7 @@ unsafe fn score_blocks_of<S: Simd, const LEN: usize>(
 ) {
     let (blocks, _) = codes.as_chunks::<LEN>();
     for i in 0..blocks.len() {
-        // SAFETY: the caller vouches for the instruction set.
+        // SAFETY: the caller guarantees the instruction set.
         unsafe { score_block::<S>(query, &blocks[i], &params[i], &mut out[i * BLOCK_ROWS..]) }
     }
 }
@@ -126,8 +127,8 @@ unsafe fn score_blocks_of<S: Simd, const LEN: usize>(
 #[inline(always)]
 unsafe fn score_block<S: Simd>(query: &QuantizedQuery, codes: &[CodeBlock], params: &BlockParams, out: &mut [f32]) {
     let mut lanes = [[0i32; BLOCK_ROWS]; SUMS];
-    // SAFETY: there are four values of the query for each of `codes`, and arrays for the lanes of all sums; the caller vouches for the
-    // instruction set.
+    // SAFETY: there are four values of the query for each of `codes`, and arrays for the lanes of all sums; the caller guarantees
+    // the instruction set.
     unsafe {
         let mut sums = [S::int_splat(0); SUMS];
         sums[0] = S::acc_init(S::int_load(params.sum.as_ptr()));

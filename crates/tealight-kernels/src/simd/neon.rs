@@ -15,7 +15,7 @@ type Int = [int32x4_t; 4];
 /// `sum + a . b`, four products of signed bytes per lane. The intrinsic is not stable yet.
 #[inline(always)]
 unsafe fn sdot(mut sum: int32x4_t, a: int32x4_t, b: int32x4_t) -> int32x4_t {
-    // SAFETY: the caller vouches for dot products.
+    // SAFETY: the caller guarantees dot products.
     unsafe {
         asm!(".arch_extension dotprod", "sdot {0:v}.4s, {1:v}.16b, {2:v}.16b", inout(vreg) sum, in(vreg) a, in(vreg) b,
             options(pure, nomem, nostack, preserves_flags));
@@ -44,7 +44,7 @@ unsafe fn to_bytes(v: [float32x4_t; 4]) -> int8x16_t {
     }
 }
 
-// SAFETY of every block: the caller vouches for the instruction set and the pointers, as the trait says.
+// SAFETY of every block: the caller guarantees the instruction set and the pointers, as the trait says.
 #[rustfmt::skip]
 #[allow(clippy::undocumented_unsafe_blocks)] // One reason for all, above.
 impl Simd for Neon {

@@ -18,7 +18,7 @@ fn dot4(sums: [i32; LANES], product: impl Fn(usize, usize) -> i32) -> [i32; LANE
     from_fn(|i| (0..4).fold(sums[i], |sum, b| sum + product(i, b)))
 }
 
-// SAFETY of every block: the caller vouches for the pointers, as the trait says.
+// SAFETY of every block: the caller guarantees the pointers, as the trait says.
 #[rustfmt::skip]
 #[allow(clippy::undocumented_unsafe_blocks)] // One reason for all, above.
 impl<const QMAX: i32> Simd for Scalar<QMAX> {

@@ -94,7 +94,7 @@ pub(crate) trait Simd: Copy {
     /// The nearest integers, of values up to 2^22.
     #[inline(always)]
     unsafe fn round(self) -> Self {
-        // SAFETY: the caller vouches for the instruction set.
+        // SAFETY: the caller guarantees the instruction set.
         unsafe { self.add(Self::splat(ROUND_MAGIC)).sub(Self::splat(ROUND_MAGIC)) }
     }
 
@@ -102,7 +102,7 @@ pub(crate) trait Simd: Copy {
     #[inline(always)]
     unsafe fn acc_init(weight_sums: Self::Int) -> Self::Int {
         let _ = weight_sums;
-        // SAFETY: the caller vouches for the instruction set.
+        // SAFETY: the caller guarantees the instruction set.
         unsafe { Self::int_splat(0) }
     }
 }

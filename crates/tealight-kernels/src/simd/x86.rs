@@ -12,7 +12,7 @@ pub(crate) struct Avx2<const VNNI: bool>([__m256; 2]);
 /// The sum of eight lanes: the upper half is added to the lower, until one is left.
 #[inline(always)]
 unsafe fn reduce_sum8(v: __m256) -> f32 {
-    // SAFETY: the caller vouches for AVX2.
+    // SAFETY: the caller guarantees AVX2.
     unsafe {
         let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
         let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
@@ -23,7 +23,7 @@ unsafe fn reduce_sum8(v: __m256) -> f32 {
 /// The largest of eight lanes.
 #[inline(always)]
 unsafe fn reduce_max8(v: __m256) -> f32 {
-    // SAFETY: the caller vouches for AVX2.
+    // SAFETY: the caller guarantees AVX2.
     unsafe {
         let four = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
         let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
@@ -34,14 +34,14 @@ unsafe fn reduce_max8(v: __m256) -> f32 {
 /// The larger of `bits` and the bits of the absolute values of eight lanes.
 #[inline(always)]
 unsafe fn max_abs_bits8(v: __m256, bits: __m256i) -> __m256i {
-    // SAFETY: the caller vouches for AVX2.
+    // SAFETY: the caller guarantees AVX2.
     unsafe { _mm256_max_epi32(bits, _mm256_and_si256(_mm256_castps_si256(v), _mm256_set1_epi32(i32::MAX))) }
 }
 
 /// The largest of eight lanes.
 #[inline(always)]
 unsafe fn int_reduce_max8(v: __m256i) -> i32 {
-    // SAFETY: the caller vouches for AVX2.
+    // SAFETY: the caller guarantees AVX2.
     unsafe {
         let four = _mm_max_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
         let two = _mm_max_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
@@ -51,7 +51,7 @@ unsafe fn int_reduce_max8(v: __m256i) -> i32 {
 
 #[inline(always)]
 unsafe fn mul_pow28(v: __m256, shifted: __m256) -> __m256 {
-    // SAFETY: the caller vouches for AVX2.
+    // SAFETY: the caller guarantees AVX2.
     unsafe {
         let exponents = _mm256_slli_epi32::<23>(_mm256_castps_si256(shifted));
         _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(v), exponents))
@@ -61,7 +61,7 @@ unsafe fn mul_pow28(v: __m256, shifted: __m256) -> __m256 {
 /// Rounds four vectors to integers and stores them as bytes, interleaved by lane.
 #[inline(always)]
 unsafe fn pack_i8x4_8(v: [__m256; 4]) -> __m256i {
-    // SAFETY: the caller vouches for AVX2.
+    // SAFETY: the caller guarantees AVX2.
     unsafe {
         let byte = _mm256_set1_epi32(255);
         let first = _mm256_and_si256(_mm256_cvtps_epi32(v[0]), byte);
@@ -75,7 +75,7 @@ unsafe fn pack_i8x4_8(v: [__m256; 4]) -> __m256i {
 /// Rounds 16 lanes to 16-bit integers, in order.
 #[inline(always)]
 unsafe fn to_words(v: [__m256; 2]) -> __m256i {
-    // SAFETY: the caller vouches for AVX2.
+    // SAFETY: the caller guarantees AVX2.
     unsafe {
         let words = _mm256_packs_epi32(_mm256_cvtps_epi32(v[0]), _mm256_cvtps_epi32(v[1]));
         _mm256_permute4x64_epi64::<0b11_01_10_00>(words)
@@ -85,7 +85,7 @@ unsafe fn to_words(v: [__m256; 2]) -> __m256i {
 /// `sum + unsigned . signed`, four products per lane. Without VNNI, pairs of products must fit in 16 bits.
 #[inline(always)]
 unsafe fn dot_bytes<const VNNI: bool>(sum: __m256i, unsigned: __m256i, signed: __m256i) -> __m256i {
-    // SAFETY: the caller vouches for AVX2, and for AVX-VNNI where `VNNI`.
+    // SAFETY: the caller guarantees AVX2, and AVX-VNNI if `VNNI`.
     unsafe {
         if VNNI {
             return _mm256_dpbusd_avx_epi32(sum, unsigned, signed);
@@ -99,7 +99,7 @@ unsafe fn dot_bytes<const VNNI: bool>(sum: __m256i, unsigned: __m256i, signed: _
 /// upper, and to `sums[1]` the upper bytes alone.
 #[inline(always)]
 unsafe fn lut_add32(sums: [__m256i; 2], low: *const u8, high: *const u8, bytes: *const u8) -> [__m256i; 2] {
-    // SAFETY: the caller vouches for AVX2, and for 32 bytes at each pointer.
+    // SAFETY: the caller guarantees AVX2, and 32 bytes at each pointer.
     unsafe {
         let (bytes, four) = (_mm256_loadu_si256(bytes.cast()), _mm256_set1_epi8(15));
         let low = _mm256_shuffle_epi8(_mm256_loadu_si256(low.cast()), _mm256_and_si256(bytes, four));
@@ -112,7 +112,7 @@ unsafe fn lut_add32(sums: [__m256i; 2], low: *const u8, high: *const u8, bytes: 
 /// The sums of 16 lanes as 16-bit words. Both halves of the vectors hold sums of the same lanes.
 #[inline(always)]
 unsafe fn lut_lanes16(sums: [__m256i; 2]) -> [__m128i; 2] {
-    // SAFETY: the caller vouches for AVX2.
+    // SAFETY: the caller guarantees AVX2.
     unsafe {
         // The words may have wrapped around, but subtracting the upper bytes leaves the sums of the lower bytes, which fit.
         let even = _mm256_sub_epi16(sums[0], _mm256_slli_epi16::<8>(sums[1]));
@@ -122,7 +122,7 @@ unsafe fn lut_lanes16(sums: [__m256i; 2]) -> [__m128i; 2] {
     }
 }
 
-// SAFETY of every block: the caller vouches for the instruction set and the pointers, as the trait says.
+// SAFETY of every block: the caller guarantees the instruction set and the pointers, as the trait says.
 #[rustfmt::skip]
 #[allow(clippy::undocumented_unsafe_blocks)] // One reason for all, above.
 impl<const VNNI: bool> Simd for Avx2<VNNI> {
@@ -199,7 +199,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512(__m512);
 
-// SAFETY of every block: the caller vouches for the instruction set and the pointers, as the trait says.
+// SAFETY of every block: the caller guarantees the instruction set and the pointers, as the trait says.
 #[rustfmt::skip]
 #[allow(clippy::undocumented_unsafe_blocks)] // One reason for all, above.
 impl Simd for Avx512 {
@@ -274,7 +274,7 @@ impl Simd for Avx512 {
 /// The upper eight lanes.
 #[inline(always)]
 unsafe fn upper(v: __m512) -> __m256 {
-    // SAFETY: the caller vouches for AVX-512.
+    // SAFETY: the caller guarantees AVX-512.
     unsafe { _mm256_castsi256_ps(_mm512_extracti64x4_epi64::<1>(_mm512_castps_si512(v))) }
 }
 

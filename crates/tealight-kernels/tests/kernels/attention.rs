@@ -4,8 +4,8 @@ use super::{FLOAT_ERROR, available_isas, bits, has_7_bits, values};
 use tealight_kernels::Isa;
 use tealight_kernels::attention::{HeadSlice, Qkv, float, int8 as attention8};
 
-/// Largest error of int8 attention on values from -1 to 1. Keys, queries, values and weights have scales of 1/127, queries on AVX2 of
-/// 1/63.
+/// Largest error of int8 attention on values from -1 to 1. Keys, queries, values and weights have scales of 1/127, queries on AVX2
+/// of 1/63.
 const ATTENTION_ERROR: f64 = 0.02;
 
 const STRIDE: usize = 3 * 64;
@@ -36,7 +36,7 @@ fn check_against_float64(attend: Attend, bound: f64) {
                 attend(isa, rows(&x), &head, &mut out);
                 out
             };
-            let of = |t: usize, part: usize, i: usize| x[t * STRIDE + part * 64 + at + i] as f64;
+            let value_at = |t: usize, part: usize, i: usize| x[t * STRIDE + part * 64 + at + i] as f64;
             for isa in available_isas() {
                 let found = run(isa, 0..tokens);
                 if !has_7_bits(isa) || bound == FLOAT_ERROR {
@@ -48,11 +48,13 @@ fn check_against_float64(attend: Attend, bound: f64) {
                 assert_eq!(bits(&shifted), bits(&found), "after another sequence");
                 for t in 0..tokens {
                     assert_eq!(run(isa, t..t + 1), found[t * width..(t + 1) * width], "a single row");
-                    let score = |s| (0..width).map(|i| of(t, 0, i) * of(s, 1, i)).sum::<f64>() / (width as f64).sqrt();
+                    let score = |s| {
+                        (0..width).map(|i| value_at(t, 0, i) * value_at(s, 1, i)).sum::<f64>() / (width as f64).sqrt()
+                    };
                     let weights: Vec<f64> = (0..tokens).map(|s| score(s).exp()).collect();
                     let total: f64 = weights.iter().sum();
                     for i in 0..width {
-                        let exact = (0..tokens).map(|s| weights[s] * of(s, 2, i)).sum::<f64>() / total;
+                        let exact = (0..tokens).map(|s| weights[s] * value_at(s, 2, i)).sum::<f64>() / total;
                         let found = found[t * width + i] as f64;
                         assert!((found - exact).abs() < bound, "{} {tokens}: {found} {exact}", isa.as_str());
                     }

@@ -113,8 +113,8 @@ fn int8_products_are_close_to_float64_and_independent_of_other_rows() {
                 assert!((*found as f64 - exact).abs() < bound, "{} {m}x{k}x{n}: {found} {exact}", isa.as_str());
             }
             for r in 0..m {
-                let alone = product(isa, &x[r * k..(r + 1) * k], &packed, Epilogue::Store, f32::NAN);
-                assert_eq!(bits(&alone), bits(&found[r * n..(r + 1) * n]), "{} row {r} alone", isa.as_str());
+                let single_row = product(isa, &x[r * k..(r + 1) * k], &packed, Epilogue::Store, f32::NAN);
+                assert_eq!(bits(&single_row), bits(&found[r * n..(r + 1) * n]), "{} row {r} alone", isa.as_str());
             }
             // A range of outputs, as the feed-forward network computes them.
             let lhs = quantized(isa, &x, &packed);
@@ -294,12 +294,12 @@ fn mismatched_sizes_panic() {
     assert!(panics(&|| gemm(isa, &lhs, &small, 0..32, Epilogue::Store, &mut [0.0; 64])), "columns past the end");
     assert!(panics(&|| gemm(isa, &lhs, &small, 8..16, Epilogue::Store, &mut [0.0; 16])), "half a panel");
     assert!(panics(&|| QuantizedRows::default().quantize(isa, &values(17, 1), &small.layout())), "half a row");
-    let four = int4::PackedRhs::pack(&blocks(&values(16 * 64, 1)), &[0.0; 16]).unwrap();
+    let int4 = int4::PackedRhs::pack(&blocks(&values(16 * 64, 1)), &[0.0; 16]).unwrap();
     let mut signed = QuantizedRows::default();
-    signed.quantize(isa, &values(2 * 64, 2), &four.layout());
-    assert!(panics(&|| int4::gemm(isa, &signed, &four, 0..16, Epilogue::Store, &mut [0.0; 31])), "a short output");
+    signed.quantize(isa, &values(2 * 64, 2), &int4.layout());
+    assert!(panics(&|| int4::gemm(isa, &signed, &int4, 0..16, Epilogue::Store, &mut [0.0; 31])), "a short output");
     assert!(
-        panics(&|| int4::gemm(isa, &signed, &four, 0..32, Epilogue::Store, &mut [0.0; 64])),
+        panics(&|| int4::gemm(isa, &signed, &int4, 0..32, Epilogue::Store, &mut [0.0; 64])),
         "columns past the end"
     );
     assert!(panics(&|| rowwise::layer_norm(isa, &mut [0.0; 5], &[1.0; 4], &[1.0; 4], 0.0)), "half a row");

@@ -4,7 +4,7 @@
 use crate::attention::views::{HeadSlice, Qkv};
 use crate::dispatch::dispatch;
 use crate::isa::Isa;
-use crate::quantize::{Encoding, MIN_RANGE};
+use crate::quantize::{CodeFormat, MIN_RANGE};
 use crate::simd::{LANES, Simd};
 
 /// Largest magnitude of quantized keys and values.
@@ -20,24 +20,24 @@ pub(super) fn padded(tokens: usize) -> usize {
 pub struct QuantizedKv {
     pub(super) tokens: usize,
     pub(super) head_dim: usize,
-    /// `[padded tokens / 16][head_dim / 4][16][4]`.
+    /// Quantized keys, `[padded tokens / 16][head_dim / 4][16][4]`: blocks of 16 tokens, whose scores are the lanes of a vector.
     pub(super) keys: Vec<i8>,
-    /// `[padded tokens]`.
+    /// Scale of each key, `[padded tokens]`.
     pub(super) key_scales: Vec<f32>,
-    /// `[padded tokens]`: initial value of the sums, which cancels the zero point of the queries.
+    /// Initial value of the integer sums, `[padded tokens]`, which cancels the zero point of the queries.
     pub(super) key_acc_init: Vec<i32>,
-    /// `[tokens / 4][head_dim][4]`.
+    /// Quantized values, `[tokens / 4][head_dim][4]`.
     pub(super) values: Vec<i8>,
-    /// `[padded tokens]`.
+    /// Scale of each value, `[padded tokens]`.
     pub(super) value_scales: Vec<f32>,
-    /// `[padded tokens]`: scratch for the reciprocal scales of keys, then of values.
+    /// Scratch for the reciprocal scales of keys, then of values, `[padded tokens]`.
     inv_scales: Vec<f32>,
-    /// 0, or NaN if a value of the sequence is not finite.
+    /// 0, or NaN if a value of the sequence is not finite. Added to the result, because quantized values cannot be NaN.
     pub(super) nan_flag: f32,
-    /// `[head_dim]`: sums of the quantized values, where the instruction set needs them.
+    /// Sums of the quantized values, `[head_dim]`, if the instruction set needs them.
     pub(super) value_sums: Vec<f32>,
     /// How this instruction set encodes queries and weights.
-    pub(super) encoding: Encoding,
+    pub(super) encoding: CodeFormat,
 }
 
 impl QuantizedKv {
@@ -68,15 +68,15 @@ impl QuantizedKv {
 }
 
 /// The encoding of queries and weights on an instruction set.
-pub(super) fn encoding<S: Simd>() -> Encoding {
-    Encoding::Unsigned { qmax: S::QMAX, storage_offset: S::STORAGE_OFFSET }
+pub(super) fn encoding<S: Simd>() -> CodeFormat {
+    CodeFormat::Unsigned { qmax: S::QMAX, storage_offset: S::STORAGE_OFFSET }
 }
 
 #[inline(always)]
 pub(super) unsafe fn quantize_kv<S: Simd>(x: Qkv, head: &HeadSlice, kv: &mut QuantizedKv) {
     kv.encoding = encoding::<S>();
-    // SAFETY: `QuantizedKv::quantize` checked that all rows and columns are inside `x`, and resized the memory; the caller vouches for the
-    // instruction set.
+    // SAFETY: `QuantizedKv::quantize` checked that all rows and columns are inside `x`, and resized the memory; the caller
+    // guarantees the instruction set.
     unsafe {
         quantize_keys::<S>(x, head, kv);
         quantize_values::<S>(x, head, kv);
@@ -86,7 +86,7 @@ pub(super) unsafe fn quantize_kv<S: Simd>(x: Qkv, head: &HeadSlice, kv: &mut Qua
 /// The largest magnitude of a row; NaN or infinity if a value is not finite.
 #[inline(always)]
 pub(super) unsafe fn max_abs<S: Simd>(row: *const f32, len: usize) -> f32 {
-    // SAFETY: the caller's row has `len` values; it vouches for the instruction set.
+    // SAFETY: the caller's row has `len` values; it guarantees the instruction set.
     unsafe {
         let mut bits = S::int_splat(0);
         for i in (0..len).step_by(LANES) {
@@ -96,11 +96,11 @@ pub(super) unsafe fn max_abs<S: Simd>(row: *const f32, len: usize) -> f32 {
     }
 }
 
-/// Replaces the largest magnitudes of rows by the scales of values up to `qmax`, and writes the reciprocals of the scales. The scale is
-/// NaN where the magnitude is not finite. Both slices have whole vectors.
+/// Replaces the largest magnitudes of rows by the scales of values up to `qmax`, and writes the reciprocals of the scales. The
+/// scale is NaN if the magnitude is not finite. Both slices have whole vectors.
 #[inline(always)]
 pub(super) unsafe fn scales_from_max_abs<S: Simd>(max_abs: &mut [f32], inv_scales: &mut [f32], qmax: f32) {
-    // SAFETY: both slices are equally long, whole vectors; the caller vouches for the instruction set.
+    // SAFETY: both slices are equally long, whole vectors; the caller guarantees the instruction set.
     unsafe {
         for i in (0..max_abs.len()).step_by(LANES) {
             let value = S::load(max_abs.as_ptr().add(i));
@@ -115,7 +115,7 @@ pub(super) unsafe fn scales_from_max_abs<S: Simd>(max_abs: &mut [f32], inv_scale
 #[inline(always)]
 unsafe fn quantize_keys<S: Simd>(x: Qkv, head: &HeadSlice, kv: &mut QuantizedKv) {
     let (head_dim, tokens) = (head.head_dim, head.sequence.len());
-    // SAFETY: keys have `head_dim` values, whole vectors, and `kv` has room for whole vectors of tokens; the caller vouches for the
+    // SAFETY: keys have `head_dim` values, whole vectors, and `kv` has room for whole vectors of tokens; the caller guarantees the
     // instruction set.
     unsafe {
         let key = |t: usize| x.k[(head.sequence.start + t) * x.stride + head.offset..][..head_dim].as_ptr();
@@ -152,7 +152,7 @@ unsafe fn quantize_keys<S: Simd>(x: Qkv, head: &HeadSlice, kv: &mut QuantizedKv)
 #[inline(always)]
 unsafe fn quantize_values<S: Simd>(x: Qkv, head: &HeadSlice, kv: &mut QuantizedKv) {
     let (head_dim, tokens) = (head.head_dim, head.sequence.len());
-    // SAFETY: values have `head_dim` numbers, whole vectors, and `kv` has room for them; the caller vouches for the instruction set.
+    // SAFETY: values have `head_dim` numbers, whole vectors, and `kv` has room for them; the caller guarantees the instruction set.
     unsafe {
         let value = |t: usize| x.v[(head.sequence.start + t) * x.stride + head.offset..][..head_dim].as_ptr();
         for t in 0..tokens {
@@ -160,7 +160,7 @@ unsafe fn quantize_values<S: Simd>(x: Qkv, head: &HeadSlice, kv: &mut QuantizedK
         }
         let whole = tokens.next_multiple_of(LANES);
         scales_from_max_abs::<S>(&mut kv.value_scales[..whole], &mut kv.inv_scales[..whole], KV_QMAX);
-        // 0, or NaN where a value is not finite: quantized values would hide it.
+        // 0, or NaN if a value is not finite: quantized values would hide it.
         kv.nan_flag = kv.value_scales[..tokens].iter().map(|s| s * 0.0).sum();
         // Tokens of padding have a tiny softmax weight. With the scale 0 they contribute nothing.
         kv.value_scales[tokens..].fill(0.0);

@@ -1,10 +1,11 @@
-//! Attention with integer products: a quarter of the instructions of float32, with a negligible loss of accuracy.
+//! Attention with integer products, which need a quarter of the instructions of float32. `tests/kernels/attention.rs` bounds the
+//! error.
 //!
-//! Each row of queries, keys and values of a head has its own scale and symmetric quantized values. Scores are exact integer sums times
-//! two scales; the softmax is float32. A softmax weight `p` is then multiplied by the scale of its value, `p s_v`, and a row of these
-//! products is quantized to 0..=255 (0..=127 on AVX2 without VNNI), the largest to the highest value, so that the second product is an
-//! exact integer sum, too. Scaling by the largest `p` alone would waste most of the range: the tokens that attract most attention tend
-//! to have small values.
+//! Each row of queries, keys and values of a head has its own scale and symmetric quantized values. Scores are exact integer sums
+//! times two scales; the softmax is float32. A softmax weight `p` is then multiplied by the scale of its value, `p s_v`, and a row
+//! of these products is quantized to 0..=255 (0..=127 on AVX2 without VNNI), the largest to the highest value, so that the second
+//! product is also an exact integer sum. Scaling by the largest `p` alone would waste most of the range: the tokens that attract
+//! most attention tend to have small values.
 
 mod kv;
 mod queries;
@@ -25,7 +26,7 @@ pub struct SdpaScratch {
 /// Computes `softmax(q k^T / sqrt(head_dim)) v` for the queries of a head. Row `i` is written to
 /// `out[i * out_stride..][..head_dim]`.
 ///
-/// NaN or an infinity in a query makes its row NaN, in a key or a value all rows of the sequence.
+/// NaN or infinity in a query makes that row NaN; in a key or a value, it makes all rows of the sequence NaN.
 ///
 /// # Panics
 /// If rows, columns or `out` are outside their slices, or `head_dim` is not a multiple of 16.
@@ -42,7 +43,7 @@ mod tests {
     use super::*;
     use crate::simd::Scalar;
 
-    /// AVX2 without VNNI quantizes to 7 bits. The scalar kernel gives the same bits if it does so, too.
+    /// AVX2 without VNNI quantizes to 7 bits. The scalar kernel gives the same bits if it also does so.
     #[test]
     fn avx2_equals_scalar_kernel_with_7_bits() {
         let Ok(avx2) = Isa::from_name("avx2") else { return };

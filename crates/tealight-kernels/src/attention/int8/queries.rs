@@ -71,8 +71,8 @@ pub(super) unsafe fn sdpa_rows<S: Simd>(
 ) {
     assert_eq!(kv.encoding, encoding::<S>(), "keys quantized by another instruction set");
     let mut row = 0;
-    // SAFETY: `sdpa_quantized_kv` checked that all rows are inside `q` and `out`, and resized the scratch; a tile is only computed where as
-    // many rows are left.
+    // SAFETY: `sdpa_quantized_kv` checked that all rows are inside `q` and `out`, and resized the scratch; a tile is only computed
+    // if as many rows remain.
     unsafe {
         while row < count {
             let q = StridedRows { data: &q.data[row * q.stride..], stride: q.stride };
@@ -127,7 +127,8 @@ unsafe fn quantize_queries<S: Simd, const MR: usize>(
 ) -> [f32; LANES] {
     let zero_point = ((S::QMAX + 1) / 2) as f32;
     let (mut scales, mut inv_scales) = ([0.0; LANES], [0.0; LANES]);
-    // SAFETY: queries have `head_dim` values, whole vectors, and the scratch has room for them; the caller vouches for the instruction set.
+    // SAFETY: queries have `head_dim` values, whole vectors, and the scratch has room for them; the caller guarantees the
+    // instruction set.
     unsafe {
         let query = |r: usize| q.data[r * q.stride..][..head_dim].as_ptr();
         for r in 0..MR {
@@ -198,7 +199,7 @@ unsafe fn quantize_weights<S: Simd, const MR: usize>(
     let padded = padded(tokens);
     let (mut max_scores, mut totals) = ([0.0; MR], [1.0; LANES]);
     let (mut weight_scales, mut inv_scales) = ([0.0; LANES], [0.0; LANES]);
-    // SAFETY: the scratch has room for whole vectors of the rows; the caller vouches for the instruction set.
+    // SAFETY: the scratch has room for whole vectors of the rows; the caller guarantees the instruction set.
     unsafe {
         let value_scales = kv.value_scales.as_ptr();
         for r in 0..MR {
