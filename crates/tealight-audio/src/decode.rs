@@ -28,7 +28,7 @@ const MAX_AMPLITUDE: f32 = 1000.0;
 const MAX_FAILURES: usize = 100;
 
 /// Decoder of one audio track of a file.
-pub(crate) struct Decoder {
+pub(crate) struct TrackDecoder {
     reader: Box<dyn FormatReader>,
     file: Bytes,
     track: Track,
@@ -55,15 +55,15 @@ enum Codec {
     Opus(Box<Opus>),
 }
 
-impl std::fmt::Debug for Decoder {
+impl std::fmt::Debug for TrackDecoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Decoder of track {}", self.track.id)
+        write!(f, "TrackDecoder of track {}", self.track.id)
     }
 }
 
-impl Decoder {
+impl TrackDecoder {
     pub(crate) fn open(bytes: Bytes) -> Result<Self> {
-        let file = repair::strip_wav(bytes.slice(id3_len(&bytes)..));
+        let file = repair::unwrap_riff(bytes.slice(id3_len(&bytes)..));
         // Before probing, because Symphonia takes some of these files for corrupt MP3 or AAC.
         if let Some(name) = unsupported::file_format(&file) {
             return Err(invalid_file(format!("is {name}; expected {SUPPORTED_FORMATS}")));
@@ -234,8 +234,8 @@ fn unreadable(reason: &SymphoniaError) -> Error {
     invalid_file(format!("is not a supported audio file, or is corrupt ({reason}); expected {SUPPORTED_FORMATS}"))
 }
 
-/// Length of the ID3v2 tags at the start of a file. They are skipped because pictures in them can be longer than what Symphonia's probe
-/// searches.
+/// Length of the ID3v2 tags at the start of a file. They are skipped because pictures in them can be longer than what Symphonia's
+/// probe searches.
 fn id3_len(file: &[u8]) -> usize {
     let mut offset = 0;
     while let Some([b'I', b'D', b'3', _, _, flags, size @ ..]) = file.get(offset..offset + 10) {

@@ -1,5 +1,5 @@
-//! Edit lists of MP4 files, which Symphonia parses but does not apply. The first edit skips the encoder delay: 1024 or 2112 samples,
-//! which are up to 0.13 s at 16 kHz.
+//! Edit lists of MP4 files, which Symphonia parses but does not apply. The first edit skips the encoder delay: 1024 or 2112
+//! samples, which are up to 0.13 s at 16 kHz.
 
 /// Number of ticks to skip at the start of the track with this id, and ticks per second. `None` if the file has no edit list.
 pub(crate) fn encoder_delay(file: &[u8], id: u32) -> Option<(u64, u64)> {

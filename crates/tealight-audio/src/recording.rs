@@ -1,6 +1,6 @@
 //! A recording as an iterator over blocks of samples.
 
-use crate::decode::Decoder;
+use crate::decode::TrackDecoder;
 use crate::error::{FIELD, invalid_file};
 use crate::resample::Resampler;
 use crate::sample_rate::SAMPLE_RATE;
@@ -25,7 +25,7 @@ impl Recording {
         if bytes.is_empty() {
             return Err(Error::new(ErrorKind::Empty, "file is empty: 0 bytes").with_param(FIELD));
         }
-        Decoder::open(bytes.clone())?;
+        TrackDecoder::open(bytes.clone())?;
         Ok(Self { bytes })
     }
 
@@ -36,7 +36,7 @@ impl Recording {
     /// Like [`Recording::open`]. The iterator ends with an error if nothing can be decoded; corrupt parts are skipped.
     pub fn samples(&self) -> Result<Samples> {
         Ok(Samples {
-            decoder: Decoder::open(self.bytes.clone())?,
+            decoder: TrackDecoder::open(self.bytes.clone())?,
             resampler: None,
             rate: 0,
             rate_changes: 0,
@@ -49,7 +49,7 @@ impl Recording {
 /// Iterator over consecutive blocks of samples, which may be empty.
 #[derive(Debug)]
 pub struct Samples {
-    decoder: Decoder,
+    decoder: TrackDecoder,
     /// `None` while the recording has the target sample rate.
     resampler: Option<Resampler>,
     /// Sample rate of the last decoded block; 0 before the first.
@@ -88,7 +88,8 @@ impl Samples {
         }
     }
 
-    /// Starts a resampler for another sample rate, which chained Ogg streams may have. Returns the remaining samples of the previous one.
+    /// Starts a resampler for another sample rate, which chained Ogg streams may have. Returns the remaining samples of the
+    /// previous one.
     fn change_rate(&mut self, rate: usize) -> Result<Vec<f32>> {
         if self.rate_changes == MAX_RATE_CHANGES {
             return Err(invalid_file(format!("changes its sample rate more than {MAX_RATE_CHANGES} times")));

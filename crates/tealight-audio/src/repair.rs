@@ -1,5 +1,5 @@
-//! Presents a file to Symphonia with corrected headers. A recording that was truncated or written to a pipe has headers whose lengths
-//! do not match the file; players use the actual length, but Symphonia rejects such files. Also renames RF64 to RIFF.
+//! Presents a file to Symphonia with corrected headers. A recording that was truncated or written to a pipe has headers whose
+//! lengths do not match the file; players use the actual length, but Symphonia rejects such files. Also renames RF64 to RIFF.
 
 use bytes::Bytes;
 use std::io::{Cursor, Read, Result, Seek, SeekFrom};
@@ -77,7 +77,7 @@ fn is_wav(file: &[u8]) -> bool {
 }
 
 /// The stream inside a WAV file if it needs no container; otherwise the file itself.
-pub(crate) fn strip_wav(file: Bytes) -> Bytes {
+pub(crate) fn unwrap_riff(file: Bytes) -> Bytes {
     let format = file.get(20..22).map(|two| u16::from_le_bytes([two[0], two[1]]));
     let is_stream =
         is_wav(&file) && file.get(12..16) == Some(b"fmt ") && format.is_some_and(|f| STREAM_FORMATS.contains(&f));

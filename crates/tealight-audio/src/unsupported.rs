@@ -1,4 +1,4 @@
-//! Names of unsupported codecs and file formats, so that an error says what to convert.
+//! Names of unsupported codecs and file formats, so that errors can name them.
 
 use symphonia::core::codecs::audio::AudioCodecId;
 use symphonia::core::codecs::audio::well_known::*;
@@ -38,7 +38,7 @@ const FILE_FORMATS: [(usize, &[u8], &str); 10] = [
 /// WAV format tags that Symphonia does not support.
 const WAV_FORMATS: [(u16, &str); 3] = [(0x31, "GSM 6.10"), (0x42, "G.723"), (0x161, "WMA")];
 
-/// The name of a codec, or its id if it has none here.
+/// The name of a codec, or its id if the table lacks it.
 pub(crate) fn codec_name(id: AudioCodecId) -> String {
     CODECS.iter().find(|(known, _)| *known == id).map_or_else(|| id.to_string(), |(_, name)| name.to_string())
 }

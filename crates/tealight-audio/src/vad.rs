@@ -9,8 +9,8 @@ const FRAME: usize = 256;
 /// Speech ends where the score is this much below the threshold, so that a breath does not end it.
 const HYSTERESIS: f32 = 0.25;
 
-/// Thresholds of voice activity detection. The defaults of `speech_pad` and `min_silence_duration` are faster-whisper's. The default
-/// threshold is above the scores of noise when it starts; a constant chord is still classified as speech.
+/// Thresholds of voice activity detection. The defaults of `speech_pad` and `min_silence_duration` are faster-whisper's. The
+/// default threshold is above the scores at the onset of noise; sustained chords are misclassified as speech.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct VadOptions {
     /// Speech starts where the score, from 0 to 1, is at least this.

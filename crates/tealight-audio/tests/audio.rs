@@ -1,4 +1,5 @@
-//! Decodes the same speech in every format and compares it with the lossless original (tests/fixtures/make_audio.py); corrupt files.
+//! Decodes the same speech in every format and compares it with the lossless original (tests/fixtures/make_audio.py); corrupt
+//! files.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use bytes::Bytes;

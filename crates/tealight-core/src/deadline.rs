@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 pub struct Deadline(pub Option<Instant>);
 
 impl Deadline {
-    /// No limit.
+    /// A deadline without limit.
     pub const NONE: Deadline = Deadline(None);
 
-    /// Whether `time` or less is left.
+    /// Whether at most `time` remains.
     pub fn expires_within(self, time: Duration) -> bool {
         self.0.is_some_and(|at| at.saturating_duration_since(Instant::now()) <= time)
     }
 
-    /// The time left, at most `limit`.
+    /// The remaining time, at most `limit`.
     pub fn remaining(self, limit: Duration) -> Duration {
         self.0.map_or(limit, |at| at.saturating_duration_since(Instant::now()).min(limit))
     }
@@ -27,9 +27,10 @@ impl Deadline {
     /// [`ErrorKind::Timeout`].
     pub fn check(self) -> Result<()> {
         match self.0 {
-            Some(at) if Instant::now() >= at => {
-                Err(Error::new(ErrorKind::Timeout, "deadline exceeded; send less per request or raise Timeout"))
-            }
+            Some(at) if Instant::now() >= at => Err(Error::new(
+                ErrorKind::Timeout,
+                "deadline exceeded; send less per request or raise the function's timeout",
+            )),
             _ => Ok(()),
         }
     }

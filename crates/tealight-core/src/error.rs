@@ -35,7 +35,8 @@ pub enum ErrorKind {
     IndexLoad,
     /// An S3 object does not exist or was deleted.
     ObjectNotFound,
-    /// Access to an S3 object is denied. S3 also says so of a missing object if the role may not list the bucket.
+    /// Access to an S3 object is denied. S3 also returns this for a missing object if the role may not
+    /// list the bucket.
     ObjectDenied,
     /// An S3 object was replaced while it was being read.
     ObjectReplaced,
@@ -57,7 +58,7 @@ pub enum ErrorKind {
     Internal,
 }
 
-/// How an [`ErrorKind`] is reported to clients.
+/// How an [`ErrorKind`] is reported to clients. Codes never change, so some differ from the name of the kind.
 struct ErrorSpec {
     /// HTTP status on all routes except TEI's.
     status: u16,
@@ -111,7 +112,7 @@ impl ErrorKind {
             ErrorKind::IndexNotFound        => ErrorSpec { status: 404, tei_status: 404, code: "index_not_found", ..INVALID_REQUEST },
             ErrorKind::IndexLoad            => ErrorSpec { code: "index_load_failed", ..SERVER_ERROR },
             ErrorKind::ObjectNotFound       => ErrorSpec { status: 404, tei_status: 404, code: "object_not_found", ..INVALID_REQUEST },
-            // The missing permission can be granted.
+            // An operator can grant the missing permission, so a message that failed for this reason is delivered again.
             ErrorKind::ObjectDenied         => ErrorSpec { status: 403, tei_status: 403, code: "object_denied", is_retryable: true, ..INVALID_REQUEST },
             ErrorKind::ObjectReplaced       => ErrorSpec { status: 409, tei_status: 409, code: "object_replaced", is_retryable: true, ..INVALID_REQUEST },
             ErrorKind::Upstream             => ErrorSpec { status: 502, code: "upstream_error", is_retryable: true, ..SERVER_ERROR },
@@ -169,9 +170,9 @@ pub struct Error {
     pub input_index: Option<usize>,
 }
 
-/// Characters of an error message that quotes a request.
+/// Maximum characters of an error message that quotes a request.
 const MAX_MESSAGE_CHARS: usize = 300;
-/// Characters of a value that an error message quotes.
+/// Maximum characters of a value that an error message quotes.
 const MAX_VALUE_CHARS: usize = 100;
 
 /// Shortens a value that an error message quotes to 100 characters.
@@ -200,22 +201,22 @@ impl Error {
         self
     }
 
-    /// The value of the field `name` is out of range.
+    /// An error for a value of the field `name` that is out of range.
     pub fn invalid_value(name: &str, message: impl Into<String>) -> Self {
         Self::new(ErrorKind::InvalidValue, message).with_param(name)
     }
 
-    /// A model file cannot be used.
+    /// An error for a model file that cannot be used.
     pub fn invalid_model(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::ModelLoad, message)
     }
 
-    /// A bug in tealight.
+    /// An error for a bug in tealight.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Internal, message)
     }
 
-    /// A file operation failed. `action` is a verb such as `open`.
+    /// An error for a file operation that failed. `action` is a verb such as `open`.
     pub fn io(action: &str, path: &std::path::Path, error: std::io::Error) -> Self {
         Self::new(ErrorKind::Io, format!("cannot {action} {}: {error}", path.display()))
     }

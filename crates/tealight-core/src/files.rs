@@ -6,7 +6,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 /// Writes a file under a temporary name in the same folder, then renames it, so that readers see either the old file or the whole
-/// new one. The permissions of an existing file are kept. A path that exists and is not a regular file, such as a pipe or a
+/// new one. An existing file keeps its permissions. A path that exists and is not a regular file, such as a pipe or a
 /// device, is written to directly.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! Types that the tealight crates share, so that none of them must depend on another for its errors or its limits.
+//! Types shared by the tealight crates, so that none has to depend on another for errors or limits.
 //!
 //! | module or type | contents |
 //! |---|---|

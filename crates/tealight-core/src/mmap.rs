@@ -15,8 +15,9 @@ pub fn map_file(path: &Path) -> Result<Bytes> {
     if length == 0 {
         return Err(Error::invalid_model(format!("{}: the file is empty", path.display())));
     }
-    // SAFETY: the mapping is private and read-only, and lives as long as the `Bytes` that owns it. Reading it would fault if another
-    // process truncated the file meanwhile; models are never changed in place: `write_atomic` writes a new file and renames it.
+    // SAFETY: the mapping is private and read-only, and lives as long as the `Bytes` that owns it. Reading it would fault if
+    // another process truncated the file meanwhile; models are never changed in place: `write_atomic` writes a new file and renames
+    // it.
     let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io("map", path, e))?;
     Ok(Bytes::from_owner(map))
 }

@@ -1,4 +1,4 @@
-//! What a job processed, and how long it took.
+//! Counts and times of a job.
 
 use std::time::Duration;
 
