@@ -169,12 +169,12 @@ fn invalid_prefix_is_rejected_at_startup() {
 
 #[test]
 fn index_in_s3_is_downloaded_at_first_search() {
-    use tealight_index::{Document, IndexBuilder, Metric, ScanEncoding};
+    use tealight_index::{IndexBuilder, IndexDocument, Metric, ScanEncoding};
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.tlx");
     let mut builder = IndexBuilder::new(None, 2, Metric::Cosine, ScanEncoding::Int8).unwrap();
     for (id, vector) in [("right", [1.0, 0.0]), ("up", [0.0, 1.0])] {
-        let document = Document { id: id.into(), text: format!("it goes {id}"), metadata: Default::default() };
+        let document = IndexDocument { id: id.into(), text: format!("it goes {id}"), metadata: Default::default() };
         builder.add(&document, &vector).unwrap();
     }
     builder.write(&path).unwrap();

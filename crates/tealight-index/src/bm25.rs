@@ -6,9 +6,9 @@ use crate::top_k::{ScoredRow, TopK};
 use std::collections::{BTreeMap, BTreeSet};
 use tealight_core::Result;
 
-/// Saturation of the term frequency.
+/// BM25's k1: term-frequency saturation.
 const K1: f32 = 1.2;
-/// Normalization by document length, from 0 (none) to 1.
+/// BM25's b: normalization by document length, from 0 (none) to 1.
 const B: f32 = 0.75;
 /// Longer words, in bytes, are not indexed.
 const MAX_WORD_BYTES: usize = 64;
@@ -22,7 +22,7 @@ fn tokenize(text: &str) -> impl Iterator<Item = String> + '_ {
 /// The inverted index of the documents added so far.
 #[derive(Debug, Default)]
 pub(crate) struct PostingsBuilder {
-    /// For each word its rows and term frequencies.
+    /// Rows and term frequencies of each word.
     postings: BTreeMap<String, Vec<[u32; 2]>>,
     document_lengths: Vec<u32>,
 }
@@ -99,8 +99,8 @@ fn postings<'a>(file: &'a IndexFile, word: &str) -> Result<&'a [[u32; 2]]> {
     while low < high {
         let middle = (low + high) / 2;
         let [[word_start, postings_start], [word_end, postings_end]] = [offsets[middle], offsets[middle + 1]];
-        let found = file.bytes(Section::Words, word_start as usize..word_end as usize)?;
-        match found.cmp(word.as_bytes()) {
+        let middle_word = file.bytes(Section::Words, word_start as usize..word_end as usize)?;
+        match middle_word.cmp(word.as_bytes()) {
             std::cmp::Ordering::Less => low = middle + 1,
             std::cmp::Ordering::Greater => high = middle,
             std::cmp::Ordering::Equal => {

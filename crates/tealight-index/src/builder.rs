@@ -1,7 +1,7 @@
 //! Building an index file from documents and their vectors.
 
 use crate::bm25::PostingsBuilder;
-use crate::document::Document;
+use crate::document::IndexDocument;
 use crate::format::{IndexHeader, Metric, ScanEncoding, Section};
 use crate::index::Index;
 use crate::scan::RowEncoder;
@@ -22,7 +22,7 @@ pub struct IndexBuilder {
     encoder: RowEncoder,
     f16_rows: Vec<u16>,
     f16_scales: Vec<f32>,
-    /// JSON, concatenated.
+    /// The documents as JSON, concatenated.
     documents: Vec<u8>,
     document_offsets: Vec<u64>,
     postings: PostingsBuilder,
@@ -59,13 +59,13 @@ impl IndexBuilder {
     /// Adds a document with its vector.
     ///
     /// # Errors
-    /// The id was added before, the dimension differs, a value is not finite, the vector is all zeros for the metric cosine, or its norm
-    /// exceeds [`MAX_NORM`](crate::MAX_NORM) for another metric. The error names the id.
-    pub fn add(&mut self, document: &Document, vector: &[f32]) -> Result<()> {
+    /// The id was added before, the dimension differs, a value is not finite, the vector is all zeros for the metric cosine, or its
+    /// norm exceeds [`MAX_NORM`](crate::MAX_NORM) for another metric. The error names the id.
+    pub fn add(&mut self, document: &IndexDocument, vector: &[f32]) -> Result<()> {
         self.add_row(document, vector).map_err(|e| e.with_context(format_args!("document {:?}", document.id)))
     }
 
-    fn add_row(&mut self, document: &Document, vector: &[f32]) -> Result<()> {
+    fn add_row(&mut self, document: &IndexDocument, vector: &[f32]) -> Result<()> {
         let row = prepare_vector(vector, self.dimension, self.metric)?;
         let (halves, scale) = encode_f16(&row);
         self.push(document, &row, &halves, scale)
@@ -80,7 +80,7 @@ impl IndexBuilder {
         self.push(&index.document(row)?, &index.vector(row)?, halves, scale)
     }
 
-    fn push(&mut self, document: &Document, row: &[f32], halves: &[u16], scale: f32) -> Result<()> {
+    fn push(&mut self, document: &IndexDocument, row: &[f32], halves: &[u16], scale: f32) -> Result<()> {
         if !self.ids.insert(document.id.clone()) {
             return Err(Error::invalid_value("id", "duplicate document id"));
         }
@@ -105,7 +105,7 @@ impl IndexBuilder {
         self.f16_scales.len()
     }
 
-    /// Adds an HNSW graph over the rows added so far, which must be all. A million rows take minutes.
+    /// Adds an HNSW graph over the rows added so far, which must be all rows of the index. A million rows take minutes.
     ///
     /// # Errors
     /// Memory ran out, or this build lacks the feature `graph`.
@@ -124,7 +124,7 @@ impl IndexBuilder {
     /// Always: this build lacks the feature `graph`.
     #[cfg(not(feature = "graph"))]
     pub fn build_hnsw(&mut self, _: &CpuContext) -> Result<()> {
-        let message = "HNSW graphs are not supported by this build; build tealight with --features graph";
+        let message = "HNSW graphs are not supported: this binary was built without the feature graph";
         Err(Error::new(ErrorKind::InvalidValue, message))
     }
 

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 /// A document: an id, its text and its metadata.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Document {
+pub struct IndexDocument {
     /// Unique in the index.
     pub id: String,
     /// The text for lexical search, returned with each hit.

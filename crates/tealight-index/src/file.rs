@@ -1,5 +1,5 @@
-//! Reading an index file. The file is memory-mapped and a block of its body is verified when it is first read, so that opening takes as
-//! long for a million rows as for ten.
+//! Reading an index file. The file is memory-mapped and a block of its body is verified when it is first read, so that opening
+//! takes as long for a million rows as for ten.
 //!
 //! ```text
 //! 0   "TLINDEX\n"   version u32   length of the header u32   CRC-32 of header and checksums u32   zeros up to 64
@@ -140,9 +140,9 @@ impl IndexFile {
     }
 
     fn locate(&self, section: Section) -> Result<(usize, usize)> {
-        let found = self.header.sections.iter().find(|(s, ..)| *s == section);
+        let entry = self.header.sections.iter().find(|(s, ..)| *s == section);
         let (_, start, length) =
-            found.ok_or_else(|| invalid_index(format_args!("is corrupt: {section:?} is missing")))?;
+            entry.ok_or_else(|| invalid_index(format_args!("is corrupt: {section:?} is missing")))?;
         Ok((*start as usize, *length as usize))
     }
 

@@ -1,11 +1,11 @@
-//! Metadata filters, such as `{"year": {"$gte": 1960}, "tags": "speech"}`, in the language of MongoDB that Pinecone, Chroma and S3 Vectors
-//! use, too.
+//! Metadata filters, such as `{"year": {"$gte": 1960}, "tags": "speech"}`, in the language of MongoDB that Pinecone, Chroma and S3
+//! Vectors also use.
 
 use serde_json::{Map, Value};
 use std::cmp::Ordering;
 use tealight_core::{Error, Result, truncate_for_display};
 
-/// Filters may be nested this deep.
+/// Maximum nesting depth of filters.
 const MAX_DEPTH: usize = 16;
 const PARAM: &str = "filter";
 const OPERATORS: &str = "$eq, $ne, $in, $nin, $gt, $gte, $lt, $lte, $exists, $and, $or, $not";
@@ -31,7 +31,8 @@ impl Filter {
     /// Parses a filter.
     ///
     /// # Errors
-    /// The filter is not an object, has an unknown operator, an operator has a value of the wrong type, or filters are nested too deeply.
+    /// The filter is not an object, has an unknown operator, an operator has a value of the wrong type, or filters are nested too
+    /// deeply.
     pub fn parse(value: &Value) -> Result<Self> {
         parse_object(value, MAX_DEPTH)
     }

@@ -23,7 +23,7 @@ pub enum ScanEncoding {
     Int8,
     /// 4 bits per value: half of the memory traffic and time of `Int8`.
     Int4,
-    /// 1 bit per value: an eighth of `Int8`, for models whose signs preserve similarity.
+    /// 1 bit per value: an eighth of the size of `Int8`, for models whose signs preserve similarity.
     Binary,
 }
 

@@ -1,6 +1,7 @@
-//! Approximate search with an HNSW graph, which examines few of millions of rows and misses some of the best.
+//! Approximate search with an HNSW graph, which visits a small part of the rows and may miss some of the nearest.
 //!
-//! Except for the section of the graph, a file with a graph is like any other; builds without the feature `graph` search it exactly.
+//! Except for the section of the graph, a file with a graph is like any other; builds without the feature `graph` search it
+//! exactly.
 
 use crate::file::{IndexFile, invalid_index};
 use crate::format::{Metric, Section};
@@ -14,16 +15,16 @@ use tealight_kernels::{CpuContext, Isa};
 
 /// Rows from the graph that are scored again in float16, for each row that is returned.
 const RESCORE_FACTOR: usize = 4;
-/// Rows that are scored again at least.
+/// Minimum number of rows that are scored again.
 const MIN_CANDIDATES: usize = 384;
-/// A filter may reject 1 of this many rows during a graph search; then all rows are scanned instead.
-const MAX_REJECTED_SHARE: usize = 16;
+/// If the filter rejects more than one row per this many rows of the index during a graph search, all rows are scanned instead.
+const MIN_ROWS_PER_REJECTION: usize = 16;
 /// Largest magnitude of a quantized value.
 const QMAX: f32 = 127.0;
 /// Bytes of the section before usearch's bytes.
 const HEADER_BYTES: usize = 64;
 
-/// The graph of a file, opened when it is first needed.
+/// The graph of a file, opened by the first search that uses it.
 #[derive(Debug, Default)]
 pub(crate) struct GraphSlot(OnceLock<Result<OpenGraph>>);
 
@@ -65,8 +66,8 @@ fn quantize(values: impl Iterator<Item = f32>, scale: f32) -> Vec<i8> {
 }
 
 impl GraphSlot {
-    /// Candidates for a search for `top_k` rows, sorted by row. `None` if all rows must be scanned instead: there is no graph, the index
-    /// is small, the graph returns too few rows, or the filter rejects most rows.
+    /// Candidates for a search for `top_k` rows, sorted by row. `None` if all rows must be scanned instead: there is no graph, the
+    /// index is small, the graph returns too few rows, or the filter rejects most rows.
     ///
     /// # Errors
     /// The graph is corrupt, or an error of `accept`.
@@ -78,8 +79,8 @@ impl GraphSlot {
         top_k: usize,
         accept: &dyn Fn(u32) -> Result<bool>,
     ) -> Result<Option<Vec<u32>>> {
-        let (rows, wanted) = (file.header.rows, (RESCORE_FACTOR * top_k).max(MIN_CANDIDATES));
-        if wanted >= rows || !file.has(Section::Graph) {
+        let (rows, num_candidates) = (file.header.rows, (RESCORE_FACTOR * top_k).max(MIN_CANDIDATES));
+        if num_candidates >= rows || !file.has(Section::Graph) {
             return Ok(None);
         }
         let OpenGraph { graph, scale: graph_scale } =
@@ -89,25 +90,26 @@ impl GraphSlot {
             Metric::Cosine | Metric::Dot => scale(vector.iter().fold(0.0, |m, v| v.abs().max(m))),
             Metric::L2 => *graph_scale,
         };
-        let (rejections_left, error) = (Cell::new(rows / MAX_REJECTED_SHARE), RefCell::new(None));
-        let found = graph.search(&quantize(vector.iter().copied(), scale), wanted, |row| match accept(row) {
-            // The result is dropped; the search ends soonest if every row is accepted.
-            _ if rejections_left.get() == 0 => true,
-            Ok(true) => true,
-            Ok(false) => {
-                rejections_left.set(rejections_left.get() - 1);
-                false
-            }
-            Err(e) => {
-                error.replace(Some(e));
-                false
-            }
-        });
+        let (rejections_left, error) = (Cell::new(rows / MIN_ROWS_PER_REJECTION), RefCell::new(None));
+        let candidates =
+            graph.search(&quantize(vector.iter().copied(), scale), num_candidates, |row| match accept(row) {
+                // The result is discarded; the search ends soonest if every row is accepted.
+                _ if rejections_left.get() == 0 => true,
+                Ok(true) => true,
+                Ok(false) => {
+                    rejections_left.set(rejections_left.get() - 1);
+                    false
+                }
+                Err(e) => {
+                    error.replace(Some(e));
+                    false
+                }
+            });
         if let Some(error) = error.into_inner() {
             return Err(error);
         }
-        let found = found.filter(|rows| rejections_left.get() > 0 && rows.len() >= top_k);
-        Ok(found.map(|mut rows| {
+        let candidates = candidates.filter(|rows| rejections_left.get() > 0 && rows.len() >= top_k);
+        Ok(candidates.map(|mut rows| {
             rows.sort_unstable();
             rows.dedup();
             rows
@@ -134,7 +136,7 @@ pub(crate) fn build(
         let values = halves.iter().map(|bits| f16::from_bits(*bits).to_f32() * f16_scales[row]);
         graph.add(row as u32, &quantize(values, scale))
     };
-    // Threads take rows in turn, so that all parts of the graph grow evenly.
+    // Threads alternate between rows, so that all parts of the graph grow evenly.
     let shares: Vec<_> = (0..cpu.threads()).map(|first| (first..rows).step_by(cpu.threads())).collect();
     let added = cpu.par_map(&shares, |share| share.clone().try_for_each(add));
     added.into_iter().collect::<tealight_kernels::Result<Vec<()>>>()?;

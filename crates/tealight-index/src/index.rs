@@ -1,6 +1,6 @@
 //! An open index and its contents.
 
-use crate::document::Document;
+use crate::document::IndexDocument;
 use crate::file::{IndexFile, invalid_index};
 use crate::format::{Metric, ScanEncoding, Section};
 #[cfg(feature = "graph")]
@@ -77,7 +77,7 @@ impl Index {
     ///
     /// # Errors
     /// [`IndexLoad`](tealight_core::ErrorKind::IndexLoad): this part of the file is corrupt.
-    pub fn document(&self, row: usize) -> Result<Document> {
+    pub fn document(&self, row: usize) -> Result<IndexDocument> {
         let offsets: &[u64] = self.file.values(Section::DocumentOffsets, row..row + 2)?;
         let bytes = self.file.bytes(Section::Documents, offsets[0] as usize..offsets[1] as usize)?;
         serde_json::from_slice(bytes)
@@ -118,10 +118,10 @@ fn check_section_lengths(file: &IndexFile) -> Result<()> {
     lengths.extend([Section::F16Scales, Section::DocumentLengths].map(|section| (section, rows.saturating_mul(4))));
     lengths.push((Section::DocumentOffsets, rows.saturating_add(1).saturating_mul(8)));
     for (section, expected) in lengths {
-        let found = file.count::<u8>(section)?;
-        if found != expected {
+        let actual = file.count::<u8>(section)?;
+        if actual != expected {
             return Err(invalid_index(format_args!(
-                "is corrupt: {section:?} is {found} bytes; expected {expected} for {rows} rows"
+                "is corrupt: {section:?} is {actual} bytes; expected {expected} for {rows} rows"
             )));
         }
     }

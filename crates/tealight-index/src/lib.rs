@@ -3,12 +3,12 @@
 //! # Building and searching
 //!
 //! ```
-//! use tealight_index::{Document, Filter, Index, IndexBuilder, Metric, ScanEncoding, SearchQuery};
+//! use tealight_index::{IndexDocument, Filter, Index, IndexBuilder, Metric, ScanEncoding, SearchQuery};
 //! use tealight_kernels::{CpuContext, Isa};
 //!
 //! let path = std::env::temp_dir().join(format!("doc-{}.tlx", std::process::id()));
 //! let mut builder = IndexBuilder::new(None, 3, Metric::Cosine, ScanEncoding::Int8)?;
-//! let document = |id: &str, text: &str| Document { id: id.into(), text: text.into(), metadata: Default::default() };
+//! let document = |id: &str, text: &str| IndexDocument { id: id.into(), text: text.into(), metadata: Default::default() };
 //! builder.add(&document("a", "The tide comes in."), &[1.0, 0.0, 0.0])?;
 //! builder.add(&document("b", "Rates rise."), &[0.0, 1.0, 0.0])?;
 //! builder.write(&path)?;
@@ -24,10 +24,10 @@
 //!
 //! # Data flow
 //!
-//! A vector search has two passes. The first scores the query against all rows in a compressed encoding ([`ScanEncoding`]), or takes
-//! candidates from an HNSW graph if the file has one. The second scores the best of these rows again in float16. A lexical search
-//! scores documents with BM25. A hybrid search fuses both lists by their ranks. Documents that the [`Filter`] rejects are skipped in the
-//! first pass, so that the number of hits does not shrink.
+//! A vector search has two passes. The first scores the query against all rows in a compressed encoding ([`ScanEncoding`]), or
+//! takes candidates from an HNSW graph if the file has one. The second scores the best of these rows again in float16. A lexical
+//! search scores documents with BM25. A hybrid search fuses both lists by their ranks. Documents that the [`Filter`] rejects are
+//! skipped in the first pass, so that the number of hits does not shrink.
 //!
 //! | module | contents |
 //! |---|---|
@@ -42,7 +42,8 @@
 //!
 //! # Shapes
 //!
-//! Vectors have `D` dimensions. Rows are numbered from 0 in the order in which they were added. Compressed rows are stored in blocks of 16.
+//! Vectors have `D` dimensions. Rows are numbered from 0 in the order in which they were added. Compressed rows are stored in
+//! blocks of 16.
 
 mod bm25;
 mod builder;
@@ -60,7 +61,7 @@ mod vectors;
 mod write;
 
 pub use builder::IndexBuilder;
-pub use document::Document;
+pub use document::IndexDocument;
 pub use filter::Filter;
 pub use format::{Metric, ScanEncoding};
 pub use index::Index;

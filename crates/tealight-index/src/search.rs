@@ -1,7 +1,7 @@
-//! Searching an index by vector, by words, or by both.
+//! Searching an index by vector, by keywords, or by both.
 
 use crate::bm25;
-use crate::document::Document;
+use crate::document::IndexDocument;
 use crate::filter::Filter;
 use crate::format::Metric;
 use crate::index::Index;
@@ -12,9 +12,9 @@ use std::collections::BTreeMap;
 use tealight_core::{Error, ErrorKind, Result};
 use tealight_kernels::{CpuContext, Isa, rowwise, scoring};
 
-/// Largest number of hits of a search.
+/// Maximum number of hits of a search.
 pub const MAX_TOP_K: usize = 1000;
-/// Hits of each list that a hybrid search fuses at least: a low rank still counts for documents that are in both lists.
+/// Minimum number of hits per list in a hybrid search: a low rank still counts for documents that are in both lists.
 const MIN_FUSED: usize = 64;
 /// The constant of reciprocal rank fusion (Cormack et al. 2009, doi 10.1145/1571941.1572114).
 const RRF_K: f32 = 60.0;
@@ -43,14 +43,14 @@ pub struct SearchQuery<'a> {
 pub struct SearchHit {
     /// The row of the document in the index.
     pub row: usize,
-    /// By the metric of the index, by BM25, or the fused reciprocal ranks.
+    /// Score by the metric of the index, score by BM25, or sum of reciprocal ranks.
     pub score: f32,
-    /// The document.
-    pub document: Document,
+    /// The document as it was added.
+    pub document: IndexDocument,
 }
 
 impl Index {
-    /// The best documents, the best first; of equal scores, the earlier row first.
+    /// The best documents, the best first; rows with equal scores are in row order.
     ///
     /// # Errors
     /// The query has neither vector nor text, its vector does not fit the index, `top_k` is out of range, or the file is corrupt.
@@ -102,7 +102,7 @@ impl Index {
         self.rescore(cpu.isa, &vector, &candidates, top_k)
     }
 
-    /// Candidates from the HNSW graph, if there is one that is to be used.
+    /// Candidates from the HNSW graph; `None` if `exact` is set or all rows must be scanned.
     #[cfg(feature = "graph")]
     fn graph_candidates(
         &self,

@@ -2,7 +2,7 @@
 
 use std::cmp::{Ordering, Reverse};
 
-/// A row and its score. Of equal scores, the row with the smaller number is better, so that results do not depend on threads.
+/// A row and its score. If scores are equal, the row with the smaller number is better, so that results do not depend on threads.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct ScoredRow {
     pub score: f32,
@@ -23,8 +23,8 @@ impl PartialOrd for ScoredRow {
     }
 }
 
-/// The best `k` rows pushed so far. Rows are collected, and the worse half is dropped whenever there are `2 k`, which is faster than a
-/// heap for large `k`.
+/// The best `k` rows pushed so far. Rows are collected, and the worse half is dropped whenever there are `2 k`, which is faster
+/// than a heap for large `k`.
 #[derive(Debug)]
 pub(crate) struct TopK {
     k: usize,
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn selection_equals_sorting_for_any_k() {
-        // Scores that repeat, in no order.
+        // Repeated scores in arbitrary order.
         let rows: Vec<_> = (0..1000u32).map(|row| ScoredRow { score: (row * 7919 % 101) as f32, row }).collect();
         let mut sorted = rows.clone();
         sorted.sort_unstable_by_key(|row| Reverse(*row));

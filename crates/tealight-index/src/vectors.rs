@@ -32,8 +32,8 @@ pub(crate) fn decode_f16(halves: &[u16], scale: f32) -> Vec<f32> {
 /// A row or query as the metric needs it: scaled to unit norm for cosine.
 ///
 /// # Errors
-/// The dimension differs, a value is not finite, the vector is all zeros for the metric cosine, or its norm exceeds [`MAX_NORM`] for
-/// another metric.
+/// The dimension differs, a value is not finite, the vector is all zeros for the metric cosine, or its norm exceeds [`MAX_NORM`]
+/// for another metric.
 pub(crate) fn prepare_vector(vector: &[f32], dimension: usize, metric: Metric) -> Result<Vec<f32>> {
     let invalid = |message: String| Error::invalid_value("vector", message);
     if vector.len() != dimension {
@@ -55,7 +55,7 @@ pub(crate) fn prepare_vector(vector: &[f32], dimension: usize, metric: Metric) -
     }
 }
 
-/// What is subtracted from a row's inner product so that scores order rows by the metric.
+/// The offset that is subtracted from a row's inner product, so that scores order rows by the metric.
 pub(crate) fn score_offset(row: &[f32], metric: Metric) -> f32 {
     if metric == Metric::L2 { row.iter().map(|v| v * v).sum::<f32>() / 2.0 } else { 0.0 }
 }

@@ -11,29 +11,29 @@ struct Checksums {
     finished: Vec<u32>,
     current: crc32fast::Hasher,
     /// Bytes missing from the current block.
-    left: usize,
+    missing: usize,
 }
 
 impl Checksums {
     fn new() -> Self {
-        Self { finished: vec![], current: crc32fast::Hasher::new(), left: CHECKSUM_BLOCK }
+        Self { finished: vec![], current: crc32fast::Hasher::new(), missing: CHECKSUM_BLOCK }
     }
 
     fn add(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            let (now, later) = bytes.split_at(self.left.min(bytes.len()));
-            self.current.update(now);
-            self.left -= now.len();
-            bytes = later;
-            if self.left == 0 {
+            let (head, tail) = bytes.split_at(self.missing.min(bytes.len()));
+            self.current.update(head);
+            self.missing -= head.len();
+            bytes = tail;
+            if self.missing == 0 {
                 self.finished.push(std::mem::take(&mut self.current).finalize());
-                self.left = CHECKSUM_BLOCK;
+                self.missing = CHECKSUM_BLOCK;
             }
         }
     }
 
     fn finish(mut self) -> Vec<u32> {
-        if self.left < CHECKSUM_BLOCK {
+        if self.missing < CHECKSUM_BLOCK {
             self.finished.push(self.current.finalize());
         }
         self.finished

@@ -4,7 +4,7 @@ use crate::damage::Damage;
 use arbitrary::{Arbitrary, Result, Unstructured};
 use serde_json::json;
 use std::path::Path;
-use tealight_index::{Document, Filter, IndexBuilder, MAX_NORM, Metric, ScanEncoding};
+use tealight_index::{IndexDocument, Filter, IndexBuilder, MAX_NORM, Metric, ScanEncoding};
 
 /// Dimensions with specialized loops in the kernels, around multiples of their blocks, and odd ones.
 const DIMENSIONS: [usize; 14] = [1, 2, 3, 7, 8, 15, 16, 17, 33, 63, 64, 65, 128, 384];
@@ -65,10 +65,10 @@ impl IndexInput {
         (start..start + self.dimension).map(|i| self.values[i % self.values.len()]).collect()
     }
 
-    fn document(&self, row: usize) -> Document {
+    fn document(&self, row: usize) -> IndexDocument {
         let metadata = json!({"number": row, "tags": ["all", row % 3]});
         let text = self.texts.get(row % self.texts.len().max(1)).cloned().unwrap_or_default();
-        Document { id: row.to_string(), text, metadata: metadata.as_object().unwrap().clone() }
+        IndexDocument { id: row.to_string(), text, metadata: metadata.as_object().unwrap().clone() }
     }
 
     pub fn query(&self) -> Vec<f32> {
@@ -76,7 +76,7 @@ impl IndexInput {
     }
 
     /// Writes the index and returns its rows.
-    pub fn write(&self, path: &Path) -> Vec<(Document, Vec<f32>)> {
+    pub fn write(&self, path: &Path) -> Vec<(IndexDocument, Vec<f32>)> {
         let mut builder = IndexBuilder::new(Some("m".into()), self.dimension, self.metric, self.encoding).unwrap();
         let mut rows: Vec<_> = (0..self.count).map(|row| (self.document(row), self.vector(row))).collect();
         rows.retain(|(document, vector)| {

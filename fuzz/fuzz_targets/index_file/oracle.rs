@@ -1,7 +1,7 @@
 //! What an intact index must return: what was added, and the best rows in float64.
 
 use crate::input::{IndexInput, filter, is_invalid};
-use tealight_index::{Document, Index, Metric, ScanEncoding, SearchHit, SearchQuery};
+use tealight_index::{IndexDocument, Index, Metric, ScanEncoding, SearchHit, SearchQuery};
 use tealight_kernels::{CpuContext, Isa};
 
 /// Relative error of float16, as a share of the largest value of the row.
@@ -22,7 +22,7 @@ fn min_candidates(encoding: ScanEncoding) -> usize {
     }
 }
 
-pub fn check(input: &IndexInput, rows: &[(Document, Vec<f32>)], index: &Index) {
+pub fn check(input: &IndexInput, rows: &[(IndexDocument, Vec<f32>)], index: &Index) {
     index.verify().unwrap();
     assert_eq!((index.rows(), index.dimension()), (rows.len(), input.dimension));
     for (row, (document, vector)) in rows.iter().enumerate() {

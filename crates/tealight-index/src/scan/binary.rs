@@ -1,17 +1,18 @@
 //! Rows of sign bits.
 //!
-//! Signs carry most information if values are negative as often as positive, so they are the signs of `r = x - m`, where `m` is the mean
-//! of all rows `x`. A query `q` has the products `q.x = q.r + q.m`, and `q.m` is the same for all rows. The kernel
-//! ([`scoring::binary`](tealight_kernels::scoring::binary)) estimates products with `r`, with an error in proportion to the vector that
-//! it is given. It is therefore given only the part of `q` perpendicular to `m`. Along `e = m / |m|`, where queries resemble each other,
-//! the exact product is stored:
+//! Signs carry most information if values are negative as often as positive, so they are the signs of `r = x - m`, where `m` is the
+//! mean of all rows `x`. A query `q` has the products `q.x = q.r + q.m`, and `q.m` is the same for all rows. The kernel
+//! ([`scoring::binary`](tealight_kernels::scoring::binary)) estimates products with `r`, with an error in proportion to the vector
+//! that it is given. It is therefore given only the part of `q` perpendicular to `m`. Along `e = m / |m|`, where queries resemble
+//! each other, the exact product is stored:
 //!
 //! ```text
 //! q.r  =  (q - (q.e) e).r  +  (q.e) (r.e)
 //! ```
 //! Distances are those between the centered vectors: `-|q - x|^2 / 2 = (q - m).r - |r|^2 / 2 - |q - m|^2 / 2`.
 //!
-//! All of this is computed from the stored float16 rows, in their order, so that a file does not depend on how many rows were added at once.
+//! All of this is computed from the stored float16 rows, in their order, so that a file does not depend on how many rows were added
+//! at once.
 
 use super::ScanQuery;
 use crate::file::IndexFile;

@@ -11,7 +11,7 @@ use crate::vectors::score_offset;
 pub(crate) enum RowEncoder {
     Int8(Int8Rows),
     Int4(Int4Rows),
-    /// Encoded at the end, because it depends on the mean of all rows.
+    /// Binary codes are computed when the file is written, because they depend on the mean of all rows.
     Binary,
 }
 

@@ -32,7 +32,7 @@ trait ScanQuery: Sized + Sync {
     const DIM_ALIGN: usize;
     /// Rows that are scored again in float16, for each row that is returned.
     const RESCORE_FACTOR: usize;
-    /// Rows that are scored again at least.
+    /// Minimum number of rows that are scored again.
     const MIN_CANDIDATES: usize;
 
     /// Prepares a query.

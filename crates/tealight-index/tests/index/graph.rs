@@ -7,9 +7,9 @@ use tealight_core::ErrorKind;
 use tealight_index::{Filter, Index, IndexBuilder, Metric, ScanEncoding, SearchHit, SearchQuery};
 use tealight_kernels::{CpuContext, Isa};
 
-/// Smallest recall for clustered vectors, compared with exact search.
+/// Minimum recall@10 for clustered vectors, compared with exact search.
 const RECALL: f64 = 0.98;
-/// The same for inner products of vectors of different norms, where long vectors are close to everything.
+/// Minimum recall@10 for inner products of vectors of different norms, where long vectors are close to everything.
 const RECALL_DOT: f64 = 0.9;
 const D: usize = 64;
 
@@ -133,21 +133,21 @@ fn damaged_graph_is_rejected_or_leads_to_existing_rows() {
     let query = &clustered(1, 9)[..D];
     let index = build(&path, &clustered(1000, 8), Metric::Cosine);
     let expected = index.search(&cpu, &by_vector(query, 5)).unwrap();
-    let whole = std::fs::read(&path).unwrap();
-    let graph = section_range(&whole, "graph");
+    let file = std::fs::read(&path).unwrap();
+    let graph = section_range(&file, "graph");
     assert!(graph.start.is_multiple_of(64));
     let damaged = folder.path().join("damaged.tlx");
     let search = |bytes: &[u8]| {
         std::fs::write(&damaged, bytes).unwrap();
         Index::open(&damaged).unwrap().search(&cpu, &by_vector(query, 5))
     };
-    assert_eq!(search(&with_checksums(whole.clone())).unwrap(), expected);
+    assert_eq!(search(&with_checksums(file.clone())).unwrap(), expected);
     // The header of the graph, and after its vectors the levels and links, some of which are unused.
     let links = graph.start + 64 + 8 + 1000 * D;
     let offsets = (graph.start..graph.start + 80).chain(links..links + 300).chain((links..graph.end).step_by(97));
     let (mut rejected, mut total) = (0, 0);
     for offset in offsets {
-        let mut bytes = whole.clone();
+        let mut bytes = file.clone();
         bytes[offset] ^= 0x81;
         let error = search(&bytes).unwrap_err();
         assert!(

@@ -1,7 +1,7 @@
 //! Vectors, documents and exact results for the tests of the index.
 
 use serde_json::json;
-use tealight_index::{Document, SearchQuery};
+use tealight_index::{IndexDocument, SearchQuery};
 
 /// Pseudo-random numbers with an approximately normal distribution: sums of twelve uniform ones.
 pub fn random(count: usize, seed: u64) -> Vec<f32> {
@@ -13,10 +13,10 @@ pub fn random(count: usize, seed: u64) -> Vec<f32> {
     (0..count).map(|_| (0..12).map(|_| next()).sum::<f32>() - 6.0).collect()
 }
 
-pub fn document(id: usize) -> Document {
+pub fn document(id: usize) -> IndexDocument {
     let color = ["red", "green", "blue"][id % 3];
     let metadata = json!({"number": id, "tags": [color, "all"], "third": id % 3});
-    Document {
+    IndexDocument {
         id: format!("d{id}"),
         text: format!("{color} number {id}"),
         metadata: metadata.as_object().unwrap().clone(),
