@@ -1,7 +1,7 @@
 //! Serverless inference: embeddings, speech-to-text and text generation on the CPU, from one small binary.
 //!
 //! The same binary is the AWS Lambda function, the local server and the command line. It loads a quantized model at cold start,
-//! runs it, and responds with JSON that a vector database can store directly.
+//! runs it, and returns embeddings, transcripts or text.
 //!
 //! # Data flow
 //!
@@ -23,24 +23,24 @@
 //! | [`telemetry`] | logs, metrics and traces |
 //! | [`config`] | all environment variables |
 //!
-//! Models and arithmetic are in crates of their own: `tealight-models`, `tealight-audio`, `tealight-index` and `tealight-kernels`;
-//! `tealight-core` has the error type and deadlines. Dependencies point one way: `main → lambda, cli → server → api → pipeline → engine →
-//! config → aws → telemetry`, and from all of them to the crates.
+//! Models and arithmetic are in separate crates: `tealight-models`, `tealight-audio`, `tealight-index` and `tealight-kernels`;
+//! `tealight-core` has the error type and deadlines. Dependencies point one way: `main → lambda, cli → server → api → pipeline →
+//! engine → config → aws → telemetry`, and from all of them to the crates.
 //!
 //! # From an event to an embedding
 //!
-//! A direct invocation passes ten files. Each is read for one step:
+//! A direct invocation runs through ten files, one per step:
 //!
 //! 1. `src/lambda/mod.rs` gets the event and returns the response.
-//! 2. `src/lambda/event.rs` reads the fields of the event, once, and determines its kind.
+//! 2. `src/lambda/event.rs` reads the fields of the event and determines its kind.
 //! 3. `src/lambda/direct_invoke.rs` determines method and path (`http_event.rs` does it for HTTP events).
-//! 4. `src/api/routes.rs` looks up the route, once.
+//! 4. `src/api/routes.rs` looks up the route.
 //! 5. `src/api/mod.rs` authorizes the request, calls the handler of the route, and logs the outcome.
-//! 6. `src/api/openai.rs` parses the body, creates the job, and serializes the result, once.
+//! 6. `src/api/openai.rs` parses the body, creates the job, and serializes the result.
 //! 7. `src/engine/embed.rs` runs the job: it tokenizes the texts and divides them into batches.
 //! 8. `crates/tealight-models/src/tasks/embed.rs` runs the encoder on a batch and pools its output.
 //! 9. `crates/tealight-models/src/families/bert/network.rs` is the encoder.
-//! 10. `crates/tealight-models/src/int8/encoder_layer.rs` is one of its layers, on the kernels.
+//! 10. `crates/tealight-models/src/layers/encoder_layer.rs` is one of its layers, on the kernels.
 //!
 //! # Terms
 //!

@@ -1,4 +1,4 @@
-//! Embedding, Whisper and Llama models on the CPU, with int8 and int4 weights.
+//! Embedding, Whisper and Llama models on the CPU, with int8 and 4-bit weights.
 //!
 //! A model file becomes a network, and a task runs it:
 //!
@@ -9,13 +9,13 @@
 //!
 //! | module | content |
 //! |---|---|
-//! | [`int8`] | layers of a network: whole encoder layers in int8, and f32 operations as the reference |
+//! | [`layers`] | layers of a network: whole encoder layers in int8, and f32 operations as the reference |
 //! | [`formats`] | readers of GGUF, safetensors, CTranslate2, ggml and llama2.c files, and [`formats::weights::Weights`], their common view |
 //! | [`tokenizer`] | text to token ids and back |
 //! | [`sentence_transformers`] | prompts, pooling, dense layers and normalization around an encoder |
 //! | [`families`] | the networks: BERT, Llama, Whisper |
 //! | [`tasks`] | embeddings, text generation, transcription |
-//! | [`pack`](mod@pack) | writes a model as one GGUF file that is used in place |
+//! | [`pack`](mod@pack) | writes a model as one GGUF file whose weights are used in place: read from the mapping, not copied |
 //!
 //! Modules depend only on those above them in the table.
 //!
@@ -42,7 +42,7 @@ mod detect;
 mod encoder;
 pub mod families;
 pub mod formats;
-pub mod int8;
+pub mod layers;
 mod load;
 mod memory;
 mod model_info;

@@ -1,4 +1,4 @@
-//! Loads embedding models of every family.
+//! Loads embedding models of every architecture.
 
 use crate::families::bert::{Bert, ModelFiles};
 use crate::families::llama::{Llama, LlamaEncoder};

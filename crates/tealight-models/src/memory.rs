@@ -1,17 +1,18 @@
-//! Checks whether a model or a KV cache fits into memory before it is allocated, because the system ends a process that uses more.
+//! Checks whether a model or a KV cache fits into memory before it is allocated, because Lambda or
+//! the out-of-memory killer would kill the process otherwise.
 
 use tealight_core::{Error, ErrorKind, Result};
 
 const PAGE_BYTES: u64 = 4096;
 /// Smaller allocations are not checked.
 const MIN_CHECKED_BYTES: u64 = 8 << 20;
-/// What a process needs besides weights: the program, a KV cache and activations.
+/// Memory that a process needs in addition to weights, in bytes: the program, a KV cache and activations.
 const RESERVED_BYTES: u64 = 64 << 20;
 
 /// Checks that weights of this size fit.
 ///
 /// # Errors
-/// [`ErrorKind::ModelLoad`](tealight_core::ErrorKind), with the need and the limit.
+/// [`ErrorKind::ModelLoad`](tealight_core::ErrorKind), with required and available memory.
 pub(crate) fn check_weights(bytes: u64) -> Result<()> {
     let need = bytes + RESERVED_BYTES;
     match available(0) {
@@ -27,7 +28,7 @@ pub(crate) fn check_weights(bytes: u64) -> Result<()> {
 /// Checks that a KV cache of this size fits in addition to the memory in use.
 ///
 /// # Errors
-/// [`ErrorKind::TooLong`](tealight_core::ErrorKind), with the need and what is free.
+/// [`ErrorKind::TooLong`](tealight_core::ErrorKind), with required and available memory.
 pub(crate) fn check_kv_cache(bytes: u64) -> Result<()> {
     if bytes < MIN_CHECKED_BYTES {
         return Ok(());
@@ -51,7 +52,7 @@ fn mib(bytes: u64) -> u64 {
     bytes.div_ceil(1 << 20)
 }
 
-/// On Lambda, the function's memory without the `used` bytes; elsewhere what the machine and the control group have left.
+/// On Lambda, the function's memory without the `used` bytes; elsewhere the unused memory of the machine or the control group.
 fn available(used: u64) -> Option<u64> {
     let number = |text: &str| text.trim().parse::<u64>().ok();
     let read = |path: &str| std::fs::read_to_string(path).ok();

@@ -1,9 +1,9 @@
-//! Name, license and origin of a model.
+//! Name, license and origin of a BERT or Llama model.
 
 use crate::formats::gguf::Gguf;
 use tealight_core::{Error, Result};
 
-/// What a model file says about itself.
+/// What the file of a BERT or Llama model says about itself. Whisper models have none of this.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ModelInfo {
     /// The model's own name, which may differ from the one it is served by.
@@ -12,7 +12,7 @@ pub struct ModelInfo {
     pub license: Option<String>,
     /// URL of the model's origin.
     pub source: Option<String>,
-    /// `bert` or `llama`.
+    /// `bert` or `llama`, the value of `general.architecture` in GGUF.
     pub architecture: String,
     /// `gguf`, `safetensors` or `llama2.c`.
     pub format: &'static str,

@@ -1,4 +1,4 @@
-//! Packs models of every family.
+//! Packs models of every architecture.
 
 use crate::detect::ModelKind;
 use crate::families::{bert, llama, whisper};
@@ -11,7 +11,7 @@ pub use crate::formats::packed_file::{PackMetadata, sha256};
 /// Quantizes a model and writes it to `output` as one GGUF file that is used in place. Equal input gives equal bytes.
 ///
 /// `calibration` has one text per line, whose activations smooth the channels of an embedding model; there are default texts. Other
-/// families do not use it.
+/// architectures do not use it.
 ///
 /// # Errors
 /// The model cannot be loaded, is packed already or cannot be packed, or the file cannot be written.

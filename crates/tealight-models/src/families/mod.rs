@@ -1,4 +1,4 @@
-//! Model families: the hyperparameters, the files and the network of each.
+//! Model architectures: the hyperparameters, the files and the network of each.
 
 pub mod bert;
 pub mod llama;

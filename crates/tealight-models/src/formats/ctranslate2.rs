@@ -1,7 +1,7 @@
 //! CTranslate2's `model.bin`, the format of faster-whisper's models: little-endian, unaligned.
 //!
-//! Layout: <https://github.com/OpenNMT/CTranslate2/blob/master/python/ctranslate2/specs/model_spec.py>. Tensors are renamed to Hugging
-//! Face's names.
+//! Layout: <https://github.com/OpenNMT/CTranslate2/blob/master/python/ctranslate2/specs/model_spec.py>. Tensors are renamed to
+//! Hugging Face's names.
 
 use super::byte_reader::ByteReader;
 use crate::formats::tensor::{Dtype, TensorData};

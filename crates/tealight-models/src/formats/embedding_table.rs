@@ -8,7 +8,7 @@ use tealight_core::{Error, Result};
 /// A matrix `[rows, row_len]` in the encoding of its file.
 #[derive(Debug, Clone)]
 pub struct EmbeddingTable {
-    encoding: Encoding,
+    encoding: RowEncoding,
     bytes: Bytes,
     row_bytes: usize,
     rows: usize,
@@ -16,7 +16,7 @@ pub struct EmbeddingTable {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Encoding {
+enum RowEncoding {
     /// Each row is an f32 scale, followed by `row_len` i8 values.
     Int8,
     Ggml(GgmlDType),
@@ -36,7 +36,7 @@ impl EmbeddingTable {
             )));
         }
         let row_bytes = row_len / dtype.block_size() * dtype.type_size();
-        Self { encoding: Encoding::Ggml(dtype), bytes, row_bytes, rows, row_len }.validate()
+        Self { encoding: RowEncoding::Ggml(dtype), bytes, row_bytes, rows, row_len }.validate()
     }
 
     /// A table in the encoding of [`EmbeddingTable::pack`].
@@ -44,7 +44,7 @@ impl EmbeddingTable {
     /// # Errors
     /// `bytes` has the wrong length.
     pub fn int8(bytes: Bytes, rows: usize, row_len: usize) -> Result<Self> {
-        Self { encoding: Encoding::Int8, bytes, row_bytes: SCALE_BYTES + row_len, rows, row_len }.validate()
+        Self { encoding: RowEncoding::Int8, bytes, row_bytes: SCALE_BYTES + row_len, rows, row_len }.validate()
     }
 
     fn validate(self) -> Result<Self> {
@@ -76,16 +76,16 @@ impl EmbeddingTable {
         }
         let bytes = &self.bytes[i * self.row_bytes..][..self.row_bytes];
         match self.encoding {
-            Encoding::Int8 => {
+            RowEncoding::Int8 => {
                 let (scale, quantized) = bytes.split_at(SCALE_BYTES);
                 let scale = f32::from_le_bytes([scale[0], scale[1], scale[2], scale[3]]);
                 out.iter_mut().zip(quantized).for_each(|(v, q)| *v = scale * (*q as i8) as f32);
             }
-            Encoding::Ggml(GgmlDType::F32) => {
+            RowEncoding::Ggml(GgmlDType::F32) => {
                 let values = bytes.as_chunks().0.iter();
                 out.iter_mut().zip(values).for_each(|(v, b)| *v = f32::from_le_bytes(*b));
             }
-            Encoding::Ggml(dtype) => out.copy_from_slice(&dequantize(dtype, bytes, self.row_len)?),
+            RowEncoding::Ggml(dtype) => out.copy_from_slice(&dequantize(dtype, bytes, self.row_len)?),
         }
         Ok(())
     }

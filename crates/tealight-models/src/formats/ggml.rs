@@ -1,6 +1,7 @@
 //! whisper.cpp's `.bin`: little-endian, unaligned, includes the vocabulary.
 //!
-//! Layout: <https://github.com/ggml-org/whisper.cpp/blob/master/models/convert-pt-to-ggml.py>. Tensors are renamed to Hugging Face's names.
+//! Layout: <https://github.com/ggml-org/whisper.cpp/blob/master/models/convert-pt-to-ggml.py>. Tensors are renamed to Hugging
+//! Face's names.
 
 use super::byte_reader::ByteReader;
 use crate::formats::tensor::{Dtype, TensorData, tensor_bytes};

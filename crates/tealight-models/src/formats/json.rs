@@ -4,7 +4,7 @@ use serde_json::Value;
 use std::path::Path;
 use tealight_core::{Error, Result};
 
-/// The content of a JSON file, or `None` where there is no such file.
+/// The content of a JSON file, or `None` if there is no such file.
 pub(crate) fn read_json(path: &Path) -> Result<Option<Value>> {
     match std::fs::read(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),

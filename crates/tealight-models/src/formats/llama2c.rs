@@ -71,7 +71,7 @@ impl Header {
             n_kv_heads: size(4),
             vocab_size: size(5),
             seq_len: size(6),
-            // In version 0 a negative vocabulary size means that the output matrix has weights of its own.
+            // In version 0 a negative vocabulary size means that the output matrix has separate weights.
             shared_classifier: if has_magic { file.get(end) == Some(&1) } else { numbers[5] > 0 },
             version,
             group_size: if version == 2 { number(end + 1)?.unsigned_abs() as usize } else { 1 },
@@ -214,7 +214,7 @@ fn product(first: usize, shape: &[usize]) -> usize {
 pub struct TokenizerBin {
     /// Tokens by id, with U+2581 for a space.
     pub tokens: Vec<String>,
-    /// The score of each token: of two possible merges the one with the higher score comes first.
+    /// The score of each token: if two merges are possible, the one with the higher score comes first.
     pub scores: Vec<f32>,
     /// GGUF's type of each token.
     pub token_types: Vec<i32>,

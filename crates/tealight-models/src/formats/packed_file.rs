@@ -1,4 +1,4 @@
-//! What the packed files of all model families have in common. A packed file is a GGUF file whose matrices have the layout of the
+//! The common parts of the packed files of all architectures. A packed file is a GGUF file whose matrices have the layout of the
 //! kernels, so that they are used in place.
 
 use super::gguf::MetadataValue;
@@ -42,7 +42,7 @@ pub fn sha256(path: &Path) -> Result<String> {
     Ok(Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect())
 }
 
-/// Records the tensors that a network is built from, in the order of use, where a packed file is to be written.
+/// Records the tensors that a network is built from, in the order of use, if a packed file is to be written.
 #[derive(Debug)]
 pub(crate) struct TensorRecorder(Option<Mutex<Vec<(String, TensorData)>>>);
 
@@ -57,7 +57,7 @@ impl TensorRecorder {
         }
     }
 
-    /// The recorded tensors.
+    /// The recorded tensors, in the order of use.
     pub(crate) fn into_tensors(self) -> Vec<(String, TensorData)> {
         self.0.map_or_else(Vec::new, |tensors| tensors.into_inner().unwrap_or_else(PoisonError::into_inner))
     }

@@ -12,7 +12,7 @@ use tealight_core::mmap::map_file;
 use tealight_core::{Error, Result};
 
 const SINGLE_FILE: &str = "model.safetensors";
-/// Names the file of each tensor where there are several files.
+/// Names the file of each tensor if there are several files.
 const INDEX: &str = "model.safetensors.index.json";
 
 impl Weights {

@@ -73,7 +73,7 @@ impl TensorData {
     }
 }
 
-/// Bytes of a tensor, or `None` where their number overflows or a row is not a whole number of blocks.
+/// Bytes of a tensor, or `None` if their number overflows or a row is not a whole number of blocks.
 pub fn tensor_bytes(shape: &[usize], dtype: Dtype) -> Option<usize> {
     let elements = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d))?;
     let row = shape.last().copied().unwrap_or(1);

@@ -7,7 +7,7 @@ use tealight_kernels::{Isa, rowwise};
 pub enum Activation {
     /// No activation.
     Identity,
-    /// GELU with the exact error function.
+    /// GELU with the error function, approximated to [`GELU_ERROR`](tealight_kernels::rowwise::GELU_ERROR).
     Gelu,
     /// GELU with the tanh approximation.
     GeluTanh,

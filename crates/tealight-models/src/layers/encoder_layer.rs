@@ -1,7 +1,7 @@
 //! Transformer encoder layers with int8 weights and activations: BERT, and the encoder of Whisper.
 //!
-//! After attention, a block of rows passes through the rest of the layer and the QKV projection of the next layer while it is in the
-//! cache of a core. Only attention reads other rows, those of the same text. There is no padding.
+//! After attention, a block of rows passes through the rest of the layer and the QKV projection of the next layer while it is in
+//! the cache of a core. Only attention reads other rows, those of the same text. There is no padding.
 
 use super::activation::Activation;
 use super::layer_norm::LayerNorm;
@@ -38,7 +38,7 @@ pub struct EncoderLayer {
     pub qkv_proj: PackedRhs,
     /// `[D, D]`: the output projection of attention.
     pub o_proj: PackedRhs,
-    /// The norm of attention.
+    /// LayerNorm before (pre-norm) or after (post-norm) attention.
     pub attention_norm: LayerNorm,
     /// `[I, D]`: the first matrix of the feed-forward network.
     pub up_proj: PackedRhs,
@@ -46,7 +46,7 @@ pub struct EncoderLayer {
     pub activation: Activation,
     /// `[D, I]`: the second matrix of the feed-forward network.
     pub down_proj: PackedRhs,
-    /// The norm of the feed-forward network.
+    /// LayerNorm before (pre-norm) or after (post-norm) the feed-forward network.
     pub ffn_norm: LayerNorm,
 }
 
@@ -57,9 +57,9 @@ pub struct ScratchPool(Mutex<Vec<PassScratch>>);
 /// Buffers of a forward pass.
 #[derive(Debug, Default)]
 struct PassScratch {
-    /// `[T, 3 D]`.
+    /// Queries, keys and values, `[T, 3 D]`.
     qkv: Vec<f32>,
-    /// `[T, D]`.
+    /// Attention output before its projection, `[T, D]`.
     attended: Vec<f32>,
     threads: Vec<ThreadScratch>,
 }
@@ -108,11 +108,11 @@ pub fn encode(
     let run = |cpu: &CpuContext, (x, cu_seqlens): (&mut [f32], &[usize])| {
         pool.with(|scratch| encode_micro_batch(cpu, layers, heads, x, cu_seqlens, scratch));
     };
-    let alone = cpu.single_threaded();
+    let single_threaded = cpu.single_threaded();
     if rows <= TILE_ROWS {
-        parts.into_iter().for_each(|part| run(&alone, part));
+        parts.into_iter().for_each(|part| run(&single_threaded, part));
     } else if micro_batches.len() >= cpu.threads() {
-        cpu.par_for_each(parts, |part| run(&alone, part));
+        cpu.par_for_each(parts, |part| run(&single_threaded, part));
     } else {
         // Too few micro-batches for all threads: the rows of each are split between the threads.
         cpu.install(|| parts.into_iter().for_each(|part| run(cpu, part)));
@@ -126,7 +126,7 @@ fn micro_batches(cu_seqlens: &[usize], threads: usize) -> Vec<Range<usize>> {
     let target = rows.div_ceil((threads * rounds).max(1));
     let (mut micro_batches, mut first) = (vec![], 0);
     for text in 0..cu_seqlens.len() - 1 {
-        // A micro-batch ends where its size is nearer to the target than it would be with one more text.
+        // A micro-batch ends if its size is nearer to the target than it would be with one more text.
         let next_size = cu_seqlens.get(text + 2).map_or(usize::MAX, |end| end - cu_seqlens[first]);
         let size = cu_seqlens[text + 1] - cu_seqlens[first];
         if next_size == usize::MAX || size >= target || next_size.abs_diff(target) > size.abs_diff(target) {
@@ -227,7 +227,7 @@ impl ThreadScratch {
         }
     }
 
-    /// What follows attention: output projection, feed-forward network and norms.
+    /// The part of a layer after attention: output projection, feed-forward network and norms.
     fn finish_layer(&mut self, cpu: &CpuContext, layer: &EncoderLayer, attended: &[f32], x: &mut [f32]) {
         let (isa, d) = (cpu.isa, layer.o_proj.n());
         self.input.quantize(isa, attended, &layer.o_proj.layout());

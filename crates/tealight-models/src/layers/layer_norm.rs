@@ -8,9 +8,9 @@ use tealight_kernels::{CpuContext, Isa, rowwise};
 /// LayerNorm with weight and bias.
 #[derive(Debug, Clone)]
 pub struct LayerNorm {
-    /// `[D]`.
+    /// Factors, `[D]`.
     pub weight: Vec<f32>,
-    /// `[D]`.
+    /// Offsets, `[D]`.
     pub bias: Vec<f32>,
     /// Added to the variance.
     pub eps: f32,

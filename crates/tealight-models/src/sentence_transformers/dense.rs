@@ -1,6 +1,6 @@
 //! The `Dense` module: a small layer in f32 on the pooled vector.
 
-use crate::int8::Activation;
+use crate::layers::Activation;
 use tealight_core::{Error, Result};
 use tealight_kernels::{CpuContext, rowwise};
 

@@ -13,7 +13,7 @@ use tealight_core::{Error, Result};
 const POOLING_TYPES: [(u32, Pooling); 3] = [(1, Pooling::Mean), (2, Pooling::Cls), (3, Pooling::LastToken)];
 
 impl EmbeddingPipeline {
-    /// Reads metadata and tensors; pooling is `default` where the file does not set it.
+    /// Reads metadata and tensors; pooling is `default` if the file does not set it.
     ///
     /// # Errors
     /// A value is invalid, or names a pooling mode or an activation that is not supported.
@@ -85,8 +85,8 @@ fn read_pooling(file: &Gguf, architecture: &str) -> Result<Option<Pooling>> {
     match file.integer(&key)? {
         None | Some(0) => Ok(None),
         Some(number) => {
-            let known = POOLING_TYPES.iter().find(|(n, _)| *n as u64 == number);
-            known.map(|(_, pooling)| Some(*pooling)).ok_or_else(|| {
+            let pooling_type = POOLING_TYPES.iter().find(|(n, _)| *n as u64 == number);
+            pooling_type.map(|(_, pooling)| Some(*pooling)).ok_or_else(|| {
                 Error::invalid_model(format!("GGUF key {key:?} is {number}; expected 1 (mean), 2 (cls) or 3 (last)"))
             })
         }

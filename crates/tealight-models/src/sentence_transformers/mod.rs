@@ -1,4 +1,4 @@
-//! What sentence-transformers adds to an encoder: prompts before a text; pooling, dense layers and normalization after it.
+//! The steps of sentence-transformers around an encoder: prompts before a text; pooling, dense layers and normalization after it.
 
 mod dense;
 mod folder;

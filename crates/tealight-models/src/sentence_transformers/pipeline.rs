@@ -14,11 +14,11 @@ pub struct EmbeddingPipeline {
     pub dense: Vec<Dense>,
     /// Whether the last module of the model normalizes the vector.
     pub normalize: bool,
-    /// The longest text in tokens, where it is shorter than the encoder's limit.
+    /// The longest text in tokens, if it is shorter than the encoder's limit.
     pub max_tokens: Option<usize>,
     /// Texts to prepend to an input, by name.
     pub prompts: BTreeMap<String, String>,
-    /// The prompt of requests that name none.
+    /// The prompt of requests that do not name one.
     pub default_prompt: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! From the token embeddings of a text to one vector.
+//! Pooling of the token embeddings of a text to one vector.
 
 use serde::{Deserialize, Serialize};
 

@@ -2,7 +2,7 @@
 
 use crate::batch::TokenBatch;
 use crate::encoder::Encoder;
-use crate::int8::with_values;
+use crate::layers::with_values;
 use crate::model_info::ModelInfo;
 use crate::sentence_transformers::{EmbeddingPipeline, pool};
 use crate::tokenizer::Tokenizer;

@@ -1,4 +1,4 @@
-//! Tasks: what models are run for.
+//! The tasks of models: embedding, text generation, transcription.
 
 pub mod embed;
 pub mod generate;

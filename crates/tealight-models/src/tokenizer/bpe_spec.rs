@@ -26,7 +26,7 @@ pub struct BpeSpec<'a> {
     pub model: BpeModel<'a>,
     /// The text of each token, in the notation of `model`.
     pub tokens: Vec<&'a str>,
-    /// GGUF's type of each token; [`token_type::NORMAL`] where the list is shorter.
+    /// GGUF's type of each token; [`token_type::NORMAL`] if the list is shorter.
     pub token_types: Vec<i64>,
     /// The token that starts a text.
     pub bos: Option<u32>,
@@ -50,7 +50,7 @@ pub enum BpeModel<'a> {
         /// How text is split into words.
         pretokenizer: Pretokenizer,
     },
-    /// SentencePiece's: of two possible merges the one with the higher score comes first; text without a token becomes bytes.
+    /// SentencePiece's: if two merges are possible, the one with the higher score comes first; text without a token becomes bytes.
     SentencePiece {
         /// The score of each token.
         scores: Vec<f32>,
@@ -138,12 +138,12 @@ impl<'a> BpeSpec<'a> {
             BpeModel::ByteLevel { merges, pretokenizer } => self.byte_level_bpe(merges, *pretokenizer)?,
             BpeModel::SentencePiece { scores, add_space_prefix } => self.spm_bpe(scores, *add_space_prefix)?,
         };
-        let added = |wanted: i64, special: bool| {
-            let tokens = self.tokens.iter().enumerate().filter(move |(id, _)| self.has_type(*id, wanted));
+        let tokens_of_type = |token_type: i64, special: bool| {
+            let tokens = self.tokens.iter().enumerate().filter(move |(id, _)| self.has_type(*id, token_type));
             tokens.map(move |(_, t)| AddedToken::from(t.to_string(), special).normalized(false))
         };
-        tokenizer.add_special_tokens(added(token_type::CONTROL, true)).map_err(build_error)?;
-        tokenizer.add_tokens(added(token_type::USER_DEFINED, false)).map_err(build_error)?;
+        tokenizer.add_special_tokens(tokens_of_type(token_type::CONTROL, true)).map_err(build_error)?;
+        tokenizer.add_tokens(tokens_of_type(token_type::USER_DEFINED, false)).map_err(build_error)?;
         Ok(tokenizer)
     }
 

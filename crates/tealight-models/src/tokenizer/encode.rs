@@ -61,22 +61,22 @@ pub struct Token {
     pub offsets: Option<(usize, usize)>,
 }
 
-/// Upper limit of the characters of a token: where a text is truncated to N tokens, only its first 250 N characters are tokenized.
-///
-/// No vocabulary has longer tokens.
+/// Upper limit of the characters of a token: if a text is truncated to N tokens, only its first 250 N characters are tokenized. The
+/// tokens of common vocabularies are shorter.
 pub const MAX_CHARS_PER_TOKEN: usize = 250;
 
 impl Tokenizer {
     fn new(inner: Inner) -> Result<Self> {
         let mut this = Self { inner, prefix: vec![], suffix: vec![] };
-        // Encoding a probe with and without special tokens shows what any post-processor adds.
-        let (bare, full) = (this.encode_fast("a", false)?, this.encode_fast("a", true)?);
-        let (bare, full) = (bare.get_ids(), full.get_ids());
-        let start = full.windows(bare.len().max(1)).position(|w| w == bare).ok_or_else(|| {
-            Error::invalid_model("the tokenizer changes the tokens of a text when it adds special tokens")
-        })?;
-        this.prefix = full[..start].to_vec();
-        this.suffix = full[start + bare.len()..].to_vec();
+        // Encodes a probe with and without special tokens to find the special tokens that the post-processor adds.
+        let (without_special, with_special) = (this.encode_fast("a", false)?, this.encode_fast("a", true)?);
+        let (without_special, with_special) = (without_special.get_ids(), with_special.get_ids());
+        let start =
+            with_special.windows(without_special.len().max(1)).position(|w| w == without_special).ok_or_else(|| {
+                Error::invalid_model("the tokenizer changes the tokens of a text when it adds special tokens")
+            })?;
+        this.prefix = with_special[..start].to_vec();
+        this.suffix = with_special[start + without_special.len()..].to_vec();
         Ok(this)
     }
 

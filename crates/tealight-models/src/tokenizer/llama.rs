@@ -225,11 +225,13 @@ impl LlamaTokenizer {
 
 /// The special tokens that a tokenizer adds before and after a text.
 fn added_around(tokenizer: &Tokenizer) -> Result<(Vec<u32>, Vec<u32>)> {
-    let bare = tokenizer.encode("a", false).map_err(build_error)?;
-    let full = tokenizer.encode("a", true).map_err(build_error)?;
-    let (bare, full) = (bare.get_ids(), full.get_ids());
-    let start = full.windows(bare.len().max(1)).position(|w| w == bare);
-    Ok(start.map_or((vec![], vec![]), |start| (full[..start].to_vec(), full[start + bare.len()..].to_vec())))
+    let without_special = tokenizer.encode("a", false).map_err(build_error)?;
+    let with_special = tokenizer.encode("a", true).map_err(build_error)?;
+    let (without_special, with_special) = (without_special.get_ids(), with_special.get_ids());
+    let start = with_special.windows(without_special.len().max(1)).position(|w| w == without_special);
+    Ok(start.map_or((vec![], vec![]), |start| {
+        (with_special[..start].to_vec(), with_special[start + without_special.len()..].to_vec())
+    }))
 }
 
 /// `chat_template` of `tokenizer_config.json`: a template, or a list of which the one named `default` is used.

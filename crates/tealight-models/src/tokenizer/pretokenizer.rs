@@ -11,11 +11,11 @@ use tokenizers::{PreTokenizerWrapper, SplitDelimiterBehavior};
 /// A pre-tokenizer.
 #[derive(Debug, Clone, Copy)]
 pub struct Pretokenizer {
-    /// Regular expressions; each splits the parts that the one before it has left.
+    /// Regular expressions, applied in order, each to the parts that the previous ones produced.
     patterns: &'static [&'static str],
     /// Whether a word that is a token becomes that token without merges.
     pub ignore_merges: bool,
-    /// Whether a text starts with a special token where the file does not say so.
+    /// Whether a text starts with a special token if the file does not say so.
     pub add_bos: bool,
 }
 

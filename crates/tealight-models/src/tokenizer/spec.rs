@@ -30,7 +30,7 @@ impl TokenizerSpec {
         }
     }
 
-    /// Reads `tokenizer.json` of a model folder, or where there is none, `vocab.txt` and `tokenizer_config.json`.
+    /// Reads `tokenizer.json` of a model folder, or if there is none, `vocab.txt` and `tokenizer_config.json`.
     ///
     /// # Errors
     /// A file is missing or invalid.

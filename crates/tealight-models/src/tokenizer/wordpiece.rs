@@ -102,14 +102,14 @@ mod tests {
         ["[PAD]", "[UNK]", "un", "##aff", "##able", "##a", "##b", "a", "é", "##é", "##", "#", "中", "##x"];
 
     fn both() -> (WordPiece, Reference) {
-        let ours = WordPiece::new(Arc::new(WordPieceVocab::from_tokens(TOKENS.into_iter()).unwrap())).unwrap();
+        let word_piece = WordPiece::new(Arc::new(WordPieceVocab::from_tokens(TOKENS.into_iter()).unwrap())).unwrap();
         let map: ahash::AHashMap<_, _> = TOKENS.iter().enumerate().map(|(i, t)| (t.to_string(), i as u32)).collect();
-        (ours, Reference::builder().vocab(map).unk_token(UNKNOWN.into()).build().unwrap())
+        (word_piece, Reference::builder().vocab(map).unk_token(UNKNOWN.into()).build().unwrap())
     }
 
     #[test]
     fn tokenize_words_equals_tokenizers_crate() {
-        let (ours, reference) = both();
+        let (word_piece, reference) = both();
         let long = "a".repeat(101);
         let words = [
             "",
@@ -130,20 +130,20 @@ mod tests {
             &long,
         ];
         for word in words {
-            let (found, expected) = (ours.tokenize(word).unwrap(), reference.tokenize(word).unwrap());
+            let (found, expected) = (word_piece.tokenize(word).unwrap(), reference.tokenize(word).unwrap());
             assert_eq!(found, expected, "{word:?}");
         }
     }
 
     #[test]
     fn token_and_id_lookups_are_inverse() {
-        let (ours, reference) = both();
+        let (word_piece, reference) = both();
         for (id, token) in TOKENS.iter().enumerate() {
-            assert_eq!(ours.token_to_id(token), Some(id as u32), "{token}");
-            assert_eq!(ours.id_to_token(id as u32).as_deref(), Some(*token));
+            assert_eq!(word_piece.token_to_id(token), Some(id as u32), "{token}");
+            assert_eq!(word_piece.id_to_token(id as u32).as_deref(), Some(*token));
         }
-        assert_eq!(ours.get_vocab(), reference.get_vocab());
-        assert_eq!((ours.token_to_id("nothing"), ours.id_to_token(99)), (None, None));
+        assert_eq!(word_piece.get_vocab(), reference.get_vocab());
+        assert_eq!((word_piece.token_to_id("nothing"), word_piece.id_to_token(99)), (None, None));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use tokenizers::processors::bert::BertProcessing;
 pub struct WordPieceSpec {
     /// Token ids and their text.
     pub vocabulary: Arc<WordPieceVocab>,
-    /// Special tokens: recognized where a text contains their names, and skipped by decoding where asked for.
+    /// Special tokens: recognized if a text contains their names, and skipped by decoding on request.
     pub special: Vec<String>,
     /// Remove control characters and replace all whitespace by spaces.
     pub clean_text: bool,

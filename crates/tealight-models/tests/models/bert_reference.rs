@@ -1,4 +1,5 @@
-//! BERT models of every format against an independent implementation in Python (tests/fixtures/make_models.py, tests/goldens/make.py).
+//! BERT models of every format against an independent implementation in Python (tests/fixtures/make_models.py,
+//! tests/goldens/make.py).
 
 use crate::support::{
     F32_TOLERANCE, INT8_COSINE, bert_fixtures, copy_folder, cpu, embed, expected, load, max_difference, min_cosine,

@@ -9,7 +9,7 @@ use tealight_models::pack::PackMetadata;
 
 /// Minimum cosine similarity of logits of networks with random weights, which are the hardest to quantize.
 const RANDOM_COSINE: f64 = 0.998;
-/// The same with AVX2, whose activations have 7 bits.
+/// Minimum cosine similarity of logits on AVX2, whose activations have 7 bits.
 const RANDOM_COSINE_AVX2: f64 = 0.994;
 
 pub const MODELS: [&str; 4] = ["version-0.bin", "version-1.bin", "version-2.bin", "scaled"];
@@ -97,7 +97,7 @@ fn logits_of_each_gguf_encoding_equal_reference() {
             let cpu = CpuContext::new(isa, 2);
             let model = Llama::load(&cpu, &folder.join(format!("{name}.gguf"))).unwrap();
             assert_logits(&model, &cpu, &tokens, expected, name);
-            // Llama 3's pre-tokenizer starts a text with a special token where the file does not say so.
+            // Llama 3's pre-tokenizer starts a text with a special token if the file does not say so.
             assert_eq!(model.tokenizer.prefix, [0]);
         }
     }

@@ -1,5 +1,5 @@
-//! Spectrograms, audio features, logits and tokens of Whisper against independent implementations (tests/goldens/whisper/make.py), and
-//! corrupt model files.
+//! Spectrograms, audio features, logits and tokens of Whisper against independent implementations (tests/goldens/whisper/make.py),
+//! and corrupt model files.
 //!
 //! Tests that need weights are ignored by default; tests/check_speech downloads them to HF_HOME and runs these tests.
 

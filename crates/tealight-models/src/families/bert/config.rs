@@ -2,7 +2,7 @@
 
 use crate::formats::gguf::{Gguf, MetadataValue, missing_key};
 use crate::formats::weights::Weights;
-use crate::int8::Activation;
+use crate::layers::Activation;
 use serde_json::Value;
 use tealight_core::{Error, Result};
 
@@ -35,7 +35,7 @@ pub struct Config {
     pub hidden_act: Activation,
 }
 
-/// Names in `config.json`; of equal activations the first name is written.
+/// Names in `config.json`; if several names mean the same activation, the first is written.
 const ACTIVATIONS: [(&str, Activation); 5] = [
     ("gelu", Activation::Gelu),
     ("gelu_new", Activation::GeluTanh),

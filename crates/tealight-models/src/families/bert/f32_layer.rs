@@ -3,7 +3,7 @@
 use super::config::Config;
 use super::layer_weights::{LinearKind, layer_norm};
 use crate::formats::weights::Weights;
-use crate::int8::{Activation, LayerNorm, Linear, attention};
+use crate::layers::{Activation, LayerNorm, Linear, attention};
 use candle_core::Tensor;
 use tealight_core::Result;
 use tealight_kernels::CpuContext;

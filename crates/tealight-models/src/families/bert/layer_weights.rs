@@ -2,11 +2,11 @@
 
 use super::config::Config;
 use crate::formats::weights::Weights;
-use crate::int8::LayerNorm;
+use crate::layers::LayerNorm;
 use tealight_core::{Error, Result};
 use tealight_kernels::int8::PackedRhs;
 
-/// Weights along K that share a scale where a matrix is packed while the model is loaded. Groups are small because the channels are
+/// Weights along K that share a scale if a matrix is packed while the model is loaded. Groups are small because the channels are
 /// not smoothed.
 const LOAD_GROUP: usize = 64;
 
@@ -72,7 +72,8 @@ impl LinearKind {
         Ok((matrix, bias))
     }
 
-    /// Weights and bias of a layer for the int8 kernels: in place where the file is packed, or else packed now.
+    /// Weights and bias of a layer for the int8 kernels: used in place if the file is packed, otherwise packed while
+    /// loading.
     pub(super) fn packed(self, layer: usize, config: &Config, weights: &Weights) -> Result<PackedRhs> {
         let (n, k) = self.part_shape(config);
         match weights.packed(&self.tensor(layer)) {

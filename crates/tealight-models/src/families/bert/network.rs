@@ -7,7 +7,7 @@ use crate::batch::TokenBatch;
 use crate::encoder::Encoder;
 use crate::formats::embedding_table::EmbeddingTable;
 use crate::formats::weights::{Precision, Weights};
-use crate::int8::{self, EncoderLayer, LayerNorm, NormPlacement, ScratchPool, from_rows};
+use crate::layers::{self, EncoderLayer, LayerNorm, NormPlacement, ScratchPool, from_rows};
 use candle_core::Tensor;
 use tealight_core::Result;
 use tealight_kernels::int8::PackedRhs;
@@ -27,9 +27,9 @@ pub struct Bert {
 
 #[derive(Debug)]
 pub(super) enum Network {
-    /// Operations on candle tensors.
+    /// float32: operations on candle tensors.
     F32(Vec<F32Layer>),
-    /// Whole layers.
+    /// int8: fused layers.
     Int8(Vec<EncoderLayer>, ScratchPool),
 }
 
@@ -97,7 +97,7 @@ impl Network {
             let layers = cpu.par_map(&indices, |i| F32Layer::new(*i, config, weights));
             return Ok(Network::F32(layers.into_iter().collect::<Result<_>>()?));
         }
-        // PackedRhs weights are only checked, which threads would not speed up.
+        // Packed weights are only checked, so threads would not help.
         let is_packed = weights.packed(&LinearKind::Qkv.tensor(0)).is_some();
         let cpu = if is_packed { &cpu.single_threaded() } else { cpu };
         let layers = cpu.par_map(&indices, |i| int8_layer(*i, config, weights));
@@ -145,7 +145,7 @@ impl Encoder for Bert {
         match &self.network {
             Network::Int8(layers, pool) => {
                 let mut x = self.embed(cpu, batch)?;
-                int8::encode(cpu, layers, self.config.num_attention_heads, &mut x, &batch.cu_seqlens, pool);
+                layers::encode(cpu, layers, self.config.num_attention_heads, &mut x, &batch.cu_seqlens, pool);
                 from_rows(x, self.config.hidden_size)
             }
             Network::F32(layers) => self.forward_f32(cpu, layers, batch, &mut |_, _, _| Ok(())),

@@ -5,7 +5,7 @@
 use super::layer_weights::LinearKind;
 use super::network::{Bert, Network};
 use crate::batch::TokenBatch;
-use crate::int8::with_values;
+use crate::layers::with_values;
 use candle_core::Tensor;
 use tealight_core::{Error, Result};
 use tealight_kernels::CpuContext;

@@ -17,7 +17,7 @@ const MAX_SIZE: u64 = 1 << 24;
 const MAX_LAYERS: usize = 1024;
 /// The RMSNorm epsilon of every llama2.c model.
 const LLAMA2C_EPS: f32 = 1e-5;
-/// The base of rotary embeddings where a file does not name one.
+/// The base of rotary embeddings if a file does not set one.
 const DEFAULT_ROPE_THETA: f64 = 10_000.0;
 
 /// Hyperparameters, with the names of Hugging Face's `config.json`. Packed files store them as JSON, with the keys given here.

@@ -55,7 +55,7 @@ pub(super) struct Scratch {
     pub cos_sin: Vec<(f32, f32)>,
     /// `[tokens, (num_attention_heads + 2 num_key_value_heads) head_dim]`: queries, keys and values.
     qkv: Vec<f32>,
-    /// For each part of a [`Partition`].
+    /// Buffers for each part of a [`Partition`].
     parts: Vec<PartScratch>,
 }
 
@@ -66,7 +66,7 @@ struct PartScratch {
     gate_up: Vec<f32>,
     activations: Vec<f32>,
     quantized: QuantizedRows,
-    /// For each thread that works on the part.
+    /// Buffers for each thread that works on the part.
     scores: Vec<Vec<f32>>,
 }
 
@@ -161,7 +161,7 @@ impl PartScratch {
 }
 
 /// Attention of the queries in `qkv [rows, qkv_dim]` to the caches, into `part.attended`; the first row sees `causal_len` tokens.
-/// Where several threads work on a part, which has one row then, they share the heads of long contexts.
+/// If several threads work on a part, which then has one row, they share the heads of long contexts.
 fn attend(
     cpu: &CpuContext,
     config: &Config,

@@ -3,13 +3,13 @@
 use super::model::Llama;
 use crate::batch::TokenBatch;
 use crate::encoder::Encoder;
-use crate::int8::from_rows;
+use crate::layers::from_rows;
 use candle_core::Tensor;
 use std::sync::Arc;
 use tealight_core::Result;
 use tealight_kernels::CpuContext;
 
-/// The decoder of a model, which keeps its other uses.
+/// Shares the weights of a text-generation model.
 #[derive(Debug)]
 pub(crate) struct LlamaEncoder(pub Arc<Llama>);
 

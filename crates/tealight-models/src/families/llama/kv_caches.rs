@@ -18,7 +18,7 @@ impl KvCaches {
         Self { layers: vec![heads; config.num_hidden_layers], tokens: 0 }
     }
 
-    /// Keeps the first tokens.
+    /// Truncates to the first tokens.
     pub(super) fn truncate(&mut self, tokens: usize) {
         self.tokens = tokens.min(self.tokens);
         self.layers.iter_mut().flatten().for_each(|head| head.truncate(tokens));

@@ -1,4 +1,4 @@
-//! Reads weights for the kernels: in place where the file is packed, or else packed now. Tensors have GGUF's names.
+//! Reads weights for the kernels: used in place if the file is packed, otherwise packed while loading. Tensors have GGUF's names.
 
 use super::quantized_matrix::{NR, QuantizedMatrix};
 use crate::formats::packed_file::TensorRecorder;
@@ -46,8 +46,8 @@ impl MatrixLoader {
         Ok(values)
     }
 
-    /// The matrix `name`, which in files that are not packed has the rows of each of `parts`, `[n, k]`. Rows are padded with zeros to
-    /// `padded_k` values.
+    /// The matrix `name`, which in files that are not packed has the rows of each of `parts`, `[n, k]`. Rows are padded with zeros
+    /// to `padded_k` values.
     pub(super) fn matrix(
         &self,
         name: &str,

@@ -16,7 +16,7 @@ use tealight_kernels::CpuContext;
 /// A text-generation model.
 #[derive(Debug)]
 pub struct Llama {
-    /// Hyperparameters.
+    /// Hyperparameters, as in Hugging Face's `config.json`.
     pub config: Config,
     /// Text to tokens and back.
     pub tokenizer: LlamaTokenizer,
@@ -107,12 +107,12 @@ impl Llama {
         self.validate_tokens(sequence, tokens)?;
         memory::check_kv_cache((tokens.len() * self.config.kv_bytes_per_token()) as u64)?;
         let d = self.config.hidden_size;
-        let wanted = tokens.len().saturating_sub(count)..tokens.len();
+        let requested_range = tokens.len().saturating_sub(count)..tokens.len();
         let mut logits = vec![];
         let Sequence { caches, scratch, .. } = sequence;
         let outcome = cpu.install(|| {
             self.network.forward(cpu, caches, tokens, scratch, |first, hidden_states| {
-                for i in overlap(first, hidden_states.len() / d, &wanted) {
+                for i in overlap(first, hidden_states.len() / d, &requested_range) {
                     self.network.logits(cpu, &hidden_states[i * d..(i + 1) * d], &mut logits);
                     if !logits.iter().all(|v| v.is_finite()) {
                         return Err(Error::invalid_model(
@@ -149,8 +149,8 @@ impl Llama {
     }
 }
 
-/// The part of `wanted` among `count` tokens from `first` on, relative to `first`.
-fn overlap(first: usize, count: usize, wanted: &Range<usize>) -> Range<usize> {
+/// The part of `range` among `count` tokens from `first` on, relative to `first`.
+fn overlap(first: usize, count: usize, range: &Range<usize>) -> Range<usize> {
     let clamp = |index: usize| index.clamp(first, first + count) - first;
-    clamp(wanted.start)..clamp(wanted.end)
+    clamp(range.start)..clamp(range.end)
 }

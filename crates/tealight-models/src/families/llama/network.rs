@@ -10,17 +10,17 @@ use tealight_kernels::int8::Epilogue;
 use tealight_kernels::quantize::QuantizedRows;
 use tealight_kernels::{CpuContext, rowwise};
 
-/// Tokens that pass through the layers at a time: enough for the kernels, few enough for the caches of the CPU.
+/// Tokens that pass through the layers at a time: enough to reuse each weight, few enough for the caches of the CPU.
 const CHUNK_TOKENS: usize = 128;
 
-/// The weights.
+/// The weights of a model.
 #[derive(Debug)]
 pub(super) struct Network {
     config: Config,
     embed_tokens: QuantizedMatrix,
     layers: Vec<DecoderLayer>,
     norm: Vec<f32>,
-    /// `None` where the token embeddings are the output matrix, too.
+    /// `None` with tied embeddings: the token embeddings are then also the output matrix.
     lm_head: Option<QuantizedMatrix>,
 }
 
@@ -65,8 +65,8 @@ impl Network {
         self.lm_head.as_ref().unwrap_or(&self.embed_tokens)
     }
 
-    /// Runs tokens that follow those in `caches`, and appends their keys and values. Calls `f(first, hidden_states)` for some tokens
-    /// at a time, with the index of the first of them and their normalized hidden states `[n, D]`.
+    /// Runs tokens that follow those in `caches`, and appends their keys and values. Calls `f(first, hidden_states)` for some
+    /// tokens at a time, with the index of the first of them and their normalized hidden states `[n, D]`.
     pub(super) fn forward(
         &self,
         cpu: &CpuContext,

@@ -1,4 +1,4 @@
-//! Matrices in 4 or 8 bits: 4 where the file has 4-bit weights, or else 8.
+//! Matrices in 4 bits if the file has 4-bit weights, otherwise in 8 bits.
 
 use crate::formats::tensor::{Dtype, TensorData};
 use crate::formats::weights::Weights;

@@ -25,7 +25,7 @@ impl Sequence {
         &self.tokens
     }
 
-    /// Keeps the first tokens.
+    /// Truncates to the first tokens.
     pub fn truncate(&mut self, tokens: usize) {
         self.tokens.truncate(tokens);
         self.caches.truncate(tokens);

@@ -8,11 +8,12 @@ use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer
 
 /// GPT-2's pre-tokenization: <https://github.com/openai/gpt-2/blob/master/src/encoder.py>.
 const WORD: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-/// Only the last bytes of a text are encoded: more than the tokens of a prompt, and few enough for quadratic time in a very long word.
+/// Only the last bytes of a text are encoded: more than the tokens of a prompt, and few enough for quadratic time in a very long
+/// word.
 const MAX_BYTES: usize = 4096;
 
-/// Annotations of sounds (openai/whisper, `tokenizer.py`): the first token of " -" and " '", the [`SYMBOLS`] that are one token, and the
-/// first token of [`NOTES`], with and without a space.
+/// Annotations of sounds (openai/whisper, `tokenizer.py`): the first token of " -" and " '", the [`SYMBOLS`] that are one token,
+/// and the first token of [`NOTES`], with and without a space.
 const SYMBOLS: &str = "\" # ( ) * + / : ; < = > @ [ \\ ] ^ _ ` { | } ~ 「 」 『 』 << >> <<< >>> -- --- -( -[ (' (\" (( )) ((( ))) [[ ]] {{ }} ♪♪ ♪♪♪";
 const NOTES: &str = "♩ ♪ ♫ ♬ ♭ ♮ ♯";
 

@@ -50,8 +50,8 @@ pub struct WhisperConfig {
 }
 
 impl WhisperConfig {
-    /// From the shapes of the tensors. `num_attention_heads` is the file's number of heads, if it has one; `json` is `config.json`, with the
-    /// fields of `generation_config.json`.
+    /// Derives the sizes from the shapes of the tensors. `num_attention_heads` is the file's number of heads, if it has one; `json`
+    /// is `config.json`, with the fields of `generation_config.json`.
     ///
     /// # Errors
     /// A tensor is missing, or a size is invalid.

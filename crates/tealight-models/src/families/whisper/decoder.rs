@@ -2,7 +2,7 @@
 
 use super::config::WhisperConfig;
 use super::tensors::Tensors;
-use crate::int8::LayerNorm;
+use crate::layers::LayerNorm;
 use std::ops::Range;
 use tealight_core::Result;
 use tealight_kernels::CpuContext;
@@ -136,8 +136,8 @@ impl Decoder {
         DecoderCache { layers: vec![Default::default(); self.layers.len()], token_count: 0 }
     }
 
-    /// Runs `tokens` after those in the caches, and appends them there: several tokens with one cache, or one token for each of several
-    /// caches. The hidden states `[tokens, D]` remain in `scratch` for [`Decoder::logits`].
+    /// Runs `tokens` after those in the caches, and appends them there: several tokens with one cache, or one token for each of
+    /// several caches. The hidden states `[tokens, D]` remain in `scratch` for [`Decoder::logits`].
     pub(crate) fn forward(
         &self,
         cpu: &CpuContext,

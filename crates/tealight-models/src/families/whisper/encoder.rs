@@ -2,7 +2,7 @@
 
 use super::config::{N_FRAMES, WhisperConfig};
 use super::tensors::Tensors;
-use crate::int8::{self, Activation, LayerNorm};
+use crate::layers::{self, Activation, LayerNorm};
 use tealight_core::Result;
 use tealight_kernels::CpuContext;
 use tealight_kernels::int8::{Epilogue, PackedRhs, gemm};
@@ -21,10 +21,10 @@ pub(crate) struct Encoder {
     conv2: PackedRhs,
     /// `[max_source_positions, D]`.
     embed_positions: Vec<f32>,
-    layers: Vec<int8::EncoderLayer>,
+    layers: Vec<layers::EncoderLayer>,
     layer_norm: LayerNorm,
     num_heads: usize,
-    scratch: int8::ScratchPool,
+    scratch: layers::ScratchPool,
 }
 
 impl Encoder {
@@ -38,7 +38,7 @@ impl Encoder {
             layers: layers.into_iter().collect::<Result<_>>()?,
             layer_norm: tensors.layer_norm("encoder.layer_norm", d)?,
             num_heads: config.num_attention_heads,
-            scratch: int8::ScratchPool::default(),
+            scratch: layers::ScratchPool::default(),
         })
     }
 
@@ -48,18 +48,18 @@ impl Encoder {
         let hidden = convolve(cpu, &self.conv1, mel, n_mels, 1);
         let mut x = convolve(cpu, &self.conv2, &hidden, self.conv1.n(), 2);
         rowwise::add(&mut x, &self.embed_positions);
-        int8::encode(cpu, &self.layers, self.num_heads, &mut x, &[0, N_FRAMES / 2], &self.scratch);
+        layers::encode(cpu, &self.layers, self.num_heads, &mut x, &[0, N_FRAMES / 2], &self.scratch);
         self.layer_norm.apply(cpu.isa, &mut x);
         x
     }
 }
 
-fn layer(index: usize, config: &WhisperConfig, tensors: &Tensors) -> Result<int8::EncoderLayer> {
+fn layer(index: usize, config: &WhisperConfig, tensors: &Tensors) -> Result<layers::EncoderLayer> {
     let (d, ffn_dim) = (config.d_model, config.ffn_dim);
     let name = |part: &str| format!("encoder.layers.{index}.{part}");
     let attention = |part: &str| name(&format!("self_attn.{part}_proj"));
-    Ok(int8::EncoderLayer {
-        norm_placement: int8::NormPlacement::PreNorm,
+    Ok(layers::EncoderLayer {
+        norm_placement: layers::NormPlacement::PreNorm,
         qkv_proj: tensors.stacked_linear(&[&attention("q"), &attention("k"), &attention("v")], d, d)?,
         o_proj: tensors.stacked_linear(&[&attention("out")], d, d)?,
         attention_norm: tensors.layer_norm(&name("self_attn_layer_norm"), d)?,
@@ -70,8 +70,8 @@ fn layer(index: usize, config: &WhisperConfig, tensors: &Tensors) -> Result<int8
     })
 }
 
-/// A convolution weight `[out_channels, in_channels, KERNEL_SIZE]` as a matrix `[out_channels, KERNEL_SIZE x in_channels]`, which is
-/// multiplied with consecutive rows of the input.
+/// A convolution weight `[out_channels, in_channels, KERNEL_SIZE]` as a matrix `[out_channels, KERNEL_SIZE x in_channels]`, which
+/// is multiplied with consecutive rows of the input.
 fn convolution(tensors: &Tensors, name: &str, out_channels: usize, in_channels: usize) -> Result<PackedRhs> {
     tensors.packed(name, (out_channels, KERNEL_SIZE * in_channels), |weights| {
         let weight = weights.floats(&format!("{name}.weight"), &[out_channels, in_channels, KERNEL_SIZE])?;

@@ -93,14 +93,15 @@ impl WhisperFile {
         Self::from_parts(weights, attention_heads(&config), &config, &tokenizer, safetensors, record_tensors)
     }
 
-    /// candle's GGUF files have no metadata: it is in `config.json` and `tokenizer.json` next to them. For `model-NAME-QUANTIZATION.gguf`,
-    /// these are `config-NAME.json` and `tokenizer-NAME.json` if they exist.
+    /// candle's GGUF files have no metadata: it is in `config.json` and `tokenizer.json` next to them. For
+    /// `model-NAME-QUANTIZATION.gguf`, these are `config-NAME.json` and `tokenizer-NAME.json` if they exist.
     fn from_candle(path: &Path, tensors: HashMap<String, TensorData>, record_tensors: bool) -> Result<Self> {
         let stem = path.file_stem().and_then(|s| s.to_str()).and_then(|s| s.strip_prefix("model-"));
         let model_name = stem.map(|s| s.rsplit_once('-').map_or(s, |(name, _)| name));
         let sibling = |file: &str| {
-            let named = model_name.map(|name| path.with_file_name(file.replace(".json", &format!("-{name}.json"))));
-            named.filter(|path| path.exists()).unwrap_or_else(|| path.with_file_name(file))
+            let model_specific_file =
+                model_name.map(|name| path.with_file_name(file.replace(".json", &format!("-{name}.json"))));
+            model_specific_file.filter(|path| path.exists()).unwrap_or_else(|| path.with_file_name(file))
         };
         let config = require_json(&sibling(CONFIG))?;
         let tensors = tensors.into_iter().map(|(name, tensor)| (strip_model(&name).to_string(), tensor)).collect();

@@ -27,13 +27,13 @@ pub fn language_name(code: &str) -> &str {
     LANGUAGES.iter().find(|(c, _)| *c == code).map_or(code, |(_, name)| name)
 }
 
-/// The code of a language, given as a code, a code with a region (`en-US`) or an English name, in any case. Unknown languages are returned in
-/// lower case.
+/// The code of a language, given as a code, a code with a region (`en-US`) or an English name, in any case. Unknown languages are
+/// returned in lower case.
 pub fn language_code(language: &str) -> String {
     let lower = language.trim().to_lowercase();
     let without_region = lower.split(['-', '_']).next().unwrap_or_default();
-    let found = LANGUAGES.iter().find(|(code, name)| *name == lower || *code == without_region);
-    found.map_or_else(|| lower.clone(), |(code, _)| code.to_string())
+    let language = LANGUAGES.iter().find(|(code, name)| *name == lower || *code == without_region);
+    language.map_or_else(|| lower.clone(), |(code, _)| code.to_string())
 }
 
 /// Codes of the first `count` languages.

@@ -1,7 +1,8 @@
-//! Whisper (Radford et al. 2022, arXiv 2212.04356): an encoder of log-mel spectrograms and a decoder of text tokens. The transcription
-//! of recordings with it is in [`tasks::transcribe`](crate::tasks::transcribe).
+//! Whisper (Radford et al. 2022, arXiv 2212.04356): an encoder of log-mel spectrograms and a decoder of text tokens. The
+//! transcription of recordings with it is in [`tasks::transcribe`](crate::tasks::transcribe).
 //!
-//! Names are those of Hugging Face's `WhisperModel` (config, tensors) and openai/whisper (tokens). Names in other files are translated.
+//! Names are those of Hugging Face's `WhisperModel` (config, tensors) and openai/whisper (tokens). Names in other files are
+//! translated.
 
 mod bpe;
 mod config;

@@ -1,4 +1,4 @@
-//! The network in memory, and its two halves as functions.
+//! A loaded model, with encoder and decoder as methods.
 
 use super::bpe::BpeEncoder;
 use super::config::{N_FRAMES, WhisperConfig};

@@ -12,8 +12,8 @@ use tealight_core::files::write_atomic;
 use tealight_core::{Error, Result};
 use tealight_kernels::CpuContext;
 
-/// Packs a model into `output`: matrices as int8 in kernel layout, other tensors as f32, in the order of use. The same input gives the
-/// same bytes.
+/// Packs a model into `output`: matrices as int8 in kernel layout, other tensors as f32, in the order of use. The same input gives
+/// the same bytes.
 ///
 /// # Errors
 /// The model cannot be loaded or is packed already, or the file cannot be written.

@@ -3,7 +3,7 @@
 use crate::formats::packed_file::TensorRecorder;
 use crate::formats::tensor::TensorData;
 use crate::formats::weights::{Weights, packed_name};
-use crate::int8::LayerNorm;
+use crate::layers::LayerNorm;
 use tealight_core::{Error, Result};
 use tealight_kernels::int8::PackedRhs;
 
@@ -59,7 +59,7 @@ impl Tensors {
         Ok(packed)
     }
 
-    /// Linear layers `[n, k]` stacked along N, with a bias of 0 where a file has none. A packed file stores them under the first name.
+    /// Linear layers `[n, k]` stacked along N, with a bias of 0 if a file has none. A packed file stores them under the first name.
     pub(super) fn stacked_linear(&self, names: &[&str], n: usize, k: usize) -> Result<PackedRhs> {
         self.packed(names[0], (names.len() * n, k), |weights| {
             let (mut matrix, mut bias) = (vec![], vec![]);

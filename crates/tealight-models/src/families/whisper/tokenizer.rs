@@ -88,7 +88,7 @@ struct AddedTokenJson<'a> {
 }
 
 impl WhisperTokenizer {
-    /// From the content of `tokenizer.json`.
+    /// Reads the content of `tokenizer.json`.
     ///
     /// # Errors
     /// The content is not a tokenizer, a text or special token is missing, or an id is not less than `vocab_size`.
@@ -128,7 +128,8 @@ impl WhisperTokenizer {
         Self::new(bytes.into(), &offsets, special, languages, vocab_size)
     }
 
-    /// From the bytes of text tokens in order of their ids; special tokens have the ids that openai/whisper gives them.
+    /// Builds a tokenizer from the bytes of text tokens in order of their ids; special tokens have the ids that openai/whisper
+    /// gives them.
     ///
     /// # Errors
     /// There are too few text tokens, or `vocab_size` is too small for special and timestamp tokens.
@@ -162,7 +163,8 @@ impl WhisperTokenizer {
         Self::new(tokens.concat().into(), &offsets, special, languages::first_codes(languages), vocab_size)
     }
 
-    /// From the concatenated bytes of all text tokens. `offsets` are the start of each and the end of the last, as little-endian u32.
+    /// Builds a tokenizer from the concatenated bytes of all text tokens. `offsets` are the start of each and the end of the last,
+    /// as little-endian u32.
     pub(super) fn new(
         bytes: Bytes,
         offsets: &[u8],

@@ -108,7 +108,7 @@ impl Array {
         self.has_u64_lengths
     }
 
-    /// The encoded elements.
+    /// The elements as they are encoded in the file.
     pub fn data(&self) -> &Bytes {
         &self.data
     }

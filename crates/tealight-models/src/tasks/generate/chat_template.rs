@@ -11,13 +11,13 @@ use tealight_core::{Error, Result};
 
 /// A larger template is rejected.
 const MAX_TEMPLATE_BYTES: usize = 256 << 10;
-/// A value of a namespace may not be nested deeper.
+/// Maximum nesting depth of a value in a namespace.
 const MAX_DEPTH: usize = 64;
-/// Digits from which on a number in a format string is too large for a column width.
+/// A number in a format string with this many digits is too large for a column width.
 const LONG_NUMBER_DIGITS: usize = 5;
 /// The function that checks values before a template stores them in a namespace.
 const GUARD: &str = " tealight_plain";
-/// Instructions that a template may execute, which ends endless loops.
+/// Maximum number of instructions that a template may execute, which ends endless loops.
 const FUEL: u64 = 1_000_000;
 /// The request field that errors name.
 const FIELD: &str = "messages";
@@ -73,7 +73,7 @@ fn render_here(template: &str, input: &ChatInput) -> Result<String> {
         let message = e.detail().map_or_else(|| e.to_string(), str::to_string);
         Error::invalid_value(FIELD, format!("the chat template rejects {FIELD}: {message}")).truncate_message()
     };
-    // These tags mark the assistant's words for training, and do not change the prompt.
+    // `{% generation %}` tags mark the assistant's turns for training and do not affect the prompt.
     let tags = [(" generation", " if true"), (" endgeneration", " endif")];
     let replace_tag = |template: String, (tag, replacement): (&str, &str)| {
         ["{%", "{%-"]
@@ -137,7 +137,7 @@ fn parse_assignment(tag: &str) -> Option<(&str, &str, &str)> {
     (value < close).then(|| (&tag[..value], &tag[value..close], &tag[close..]))
 }
 
-/// The function [`GUARD`].
+/// Rejects a value that contains a namespace or is nested too deeply; otherwise returns it.
 fn check_plain(value: Item) -> Result<Item, minijinja::Error> {
     if is_plain(&value, MAX_DEPTH) {
         return Ok(value);

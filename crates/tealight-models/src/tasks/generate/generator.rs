@@ -1,4 +1,4 @@
-//! A text-generation model with what its requests share.
+//! A text-generation model with its prefix cache and its compiler of grammars.
 
 use super::grammar::{Constraint, GrammarFactory};
 use super::prefix_cache::PrefixCache;
@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tealight_core::Result;
 use tealight_kernels::CpuContext;
 
-/// A text-generation model, the prompts that it has processed, and the grammars of its vocabulary.
+/// A text-generation model, the cache of its prompts, and the compiler of grammars for its vocabulary.
 #[derive(Debug)]
 pub struct Generator {
-    /// The model.
+    /// The network, the tokenizer and the hyperparameters.
     pub llama: Arc<Llama>,
     prefix_cache: PrefixCache,
     /// Created by the first request with a schema.
@@ -20,12 +20,12 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Uses a loaded model.
+    /// A generator for a loaded model, with an empty prefix cache.
     pub fn new(llama: Arc<Llama>) -> Self {
         Self { llama, prefix_cache: PrefixCache::default(), grammar_factory: Mutex::default() }
     }
 
-    /// Loads a model.
+    /// Loads a model file or folder.
     ///
     /// # Errors
     /// As for [`Llama::load`].

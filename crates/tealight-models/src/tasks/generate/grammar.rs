@@ -44,8 +44,8 @@ impl GrammarFactory {
         Ok(Self(factory))
     }
 
-    /// Compiles a schema. JSON is constrained to a space after commas and colons and to no other white space outside of strings,
-    /// because a model could repeat white space without end.
+    /// Compiles a schema. JSON is constrained to a space after commas and colons and to no other whitespace outside of strings,
+    /// because a model could repeat whitespace endlessly.
     pub(super) fn constraint(&self, schema: &Value) -> Result<Constraint> {
         let mut schema = schema.clone();
         if let Some(schema) = schema.as_object_mut() {
@@ -79,8 +79,8 @@ fn references(schema: &Value) -> usize {
     match schema {
         Value::Array(values) => values.iter().map(references).sum(),
         Value::Object(fields) => {
-            let own = usize::from(fields.contains_key("$ref"));
-            own + fields.values().map(references).sum::<usize>()
+            let self_reference = usize::from(fields.contains_key("$ref"));
+            self_reference + fields.values().map(references).sum::<usize>()
         }
         _ => 0,
     }

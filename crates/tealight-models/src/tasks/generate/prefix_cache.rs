@@ -3,7 +3,7 @@
 use crate::families::llama::Sequence;
 use std::sync::{Mutex, PoisonError};
 
-/// Sequences that are cached.
+/// Maximum number of cached sequences.
 const MAX_SEQUENCES: usize = 4;
 
 /// Recent sequences, the latest last.
@@ -11,10 +11,10 @@ const MAX_SEQUENCES: usize = 4;
 pub(super) struct PrefixCache(Mutex<Vec<Sequence>>);
 
 impl PrefixCache {
-    /// The longest common prefix of `tokens` and a cached sequence, without the last of `tokens`; `None` where no sequence has the
+    /// The longest common prefix of `tokens` and a cached sequence, without the last of `tokens`; `None` if no sequence has the
     /// first token.
     ///
-    /// The cached sequence itself is returned where at least half of it is used; otherwise it stays in the cache.
+    /// The cached sequence itself is returned if at least half of it is used; otherwise it stays in the cache.
     pub(super) fn restore(&self, tokens: &[u32]) -> Option<Sequence> {
         let common = |cached: &Sequence| cached.tokens().iter().zip(tokens).take_while(|(a, b)| a == b).count();
         let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);

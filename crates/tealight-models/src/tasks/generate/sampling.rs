@@ -88,7 +88,7 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// Starts after a prompt.
+    /// Creates a sampler whose repetition penalty applies to the tokens of the prompt.
     pub fn new(params: SamplingParams, prompt: &[u32]) -> Self {
         let counts = prompt.iter().map(|id| (*id, 0)).collect();
         Self { state: params.seed, params, counts, candidates: vec![] }
@@ -132,9 +132,9 @@ impl Sampler {
         logits.iter_mut().for_each(|logit| *logit /= temperature);
         rowwise::softmax(isa, logits);
         let threshold = min_p * logits[best as usize];
-        let kept = logits.iter().enumerate().filter(|(_, p)| **p > 0.0 && **p >= threshold);
+        let above_threshold = logits.iter().enumerate().filter(|(_, p)| **p > 0.0 && **p >= threshold);
         self.candidates.clear();
-        self.candidates.extend(kept.map(|(id, p)| (*p, id as u32)));
+        self.candidates.extend(above_threshold.map(|(id, p)| (*p, id as u32)));
         let by_probability = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
         if (1..self.candidates.len()).contains(&top_k) {
             self.candidates.select_nth_unstable_by(top_k, by_probability);
@@ -144,11 +144,11 @@ impl Sampler {
             self.candidates.sort_unstable_by(by_probability);
             let total: f32 = self.candidates.iter().map(|(p, _)| p).sum();
             let mut sum = 0.0;
-            let last = self.candidates.iter().position(|(p, _)| {
+            let last_index = self.candidates.iter().position(|(p, _)| {
                 sum += p;
                 sum >= top_p * total
             });
-            self.candidates.truncate(last.map_or(self.candidates.len(), |last| last + 1));
+            self.candidates.truncate(last_index.map_or(self.candidates.len(), |index| index + 1));
         }
         let total: f32 = self.candidates.iter().map(|(p, _)| p).sum();
         let mut remaining = random(&mut self.state) * total;
@@ -162,7 +162,7 @@ impl Sampler {
     }
 }
 
-/// The token with the highest logit, of equal ones the first; `None` where all are minus infinity.
+/// The token with the highest logit, the first one if several are equal; `None` if all are minus infinity.
 pub fn argmax(logits: &[f32]) -> Option<u32> {
     let max = |max: (Option<u32>, f32), (id, v): (usize, &f32)| if *v > max.1 { (Some(id as u32), *v) } else { max };
     logits.iter().enumerate().fold((None, f32::NEG_INFINITY), max).0

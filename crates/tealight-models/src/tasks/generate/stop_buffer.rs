@@ -26,16 +26,16 @@ impl StopBuffer {
             return String::new();
         }
         self.pending.extend_from_slice(bytes);
-        let found = self.stops.iter().filter_map(|stop| find(&self.pending, stop)).min();
-        if let Some(at) = found {
+        let stop_start = self.stops.iter().filter_map(|stop| find(&self.pending, stop)).min();
+        if let Some(at) = stop_start {
             self.stopped = true;
             self.pending.truncate(at);
             return self.finish();
         }
-        let certain = self.pending.len() - self.undecided();
-        let rest = self.pending.split_off(certain);
+        let emittable_len = self.pending.len() - self.undecided_suffix_len();
+        let undecided = self.pending.split_off(emittable_len);
         let text = String::from_utf8_lossy(&self.pending).into_owned();
-        self.pending = rest;
+        self.pending = undecided;
         text
     }
 
@@ -45,15 +45,15 @@ impl StopBuffer {
     }
 
     /// Number of bytes at the end that may be the start of a stop sequence or of a character.
-    fn undecided(&self) -> usize {
+    fn undecided_suffix_len(&self) -> usize {
         let is_stop_prefix = |count: &usize| {
             let tail = &self.pending[self.pending.len() - count..];
             self.stops.iter().any(|stop| stop.len() > *count && stop.starts_with(tail))
         };
         let longest = self.stops.iter().map(|stop| stop.len() - 1).max().unwrap_or(0).min(self.pending.len());
         let stop = (1..=longest).rev().find(is_stop_prefix).unwrap_or(0);
-        let whole = self.pending.len() - stop;
-        stop + incomplete_character(&self.pending[..whole])
+        let without_stop = &self.pending[..self.pending.len() - stop];
+        stop + incomplete_character(without_stop)
     }
 }
 

@@ -8,8 +8,8 @@ use tealight_kernels::rowwise;
 /// Width of the median filter, in encoder positions.
 const MEDIAN_FILTER_WIDTH: usize = 7;
 
-/// Attention weights `[tokens, positions]` of each token to the first encoder positions: the mean over the alignment heads of weights
-/// that are standardized per position and median-filtered.
+/// Attention weights `[tokens, positions]` of each token to the first encoder positions: the mean over the alignment heads of
+/// weights that are standardized per position and median-filtered.
 pub(super) fn alignment_weights(
     model: &Whisper,
     cpu: &CpuContext,

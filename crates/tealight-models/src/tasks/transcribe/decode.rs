@@ -42,7 +42,7 @@ pub(super) struct DecodingResult {
     pub no_speech_prob: f32,
 }
 
-/// A sequence of tokens during decoding.
+/// A hypothesis: a candidate token sequence during decoding.
 #[derive(Debug, Clone)]
 struct Hypothesis {
     tokens: Vec<u32>,
@@ -160,7 +160,7 @@ impl<'a> DecodingTask<'a> {
                 let id = choose(next);
                 hypothesis.push(id, next.logprob(id), eot);
             });
-            // Completed hypotheses take part in no further steps.
+            // Completed hypotheses are not decoded further.
             let mut is_active = hypotheses.iter().map(|h| !h.is_completed);
             caches.retain(|_| is_active.next().unwrap_or(false));
             completed.extend(hypotheses.extract_if(.., |h| h.is_completed));
@@ -216,8 +216,8 @@ impl<'a> DecodingTask<'a> {
 
     /// Runs the last token of each hypothesis; writes the logits of the next, `[hypotheses, V padded]`.
     fn forward(&mut self, caches: &mut [DecoderCache], hypotheses: &[Hypothesis], logits: &mut Vec<f32>) {
-        let last: Vec<u32> = hypotheses.iter().filter_map(|h| h.tokens.last().copied()).collect();
-        self.model.decoder.forward(self.cpu, self.cross_kv, caches, &last, &mut self.scratch);
+        let last_tokens: Vec<u32> = hypotheses.iter().filter_map(|h| h.tokens.last().copied()).collect();
+        self.model.decoder.forward(self.cpu, self.cross_kv, caches, &last_tokens, &mut self.scratch);
         self.model.decoder.logits(self.cpu, 0..hypotheses.len(), &mut self.scratch, logits);
     }
 }

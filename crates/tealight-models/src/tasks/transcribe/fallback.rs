@@ -69,7 +69,7 @@ pub(super) fn decode_with_fallback(
             return best;
         }
         let next = decode(*temperature);
-        // openai/whisper keeps the last attempt, which is often the worst; faster-whisper keeps the most probable, too.
+        // openai/whisper keeps the last attempt, which is often the worst; faster-whisper also keeps the most probable.
         if next.is_better_than(&best, options) {
             best = next;
         }

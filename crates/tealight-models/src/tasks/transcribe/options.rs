@@ -5,10 +5,10 @@ use tealight_audio::VadOptions;
 /// Language of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Task {
-    /// The spoken language.
+    /// Same as the spoken language.
     #[default]
     Transcribe,
-    /// English, whatever the spoken language is.
+    /// English, regardless of the spoken language.
     Translate,
 }
 

@@ -3,7 +3,7 @@
 /// A word with its timestamps.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Word {
-    /// With the preceding space and adjacent punctuation.
+    /// The text of the word, with the preceding space and adjacent punctuation.
     pub text: String,
     /// Start time in the recording, in seconds.
     pub start: f32,
@@ -20,7 +20,7 @@ pub struct Segment {
     pub start: f32,
     /// End time in the recording, in seconds.
     pub end: f32,
-    /// With the space before the first word.
+    /// The text, with the space before the first word.
     pub text: String,
     /// Text and timestamp tokens.
     pub tokens: Vec<u32>,
@@ -43,7 +43,7 @@ pub struct Transcript {
     pub language: String,
     /// Duration of the recording, in seconds.
     pub duration: f32,
-    /// In order of time.
+    /// Segments in order of time.
     pub segments: Vec<Segment>,
 }
 

@@ -13,13 +13,14 @@ use crate::families::whisper::{N_FRAMES, Whisper};
 use tealight_core::{Error, Result};
 use tealight_kernels::CpuContext;
 
-/// Text whose mean log probability stays below this multiple of `logprob_threshold` after all fallbacks is dropped as hallucinated, for
-/// example on tones. openai/whisper keeps it.
+/// The text of a window is dropped as hallucinated, for example on tones, if after all fallbacks its mean log probability is below
+/// this multiple of `logprob_threshold`. openai/whisper does not drop it.
 const HALLUCINATION_RATIO: f32 = 2.0;
-/// Text decoded at a higher temperature is no prompt for the next window.
+/// Text decoded at a higher temperature is not used as the prompt of the next window, as in openai/whisper.
 const PROMPT_RESET_TEMPERATURE: f32 = 0.5;
 
-/// Transcribes a recording. `on_segments` is called after each window with its segments and the time done so far, in seconds.
+/// Transcribes a recording. `on_segments` is called after each window with its segments and the transcribed time so far, in
+/// seconds.
 ///
 /// # Errors
 /// The recording cannot be decoded, the language is not supported by the model, an English-only model is asked to translate, or
@@ -64,7 +65,7 @@ struct Transcriber<'a> {
     language: Option<u32>,
     /// Tokens of the initial prompt and of all segments.
     all_tokens: Vec<u32>,
-    /// Index of the first of `all_tokens` that is a prompt for the next window.
+    /// Index into `all_tokens` where the prompt of the next window starts.
     prompt_reset_since: usize,
     /// End of the last word, in seconds.
     last_speech_timestamp: f32,
@@ -103,8 +104,8 @@ impl<'a> Transcriber<'a> {
             }
         }
         self.all_tokens.extend(segments.iter().flat_map(|s| &s.tokens));
-        let is_hot = attempt.temperature > PROMPT_RESET_TEMPERATURE;
-        if !self.options.condition_on_previous_text || attempt.is_doubtful || is_hot {
+        let resets_prompt = attempt.temperature > PROMPT_RESET_TEMPERATURE;
+        if !self.options.condition_on_previous_text || attempt.is_doubtful || resets_prompt {
             self.prompt_reset_since = self.all_tokens.len();
         }
         (segments, advance)

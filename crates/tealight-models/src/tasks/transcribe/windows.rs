@@ -1,5 +1,5 @@
-//! Log-mel windows of a recording, in bounded memory. The recording is decoded twice: first for its length, maximum loudness and
-//! speech, then for the windows.
+//! Log-mel windows of a recording, in bounded memory. The recording is decoded twice: first for its length, maximum log-mel value
+//! and speech, then for the windows.
 
 use crate::families::whisper::N_FRAMES;
 use std::ops::Range;
@@ -12,8 +12,8 @@ pub type SampleBlocks = Box<dyn Iterator<Item = Result<Vec<f32>>> + Send>;
 
 /// Frames after the last complete one that still overlap the end of the recording.
 const TRAILING_FRAMES: usize = N_FFT / 2 / HOP_LENGTH + 1;
-/// A window whose maximum mel power, as a base-10 logarithm, is below this has no speech: quantization noise of 16-bit samples is below,
-/// distant whispering above.
+/// A window whose maximum mel power, as a base-10 logarithm, is below this has no speech: quantization noise of 16-bit samples is
+/// below, distant whispering above.
 const MIN_SPEECH_POWER: f32 = -7.0;
 /// Consumed samples are removed from the buffer when there are at least this many.
 const MIN_DRAIN: usize = 1 << 16;
@@ -43,8 +43,8 @@ pub struct WindowReader {
 }
 
 impl WindowReader {
-    /// Decodes the recording once. `decode` starts decoding and must give the same samples each time; `check` is called once per frame.
-    /// With `vad`, frames without speech are replaced by silence.
+    /// Decodes the recording once. `decode` starts decoding and must give the same samples each time; `check` is called once per
+    /// frame. With `vad`, frames without speech are replaced by silence.
     ///
     /// # Errors
     /// The recording cannot be decoded, or `check` failed.

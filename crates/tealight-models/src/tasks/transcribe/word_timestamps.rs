@@ -43,8 +43,8 @@ pub(super) struct AlignmentWindow<'a> {
     pub time_offset: f32,
 }
 
-/// Adds words to the segments of a window, and moves the segments' timestamps to those of their words. `last_speech_timestamp` is the end
-/// of the previous word.
+/// Adds words to the segments of a window, and moves the segments' timestamps to those of their words. `last_speech_timestamp` is
+/// the end of the previous word.
 pub(super) fn add_word_timestamps(
     model: &Whisper,
     cpu: &CpuContext,
@@ -135,7 +135,7 @@ fn split_tokens_on_unicode(model: &Whisper, tokens: &[u32]) -> Vec<(String, usiz
     for id in tokens {
         bytes.extend_from_slice(model.tokenizer.token_bytes(*id));
         count += 1;
-        // Invalid bytes end a group, too, so that they do not delay the characters after them.
+        // Invalid bytes also end a group, so that they do not delay the characters after them.
         let is_incomplete = std::str::from_utf8(&bytes).is_err_and(|e| e.error_len().is_none());
         if !is_incomplete {
             groups.push((String::from_utf8_lossy(&bytes).into_owned(), count));
@@ -199,8 +199,8 @@ fn merge_punctuations(words: &mut [WordTiming]) {
     }
 }
 
-/// Reconciles the timestamps of a segment with those of its words. A word that is too long at either end of the segment contains silence;
-/// the segment's own timestamp is then more accurate.
+/// Reconciles the timestamps of a segment with those of its words. A word that is too long at either end of the segment contains
+/// silence; the segment's own timestamp is then more accurate.
 fn adjust_segment_boundaries(segment: &mut Segment, median_duration: f32, last_speech_timestamp: f32) {
     let original = (segment.start, segment.end);
     let max_duration = 2.0 * median_duration;
