@@ -1,6 +1,6 @@
 //! `tealight index`: builds, changes and searches an index file.
 
-use super::args::ModelArgs;
+use super::args::EmbeddingModelArgs;
 use super::index_input::{IndexRow, InputDocument, document_id, embed_documents, read_documents};
 use super::output::{json_line, print};
 use crate::engine::Engine;
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tealight_core::Deadline;
 use tealight_core::{Error, Result};
-use tealight_index::{Document, Filter, Index, IndexBuilder, Metric, ScanEncoding, SearchHit};
+use tealight_index::{Filter, Index, IndexBuilder, IndexDocument, Metric, ScanEncoding, SearchHit};
 
 /// Documents that are embedded together.
 const MAX_BATCH_DOCUMENTS: usize = 1024;
@@ -26,8 +26,8 @@ const MAX_BATCH_BYTES: usize = 256 << 10;
 pub(super) enum IndexCommand {
     /// Build an index from documents
     ///
-    /// Lines of JSON are {"id": ..., "text": "...", "metadata": {...}}, with "embedding" if the vector is known; --model then names the
-    /// model that computed it. A document that is longer than a chunk becomes one row per chunk: ID#0, ID#1, ...
+    /// Lines of JSON are {"id": ..., "text": "...", "metadata": {...}}, with "embedding" if you have computed it; --model then
+    /// names the model that computed it. A document that is longer than a chunk becomes one row per chunk: ID#0, ID#1, ...
     Build(BuildArgs),
     /// Add documents, replacing existing ids
     Add {
@@ -36,7 +36,7 @@ pub(super) enum IndexCommand {
         #[command(flatten)]
         documents: DocumentArgs,
         #[command(flatten)]
-        model: ModelArgs,
+        model: EmbeddingModelArgs,
     },
     /// Delete documents and all their chunks
     Delete {
@@ -46,9 +46,9 @@ pub(super) enum IndexCommand {
         #[arg(required = true)]
         ids: Vec<String>,
         #[command(flatten)]
-        model: ModelArgs,
+        model: EmbeddingModelArgs,
     },
-    /// Search by meaning, keywords or both
+    /// Search by vector, keywords or both
     Search(SearchArgs),
     /// Show statistics and verify checksums
     Info {
@@ -59,13 +59,14 @@ pub(super) enum IndexCommand {
 
 #[derive(Debug, Args)]
 pub(super) struct DocumentArgs {
-    /// Files (.jsonl, .csv, .tsv, .parquet, .txt, .md, audio), folders of such files without audio, or - for lines of JSON from stdin
+    /// Files (.jsonl, .csv, .tsv, .parquet, .txt, .md, audio), folders of such files without audio, or - for lines of JSON from
+    /// stdin
     #[arg(required = true)]
     input: Vec<PathBuf>,
     /// Maximum tokens per chunk [default: the limit of the model]
     #[arg(long, value_name = "N")]
     chunk_tokens: Option<usize>,
-    /// Maximum overlap of adjacent chunks, in tokens
+    /// Maximum tokens that adjacent chunks share; whole sentences if they fit
     #[arg(long, value_name = "N", default_value_t = 0)]
     chunk_overlap: usize,
 }
@@ -93,20 +94,20 @@ impl MetricArg {
     }
 }
 
-/// The option `--precision`.
+/// The option `--precision`: a [`ScanEncoding`].
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub(super) enum EncodingArg {
+pub(super) enum ScanEncodingArg {
     Int8,
     Int4,
     Binary,
 }
 
-impl EncodingArg {
+impl ScanEncodingArg {
     pub(super) fn encoding(self) -> ScanEncoding {
         match self {
-            EncodingArg::Int8 => ScanEncoding::Int8,
-            EncodingArg::Int4 => ScanEncoding::Int4,
-            EncodingArg::Binary => ScanEncoding::Binary,
+            ScanEncodingArg::Int8 => ScanEncoding::Int8,
+            ScanEncodingArg::Int4 => ScanEncoding::Int4,
+            ScanEncodingArg::Binary => ScanEncoding::Binary,
         }
     }
 }
@@ -121,17 +122,17 @@ pub(super) struct BuildArgs {
     /// Similarity metric
     #[arg(long, value_enum, default_value = "cosine")]
     metric: MetricArg,
-    /// First-pass codes: int8, int4 (half the time), binary (an eighth)
+    /// Compression of vectors for the first pass: int8; int4, half the time; binary, an eighth of the size
     #[arg(long, value_enum, default_value = "int8")]
-    precision: EncodingArg,
-    /// Truncate embeddings to the first N values
+    precision: ScanEncodingArg,
+    /// Truncate embeddings to N dimensions
     #[arg(long, value_name = "N")]
     dimensions: Option<usize>,
     /// Add an HNSW graph for approximate search of millions of rows
     #[arg(long)]
     graph: bool,
     #[command(flatten)]
-    model: ModelArgs,
+    model: EmbeddingModelArgs,
 }
 
 #[derive(Debug, Args)]
@@ -149,7 +150,7 @@ pub(super) struct SearchArgs {
     /// Minimum score of a result
     #[arg(long, value_name = "SCORE")]
     min_score: Option<f32>,
-    /// vector: semantic search; words: keyword search (BM25); hybrid: both
+    /// vector: semantic search; lexical: keyword search (BM25); hybrid: both
     #[arg(long, default_value = "vector", value_parser = mode_parser())]
     mode: String,
     /// Scan all rows even if the index has an HNSW graph
@@ -159,7 +160,7 @@ pub(super) struct SearchArgs {
     #[arg(long, short, default_value = "text", value_parser = ["text", "json"])]
     format: String,
     #[command(flatten)]
-    model: ModelArgs,
+    model: EmbeddingModelArgs,
 }
 
 fn mode_parser() -> PossibleValuesParser {
@@ -212,13 +213,13 @@ fn build(args: &BuildArgs) -> Result<()> {
     finish(&engine, builder, args.graph, &args.output)
 }
 
-/// The dimension of an index of given embeddings that `loaded` is said to have computed.
+/// The dimension of an index whose embeddings were computed by the model `loaded`, according to --model.
 fn given_dimension(loaded: &LoadedModel, len: usize, dimensions: Option<usize>) -> Result<usize> {
     let max = loaded.model.dimension();
     if len <= max {
         return Ok(dimensions.unwrap_or(len));
     }
-    let message = format!("first embedding has {len} values; {:?} computes {max}", loaded.name);
+    let message = format!("the first embedding has {len} dimensions; model {:?} has {max}", loaded.name);
     Err(Error::invalid_value("embedding", message))
 }
 
@@ -236,7 +237,7 @@ impl Indexer<'_> {
         builder: &mut IndexBuilder,
         mut documents: impl Iterator<Item = Result<InputDocument>>,
     ) -> Result<()> {
-        // Ids of documents in several chunks, which no row has as its id.
+        // Ids of documents in several chunks; no row has such an id.
         let mut chunked = HashSet::new();
         loop {
             let batch = self.next_batch(&mut documents)?;
@@ -290,10 +291,10 @@ fn finish(engine: &Engine, mut builder: IndexBuilder, graph: bool, path: &Path) 
         builder.build_hnsw(&engine.cpu)?;
     }
     builder.write(path)?;
-    print(|out| writeln!(out, "{}: {rows} documents", path.display()))
+    print(|out| writeln!(out, "{}: {rows} rows", path.display()))
 }
 
-/// A builder with the rows of an index except those of the documents `ids`, and which of these ids were found.
+/// A builder with the rows of an index except those of the documents `ids`, and those of these ids that the index has.
 fn copy_without<'a>(index: &Index, ids: &HashSet<&'a str>) -> Result<(IndexBuilder, HashSet<&'a str>)> {
     index.verify()?;
     let model = index.model().map(String::from);
@@ -301,7 +302,7 @@ fn copy_without<'a>(index: &Index, ids: &HashSet<&'a str>) -> Result<(IndexBuild
     let mut found = HashSet::new();
     for row in 0..index.rows() {
         let document = index.document(row)?;
-        // The id of a single chunk is accepted, too.
+        // The id of a single chunk is also accepted.
         let matched = [document_id(&document), document.id.as_str()].into_iter().find_map(|id| ids.get(id));
         match matched {
             Some(id) => drop(found.insert(*id)),
@@ -311,7 +312,7 @@ fn copy_without<'a>(index: &Index, ids: &HashSet<&'a str>) -> Result<(IndexBuild
     Ok((builder, found))
 }
 
-fn add(file: &Path, documents: &DocumentArgs, model: &ModelArgs) -> Result<()> {
+fn add(file: &Path, documents: &DocumentArgs, model: &EmbeddingModelArgs) -> Result<()> {
     let index = Index::open(file)?;
     let engine = match index.model() {
         Some(name) => model.with_model(name)?,
@@ -326,13 +327,14 @@ fn add(file: &Path, documents: &DocumentArgs, model: &ModelArgs) -> Result<()> {
     finish(&engine, builder, index.has_graph(), file)
 }
 
-fn delete(file: &Path, ids: &[String], model: &ModelArgs) -> Result<()> {
+fn delete(file: &Path, ids: &[String], model: &EmbeddingModelArgs) -> Result<()> {
     let index = Index::open(file)?;
-    let wanted: HashSet<&str> = ids.iter().map(String::as_str).collect();
-    let (builder, found) = copy_without(&index, &wanted)?;
+    let requested_ids: HashSet<&str> = ids.iter().map(String::as_str).collect();
+    let (builder, found) = copy_without(&index, &requested_ids)?;
     if let Some(first) = ids.iter().find(|id| !found.contains(id.as_str())) {
-        let missing = wanted.len() - found.len();
-        let message = format!("{missing} of {} ids not found (first: {first:?}); the index is unchanged", wanted.len());
+        let missing = requested_ids.len() - found.len();
+        let message =
+            format!("{missing} of {} ids not found (first: {first:?}); the index is unchanged", requested_ids.len());
         return Err(Error::invalid_value("id", message));
     }
     finish(&model.engine()?, builder, index.has_graph(), file)
@@ -362,7 +364,7 @@ fn search(args: &SearchArgs) -> Result<()> {
     let hits = engine.run(job, Deadline::NONE)?.hits;
     let line = |SearchHit { score, document, .. }: &SearchHit| match args.format.as_str() {
         "json" => {
-            let Document { id, text, metadata } = document;
+            let IndexDocument { id, text, metadata } = document;
             json_line(&json!({"id": id, "score": score, "text": text, "metadata": metadata}))
         }
         _ => Ok(format!("{score:.4}  {}  {}", document.id, document.text.replace('\n', " "))),

@@ -27,22 +27,22 @@ pub enum SearchMode {
 }
 
 impl SearchMode {
-    /// All modes.
+    /// All modes, in the order of error messages.
     pub const ALL: [SearchMode; 3] = [SearchMode::Vector, SearchMode::Lexical, SearchMode::Hybrid];
 
     /// The name in requests and on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
             SearchMode::Vector => "vector",
-            SearchMode::Lexical => "words",
+            SearchMode::Lexical => "lexical",
             SearchMode::Hybrid => "hybrid",
         }
     }
 
-    /// Other accepted names.
+    /// Former names, which requests and the command line still accept.
     pub fn aliases(self) -> &'static [&'static str] {
         match self {
-            SearchMode::Lexical => &["lexical"],
+            SearchMode::Lexical => &["words"],
             _ => &[],
         }
     }
@@ -56,7 +56,7 @@ impl SearchMode {
 /// Searches an index by text, by vector, or by both.
 #[derive(Debug, Clone)]
 pub struct Search {
-    /// The query text.
+    /// The query text; required unless there is a vector.
     pub text: Option<String>,
     /// The embedding of the query, used instead of embedding the text.
     pub vector: Option<Vec<f32>>,
@@ -77,7 +77,7 @@ pub struct Search {
 /// The result of a [`Search`].
 #[derive(Debug, Clone)]
 pub struct SearchResults {
-    /// The best first.
+    /// Hits in descending order of score.
     pub hits: Vec<SearchHit>,
     /// The model that embedded the query, if one did.
     pub model: Option<String>,
@@ -114,7 +114,7 @@ impl Job for Search {
 /// Embeds a query with the model that the index was built with. Returns the name of the model, the usage and the vector.
 fn embed_query(context: &JobContext, index: &Index, text: &str) -> Result<(String, Usage, Vec<f32>)> {
     let name = index.model().ok_or_else(|| {
-        let message = "the index names no model; search by vector or words, or rebuild it with --model";
+        let message = "the index names no model; search by vector or with mode lexical, or rebuild it with --model";
         Error::invalid_value("query", message)
     })?;
     let loaded =
@@ -141,7 +141,8 @@ mod tests {
         for mode in SearchMode::ALL {
             assert_eq!(SearchMode::from_name(mode.as_str()), Some(mode));
         }
-        assert_eq!(SearchMode::from_name("lexical"), Some(SearchMode::Lexical));
+        assert_eq!(SearchMode::Lexical.as_str(), "lexical");
+        assert_eq!(SearchMode::from_name("words"), Some(SearchMode::Lexical));
         assert_eq!(SearchMode::from_name("magic"), None);
     }
 }

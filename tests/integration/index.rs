@@ -41,7 +41,7 @@ fn index_commands_build_search_add_and_delete() {
     let path = |name: &str| folder.path().join(name).display().to_string();
     let (input, file) = (path("docs.jsonl"), path("docs.tlx"));
     std::fs::write(&input, lines(&DOCUMENTS[..3])).unwrap();
-    assert_eq!(expect_success(&["index", "build", &input, "-o", &file]), format!("{file}: 3 documents\n"));
+    assert_eq!(expect_success(&["index", "build", &input, "-o", &file]), format!("{file}: 3 rows\n"));
     let search = |more: &[&str]| -> Vec<Value> {
         let out = expect_success(&[&["index", "search", &file, "--format", "json"], more].concat());
         out.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
@@ -60,12 +60,12 @@ fn index_commands_build_search_add_and_delete() {
     let before = search(&["sea"]);
     // One document is new and one is replaced; the scores of the others do not change.
     std::fs::write(&input, lines(&[DOCUMENTS[3], ("cat", "A dog barked all night.", 1)])).unwrap();
-    assert!(expect_success(&["index", "add", &file, &input]).contains("4 documents"));
+    assert!(expect_success(&["index", "add", &file, &input]).contains("4 rows"));
     assert_eq!(ids(&["cooking", "-k", "1"]), ["bread"]);
     assert_eq!(ids(&["a hound", "-k", "1"]), ["cat"]);
     assert_eq!(search(&["sea"])[0], before[0]);
     assert!(expect_failure(&["index", "delete", &file, "cat", "none"]).contains("1 of 2 ids"));
-    assert!(expect_success(&["index", "delete", &file, "cat", "bread"]).contains("2 documents"));
+    assert!(expect_success(&["index", "delete", &file, "cat", "bread"]).contains("2 rows"));
     assert_eq!(ids(&["a hound", "-k", "5"]).len(), 2);
     let about: Value = serde_json::from_str(&expect_success(&["index", "info", &file])).unwrap();
     assert_eq!(
@@ -238,7 +238,7 @@ fn search_route_returns_hits_and_errors() {
         (json!({}), "query", "neither"),
         (json!({"query": "  "}), "query", "neither"),
         (json!({"query": "a", "k": 0}), "k", "1 to 1000"),
-        (json!({"query": "a", "mode": "magic"}), "mode", "hybrid"),
+        (json!({"query": "a", "mode": "magic"}), "mode", "lexical"),
         (json!({"query": "a", "filter": {"$near": 1}}), "filter", "$near"),
         (json!({"vector": [1.0, 2.0]}), "vector", "384"),
         (json!({"query": 7}), "query", "string"),
@@ -270,8 +270,8 @@ fn index_commands_build_and_keep_the_graph() {
     write(1..601).unwrap();
     expect_success(&["index", "build", &input, "-o", &file, "--graph"]);
     write(601..605).unwrap();
-    assert!(expect_success(&["index", "add", &file, &input]).contains("604 documents"));
-    assert!(expect_success(&["index", "delete", &file, "7"]).contains("603 documents"));
+    assert!(expect_success(&["index", "add", &file, &input]).contains("604 rows"));
+    assert!(expect_success(&["index", "delete", &file, "7"]).contains("603 rows"));
     assert!(expect_success(&["index", "info", &file]).contains("\"graph\":true"));
     assert!(expect_success(&["index", "search", &file, "x", "--mode", "words", "--exact"]).lines().count() == 10);
     let output = expect_success(&["bench", "index", "--rows", "600", "--dim", "8", "--graph"]);
