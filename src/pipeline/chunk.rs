@@ -13,7 +13,7 @@ const MIN_CHUNK_TOKENS: usize = 8;
 pub struct Chunking {
     /// Maximum tokens per chunk; default: the limit of the model.
     pub tokens: Option<usize>,
-    /// Maximum tokens that adjacent chunks share; whole sentences where they fit.
+    /// Maximum tokens that adjacent chunks share; whole sentences if they fit.
     pub overlap: usize,
 }
 
@@ -41,21 +41,21 @@ impl Chunking {
 /// A part of a text, as ranges without the white space around it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chunk {
-    /// In bytes.
+    /// Range in the text, in bytes.
     pub bytes: Range<usize>,
-    /// In characters.
+    /// Range in the text, in characters.
     pub chars: Range<usize>,
 }
 
 /// Splits a text into chunks of whole sentences with at most `limit` tokens. Each chunk starts with the last sentences of the chunk
-/// before it that fit into `overlap` tokens, or with its last words if no sentence fits. A sentence above the limit is split at line
-/// breaks, then at words, then at characters.
+/// before it that fit into `overlap` tokens, or with its last words if no sentence fits. A sentence above the limit is split at
+/// line breaks, then at words, then at characters.
 ///
-/// `count` returns the number of tokens of a text. It is not called for a text of at most `limit` bytes, because a token has at least
-/// one byte.
+/// `count` returns the number of tokens of a text. It is not called for a text of at most `limit` bytes, because a token has at
+/// least one byte.
 ///
-/// Sentences are those of UAX #29 (<https://unicode.org/reports/tr29/#Sentence_Boundaries>), except that a single line break within a
-/// paragraph does not end a sentence.
+/// Sentences are those of UAX #29 (<https://unicode.org/reports/tr29/#Sentence_Boundaries>), except that a single line break within
+/// a paragraph does not end a sentence.
 ///
 /// # Errors
 /// The errors of `count`.

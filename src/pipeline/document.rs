@@ -8,7 +8,7 @@ use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 /// Maximum size of a document in its source, in bytes, because a document is held in memory.
 pub const MAX_DOCUMENT_BYTES: usize = 16 << 20;
 
-/// A document.
+/// A document to embed.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Document {
@@ -43,8 +43,8 @@ impl Document {
     /// Rejects documents that cannot be embedded or stored.
     ///
     /// # Errors
-    /// [`ErrorKind::Empty`] if the text is empty, [`ErrorKind::InvalidValue`] for the id, [`ErrorKind::InvalidType`] if the metadata
-    /// is not an object.
+    /// [`ErrorKind::Empty`] if the text is empty, [`ErrorKind::InvalidValue`] for the id, [`ErrorKind::InvalidType`] if the
+    /// metadata is not an object.
     pub fn validate(self) -> Result<Self> {
         if self.text.trim().is_empty() {
             return Err(Error::new(ErrorKind::Empty, "the text of the document is empty").with_param("text"));
@@ -85,7 +85,7 @@ fn invalid_document(error: &dyn std::fmt::Display) -> Error {
     Error::new(ErrorKind::InvalidType, format!("not a document with a text: {error}")).truncate_message()
 }
 
-/// The first 16 bytes of the SHA-256 hash of a text, in hexadecimal: short, and still unique in practice.
+/// The first 16 bytes of the SHA-256 hash of a text, in hexadecimal. With 128 bits, collisions are negligible.
 pub(crate) fn short_hash(text: &str) -> String {
     let mut hash = format!("{:x}", Sha256::digest(text));
     hash.truncate(32);

@@ -7,7 +7,7 @@
 //! | document | [`document`], [`input`] | defines a document; reads documents from JSON Lines, CSV, Parquet, text files and recordings |
 //! | chunk | [`chunk`] | splits a text into chunks at sentence boundaries, each within the token limit |
 //! | embed | [`embed`] | the engine's job: documents in, points out |
-//! | point | [`point`] | a chunk with its vector and an id that is always the same |
+//! | point | [`point`] | a chunk with its vector and a deterministic id |
 //! | format | [`mod@format`] | writes points as request bodies, files or records |
 //! | sink | [`sink`] | sends points to a vector database, or writes objects to Amazon S3 |
 //!

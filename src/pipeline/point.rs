@@ -13,7 +13,7 @@ const NAMESPACE: &[u8] = b"urn:tealight:point";
 /// Field names of a point, which metadata cannot use.
 const RESERVED: [&str; 8] = ["id", "vector", "document_id", "chunk", "text", "start", "end", "model"];
 
-/// What all points of a document share.
+/// Fields that all points of a document share.
 #[derive(Debug)]
 pub struct PointSource {
     /// The id of the document, or the hash of its text; see [`Document::id_or_hash`].

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tealight::pipeline::document::Document;
-use tealight::pipeline::format::{BodyBuilder, Encoding, Format};
+use tealight::pipeline::format::{BodyBuilder, Format, VectorEncoding};
 use tealight::pipeline::point::{Point, PointSource};
 use tealight::pipeline::sink::{Sink, SinkConfig, Source};
 use tealight::{Error, ErrorKind, Result};

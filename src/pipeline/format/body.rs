@@ -1,6 +1,6 @@
 //! Builds request bodies from points, each as large as the vector database accepts.
 
-use super::encoding::Encoding;
+use super::encoding::VectorEncoding;
 use super::formats::Format;
 use super::stores::BodyTemplate;
 use crate::pipeline::point::Point;
@@ -18,7 +18,7 @@ pub struct EncodedPoint {
 /// Collects points into request bodies.
 pub struct BodyBuilder {
     format: Format,
-    encoding: Encoding,
+    encoding: VectorEncoding,
     collection: String,
     template: BodyTemplate,
     lists: Vec<String>,
@@ -37,7 +37,7 @@ impl BodyBuilder {
     ///
     /// # Errors
     /// [`tealight_core::ErrorKind::InvalidValue`]: the format does not support the encoding, or the collection has an invalid name.
-    pub fn new(format: Format, encoding: Encoding, collection: Option<&str>) -> Result<Self> {
+    pub fn new(format: Format, encoding: VectorEncoding, collection: Option<&str>) -> Result<Self> {
         format.check_encoding(encoding)?;
         let collection = collection.unwrap_or(format.default_collection());
         let template = format.template(collection)?;
@@ -61,7 +61,7 @@ impl BodyBuilder {
             return Err(Error::invalid_value(
                 "text",
                 format!(
-                    "point is {bytes} bytes; the index accepts {} per request. Use smaller chunks",
+                    "point is {bytes} bytes; the vector database accepts {} per request. Use smaller chunks",
                     self.template.max_bytes
                 ),
             ));
@@ -137,7 +137,7 @@ mod tests {
         Point { id, source, chunk_index: 0, text: document.text, start: 0, end, vector }
     }
 
-    fn bodies(format: Format, encoding: Encoding, points: &[Point]) -> Result<Vec<String>> {
+    fn bodies(format: Format, encoding: VectorEncoding, points: &[Point]) -> Result<Vec<String>> {
         let mut builder = BodyBuilder::new(format, encoding, None)?;
         let mut bodies = vec![];
         for point in points {
@@ -151,10 +151,10 @@ mod tests {
     fn bodies_are_complete_and_not_empty() {
         let points = [point("a", "{\"x\": 1}", vec![0.5, -1.0]), point("b", "{}", vec![1.0, 2.0])];
         for format in Format::ALL.into_iter().filter(|format| !format.is_file()) {
-            let output = bodies(format, Encoding::Float, &points).unwrap();
+            let output = bodies(format, VectorEncoding::Float, &points).unwrap();
             assert!(output.len() == 1 && output[0].ends_with('\n'), "{format:?}: {output:?}");
             assert!(points.iter().all(|p| output[0].contains(&p.id.to_string())), "{output:?}");
-            assert!(bodies(format, Encoding::Float, &[]).unwrap().is_empty());
+            assert!(bodies(format, VectorEncoding::Float, &[]).unwrap().is_empty());
             let is_json = !matches!(format, Format::Pgvector | Format::PgvectorSql);
             let mut values = serde_json::Deserializer::from_str(&output[0]).into_iter::<serde_json::Value>();
             assert!(!is_json || values.all(|value| value.is_ok()), "{output:?}");
@@ -164,14 +164,14 @@ mod tests {
     #[test]
     fn body_ends_at_limit_and_before_duplicate_id() {
         let many: Vec<_> = (0..1001).map(|n| point(&n.to_string(), "{}", vec![1.0])).collect();
-        let count = |format| bodies(format, Encoding::Float, &many).unwrap().len();
+        let count = |format| bodies(format, VectorEncoding::Float, &many).unwrap().len();
         assert_eq!([count(Format::Pinecone), count(Format::S3Vectors), count(Format::Chroma)], [2, 3, 4]);
         let twice = [point("a", "{}", vec![1.0]), point("a", "{}", vec![2.0])];
-        let statements = bodies(Format::PgvectorSql, Encoding::Float, &twice).unwrap();
+        let statements = bodies(Format::PgvectorSql, VectorEncoding::Float, &twice).unwrap();
         assert!(statements.len() == 2 && statements[1].contains("[2.0]"), "{statements:?}");
         let large = format!("{{\"x\": \"{}\"}}", "x".repeat(30_000));
         let large: Vec<_> = (0..100).map(|n| point(&n.to_string(), &large, vec![1.0])).collect();
-        let output = bodies(Format::Pinecone, Encoding::Float, &large).unwrap();
+        let output = bodies(Format::Pinecone, VectorEncoding::Float, &large).unwrap();
         assert!(output.len() == 2 && output.iter().all(|body| body.len() <= 2_000_000), "{}", output.len());
     }
 
@@ -179,12 +179,12 @@ mod tests {
     fn zero_and_non_finite_vectors_are_rejected() {
         let zero = [point("a", "{}", vec![0.0; 8])];
         for format in [Format::Pinecone, Format::S3Vectors, Format::OpenSearch, Format::Elasticsearch] {
-            assert!(bodies(format, Encoding::Float, &zero).unwrap_err().message.contains("zero"));
+            assert!(bodies(format, VectorEncoding::Float, &zero).unwrap_err().message.contains("zero"));
         }
-        assert!(bodies(Format::Qdrant, Encoding::Float, &zero).is_ok());
+        assert!(bodies(Format::Qdrant, VectorEncoding::Float, &zero).is_ok());
         for value in [f32::NAN, f32::INFINITY] {
             for format in [Format::Qdrant, Format::Pgvector, Format::Jsonl] {
-                let error = bodies(format, Encoding::Float, &[point("a", "{}", vec![1.0, value])]).unwrap_err();
+                let error = bodies(format, VectorEncoding::Float, &[point("a", "{}", vec![1.0, value])]).unwrap_err();
                 assert!(error.message.contains("value 1"), "{error}");
             }
         }
@@ -194,11 +194,11 @@ mod tests {
     fn oversized_metadata_is_rejected_with_limit() {
         let metadata = format!("{{\"x\": \"{}\"}}", "x".repeat(41_000));
         for format in [Format::Pinecone, Format::S3Vectors] {
-            let error = bodies(format, Encoding::Float, &[point("a", &metadata, vec![1.0])]).unwrap_err();
+            let error = bodies(format, VectorEncoding::Float, &[point("a", &metadata, vec![1.0])]).unwrap_err();
             assert!(error.kind == ErrorKind::InvalidValue && error.message.contains("40960"), "{error}");
         }
         let metadata = format!("{{\"x\": \"{}\"}}", "x".repeat(11 << 20));
-        let error = bodies(Format::OpenSearch, Encoding::Float, &[point("a", &metadata, vec![1.0])]).unwrap_err();
+        let error = bodies(Format::OpenSearch, VectorEncoding::Float, &[point("a", &metadata, vec![1.0])]).unwrap_err();
         assert!(error.message.contains("10485760"), "{error}");
     }
 
@@ -208,32 +208,34 @@ mod tests {
         let output =
             |format, encoding| bodies(format, encoding, &[point("a", "{}", vector.clone())]).unwrap().remove(0);
         // numpy.packbits returns 158; 158 − 128 = 30.
-        assert!(output(Format::Pgvector, Encoding::Binary).ends_with("\t10011110\n"));
-        assert!(output(Format::OpenSearch, Encoding::Binary).contains("\"vector\":[30]"));
-        assert!(output(Format::Milvus, Encoding::Binary).contains("\"vector\":\"ng==\""));
-        assert!(output(Format::OpenSearch, Encoding::Int8).contains("\"vector\":[64,-32,0,127,"));
-        let error = bodies(Format::Pinecone, Encoding::Int8, &[]).unwrap_err();
+        assert!(output(Format::Pgvector, VectorEncoding::Binary).ends_with("\t10011110\n"));
+        assert!(output(Format::OpenSearch, VectorEncoding::Binary).contains("\"vector\":[30]"));
+        assert!(output(Format::Milvus, VectorEncoding::Binary).contains("\"vector\":\"ng==\""));
+        assert!(output(Format::OpenSearch, VectorEncoding::Int8).contains("\"vector\":[64,-32,0,127,"));
+        let error = bodies(Format::Pinecone, VectorEncoding::Int8, &[]).unwrap_err();
         assert!(error.message.contains("int8") && error.message.contains("float"), "{error}");
     }
 
     #[test]
     fn copy_rows_and_sql_literals_are_escaped() {
         let points = [point("it's", "{\"k\": \"a\\\\nb\"}", vec![1.0])];
-        let row = bodies(Format::Pgvector, Encoding::Float, &points).unwrap().remove(0);
+        let row = bodies(Format::Pgvector, VectorEncoding::Float, &points).unwrap().remove(0);
         assert!(row.contains("\ta \"b\"\\n\\\\c\t"), "{row}");
         assert_eq!(row.trim_end().split('\t').count(), 9);
-        let statement = bodies(Format::PgvectorSql, Encoding::Float, &points).unwrap().remove(0);
+        let statement = bodies(Format::PgvectorSql, VectorEncoding::Float, &points).unwrap().remove(0);
         assert!(statement.contains("'it''s'") && statement.contains("E'a \"b\"\\n\\\\c'"), "{statement}");
         assert_eq!(statement.trim_end().lines().count(), 1);
         let nul = point("a", "{\"k\": \"\\u0000\"}", vec![1.0]);
-        let error = bodies(Format::Pgvector, Encoding::Float, &[nul]).unwrap_err();
+        let error = bodies(Format::Pgvector, VectorEncoding::Float, &[nul]).unwrap_err();
         assert_eq!(error.param.as_deref(), Some("metadata"));
-        assert!(bodies(Format::Pgvector, Encoding::Float, &[point("a", "{\"k\": \"\\\\u0000\"}", vec![1.0])]).is_ok());
+        assert!(
+            bodies(Format::Pgvector, VectorEncoding::Float, &[point("a", "{\"k\": \"\\\\u0000\"}", vec![1.0])]).is_ok()
+        );
     }
 
     #[test]
     fn invalid_collection_name_is_rejected() {
-        let builder = |format, name| BodyBuilder::new(format, Encoding::Float, Some(name));
+        let builder = |format, name| BodyBuilder::new(format, VectorEncoding::Float, Some(name));
         assert!(builder(Format::PgvectorSql, "public.docs").is_ok());
         for (format, name) in [
             (Format::PgvectorSql, "a b"),

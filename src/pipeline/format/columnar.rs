@@ -1,6 +1,6 @@
 //! Points in columns: an Arrow IPC stream or a Parquet file.
 
-use super::encoding::Encoding;
+use super::encoding::VectorEncoding;
 use super::formats::Format;
 use super::metadata;
 use super::output::write_error;
@@ -17,11 +17,11 @@ use tealight_core::Result;
 /// Rows per record batch.
 const BATCH_ROWS: usize = 1024;
 
-/// Writes points with the columns `id`, `document_id`, `chunk`, `text`, `start`, `end`, `model`, `metadata` (JSON) and `vector`, a list
-/// of D floats, or of D / 8 bytes if the encoding is binary.
+/// Writes points with the columns `id`, `document_id`, `chunk`, `text`, `start`, `end`, `model`, `metadata` (JSON) and `vector`, a
+/// list of D floats, or of D / 8 bytes if the encoding is binary.
 pub struct ColumnarWriter<'a> {
     format: Format,
-    encoding: Encoding,
+    encoding: VectorEncoding,
     out: &'a mut dyn Write,
     buffer: SharedBuffer,
     writer: Option<Writer>,
@@ -65,7 +65,7 @@ impl<'a> ColumnarWriter<'a> {
     ///
     /// # Errors
     /// [`tealight_core::ErrorKind::InvalidValue`]: the format does not support the encoding.
-    pub fn new(format: Format, encoding: Encoding, out: &'a mut dyn Write) -> Result<Self> {
+    pub fn new(format: Format, encoding: VectorEncoding, out: &'a mut dyn Write) -> Result<Self> {
         format.check_encoding(encoding)?;
         Ok(Self { format, encoding, out, buffer: SharedBuffer::default(), writer: None, rows: vec![] })
     }
@@ -126,7 +126,7 @@ impl<'a> ColumnarWriter<'a> {
     }
 }
 
-fn schema(encoding: Encoding, dimension: usize) -> Arc<Schema> {
+fn schema(encoding: VectorEncoding, dimension: usize) -> Arc<Schema> {
     let (item, length) = vector_type(encoding, dimension);
     let text = |name: &str| Field::new(name, DataType::Utf8, false);
     let number = |name: &str| Field::new(name, DataType::Int32, false);
@@ -143,22 +143,22 @@ fn schema(encoding: Encoding, dimension: usize) -> Arc<Schema> {
     ]))
 }
 
-fn vector_type(encoding: Encoding, dimension: usize) -> (Arc<Field>, i32) {
+fn vector_type(encoding: VectorEncoding, dimension: usize) -> (Arc<Field>, i32) {
     let item = |kind| Arc::new(Field::new("item", kind, true));
     match encoding {
-        Encoding::Binary => (item(DataType::UInt8), dimension.div_ceil(8) as i32),
+        VectorEncoding::Binary => (item(DataType::UInt8), dimension.div_ceil(8) as i32),
         _ => (item(DataType::Float32), dimension as i32),
     }
 }
 
-fn record_batch(rows: &[Point], encoding: Encoding, dimension: usize) -> Result<RecordBatch> {
+fn record_batch(rows: &[Point], encoding: VectorEncoding, dimension: usize) -> Result<RecordBatch> {
     let text =
         |of: &dyn Fn(&Point) -> String| -> ArrayRef { Arc::new(StringArray::from_iter_values(rows.iter().map(of))) };
     let number = |of: fn(&Point) -> usize| -> ArrayRef {
         Arc::new(Int32Array::from_iter_values(rows.iter().map(|point| of(point) as i32)))
     };
     let values: ArrayRef = match encoding {
-        Encoding::Binary => {
+        VectorEncoding::Binary => {
             Arc::new(UInt8Array::from_iter_values(rows.iter().flat_map(|point| pack_bits(&point.vector))))
         }
         _ => Arc::new(Float32Array::from_iter_values(rows.iter().flat_map(|point| point.vector.iter().copied()))),

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 /// How a vector is represented in output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Encoding {
+#[schemars(rename = "Encoding")]
+pub enum VectorEncoding {
     /// A list of numbers.
     #[default]
     Float,
@@ -18,31 +19,38 @@ pub enum Encoding {
     Int8,
     /// The value of `int8` plus 128: 1 to 255.
     Uint8,
-    /// One bit per value, 1 if it is positive, the first value in the most significant bit; each byte minus 128, as a signed number.
+    /// One bit per value, 1 if it is positive, the first value in the most significant bit; each byte minus 128, as a signed
+    /// number.
     Binary,
     /// The bytes of `binary` as unsigned numbers.
     Ubinary,
 }
 
-impl Encoding {
-    /// In the order of the documentation.
-    pub const ALL: [Encoding; 6] =
-        [Encoding::Float, Encoding::Base64, Encoding::Int8, Encoding::Uint8, Encoding::Binary, Encoding::Ubinary];
+impl VectorEncoding {
+    /// All encodings, in the order of docs/api.md.
+    pub const ALL: [VectorEncoding; 6] = [
+        VectorEncoding::Float,
+        VectorEncoding::Base64,
+        VectorEncoding::Int8,
+        VectorEncoding::Uint8,
+        VectorEncoding::Binary,
+        VectorEncoding::Ubinary,
+    ];
 
     /// The name in requests.
     pub fn as_str(self) -> &'static str {
         match self {
-            Encoding::Float => "float",
-            Encoding::Base64 => "base64",
-            Encoding::Int8 => "int8",
-            Encoding::Uint8 => "uint8",
-            Encoding::Binary => "binary",
-            Encoding::Ubinary => "ubinary",
+            VectorEncoding::Float => "float",
+            VectorEncoding::Base64 => "base64",
+            VectorEncoding::Int8 => "int8",
+            VectorEncoding::Uint8 => "uint8",
+            VectorEncoding::Binary => "binary",
+            VectorEncoding::Ubinary => "ubinary",
         }
     }
 }
 
-/// An encoded vector.
+/// A vector in one of the encodings, as JSON contains it.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Encoded {
@@ -56,17 +64,17 @@ pub enum Encoded {
 
 /// Encodes a vector. For `int8` and `uint8` also returns the scale for decoding:
 /// `v = scale * code`, or `scale * (code - 128)` for `uint8`.
-pub fn encode(vector: Vec<f32>, encoding: Encoding) -> (Encoded, Option<f32>) {
+pub fn encode(vector: Vec<f32>, encoding: VectorEncoding) -> (Encoded, Option<f32>) {
     match encoding {
-        Encoding::Float => (Encoded::Floats(vector), None),
-        Encoding::Base64 => {
+        VectorEncoding::Float => (Encoded::Floats(vector), None),
+        VectorEncoding::Base64 => {
             let bytes: Vec<u8> = vector.iter().flat_map(|v| v.to_le_bytes()).collect();
             (Encoded::Base64(STANDARD.encode(bytes)), None)
         }
-        Encoding::Int8 => int8(&vector, 0),
-        Encoding::Uint8 => int8(&vector, 128),
-        Encoding::Binary => (bits(&vector, -128), None),
-        Encoding::Ubinary => (bits(&vector, 0), None),
+        VectorEncoding::Int8 => int8(&vector, 0),
+        VectorEncoding::Uint8 => int8(&vector, 128),
+        VectorEncoding::Binary => (bits(&vector, -128), None),
+        VectorEncoding::Ubinary => (bits(&vector, 0), None),
     }
 }
 
@@ -94,23 +102,26 @@ mod tests {
 
     #[test]
     fn int8_maps_largest_value_to_127_and_returns_scale() {
-        let (codes, scale) = encode(VECTOR.to_vec(), Encoding::Int8);
+        let (codes, scale) = encode(VECTOR.to_vec(), VectorEncoding::Int8);
         assert_eq!(codes, Encoded::Integers(vec![64, -127, 32, 0, 0, -13, 38, 114, 25]));
         assert_eq!(scale, Some(1.0 / 127.0));
-        let (codes, _) = encode(VECTOR.to_vec(), Encoding::Uint8);
+        let (codes, _) = encode(VECTOR.to_vec(), VectorEncoding::Uint8);
         assert_eq!(codes, Encoded::Integers(vec![192, 1, 160, 128, 128, 115, 166, 242, 153]));
-        assert_eq!(encode(vec![0.0; 2], Encoding::Int8).0, Encoded::Integers(vec![0, 0]));
+        assert_eq!(encode(vec![0.0; 2], VectorEncoding::Int8).0, Encoded::Integers(vec![0, 0]));
     }
 
     /// Expected values are `numpy.packbits(v > 0)` and `numpy.packbits(v > 0) - 128`.
     #[test]
     fn bits_equal_numpy_packbits() {
-        assert_eq!(encode(VECTOR.to_vec(), Encoding::Ubinary).0, Encoded::Integers(vec![0b1010_1011, 0b1000_0000]));
-        assert_eq!(encode(VECTOR.to_vec(), Encoding::Binary).0, Encoded::Integers(vec![43, 0]));
+        assert_eq!(
+            encode(VECTOR.to_vec(), VectorEncoding::Ubinary).0,
+            Encoded::Integers(vec![0b1010_1011, 0b1000_0000])
+        );
+        assert_eq!(encode(VECTOR.to_vec(), VectorEncoding::Binary).0, Encoded::Integers(vec![43, 0]));
     }
 
     #[test]
     fn base64_is_little_endian_f32() {
-        assert_eq!(encode(vec![1.0, -2.5], Encoding::Base64).0, Encoded::Base64("AACAPwAAIMA=".into()));
+        assert_eq!(encode(vec![1.0, -2.5], VectorEncoding::Base64).0, Encoded::Base64("AACAPwAAIMA=".into()));
     }
 }

@@ -43,17 +43,20 @@ pub(super) fn not_empty(name: &str) -> Option<&'static str> {
 
 /// <https://docs.pinecone.io/guides/index-data/indexing-overview#metadata-format>
 pub(super) fn pinecone(name: &str) -> Option<&'static str> {
-    not_empty(name).or_else(|| name.starts_with('$').then_some("starts with $, which the index does not accept"))
+    not_empty(name)
+        .or_else(|| name.starts_with('$').then_some("starts with $, which the vector database does not accept"))
 }
 
 /// <https://turbopuffer.com/docs/write>.
 pub(super) fn turbopuffer(name: &str) -> Option<&'static str> {
-    pinecone(name).or_else(|| (name.len() > 128).then_some("has a name of more than 128 bytes, the limit of the index"))
+    pinecone(name)
+        .or_else(|| (name.len() > 128).then_some("has a name of more than 128 bytes, the limit of the vector database"))
 }
 
 /// <https://docs.trychroma.com/docs/collections/add-data>
 pub(super) fn chroma(name: &str) -> Option<&'static str> {
-    pinecone(name).or_else(|| name.starts_with('#').then_some("starts with #, which the index does not accept"))
+    pinecone(name)
+        .or_else(|| name.starts_with('#').then_some("starts with #, which the vector database does not accept"))
 }
 
 /// <https://docs.weaviate.io/weaviate/config-refs/collections>
@@ -83,7 +86,9 @@ pub(super) fn lucene(name: &str) -> Option<&'static str> {
         "_tier",
         "_doc_count",
     ];
-    let reserved = RESERVED.contains(&name).then_some("is reserved by the index");
+    let reserved = RESERVED.contains(&name).then_some("is reserved by the vector database");
     let has_empty_part = name.split('.').any(|part| part.trim().is_empty());
-    reserved.or_else(|| has_empty_part.then_some("has an empty part between dots, which the index does not accept"))
+    reserved.or_else(|| {
+        has_empty_part.then_some("has an empty part between dots, which the vector database does not accept")
+    })
 }

@@ -1,6 +1,6 @@
 //! The output formats and which encodings they support.
 
-use super::encoding::Encoding;
+use super::encoding::VectorEncoding;
 use tealight_core::{Error, Result};
 
 /// Output format.
@@ -42,7 +42,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// In the order of the documentation.
+    /// All formats, in the order of docs/indexes.md.
     pub const ALL: [Format; 16] = [
         Format::Json,
         Format::Jsonl,
@@ -103,17 +103,18 @@ impl Format {
     ///
     /// # Errors
     /// [`tealight_core::ErrorKind::InvalidValue`] for `encoding`.
-    pub fn check_encoding(self, encoding: Encoding) -> Result<()> {
+    pub fn check_encoding(self, encoding: VectorEncoding) -> Result<()> {
         if self.supports(encoding) {
             return Ok(());
         }
-        let supported: Vec<_> = Encoding::ALL.into_iter().filter(|e| self.supports(*e)).map(Encoding::as_str).collect();
+        let supported: Vec<_> =
+            VectorEncoding::ALL.into_iter().filter(|e| self.supports(*e)).map(VectorEncoding::as_str).collect();
         let message = format!("encoding is {}; {} supports {}", encoding.as_str(), self.as_str(), supported.join(", "));
         Err(Error::invalid_value("encoding", message))
     }
 
-    fn supports(self, encoding: Encoding) -> bool {
-        use Encoding::{Base64, Binary, Float, Int8, Uint8};
+    fn supports(self, encoding: VectorEncoding) -> bool {
+        use VectorEncoding::{Base64, Binary, Float, Int8, Uint8};
         match self {
             Format::Json | Format::Jsonl => true,
             Format::Npy => encoding != Base64,

@@ -27,9 +27,9 @@ pub(super) struct MetadataRules {
     pub keep_nulls: bool,
     /// Returns why a field name is rejected, or `None` if it is accepted.
     pub check_name: fn(&str) -> Option<&'static str>,
-    /// Including the fields of the point itself.
+    /// Maximum number of fields, including those of the point itself.
     pub max_fields: usize,
-    /// Of the JSON object with all fields.
+    /// Maximum size of all fields as a JSON object, in bytes.
     pub max_bytes: usize,
     /// Whether `1e-7` must be written as `1.0e-7`, because the store parses a number without decimal point as an integer.
     pub needs_decimal_point: bool,
@@ -47,7 +47,8 @@ impl MetadataRules {
     };
 }
 
-/// The fields of a point except `id` and `vector`, as JSON without the braces. `has_text` is false if the store keeps the text elsewhere.
+/// The fields of a point except `id` and `vector`, as JSON without the braces. `has_text` is false if the store keeps the text
+/// elsewhere.
 pub(super) fn reserved_fields(point: &Point, has_text: bool) -> String {
     let (source, mut out) = (&point.source, String::new());
     let _ = write!(out, "\"document_id\":{},\"chunk\":{}", json_string(&source.document_id), point.chunk_index);
@@ -83,7 +84,8 @@ pub(super) fn payload_fields(point: &Point, rules: &MetadataRules, has_text: boo
     }
     for (unit, found, limit) in [("fields", fields, rules.max_fields), ("bytes", out.len() + 2, rules.max_bytes)] {
         if found > limit {
-            let message = format!("metadata and text have {found} {unit} together; the limit of the index is {limit}");
+            let message =
+                format!("metadata and text have {found} {unit} together; the limit of the vector database is {limit}");
             return Err(Error::invalid_value("metadata", message));
         }
     }
@@ -120,7 +122,7 @@ fn check_field(name: &str, value: &RawValue, rules: &MetadataRules) -> Result<()
     let value: Value = serde_json::from_str(value.get()).map_err(|e| e.to_string())?;
     match (&value, rules.value_types) {
         (Value::Object(_), ValueTypes::Flat | ValueTypes::FlatTexts) => {
-            Err("is nested; this index accepts only flat values".into())
+            Err("is nested; this vector database accepts only flat values".into())
         }
         (value, ValueTypes::Objects) => check_nested(value, rules),
         (Value::Array(items), types) => check_list(items, types),
@@ -131,14 +133,14 @@ fn check_field(name: &str, value: &RawValue, rules: &MetadataRules) -> Result<()
 fn check_list(items: &[Value], types: ValueTypes) -> Result<(), String> {
     match items.first() {
         Some(Value::Array(_) | Value::Object(_) | Value::Null) => {
-            Err("is a list with nested values or nulls; this index accepts only lists of strings, numbers or booleans"
+            Err("is a list with nested values or nulls; this vector database accepts only lists of strings, numbers or booleans"
                 .into())
         }
         Some(first) if items.iter().any(|item| kind(item) != kind(first)) => {
-            Err("is a list of mixed types; this index accepts only lists of one type".into())
+            Err("is a list of mixed types; this vector database accepts only lists of one type".into())
         }
         Some(first) if types == ValueTypes::FlatTexts && !first.is_string() => {
-            Err("is a list without strings; this index accepts only lists of strings".into())
+            Err("is a list without strings; this vector database accepts only lists of strings".into())
         }
         _ => Ok(()),
     }

@@ -24,5 +24,5 @@ mod stores;
 pub mod transcript;
 
 pub use body::{BodyBuilder, EncodedPoint};
-pub use encoding::{Encoded, Encoding, encode};
+pub use encoding::{Encoded, VectorEncoding, encode};
 pub use formats::Format;

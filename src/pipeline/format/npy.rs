@@ -1,19 +1,19 @@
 //! NumPy's `.npy` files: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>.
 
-use super::encoding::{Encoded, Encoding};
+use super::encoding::{Encoded, VectorEncoding};
 use std::io::Write;
 
 /// NumPy's type of the values of an encoding.
-fn descriptor(encoding: Encoding) -> &'static str {
+fn descriptor(encoding: VectorEncoding) -> &'static str {
     match encoding {
-        Encoding::Float | Encoding::Base64 => "<f4",
-        Encoding::Int8 | Encoding::Binary => "|i1",
-        Encoding::Uint8 | Encoding::Ubinary => "|u1",
+        VectorEncoding::Float | VectorEncoding::Base64 => "<f4",
+        VectorEncoding::Int8 | VectorEncoding::Binary => "|i1",
+        VectorEncoding::Uint8 | VectorEncoding::Ubinary => "|u1",
     }
 }
 
 /// Writes a matrix `[rows, columns]` with one vector per row.
-pub fn write(out: &mut dyn Write, rows: &[Encoded], columns: usize, encoding: Encoding) -> std::io::Result<()> {
+pub fn write(out: &mut dyn Write, rows: &[Encoded], columns: usize, encoding: VectorEncoding) -> std::io::Result<()> {
     let shape = format!("({}, {columns})", rows.len());
     let text = format!("{{'descr': '{}', 'fortran_order': False, 'shape': {shape}, }}", descriptor(encoding));
     // The header (magic, version, length, text) is padded to a multiple of 64 bytes and ends in a newline.

@@ -1,6 +1,6 @@
 //! Records: whole documents, each with one vector, as JSON or a NumPy matrix.
 
-use super::encoding::{Encoded, Encoding};
+use super::encoding::{Encoded, VectorEncoding};
 use super::formats::Format;
 use super::npy;
 use super::output::{flush, write_error, write_line};
@@ -66,7 +66,7 @@ impl<'a> RecordWriter<'a> {
     ///
     /// # Errors
     /// [`tealight_core::ErrorKind::Io`].
-    pub fn finish(self, dimension: usize, encoding: Encoding) -> Result<()> {
+    pub fn finish(self, dimension: usize, encoding: VectorEncoding) -> Result<()> {
         let Self { out, format, pending } = self;
         match format {
             Format::Jsonl => Ok(()),
@@ -76,7 +76,7 @@ impl<'a> RecordWriter<'a> {
             }
             Format::Npy => {
                 let columns = match encoding {
-                    Encoding::Binary | Encoding::Ubinary => dimension.div_ceil(8),
+                    VectorEncoding::Binary | VectorEncoding::Ubinary => dimension.div_ceil(8),
                     _ => dimension,
                 };
                 let rows: Vec<_> = pending.into_iter().map(|record| record.embedding).collect();

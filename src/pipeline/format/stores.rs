@@ -1,6 +1,6 @@
 //! Request bodies of each vector database: their frame, their limits, and the representation of a point.
 
-use super::encoding::{Encoded, Encoding, encode};
+use super::encoding::{Encoded, VectorEncoding, encode};
 use super::field_names;
 use super::formats::Format;
 use super::metadata::{MetadataRules, ValueTypes, json_string, metadata_json, payload_fields, reserved_fields};
@@ -14,8 +14,8 @@ use tealight_core::{Error, ErrorKind, Result};
 const MB: usize = 1 << 20;
 /// Maximum metadata per point in Pinecone and S3 Vectors, in bytes.
 const MAX_METADATA_BYTES: usize = 40 * 1024;
-/// Qdrant's uint8 vectors share one scale: the code of a value `v` is `127 v / c`, where `c = QDRANT_CLIP / sqrt(D)`. For unit vectors, this
-/// value preserves the order of distances best: recall@10 is 0.99, measured on 5,000 texts with all-MiniLM-L6-v2.
+/// Qdrant's uint8 vectors share one scale: the code of a value `v` is `127 v / c`, where `c = QDRANT_CLIP / sqrt(D)`. For unit
+/// vectors, this value preserves the order of distances best: recall@10 is 0.99, measured on 5,000 texts with all-MiniLM-L6-v2.
 const QDRANT_CLIP: f32 = 4.9;
 
 /// A request body without its points.
@@ -25,7 +25,7 @@ pub(super) struct BodyTemplate {
     /// Separates two points of a list.
     pub separator: &'static str,
     pub max_points: usize,
-    /// Including the frame.
+    /// Maximum size of a body in bytes, including the frame.
     pub max_bytes: usize,
     /// Whether an id may occur only once per body.
     pub unique_ids: bool,
@@ -117,17 +117,17 @@ impl Format {
     }
 
     /// Whether the store rejects zero vectors, because cosine similarity is undefined for them.
-    fn rejects_zero(self, encoding: Encoding) -> bool {
+    fn rejects_zero(self, encoding: VectorEncoding) -> bool {
         let uses_cosine =
             matches!(self, Format::Pinecone | Format::S3Vectors | Format::OpenSearch | Format::Elasticsearch);
-        uses_cosine && matches!(encoding, Encoding::Float | Encoding::Int8)
+        uses_cosine && matches!(encoding, VectorEncoding::Float | VectorEncoding::Int8)
     }
 
     /// A point as JSON or text, one part for each list of the body.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidValue`]: the store does not accept the vector or the metadata.
-    pub(super) fn encode_point(self, point: &Point, encoding: Encoding, collection: &str) -> Result<Vec<String>> {
+    pub(super) fn encode_point(self, point: &Point, encoding: VectorEncoding, collection: &str) -> Result<Vec<String>> {
         self.check_vector(&point.vector, encoding)?;
         let vector = self.encode_vector(&point.vector, encoding);
         let (id, rules) = (point.id, self.rules());
@@ -169,7 +169,7 @@ impl Format {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidValue`].
-    pub(super) fn check_vector(self, vector: &[f32], encoding: Encoding) -> Result<()> {
+    pub(super) fn check_vector(self, vector: &[f32], encoding: VectorEncoding) -> Result<()> {
         if let Some(i) = vector.iter().position(|v| !v.is_finite()) {
             let message = format!("value {i} of the vector is {}; expected a finite number", vector[i]);
             return Err(Error::new(ErrorKind::InvalidValue, message));
@@ -181,13 +181,13 @@ impl Format {
         Ok(())
     }
 
-    fn encode_vector(self, vector: &[f32], encoding: Encoding) -> String {
+    fn encode_vector(self, vector: &[f32], encoding: VectorEncoding) -> String {
         match (self, encoding) {
-            (Format::Pgvector | Format::PgvectorSql, Encoding::Binary) => {
+            (Format::Pgvector | Format::PgvectorSql, VectorEncoding::Binary) => {
                 vector.iter().map(|v| if *v > 0.0 { '1' } else { '0' }).collect()
             }
-            (Format::Milvus, Encoding::Binary) => json_string(&STANDARD.encode(pack_bits(vector))),
-            (Format::Qdrant, Encoding::Uint8) => {
+            (Format::Milvus, VectorEncoding::Binary) => json_string(&STANDARD.encode(pack_bits(vector))),
+            (Format::Qdrant, VectorEncoding::Uint8) => {
                 let clip = QDRANT_CLIP / (vector.len() as f32).sqrt();
                 let code = |v: &f32| (127.0 * v / clip).round().clamp(-127.0, 127.0) as i16 + 128;
                 json(&Encoded::Integers(vector.iter().map(code).collect()))
@@ -199,7 +199,7 @@ impl Format {
 
 /// Sign bits of a vector, eight per byte; the first value is the most significant bit.
 pub(super) fn pack_bits(vector: &[f32]) -> Vec<u8> {
-    match encode(vector.to_vec(), Encoding::Ubinary).0 {
+    match encode(vector.to_vec(), VectorEncoding::Ubinary).0 {
         Encoded::Integers(bytes) => bytes.into_iter().map(|byte| byte as u8).collect(),
         _ => vec![],
     }
@@ -211,7 +211,7 @@ fn json(encoded: &Encoded) -> String {
 }
 
 /// A point as one JSON object with nested metadata, which `tealight index build` reads.
-fn record(point: &Point, vector: String, encoding: Encoding) -> String {
+fn record(point: &Point, vector: String, encoding: VectorEncoding) -> String {
     let mut line = format!("{{\"id\":\"{}\",{}", point.id, reserved_fields(point, true));
     if !point.source.metadata.is_empty() {
         let _ = write!(line, ",\"metadata\":{}", metadata_json(point));

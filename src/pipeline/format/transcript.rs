@@ -12,7 +12,7 @@ pub enum TranscriptFormat {
     /// An object with the text.
     #[default]
     Json,
-    /// The text.
+    /// The text without timestamps.
     Text,
     /// SubRip subtitles.
     Srt,
@@ -148,7 +148,7 @@ pub struct TranscriptionSegment {
 /// The response body of a transcript.
 ///
 /// # Errors
-/// Those of `serde_json`; these types cause none.
+/// Never in practice: these types always serialize.
 pub fn render(
     transcript: &Transcript,
     task: Task,
@@ -283,7 +283,7 @@ mod tests {
         assert_eq!(transcription["language"], "german");
         assert_eq!(transcription["words"][0], json!({"word": "The beach", "start": 0.0, "end": 3.32}));
         let none = Granularities { segments: false, words: false };
-        let bare = serde_json::to_value(verbose_json(&transcript(), Task::Transcribe, none)).unwrap();
-        assert!(bare.get("segments").is_none() && bare.get("words").is_none());
+        let without_timestamps = serde_json::to_value(verbose_json(&transcript(), Task::Transcribe, none)).unwrap();
+        assert!(without_timestamps.get("segments").is_none() && without_timestamps.get("words").is_none());
     }
 }

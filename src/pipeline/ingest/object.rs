@@ -79,7 +79,8 @@ impl Ingest<'_> {
         Err(Stop::Retryable(Error::new(ErrorKind::ObjectReplaced, message)))
     }
 
-    /// Ingests one version. Returns `None` if there is a newer version at the end: its points may already have been overwritten by ours.
+    /// Ingests one version. Returns `None` if there is a newer version at the end: its points may already have been overwritten by
+    /// ours.
     fn ingest_version(
         &self,
         sink_config: &SinkConfig,

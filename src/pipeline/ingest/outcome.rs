@@ -8,14 +8,14 @@ use tealight_core::{Error, ErrorKind};
 pub enum Commit {
     /// Do not finish the sink, so that a sink that publishes its output at the end, such as an S3 object, publishes nothing.
     AllOrNothing,
-    /// Finish the sink. The caller retries the documents that are left.
+    /// Finish the sink. The caller retries the remaining documents.
     Partial,
 }
 
 /// Why a run ended before all documents were embedded.
 #[derive(Debug, Clone)]
 pub enum Stop {
-    /// The source is invalid, so a retry would fail, too.
+    /// The source is invalid, so a retry would also fail.
     Permanent(Error),
     /// A retry can succeed.
     Retryable(Error),
@@ -46,7 +46,7 @@ impl Stop {
 pub struct IngestResult {
     /// Counts and failures of the documents that were read.
     pub report: Report,
-    /// Number of documents, from the first, that are written or have failed for good. The caller must retry the rest.
+    /// Number of leading documents that are written or permanently failed. The caller must retry the others.
     pub committed: usize,
     /// Why the run ended early, if it did.
     pub stop: Option<Stop>,

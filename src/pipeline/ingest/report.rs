@@ -3,9 +3,10 @@
 use std::collections::{BTreeSet, VecDeque};
 use tealight_core::Error;
 
-/// Failures that are kept with their message; the rest is only counted, because responses and memory are limited.
+/// Maximum number of failures that are stored with their message; the others are only counted, because responses and memory are
+/// limited.
 pub const MAX_FAILURES: usize = 200;
-/// Documents, the latest, to which a rejected point can be attributed.
+/// Number of most recent documents to which rejected points can be attributed.
 const MAX_TRACKED_DOCUMENTS: usize = 1 << 16;
 
 /// A document that could not be ingested.
@@ -67,7 +68,7 @@ impl PointTracker {
         self.report.documents += 1;
     }
 
-    /// Counts points that the sink has rejected for good, by position.
+    /// Counts points that the sink has permanently rejected, by position.
     pub fn reject(&mut self, rejected: Vec<(usize, Error)>) {
         for (position, error) in rejected {
             self.report.points = self.report.points.saturating_sub(1);

@@ -34,7 +34,7 @@ pub struct Ingest<'a> {
 }
 
 impl<'a> Ingest<'a> {
-    /// With the chunking of the configuration, and the defaults of the model.
+    /// A run with the chunking of the configuration, and the defaults of the model.
     pub fn from_config(engine: &'a Engine) -> Self {
         Self {
             engine,
@@ -50,7 +50,7 @@ impl<'a> Ingest<'a> {
     }
 }
 
-/// How far reading and embedding got.
+/// Progress of reading and embedding.
 struct EmbedProgress {
     /// Documents that have failed, or whose points were sent to the writer.
     documents: usize,
@@ -76,11 +76,11 @@ impl WriteQueue<'_> {
 
 /// Why a batch could not be embedded.
 enum BatchError {
-    /// Because of the document with this index.
+    /// The document with this index cannot be embedded.
     Document(usize, Error),
     /// The model panicked; which document caused it is unknown.
     Panic,
-    /// For a reason that affects all documents.
+    /// An error that affects all documents.
     Other(Error),
 }
 
@@ -228,7 +228,7 @@ impl Ingest<'_> {
     }
 }
 
-/// Writes batches of points until the embedding thread hangs up, and returns the sink, which is not finished yet.
+/// Writes batches of points until the embedding thread closes the channel, and returns the sink, which is not finished yet.
 fn write_points(
     mut sink: Box<dyn Sink>,
     batches: Receiver<Vec<Point>>,
@@ -301,8 +301,8 @@ mod tests {
         let engine = engine();
         let ingest = Ingest { chunking: Chunking::default(), ..Ingest::from_config(&engine) };
         let run = ingest.run(Box::new(sink.clone()), read_json_lines(text.as_bytes()), commit, deadline);
-        let kept = sink.committed.lock().unwrap().iter().map(|(id, _)| id.clone()).collect();
-        (run, kept)
+        let committed = sink.committed.lock().unwrap().iter().map(|(id, _)| id.clone()).collect();
+        (run, committed)
     }
 
     fn many(count: usize) -> String {

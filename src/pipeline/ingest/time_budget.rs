@@ -10,7 +10,7 @@ use tealight_core::Deadline;
 const MAX_RESERVE: Duration = Duration::from_secs(1);
 /// Writes after a batch is embedded: the batch itself, the batch in the queue, and the last write of the sink.
 const RESERVED_WRITES: u32 = 3;
-/// Maximum bytes of the first batch, before anything is measured.
+/// Maximum bytes of the first batch, before the first measurement.
 const FIRST_BATCH_BYTES: usize = 2 << 10;
 /// Bytes of text per forward pass, which cannot be interrupted; a token has about four bytes.
 const PASS_BYTES: usize = 4 * MAX_BATCH_TOKENS;
@@ -24,16 +24,16 @@ static RECENT_NS_PER_BYTE: AtomicU64 = AtomicU64::new(0);
 #[derive(Debug)]
 pub(super) struct TimeBudget {
     deadline: Deadline,
-    /// Time that is left whatever was measured.
+    /// Time reserved before the deadline, regardless of measurements.
     reserve: Duration,
     costs: Mutex<Costs>,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
 struct Costs {
-    /// Of the last batch; 0 before the first.
+    /// Time per byte of the last batch; 0 before the first batch.
     ns_per_byte: u64,
-    /// The longest write.
+    /// Time of the longest write.
     write: Duration,
 }
 
@@ -71,7 +71,8 @@ impl TimeBudget {
         }
     }
 
-    /// Whether to try a single text. A long text needs time for one forward pass only: it is stopped between passes if time runs out.
+    /// Whether to try a single text. A long text needs time for one forward pass only: it is stopped between passes if time runs
+    /// out.
     pub fn allows(&self, bytes: usize) -> bool {
         let is_measured = self.costs().ns_per_byte > 0;
         self.budget_bytes() >= if is_measured { bytes.min(PASS_BYTES) } else { 1 }

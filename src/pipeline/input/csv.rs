@@ -9,8 +9,8 @@ use std::io::Read;
 use std::rc::Rc;
 use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 
-/// Reads one document per row. The header must have a column `text` and may have `id`; all other columns become metadata, as strings.
-/// Empty cells are skipped.
+/// Reads one document per row. The header must have a column `text` and may have `id`; all other columns become metadata, as
+/// strings. Empty cells are skipped.
 pub fn read_csv<'a>(reader: impl Read + 'a, delimiter: u8) -> DocumentIter<'a> {
     let remaining = Rc::new(Cell::new(MAX_DOCUMENT_BYTES));
     let reader = LimitedReader { reader, remaining: remaining.clone() };
@@ -118,9 +118,9 @@ mod tests {
 
     #[test]
     fn missing_text_column_and_unclosed_quote_are_rejected() {
-        let refused = |text: &str| read_csv(text.as_bytes(), b',').next().unwrap().unwrap_err();
-        assert!(refused("id,txt\n1,2\n").message.contains("id, txt"));
-        assert!(refused("").message.contains("text"));
+        let error_of = |text: &str| read_csv(text.as_bytes(), b',').next().unwrap().unwrap_err();
+        assert!(error_of("id,txt\n1,2\n").message.contains("id, txt"));
+        assert!(error_of("").message.contains("text"));
         let endless = format!("text\n\"{}", "x".repeat(MAX_DOCUMENT_BYTES + (1 << 20)));
         let error = read_csv(endless.as_bytes(), b',').find_map(Result::err).unwrap();
         assert_eq!(error.kind, ErrorKind::BodyTooLarge);

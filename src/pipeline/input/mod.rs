@@ -1,7 +1,7 @@
 //! Readers: documents from JSON Lines, CSV, Parquet, text files and recordings.
 //!
-//! Every reader returns a [`DocumentIter`]. An invalid document does not end it: the error is an item of its own, with the line or row.
-//! It ends early only if the source cannot be read any further.
+//! Every reader returns a [`DocumentIter`]. An invalid document does not end it: the error is a separate item, with the line or
+//! row. It ends early only if the source cannot be read any further.
 
 mod csv;
 mod format;

@@ -90,7 +90,7 @@ fn invalid_file(what: &str) -> Error {
     Error::new(ErrorKind::InvalidType, format!("invalid Parquet file: {what}"))
 }
 
-/// The [`Error`] inside a Parquet error if a reader of ours put one there, else an error about the file.
+/// The [`Error`] inside a Parquet error if one of this crate's readers produced it, otherwise an error about the file.
 fn read_parquet_error(error: ParquetError) -> Error {
     match error {
         ParquetError::External(error) => match error.downcast::<Error>() {

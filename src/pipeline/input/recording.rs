@@ -8,8 +8,8 @@ use serde_json::value::{RawValue, to_raw_value};
 use tealight_core::{Error, Result};
 use tealight_models::tasks::transcribe::{Segment, TranscribeOptions};
 
-/// Transcribes a recording with the default speech-to-text model. The id of a segment is the name of the recording with the times as
-/// a media fragment (<https://www.w3.org/TR/media-frags/#naming-time>); its metadata has the times, too.
+/// Transcribes a recording with the default speech-to-text model. The id of a segment is the name of the recording with the times
+/// as a media fragment (<https://www.w3.org/TR/media-frags/#naming-time>); its metadata also has the times.
 ///
 /// # Errors
 /// As [`Transcribe`].

@@ -1,4 +1,4 @@
-//! What every reader returns, and the errors that readers share.
+//! The type that every reader returns, and the errors that readers share.
 
 use crate::pipeline::document::{Document, MAX_DOCUMENT_BYTES};
 use tealight_core::{Error, ErrorKind, Result};
@@ -20,7 +20,7 @@ pub fn from_iter<'a>(documents: impl Iterator<Item = Result<Document>> + 'a) -> 
     Box::new(documents.enumerate().map(|(i, document)| Ok(SourceDocument { number: i + 1, document })))
 }
 
-/// The [`Error`] inside an I/O error if a reader of ours put one there, else [`ErrorKind::Io`].
+/// The [`Error`] inside an I/O error if one of this crate's readers produced it, otherwise [`ErrorKind::Io`].
 pub(crate) fn read_error(error: std::io::Error) -> Error {
     match error.downcast::<Error>() {
         Ok(ours) => ours,

@@ -2,11 +2,11 @@
 //! half repeatedly until that point is found, so that the other points are written.
 
 use super::traits::{MAX_PENDING, Rejections, Sink};
-use crate::pipeline::format::{BodyBuilder, Encoding, Format};
+use crate::pipeline::format::{BodyBuilder, Format, VectorEncoding};
 use crate::pipeline::point::Point;
 use tealight_core::{Deadline, Error, ErrorKind, Result};
 
-/// A body of this size is sent, because points are in memory several times.
+/// A body is sent when it reaches this size, because points are in memory several times.
 const MAX_REQUEST_BYTES: usize = 8 << 20;
 /// If this many points are rejected before any is accepted, the sink fails, because the cause is probably the same for all: a wrong
 /// vector dimension, for example.
@@ -31,7 +31,7 @@ pub(super) trait StoreClient: Send {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PointFormat {
     pub format: Format,
-    pub encoding: Encoding,
+    pub encoding: VectorEncoding,
 }
 
 impl PointFormat {
@@ -133,10 +133,10 @@ impl<C: StoreClient> BatchingSink<C> {
         for (_, point) in points {
             let encoded = builder.encode(point)?;
             if builder.push(encoded).is_some() {
-                return Err(Error::internal("half of a body does not fit into one body"));
+                return Err(Error::internal("a split request body exceeds the size limit"));
             }
         }
-        builder.finish().ok_or_else(|| Error::internal("half of a body is empty"))
+        builder.finish().ok_or_else(|| Error::internal("a split request body is empty"))
     }
 }
 

@@ -29,7 +29,7 @@ const RETRYABLE_CODES: [&str; 9] = [
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Identity {
     Anonymous,
-    /// With this header.
+    /// With this HTTP header.
     Header(&'static str, Secret),
     /// Signed with the AWS credentials of the environment.
     Aws {
@@ -49,7 +49,7 @@ pub(super) struct HttpRequest<'a> {
 pub(super) struct HttpResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    /// The body.
+    /// The response body as text.
     pub text: String,
 }
 

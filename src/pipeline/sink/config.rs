@@ -10,7 +10,7 @@ use super::s3_vectors::S3VectorsConfig;
 use super::traits::{Sink, Source};
 use super::url::{SinkUrl, invalid_url};
 use crate::engine::Engine;
-use crate::pipeline::format::{Encoding, Format};
+use crate::pipeline::format::{Format, VectorEncoding};
 use tealight_core::{Deadline, Error, Result, Secret, truncate_for_display};
 
 /// A destination of points and the format that it gets them in.
@@ -33,8 +33,8 @@ enum SinkKind {
 /// The sink of `TEALIGHT_SINK`, if it is set.
 ///
 /// # Errors
-/// [`tealight_core::ErrorKind::InvalidValue`], with the name of the variable; [`tealight_core::ErrorKind::Upstream`] if the key cannot
-/// be read from Secrets Manager.
+/// [`tealight_core::ErrorKind::InvalidValue`], with the name of the variable; [`tealight_core::ErrorKind::Upstream`] if the key
+/// cannot be read from Secrets Manager.
 pub fn from_env(engine: &Engine) -> Result<Option<SinkConfig>> {
     let url = engine.config.sink.as_ref();
     url.map(|Secret(url)| from_url(url, engine).map_err(|e| e.with_context("TEALIGHT_SINK"))).transpose()
@@ -85,7 +85,7 @@ impl SinkConfig {
                 return Err(invalid_url(format!("unsupported scheme {scheme:?}; supported: {supported}")));
             }
         };
-        let encoding = url.parameter("encoding").map_or(Ok(Encoding::Float), encoding)?;
+        let encoding = url.parameter("encoding").map_or(Ok(VectorEncoding::Float), encoding)?;
         Self { kind, point_format: PointFormat { format, encoding } }.validate()
     }
 
@@ -97,16 +97,21 @@ impl SinkConfig {
     pub fn with_format(mut self, name: &str) -> Result<Self> {
         const VARIABLE: &str = "TEALIGHT_SINK_FORMAT";
         let invalid_format = |reason: &str| {
-            Error::invalid_value(VARIABLE, format!("{VARIABLE} is {:?}, {reason}", truncate_for_display(name)))
+            Error::invalid_value(VARIABLE, format!("{VARIABLE} is {:?}; expected {reason}", truncate_for_display(name)))
         };
-        let format = Format::from_name(name).ok_or_else(|| invalid_format("which is not a known format"))?;
+        let format = Format::from_name(name).ok_or_else(|| invalid_format("a known format, such as jsonl"))?;
         if matches!(format, Format::Json | Format::Npy | Format::Arrow | Format::Parquet) {
-            return Err(invalid_format("which cannot be written incrementally; use jsonl, for example"));
+            return Err(invalid_format("a format that can be written incrementally, such as jsonl"));
         }
         match self.kind {
             SinkKind::S3Object(_) => self.point_format.format = format,
             _ if format == self.point_format.format => {}
-            _ => return Err(invalid_format("but this sink has only one format; the variable applies to s3://")),
+            _ => {
+                return Err(invalid_format(&format!(
+                    "{}, the only format of this sink; the variable applies to s3://",
+                    self.point_format.format.as_str()
+                )));
+            }
         }
         self.validate()
     }
@@ -140,10 +145,10 @@ impl SinkConfig {
     }
 }
 
-fn encoding(name: &str) -> Result<Encoding> {
-    Encoding::ALL.into_iter().find(|encoding| encoding.as_str() == name).ok_or_else(|| {
-        let known = Encoding::ALL.map(Encoding::as_str).join(", ");
-        invalid_url(format!("encoding is {:?}; expected one of {known}", truncate_for_display(name)))
+fn encoding(name: &str) -> Result<VectorEncoding> {
+    VectorEncoding::ALL.into_iter().find(|encoding| encoding.as_str() == name).ok_or_else(|| {
+        let expected = VectorEncoding::ALL.map(VectorEncoding::as_str).join(", ");
+        invalid_url(format!("encoding is {:?}; expected one of {expected}", truncate_for_display(name)))
     })
 }
 

@@ -9,7 +9,7 @@
 //! | `s3://BUCKET/PREFIX` | one object per [`Source`] |
 //!
 //! `?encoding=` sets the encoding of vectors, if the store supports several. Writes are idempotent, because the id of a point is
-//! always the same. Failures that may be temporary are retried.
+//! deterministic. Failures that may be temporary are retried.
 //!
 //! [`SinkConfig`] parses the URL and opens a [`Sink`]. Each store has a module with its configuration and its client, which
 //! implements `StoreClient` for one request body; `batching` turns that into a sink, and `client` and `retry` send requests.

@@ -1,7 +1,7 @@
 //! Writes points to a PostgreSQL table with pgvector.
 //!
-//! One transaction per body: rows are copied into a temporary staging table with `COPY` and upserted from there, so that existing rows
-//! are overwritten and a failed transaction leaves nothing behind.
+//! One transaction per body: rows are copied into a temporary staging table with `COPY` and upserted from there, so that existing
+//! rows are overwritten and a failed transaction leaves nothing behind.
 
 use super::batching::{StoreClient, WriteResult};
 use super::client::upstream_error;
@@ -143,7 +143,7 @@ impl PgSink {
                 Ok(WriteResult::Rejected(upstream_error(message)))
             }
             DbFailure::Transient(message) => {
-                // Anonymous knows what state a connection is in that failed.
+                // The state of a failed connection is unknown, so it is not reused.
                 self.client = None;
                 Err(AttemptError::retryable(upstream_error(message)))
             }
@@ -164,7 +164,7 @@ impl PgSink {
     }
 }
 
-/// Does not wait for background tasks, such as a DNS lookup.
+/// Shuts the runtime down without waiting for background tasks, such as a DNS lookup.
 impl Drop for PgSink {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
@@ -232,7 +232,7 @@ enum DbFailure {
     Data(String),
     /// A retry can succeed.
     Transient(String),
-    /// A retry would fail, too.
+    /// A retry would also fail.
     Permanent(String),
 }
 
@@ -252,7 +252,8 @@ impl From<tokio_postgres::Error> for DbFailure {
     }
 }
 
-/// Classifies an error of the server by its code, and keeps only its message, because details and context quote the row. Codes: <https://www.postgresql.org/docs/current/errcodes-appendix.html>
+/// Classifies an error of the server by its code, and keeps only its message, because details and context quote the row. Codes:
+/// <https://www.postgresql.org/docs/current/errcodes-appendix.html>
 fn classify(error: &DbError) -> DbFailure {
     let (code, message) = (error.code().code(), error.message());
     // Text in quotes after a colon is the value.

@@ -14,7 +14,7 @@ const TOTAL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time for one attempt, so that a response that never arrives leaves time for another attempt.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A failed attempt.
+/// The error of one attempt, with the policy for retrying it.
 #[derive(Debug)]
 pub(super) struct AttemptError {
     pub error: Error,
@@ -77,8 +77,8 @@ fn exhausted(AttemptError { mut error, wait, .. }: AttemptError, count: u32) -> 
 
 /// The delay after an attempt; `random` is a random number.
 fn backoff(count: u32, random: u64) -> Duration {
-    let most = BASE_DELAY.saturating_mul(1 << (count - 1).min(16)).min(MAX_DELAY);
-    most.mul_f64(random as f64 / u64::MAX as f64)
+    let max_delay = BASE_DELAY.saturating_mul(1 << (count - 1).min(16)).min(MAX_DELAY);
+    max_delay.mul_f64(random as f64 / u64::MAX as f64)
 }
 
 #[cfg(test)]
@@ -91,8 +91,8 @@ mod tests {
 
     #[test]
     fn backoff_doubles_up_to_maximum() {
-        let most = [1, 2, 3, 6, 7, 40].map(|count| backoff(count, u64::MAX).as_millis());
-        assert_eq!(most, [200, 400, 800, 6400, 8000, 8000]);
+        let delays = [1, 2, 3, 6, 7, 40].map(|count| backoff(count, u64::MAX).as_millis());
+        assert_eq!(delays, [200, 400, 800, 6400, 8000, 8000]);
         assert_eq!(backoff(3, 0), Duration::ZERO);
         assert_eq!(backoff(3, u64::MAX / 2).as_millis(), 400);
     }
@@ -106,24 +106,24 @@ mod tests {
         };
         assert_eq!(run(Deadline::NONE, &mut third).unwrap(), 3);
         let mut count = 0;
-        let refused: Result<()> = run(Deadline::NONE, |_| {
+        let permanent: Result<()> = run(Deadline::NONE, |_| {
             count += 1;
             Err(Error::new(ErrorKind::Upstream, "no").into())
         });
-        assert_eq!((refused.unwrap_err().message.as_str(), count), ("no", 1));
+        assert_eq!((permanent.unwrap_err().message.as_str(), count), ("no", 1));
     }
 
     #[test]
-    fn delay_beyond_deadline_is_not_waited_for() {
-        let soon = Deadline(Some(Instant::now() + Duration::from_secs(5)));
-        let began = Instant::now();
-        let asked: Result<()> = run(soon, |time| {
+    fn delay_beyond_deadline_fails_at_once() {
+        let deadline = Deadline(Some(Instant::now() + Duration::from_secs(5)));
+        let start = Instant::now();
+        let outcome: Result<()> = run(deadline, |time| {
             assert!(time <= Duration::from_secs(5));
             Err(AttemptError { wait: Duration::from_secs(7), ..retryable() })
         });
-        let message = asked.unwrap_err().message;
+        let message = outcome.unwrap_err().message;
         assert!(message.contains("once") && message.contains("7 s"), "{message}");
-        assert!(began.elapsed() < Duration::from_secs(1));
+        assert!(start.elapsed() < Duration::from_secs(1));
         let past = Deadline(Some(Instant::now()));
         assert_eq!(run(past, |_| Ok(1)).unwrap_err().kind, ErrorKind::Timeout);
     }

@@ -61,7 +61,7 @@ pub(super) struct S3ObjectSink {
     builder: BodyBuilder,
     /// Number of points ever passed to the sink.
     received: usize,
-    /// Bytes that are in no part yet.
+    /// Bytes that are not uploaded yet.
     buffer: Vec<u8>,
     /// Set once a multipart upload has started.
     upload_id: Option<String>,
@@ -124,7 +124,7 @@ impl S3ObjectSink {
     fn complete(&mut self, id: &str, deadline: Deadline) -> Result<()> {
         let list = complete_upload_xml(&self.etags);
         let response = self.send_following_region(&S3Operation::CompleteMultipartUpload(id), &list, deadline)?;
-        // S3 answers 404 to a retry if the first request succeeded and only its response was lost.
+        // S3 returns 404 to a retry if the first request succeeded and only its response was lost.
         if response.status == 404 && self.is_complete(deadline)? {
             return Ok(());
         }
@@ -220,8 +220,8 @@ impl Sink for S3ObjectSink {
     }
 }
 
-/// Aborts an unfinished upload, because S3 bills its parts. If the process is killed first, or the response to the start of the upload
-/// was lost, only a lifecycle rule of the bucket removes them (`AbortIncompleteMultipartUpload`).
+/// Aborts an unfinished upload, because S3 bills its parts. If the process is killed first, or the response to the start of the
+/// upload was lost, only a lifecycle rule of the bucket removes them (`AbortIncompleteMultipartUpload`).
 impl Drop for S3ObjectSink {
     fn drop(&mut self) {
         if let Some(id) = self.upload_id.take() {

@@ -1,4 +1,4 @@
-//! What every sink implements.
+//! The interface of sinks.
 
 use crate::pipeline::point::Point;
 use tealight_core::{Deadline, Error, Result};
@@ -7,7 +7,7 @@ use tealight_core::{Deadline, Error, Result};
 /// request cheaply.
 pub const MAX_PENDING: usize = 500;
 
-/// Points that were rejected for good, by position among all points ever passed to the sink.
+/// Points that were permanently rejected, by position among all points ever passed to the sink.
 pub type Rejections = Vec<(usize, Error)>;
 
 /// A destination of points.
@@ -41,6 +41,6 @@ pub enum Source {
     },
     /// The name of a local file.
     File(String),
-    /// Documents of a request or message, by a name that is always the same for the same documents.
+    /// Documents of a request or message, under a deterministic name.
     Documents(String),
 }

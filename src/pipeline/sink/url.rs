@@ -10,10 +10,10 @@ pub(super) struct SinkUrl {
     pub scheme: String,
     pub user: Option<String>,
     pub password: Option<Secret>,
-    /// Without the brackets of an IPv6 url.
+    /// Host without the brackets of an IPv6 address.
     pub host: String,
     pub port: Option<u16>,
-    /// Without leading and trailing slashes.
+    /// Path without leading and trailing slashes.
     pub path: String,
     query: Vec<(String, String)>,
 }
@@ -55,12 +55,12 @@ impl SinkUrl {
         self.query.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
-    /// Fails if the URL has a query parameter that is not in the list, or a user although the sink does not accept one.
+    /// Fails if the URL has a query parameter that is not in the list, or a user if the sink does not accept one.
     pub fn reject_unknown(&self, parameters: &[&str], accepts_user: bool) -> Result<()> {
         if let Some((name, _)) = self.query.iter().find(|(name, _)| !parameters.contains(&name.as_str())) {
-            let known = if parameters.is_empty() { "none".into() } else { parameters.join(", ") };
+            let expected = if parameters.is_empty() { "none".into() } else { parameters.join(", ") };
             let (scheme, name) = (&self.scheme, truncate_for_display(name));
-            return Err(invalid_url(format!("{scheme}:// has no parameter {name:?}; supported: {known}")));
+            return Err(invalid_url(format!("{scheme}:// has no parameter {name:?}; supported: {expected}")));
         }
         if !accepts_user && (self.user.is_some() || self.password.is_some()) {
             let message = format!("{}:// does not accept a user; set TEALIGHT_SINK_KEY for a key", self.scheme);
