@@ -2,13 +2,13 @@
 
 use crate::config::Config;
 use crate::engine::{Engine, ModelTask};
-use crate::pipeline::format::Encoding;
+use crate::pipeline::format::VectorEncoding;
 use clap::{Args, ValueEnum};
 use tealight_core::{Error, Result};
 
 /// Options of all commands that compute embeddings.
 #[derive(Debug, Args)]
-pub(super) struct ModelArgs {
+pub(super) struct EmbeddingModelArgs {
     /// Embedding model: a GGUF file, a folder or a name [default: $TEALIGHT_MODEL or all-MiniLM-L6-v2]
     #[arg(long, short, value_name = "MODEL")]
     pub(super) model: Option<String>,
@@ -17,7 +17,7 @@ pub(super) struct ModelArgs {
     pub(super) threads: Option<u16>,
 }
 
-impl ModelArgs {
+impl EmbeddingModelArgs {
     /// An engine for these options.
     pub(super) fn engine(&self) -> Result<Engine> {
         let mut config = Config::from_env()?;
@@ -45,15 +45,22 @@ impl ModelArgs {
     }
 }
 
-/// An [`Encoding`] on the command line.
+/// A [`VectorEncoding`] on the command line.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct EncodingArg(pub Encoding);
+pub(super) struct VectorEncodingArg(pub VectorEncoding);
 
-impl ValueEnum for EncodingArg {
+impl ValueEnum for VectorEncodingArg {
     fn value_variants<'a>() -> &'a [Self] {
-        const ALL: [EncodingArg; 6] = {
-            let [a, b, c, d, e, f] = Encoding::ALL;
-            [EncodingArg(a), EncodingArg(b), EncodingArg(c), EncodingArg(d), EncodingArg(e), EncodingArg(f)]
+        const ALL: [VectorEncodingArg; 6] = {
+            let [a, b, c, d, e, f] = VectorEncoding::ALL;
+            [
+                VectorEncodingArg(a),
+                VectorEncodingArg(b),
+                VectorEncodingArg(c),
+                VectorEncodingArg(d),
+                VectorEncodingArg(e),
+                VectorEncodingArg(f),
+            ]
         };
         &ALL
     }

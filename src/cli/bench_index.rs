@@ -1,7 +1,7 @@
 //! `tealight bench index`: search latency and recall, on vectors from files or random ones.
 
-use super::args::ModelArgs;
-use super::index::EncodingArg;
+use super::args::EmbeddingModelArgs;
+use super::index::ScanEncodingArg;
 use super::output::{json_line, print};
 use clap::Args;
 use serde::Serialize;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 use tealight_core::mmap::map_file;
 use tealight_core::{Error, Result};
-use tealight_index::{Document, Index, IndexBuilder, Metric, SearchQuery};
+use tealight_index::{Index, IndexBuilder, IndexDocument, Metric, SearchQuery};
 use tealight_kernels::{CpuContext, roofline};
 
 /// Results per search.
@@ -30,9 +30,9 @@ pub(super) struct IndexBenchArgs {
     /// Queries, in the same format
     #[arg(long, value_name = "FILE", requires = "vectors")]
     queries: Option<PathBuf>,
-    /// First-pass codes: int8, int4 (half the time), binary (an eighth)
+    /// Compression of vectors for the first pass: int8; int4, half the time; binary, an eighth of the size
     #[arg(long, value_enum, default_value = "int8")]
-    precision: EncodingArg,
+    precision: ScanEncodingArg,
     /// Search with an HNSW graph
     #[arg(long)]
     graph: bool,
@@ -40,7 +40,7 @@ pub(super) struct IndexBenchArgs {
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     runs: u16,
     #[command(flatten)]
-    model: ModelArgs,
+    model: EmbeddingModelArgs,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -90,9 +90,9 @@ pub(super) fn run(args: &IndexBenchArgs) -> Result<()> {
     let queries: Vec<&[f32]> = queries.chunks_exact(d).take(args.runs.into()).collect();
     let (ms_median, recall_at_10) = measure(&index, &engine.cpu, &vectors, &queries, d)?;
     let (precision, row_bytes) = match args.precision {
-        EncodingArg::Int8 => ("int8", d.next_multiple_of(4)),
-        EncodingArg::Int4 => ("int4", d.next_multiple_of(8) / 2),
-        EncodingArg::Binary => ("binary", d.next_multiple_of(32) / 8),
+        ScanEncodingArg::Int8 => ("int8", d.next_multiple_of(4)),
+        ScanEncodingArg::Int4 => ("int4", d.next_multiple_of(8) / 2),
+        ScanEncodingArg::Binary => ("binary", d.next_multiple_of(32) / 8),
     };
     let rows = index.rows();
     let result = IndexBenchResult {
@@ -112,12 +112,13 @@ pub(super) fn run(args: &IndexBenchArgs) -> Result<()> {
     print(|out| writeln!(out, "{line}"))
 }
 
-/// An index in a file that has been deleted and stays mapped, and the seconds to build its graph.
+/// Builds the index in a temporary file that is deleted at once, so that nothing is left behind. Returns the index and the seconds
+/// to build its graph.
 fn build(args: &IndexBenchArgs, cpu: &CpuContext, vectors: &[f32], d: usize) -> Result<(Index, f64)> {
     let path = std::env::temp_dir().join(format!("tealight-bench-{}.tlx", std::process::id()));
     let mut builder = IndexBuilder::new(None, d, Metric::Cosine, args.precision.encoding())?;
     for (i, row) in vectors.chunks_exact(d).enumerate() {
-        builder.add(&Document { id: i.to_string(), text: String::new(), metadata: Map::new() }, row)?;
+        builder.add(&IndexDocument { id: i.to_string(), text: String::new(), metadata: Map::new() }, row)?;
     }
     let start = Instant::now();
     if args.graph {
@@ -130,7 +131,7 @@ fn build(args: &IndexBenchArgs, cpu: &CpuContext, vectors: &[f32], d: usize) -> 
     Ok((index?, graph_s))
 }
 
-/// The median time of a search in milliseconds, and the share of the true best rows that searches find.
+/// The median time of a search in milliseconds, and recall@10.
 fn measure(index: &Index, cpu: &CpuContext, vectors: &[f32], queries: &[&[f32]], d: usize) -> Result<(f64, f64)> {
     let (mut times, mut found, mut total) = (vec![], 0, 0);
     for (i, query) in queries.iter().chain(queries).enumerate() {
@@ -158,8 +159,8 @@ fn describe(result: &IndexBenchResult) -> String {
         );
     }
     format!(
-        "{rows} x {dim}, {precision}: {ms_median:.3} ms median, recall {recall_at_10:.4}, {gb_s:.1} GB/s, {:.0} % of the memory \
-         bandwidth of {memory_gb_s:.1} ({isa}, threads: {threads})",
+        "{rows} x {dim}, {precision}: {ms_median:.3} ms median, recall {recall_at_10:.4}, {gb_s:.1} GB/s, {:.0}% of the memory \
+         bandwidth of {memory_gb_s:.1} GB/s ({isa}, threads: {threads})",
         100.0 * gb_s / memory_gb_s
     )
 }

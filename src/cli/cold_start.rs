@@ -1,6 +1,6 @@
 //! `tealight info --timing`: the phases of a cold start, measured in new processes.
 
-use super::args::ModelArgs;
+use super::args::EmbeddingModelArgs;
 use super::output::{json_line, print};
 use crate::engine::{Embed, EmbedInputs, Engine, Input, Truncation};
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ use tracing_subscriber::prelude::*;
 
 /// Processes that are started one after another.
 const RUNS: usize = 21;
-/// Passes the start time of a process to it, in nanoseconds since 1970.
+/// Internal: passes the start time of a process to it, in nanoseconds since 1970.
 const START_VARIABLE: &str = "TEALIGHT_STARTED";
 /// The text whose embedding ends a cold start.
 const TEXT: &str = "hello world";
@@ -32,7 +32,7 @@ impl Phases {
 }
 
 /// Starts the processes and prints the median of each phase.
-pub(super) fn run(model: &ModelArgs, as_json: bool) -> Result<()> {
+pub(super) fn run(model: &EmbeddingModelArgs, as_json: bool) -> Result<()> {
     let runs = (0..RUNS).map(|_| start(model)).collect::<Result<Vec<_>>>()?;
     let names: Vec<&str> = runs[0].0.iter().map(|(name, _)| name.as_str()).collect();
     let median = |i: usize| {
@@ -53,7 +53,7 @@ pub(super) fn run(model: &ModelArgs, as_json: bool) -> Result<()> {
 }
 
 /// Starts a process that measures itself; adds the time of the whole process.
-fn start(model: &ModelArgs) -> Result<Phases> {
+fn start(model: &EmbeddingModelArgs) -> Result<Phases> {
     let io_error =
         |e: std::io::Error| Error::new(ErrorKind::Io, format!("cannot start the process to be measured: {e}"));
     let mut command = Command::new(std::env::current_exe().map_err(io_error)?);
@@ -83,12 +83,12 @@ pub(super) fn start_time() -> Option<Duration> {
 }
 
 /// Measures the cold start of this process and prints its phases as JSON.
-pub(super) fn measure(model: &ModelArgs, started: Duration, main: SystemTime) -> Result<()> {
+pub(super) fn measure(model: &EmbeddingModelArgs, started: Duration, main: SystemTime) -> Result<()> {
     let since_epoch = main.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let mut phases = Phases::default();
     phases.add("exec to main", since_epoch.saturating_sub(started));
     phases.add("arguments", main.elapsed().unwrap_or_default());
-    let spans = Spans::default();
+    let spans = SpanTimer::default();
     tracing_subscriber::registry().with(spans.clone()).init();
     let start = Instant::now();
     let engine = model.engine()?;
@@ -96,7 +96,7 @@ pub(super) fn measure(model: &ModelArgs, started: Duration, main: SystemTime) ->
     let start = Instant::now();
     engine.preload()?;
     let load = start.elapsed();
-    let spans = spans.closed();
+    let spans = spans.closed_spans();
     let measured: Duration = spans.iter().map(|(_, time)| *time).sum();
     spans.iter().for_each(|(name, time)| phases.add(name, *time));
     phases.add("rest of loading", load.saturating_sub(measured));
@@ -125,9 +125,9 @@ fn embed(engine: &Engine, phases: &mut Phases) -> Result<()> {
     Ok(())
 }
 
-/// Collects how long spans were open.
+/// Measures how long spans are open.
 #[derive(Debug, Clone, Default)]
-struct Spans(Arc<Mutex<SpanTimes>>);
+struct SpanTimer(Arc<Mutex<SpanTimes>>);
 
 #[derive(Debug, Default)]
 struct SpanTimes {
@@ -135,13 +135,13 @@ struct SpanTimes {
     closed: Vec<(&'static str, Duration)>,
 }
 
-impl Spans {
-    fn closed(&self) -> Vec<(&'static str, Duration)> {
+impl SpanTimer {
+    fn closed_spans(&self) -> Vec<(&'static str, Duration)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).closed.clone()
     }
 }
 
-impl<S: tracing::Subscriber> Layer<S> for Spans {
+impl<S: tracing::Subscriber> Layer<S> for SpanTimer {
     fn on_new_span(&self, attributes: &tracing::span::Attributes<'_>, id: &tracing::Id, _: Context<'_, S>) {
         let mut times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         times.open.insert(id.into_u64(), (attributes.metadata().name(), Instant::now()));

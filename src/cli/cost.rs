@@ -226,7 +226,7 @@ impl Machine {
             "vCPUs = MB / {MB_PER_VCPU}; time = work / speed; dollars = (time + cold start / {} requests) x GB x price + price per request.",
             args.requests
         ));
-        lines.push("* with the speed of this machine, which has the other architecture. Run this command there for a measurement.".into());
+        lines.push("* Estimated from this machine, whose architecture differs; run the command on that architecture to measure it.".into());
         lines.push(String::new());
         lines.join("\n") + "\n"
     }
@@ -235,13 +235,13 @@ impl Machine {
 fn table(rows: &[CostRow]) -> String {
     let dollars = |cost: Option<f64>| cost.map_or_else(|| "-".into(), |cost| format!("{cost:.4}"));
     let head = format!(
-        "{:>6} {:>6} {:<8} {:>17} {:>16} {:>28} {:>6}\n",
-        "MB", "vCPUs", "", "$/million tokens", "$/hour of audio", "$/million completion tokens", "cold"
+        "{:>6} {:>6} {:<8} {:>17} {:>16} {:>28} {:>16}\n",
+        "MB", "vCPUs", "", "$/million tokens", "$/hour of audio", "$/million completion tokens", "cold start share"
     );
     let line = |row: &CostRow| {
         let mark = if row.is_measured { "" } else { "*" };
         format!(
-            "{:>6} {:>6.2} {:<8} {:>17} {:>16} {:>28} {:>5.2}%\n",
+            "{:>6} {:>6.2} {:<8} {:>17} {:>16} {:>28} {:>15.2}%\n",
             row.memory_mb,
             row.vcpus,
             format!("{}{mark}", row.architecture),
@@ -260,8 +260,8 @@ fn has_text_model() -> Result<bool> {
     Ok(registry.installed().iter().any(|model| model.task == ModelTask::Text && model.is_default))
 }
 
-/// Runs a command of this program with `--json` and returns what it prints. A new process, because a process cannot change its number
-/// of threads.
+/// Runs a command of this program with `--json` and returns what it prints. A new process, because a process cannot change its
+/// number of threads.
 fn bench(arguments: &[&str], threads: Option<usize>) -> Result<Value> {
     let io_error =
         |e: std::io::Error| Error::new(ErrorKind::Io, format!("cannot start the process to be measured: {e}"));

@@ -15,16 +15,16 @@ use tealight_models::tasks::generate::SamplingParams;
 
 /// Options of the commands that generate text.
 #[derive(Debug, Args)]
-pub(super) struct TextArgs {
+pub(super) struct GeneratorArgs {
     /// GGUF file, model folder or name [default: $TEALIGHT_TEXT_MODEL or smollm2-135m-instruct]
     #[arg(long, short, value_name = "MODEL")]
     model: Option<String>,
-    /// Number of threads [default: $TEALIGHT_THREADS or the number of cores]
+    /// Number of threads [default: $TEALIGHT_THREADS or one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
 }
 
-impl TextArgs {
+impl GeneratorArgs {
     pub(super) fn engine(&self) -> Result<Engine> {
         let mut config = Config::from_env()?;
         config.threads = self.threads.map_or(config.threads, usize::from);
@@ -38,7 +38,7 @@ pub(super) struct GenerateArgs {
     /// Text to continue, or the first message with --chat [default: stdin]
     prompt: Option<String>,
     #[command(flatten)]
-    model: TextArgs,
+    model: GeneratorArgs,
     /// Chat, with the model's chat template; on a terminal, further messages are read from it
     #[arg(long)]
     chat: bool,
@@ -90,7 +90,7 @@ pub(super) fn run(args: &GenerateArgs) -> Result<()> {
     print(|out| writeln!(out))
 }
 
-/// Alternates messages of the user and of the model until the end of stdin. A prompt as an argument is the only message where stdin
+/// Alternates messages of the user and of the model until the end of stdin. A prompt as an argument is the only message if stdin
 /// is not a terminal.
 fn chat(engine: &Engine, args: &GenerateArgs) -> Result<()> {
     let mut messages: Vec<Value> = vec![];
@@ -108,7 +108,7 @@ fn chat(engine: &Engine, args: &GenerateArgs) -> Result<()> {
     Ok(())
 }
 
-/// Completes a chat; where it is too long for the context, without its oldest messages.
+/// Completes a chat; drops the oldest messages if it exceeds the context length.
 fn complete_chat(engine: &Engine, args: &GenerateArgs, messages: &mut Vec<Value>) -> Result<Completion> {
     let first = usize::from(args.system.is_some());
     loop {

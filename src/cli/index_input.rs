@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use tealight_core::Deadline;
 use tealight_core::{Error, ErrorKind, Result};
-use tealight_index::Document;
+use tealight_index::IndexDocument;
 
 /// Separates a document's id from the number of the chunk in the id of a row.
 const CHUNK_SEPARATOR: char = '#';
@@ -23,21 +23,21 @@ const DOCUMENT_ID: &str = "document_id";
 /// A document, and its vector if the input has one.
 #[derive(Debug, Clone)]
 pub(super) struct InputDocument {
-    pub document: Document,
+    pub document: IndexDocument,
     pub vector: Option<Vec<f32>>,
 }
 
 /// A row of an index: a document or a chunk of one.
 #[derive(Debug)]
 pub(super) struct IndexRow {
-    pub document: Document,
+    pub document: IndexDocument,
     pub vector: Vec<f32>,
 }
 
 type Documents<'a> = Box<dyn Iterator<Item = Result<InputDocument>> + 'a>;
 
-/// The documents of files, of text and table files in folders, and of stdin (`-`). The id of a document without one is its line number,
-/// after the name of the file if there is more than one file.
+/// The documents of files, of text and table files in folders, and of stdin (`-`). A document without an id gets its line number as
+/// id, after the name of the file if there is more than one file.
 ///
 /// # Errors
 /// A file or folder cannot be read, or a folder contains no documents.
@@ -73,7 +73,8 @@ fn is_blank(document: &Result<InputDocument>) -> bool {
     document.as_ref().is_err_and(|error| error.kind == ErrorKind::Empty)
 }
 
-/// Adds the text and table files in a folder and its subfolders, sorted by path. Skips hidden files, and audio files, which would take hours.
+/// Adds the text and table files in a folder and its subfolders, sorted by path. Skips hidden files, and audio files, which would
+/// take hours.
 fn add_folder(folder: &Path, files: &mut Vec<InputFile>) -> Result<()> {
     let (mut folders, mut found) = (vec![folder.to_path_buf()], vec![]);
     while let Some(folder) = folders.pop() {
@@ -199,7 +200,7 @@ fn parse_line(line: &str, default_id: impl FnOnce() -> String) -> Result<InputDo
     let fields = [(DOCUMENT_ID, line.document_id), ("chunk", line.chunk), ("start", line.start), ("end", line.end)];
     let fields = fields.into_iter().filter_map(|(name, value)| Some((name, value?)));
     let metadata = add_chunk_fields(line.metadata, fields)?;
-    Ok(InputDocument { document: Document { id, text: line.text, metadata }, vector: line.embedding })
+    Ok(InputDocument { document: IndexDocument { id, text: line.text, metadata }, vector: line.embedding })
 }
 
 /// Adds the fields of a chunk to the metadata of its document.
@@ -216,13 +217,13 @@ fn add_chunk_fields(
     Ok(metadata)
 }
 
-fn convert(document: document::Document, default_id: impl FnOnce() -> String) -> Result<Document> {
+fn convert(document: document::Document, default_id: impl FnOnce() -> String) -> Result<IndexDocument> {
     let id = if document.id.is_some() { document.id_or_hash()? } else { default_id() };
     let invalid =
         |e| Error::new(ErrorKind::InvalidType, format!("metadata is not a JSON object: {e}")).with_param("metadata");
     let metadata: Option<Option<_>> =
         document.metadata.map(|json| serde_json::from_str(json.get())).transpose().map_err(invalid)?;
-    Ok(Document { id, text: document.text, metadata: metadata.flatten().unwrap_or_default() })
+    Ok(IndexDocument { id, text: document.text, metadata: metadata.flatten().unwrap_or_default() })
 }
 
 /// Embeds documents with the engine's model. A document that is longer than a chunk becomes one row per chunk.
@@ -231,18 +232,18 @@ fn convert(document: document::Document, default_id: impl FnOnce() -> String) ->
 /// As [`EmbedDocuments`]; the error names the document.
 pub(super) fn embed_documents(
     engine: &Engine,
-    documents: Vec<Document>,
+    documents: Vec<IndexDocument>,
     chunking: Chunking,
     dimension: usize,
 ) -> Result<Vec<Vec<IndexRow>>> {
-    let text_only = |document: &Document| {
+    let text_only = |document: &IndexDocument| {
         let id = to_raw_value(&document.id).map_err(|e| Error::internal(format!("cannot serialize an id: {e}")))?;
         Ok(document::Document { id: Some(id), text: document.text.clone(), metadata: None })
     };
     let texts = documents.iter().map(text_only).collect::<Result<_>>()?;
     let job = EmbedDocuments { model: None, documents: texts, chunking, dimensions: Some(dimension), prompt: None };
     let points = engine.run(job, Deadline::NONE)?.points;
-    let rows = |(document, points): (Document, Result<Vec<Point>>)| {
+    let rows = |(document, points): (IndexDocument, Result<Vec<Point>>)| {
         let id = document.id.clone();
         points.and_then(|points| rows(document, points)).map_err(|e| e.with_context(format_args!("document {id:?}")))
     };
@@ -250,7 +251,7 @@ pub(super) fn embed_documents(
 }
 
 /// The rows of a document from the points of its chunks. A document in a single chunk keeps its id.
-fn rows(document: Document, points: Vec<Point>) -> Result<Vec<IndexRow>> {
+fn rows(document: IndexDocument, points: Vec<Point>) -> Result<Vec<IndexRow>> {
     let chunk = |point: Point| {
         let fields = [
             (DOCUMENT_ID, Value::from(document.id.clone())),
@@ -260,7 +261,7 @@ fn rows(document: Document, points: Vec<Point>) -> Result<Vec<IndexRow>> {
         ];
         let metadata = add_chunk_fields(document.metadata.clone(), fields.into_iter())?;
         let id = format!("{}{CHUNK_SEPARATOR}{}", document.id, point.chunk_index);
-        Ok(IndexRow { document: Document { id, text: point.text, metadata }, vector: point.vector })
+        Ok(IndexRow { document: IndexDocument { id, text: point.text, metadata }, vector: point.vector })
     };
     match <[Point; 1]>::try_from(points) {
         Ok([point]) => Ok(vec![IndexRow { document, vector: point.vector }]),
@@ -269,7 +270,7 @@ fn rows(document: Document, points: Vec<Point>) -> Result<Vec<IndexRow>> {
 }
 
 /// The id of the document that a row belongs to: the row's own, or for a chunk that of its document.
-pub(super) fn document_id(row: &Document) -> &str {
+pub(super) fn document_id(row: &IndexDocument) -> &str {
     let id = row.metadata.get(DOCUMENT_ID).and_then(Value::as_str);
     let is_chunk_of = |id: &&str| {
         let number = row.id.strip_prefix(*id).and_then(|rest| rest.strip_prefix(CHUNK_SEPARATOR));
@@ -283,9 +284,9 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn row(id: &str, metadata: Value) -> Document {
+    fn row(id: &str, metadata: Value) -> IndexDocument {
         let Value::Object(metadata) = metadata else { panic!("{metadata}") };
-        Document { id: id.into(), text: String::new(), metadata }
+        IndexDocument { id: id.into(), text: String::new(), metadata }
     }
 
     #[test]

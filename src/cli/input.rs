@@ -9,7 +9,7 @@ use std::path::Path;
 use tealight_core::mmap::map_file;
 use tealight_core::{Deadline, Error, ErrorKind, Result};
 
-/// Some editors put it at the start of a file.
+/// The byte order mark, which some editors put at the start of a file.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// The lines of a file or of stdin, without a byte order mark.
@@ -30,7 +30,7 @@ pub(super) fn lines(path: Option<&Path>) -> Result<impl Iterator<Item = Result<S
     }))
 }
 
-/// Documents of a file of this format; without one, of lines that are texts or documents.
+/// Documents of a file of this format; without a format, one document per line, which is a text or JSON.
 pub(super) fn file_documents<'a>(
     path: &Path,
     format: Option<InputFormat>,
@@ -60,7 +60,7 @@ pub(super) fn file_documents<'a>(
     }
 }
 
-/// Warns that a line starts like a document but is not one.
+/// Warns that a line starts like a JSON document but is embedded as text.
 pub(super) fn warn_not_a_document(error: &serde_json::Error) {
     let _ = writeln!(
         std::io::stderr(),

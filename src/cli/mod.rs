@@ -1,4 +1,4 @@
-//! The command line. Results go to stdout, everything else to stderr. Exit codes: 0 success, 1 failure, 2 wrong usage.
+//! The command line. Results go to stdout, everything else to stderr. Exit codes: 0 success, 1 failure, 2 usage error.
 
 mod args;
 mod bench;
@@ -17,7 +17,7 @@ mod pull;
 mod serve;
 mod transcribe;
 
-use args::ModelArgs;
+use args::EmbeddingModelArgs;
 use clap::{CommandFactory, Parser, Subcommand};
 use output::print;
 use std::io::Write;
@@ -28,7 +28,7 @@ use tealight_core::Result;
 /// Embeddings, speech-to-text and text generation: CLI, local server, AWS Lambda
 ///
 /// The default embedding model, all-MiniLM-L6-v2, is included. Environment variables (TEALIGHT_MODEL, TEALIGHT_THREADS,
-/// TEALIGHT_MODEL_DIR, HF_HOME, ...) are listed in docs/configuration.md. Exit codes: 0 success, 1 failure, 2 wrong usage.
+/// TEALIGHT_MODEL_DIR, HF_HOME, ...) are listed in docs/configuration.md. Exit codes: 0 success, 1 failure, 2 usage error.
 #[derive(Debug, Parser)]
 #[command(name = "tealight", version, max_term_width = 100)]
 struct Cli {
@@ -47,7 +47,7 @@ enum Command {
     /// Build and search a local vector index
     Index {
         #[command(subcommand)]
-        what: index::IndexCommand,
+        command: index::IndexCommand,
     },
     /// Start a local HTTP server (OpenAI- and TEI-compatible)
     Serve(serve::ServeArgs),
@@ -67,7 +67,7 @@ enum Command {
     /// Show version, instruction set, threads and default model
     Info {
         #[command(flatten)]
-        model: ModelArgs,
+        model: EmbeddingModelArgs,
         /// Start 21 processes and show the median time of each phase of a cold start, in milliseconds
         #[arg(long)]
         timing: bool,
@@ -78,7 +78,7 @@ enum Command {
     /// Measure speed on this machine
     Bench {
         #[command(subcommand)]
-        what: bench::Bench,
+        command: bench::Bench,
     },
     /// Estimate AWS Lambda costs from this machine's speed
     Cost(cost::CostArgs),
@@ -106,7 +106,7 @@ fn execute(command: Command, main: SystemTime) -> Result<()> {
         Command::Embed(args) => embed::run(&args),
         Command::Transcribe(args) => transcribe::run(&args),
         Command::Generate(args) => generate::run(&args),
-        Command::Index { what } => index::run(&what),
+        Command::Index { command } => index::run(&command),
         Command::Serve(args) => serve::run(&args),
         Command::Pack(args) => pack::run(&args),
         Command::Pull { model } => pull::run(&model),
@@ -116,7 +116,7 @@ fn execute(command: Command, main: SystemTime) -> Result<()> {
             None => cold_start::run(&model, json),
         },
         Command::Info { model, json, .. } => models::info(&model.engine()?, json),
-        Command::Bench { what } => bench::run(&what),
+        Command::Bench { command } => bench::run(&command),
         Command::Cost(args) => cost::run(&args),
         Command::Completions { shell } => completions(shell),
     }

@@ -11,7 +11,7 @@ use tealight_kernels::Isa;
 
 pub(super) fn models(as_json: bool) -> Result<()> {
     let installed = model_path::list(&Config::from_env()?);
-    let place = |name: &str, repository: &str| {
+    let status = |name: &str, repository: &str| {
         if installed.iter().any(|n| n == name) {
             "installed"
         } else if hub::cached(repository).is_some() {
@@ -24,39 +24,39 @@ pub(super) fn models(as_json: bool) -> Result<()> {
         dimension: Some(m.dimension),
         max_tokens: Some(m.max_tokens),
         license: m.license,
-        place: place(m.name, m.repository),
+        status: status(m.name, m.repository),
         repository: m.repository,
         ..ModelRow::new(m.name, "embedding")
     });
     let speech = SPEECH_MODELS.iter().map(|m| ModelRow {
         license: m.license,
-        place: place(m.name, m.repository),
+        status: status(m.name, m.repository),
         repository: m.repository,
         ..ModelRow::new(m.name, "transcription")
     });
     let text = TEXT_MODELS.iter().map(|m| ModelRow {
         max_tokens: Some(m.max_tokens),
         license: m.license,
-        place: place(m.name, m.repository),
+        status: status(m.name, m.repository),
         repository: m.repository,
         ..ModelRow::new(m.name, "text generation")
     });
     let others = installed
         .iter()
         .filter(|name| catalog::names(name).is_none())
-        .map(|name| ModelRow { place: "installed", ..ModelRow::new(name, "") });
+        .map(|name| ModelRow { status: "installed", ..ModelRow::new(name, "") });
     let rows: Vec<_> = embedding.chain(speech).chain(text).chain(others).collect();
     print(|out| {
         if as_json {
             return rows.iter().try_for_each(|row| writeln!(out, "{}", json_line(row).unwrap_or_default()));
         }
-        let head = ["name", "task", "dim", "tokens", "license", "place", "repository"].map(String::from);
-        for [name, task, dimension, max_tokens, license, place, repository] in
+        let head = ["name", "task", "dim", "tokens", "license", "status", "repository"].map(String::from);
+        for [name, task, dimension, max_tokens, license, status, repository] in
             std::iter::once(head).chain(rows.iter().map(ModelRow::cells))
         {
             writeln!(
                 out,
-                "{name:<23} {task:<15} {dimension:>5} {max_tokens:>6}  {license:<20} {place:<17} {repository}"
+                "{name:<23} {task:<15} {dimension:>5} {max_tokens:>6}  {license:<20} {status:<17} {repository}"
             )?;
         }
         Ok(())
@@ -73,22 +73,24 @@ struct ModelRow<'a> {
     dimension: Option<usize>,
     max_tokens: Option<usize>,
     license: &'static str,
-    place: &'static str,
+    /// `installed`, `in the hub cache` or empty.
+    #[serde(rename = "place")]
+    status: &'static str,
     repository: &'static str,
 }
 
 impl<'a> ModelRow<'a> {
     fn new(name: &'a str, task: &'static str) -> Self {
-        let (dimension, max_tokens, license, place, repository) = (None, None, "", "", "");
-        Self { name, task, makes: task, dimension, max_tokens, license, place, repository }
+        let (dimension, max_tokens, license, status, repository) = (None, None, "", "", "");
+        Self { name, task, makes: task, dimension, max_tokens, license, status, repository }
     }
 
     /// The columns of the table.
     fn cells(&self) -> [String; 7] {
         let number = |n: Option<usize>| n.map_or_else(String::new, |n| n.to_string());
-        let [name, task, license, place, repository] =
-            [self.name, self.task, self.license, self.place, self.repository].map(String::from);
-        [name, task, number(self.dimension), number(self.max_tokens), license, place, repository]
+        let [name, task, license, status, repository] =
+            [self.name, self.task, self.license, self.status, self.repository].map(String::from);
+        [name, task, number(self.dimension), number(self.max_tokens), license, status, repository]
     }
 }
 

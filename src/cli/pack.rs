@@ -15,13 +15,13 @@ pub(super) struct PackArgs {
     /// GGUF file to write
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
-    /// Name of the model to store in the file
+    /// Name of the model: general.name in the file
     #[arg(long)]
     name: Option<String>,
-    /// SPDX identifier of the license to store in the file
+    /// SPDX identifier of the model's license: general.license in the file
     #[arg(long)]
     license: Option<String>,
-    /// URL of the original model to store in the file
+    /// URL of the original model: general.source.url in the file
     #[arg(long, value_name = "URL")]
     source_url: Option<String>,
     /// Sample texts for SmoothQuant calibration, one per line [default: built-in English texts]

@@ -1,6 +1,6 @@
 //! `tealight serve`: the local HTTP server.
 
-use super::args::ModelArgs;
+use super::args::EmbeddingModelArgs;
 use crate::api::Api;
 use crate::server;
 use clap::Args;
@@ -18,7 +18,7 @@ pub(super) struct ServeArgs {
     #[arg(long, short, default_value_t = 9000)]
     port: u16,
     #[command(flatten)]
-    model: ModelArgs,
+    model: EmbeddingModelArgs,
 }
 
 pub(super) fn run(args: &ServeArgs) -> Result<()> {

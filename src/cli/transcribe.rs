@@ -1,6 +1,6 @@
 //! `tealight transcribe`: audio files to text, JSON, subtitles or embedded segments.
 
-use super::args::EncodingArg;
+use super::args::VectorEncodingArg;
 use super::output::write_output;
 use crate::config::Config;
 use crate::engine::speech::{Transcribe, Transcription, embed_segments};
@@ -9,7 +9,7 @@ use crate::pipeline::format::Format;
 use crate::pipeline::format::output::{flush, write_line};
 use crate::pipeline::format::records::{Record, RecordWriter};
 use crate::pipeline::format::transcript::{Granularities, TranscriptFormat, render, round_to_hundredths};
-use crate::pipeline::format::{Encoding, encode};
+use crate::pipeline::format::{VectorEncoding, encode};
 use bytes::Bytes;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -26,7 +26,7 @@ use tealight_models::tasks::transcribe::{Segment, Task, TranscribeOptions};
 
 /// Options of commands that run a speech-to-text model.
 #[derive(Debug, Args)]
-pub(super) struct SpeechArgs {
+pub(super) struct SpeechModelArgs {
     /// Speech-to-text model: a file, a folder or a name [default: $TEALIGHT_SPEECH_MODEL or whisper-base]
     #[arg(long, short, value_name = "MODEL")]
     model: Option<String>,
@@ -46,7 +46,7 @@ impl TranscribeArgs {
     }
 }
 
-impl SpeechArgs {
+impl SpeechModelArgs {
     pub(super) fn engine(&self) -> Result<Engine> {
         Engine::new(self.config()?)
     }
@@ -69,12 +69,12 @@ pub(super) struct TranscribeArgs {
     #[arg(required = true)]
     files: Vec<PathBuf>,
     #[command(flatten)]
-    model: SpeechArgs,
+    model: SpeechModelArgs,
     /// Translate to English
     #[arg(long)]
     translate: bool,
-    /// text; json: {"text": ...}; verbose_json: with segments; srt, vtt: subtitles. With --embed: jsonl, one document per line; json, a
-    /// list of documents; npy, a NumPy matrix of embeddings [default: text, or jsonl]
+    /// text; json: {"text": ...}; verbose_json: with segments; srt, vtt: subtitles. With --embed: jsonl, one document per line;
+    /// json, a list of documents; npy, a NumPy matrix of embeddings [default: text, or jsonl]
     #[arg(long, short, value_parser = ["text", "json", "verbose_json", "srt", "vtt", "jsonl", "npy"])]
     format: Option<String>,
     /// Context or vocabulary to guide transcription
@@ -92,9 +92,9 @@ pub(super) struct TranscribeArgs {
     /// Truncate embeddings to N dimensions
     #[arg(long, value_name = "N", requires = "embed")]
     dimensions: Option<usize>,
-    /// Encoding of embeddings
-    #[arg(long, value_enum, default_value_t = EncodingArg(Encoding::Float), requires = "embed")]
-    encoding: EncodingArg,
+    /// Encoding of embeddings, the API's encoding_format
+    #[arg(long, value_enum, default_value_t = VectorEncodingArg(VectorEncoding::Float), requires = "embed")]
+    encoding: VectorEncodingArg,
     /// Output file [default: stdout]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -141,8 +141,8 @@ pub(super) fn run(args: &TranscribeArgs) -> Result<()> {
     Err(Error::new(ErrorKind::Io, format!("{failed} of {} files could not be transcribed", args.files.len())))
 }
 
-/// Transcribes the files in order and passes each result to `write`, until it returns false. Reports failed files on stderr and skips
-/// them; returns their number.
+/// Transcribes the files in order and passes each result to `write`, until it returns false. Reports failed files on stderr and
+/// skips them; returns their number.
 ///
 /// # Errors
 /// All files failed, or `write` did.

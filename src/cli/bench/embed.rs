@@ -1,6 +1,6 @@
 //! `tealight bench embed`: random token ids to normalized embeddings.
 
-use super::super::args::ModelArgs;
+use super::super::args::EmbeddingModelArgs;
 use super::support::{Random, print_row};
 use crate::engine::Engine;
 use clap::Args;
@@ -18,9 +18,9 @@ const WARM_UP_RUNS: usize = 3;
 const MAX_TOKENS: usize = 1 << 16;
 
 #[derive(Debug, Args)]
-pub struct BenchArgs {
+pub struct EmbedBenchArgs {
     #[command(flatten)]
-    model: ModelArgs,
+    model: EmbeddingModelArgs,
     /// Texts x tokens per text, such as 32x128, or 64x8-256 for texts of different lengths; repeatable
     #[arg(long = "shape", value_name = "BxT", default_values = ["1x16", "1x128", "32x128"])]
     shapes: Vec<Shape>,
@@ -92,7 +92,7 @@ impl std::fmt::Display for EmbedRow {
     }
 }
 
-pub(super) fn run(args: &BenchArgs) -> Result<()> {
+pub(super) fn run(args: &EmbedBenchArgs) -> Result<()> {
     let engine = args.model.engine()?;
     let loaded = engine.preload()?;
     let threads = vec![(); engine.cpu.threads()];

@@ -1,6 +1,6 @@
 //! `tealight bench generate`: prefill and decode with random token ids.
 
-use super::super::generate::TextArgs;
+use super::super::generate::GeneratorArgs;
 use super::support::{Random, print_row};
 use clap::Args;
 use serde::Serialize;
@@ -9,9 +9,9 @@ use tealight_core::Result;
 use tealight_kernels::roofline;
 
 #[derive(Debug, Args)]
-pub struct BenchArgs {
+pub struct GenerateBenchArgs {
     #[command(flatten)]
-    model: TextArgs,
+    model: GeneratorArgs,
     /// Prompt tokens, processed as one batch
     #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     prefill: u16,
@@ -51,25 +51,25 @@ impl std::fmt::Display for GenerateRow {
 }
 
 /// Times prefill and decode with random tokens.
-pub(super) fn run(args: &BenchArgs) -> Result<()> {
+pub(super) fn run(args: &GenerateBenchArgs) -> Result<()> {
     let engine = args.model.engine()?;
     let (loaded, cpu) = (engine.registry.text_model(None)?.0, &engine.cpu);
     let model = &loaded.model.llama;
     let mut random = Random::new();
     let mut tokens =
         |count: u16| -> Vec<u32> { (0..count).map(|_| random.below(model.config.vocab_size) as u32).collect() };
-    let (prompt, more) = (tokens(args.prefill), tokens(args.decode));
+    let (prompt, decode_tokens) = (tokens(args.prefill), tokens(args.decode));
     let (mut prefill, mut decode) = (vec![], vec![]);
     for _ in 0..=args.runs {
-        let mut text = model.new_sequence(prompt.len() + more.len());
+        let mut sequence = model.new_sequence(prompt.len() + decode_tokens.len());
         let start = Instant::now();
-        model.forward(cpu, &mut text, &prompt, 1, || Ok(()))?;
+        model.forward(cpu, &mut sequence, &prompt, 1, || Ok(()))?;
         prefill.push(prompt.len() as f64 / start.elapsed().as_secs_f64());
         let start = Instant::now();
-        for id in &more {
-            model.forward(cpu, &mut text, &[*id], 1, || Ok(()))?;
+        for id in &decode_tokens {
+            model.forward(cpu, &mut sequence, &[*id], 1, || Ok(()))?;
         }
-        decode.push(more.len() as f64 / start.elapsed().as_secs_f64());
+        decode.push(decode_tokens.len() as f64 / start.elapsed().as_secs_f64());
     }
     let median = |mut rates: Vec<f64>| {
         rates.remove(0);

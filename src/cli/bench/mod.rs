@@ -12,11 +12,11 @@ use tealight_core::Result;
 #[derive(Debug, Subcommand)]
 pub(super) enum Bench {
     /// Measure embedding throughput
-    Embed(embed::BenchArgs),
+    Embed(embed::EmbedBenchArgs),
     /// Measure transcription speed
-    Transcribe(transcribe::BenchArgs),
+    Transcribe(transcribe::TranscribeBenchArgs),
     /// Measure prefill and decode speed
-    Generate(generate::BenchArgs),
+    Generate(generate::GenerateBenchArgs),
     /// Measure search latency and recall
     Index(bench_index::IndexBenchArgs),
 }

@@ -1,4 +1,4 @@
-//! What the benchmarks share.
+//! Functions that the benchmarks share.
 
 use super::super::output::{json_line, print};
 use serde::Serialize;

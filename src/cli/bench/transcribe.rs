@@ -1,6 +1,6 @@
 //! `tealight bench transcribe`.
 
-use super::super::transcribe::SpeechArgs;
+use super::super::transcribe::SpeechModelArgs;
 use super::support::print_row;
 use crate::engine::speech::Transcribe;
 use clap::Args;
@@ -12,9 +12,9 @@ use tealight_core::{Deadline, Error, Result};
 use tealight_models::tasks::transcribe::TranscribeOptions;
 
 #[derive(Debug, Args)]
-pub struct BenchArgs {
+pub struct TranscribeBenchArgs {
     #[command(flatten)]
-    model: SpeechArgs,
+    model: SpeechModelArgs,
     /// Audio file
     #[arg(long, short, value_name = "FILE")]
     input: PathBuf,
@@ -45,7 +45,7 @@ impl std::fmt::Display for TranscribeRow {
 }
 
 /// Times greedy transcription, from the bytes of the file to the text.
-pub(super) fn run(args: &BenchArgs) -> Result<()> {
+pub(super) fn run(args: &TranscribeBenchArgs) -> Result<()> {
     let engine = args.model.engine()?;
     let audio = map_file(&args.input)?;
     let run = || {

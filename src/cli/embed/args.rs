@@ -1,8 +1,8 @@
 //! Options of `tealight embed`.
 
-use super::super::args::{EncodingArg, ModelArgs};
+use super::super::args::{EmbeddingModelArgs, VectorEncodingArg};
 use crate::pipeline::chunk::Chunking;
-use crate::pipeline::format::{Encoding, Format};
+use crate::pipeline::format::{Format, VectorEncoding};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -11,32 +11,33 @@ pub struct EmbedArgs {
     /// Texts; without any, each line of the input is a text or a document {"id": ..., "text": "...", "metadata": {...}}
     pub(super) texts: Vec<String>,
     #[command(flatten)]
-    pub(super) model: ModelArgs,
-    /// Input file; - is stdin [default: stdin]. The extension selects the format: .jsonl, .csv, .tsv, .parquet, .txt, .md or audio; others
-    /// are read line by line
+    pub(super) model: EmbeddingModelArgs,
+    /// Input file; - is stdin [default: stdin]. The extension selects the format: .jsonl, .csv, .tsv, .parquet, .txt, .md or audio;
+    /// others are read line by line
     #[arg(long, short, value_name = "FILE", conflicts_with = "texts")]
     pub(super) input: Option<PathBuf>,
-    /// Output format. json: a list of records (of TEXTs: their embeddings; of one TEXT: its embedding); jsonl: one record per line; npy: a
-    /// NumPy matrix; others: the request format of that vector database, with long documents split into chunks
+    /// Output format. json: a list of records; for TEXT arguments, only the embedding (of one) or a list of embeddings; jsonl: one
+    /// record per line; npy: a NumPy matrix; others: the request format of that vector database, with long documents split into
+    /// chunks
     #[arg(long, short, default_value = "json", value_parser = Format::ALL.map(Format::as_str))]
     pub(super) format: String,
     /// Output file [default: stdout]; with {} in the name, one numbered file per request body
     #[arg(long, short, value_name = "FILE")]
     pub(super) output: Option<PathBuf>,
     /// Write points to a vector database: qdrant+https://HOST/COLLECTION, opensearch+https://HOST/INDEX, s3vectors://BUCKET/INDEX,
-    /// postgres://USER@HOST/DATABASE?table=documents, s3://BUCKET/PREFIX; TEALIGHT_SINK_KEY is its key
+    /// postgres://USER@HOST/DATABASE?table=documents, s3://BUCKET/PREFIX; TEALIGHT_SINK_KEY is the API key or password
     #[arg(long, value_name = "URL", conflicts_with_all = ["collection", "encoding", "format", "no_normalize", "output", "truncate"])]
     pub(super) sink: Option<String>,
-    /// Keep only the first N dimensions of each embedding
+    /// Truncate embeddings to N dimensions
     #[arg(long, value_name = "N")]
     pub(super) dimensions: Option<usize>,
-    /// Encoding of embeddings
-    #[arg(long, value_enum, default_value_t = EncodingArg(Encoding::Float))]
-    pub(super) encoding: EncodingArg,
+    /// Encoding of embeddings, the API's encoding_format
+    #[arg(long, value_enum, default_value_t = VectorEncodingArg(VectorEncoding::Float))]
+    pub(super) encoding: VectorEncodingArg,
     /// Maximum tokens per chunk [default: the model's limit]; json and jsonl split documents only if this is set
     #[arg(long, value_name = "N")]
     chunk_tokens: Option<usize>,
-    /// Overlap of adjacent chunks, in tokens
+    /// Maximum tokens that adjacent chunks share; whole sentences if they fit
     #[arg(long, value_name = "N", default_value_t = 0)]
     chunk_overlap: usize,
     /// Name of the collection, class or table [default: documents]

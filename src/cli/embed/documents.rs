@@ -17,7 +17,7 @@ pub(super) fn documents<'a>(args: &'a EmbedArgs, engine: &'a Engine) -> Result<D
         return Ok(input::read_lines(std::io::stdin().lock(), warn_not_a_document));
     };
     let format = InputFormat::from_file_name(&path.to_string_lossy()).ok();
-    // Records are made of lines, whatever the extension of the file is.
+    // Formats with records read every file line by line, regardless of its extension.
     file_documents(
         path,
         format.filter(|format| args.writes_points() || !matches!(format, InputFormat::JsonLines | InputFormat::Text)),

@@ -167,7 +167,7 @@ impl EmbedArgs {
     }
 }
 
-/// Documents without points.
+/// Counts documents that failed; the first one ends the command unless --keep-going is set.
 struct Failures {
     keep_going: bool,
     count: usize,
@@ -198,7 +198,7 @@ impl Failures {
     fn finish(&self) -> Result<()> {
         match self.count {
             0 => Ok(()),
-            n => Err(Error::new(ErrorKind::InvalidValue, format!("{n} documents failed and were skipped"))),
+            n => Err(Error::new(ErrorKind::InvalidValue, format!("failed documents: {n}; they were skipped"))),
         }
     }
 }

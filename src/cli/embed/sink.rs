@@ -26,7 +26,9 @@ pub(super) fn run(args: &EmbedArgs, engine: &Engine, url: &str) -> Result<()> {
     match (run.stop, run.report.failed.len()) {
         (Some(stop), _) => Err(stop.error().clone()),
         (None, 0) => Ok(()),
-        (None, n) => Err(Error::new(ErrorKind::InvalidValue, format!("{n} documents failed; all others were written"))),
+        (None, n) => {
+            Err(Error::new(ErrorKind::InvalidValue, format!("failed documents: {n}; all others were written")))
+        }
     }
 }
 
