@@ -1,6 +1,7 @@
 //! The configuration: environment variables, read once when the process starts.
 //!
-//! [`VARIABLES`] lists them with type, unit and default; [`Config`] has their values. `docs/configuration.md` is tested against both.
+//! [`VARIABLES`] lists them with type, unit and default; [`Config`] has their values. `docs/configuration.md` is tested against
+//! both.
 
 use crate::aws::s3::parse_prefixes;
 use std::path::PathBuf;
@@ -9,10 +10,10 @@ use tealight_kernels::Isa;
 use tealight_models::Pooling;
 use tealight_models::Precision;
 
-/// An environment variable.
+/// The description of an environment variable.
 #[derive(Debug, Clone, Copy)]
 pub struct Variable {
-    /// Its name.
+    /// Name of the variable.
     pub name: &'static str,
     /// Which values it accepts.
     pub values: Values,
@@ -35,12 +36,12 @@ pub enum Values {
     Integer {
         /// What is counted.
         unit: &'static str,
-        /// The smallest value.
+        /// Minimum, inclusive.
         min: usize,
-        /// The largest value.
+        /// Maximum, inclusive.
         max: usize,
     },
-    /// One of a few names, which the type of the option knows.
+    /// One of a fixed set of names, parsed by the option's type.
     Choice,
 }
 
@@ -301,8 +302,8 @@ fn allowed_s3_prefixes(prefixes: &[String]) -> Result<Vec<String>> {
 
 fn pooling(name: &str) -> Result<Pooling> {
     Pooling::from_name(name).ok_or_else(|| {
-        let known = Pooling::ALL.map(Pooling::as_str).join(", ");
-        Error::invalid_value("TEALIGHT_POOLING", format!("TEALIGHT_POOLING is {name:?}; expected one of {known}"))
+        let expected = Pooling::ALL.map(Pooling::as_str).join(", ");
+        Error::invalid_value("TEALIGHT_POOLING", format!("TEALIGHT_POOLING is {name:?}; expected one of {expected}"))
     })
 }
 
@@ -324,7 +325,7 @@ const MB_PER_VCPU: f64 = 1769.0;
 fn default_threads(lambda_memory_mb: Option<&str>) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
     match lambda_memory_mb.and_then(|mb| mb.parse::<f64>().ok()) {
-        // Lambda shows two cores even to the smallest function, which gets a fraction of one.
+        // Lambda reports at least two cores, even to a function whose memory entitles it to a fraction of one.
         Some(mb) => ((mb / MB_PER_VCPU).round() as usize).clamp(1, cores),
         None => cores,
     }
@@ -401,14 +402,14 @@ mod tests {
 
     #[test]
     fn variables_are_unique_and_read_under_their_own_name() {
-        let asked = std::cell::RefCell::new(std::collections::BTreeSet::new());
+        let requested = std::cell::RefCell::new(std::collections::BTreeSet::new());
         let get = |name: &str| {
-            asked.borrow_mut().insert(name.to_string());
+            requested.borrow_mut().insert(name.to_string());
             None
         };
         Config::from_lookup(get).unwrap();
-        let listed: std::collections::BTreeSet<_> = VARIABLES.iter().map(|v| v.name.to_string()).collect();
-        assert_eq!(listed.len(), VARIABLES.len());
-        assert_eq!(asked.into_inner(), listed);
+        let documented: std::collections::BTreeSet<_> = VARIABLES.iter().map(|v| v.name.to_string()).collect();
+        assert_eq!(documented.len(), VARIABLES.len());
+        assert_eq!(requested.into_inner(), documented);
     }
 }

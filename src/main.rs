@@ -1,4 +1,4 @@
-//! The Lambda function if AWS_LAMBDA_RUNTIME_API is set, or else the command line.
+//! Runs the Lambda function if AWS_LAMBDA_RUNTIME_API is set, otherwise the command line.
 
 use std::process::ExitCode;
 

@@ -17,7 +17,7 @@ pub struct Auth {
     cached: Mutex<Option<(Instant, [u8; 32])>>,
 }
 
-/// Where the key comes from. Keys are kept as SHA-256.
+/// The source of the API key. Keys are stored as SHA-256.
 #[derive(Debug)]
 enum KeySource {
     /// No key is required.

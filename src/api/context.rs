@@ -19,7 +19,7 @@ pub struct RequestContext<'a> {
     pub jobs: JobContext<'a>,
     /// Counters of this process, which two routes report.
     pub metrics: &'a Metrics,
-    /// Not parsed yet.
+    /// The unparsed request body.
     pub body: &'a Bytes,
     /// The `Content-Type` header.
     pub content_type: Option<&'a str>,
@@ -54,7 +54,7 @@ pub struct ApiResponse {
     pub content_type: Option<&'static str>,
     /// Other headers.
     pub headers: Vec<(&'static str, String)>,
-    /// What the models did for this request.
+    /// Usage of the models by this request.
     pub usage: Option<Usage>,
     /// The model that did most of the work.
     pub model: Option<String>,
@@ -94,7 +94,7 @@ impl ApiResponse {
         Self::default()
     }
 
-    /// Records what the models did, for metrics and headers.
+    /// Records the usage of the models, for metrics and headers.
     pub fn with_usage(mut self, usage: Usage) -> Self {
         self.usage = Some(usage);
         self

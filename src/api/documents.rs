@@ -5,7 +5,7 @@ use super::json::parse;
 use crate::pipeline::chunk::Chunking;
 use crate::pipeline::document::Document;
 use crate::pipeline::embed::EmbedDocuments;
-use crate::pipeline::format::{BodyBuilder, Encoding, Format};
+use crate::pipeline::format::{BodyBuilder, Format, VectorEncoding};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -25,7 +25,7 @@ pub struct DocumentsRequest {
     /// `elasticsearch`, `pgvector`, `pgvector-sql`, `chroma`, `weaviate`, `milvus` or `turbopuffer`; default `json`.
     pub format: Option<String>,
     /// Encoding of the embeddings; default `float`.
-    pub encoding_format: Option<Encoding>,
+    pub encoding_format: Option<VectorEncoding>,
     /// The collection, class or table; default `documents`.
     pub collection: Option<String>,
     /// A model's name; default: the default embedding model.
@@ -56,7 +56,7 @@ pub struct DocumentSchema {
 pub struct ChunkRequest {
     /// Maximum tokens per chunk; default: the model's limit.
     pub tokens: Option<usize>,
-    /// Tokens by which adjacent chunks overlap, at most; default 0.
+    /// Maximum tokens that adjacent chunks share; default 0.
     #[serde(default)]
     pub overlap: usize,
 }

@@ -68,7 +68,7 @@ pub(super) fn error_response(style: ApiStyle, error: &Error) -> Response<Bytes> 
     response
 }
 
-/// A body over the limit.
+/// The error for a body over the limit, in bytes.
 pub(crate) fn body_too_large(length: usize, limit: usize) -> Error {
     Error::new(ErrorKind::BodyTooLarge, format!("the body has {length} bytes; the limit is {limit}"))
 }

@@ -62,7 +62,7 @@ fn describe_json_error(error: &serde_json::Error) -> String {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "expected one value or a list of values")]
 pub enum OneOrMany<T> {
-    /// A list.
+    /// A list of values.
     Many(Vec<T>),
     /// One value.
     One(T),

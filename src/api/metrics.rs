@@ -15,13 +15,13 @@ const BUCKET_BOUNDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 
 /// Totals since the process started, as `/status` reports them.
 #[derive(Debug, Default, Serialize, JsonSchema)]
 pub struct Totals {
-    /// Requests.
+    /// Completed requests, including failed ones.
     pub count: u64,
-    /// Requests that failed.
+    /// Requests with an error response.
     pub failures: u64,
     /// Tokens of inputs and prompts.
     pub tokens: u64,
-    /// Tokens of completions.
+    /// Generated tokens.
     pub completion_tokens: u64,
     /// The former name of `completion_tokens`.
     pub written_tokens: u64,
@@ -31,7 +31,7 @@ pub struct Totals {
     pub inference_ms_mean: Option<f64>,
 }
 
-/// The counters.
+/// Counters that all threads update.
 #[derive(Debug, Default)]
 pub struct Metrics(Mutex<State>);
 
@@ -96,7 +96,7 @@ impl Metrics {
         }
     }
 
-    /// The totals.
+    /// The totals since the process started.
     pub fn totals(&self) -> Totals {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let inference = &state.inference;

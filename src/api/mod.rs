@@ -57,9 +57,9 @@ pub struct Api {
 /// How a request is authorized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthMethod {
-    /// By the API key, if one is configured.
+    /// The API key is checked, if one is configured.
     ApiKey,
-    /// By AWS IAM, before it arrived: a direct invocation.
+    /// AWS IAM has authorized the request before it arrived: a direct invocation.
     Iam,
 }
 
@@ -227,8 +227,8 @@ impl Api {
             crate::telemetry::otel::rename_span(route.method.as_str(), route.path);
         }
         let usage = response.and_then(|response| response.usage);
-        let named = response.and_then(|response| response.model.clone()).filter(|name| !name.is_empty());
-        let model = named.or_else(|| usage.map(|_| self.engine.registry.default_name(ModelTask::Embedding)));
+        let response_model = response.and_then(|response| response.model.clone()).filter(|name| !name.is_empty());
+        let model = response_model.or_else(|| usage.map(|_| self.engine.registry.default_name(ModelTask::Embedding)));
         let status = error.map_or(200, |kind| info.style.status(kind).as_u16());
         let (isa, threads) = (self.engine.cpu.isa.as_str(), self.engine.cpu.threads());
         let (route, model) = (info.route, model.as_deref());

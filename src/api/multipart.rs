@@ -79,13 +79,13 @@ fn parameter(line: &str, name: &str) -> Option<String> {
     None
 }
 
-fn find(bytes: &[u8], wanted: &[u8], from: usize) -> Option<usize> {
-    let first = *wanted.first()?;
+fn find(bytes: &[u8], needle: &[u8], from: usize) -> Option<usize> {
+    let first = *needle.first()?;
     let mut offset = from;
     loop {
         // Searching for one byte is much faster than comparing at each offset.
         offset += bytes.get(offset..)?.iter().position(|b| *b == first)?;
-        if bytes[offset..].starts_with(wanted) {
+        if bytes[offset..].starts_with(needle) {
             return Some(offset);
         }
         offset += 1;

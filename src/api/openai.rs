@@ -3,7 +3,7 @@
 use super::context::{ApiResponse, RequestContext};
 use super::json::{Inputs, parse};
 use crate::engine::{Embed, EmbedInputs, Truncation};
-use crate::pipeline::format::{Encoded, Encoding, encode};
+use crate::pipeline::format::{Encoded, VectorEncoding, encode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tealight_core::{Error, ErrorKind, Result};
@@ -22,17 +22,17 @@ pub struct EmbeddingsRequest {
     pub model: Option<String>,
     /// Encoding of the embeddings; default `float`.
     #[serde(default)]
-    pub encoding_format: Option<Encoding>,
+    pub encoding_format: Option<VectorEncoding>,
     /// Truncates embeddings to this dimension and scales them to unit length again.
     #[serde(default)]
     pub dimensions: Option<usize>,
     /// Ignored.
     #[serde(default)]
     pub user: Option<String>,
-    /// The name of a prompt of the model to prepend to each text. An extension.
+    /// The name of a prompt of the model to prepend to each text. Not in OpenAI's API.
     #[serde(default)]
     pub prompt_name: Option<String>,
-    /// Whether to truncate inputs that are too long; default false, which rejects them. An extension.
+    /// Whether to truncate inputs that are too long; default false, which rejects them. Not in OpenAI's API.
     #[serde(default)]
     pub truncate: Option<bool>,
 }
@@ -57,7 +57,7 @@ pub struct Embedding {
     pub object: &'static str,
     /// Position of the input in the request, from 0.
     pub index: usize,
-    /// The embedding.
+    /// The embedding, in the requested encoding.
     pub embedding: Encoded,
     /// For int8 and uint8: a value is `scale` × code, or `scale` × (code − 128).
     #[serde(skip_serializing_if = "Option::is_none")]

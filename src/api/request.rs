@@ -17,7 +17,7 @@ pub struct ApiRequest {
     pub http: Request<Bytes>,
     /// The result of looking it up in the route table.
     pub route: RouteMatch,
-    /// What is logged of it.
+    /// The loggable properties of the request.
     pub info: RequestInfo,
 }
 
@@ -30,18 +30,18 @@ pub struct RequestInfo {
     pub style: ApiStyle,
     /// The trace and the invocation that it belongs to.
     pub trace: TraceContext,
-    /// When it arrived.
+    /// Arrival time.
     pub received_at: Instant,
 }
 
 impl RequestInfo {
-    /// Of a request that has been looked up in the route table, now.
+    /// The info of a routed request; records the current time as its arrival.
     pub fn new(route: &RouteMatch, trace: TraceContext) -> Self {
         let path = route.route().map_or(UNKNOWN_ROUTE, |route| route.path);
         Self { route: path, style: route.style(), trace, received_at: Instant::now() }
     }
 
-    /// Of a request whose route cannot be read.
+    /// The info of a request whose route cannot be determined; records the current time as its arrival.
     pub fn without_route(trace: TraceContext) -> Self {
         Self::new(&RouteMatch::NotFound, trace)
     }

@@ -7,7 +7,7 @@ use tealight_core::{ErrorKind, Result};
 /// The API that a route is compatible with. It decides the shape and the status of errors, and the size limit of bodies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ApiStyle {
-    /// OpenAI, and routes of our own.
+    /// OpenAI, and tealight's own routes.
     OpenAi,
     /// OpenAI's audio routes, whose bodies may be larger, or forms.
     Audio,
@@ -50,12 +50,12 @@ pub(super) type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
 
 type Handler = fn(&RequestContext) -> Result<ApiResponse>;
 
-/// A route.
+/// A row of the route table.
 #[derive(Debug, Clone, Copy)]
 pub struct Route {
-    /// The one method that the handler answers.
+    /// The only method of the handler.
     pub method: Method,
-    /// A final `{model}` stands for the rest of the path.
+    /// A final `{model}` matches the rest of the path.
     pub path: &'static str,
     /// The API that it is compatible with.
     pub style: ApiStyle,
@@ -74,13 +74,13 @@ pub struct Route {
 }
 
 impl Route {
-    /// A route that answers GET.
+    /// A route for GET requests.
     pub(super) const fn get(path: &'static str, style: ApiStyle, summary: &'static str, handler: Handler) -> Self {
         let (method, access, is_long_running) = (Method::Get, Access::ApiKey, false);
         Self { method, path, style, access, is_long_running, summary, request: None, response: None, handler }
     }
 
-    /// A route that answers POST.
+    /// A route for POST requests.
     pub(super) const fn post(path: &'static str, style: ApiStyle, summary: &'static str, handler: Handler) -> Self {
         Self { method: Method::Post, ..Self::get(path, style, summary, handler) }
     }
@@ -95,12 +95,12 @@ impl Route {
         Self { response: Some(schema::<T>), ..self }
     }
 
-    /// Requires no API key.
+    /// Marks the route as public: it requires no API key.
     pub(super) const fn public(self) -> Self {
         Self { access: Access::Public, ..self }
     }
 
-    /// May take minutes.
+    /// Marks the route as long-running: requests may take minutes.
     pub(super) const fn long_running(self) -> Self {
         Self { is_long_running: true, ..self }
     }
@@ -113,7 +113,7 @@ fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
 /// The methods of the routes. [`http::Method`] has a destructor, which a constant table cannot have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// Reads; HEAD requests are answered in the same way.
+    /// Reads; HEAD requests get the same response without its body.
     Get,
     /// Sends a body.
     Post,

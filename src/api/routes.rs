@@ -10,7 +10,7 @@ use tealight_core::Result;
 const CREATE_EMBEDDINGS: &str = "Create embeddings";
 const HEALTH: &str = "Health check: 200 if the process responds";
 
-/// Every route of the function and the server. A row names all that its module needs, so that a feature can leave both out.
+/// Every route of the function and the server.
 pub const ROUTES: &[Route] = &[
     Route::post("/v1/embeddings", OpenAi, CREATE_EMBEDDINGS, openai::embeddings)
         .accepts::<openai::EmbeddingsRequest>()
@@ -73,7 +73,7 @@ pub const ROUTES: &[Route] = &[
     Route::get("/openapi.json", OpenAi, "This description", openapi).public(),
 ];
 
-/// Handles `GET /openapi.json`. It stands here because the description is made from the table.
+/// Handles `GET /openapi.json`. It is in this module because the description is generated from the table.
 fn openapi(_: &RequestContext) -> Result<ApiResponse> {
     ApiResponse::json(&openapi::document(ROUTES))
 }
@@ -81,7 +81,7 @@ fn openapi(_: &RequestContext) -> Result<ApiResponse> {
 /// The route of a request, looked up once and passed on.
 #[derive(Debug, Clone)]
 pub enum RouteMatch {
-    /// A route fits.
+    /// A route matches.
     Found {
         /// Its row of the table.
         route: &'static Route,
@@ -100,7 +100,7 @@ pub enum RouteMatch {
 }
 
 impl RouteMatch {
-    /// The route, if one fits.
+    /// The matching route, if any.
     pub fn route(&self) -> Option<&'static Route> {
         match self {
             RouteMatch::Found { route, .. } => Some(route),

@@ -27,7 +27,7 @@ pub struct SearchRequest {
     pub filter: Option<Value>,
     /// Leaves out results with a lower score.
     pub min_score: Option<f32>,
-    /// `vector` (by meaning, the default), `lexical` (by words, with BM25) or `hybrid` (both).
+    /// `vector` (semantic search, the default), `lexical` (keyword search with BM25) or `hybrid` (both).
     pub mode: Option<String>,
     /// Whether to scan all rows even if the index has a graph; default false.
     #[serde(default)]
@@ -37,22 +37,22 @@ pub struct SearchRequest {
 /// The response of `/search`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct SearchResponse {
-    /// The best result first.
+    /// Results in descending order of score.
     pub results: Vec<SearchResult>,
     /// The model that embedded the query, if one did.
     pub model: Option<String>,
 }
 
-/// A result.
+/// A document that matches the search.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct SearchResult {
     /// Id of the document.
     pub id: String,
     /// Higher is better.
     pub score: f32,
-    /// Its text.
+    /// Text of the document.
     pub text: String,
-    /// Its metadata.
+    /// Metadata of the document.
     pub metadata: Map<String, Value>,
 }
 

@@ -3,7 +3,7 @@
 use super::context::{ApiResponse, RequestContext};
 use super::json::{Inputs, OneOrMany, check_count, check_none_empty, parse};
 use crate::engine::{Detokenize, Embed, EmbedInputs, EmbedTokens, Input, Similarity, Tokenize, Truncation};
-use crate::pipeline::format::{Encoded, Encoding, encode};
+use crate::pipeline::format::{Encoded, VectorEncoding, encode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tealight_core::{Error, ErrorKind, Result};
@@ -41,9 +41,9 @@ pub struct EmbedRequest {
     /// Truncates embeddings to this dimension.
     #[serde(default)]
     pub dimensions: Option<usize>,
-    /// Encoding of the embeddings; default `float`. An extension.
+    /// Encoding of the embeddings; default `float`. Not in TEI's API.
     #[serde(default)]
-    pub encoding_format: Option<Encoding>,
+    pub encoding_format: Option<VectorEncoding>,
 }
 
 /// The body of `POST /embed_all`.
@@ -77,7 +77,7 @@ pub struct SimilarityRequest {
 pub struct SimilarityInputs {
     /// The text that is compared with the others.
     pub source_sentence: String,
-    /// The other texts.
+    /// The texts to compare with `source_sentence`.
     pub sentences: Vec<String>,
 }
 
@@ -167,7 +167,7 @@ enum ModelType {
     Embedding { pooling: &'static str },
 }
 
-fn texts(
+fn embed_inputs(
     context: &RequestContext,
     inputs: Vec<Input>,
     truncate: Option<bool>,
@@ -178,12 +178,12 @@ fn texts(
         TruncationDirection::Left => tokenizer::TruncationDirection::Left,
         TruncationDirection::Right => tokenizer::TruncationDirection::Right,
     };
-    let cut = truncate.unwrap_or(context.engine.config.auto_truncate);
+    let truncate = truncate.unwrap_or(context.engine.config.auto_truncate);
     EmbedInputs {
         model: None,
         inputs,
         prompt,
-        truncation: if cut { Truncation::Truncate(direction) } else { Truncation::Error },
+        truncation: if truncate { Truncation::Truncate(direction) } else { Truncation::Error },
         field: "inputs",
         first_index: 0,
     }
@@ -194,7 +194,7 @@ pub fn embed(context: &RequestContext) -> Result<ApiResponse> {
     let request: EmbedRequest = parse(context.body)?;
     let inputs = request.inputs.validate("inputs", context.engine.config.max_client_batch_size)?;
     let job = Embed {
-        texts: texts(context, inputs, request.truncate, request.truncation_direction, request.prompt_name),
+        texts: embed_inputs(context, inputs, request.truncate, request.truncation_direction, request.prompt_name),
         normalize: request.normalize.unwrap_or(true),
         dimensions: request.dimensions,
     };
@@ -208,7 +208,7 @@ pub fn embed(context: &RequestContext) -> Result<ApiResponse> {
 pub fn embed_all(context: &RequestContext) -> Result<ApiResponse> {
     let request: EmbedAllRequest = parse(context.body)?;
     let inputs = request.inputs.validate("inputs", context.engine.config.max_client_batch_size)?;
-    let texts = texts(context, inputs, request.truncate, request.truncation_direction, request.prompt_name);
+    let texts = embed_inputs(context, inputs, request.truncate, request.truncation_direction, request.prompt_name);
     let output = context.run(EmbedTokens(texts))?;
     Ok(ApiResponse::json(&output.texts)?.with_usage(output.usage))
 }
@@ -229,7 +229,7 @@ pub fn similarity(context: &RequestContext) -> Result<ApiResponse> {
     }
     let inputs = std::iter::once(source_sentence).chain(sentences).map(Input::Text).collect();
     let p = request.parameters.unwrap_or_default();
-    let job = Similarity(texts(context, inputs, p.truncate, p.truncation_direction, p.prompt_name));
+    let job = Similarity(embed_inputs(context, inputs, p.truncate, p.truncation_direction, p.prompt_name));
     let (scores, usage) = context.run(job)?;
     Ok(ApiResponse::json(&scores)?.with_usage(usage))
 }

@@ -10,7 +10,7 @@ use tealight_core::Result;
 
 const HTML: &str = include_str!("../ui/page.html");
 const CSS: &str = include_str!("../ui/page.css");
-/// One script, so that the policy needs one hash. Files come after those that they use.
+/// One script, so that the policy needs one hash. Files are in dependency order.
 const JS: &str = concat!(
     include_str!("../ui/dom.js"),
     include_str!("../ui/api.js"),

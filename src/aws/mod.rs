@@ -54,7 +54,7 @@ impl AwsRequest<'_> {
         ureq::Agent::from(config.build()).run(request).map_err(upstream_error)
     }
 
-    /// Adds the signature, which is valid for some minutes.
+    /// Adds the signature, which is valid for a few minutes.
     ///
     /// # Errors
     /// [`ErrorKind::Upstream`]: there are no credentials, or the URL is invalid.

@@ -1,6 +1,6 @@
 //! One version of an S3 object, as a stream or as a file with random access, read in blocks.
 //!
-//! Each block is a request of its own. So a broken connection costs at most the rest of a block, no connection is open while a block is
+//! Each block is a separate request. A broken connection therefore loses at most one block, no connection is open while a block is
 //! being processed, and only one block of a stream is in memory. Every request names the version's ETag: if the object is replaced
 //! meanwhile, reading fails instead of mixing two versions.
 
@@ -15,7 +15,7 @@ use tealight_core::{Error, ErrorKind, Result};
 
 /// Bytes per block of a stream.
 const BLOCK_BYTES: u64 = 8 << 20;
-/// Timeout of a request. Bytes that arrived before are kept.
+/// Timeout of a request. Bytes that arrived before it are used.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// One version of an object.

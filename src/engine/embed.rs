@@ -7,14 +7,14 @@ use tealight_core::{Error, Result, Usage};
 use tealight_kernels::{CpuContext, rowwise};
 use tealight_models::{Embedder, TokenBatch, truncate_and_normalize};
 
-/// Maximum tokens per forward pass; a single longer text still runs as one pass. 4096 tokens keep all threads busy and need 25 MB of
-/// activations at MiniLM's hidden size. Splitting a batch does not change its embeddings.
+/// Maximum tokens per forward pass; a single longer text still runs as one pass. 4096 tokens are enough work for all threads, and
+/// few enough for their activations to fit in a small Lambda function. Splitting a batch does not change its embeddings.
 pub const MAX_BATCH_TOKENS: usize = 4096;
 
 /// Job: one embedding per text.
 #[derive(Debug, Clone)]
 pub struct Embed {
-    /// The texts.
+    /// Model, texts and truncation.
     pub texts: EmbedInputs,
     /// Whether to scale embeddings to unit length.
     pub normalize: bool,
@@ -157,7 +157,7 @@ fn characters(input: &Input) -> usize {
     }
 }
 
-/// Splits texts, in order, into batches of at most [`MAX_BATCH_TOKENS`] tokens. A longer text is a batch of its own.
+/// Splits texts, in order, into batches of at most [`MAX_BATCH_TOKENS`] tokens. A longer text is a separate batch.
 fn batches(ids: &[Vec<u32>]) -> Vec<&[Vec<u32>]> {
     let (mut batches, mut start, mut tokens) = (vec![], 0, 0);
     for (i, text) in ids.iter().enumerate() {

@@ -10,10 +10,10 @@ use tealight_models::tasks::generate::chat_template::{self, ChatInput};
 use tealight_models::tasks::generate::{Constraint, Generator, Sampler, SamplingParams, StopBuffer, token_logprobs};
 use tealight_models::tokenizer::LlamaTokenizer;
 
-/// What a completion continues.
+/// The start that a completion continues.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Prompt {
-    /// A text.
+    /// A text to continue.
     Text(String),
     /// Token ids.
     Tokens(Vec<u32>),
@@ -54,7 +54,7 @@ impl Prompt {
     }
 }
 
-/// Why a completion ends.
+/// OpenAI's finish reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinishReason {
     /// The model generated an end-of-text token or a stop sequence, or completed the schema.
@@ -94,9 +94,9 @@ impl TokenLogprob {
 /// A further part of a completion.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct TextDelta {
-    /// Whole characters.
+    /// Text, which never ends within a character.
     pub text: String,
-    /// The tokens of this part, where log probabilities were requested.
+    /// The tokens of this part, if log probabilities were requested.
     pub logprobs: Vec<TokenLogprob>,
 }
 
@@ -112,7 +112,7 @@ pub struct Generate<'a> {
     pub max_tokens: Option<usize>,
     /// Stop sequences, which are not part of the completion.
     pub stop: Vec<String>,
-    /// Log probabilities of each token, with this number of alternatives; `None` for none.
+    /// Log probabilities of each token, with this number of alternatives; `None` computes no log probabilities.
     pub top_logprobs: Option<usize>,
     /// Whether the completion starts with the prompt.
     pub echo: bool,
@@ -130,12 +130,12 @@ impl std::fmt::Debug for Generate<'_> {
     }
 }
 
-/// A generated text.
+/// The result of [`Generate`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Completion {
     /// The text, without stop sequence.
     pub text: String,
-    /// Why it ends.
+    /// Whether the text is complete or was cut off.
     pub finish_reason: FinishReason,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
@@ -143,7 +143,7 @@ pub struct Completion {
     pub cached_tokens: usize,
     /// Generated tokens, including the end-of-text token.
     pub completion_tokens: usize,
-    /// All tokens of the text, where log probabilities were requested.
+    /// All tokens of the text, if log probabilities were requested.
     pub logprobs: Vec<TokenLogprob>,
 }
 
@@ -161,7 +161,7 @@ impl Completion {
     }
 }
 
-/// Time that is left for sending the response, in addition to that of a few tokens.
+/// Time reserved for sending the response, in addition to the time of three tokens.
 const RESPONSE_MARGIN: Duration = Duration::from_millis(100);
 
 impl Job for Generate<'_> {
@@ -254,7 +254,7 @@ impl GenerationState<'_, '_> {
         self.emit(TextDelta { text, logprobs: vec![] })
     }
 
-    /// Processes the prompt, echoes it where requested, and returns the logits after its last token.
+    /// Processes the prompt, echoes it if requested, and returns the logits after its last token.
     fn prefill(&mut self, sequence: &mut Sequence, prompt: &[u32]) -> Result<Vec<f32>> {
         let (cached, last) = (sequence.tokens().len(), prompt.len() - 1);
         let top_logprobs = self.job.top_logprobs.filter(|_| self.job.echo);

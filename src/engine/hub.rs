@@ -60,8 +60,8 @@ pub fn cached(repository: &str) -> Option<PathBuf> {
     weights.parent().filter(|folder| is_complete(folder)).map(Path::to_path_buf)
 }
 
-/// Whether a snapshot has all files of its model. Other tools download only some of them. Without the modules that `modules.json` names
-/// the embeddings would differ; without `modules.json`, only the repository tells whether one exists.
+/// Whether a snapshot has all files of its model. Other tools download only some of them. Without the modules that `modules.json`
+/// names the embeddings would differ; without `modules.json`, only the repository tells whether one exists.
 fn is_complete(folder: &Path) -> bool {
     let is_speech = folder.join(CTRANSLATE2).is_file();
     if folder.join(COMPLETE_MARKER).is_file() || is_speech && folder.join("tokenizer.json").is_file() {
@@ -111,7 +111,8 @@ impl Progress for HubProgress<'_> {
     }
 }
 
-/// Downloads the missing files of a model, verifies them, and returns the folder of the snapshot; or one file, and returns its path.
+/// Downloads the missing files of a model, verifies them, and returns the folder of the snapshot; or one file, and returns its
+/// path.
 ///
 /// # Errors
 /// [`ErrorKind::ModelNotFound`]: the hub has no such repository, or the repository has no weights in a supported format;

@@ -7,7 +7,7 @@ use tealight_models::tokenizer::{MAX_CHARS_PER_TOKEN, TruncationDirection};
 /// One input of an embedding job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
-    /// A text.
+    /// A text to tokenize.
     Text(String),
     /// Token ids of the model's vocabulary, with or without the special tokens at both ends.
     Ids(Vec<u32>),
@@ -29,7 +29,7 @@ pub struct EmbedInputs {
     pub model: Option<String>,
     /// At least one input, none of them empty.
     pub inputs: Vec<Input>,
-    /// Name of one of the model's prompts, which is put before each text; the model's default prompt if `None`.
+    /// Name of one of the model's prompts, which is prepended to each text; the model's default prompt if `None`.
     pub prompt: Option<String>,
     /// What to do with inputs that are too long.
     pub truncation: Truncation,
@@ -113,7 +113,7 @@ pub(super) fn check_ids(model: &Embedder, ids: &[u32], field: &str) -> Result<()
     }
 }
 
-/// Fails if a text has so many characters that it must have more than `max_tokens` tokens, so that it is not tokenized in vain.
+/// Fails if a text has so many characters that it must have more than `max_tokens` tokens, to avoid tokenizing it.
 pub(super) fn check_characters(text: &str, max_tokens: usize, field: &str) -> Result<()> {
     let limit = MAX_CHARS_PER_TOKEN * max_tokens;
     // The length in bytes is an upper bound of the number of characters and needs no counting.

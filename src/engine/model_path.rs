@@ -2,7 +2,7 @@
 //!
 //! 1. the path itself, if the operator gives one (a request cannot),
 //! 2. `TEALIGHT_MODEL_DIR`,
-//! 3. `models/` next to the binary, above it in the build tree, and in the function's package,
+//! 3. `models/` next to the binary, in the three folders above it, and in the function's package,
 //! 4. `/opt/models`, where Lambda extracts layers,
 //! 5. the cache of the Hugging Face hub,
 //! 6. the hub itself, if `TEALIGHT_DOWNLOAD` allows it.
@@ -16,7 +16,8 @@ use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 
 /// Where Lambda extracts the models of a layer.
 const LAYER_MODELS: &str = "/opt/models";
-/// `target/lambda/tealight/bootstrap` is four folders below the repository.
+/// Number of folders that are searched, from that of the binary upward: enough for `target/lambda/tealight/bootstrap` in a
+/// repository.
 const BUILD_TREE_DEPTH: usize = 4;
 /// Extensions of model files.
 const EXTENSIONS: [&str; 2] = ["gguf", "bin"];

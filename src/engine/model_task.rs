@@ -1,4 +1,4 @@
-//! What a model is for.
+//! The task of a model.
 
 use std::path::Path;
 use tealight_models::ModelKind;

@@ -99,7 +99,7 @@ enum Selection {
 }
 
 impl Registry {
-    /// An empty registry.
+    /// A registry that has loaded nothing yet.
     pub fn new(config: Arc<Config>, cpu: CpuContext) -> Self {
         Self { config, cpu, embedders: Slots::default(), speech: Slots::default(), text: Slots::default() }
     }

@@ -12,7 +12,7 @@ use tealight_models::Embedder;
 pub struct LoadedModel<M = Embedder> {
     /// The name that clients use.
     pub name: String,
-    /// The model.
+    /// The model, ready to run.
     pub model: M,
     /// The file or folder that it was loaded from.
     pub path: PathBuf,
@@ -71,7 +71,8 @@ impl<M> Slots<M> {
     }
 }
 
-/// Locks a mutex even after a panic in another thread: what these mutexes guard is replaced as a whole, so it is never half written.
+/// Locks a mutex even after a panic in another thread: the guarded value is only replaced, never modified in
+/// place.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

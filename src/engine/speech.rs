@@ -11,15 +11,15 @@ use tealight_models::tasks::transcribe::{
 };
 use tealight_models::tokenizer::TruncationDirection;
 
-/// Called with new segments, the seconds transcribed so far, and the duration of the recording in seconds. The duration is 0 during the
-/// first pass over the recording. An error ends the job.
+/// Called with new segments, the seconds transcribed so far, and the duration of the recording in seconds. The duration is 0 during
+/// the first pass over the recording. An error ends the job.
 pub type OnProgress<'a> = &'a mut dyn FnMut(&[Segment], f32, f32) -> Result<()>;
 
 /// Job: transcribes a recording.
 pub struct Transcribe<'a> {
     /// Name of the model; by default the configured speech-to-text model.
     pub model: Option<String>,
-    /// The audio file.
+    /// The content of the audio file.
     pub audio: Bytes,
     /// Context or vocabulary that guides the transcription.
     pub prompt: Option<String>,

@@ -10,11 +10,11 @@ use tealight_models::tokenizer::Token;
 pub struct Tokenize {
     /// Name of the model; the default model if `None`.
     pub model: Option<String>,
-    /// The texts.
+    /// Texts to tokenize.
     pub texts: Vec<String>,
     /// Whether to include the special tokens at both ends.
     pub special: bool,
-    /// Name of one of the model's prompts, which is put before each text.
+    /// Name of one of the model's prompts, which is prepended to each text.
     pub prompt: Option<String>,
 }
 

@@ -39,7 +39,7 @@ impl Indexed {
 }
 
 /// Documents that are written under one name.
-struct Batch {
+struct NamedDocuments {
     name: String,
     commit: Commit,
     documents: Vec<Indexed>,
@@ -57,13 +57,13 @@ fn split_items(items: impl Iterator<Item = (usize, IngestItem)>) -> (Vec<Indexed
     (documents, objects)
 }
 
-/// What happened to the items of an event.
+/// Failed items of an event, and the report.
 #[derive(Default)]
 struct BatchOutcome {
     response: IngestResponse,
     /// Indices of items that failed permanently.
     failed: HashSet<usize>,
-    /// Errors that may not occur again, with the index of the item.
+    /// Retryable errors, with the index of the item.
     retryable: Vec<(usize, Error)>,
 }
 
@@ -113,7 +113,7 @@ impl<'a> BatchProcessor<'a> {
     /// Processes an event and returns the response.
     ///
     /// # Errors
-    /// [`tealight_core::ErrorKind::UnsupportedEvent`]; errors that may not occur again, if the service would not retry otherwise.
+    /// [`tealight_core::ErrorKind::UnsupportedEvent`]; a retryable error, for services that retry only if the invocation fails.
     pub fn process(&self, source: EventSource, payload: &str) -> Result<Box<RawValue>> {
         let name = format!("{:x}", Sha256::digest(payload));
         match source {
@@ -133,7 +133,7 @@ impl<'a> BatchProcessor<'a> {
     fn process_all_or_nothing(&self, items: Vec<Option<IngestItem>>, name: &str) -> Result<Box<RawValue>> {
         let indexed = items.into_iter().enumerate().filter_map(|(index, item)| Some((index, item?)));
         let (documents, objects) = split_items(indexed);
-        let batch = Batch { name: name.into(), commit: Commit::AllOrNothing, documents };
+        let batch = NamedDocuments { name: name.into(), commit: Commit::AllOrNothing, documents };
         let outcome = self.process_batches(vec![batch], objects);
         let Some((_, first)) = outcome.retryable.first() else { return to_json(&outcome.response) };
         Err(match outcome.retryable.len() {
@@ -150,7 +150,7 @@ impl<'a> BatchProcessor<'a> {
         SqsBatchResponse { batch_item_failures: failures.collect() }
     }
 
-    /// Messages of a FIFO queue, in order. After one message of a group has failed, the later ones of the group fail, too, so that
+    /// Messages of a FIFO queue, in order. After one message of a group has failed, the later ones of the group also fail, so that
     /// they are delivered after it. Returns the indices of failed messages.
     fn process_fifo(&self, messages: Vec<Message>) -> HashSet<usize> {
         let (mut failed, mut failed_groups) = (HashSet::new(), HashSet::new());
@@ -164,7 +164,7 @@ impl<'a> BatchProcessor<'a> {
         failed
     }
 
-    /// Processes one message by itself. Returns whether all of it succeeded.
+    /// Processes one message separately. Returns whether all of it succeeded.
     fn process_message(&self, message: Message) -> bool {
         let items = match message.items {
             Ok(items) => items,
@@ -174,7 +174,7 @@ impl<'a> BatchProcessor<'a> {
             }
         };
         let (documents, objects) = split_items(items.into_iter().map(|item| (0, item)));
-        let batch = Batch { name: message.id, commit: Commit::AllOrNothing, documents };
+        let batch = NamedDocuments { name: message.id, commit: Commit::AllOrNothing, documents };
         let outcome = self.process_batches(vec![batch], objects);
         outcome.failed.is_empty() && outcome.retryable.is_empty()
     }
@@ -185,9 +185,9 @@ impl<'a> BatchProcessor<'a> {
         for (index, message) in messages.into_iter().enumerate() {
             match message.items {
                 Ok(items) => {
-                    let (documents, found) = split_items(items.into_iter().map(|item| (index, item)));
-                    batches.push(Batch { name: message.id, commit: Commit::AllOrNothing, documents });
-                    objects.extend(found);
+                    let (documents, message_objects) = split_items(items.into_iter().map(|item| (index, item)));
+                    batches.push(NamedDocuments { name: message.id, commit: Commit::AllOrNothing, documents });
+                    objects.extend(message_objects);
                 }
                 Err(error) => {
                     log_failure(&error);
@@ -200,7 +200,7 @@ impl<'a> BatchProcessor<'a> {
         if !self.sink_config.has_object_per_source() {
             let mut documents: Vec<_> = batches.into_iter().flat_map(|batch| batch.documents).collect();
             documents.sort_by_key(Indexed::text_bytes);
-            batches = vec![Batch { name: name.into(), commit: Commit::Partial, documents }];
+            batches = vec![NamedDocuments { name: name.into(), commit: Commit::Partial, documents }];
         }
         batches.sort_by_key(|batch| batch.documents.iter().map(Indexed::text_bytes).sum::<usize>());
         let outcome = self.process_batches(batches, objects);
@@ -209,8 +209,12 @@ impl<'a> BatchProcessor<'a> {
         failed
     }
 
-    /// Documents first, then objects, the smallest first, so that one that is too large takes no time from the others.
-    fn process_batches(&self, batches: Vec<Batch>, mut objects: Vec<(usize, ObjectNotification)>) -> BatchOutcome {
+    /// Processes documents, then objects by increasing size, so that an oversized object does not starve the others.
+    fn process_batches(
+        &self,
+        batches: Vec<NamedDocuments>,
+        mut objects: Vec<(usize, ObjectNotification)>,
+    ) -> BatchOutcome {
         let mut outcome = BatchOutcome::default();
         for batch in batches.into_iter().filter(|batch| !batch.documents.is_empty()) {
             self.process_documents(batch, &mut outcome);
@@ -223,7 +227,11 @@ impl<'a> BatchProcessor<'a> {
         outcome
     }
 
-    fn process_documents(&self, Batch { name, commit, documents }: Batch, outcome: &mut BatchOutcome) {
+    fn process_documents(
+        &self,
+        NamedDocuments { name, commit, documents }: NamedDocuments,
+        outcome: &mut BatchOutcome,
+    ) {
         let indices: Vec<_> = documents.iter().map(|indexed| indexed.index).collect();
         let entry = |(position, indexed): (usize, Indexed)| {
             Ok(SourceDocument { number: position + 1, document: indexed.document })

@@ -23,7 +23,7 @@ struct BatchInput {
     bucket: Option<String>,
 }
 
-/// Parses the items of a batch. A folder is none.
+/// Parses the items of a batch. Folder placeholders are skipped (`None`).
 ///
 /// # Errors
 /// [`ErrorKind::UnsupportedEvent`]: it is not a batch.
@@ -45,7 +45,7 @@ struct ListedObject {
     #[serde(alias = "ETag")]
     etag: Option<String>,
     size: Option<Size>,
-    /// Only a row of a table that has a column `Key` has this, too.
+    /// Only the row of a table with a column `Key` also has this field.
     #[serde(rename = "text")]
     text: Option<IgnoredAny>,
 }
@@ -117,7 +117,7 @@ fn parse_document(item: &str) -> Result<Document> {
     document.validate()
 }
 
-/// Joins fields to an object. Duplicate names are kept.
+/// Joins fields to an object, including duplicate names.
 fn to_object(fields: Vec<(String, Box<RawValue>)>) -> Result<Box<RawValue>> {
     let failed = |e: serde_json::Error| Error::internal(e.to_string());
     let field = |(name, value): &(String, Box<RawValue>)| Ok(format!("{}:{}", to_raw_value(name)?.get(), value.get()));
@@ -168,16 +168,16 @@ mod tests {
 
     #[test]
     fn lines_and_rows_are_parsed_as_documents() {
-        let found = |item| row(item);
-        let of = |id: &str, text: &str, metadata: Option<&str>| (id.into(), text.into(), metadata.map(String::from));
-        assert_eq!(found(r#"{"id": 1.50, "text": "a", "metadata": {"y": 1}}"#), of("1.50", "a", Some(r#"{"y": 1}"#)));
+        let values =
+            |id: &str, text: &str, metadata: Option<&str>| (id.into(), text.into(), metadata.map(String::from));
+        assert_eq!(row(r#"{"id": 1.50, "text": "a", "metadata": {"y": 1}}"#), values("1.50", "a", Some(r#"{"y": 1}"#)));
         // As Step Functions passes rows of CSV: texts, in the order of the columns.
         let csv = r#"{"year":"1961","id":"7","text":"a","empty":"","metadata":"m"}"#;
-        assert_eq!(found(csv), of("7", "a", Some(r#"{"year":"1961","metadata":"m"}"#)));
+        assert_eq!(row(csv), values("7", "a", Some(r#"{"year":"1961","metadata":"m"}"#)));
         // Rows of Parquet.
-        assert_eq!(found(r#"{"text":"a","id":"x","n":1e400,"none":null}"#), of("x", "a", Some(r#"{"n":1e400}"#)));
+        assert_eq!(row(r#"{"text":"a","id":"x","n":1e400,"none":null}"#), values("x", "a", Some(r#"{"n":1e400}"#)));
         let both = r#"{"text":"a","id":"x","metadata":{"y":1},"z":[2]}"#;
-        assert_eq!(found(both), of("x", "a", Some(r#"{"y":1,"z":[2]}"#)));
+        assert_eq!(row(both), values("x", "a", Some(r#"{"y":1,"z":[2]}"#)));
         assert!(row(r#"{"text":"a","id":""}"#).0.starts_with("sha256:"));
         for (item, kind) in
             [("5", ErrorKind::InvalidType), ("{}", ErrorKind::Empty), (r#"{"text":5}"#, ErrorKind::InvalidType)]
@@ -192,9 +192,9 @@ mod tests {
             Some(IngestItem::Object(notification)) => notification,
             other => panic!("{other:?}"),
         };
-        let listed = json!({"Etag": "\"9b74c9897bac770ffc029102a200c5de\"", "Key": "bulk/a b+ü.jsonl", "LastModified": 1699568000,
+        let listing = json!({"Etag": "\"9b74c9897bac770ffc029102a200c5de\"", "Key": "bulk/a b+ü.jsonl", "LastModified": 1699568000,
             "Size": 42, "StorageClass": "STANDARD"});
-        let found = notification(listed);
+        let found = notification(listing);
         assert_eq!((found.bucket.as_str(), found.key.as_str(), found.size), ("docs", "bulk/a b+ü.jsonl", Some(42)));
         assert_eq!(found.etag.as_deref(), Some("9b74c9897bac770ffc029102a200c5de"));
         let inventory = notification(
@@ -203,8 +203,10 @@ mod tests {
         assert_eq!((inventory.bucket.as_str(), inventory.key.as_str(), inventory.size), ("other", "a +.csv", Some(42)));
         assert!(one(json!({"Key": "bulk/", "Size": 0})).is_none(), "a folder");
         assert!(matches!(one(json!({"Key": "a", "text": "b"})), Some(IngestItem::Document(Ok(_)))));
-        let nowhere = parse(r#"{"Items": [{"Key": "a.txt"}]}"#).unwrap().remove(0);
-        assert!(matches!(nowhere, Some(IngestItem::Document(Err(error))) if error.message.contains("BatchInput")));
+        let without_bucket = parse(r#"{"Items": [{"Key": "a.txt"}]}"#).unwrap().remove(0);
+        assert!(
+            matches!(without_bucket, Some(IngestItem::Document(Err(error))) if error.message.contains("BatchInput"))
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What an event is, determined by its fields.
+//! Classifies events by their fields.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;

@@ -21,7 +21,7 @@ const PATH_ENCODE_SET: &AsciiSet =
 /// The fields of an HTTP event.
 #[derive(Debug)]
 struct HttpPayload {
-    /// From the request context, or else from the field `httpMethod`.
+    /// The HTTP method, from the request context or else from the field `httpMethod`.
     method: Option<String>,
     /// `rawPath` of HTTP API v2 and function URLs, or `path` of REST API v1 and load balancers.
     path: Option<String>,
@@ -160,7 +160,7 @@ impl HttpPayload {
     fn headers(&self) -> HeaderMap {
         let single = self.headers.iter().map(|(k, v)| (k, vec![v]));
         let multi = self.multi_value_headers.iter().flatten().map(|(k, v)| (k, v.iter().collect()));
-        // The lists contain the single values, too.
+        // The lists also contain the single values.
         let all: BTreeMap<&String, Vec<&String>> = single.chain(multi).collect();
         let pairs = all.into_iter().flat_map(|(k, values)| values.into_iter().map(move |v| (k, v)));
         let mut headers = HeaderMap::new();
@@ -184,7 +184,7 @@ impl HttpPayload {
     }
 }
 
-/// The response to an HTTP event. Fields that a format does not have are left out, as API Gateway rejects others than its own.
+/// The response to an HTTP event. Fields that a format does not have are omitted, because API Gateway rejects unknown fields.
 #[derive(Debug, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 struct HttpEventResponse<'a> {

@@ -1,4 +1,4 @@
-//! What happens before the first invocation.
+//! Loading the default model before the first invocation.
 
 use crate::engine::{Embed, EmbedInputs, Engine, Input, Truncation};
 use std::sync::Arc;
@@ -58,7 +58,7 @@ mod tests {
             gate.recv().unwrap();
             done.send("loaded").unwrap();
         };
-        // Returns although the work waits for what only happens afterwards.
+        // `run_with_limit` must return before the work is released below.
         runtime.block_on(run_with_limit(load, Duration::from_millis(1)));
         release.send(()).unwrap();
         assert_eq!(outcome.recv().unwrap(), "loaded");

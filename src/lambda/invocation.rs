@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tealight_core::{Deadline, Error, ErrorKind, Result};
 use tokio::sync::mpsc::Receiver;
 
-/// The part of an invocation's time that is kept for sending the response: a tenth, but at most this.
+/// Maximum time reserved for sending the response; otherwise a tenth of the remaining time.
 const MAX_MARGIN: Duration = Duration::from_millis(500);
 
 /// The largest buffered response that Lambda accepts, in bytes.
@@ -73,7 +73,7 @@ impl Invocation {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(_)) => Err(Error::internal("the task of the request ended early")),
             Err(_) => {
-                let message = "deadline exceeded; send less per request or raise Timeout";
+                let message = "deadline exceeded; send less per request or raise the function's timeout";
                 Err(Error::new(ErrorKind::Timeout, message))
             }
         }
@@ -82,8 +82,8 @@ impl Invocation {
 
 /// How long an invocation may work. A deadline in the past means no limit: `cargo lambda watch` sends 1970.
 fn time_limit(deadline: SystemTime, now: SystemTime) -> Option<Duration> {
-    let left = deadline.duration_since(now).ok().filter(|left| !left.is_zero())?;
-    Some(left - margin(left))
+    let remaining = deadline.duration_since(now).ok().filter(|remaining| !remaining.is_zero())?;
+    Some(remaining - margin(remaining))
 }
 
 fn margin(time: Duration) -> Duration {

@@ -1,4 +1,4 @@
-//! What events with documents consist of.
+//! The items of events with documents.
 
 use crate::pipeline::document::Document;
 use crate::pipeline::ingest::ObjectNotification;

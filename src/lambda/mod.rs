@@ -62,7 +62,7 @@ async fn handle(api: Arc<Api>, event: LambdaEvent<Box<RawValue>>) -> Result<Lamb
     let invocation = Invocation::new(context);
     let outcome = handle_event(api, payload, &invocation).await;
     outcome.map_err(|error| {
-        // The message may quote the request, and so may the name of a field.
+        // Neither message nor field name is logged: both may quote the request.
         tracing::warn!(function_request_id = invocation.request_id(), code = error.kind.code(), "invocation failed");
         Diagnostic { error_type: error.kind.code().into(), error_message: error.message }
     })
@@ -102,7 +102,7 @@ async fn direct(api: Arc<Api>, request: ApiRequest, invocation: &Invocation) -> 
     outcome?.body.into_json().and_then(check_response_size).map(FunctionResponse::BufferedResponse)
 }
 
-/// Runs the request of an HTTP event. An error is a response, too.
+/// Runs the request of an HTTP event. Errors are also returned as responses.
 async fn http(api: Arc<Api>, event: HttpEvent, invocation: &Invocation) -> Result<LambdaResponse, Error> {
     let (format, can_stream) = (event.format, event.is_function_url && api.engine.config.response_stream);
     let without_route = || RequestInfo::without_route(invocation.trace(&HeaderMap::new()));
@@ -128,7 +128,7 @@ async fn http(api: Arc<Api>, event: HttpEvent, invocation: &Invocation) -> Resul
 
 enum HttpResponse {
     Buffered(Response<Bytes>),
-    /// The first chunk, and the channel of the others.
+    /// The first chunk, and the channel for the following ones.
     Streaming(Bytes, Receiver<Bytes>),
 }
 

@@ -11,13 +11,13 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tealight_core::{Result, truncate_for_display};
 
-/// How deep SNS notifications are unwrapped.
+/// Maximum nesting of SNS envelopes.
 const MAX_ENVELOPES: usize = 3;
 
 /// A message of an SQS queue.
 #[derive(Debug)]
 pub struct Message {
-    /// The `messageId`, by which SQS is told of a failure.
+    /// The `messageId`, reported to SQS on failure.
     pub id: String,
     /// The message group, within which a FIFO queue keeps the order.
     pub group: Option<String>,
@@ -30,7 +30,7 @@ pub struct Message {
 pub enum Records {
     /// Messages of SQS, which fail one by one.
     Sqs {
-        /// In the order of the queue.
+        /// Messages in the order of the queue.
         messages: Vec<Message>,
         /// Whether the queue keeps the order within message groups.
         is_fifo: bool,
@@ -121,7 +121,7 @@ struct SqsAttributes {
 
 fn parse_sqs(records: &[&RawValue]) -> Result<Records> {
     let records = records.iter().map(|record| parse_part(record.get())).collect::<Result<Vec<SqsRecord>>>()?;
-    // Messages of a standard queue may have groups, too, but no order.
+    // Messages of a standard queue may also have groups, but no order.
     let is_fifo = records.iter().any(|r| r.arn.as_deref().is_some_and(|arn| arn.ends_with(".fifo")));
     let message = |record: SqsRecord| Message {
         items: parse_message(&record.body, MAX_ENVELOPES),
@@ -192,18 +192,18 @@ mod tests {
         std::fs::read_to_string(path).unwrap()
     }
 
-    fn notices(items: Vec<IngestItem>) -> Vec<ObjectNotification> {
-        let notice = |item| match item {
-            IngestItem::Object(notice) => notice,
+    fn notifications(items: Vec<IngestItem>) -> Vec<ObjectNotification> {
+        let notification = |item| match item {
+            IngestItem::Object(notification) => notification,
             IngestItem::Document(document) => panic!("{document:?}"),
         };
-        items.into_iter().map(notice).collect()
+        items.into_iter().map(notification).collect()
     }
 
     fn texts(items: Vec<IngestItem>) -> Vec<Result<String, ErrorKind>> {
         let text = |item| match item {
             IngestItem::Document(document) => document.map(|d| d.text).map_err(|e| e.kind),
-            IngestItem::Object(notice) => panic!("{notice:?}"),
+            IngestItem::Object(notification) => panic!("{notification:?}"),
         };
         items.into_iter().map(text).collect()
     }
@@ -228,17 +228,17 @@ mod tests {
     fn notification_is_independent_of_its_envelope() {
         let (put, bridge) = (fixture("s3_put"), fixture("s3_eventbridge"));
         let Records::Other(found) = parse(&put).unwrap() else { panic!("a queue") };
-        assert_eq!(notices(found), [expected()]);
-        assert_eq!(notices(parse_eventbridge(&bridge).unwrap()), [expected()]);
+        assert_eq!(notifications(found), [expected()]);
+        assert_eq!(notifications(parse_eventbridge(&bridge).unwrap()), [expected()]);
         for inner in [put, bridge] {
             let sns = json!({"Type": "Notification", "MessageId": "m", "TopicArn": "arn:aws:sns:eu-central-1:1:t",
                 "Subject": "Amazon S3 Notification", "Message": inner, "SignatureVersion": "1"});
             let direct =
                 json!({"Records": [{"EventSource": "aws:sns", "EventVersion": "1.0", "Sns": sns}]}).to_string();
             let Records::Other(found) = parse(&direct).unwrap() else { panic!("a queue") };
-            assert_eq!(notices(found), [expected()]);
+            assert_eq!(notifications(found), [expected()]);
             for body in [inner, sns.to_string()] {
-                assert_eq!(notices(parse_message(&body, MAX_ENVELOPES).unwrap()), [expected()]);
+                assert_eq!(notifications(parse_message(&body, MAX_ENVELOPES).unwrap()), [expected()]);
             }
         }
     }
@@ -252,11 +252,11 @@ mod tests {
             ("%E4%B8%96%E7%95%8C/gr%C3%BC%C3%9Fe.md", "世界/grüße.md"),
             ("a%20b%26c%3D.csv", "a b&c=.csv"),
         ] {
-            let found = notices(parse_message(&s3(key, "ObjectCreated:Put").to_string(), 0).unwrap());
+            let found = notifications(parse_message(&s3(key, "ObjectCreated:Put").to_string(), 0).unwrap());
             assert_eq!(found[0].key, plain);
             let event = json!({"source": "aws.s3", "detail-type": "Object Created", "region": "eu-west-1",
                 "detail": {"bucket": {"name": "docs"}, "object": {"key": plain, "size": 3, "etag": "e"}}});
-            assert_eq!(notices(parse_eventbridge(&event.to_string()).unwrap()), found);
+            assert_eq!(notifications(parse_eventbridge(&event.to_string()).unwrap()), found);
         }
         assert!(parse_message(&s3("%FF", "ObjectCreated:Put").to_string(), 0).unwrap_err().message.contains("UTF-8"));
     }
@@ -274,7 +274,10 @@ mod tests {
         ] {
             assert_eq!(parse_message(&body, MAX_ENVELOPES).unwrap().len(), 0, "{body}");
         }
-        assert_eq!(notices(parse_message(&s3("a.txt", "s3:ObjectCreated:Copy").to_string(), 0).unwrap()).len(), 1);
+        assert_eq!(
+            notifications(parse_message(&s3("a.txt", "s3:ObjectCreated:Copy").to_string(), 0).unwrap()).len(),
+            1
+        );
     }
 
     #[test]
@@ -307,14 +310,15 @@ mod tests {
 
     #[test]
     fn unsupported_records_are_rejected() {
-        let of = |source: &str| json!({"eventSource": source, "EventSource": null, "messageId": "m", "body": "{}"});
+        let record_from =
+            |source: &str| json!({"eventSource": source, "EventSource": null, "messageId": "m", "body": "{}"});
         for records in [
             json!([{"eventSource": "aws:dynamodb"}]),
             json!([{"eventSource": "aws:kinesis"}]),
             json!([{"messageId": "m", "body": "{}", "eventSource": "aws:sqs"}, {"eventSource": "aws:s3"}]),
             json!([{"cf": {}}]),
             json!([]),
-            json!([of("aws:sqs")]),
+            json!([record_from("aws:sqs")]),
             json!({}),
             json!([5]),
         ] {

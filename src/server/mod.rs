@@ -66,7 +66,7 @@ fn raise_open_file_limit() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
-/// How many short requests run at once. As many long-running ones run beside them, so that they delay no short one.
+/// How many short requests run at once. The same number of long-running requests run separately and do not delay short ones.
 fn workers(api: &Api) -> usize {
     api.engine.cpu.threads().max(2)
 }
@@ -175,7 +175,7 @@ async fn admit(
         let request = ApiRequest { http: Request::from_parts(parts, body), route, info };
         return Ok(api.handle_http(&request, Deadline::NONE, None).map(ResponseBody::from));
     }
-    // Before the body is read, so that neither unauthorized nor too many requests fill the memory.
+    // Checked before the body is read, to bound memory.
     if found.is_some() {
         api.check_key_early(&parts.headers)?;
     }

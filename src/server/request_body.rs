@@ -28,15 +28,15 @@ pub fn content_length(headers: &HeaderMap) -> Option<usize> {
 /// # Errors
 /// [`ErrorKind::BodyTooLarge`], [`ErrorKind::BodyTimeout`]; [`ErrorKind::InvalidJson`] if the connection closes early.
 pub async fn read(mut body: Incoming, headers: &HeaderMap, limit: usize) -> Result<Bytes> {
-    let announced = content_length(headers).filter(|length| *length > limit);
-    if let Some(length) = announced.filter(|_| headers.contains_key(EXPECT)) {
+    let excess_content_length = content_length(headers).filter(|length| *length > limit);
+    if let Some(length) = excess_content_length.filter(|_| headers.contains_key(EXPECT)) {
         return Err(body_too_large(length, limit));
     }
     let (mut bytes, mut length, start) = (BytesMut::new(), 0, Instant::now());
     loop {
         let end = start + BODY_TIMEOUT + Duration::from_secs((length / MIN_BODY_RATE) as u64);
         let Ok(frame) = tokio::time::timeout_at(end, body.frame()).await else {
-            return Err(match announced {
+            return Err(match excess_content_length {
                 Some(length) => body_too_large(length, limit),
                 None => too_slow(length, start.elapsed()),
             });
@@ -48,11 +48,11 @@ pub async fn read(mut body: Incoming, headers: &HeaderMap, limit: usize) -> Resu
         if length > DISCARD_FACTOR * limit {
             break;
         }
-        if length <= limit && announced.is_none() {
+        if length <= limit && excess_content_length.is_none() {
             bytes.extend_from_slice(data);
         }
     }
-    let length = announced.unwrap_or(length);
+    let length = excess_content_length.unwrap_or(length);
     if length > limit { Err(body_too_large(length, limit)) } else { Ok(bytes.freeze()) }
 }
 

@@ -83,7 +83,7 @@ impl TraceContext {
     }
 
     fn span(&self) -> Span {
-        // At the level ERROR, so that the fields are present whatever the log level is.
+        // At the level ERROR, so that the fields are present regardless of the log level.
         tracing::error_span!(
             "request",
             function_request_id = self.request_id,
@@ -144,10 +144,10 @@ impl Drop for FlushGuard {
     }
 }
 
-/// Whether this process has answered a request; health checks do not count.
+/// Whether this process has responded to a request; health checks do not count.
 static IS_WARM: AtomicBool = AtomicBool::new(false);
 
-/// Records that a request was answered: later requests are no cold starts.
+/// Records that a request got its response: later requests are not cold starts.
 pub(crate) fn mark_warm() {
     IS_WARM.store(true, Ordering::Relaxed);
 }
@@ -214,9 +214,9 @@ mod tests {
         let trace = TraceContext::from_headers(&headers(&[(TRACEPARENT, W3C)]), None);
         trace.clone().in_scope(|| {
             let context = CurrentContext::current();
-            let there = std::thread::spawn(move || context.in_scope(TraceContext::current)).join().unwrap();
-            assert_eq!(there, TraceContext::current());
-            assert_eq!(there.trace_id(), trace.trace_id());
+            let other_thread = std::thread::spawn(move || context.in_scope(TraceContext::current)).join().unwrap();
+            assert_eq!(other_thread, TraceContext::current());
+            assert_eq!(other_thread.trace_id(), trace.trace_id());
         });
         assert_eq!(TraceContext::current(), TraceContext::default());
     }

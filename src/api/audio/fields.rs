@@ -1,6 +1,6 @@
 //! Fields of an audio request, and the options that they set.
 
-use crate::pipeline::format::Encoding;
+use crate::pipeline::format::VectorEncoding;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tealight_audio::VadOptions;
@@ -8,7 +8,7 @@ use tealight_core::{Error, Result, truncate_for_display};
 use tealight_models::families::whisper::language_code;
 use tealight_models::tasks::transcribe::{Task, TranscribeOptions};
 
-/// Larger beams take more time without better results.
+/// Each hypothesis of a beam needs its own KV cache and forward passes, so the size bounds memory and time.
 const MAX_BEAM_SIZE: usize = 16;
 
 /// `POST /v1/audio/transcriptions`, `/v1/audio/translations` and `/v1/audio/embeddings`: a multipart form or JSON.
@@ -45,7 +45,7 @@ pub struct AudioRequest {
     /// For `/v1/audio/embeddings`: number of dimensions to keep of each embedding, which is then normalized again.
     pub dimensions: Option<usize>,
     /// For `/v1/audio/embeddings`: encoding of the embeddings. Default: `float`.
-    pub encoding_format: Option<Encoding>,
+    pub encoding_format: Option<VectorEncoding>,
 }
 
 /// OpenAI's `chunking_strategy`.

@@ -3,7 +3,7 @@
 use super::super::json::parse;
 use super::super::multipart;
 use super::fields::{AudioRequest, ChunkingStrategy, ServerVad};
-use crate::pipeline::format::Encoding;
+use crate::pipeline::format::VectorEncoding;
 use bytes::Bytes;
 use std::str::FromStr;
 use tealight_core::{Error, Result, truncate_for_display};
@@ -95,9 +95,9 @@ fn parse_bool(name: &str, text: &str) -> Result<bool> {
     }
 }
 
-fn parse_encoding(name: &str, text: &str) -> Result<Encoding> {
-    Encoding::ALL.into_iter().find(|encoding| encoding.as_str() == text).ok_or_else(|| {
-        let expected = Encoding::ALL.map(Encoding::as_str).join(", ");
+fn parse_encoding(name: &str, text: &str) -> Result<VectorEncoding> {
+    VectorEncoding::ALL.into_iter().find(|encoding| encoding.as_str() == text).ok_or_else(|| {
+        let expected = VectorEncoding::ALL.map(VectorEncoding::as_str).join(", ");
         let value = truncate_for_display(text);
         Error::invalid_value(name, format!("{name} is {value:?}; expected one of {expected}"))
     })

@@ -75,18 +75,18 @@ pub struct ChatResponse {
     pub created: u64,
     /// The name of the model.
     pub model: String,
-    /// The completions.
+    /// `n` completions.
     pub choices: Vec<ChatChoice>,
     /// Token counts.
     pub usage: CompletionUsage,
 }
 
-/// A completion.
+/// One completion of a response.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ChatChoice {
     /// Position in `choices`, from 0.
     pub index: usize,
-    /// The generated message.
+    /// The message of the assistant.
     pub message: ChatMessage,
     /// Log probabilities of its tokens, if requested.
     pub logprobs: Option<Value>,
@@ -94,12 +94,12 @@ pub struct ChatChoice {
     pub finish_reason: &'static str,
 }
 
-/// A generated message.
+/// A message of the assistant.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ChatMessage {
     /// `assistant`.
     pub role: &'static str,
-    /// The text.
+    /// The generated text, without the stop sequence.
     pub content: String,
     /// Always null: these models report no refusals.
     pub refusal: Option<String>,

@@ -49,16 +49,16 @@ pub struct CompletionResponse {
     pub created: u64,
     /// The name of the model.
     pub model: String,
-    /// The completions.
+    /// One completion per prompt and `n`.
     pub choices: Vec<CompletionChoice>,
     /// Token counts.
     pub usage: CompletionUsage,
 }
 
-/// A completion.
+/// One completion of a response.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct CompletionChoice {
-    /// The text.
+    /// The generated text, without the stop sequence.
     pub text: String,
     /// Position in `choices`, from 0.
     pub index: usize,
@@ -172,7 +172,7 @@ struct CompletionLogprobs {
     tokens: Vec<String>,
     token_logprobs: Vec<Option<f32>>,
     top_logprobs: Vec<Option<Map<String, Value>>>,
-    /// In characters.
+    /// Start of each token in the text, in characters.
     text_offset: Vec<usize>,
 }
 

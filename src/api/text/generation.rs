@@ -1,4 +1,4 @@
-//! Generating the completions of a request, whichever route it came to.
+//! Generates completions, for both routes.
 
 use super::sampling_options::{MAX_COMPLETIONS, SamplingOptions};
 use crate::api::context::{ApiResponse, RequestContext};
@@ -29,11 +29,11 @@ pub(super) struct GenerationRequest {
     pub schema: Option<Value>,
 }
 
-/// What happens to a completion while it is generated.
+/// An event of a completion while it is generated.
 pub(super) enum GenerationEvent<'a> {
     /// A further part, and the tokenizer that decodes its tokens.
     Delta(&'a TextDelta, &'a LlamaTokenizer),
-    /// The whole completion.
+    /// The completion is complete.
     Done(&'a Completion),
 }
 
@@ -68,7 +68,7 @@ impl CompletionUsage {
         self.total_tokens = self.prompt_tokens + self.completion_tokens;
     }
 
-    /// The same for metrics and headers.
+    /// The usage as [`Usage`], for metrics and headers.
     fn engine_usage(self, inference: Duration) -> Usage {
         Usage { tokens: self.prompt_tokens, completion_tokens: self.completion_tokens, inference, ..Usage::default() }
     }

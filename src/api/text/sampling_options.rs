@@ -27,11 +27,11 @@ macro_rules! generation_request {
             pub temperature: Option<f32>,
             /// Samples from the most likely tokens whose probabilities add up to this.
             pub top_p: Option<f32>,
-            /// Samples from this number of most likely tokens. An extension.
+            /// Samples from this number of most likely tokens. Not in OpenAI's API.
             pub top_k: Option<usize>,
-            /// Excludes tokens less likely than this, relative to the most likely one. An extension.
+            /// Excludes tokens less likely than this, relative to the most likely one. Not in OpenAI's API.
             pub min_p: Option<f32>,
-            /// Above 1, makes tokens less likely that occur in the text. An extension.
+            /// Above 1, makes tokens that already occur in the text less likely. Not in OpenAI's API.
             pub repetition_penalty: Option<f32>,
             /// From -2 to 2; lowers the logits of tokens that occur in the text.
             pub presence_penalty: Option<f32>,
@@ -101,7 +101,7 @@ pub struct StreamOptions {
 }
 
 impl SamplingOptions {
-    /// The parameters of the completion with this index. Each has a seed of its own.
+    /// The parameters of the completion with this index. Each has its own seed.
     pub fn sampling_params(&self, seed: u64, index: usize) -> Result<SamplingParams> {
         let base = SamplingParams::default();
         let logit_bias = self.logit_bias.iter().flatten().map(|(id, bias)| match id.trim().parse() {
@@ -129,7 +129,7 @@ impl SamplingOptions {
         self.seed.map_or_else(unique_number, |seed| seed as u64)
     }
 
-    /// The stop sequences.
+    /// The stop sequences, validated.
     pub fn stop_sequences(&self) -> Result<Vec<String>> {
         let stop = self.stop.clone().map_or(vec![], OneOrMany::into_vec);
         if stop.iter().any(String::is_empty) {
@@ -167,7 +167,7 @@ pub(super) fn check_top_logprobs(name: &str, count: usize) -> Result<usize> {
     }
 }
 
-/// A number that no other request of this process gets.
+/// A process-wide unique number for response ids.
 pub(super) fn unique_number() -> u64 {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_nanos() as u64);

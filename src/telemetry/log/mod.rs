@@ -1,5 +1,6 @@
-//! Log lines, as text or JSON. They never contain texts, audio, embeddings or keys at any level. Therefore only this crate's own
-//! events are logged: libraries log their arguments, such as signatures and whole events.
+//! Log lines, as text or JSON. They never contain texts, audio, embeddings or keys at any level. Therefore only events of the
+//! tealight crates (targets that begin with `tealight`) are logged: libraries log their arguments, such as signatures and whole
+//! events.
 
 mod json_formatter;
 mod summary;
@@ -18,9 +19,9 @@ use tracing_subscriber::prelude::*;
 /// The `tracing` target of this crate's events.
 const TARGET: &str = env!("CARGO_PKG_NAME");
 
-/// Writes the log lines of this process to `writer`. The level is that of `AWS_LAMBDA_LOG_LEVEL` or `RUST_LOG`, by default INFO. The
-/// format is JSON if `AWS_LAMBDA_LOG_FORMAT` is `JSON`, or if `POWERTOOLS_METRICS_NAMESPACE` asks for metrics. Panics are logged,
-/// too. Further calls have no effect.
+/// Writes the log lines of this process to `writer`. The level is that of `AWS_LAMBDA_LOG_LEVEL` or `RUST_LOG`, by default INFO.
+/// The format is JSON if `AWS_LAMBDA_LOG_FORMAT` is `JSON`, or if `POWERTOOLS_METRICS_NAMESPACE` asks for metrics. Panics are also
+/// logged. Further calls have no effect.
 pub fn init<W: for<'a> MakeWriter<'a> + Send + Sync + 'static>(writer: W) {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let configured = variable("AWS_LAMBDA_LOG_LEVEL").or_else(|| variable("RUST_LOG"));
@@ -48,8 +49,8 @@ fn level(text: &str) -> LevelFilter {
         return level;
     }
     let Ok(targets) = text.parse::<Targets>() else { return LevelFilter::INFO };
-    let ours = targets.iter().find(|(name, _)| *name == TARGET).map(|(_, level)| level);
-    ours.or(targets.default_level()).unwrap_or(LevelFilter::INFO)
+    let crate_level = targets.iter().find(|(name, _)| *name == TARGET).map(|(_, level)| level);
+    crate_level.or(targets.default_level()).unwrap_or(LevelFilter::INFO)
 }
 
 /// Logs the location of a panic, and its message if that is a literal: a formatted message may quote a request.

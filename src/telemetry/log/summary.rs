@@ -1,4 +1,4 @@
-//! One log line per request or event: route, outcome, model, and where the time went.
+//! One log line per request or event: route, outcome, model and durations.
 
 use crate::telemetry::trace;
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub(super) const METRICS: &[(&str, &str)] = &[
     ("handed_back", "Count"),
 ];
 
-/// A request that was answered or rejected.
+/// A request with a response, successful or not.
 #[derive(Debug)]
 pub struct RequestSummary<'a> {
     /// Path of the route.
@@ -52,7 +52,7 @@ pub struct RequestSummary<'a> {
 }
 
 impl RequestSummary<'_> {
-    /// Logs the summary at level INFO. Fields that are zero for this request are left out.
+    /// Logs the summary at level INFO. Fields that are zero for this request are omitted.
     pub fn emit(&self) {
         let usage = self.usage.unwrap_or_default();
         let nonzero = |n: usize| (n > 0).then_some(n as u64);
@@ -81,7 +81,7 @@ impl RequestSummary<'_> {
 /// An event whose documents were embedded and written to the sink.
 #[derive(Debug)]
 pub struct IngestSummary<'a> {
-    /// The embedding model.
+    /// Name of the embedding model.
     pub model: &'a str,
     /// Documents whose points were written.
     pub documents: usize,
