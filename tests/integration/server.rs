@@ -391,7 +391,7 @@ fn unknown_encoding_or_prompt_lists_supported_ones() {
         422,
         "prompts of this model: none",
     );
-    let tiny = Server::start(&[("TEALIGHT_MODEL", support::TINY)]);
+    let tiny = Server::start(&[("TEALIGHT_MODEL", crate::support::TINY)]);
     expect_rejected(&tiny, "/embed", json!({"inputs": "a", "prompt_name": "other"}), 422, "passage, query");
 }
 

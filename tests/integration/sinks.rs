@@ -422,7 +422,7 @@ fn upload_is_complete_although_its_response_was_lost() {
 #[ignore = "child process of large_object_is_uploaded_in_parts"]
 fn write_90_large_points_to_object() {
     let mut sink = object_sink();
-    let mut jsonl = BodyBuilder::new(Format::Jsonl, Encoding::Float, None).unwrap();
+    let mut jsonl = BodyBuilder::new(Format::Jsonl, VectorEncoding::Float, None).unwrap();
     jsonl.push(jsonl.encode(&point(&"x".repeat(90_000))).unwrap());
     let text = "x".repeat(190_000 - jsonl.finish().unwrap().len());
     for _ in 0..90 {

@@ -4,7 +4,7 @@ use crate::damage::Damage;
 use arbitrary::{Arbitrary, Result, Unstructured};
 use serde_json::json;
 use std::path::Path;
-use tealight_index::{IndexDocument, Filter, IndexBuilder, MAX_NORM, Metric, ScanEncoding};
+use tealight_index::{Filter, IndexBuilder, IndexDocument, MAX_NORM, Metric, ScanEncoding};
 
 /// Dimensions with specialized loops in the kernels, around multiples of their blocks, and odd ones.
 const DIMENSIONS: [usize; 14] = [1, 2, 3, 7, 8, 15, 16, 17, 33, 63, 64, 65, 128, 384];

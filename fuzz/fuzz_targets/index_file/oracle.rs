@@ -1,7 +1,7 @@
 //! What an intact index must return: what was added, and the best rows in float64.
 
 use crate::input::{IndexInput, filter, is_invalid};
-use tealight_index::{IndexDocument, Index, Metric, ScanEncoding, SearchHit, SearchQuery};
+use tealight_index::{Index, IndexDocument, Metric, ScanEncoding, SearchHit, SearchQuery};
 use tealight_kernels::{CpuContext, Isa};
 
 /// Relative error of float16, as a share of the largest value of the row.

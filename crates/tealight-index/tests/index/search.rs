@@ -72,7 +72,7 @@ fn search_finds_the_best_rows_of_float64() {
             }
             let recall = found as f64 / total as f64;
             println!("{d} {metric:?} {encoding:?}: recall {recall:.4}");
-            assert!(recall >= MIN_RECALL, "{d} {metric:?} {encoding:?}: {recall}");
+            assert!(recall >= RECALL, "{d} {metric:?} {encoding:?}: {recall}");
         }
     }
 }
