@@ -11,7 +11,7 @@
 //! | `decode` | containers and codecs: Symphonia, plus `aac` and `opus` for what it lacks |
 //! | `repair`, `mp4` | wrong lengths in headers of truncated or streamed files; encoder delays in MP4 edit lists |
 //! | `resample` | any sample rate to [`SAMPLE_RATE`] |
-//! | [`log_mel`] | [`Spectrogram`](log_mel::Spectrogram), as openai/whisper computes it |
+//! | [`log_mel`], `fft` | [`Spectrogram`](log_mel::Spectrogram), as openai/whisper computes it; the FFT of its frames |
 //! | `vad` | [`VoiceDetector`] |
 //!
 //! Memory use does not depend on the length of a recording: samples come in blocks of about one codec packet, and a recording
@@ -35,6 +35,7 @@
 mod aac;
 mod decode;
 mod error;
+mod fft;
 pub mod log_mel;
 mod mp4;
 mod opus;

@@ -1,12 +1,11 @@
 //! Log-mel spectrograms as in openai/whisper (`audio.py`): frames of 25 ms every 10 ms, on Slaney's mel scale.
 
+use crate::fft::{self, BINS, RealFft};
 use crate::sample_rate::SAMPLE_RATE;
-use realfft::num_complex::Complex;
-use realfft::{RealFftPlanner, RealToComplex};
-use std::sync::Arc;
+use std::f32::consts::LOG10_2;
 
 /// Samples per frame.
-pub const N_FFT: usize = 400;
+pub const N_FFT: usize = fft::LENGTH;
 /// Samples from the start of a frame to the start of the next.
 pub const HOP_LENGTH: usize = 160;
 /// Minimum mel power; smaller ones are raised to it.
@@ -15,19 +14,13 @@ const MIN_POWER: f32 = 1e-10;
 pub const SILENCE: f32 = -10.0;
 /// Values are clamped to this far below the maximum of the recording, as a base-10 logarithm (80 dB).
 const DYNAMIC_RANGE: f32 = 8.0;
-/// Frequency bins of the FFT, from 0 Hz to half the sample rate.
-const BINS: usize = N_FFT / 2 + 1;
 
-/// Computes log-mel frames; reuses its buffers.
+/// Computes log-mel frames.
 pub struct Spectrogram {
-    fft: Arc<dyn RealToComplex<f32>>,
+    fft: RealFft,
     /// Periodic Hann window.
-    window: Vec<f32>,
+    window: [f32; N_FFT],
     filters: Vec<MelFilter>,
-    samples: Vec<f32>,
-    spectrum: Vec<Complex<f32>>,
-    scratch: Vec<Complex<f32>>,
-    powers: Vec<f32>,
 }
 
 impl std::fmt::Debug for Spectrogram {
@@ -46,16 +39,11 @@ struct MelFilter {
 impl Spectrogram {
     /// `n_mels` is the number of mel bins: 80, or 128 for Whisper large-v3.
     pub fn new(n_mels: usize) -> Self {
-        let fft = RealFftPlanner::new().plan_fft_forward(N_FFT);
         let angle = |i: usize| std::f64::consts::TAU * i as f64 / N_FFT as f64;
         Self {
-            window: (0..N_FFT).map(|i| (0.5 - 0.5 * angle(i).cos()) as f32).collect(),
+            fft: RealFft::new(),
+            window: std::array::from_fn(|i| (0.5 - 0.5 * angle(i).cos()) as f32),
             filters: mel_filters(n_mels),
-            samples: fft.make_input_vec(),
-            spectrum: fft.make_output_vec(),
-            scratch: fft.make_scratch_vec(),
-            powers: vec![0.0; BINS],
-            fft,
         }
     }
 
@@ -69,17 +57,17 @@ impl Spectrogram {
     ///
     /// # Panics
     /// `samples` or `out` has a different length.
-    pub fn frame(&mut self, samples: &[f32], out: &mut [f32]) -> f32 {
+    pub fn frame(&self, samples: &[f32], out: &mut [f32]) -> f32 {
         assert!(samples.len() == N_FFT && out.len() == self.filters.len());
-        self.samples.iter_mut().zip(samples).zip(&self.window).for_each(|((s, x), w)| *s = x * w);
-        let result = self.fft.process_with_scratch(&mut self.samples, &mut self.spectrum, &mut self.scratch);
-        debug_assert!(result.is_ok());
-        self.powers.iter_mut().zip(&self.spectrum).for_each(|(p, c)| *p = c.norm_sqr());
+        let windowed = std::array::from_fn(|i| samples[i] * self.window[i]);
+        let mut powers = [0.0; BINS];
+        self.fft.power_spectrum(&windowed, &mut powers);
         let mut max = SILENCE;
         for (out, filter) in out.iter_mut().zip(&self.filters) {
-            let powers = &self.powers[filter.first_bin..][..filter.weights.len()];
+            let powers = &powers[filter.first_bin..][..filter.weights.len()];
             let power: f32 = powers.iter().zip(&filter.weights).map(|(p, w)| p * w).sum();
-            *out = power.max(MIN_POWER).log10();
+            // The logarithm to base 2 is faster.
+            *out = if power > MIN_POWER { power.log2() * LOG10_2 } else { SILENCE };
             max = max.max(*out);
         }
         max

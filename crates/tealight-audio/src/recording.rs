@@ -69,13 +69,13 @@ impl Samples {
             if !self.is_any_decoded {
                 return Err(self.no_audio_error());
             }
-            return self.resampler.take().map(Resampler::finish).transpose();
+            return Ok(self.resampler.take().map(Resampler::finish));
         };
         self.is_any_decoded = true;
         let mut out = if self.rate == rate { vec![] } else { self.change_rate(rate)? };
         match &mut self.resampler {
             None => out.extend(block),
-            Some(resampler) => out.extend(resampler.push(&block)?),
+            Some(resampler) => out.extend(resampler.push(&block)),
         }
         Ok(Some(out))
     }
@@ -94,8 +94,8 @@ impl Samples {
         if self.rate_changes == MAX_RATE_CHANGES {
             return Err(invalid_file(format!("changes its sample rate more than {MAX_RATE_CHANGES} times")));
         }
-        let remaining = self.resampler.take().map(Resampler::finish).transpose()?;
-        self.resampler = if rate == SAMPLE_RATE { None } else { Some(Resampler::new(rate)?) };
+        let remaining = self.resampler.take().map(Resampler::finish);
+        self.resampler = (rate != SAMPLE_RATE).then(|| Resampler::new(rate));
         (self.rate, self.rate_changes) = (rate, self.rate_changes + 1);
         Ok(remaining.unwrap_or_default())
     }

@@ -213,6 +213,25 @@ fn resampling_keeps_tones_below_8_khz_and_removes_those_above() {
 }
 
 #[test]
+fn resampling_passes_speech_up_to_7600_hz_without_aliasing() {
+    let peak = |rate: u32, hz: f64| {
+        let found = samples(wav(3, 32, 1, rate, &f32_bytes(&tone(hz, rate, 1.0)))).unwrap();
+        found[1000..15_000].iter().fold(0.0f32, |max, v| max.max(v.abs())) / 0.5
+    };
+    for rate in [22_050, 44_100, 48_000, 44_099] {
+        for hz in [50.0, 3000.0, 7000.0, 7600.0] {
+            let gain = peak(rate, hz);
+            assert!((0.99..1.01).contains(&gain), "{hz} Hz at {rate}: gain {gain}");
+        }
+        // Above 8 kHz, attenuated by 75 dB at least.
+        for hz in [8_010.0, 8_400.0, 10_500.0] {
+            let gain = peak(rate, hz);
+            assert!(gain < 1.8e-4, "{hz} Hz at {rate}: gain {gain}");
+        }
+    }
+}
+
+#[test]
 fn samples_come_in_small_blocks_and_are_repeatable() {
     // Three hours, of which only one block is in memory.
     let seconds = 3 * 3600;

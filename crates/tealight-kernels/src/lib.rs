@@ -34,6 +34,7 @@
 //! | [`attention`] | scaled dot-product attention in float32, in int8 and with a cache of keys and values |
 //! | [`rowwise`] | normalization, activation functions, softmax |
 //! | [`scoring`] | scores of a query against rows of an index: int8, 4-bit, binary, float16 |
+//! | [`fir`] | filters of audio |
 //! | `hnsw` | HNSW graphs (feature `graph`) |
 //! | [`roofline`] | peak rates of the machine |
 //!
@@ -62,6 +63,7 @@ pub mod attention;
 mod cpu_context;
 mod dispatch;
 mod error;
+pub mod fir;
 mod gemm;
 #[cfg(feature = "graph")]
 mod graph_validate;

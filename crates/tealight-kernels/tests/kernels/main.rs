@@ -3,6 +3,7 @@
 
 mod attention;
 mod binary;
+mod fir;
 mod int4;
 mod int8;
 #[path = "../support/isas.rs"]
