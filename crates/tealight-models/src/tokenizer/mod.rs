@@ -5,21 +5,17 @@
 //! | embedding | [`TokenizerSpec`]: WordPiece, or any `tokenizer.json` | [`Tokenizer`] |
 //! | text generation | [`BpeSpec`]: byte-level or SentencePiece BPE, or any `tokenizer.json` | [`LlamaTokenizer`] |
 
-mod bpe_spec;
+mod bpe;
 pub(crate) mod bytes;
 mod encode;
 mod error;
-mod llama;
-mod pretokenizer;
 mod spec;
 mod vocabulary;
 mod wordpiece;
 mod wordpiece_spec;
 
-pub use bpe_spec::{BpeModel, BpeSpec};
+pub use bpe::{BpeModel, BpeSpec, LlamaTokenizer, Pretokenizer};
 pub use encode::{MAX_CHARS_PER_TOKEN, Token, Tokenizer, TruncationDirection};
-pub use llama::LlamaTokenizer;
-pub use pretokenizer::Pretokenizer;
 pub use spec::TokenizerSpec;
 pub use vocabulary::{WordPieceVocab, WordPosition};
 pub use wordpiece::WordPiece;

@@ -1,7 +1,7 @@
 //! How text is split into words before BPE merges their bytes: the regular expressions of well-known models, with llama.cpp's
 //! names (`llama-vocab.cpp`).
 
-use super::error::build_error;
+use crate::tokenizer::error::build_error;
 use tealight_core::Result;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence;

@@ -1,11 +1,11 @@
 //! The tokenizer of a text-generation model: text to token ids, ids to bytes, and the special tokens that its file describes.
 
-use super::bpe_spec::{BpeModel, BpeSpec};
-use super::bytes::{decode_byte_level, decode_piece};
-use super::encode::Tokenizer as EmbeddingTokenizer;
-use super::error::build_error;
+use super::spec::{BpeModel, BpeSpec};
 use crate::formats::gguf::{Gguf, token_type};
 use crate::formats::json::read_json;
+use crate::tokenizer::bytes::{decode_byte_level, decode_piece};
+use crate::tokenizer::encode::Tokenizer as EmbeddingTokenizer;
+use crate::tokenizer::error::build_error;
 use ahash::AHashMap;
 use serde_json::Value;
 use std::panic::catch_unwind;
