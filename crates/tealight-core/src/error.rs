@@ -216,6 +216,11 @@ impl Error {
         Self::new(ErrorKind::Internal, message)
     }
 
+    /// An error for `what`, whose cargo feature this build lacks.
+    pub fn feature_disabled(kind: ErrorKind, what: impl std::fmt::Display, feature: &str) -> Self {
+        Self::new(kind, format!("this build does not support {what}; build with --features {feature}"))
+    }
+
     /// An error for a file operation that failed. `action` is a verb such as `open`.
     pub fn io(action: &str, path: &std::path::Path, error: std::io::Error) -> Self {
         Self::new(ErrorKind::Io, format!("cannot {action} {}: {error}", path.display()))

@@ -124,8 +124,7 @@ impl IndexBuilder {
     /// Always: this build lacks the feature `graph`.
     #[cfg(not(feature = "graph"))]
     pub fn build_hnsw(&mut self, _: &CpuContext) -> Result<()> {
-        let message = "HNSW graphs are not supported: this binary was built without the feature graph";
-        Err(Error::new(ErrorKind::InvalidValue, message))
+        Err(Error::feature_disabled(ErrorKind::InvalidValue, "HNSW graphs", "graph"))
     }
 
     /// Writes the file atomically.

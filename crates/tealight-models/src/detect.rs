@@ -1,13 +1,13 @@
 //! Finds out which family a model file or folder belongs to, without loading it.
 
-use crate::families::{bert, llama};
+use crate::families::{LLAMA_MODEL_TYPES, WHISPER, bert};
 use crate::formats::gguf::{self, Gguf};
 use crate::formats::json::read_json;
-use crate::formats::{ggml, llama2c};
+use crate::formats::{GGML_MAGIC, llama2c};
 use bytes::Bytes;
 use std::path::Path;
 use tealight_core::mmap::map_file;
-use tealight_core::{Error, Result};
+use tealight_core::{Error, ErrorKind, Result};
 
 /// A family of models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,8 +20,6 @@ pub enum ModelKind {
     Whisper,
 }
 
-/// `general.architecture` and `model_type` of Whisper.
-const WHISPER: &str = "whisper";
 /// The weights of a CTranslate2 folder; faster-whisper's models are the only supported ones.
 const CTRANSLATE2_FILE: &str = "model.bin";
 /// A tensor of the GGUF files that candle's Whisper example uses, which have no metadata.
@@ -37,6 +35,18 @@ impl ModelKind {
         kind.map_err(|e| e.with_context(format_args!("model {}", path.display())))
     }
 
+    /// Fails if the cargo feature that the family needs is disabled in this build.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ModelLoad`](tealight_core::ErrorKind), with the feature.
+    pub fn check_enabled(self) -> Result<()> {
+        match self {
+            ModelKind::Llama if !cfg!(feature = "text") => Err(disabled("Llama", "text")),
+            ModelKind::Whisper if !cfg!(feature = "speech") => Err(disabled("Whisper", "speech")),
+            _ => Ok(()),
+        }
+    }
+
     fn of_folder(folder: &Path) -> Result<Self> {
         if folder.join(CTRANSLATE2_FILE).exists() {
             return Ok(ModelKind::Whisper);
@@ -47,7 +57,7 @@ impl ModelKind {
     }
 
     fn of_file(file: Bytes) -> Result<Self> {
-        if file.starts_with(ggml::MAGIC) {
+        if file.starts_with(GGML_MAGIC) {
             return Ok(ModelKind::Whisper);
         }
         if file.starts_with(gguf::MAGIC) {
@@ -73,12 +83,16 @@ impl ModelKind {
         match name {
             bert::ARCHITECTURE => Ok(ModelKind::Bert),
             WHISPER => Ok(ModelKind::Whisper),
-            _ if llama::MODEL_TYPES.contains(&name) => Ok(ModelKind::Llama),
+            _ if LLAMA_MODEL_TYPES.contains(&name) => Ok(ModelKind::Llama),
             _ => Err(Error::invalid_model(format!(
                 "architecture {name:?} is not supported; expected {}, {} or {WHISPER}",
                 bert::ARCHITECTURE,
-                llama::MODEL_TYPES.join(", ")
+                LLAMA_MODEL_TYPES.join(", ")
             ))),
         }
     }
+}
+
+fn disabled(family: &str, feature: &'static str) -> Error {
+    Error::feature_disabled(ErrorKind::ModelLoad, format_args!("{family} models"), feature)
 }

@@ -44,7 +44,6 @@ pub mod families;
 pub mod formats;
 pub mod layers;
 mod load;
-mod memory;
 mod model_info;
 pub mod pack;
 pub mod sentence_transformers;

@@ -1,11 +1,12 @@
 //! Loads embedding models of every architecture.
 
+use crate::detect::ModelKind;
 use crate::families::bert::{Bert, ModelFiles};
+#[cfg(feature = "text")]
 use crate::families::llama::{Llama, LlamaEncoder};
 use crate::formats::weights::Precision;
 use crate::tasks::embed::Embedder;
 use std::path::Path;
-use std::sync::Arc;
 use tealight_core::Result;
 use tealight_kernels::CpuContext;
 use tracing::trace_span;
@@ -22,14 +23,19 @@ impl Embedder {
             let encoder = Bert::new(cpu, files.config, &files.weights)?;
             Self::new(Box::new(encoder), files.tokenizer, files.pipeline, files.info)
         });
-        loaded.map_err(|e| e.with_context(format_args!("model {}", path.display())))
+        loaded.map_err(|e| {
+            // A family that this build lacks is the better explanation.
+            let disabled = ModelKind::detect(path).ok().and_then(|kind| kind.check_enabled().err());
+            disabled.unwrap_or(e).with_context(format_args!("model {}", path.display()))
+        })
     }
 
     /// Uses a text-generation model for embeddings; the weights are shared.
     ///
     /// # Errors
     /// [`ErrorKind::ModelLoad`](tealight_core::ErrorKind): the tokenizer does not fit the weights.
-    pub fn from_llama(model: Arc<Llama>) -> Result<Self> {
+    #[cfg(feature = "text")]
+    pub fn from_llama(model: std::sync::Arc<Llama>) -> Result<Self> {
         let (tokenizer, pipeline, info) = (model.tokenizer.for_embedding(), model.pipeline.clone(), model.info.clone());
         Self::new(Box::new(LlamaEncoder(model)), tokenizer, pipeline, info)
     }

@@ -1,7 +1,11 @@
 //! Packs models of every architecture.
 
 use crate::detect::ModelKind;
-use crate::families::{bert, llama, whisper};
+use crate::families::bert;
+#[cfg(feature = "text")]
+use crate::families::llama;
+#[cfg(feature = "speech")]
+use crate::families::whisper;
 use std::path::Path;
 use tealight_core::Result;
 use tealight_kernels::CpuContext;
@@ -24,7 +28,11 @@ pub fn pack(
 ) -> Result<()> {
     match ModelKind::detect(source)? {
         ModelKind::Bert => bert::pack(cpu, source, metadata, calibration, output),
+        #[cfg(feature = "text")]
         ModelKind::Llama => llama::pack(cpu, source, metadata, output),
+        #[cfg(feature = "speech")]
         ModelKind::Whisper => whisper::pack(cpu, source, metadata, output),
+        #[cfg(not(all(feature = "speech", feature = "text")))]
+        disabled => disabled.check_enabled(),
     }
 }

@@ -1,5 +1,14 @@
 //! Model architectures: the hyperparameters, the files and the network of each.
 
 pub mod bert;
+#[cfg(feature = "text")]
 pub mod llama;
+#[cfg(feature = "speech")]
 pub mod whisper;
+
+/// `general.architecture` of the GGUF files of decoders.
+pub(crate) const LLAMA: &str = "llama";
+/// `model_type` in `config.json` of the models that have Llama's architecture.
+pub(crate) const LLAMA_MODEL_TYPES: [&str; 2] = [LLAMA, "mistral"];
+/// `general.architecture` and `model_type` of Whisper.
+pub(crate) const WHISPER: &str = "whisper";

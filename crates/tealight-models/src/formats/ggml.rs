@@ -3,14 +3,13 @@
 //! Layout: <https://github.com/ggml-org/whisper.cpp/blob/master/models/convert-pt-to-ggml.py>. Tensors are renamed to Hugging
 //! Face's names.
 
+use super::GGML_MAGIC;
 use super::byte_reader::ByteReader;
 use crate::formats::tensor::{Dtype, TensorData, tensor_bytes};
 use bytes::Bytes;
 use std::collections::HashMap;
 use tealight_core::{Error, Result};
 
-/// First bytes of a file.
-pub(crate) const MAGIC: &[u8] = b"lmgg";
 /// Larger counts are a sign of corruption.
 const MAX_TOKENS: usize = 1 << 17;
 const MAX_DIMENSIONS: usize = 4;
@@ -26,12 +25,12 @@ pub(crate) struct GgmlFile {
     pub tokens: Vec<Bytes>,
 }
 
-/// Reads a file that starts with [`MAGIC`].
+/// Reads a file that starts with [`GGML_MAGIC`].
 ///
 /// # Errors
 /// The file is truncated, or has a tensor of an unsupported type.
 pub(crate) fn read(file: &Bytes) -> Result<GgmlFile> {
-    let mut reader = ByteReader::new(file, MAGIC.len());
+    let mut reader = ByteReader::new(file, GGML_MAGIC.len());
     // n_vocab; n_audio_ctx, n_audio_state, n_audio_head, n_audio_layer; the same for text; n_mels, type of most tensors.
     let sizes = (0..11).map(|_| read_usize(&mut reader, "size")).collect::<Result<Vec<_>>>()?;
     let (vocab_size, num_attention_heads) = (sizes[0], sizes[3]);

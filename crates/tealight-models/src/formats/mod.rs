@@ -1,8 +1,11 @@
 //! Model file formats: each reader gives tensors in the encoding of the file, and [`weights::Weights`] is the common view of them.
 
+#[cfg(feature = "speech")]
 mod byte_reader;
+#[cfg(feature = "speech")]
 pub(crate) mod ctranslate2;
 pub mod embedding_table;
+#[cfg(feature = "speech")]
 pub(crate) mod ggml;
 pub mod gguf;
 pub(crate) mod json;
@@ -10,4 +13,9 @@ pub mod llama2c;
 pub(crate) mod packed_file;
 mod safetensors;
 pub mod tensor;
+#[cfg(any(feature = "speech", feature = "text"))]
+pub(crate) mod tensor_recorder;
 pub mod weights;
+
+/// First bytes of whisper.cpp's files.
+pub(crate) const GGML_MAGIC: &[u8] = b"lmgg";

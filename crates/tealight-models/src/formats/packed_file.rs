@@ -2,10 +2,8 @@
 //! kernels, so that they are used in place.
 
 use super::gguf::MetadataValue;
-use super::tensor::TensorData;
 use sha2::{Digest, Sha256};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use tealight_core::Result;
 
 /// Metadata of a packed file that its source may not have.
@@ -40,25 +38,4 @@ pub(crate) fn general_metadata(
 pub fn sha256(path: &Path) -> Result<String> {
     let bytes = tealight_core::mmap::map_file(path)?;
     Ok(Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect())
-}
-
-/// Records the tensors that a network is built from, in the order of use, if a packed file is to be written.
-#[derive(Debug)]
-pub(crate) struct TensorRecorder(Option<Mutex<Vec<(String, TensorData)>>>);
-
-impl TensorRecorder {
-    pub(crate) fn new(record_tensors: bool) -> Self {
-        Self(record_tensors.then(Mutex::default))
-    }
-
-    pub(crate) fn record(&self, name: String, tensor: impl FnOnce() -> TensorData) {
-        if let Some(tensors) = &self.0 {
-            tensors.lock().unwrap_or_else(PoisonError::into_inner).push((name, tensor()));
-        }
-    }
-
-    /// The recorded tensors, in the order of use.
-    pub(crate) fn into_tensors(self) -> Vec<(String, TensorData)> {
-        self.0.map_or_else(Vec::new, |tensors| tensors.into_inner().unwrap_or_else(PoisonError::into_inner))
-    }
 }

@@ -1,9 +1,6 @@
-//! The bytes that tokens decode to, in the two notations of vocabularies.
+//! The bytes that the tokens of byte-level vocabularies decode to.
 
 use tealight_core::{Error, Result};
-
-/// SentencePiece writes a space as U+2581.
-pub const SPACE: char = '\u{2581}';
 
 /// Decodes a token of a byte-level vocabulary (<https://github.com/openai/gpt-2/blob/master/src/encoder.py>).
 ///
@@ -23,13 +20,4 @@ pub fn decode_byte_level(token: &str) -> Result<Vec<u8>> {
 
 fn is_printable(byte: u32) -> bool {
     matches!(byte, 33..=126 | 161..=172 | 174..=255)
-}
-
-/// Decodes a token of a SentencePiece vocabulary; `<0x0A>` is one byte.
-pub fn decode_piece(token: &str) -> Vec<u8> {
-    let byte = token.strip_prefix("<0x").and_then(|t| t.strip_suffix('>')).filter(|t| t.len() == 2);
-    match byte.and_then(|t| u8::from_str_radix(t, 16).ok()) {
-        Some(byte) => vec![byte],
-        None => token.replace(SPACE, " ").into_bytes(),
-    }
 }

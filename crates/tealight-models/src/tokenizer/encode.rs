@@ -98,6 +98,7 @@ impl Tokenizer {
     }
 
     /// A tokenizer of the `tokenizers` crate, with the special tokens before and after a text.
+    #[cfg(feature = "text")]
     pub(super) fn with_special_tokens(any: Arc<tokenizers::Tokenizer>, prefix: Vec<u32>, suffix: Vec<u32>) -> Self {
         Self { inner: Inner::Any(any), prefix, suffix }
     }

@@ -5,7 +5,9 @@
 //! | embedding | [`TokenizerSpec`]: WordPiece, or any `tokenizer.json` | [`Tokenizer`] |
 //! | text generation | [`BpeSpec`]: byte-level or SentencePiece BPE, or any `tokenizer.json` | [`LlamaTokenizer`] |
 
+#[cfg(feature = "text")]
 mod bpe;
+#[cfg(any(feature = "speech", feature = "text"))]
 pub(crate) mod bytes;
 mod encode;
 mod error;
@@ -14,6 +16,7 @@ mod vocabulary;
 mod wordpiece;
 mod wordpiece_spec;
 
+#[cfg(feature = "text")]
 pub use bpe::{BpeModel, BpeSpec, LlamaTokenizer, Pretokenizer};
 pub use encode::{MAX_CHARS_PER_TOKEN, Token, Tokenizer, TruncationDirection};
 pub use spec::TokenizerSpec;
@@ -21,4 +24,5 @@ pub use vocabulary::{WordPieceVocab, WordPosition};
 pub use wordpiece::WordPiece;
 pub use wordpiece_spec::WordPieceSpec;
 
+#[cfg(feature = "text")]
 pub(crate) use spec::TOKENIZER_JSON_KEY;

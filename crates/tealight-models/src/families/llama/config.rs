@@ -1,6 +1,7 @@
 //! Hyperparameters of a Llama model: from GGUF metadata, Hugging Face's `config.json` or the header of a llama2.c file.
 
 use super::rope::{Pairing, Rope};
+use crate::families::{LLAMA as ARCHITECTURE, LLAMA_MODEL_TYPES as MODEL_TYPES};
 use crate::formats::gguf::{self, Gguf};
 use crate::formats::llama2c;
 use serde::{Deserialize, Serialize};
@@ -8,10 +9,6 @@ use serde_json::Value;
 use tealight_core::{Error, Result};
 use tealight_kernels::attention::gqa::KvCache;
 
-/// `general.architecture` of GGUF files.
-pub const ARCHITECTURE: &str = "llama";
-/// `model_type` in `config.json` of the models that have Llama's architecture.
-pub(crate) const MODEL_TYPES: [&str; 2] = [ARCHITECTURE, "mistral"];
 /// A larger size means that the file is damaged.
 const MAX_SIZE: u64 = 1 << 24;
 const MAX_LAYERS: usize = 1024;

@@ -1,8 +1,8 @@
 //! Reads weights for the kernels: used in place if the file is packed, otherwise packed while loading. Tensors have GGUF's names.
 
 use super::quantized_matrix::{NR, QuantizedMatrix};
-use crate::formats::packed_file::TensorRecorder;
 use crate::formats::tensor::TensorData;
+use crate::formats::tensor_recorder::TensorRecorder;
 use crate::formats::weights::{Weights, packed_name};
 use tealight_core::Result;
 

@@ -6,6 +6,7 @@ mod decoder_layer;
 mod encoder;
 mod kv_caches;
 mod matrix_loader;
+mod memory;
 mod model;
 mod model_files;
 mod network;
@@ -20,5 +21,4 @@ pub use pack::pack;
 pub use rope::{Pairing, Rope};
 pub use sequence::Sequence;
 
-pub(crate) use config::MODEL_TYPES;
 pub(crate) use encoder::LlamaEncoder;

@@ -1,10 +1,10 @@
 //! A model in memory.
 
 use super::config::Config;
+use super::memory;
 use super::model_files::ModelFiles;
 use super::network::Network;
 use super::sequence::Sequence;
-use crate::memory;
 use crate::model_info::ModelInfo;
 use crate::sentence_transformers::EmbeddingPipeline;
 use crate::tokenizer::LlamaTokenizer;

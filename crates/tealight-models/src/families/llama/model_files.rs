@@ -1,7 +1,8 @@
 //! The files of a model, opened but not yet a network: GGUF, packed GGUF, Hugging Face folders and llama2.c.
 
-use super::config::{ARCHITECTURE, Config};
+use super::config::Config;
 use super::matrix_loader::MatrixLoader;
+use crate::families::LLAMA as ARCHITECTURE;
 use crate::formats::gguf::{self, Gguf, MetadataValue, ParsedValue};
 use crate::formats::json::read_json;
 use crate::formats::llama2c::{self, TokenizerBin};

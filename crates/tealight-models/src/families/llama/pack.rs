@@ -1,8 +1,8 @@
 //! Writes a model as one GGUF file that is used in place.
 
-use super::config::ARCHITECTURE;
 use super::model_files::{CONFIG_KEY, ModelFiles};
 use super::network::Network;
+use crate::families::LLAMA as ARCHITECTURE;
 use crate::formats::gguf::{self, MetadataValue};
 use crate::formats::packed_file::{PackMetadata, general_metadata, sha256};
 use std::path::Path;

@@ -4,11 +4,12 @@ use super::bpe::BpeEncoder;
 use super::config::WhisperConfig;
 use super::tensors::Tensors;
 use super::tokenizer::{SpecialTokens, WhisperTokenizer};
+use crate::families::WHISPER as ARCHITECTURE;
 use crate::formats::gguf::Gguf;
 use crate::formats::json::read_json;
 use crate::formats::tensor::TensorData;
 use crate::formats::weights::{Precision, Weights, packed_name};
-use crate::formats::{ctranslate2, ggml};
+use crate::formats::{GGML_MAGIC, ctranslate2, ggml};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -17,8 +18,6 @@ use std::path::{Path, PathBuf};
 use tealight_core::mmap::map_file;
 use tealight_core::{Error, Result};
 
-/// `general.architecture` of packed files, and `model_type` in Hugging Face's `config.json`.
-pub(super) const ARCHITECTURE: &str = "whisper";
 /// Metadata key of [`PackedHeader`].
 pub(super) const HEADER_KEY: &str = "tealight.whisper";
 /// Tensors of the tokenizer in packed files.
@@ -58,7 +57,7 @@ impl WhisperFile {
             return Self::from_folder(path, record_tensors);
         }
         let bytes = map_file(path)?;
-        if bytes.starts_with(ggml::MAGIC) {
+        if bytes.starts_with(GGML_MAGIC) {
             return Self::from_ggml(path, &bytes, record_tensors);
         }
         let mut gguf = Gguf::parse(bytes)?;
@@ -192,5 +191,5 @@ pub fn is_whisper(path: &Path) -> bool {
         let architecture = gguf.string("general.architecture").ok().flatten();
         architecture == Some(ARCHITECTURE) || gguf.tensors.contains_key(CANDLE_TENSOR)
     };
-    bytes.starts_with(ggml::MAGIC) || Gguf::parse(bytes).is_ok_and(is_whisper_gguf)
+    bytes.starts_with(GGML_MAGIC) || Gguf::parse(bytes).is_ok_and(is_whisper_gguf)
 }

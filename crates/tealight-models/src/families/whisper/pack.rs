@@ -2,7 +2,8 @@
 
 use super::decoder::Decoder;
 use super::encoder::Encoder;
-use super::file::{ARCHITECTURE, HEADER_KEY, PackedHeader, TOKEN_BYTES, TOKEN_OFFSETS, WhisperFile};
+use super::file::{HEADER_KEY, PackedHeader, TOKEN_BYTES, TOKEN_OFFSETS, WhisperFile};
+use crate::families::WHISPER as ARCHITECTURE;
 use crate::formats::gguf::{self, MetadataValue};
 use crate::formats::packed_file::{PackMetadata, general_metadata, sha256};
 use crate::formats::tensor::TensorData;

@@ -1,7 +1,7 @@
 //! Tensors of a model file as the network uses them: read from a packed file, or converted.
 
-use crate::formats::packed_file::TensorRecorder;
 use crate::formats::tensor::TensorData;
+use crate::formats::tensor_recorder::TensorRecorder;
 use crate::formats::weights::{Weights, packed_name};
 use crate::layers::LayerNorm;
 use tealight_core::{Error, Result};

@@ -1,9 +1,10 @@
 //! The tokenizer of a text-generation model: text to token ids, ids to bytes, and the special tokens that its file describes.
 
+use super::piece::decode_piece;
 use super::spec::{BpeModel, BpeSpec};
 use crate::formats::gguf::{Gguf, token_type};
 use crate::formats::json::read_json;
-use crate::tokenizer::bytes::{decode_byte_level, decode_piece};
+use crate::tokenizer::bytes::decode_byte_level;
 use crate::tokenizer::encode::Tokenizer as EmbeddingTokenizer;
 use crate::tokenizer::error::build_error;
 use ahash::AHashMap;

@@ -1,6 +1,7 @@
 //! BPE tokenizers of text-generation models.
 
 mod llama;
+mod piece;
 mod pretokenizer;
 mod spec;
 

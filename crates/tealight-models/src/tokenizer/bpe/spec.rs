@@ -1,9 +1,9 @@
 //! The description of a BPE tokenizer in GGUF's terms, read from a GGUF file or llama2.c's `tokenizer.bin`.
 
+use super::piece::SPACE;
 use super::pretokenizer::Pretokenizer;
 use crate::formats::gguf::{self, Gguf, token_type};
 use crate::formats::llama2c::TokenizerBin;
-use crate::tokenizer::bytes::SPACE;
 use crate::tokenizer::error::build_error;
 use ahash::AHashMap;
 use tealight_core::{Error, Result};
