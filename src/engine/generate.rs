@@ -1,14 +1,66 @@
 //! The text-generation job: prompt to completion.
 
 use super::job::{Engine, Job, JobContext};
+use super::model_task::ModelTask;
+use super::registry::{ModelDetails, Registry, ServedModel, Timed};
+use super::slots::{LoadedModel, Slots};
 use serde_json::Value;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tealight_core::Deadline;
 use tealight_core::{Error, ErrorKind, Result};
+use tealight_models::Embedder;
 use tealight_models::families::llama::Sequence;
 use tealight_models::tasks::generate::chat_template::{self, ChatInput};
 use tealight_models::tasks::generate::{Constraint, Generator, Sampler, SamplingParams, StopBuffer, token_logprobs};
 use tealight_models::tokenizer::LlamaTokenizer;
+
+impl ServedModel for Generator {
+    const TASK: ModelTask = ModelTask::Text;
+
+    fn slots(registry: &Registry) -> &Slots<Self> {
+        &registry.slots.text
+    }
+
+    fn load(registry: &Registry, _: &str, path: &Path) -> Result<Self> {
+        Generator::load(&registry.cpu, path)
+    }
+
+    fn details(&self) -> ModelDetails {
+        ModelDetails {
+            dimension: None,
+            max_tokens: Some(self.llama.config.max_position_embeddings),
+            license: self.llama.info.license.clone(),
+        }
+    }
+}
+
+impl Registry {
+    /// The text-generation model of this name, or the default one. Loads it if necessary.
+    ///
+    /// # Errors
+    /// As [`Registry::embedder`].
+    pub fn text_model(&self, name: Option<&str>) -> Result<Timed<Generator>> {
+        self.get(name)
+    }
+
+    /// The embedding model that shares the weights of a text-generation model.
+    pub(super) fn embedder_of_text_model(&self, name: &str, path: &Path) -> Result<Embedder> {
+        let text: Timed<Generator> = self.get_or_load(name.into(), || Ok(path.into()))?;
+        Embedder::from_llama(text.0.model.llama.clone())
+    }
+}
+
+impl JobContext<'_> {
+    /// The text-generation model of this name, or the default one.
+    ///
+    /// # Errors
+    /// As [`Registry::text_model`].
+    pub fn text_model(&self, name: Option<&str>) -> Result<Arc<LoadedModel<Generator>>> {
+        Ok(self.timed(self.engine.registry.text_model(name)?))
+    }
+}
 
 /// The start that a completion continues.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,5 +1,6 @@
 //! The configured search index, opened when it is first used.
 
+use super::job::Engine;
 use crate::aws::s3::S3Location;
 use crate::config::Config;
 use std::path::{Path, PathBuf};
@@ -40,6 +41,22 @@ impl IndexSlot {
             find_file(name, config.task_root.as_deref())?
         };
         Ok(slot.insert(Arc::new(Index::open(&path)?)).clone())
+    }
+}
+
+impl Engine {
+    /// The configured index, if it is open; never waits.
+    pub fn index_if_open(&self) -> Option<Arc<Index>> {
+        self.index.peek()
+    }
+
+    /// The configured index. The first call opens it, after downloading it if it is in S3.
+    ///
+    /// # Errors
+    /// [`IndexNotFound`](tealight_core::ErrorKind::IndexNotFound), [`IndexLoad`](tealight_core::ErrorKind::IndexLoad), or the
+    /// errors of [`S3Location::get`](crate::aws::s3::S3Location::get).
+    pub fn index(&self, deadline: Deadline) -> Result<Arc<Index>> {
+        self.index.get_or_open(&self.config, deadline)
     }
 }
 

@@ -4,6 +4,9 @@ use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 use tealight_models::Embedder;
 use tealight_models::tokenizer::{MAX_CHARS_PER_TOKEN, TruncationDirection};
 
+/// Names of the prompt for documents.
+const DOCUMENT_PROMPTS: [&str; 2] = ["passage", "document"];
+
 /// One input of an embedding job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
@@ -54,6 +57,12 @@ pub(crate) fn prompt_text<'a>(model: &'a Embedder, name: Option<&'a str>) -> Res
         let name = truncate_for_display(name);
         Error::invalid_value("prompt_name", format!("prompt_name is {name:?}; prompts of this model: {known}"))
     })
+}
+
+/// The name of the model's prompt for documents, if it has one.
+pub(crate) fn document_prompt(model: &Embedder) -> Option<String> {
+    let has = |name: &&&str| model.pipeline.prompts.contains_key(**name);
+    DOCUMENT_PROMPTS.iter().find(has).map(|name| name.to_string())
 }
 
 /// The token ids of an input with its prompt and special tokens, at most as many as the model accepts. `index` is the position of

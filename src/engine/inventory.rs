@@ -52,8 +52,8 @@ impl Registry {
             let path = model_path::local_path(config, self.configured(task))?;
             Some(InstalledModel::new(self.default_name(task), task, true, &path))
         };
-        let tasks = [ModelTask::Embedding, ModelTask::Speech, ModelTask::Text];
-        let mut models: Vec<InstalledModel> = tasks.into_iter().filter_map(default).collect();
+        let tasks = [ModelTask::Embedding, ModelTask::Speech, ModelTask::Text].into_iter().filter(|t| t.is_enabled());
+        let mut models: Vec<InstalledModel> = tasks.filter_map(default).collect();
         for name in model_path::list(config) {
             let is_new = !models.iter().any(|model| model.name == name);
             if let Some(path) = model_path::local_path(config, &name).filter(|_| is_new) {
@@ -66,25 +66,12 @@ impl Registry {
 
     /// Adds the fields that only a loaded model knows.
     fn add_loaded_details(&self, model: &mut InstalledModel) {
-        let license = match model.task {
-            ModelTask::Embedding => self.embedders.peek(&model.name).and_then(|loaded| {
-                model.load_time = Some(loaded.load_time);
-                model.dimension = Some(loaded.model.dimension());
-                model.max_tokens = Some(loaded.model.max_tokens());
-                loaded.model.info.license.clone()
-            }),
-            ModelTask::Speech => {
-                model.load_time = self.speech.peek(&model.name).map(|loaded| loaded.load_time);
-                None
-            }
-            ModelTask::Text => self.text.peek(&model.name).and_then(|loaded| {
-                model.load_time = Some(loaded.load_time);
-                model.max_tokens = Some(loaded.model.llama.config.max_position_embeddings);
-                loaded.model.llama.info.license.clone()
-            }),
-        };
+        let Some((load_time, details)) = self.details(model.task, &model.name) else { return };
+        model.load_time = Some(load_time);
+        model.dimension = details.dimension.or(model.dimension);
+        model.max_tokens = details.max_tokens.or(model.max_tokens);
         // The catalog's identifiers are SPDX's; model files use any spelling.
-        model.license = model.license.take().or(license);
+        model.license = model.license.take().or(details.license);
     }
 }
 

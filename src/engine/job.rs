@@ -1,5 +1,6 @@
 //! The engine, and the jobs that it runs.
 
+#[cfg(feature = "index")]
 use super::index_slot::IndexSlot;
 use super::load_timer::LoadTimer;
 use super::registry::{Registry, Timed};
@@ -8,11 +9,8 @@ use crate::aws::secrets::SecretCache;
 use crate::config::Config;
 use std::sync::Arc;
 use tealight_core::{Deadline, Result};
-use tealight_index::Index;
 use tealight_kernels::CpuContext;
 use tealight_models::Embedder;
-use tealight_models::families::whisper::Whisper;
-use tealight_models::tasks::generate::Generator;
 
 /// The models, the search index and the CPU that they run on. Creating an engine loads nothing.
 #[derive(Debug)]
@@ -25,7 +23,8 @@ pub struct Engine {
     pub registry: Registry,
     /// Secrets that were read from AWS Secrets Manager.
     pub secrets: SecretCache,
-    index: IndexSlot,
+    #[cfg(feature = "index")]
+    pub(super) index: IndexSlot,
 }
 
 /// A validated request to a model or to the search index.
@@ -43,7 +42,14 @@ impl Engine {
         let config = Arc::new(config);
         let cpu = CpuContext::new(config.isa, config.threads);
         let registry = Registry::new(config.clone(), cpu.clone());
-        Ok(Self { config, cpu, registry, secrets: SecretCache::default(), index: IndexSlot::default() })
+        Ok(Self {
+            config,
+            cpu,
+            registry,
+            secrets: SecretCache::default(),
+            #[cfg(feature = "index")]
+            index: IndexSlot::default(),
+        })
     }
 
     /// Runs a job. Loads its model first if necessary.
@@ -57,20 +63,6 @@ impl Engine {
     /// Loads the default embedding model, so that the first request need not wait for it.
     pub fn preload(&self) -> Result<Arc<LoadedModel>> {
         self.registry.embedder(None).map(|(loaded, _)| loaded)
-    }
-
-    /// The configured index, if it is open; never waits.
-    pub fn index_if_open(&self) -> Option<Arc<Index>> {
-        self.index.peek()
-    }
-
-    /// The configured index. The first call opens it, after downloading it if it is in S3.
-    ///
-    /// # Errors
-    /// [`IndexNotFound`](tealight_core::ErrorKind::IndexNotFound), [`IndexLoad`](tealight_core::ErrorKind::IndexLoad), or the
-    /// errors of [`S3Location::get`](crate::aws::s3::S3Location::get).
-    pub fn index(&self, deadline: Deadline) -> Result<Arc<Index>> {
-        self.index.get_or_open(&self.config, deadline)
     }
 }
 
@@ -102,23 +94,8 @@ impl JobContext<'_> {
         Ok(self.timed(self.engine.registry.embedder(name)?))
     }
 
-    /// The speech-to-text model of this name, or the default one.
-    ///
-    /// # Errors
-    /// As [`Registry::speech_model`].
-    pub fn speech_model(&self, name: Option<&str>) -> Result<Arc<LoadedModel<Whisper>>> {
-        Ok(self.timed(self.engine.registry.speech_model(name)?))
-    }
-
-    /// The text-generation model of this name, or the default one.
-    ///
-    /// # Errors
-    /// As [`Registry::text_model`].
-    pub fn text_model(&self, name: Option<&str>) -> Result<Arc<LoadedModel<Generator>>> {
-        Ok(self.timed(self.engine.registry.text_model(name)?))
-    }
-
-    fn timed<M>(&self, (loaded, waited): Timed<M>) -> Arc<LoadedModel<M>> {
+    /// A model that the registry has returned. Adds the time that this took.
+    pub(super) fn timed<M>(&self, (loaded, waited): Timed<M>) -> Arc<LoadedModel<M>> {
         self.load_timer.add(waited);
         loaded
     }

@@ -21,8 +21,10 @@
 
 pub mod catalog;
 pub mod embed;
+#[cfg(feature = "text")]
 pub mod generate;
 pub mod hub;
+#[cfg(feature = "index")]
 mod index_slot;
 pub mod inputs;
 pub mod inventory;
@@ -31,8 +33,10 @@ mod load_timer;
 pub mod model_path;
 mod model_task;
 pub mod registry;
+#[cfg(feature = "index")]
 pub mod search;
 mod slots;
+#[cfg(feature = "speech")]
 pub mod speech;
 pub mod tokenize;
 

@@ -24,6 +24,15 @@ impl ModelTask {
         }
     }
 
+    /// Whether this build has the feature that the task needs.
+    pub fn is_enabled(self) -> bool {
+        match self {
+            ModelTask::Embedding => true,
+            ModelTask::Speech => cfg!(feature = "speech"),
+            ModelTask::Text => cfg!(feature = "text"),
+        }
+    }
+
     /// The task of a model file or folder, by its architecture. Files of an unknown architecture count as embedding models, whose
     /// loader reports what is wrong with them.
     pub(super) fn detect(path: &Path) -> Self {

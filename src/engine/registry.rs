@@ -11,7 +11,9 @@ use std::time::Duration;
 use tealight_core::{Error, Result, truncate_for_display};
 use tealight_kernels::CpuContext;
 use tealight_models::Embedder;
+#[cfg(feature = "speech")]
 use tealight_models::families::whisper::Whisper;
+#[cfg(feature = "text")]
 use tealight_models::tasks::generate::Generator;
 
 /// The name by which OpenAI's clients request the default speech-to-text model.
@@ -24,38 +26,87 @@ pub type Timed<M> = (Arc<LoadedModel<M>>, Duration);
 #[derive(Debug)]
 pub struct Registry {
     pub(super) config: Arc<Config>,
-    cpu: CpuContext,
-    pub(super) embedders: Slots<Embedder>,
+    pub(super) cpu: CpuContext,
+    pub(super) slots: TaskSlots,
+}
+
+/// The models of each task in memory.
+#[derive(Debug, Default)]
+pub(super) struct TaskSlots {
+    embedders: Slots<Embedder>,
+    #[cfg(feature = "speech")]
     pub(super) speech: Slots<Whisper>,
+    #[cfg(feature = "text")]
     pub(super) text: Slots<Generator>,
 }
 
+impl TaskSlots {
+    fn by_task(&self) -> impl IntoIterator<Item = (ModelTask, &dyn LoadedModels)> {
+        [
+            (ModelTask::Embedding, &self.embedders as &dyn LoadedModels),
+            #[cfg(feature = "speech")]
+            (ModelTask::Speech, &self.speech),
+            #[cfg(feature = "text")]
+            (ModelTask::Text, &self.text),
+        ]
+    }
+}
+
 /// A type of model that the registry loads.
-trait ServedModel: Sized {
+pub(super) trait ServedModel: Sized {
     const TASK: ModelTask;
 
     fn slots(registry: &Registry) -> &Slots<Self>;
 
     /// Loads the file or folder of the model that is served as `name`.
     fn load(registry: &Registry, name: &str, path: &Path) -> Result<Self>;
+
+    /// What is only known once the model is loaded.
+    fn details(&self) -> ModelDetails;
+}
+
+/// What a loaded model says about itself.
+#[derive(Debug, Default)]
+pub(super) struct ModelDetails {
+    /// Dimension of its embeddings.
+    pub dimension: Option<usize>,
+    /// Maximum tokens per input.
+    pub max_tokens: Option<usize>,
+    /// The license that its file states, in any spelling.
+    pub license: Option<String>,
+}
+
+/// [`Slots`] of any type of model.
+trait LoadedModels {
+    fn load_times(&self) -> Vec<(String, Duration)>;
+
+    /// Load time and details of a model, if it is in memory.
+    fn details(&self, name: &str) -> Option<(Duration, ModelDetails)>;
+}
+
+impl<M: ServedModel> LoadedModels for Slots<M> {
+    fn load_times(&self) -> Vec<(String, Duration)> {
+        self.load_times()
+    }
+
+    fn details(&self, name: &str) -> Option<(Duration, ModelDetails)> {
+        self.peek(name).map(|loaded| (loaded.load_time, loaded.model.details()))
+    }
 }
 
 impl ServedModel for Embedder {
     const TASK: ModelTask = ModelTask::Embedding;
 
     fn slots(registry: &Registry) -> &Slots<Self> {
-        &registry.embedders
+        &registry.slots.embedders
     }
 
     fn load(registry: &Registry, name: &str, path: &Path) -> Result<Self> {
         let config = &registry.config;
         let mut model = match ModelTask::detect(path) {
-            // The embedder and the text generator share the weights in memory.
-            ModelTask::Text => {
-                let text: Timed<Generator> = registry.get_or_load(name.into(), || Ok(path.into()))?;
-                Embedder::from_llama(text.0.model.llama.clone())?
-            }
-            ModelTask::Embedding | ModelTask::Speech => Embedder::load(&registry.cpu, path, config.precision)?,
+            #[cfg(feature = "text")]
+            ModelTask::Text => registry.embedder_of_text_model(name, path)?,
+            _ => Embedder::load(&registry.cpu, path, config.precision)?,
         };
         model.pipeline.pooling = config.pooling.unwrap_or(model.pipeline.pooling);
         if model.pipeline.prompts.is_empty() {
@@ -64,29 +115,13 @@ impl ServedModel for Embedder {
         }
         Ok(model)
     }
-}
 
-impl ServedModel for Whisper {
-    const TASK: ModelTask = ModelTask::Speech;
-
-    fn slots(registry: &Registry) -> &Slots<Self> {
-        &registry.speech
-    }
-
-    fn load(registry: &Registry, _: &str, path: &Path) -> Result<Self> {
-        Whisper::load(&registry.cpu, path)
-    }
-}
-
-impl ServedModel for Generator {
-    const TASK: ModelTask = ModelTask::Text;
-
-    fn slots(registry: &Registry) -> &Slots<Self> {
-        &registry.text
-    }
-
-    fn load(registry: &Registry, _: &str, path: &Path) -> Result<Self> {
-        Generator::load(&registry.cpu, path)
+    fn details(&self) -> ModelDetails {
+        ModelDetails {
+            dimension: Some(self.dimension()),
+            max_tokens: Some(self.max_tokens()),
+            license: self.info.license.clone(),
+        }
     }
 }
 
@@ -101,7 +136,7 @@ enum Selection {
 impl Registry {
     /// A registry that has loaded nothing yet.
     pub fn new(config: Arc<Config>, cpu: CpuContext) -> Self {
-        Self { config, cpu, embedders: Slots::default(), speech: Slots::default(), text: Slots::default() }
+        Self { config, cpu, slots: TaskSlots::default() }
     }
 
     /// The embedding model of this name, or the default one. Loads it if necessary.
@@ -113,23 +148,8 @@ impl Registry {
         self.get(name)
     }
 
-    /// The speech-to-text model of this name, or the default one. Loads it if necessary.
-    ///
-    /// # Errors
-    /// As [`Registry::embedder`].
-    pub fn speech_model(&self, name: Option<&str>) -> Result<Timed<Whisper>> {
-        self.get(name)
-    }
-
-    /// The text-generation model of this name, or the default one. Loads it if necessary.
-    ///
-    /// # Errors
-    /// As [`Registry::embedder`].
-    pub fn text_model(&self, name: Option<&str>) -> Result<Timed<Generator>> {
-        self.get(name)
-    }
-
-    fn get<M: ServedModel>(&self, name: Option<&str>) -> Result<Timed<M>> {
+    /// The model of this name, or the default one of the task. Loads it if necessary.
+    pub(super) fn get<M: ServedModel>(&self, name: Option<&str>) -> Result<Timed<M>> {
         match self.select(M::TASK, name)? {
             Selection::Default(task) => {
                 let path = || model_path::resolve_any(&self.config, self.configured(task));
@@ -142,7 +162,11 @@ impl Registry {
         }
     }
 
-    fn get_or_load<M: ServedModel>(&self, name: String, path: impl FnOnce() -> Result<PathBuf>) -> Result<Timed<M>> {
+    pub(super) fn get_or_load<M: ServedModel>(
+        &self,
+        name: String,
+        path: impl FnOnce() -> Result<PathBuf>,
+    ) -> Result<Timed<M>> {
         M::slots(self).get_or_load(name.clone(), path, |path| M::load(self, &name, path))
     }
 
@@ -198,7 +222,8 @@ impl Registry {
 
     /// Whether the default model of a task is on this machine, or may be downloaded.
     fn can_load(&self, task: ModelTask) -> bool {
-        self.config.download || model_path::local_path(&self.config, self.configured(task)).is_some()
+        task.is_enabled()
+            && (self.config.download || model_path::local_path(&self.config, self.configured(task)).is_some())
     }
 
     /// The names that clients can use: the default embedding model, the default models of the other tasks if they are available,
@@ -238,14 +263,15 @@ impl Registry {
 
     /// Load times of the models in memory. A text-generation model that also computes embeddings is listed for both tasks.
     pub fn load_times(&self) -> Vec<(ModelTask, String, Duration)> {
-        let all = [
-            (ModelTask::Embedding, self.embedders.load_times()),
-            (ModelTask::Speech, self.speech.load_times()),
-            (ModelTask::Text, self.text.load_times()),
-        ];
-        let with_task =
-            |(task, times): (ModelTask, Vec<_>)| times.into_iter().map(move |(name, time)| (task, name, time));
-        all.into_iter().flat_map(with_task).collect()
+        let with_task = |(task, models): (ModelTask, &dyn LoadedModels)| {
+            models.load_times().into_iter().map(move |(name, time)| (task, name, time))
+        };
+        self.slots.by_task().into_iter().flat_map(with_task).collect()
+    }
+
+    /// Load time and details of a model, if it is in memory.
+    pub(super) fn details(&self, task: ModelTask, name: &str) -> Option<(Duration, ModelDetails)> {
+        self.slots.by_task().into_iter().find(|(t, _)| *t == task).and_then(|(_, models)| models.details(name))
     }
 }
 

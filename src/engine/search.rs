@@ -6,13 +6,10 @@ use super::job::{Job, JobContext};
 use std::sync::Arc;
 use tealight_core::{Error, ErrorKind, Result, Usage};
 use tealight_index::{Filter, Index, SearchHit, SearchQuery};
-use tealight_models::Embedder;
 use tealight_models::tokenizer::TruncationDirection;
 
 /// Name of the prompt for queries in the models that have one.
 const QUERY_PROMPT: &str = "query";
-/// Names of the prompt for documents.
-const DOCUMENT_PROMPTS: [&str; 2] = ["passage", "document"];
 
 /// How a text is searched for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -124,12 +121,6 @@ fn embed_query(context: &JobContext, index: &Index, text: &str) -> Result<(Strin
     let texts = EmbedInputs { model: Some(name.into()), inputs, prompt, truncation, field: "query", first_index: 0 };
     let mut embeddings = context.run(Embed { texts, normalize: true, dimensions: Some(index.dimension()) })?;
     Ok((loaded.name.clone(), embeddings.usage, embeddings.vectors.pop().unwrap_or_default()))
-}
-
-/// The name of the model's prompt for documents, if it has one.
-pub fn document_prompt(model: &Embedder) -> Option<String> {
-    let has = |name: &&&str| model.pipeline.prompts.contains_key(**name);
-    DOCUMENT_PROMPTS.iter().find(has).map(|name| name.to_string())
 }
 
 #[cfg(test)]

@@ -3,13 +3,55 @@
 use super::embed::Embed;
 use super::inputs::{EmbedInputs, Input, Truncation};
 use super::job::{Job, JobContext};
+use super::model_task::ModelTask;
+use super::registry::{ModelDetails, Registry, ServedModel, Timed};
+use super::slots::{LoadedModel, Slots};
 use bytes::Bytes;
+use std::path::Path;
+use std::sync::Arc;
 use tealight_audio::Recording;
 use tealight_core::Result;
+use tealight_models::families::whisper::Whisper;
 use tealight_models::tasks::transcribe::{
     SampleBlocks, Segment, TranscribeOptions, Transcript, WindowReader, transcribe,
 };
 use tealight_models::tokenizer::TruncationDirection;
+
+impl ServedModel for Whisper {
+    const TASK: ModelTask = ModelTask::Speech;
+
+    fn slots(registry: &Registry) -> &Slots<Self> {
+        &registry.slots.speech
+    }
+
+    fn load(registry: &Registry, _: &str, path: &Path) -> Result<Self> {
+        Whisper::load(&registry.cpu, path)
+    }
+
+    fn details(&self) -> ModelDetails {
+        ModelDetails::default()
+    }
+}
+
+impl Registry {
+    /// The speech-to-text model of this name, or the default one. Loads it if necessary.
+    ///
+    /// # Errors
+    /// As [`Registry::embedder`].
+    pub fn speech_model(&self, name: Option<&str>) -> Result<Timed<Whisper>> {
+        self.get(name)
+    }
+}
+
+impl JobContext<'_> {
+    /// The speech-to-text model of this name, or the default one.
+    ///
+    /// # Errors
+    /// As [`Registry::speech_model`].
+    pub fn speech_model(&self, name: Option<&str>) -> Result<Arc<LoadedModel<Whisper>>> {
+        Ok(self.timed(self.engine.registry.speech_model(name)?))
+    }
+}
 
 /// Called with new segments, the seconds transcribed so far, and the duration of the recording in seconds. The duration is 0 during
 /// the first pass over the recording. An error ends the job.

@@ -3,8 +3,7 @@
 use super::chunk::{Chunk, Chunking, split_into_chunks};
 use super::document::Document;
 use super::point::{Point, PointSource};
-use crate::engine::inputs::prompt_text;
-use crate::engine::search::document_prompt;
+use crate::engine::inputs::{document_prompt, prompt_text};
 use crate::engine::{Embed, EmbedInputs, Input, Job, JobContext, Truncation};
 use std::sync::Arc;
 use tealight_core::{Error, ErrorKind, Result, Usage};
