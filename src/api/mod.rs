@@ -3,6 +3,7 @@
 //! [`routes`] looks up the route of a request, once. [`Api::handle`] authorizes it, runs the route's handler, and counts and logs
 //! the outcome. The handler parses the body, runs a job on the engine, and serializes the response.
 
+#[cfg(feature = "speech")]
 pub mod audio;
 mod auth;
 pub mod context;
@@ -10,7 +11,6 @@ pub mod documents;
 pub mod errors;
 mod json;
 mod metrics;
-mod multipart;
 pub mod openai;
 pub mod openapi;
 mod prometheus;
@@ -18,11 +18,15 @@ pub mod request;
 pub mod response_sender;
 pub mod route;
 pub mod routes;
+#[cfg(feature = "index")]
 pub mod search;
-pub mod sse;
+#[cfg(any(feature = "speech", feature = "text"))]
+mod sse;
 pub mod status;
 pub mod tei;
+#[cfg(feature = "text")]
 pub mod text;
+#[cfg(feature = "ui")]
 mod ui;
 
 use crate::engine::{Engine, JobContext, LoadTimer, ModelTask};
@@ -35,10 +39,9 @@ use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue}
 use http::{HeaderMap, Method, Response, StatusCode};
 use metrics::Metrics;
 use request::{ApiRequest, RequestInfo};
-use response_sender::ResponseSender;
+use response_sender::{EVENT_STREAM, ResponseSender};
 use route::{Access, ApiStyle, Route};
 use routes::RouteMatch;
-use sse::EVENT_STREAM;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -308,6 +311,9 @@ fn method_not_allowed(method: &Method, allowed: &[&str]) -> Error {
 }
 
 fn not_found(path: &str) -> Error {
+    if let Some(feature) = routes::disabled_feature(path) {
+        return Error::feature_disabled(ErrorKind::NotFound, path, feature);
+    }
     let message = format!("no route has the path {:?}; see /openapi.json", truncate_for_display(path));
     Error::new(ErrorKind::NotFound, message)
 }

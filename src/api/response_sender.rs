@@ -6,6 +6,8 @@ use tealight_core::{Error, ErrorKind, Result};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
+/// The content type of server-sent events.
+pub(super) const EVENT_STREAM: &str = "text/event-stream";
 /// Chunks that are buffered for a client that reads slowly; then producing the response pauses.
 const CHANNEL_CAPACITY: usize = 64;
 /// How long a client may read nothing while the buffer is full.
@@ -28,7 +30,7 @@ impl ResponseSender {
     ///
     /// # Errors
     /// [`ErrorKind::ClientClosedRequest`].
-    pub(super) fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         if self.0.is_closed() { Err(client_closed_request()) } else { Ok(()) }
     }
 
@@ -36,7 +38,7 @@ impl ResponseSender {
     ///
     /// # Errors
     /// [`ErrorKind::ClientClosedRequest`].
-    pub(super) fn send(&self, mut chunk: Bytes) -> Result<()> {
+    pub fn send(&self, mut chunk: Bytes) -> Result<()> {
         let start = Instant::now();
         loop {
             chunk = match self.0.try_send(chunk) {

@@ -101,6 +101,7 @@ impl Route {
     }
 
     /// Marks the route as long-running: requests may take minutes.
+    #[cfg(any(feature = "speech", feature = "text"))]
     pub(super) const fn long_running(self) -> Self {
         Self { is_long_running: true, ..self }
     }

@@ -2,7 +2,7 @@
 
 use super::context::{ApiResponse, RequestContext};
 use super::route::{ApiStyle, Method, Route};
-use super::{audio, documents, openai, openapi, prometheus, search, status, tei, text, ui};
+use super::{documents, openai, openapi, prometheus, status, tei};
 use crate::pipeline::format::Encoded;
 use ApiStyle::{OpenAi, Tei};
 use tealight_core::Result;
@@ -18,29 +18,40 @@ pub const ROUTES: &[Route] = &[
     Route::post("/embeddings", OpenAi, CREATE_EMBEDDINGS, openai::embeddings)
         .accepts::<openai::EmbeddingsRequest>()
         .returns::<openai::EmbeddingsResponse>(),
-    Route::post("/v1/audio/transcriptions", ApiStyle::Audio, "Transcribe audio", audio::transcriptions)
-        .accepts::<audio::AudioRequest>()
+    #[cfg(feature = "speech")]
+    Route::post("/v1/audio/transcriptions", ApiStyle::Audio, "Transcribe audio", super::audio::transcriptions)
+        .accepts::<super::audio::AudioRequest>()
         .returns::<crate::pipeline::format::transcript::TranscriptionVerboseJson>()
         .long_running(),
-    Route::post("/v1/audio/translations", ApiStyle::Audio, "Translate audio to English", audio::translations)
-        .accepts::<audio::AudioRequest>()
+    #[cfg(feature = "speech")]
+    Route::post("/v1/audio/translations", ApiStyle::Audio, "Translate audio to English", super::audio::translations)
+        .accepts::<super::audio::AudioRequest>()
         .returns::<crate::pipeline::format::transcript::TranscriptionVerboseJson>()
         .long_running(),
-    Route::post("/v1/audio/embeddings", ApiStyle::Audio, "Transcribe audio and embed each segment", audio::embeddings)
-        .accepts::<audio::AudioRequest>()
-        .returns::<audio::AudioEmbeddingsResponse>()
+    #[cfg(feature = "speech")]
+    Route::post(
+        "/v1/audio/embeddings",
+        ApiStyle::Audio,
+        "Transcribe audio and embed each segment",
+        super::audio::embeddings,
+    )
+    .accepts::<super::audio::AudioRequest>()
+    .returns::<super::audio::AudioEmbeddingsResponse>()
+    .long_running(),
+    #[cfg(feature = "text")]
+    Route::post("/v1/chat/completions", OpenAi, "Create a chat completion", super::text::chat::chat)
+        .accepts::<super::text::chat::ChatRequest>()
+        .returns::<super::text::chat::ChatResponse>()
         .long_running(),
-    Route::post("/v1/chat/completions", OpenAi, "Create a chat completion", text::chat::chat)
-        .accepts::<text::chat::ChatRequest>()
-        .returns::<text::chat::ChatResponse>()
+    #[cfg(feature = "text")]
+    Route::post("/v1/completions", OpenAi, "Create a completion", super::text::completions::completions)
+        .accepts::<super::text::completions::CompletionRequest>()
+        .returns::<super::text::completions::CompletionResponse>()
         .long_running(),
-    Route::post("/v1/completions", OpenAi, "Create a completion", text::completions::completions)
-        .accepts::<text::completions::CompletionRequest>()
-        .returns::<text::completions::CompletionResponse>()
-        .long_running(),
-    Route::post("/search", OpenAi, "Search the configured index", search::search)
-        .accepts::<search::SearchRequest>()
-        .returns::<search::SearchResponse>(),
+    #[cfg(feature = "index")]
+    Route::post("/search", OpenAi, "Search the configured index", super::search::search)
+        .accepts::<super::search::SearchRequest>()
+        .returns::<super::search::SearchResponse>(),
     Route::post("/documents", OpenAi, "Embed documents for a vector database", documents::documents)
         .accepts::<documents::DocumentsRequest>()
         .returns::<serde_json::Value>(),
@@ -66,12 +77,31 @@ pub const ROUTES: &[Route] = &[
     Route::get("/info", Tei, "Describe the default model and the limits", tei::info).returns::<tei::Info>(),
     Route::get("/health", Tei, HEALTH, tei::health).public(),
     Route::get("/ping", Tei, HEALTH, tei::health).public(),
-    Route::get("/", Tei, "Demo page for browsers; for other clients the same as /health", ui::render).public(),
+    #[cfg(not(feature = "ui"))]
+    Route::get("/", Tei, HEALTH, tei::health).public(),
+    #[cfg(feature = "ui")]
+    Route::get("/", Tei, "Demo page for browsers; for other clients the same as /health", super::ui::render).public(),
     Route::get("/status", OpenAi, "Installed models, limits and counters of this process", status::render)
         .returns::<status::Status>(),
     Route::get("/metrics", Tei, "Metrics for Prometheus", prometheus::render).public(),
     Route::get("/openapi.json", OpenAi, "This description", openapi).public(),
 ];
+
+/// Paths that need a feature.
+const FEATURE_PATHS: [(&str, &str); 6] = [
+    ("/v1/audio/transcriptions", "speech"),
+    ("/v1/audio/translations", "speech"),
+    ("/v1/audio/embeddings", "speech"),
+    ("/v1/chat/completions", "text"),
+    ("/v1/completions", "text"),
+    ("/search", "index"),
+];
+
+/// The feature that a path without routes needs.
+pub(super) fn disabled_feature(path: &str) -> Option<&'static str> {
+    let path = path.trim_end_matches('/');
+    FEATURE_PATHS.iter().find(|(known, _)| *known == path).map(|(_, feature)| *feature)
+}
 
 /// Handles `GET /openapi.json`. It is in this module because the description is generated from the table.
 fn openapi(_: &RequestContext) -> Result<ApiResponse> {

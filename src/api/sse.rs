@@ -2,12 +2,9 @@
 
 use super::context::ApiResponse;
 use super::errors::OpenAiError;
-use super::response_sender::ResponseSender;
+use super::response_sender::{EVENT_STREAM, ResponseSender};
 use serde::Serialize;
 use tealight_core::{Error, Result};
-
-/// The content type of such responses.
-pub const EVENT_STREAM: &str = "text/event-stream";
 
 /// Writes the events of a response: to the client at once if the transport can stream, or else to a buffer.
 #[derive(Debug)]
@@ -36,6 +33,7 @@ impl<'a> SseWriter<'a> {
     ///
     /// # Errors
     /// As [`SseWriter::send`].
+    #[cfg(feature = "text")]
     pub(super) fn send_done(&mut self) -> Result<()> {
         self.write("data: [DONE]\n\n".into())
     }

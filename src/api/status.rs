@@ -106,12 +106,23 @@ pub fn render(context: &RequestContext) -> Result<ApiResponse> {
 
 /// Opens an index file, which takes no time. An index in S3 is only reported if a search has opened it.
 fn index_status(context: &RequestContext, name: &str) -> IndexStatus {
+    let (documents, model) = open_index(context, name).unzip();
+    let name = name.rsplit('/').next().unwrap_or(name).to_string();
+    IndexStatus { name, documents, model: model.flatten() }
+}
+
+/// The number of rows and the model of the index, if it is open.
+#[cfg(feature = "index")]
+fn open_index(context: &RequestContext, name: &str) -> Option<(usize, Option<String>)> {
     let index = if name.starts_with("s3://") {
         context.engine.index_if_open()
     } else {
         context.engine.index(context.jobs.deadline).ok()
-    };
-    let model = index.as_ref().and_then(|index| index.model().map(String::from));
-    let name = name.rsplit('/').next().unwrap_or(name).to_string();
-    IndexStatus { name, documents: index.map(|index| index.rows()), model }
+    }?;
+    Some((index.rows(), index.model().map(String::from)))
+}
+
+#[cfg(not(feature = "index"))]
+fn open_index(_: &RequestContext, _: &str) -> Option<(usize, Option<String>)> {
+    None
 }

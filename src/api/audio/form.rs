@@ -1,8 +1,8 @@
 //! Fields of a multipart form, which are all text.
 
 use super::super::json::parse;
-use super::super::multipart;
 use super::fields::{AudioRequest, ChunkingStrategy, ServerVad};
+use super::multipart;
 use crate::pipeline::format::VectorEncoding;
 use bytes::Bytes;
 use std::str::FromStr;

@@ -4,6 +4,7 @@ mod embeddings;
 mod events;
 mod fields;
 mod form;
+mod multipart;
 mod request;
 mod transcriptions;
 mod usage;
