@@ -76,6 +76,7 @@ pub mod aws;
 pub mod cli;
 pub mod config;
 pub mod engine;
+#[cfg(feature = "lambda")]
 pub mod lambda;
 pub mod pipeline;
 pub mod server;

@@ -8,9 +8,11 @@
 //! | [`upload`] | requests of multipart uploads to S3 |
 //! | [`secrets`] | AWS Secrets Manager |
 
+#[cfg(feature = "sinks")]
 pub mod object_reader;
 pub mod s3;
 pub mod secrets;
+#[cfg(feature = "sinks")]
 pub mod upload;
 
 use crate::telemetry::trace::TraceContext;

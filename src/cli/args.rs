@@ -1,10 +1,10 @@
 //! Options that several commands share.
 
 use crate::config::Config;
-use crate::engine::{Engine, ModelTask};
+use crate::engine::Engine;
 use crate::pipeline::format::VectorEncoding;
 use clap::{Args, ValueEnum};
-use tealight_core::{Error, Result};
+use tealight_core::Result;
 
 /// Options of all commands that compute embeddings.
 #[derive(Debug, Args)]
@@ -28,20 +28,6 @@ impl EmbeddingModelArgs {
             config.threads = threads.into();
         }
         Engine::new(config)
-    }
-
-    /// An engine with the model `name` that an index was built with, unless --model names another one.
-    pub(super) fn with_model(&self, name: &str) -> Result<Engine> {
-        let engine = self.engine()?;
-        let requested = engine.registry.default_name(ModelTask::Embedding);
-        if requested == name {
-            return Ok(engine);
-        }
-        if self.model.is_some() {
-            let message = format!("--model is {requested:?}; the index was built with {name:?}");
-            return Err(Error::invalid_value("model", message));
-        }
-        Engine::new(Config { model: name.into(), ..(*engine.config).clone() })
     }
 }
 

@@ -121,6 +121,9 @@ impl Machine {
         let (shape, (prompt, completion)) = (format!("{}x{}", EMBED_SHAPE.0, EMBED_SHAPE.1), GENERATE_SHAPE);
         let (prefill, decode) = (prompt.to_string(), completion.to_string());
         let both = |f: &dyn Fn(usize) -> Result<Value>| Ok::<_, Error>((f(1)?, f(threads)?));
+        if args.recording.is_some() && !ModelTask::Speech.is_enabled() {
+            return Err(Error::feature_disabled(ErrorKind::InvalidValue, "--recording", "speech"));
+        }
         // First, so that an invalid recording is reported before the other measurements, which take minutes.
         let audio = args.recording.as_ref().map(|file| {
             let file = file.to_string_lossy();
@@ -203,6 +206,7 @@ impl Machine {
         ];
         match &self.audio {
             Some(audio) => lines.push(format!("One thread: {:.1} s of audio per second.", rate(audio) * 3600.0)),
+            None if !ModelTask::Speech.is_enabled() => lines.push("Audio: this build does not transcribe.".into()),
             None => lines.push("Audio: not measured; use --recording FILE.".into()),
         }
         match &self.text {
@@ -212,6 +216,7 @@ impl Machine {
                 GENERATE_SHAPE.0,
                 GENERATE_SHAPE.1
             )),
+            None if !ModelTask::Text.is_enabled() => lines.push("Text generation: this build has none.".into()),
             None => lines.push(
                 "Text generation: not measured; install a model with `tealight pull smollm2-135m-instruct`.".into(),
             ),

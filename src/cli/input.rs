@@ -1,34 +1,13 @@
-//! Input of commands: lines of text, and documents of files.
+//! Input of commands: documents of files.
 
 use crate::engine::{Engine, JobContext, LoadTimer};
 use crate::pipeline::input::recording_documents;
 use crate::pipeline::input::{self, DocumentIter, InputFormat};
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufReader, Write};
 use std::path::Path;
 use tealight_core::mmap::map_file;
-use tealight_core::{Deadline, Error, ErrorKind, Result};
-
-/// The byte order mark, which some editors put at the start of a file.
-const BYTE_ORDER_MARK: char = '\u{feff}';
-
-/// The lines of a file or of stdin, without a byte order mark.
-pub(super) fn lines(path: Option<&Path>) -> Result<impl Iterator<Item = Result<String>> + use<>> {
-    let reader: Box<dyn BufRead> = match path {
-        Some(path) if path != Path::new("-") => {
-            let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
-            Box::new(BufReader::new(file))
-        }
-        _ => Box::new(std::io::stdin().lock()),
-    };
-    Ok(reader.lines().enumerate().map(|(i, line)| {
-        let mut line = line.map_err(|e| Error::new(ErrorKind::Io, format!("line {}: {e}", i + 1)))?;
-        if i == 0 && line.starts_with(BYTE_ORDER_MARK) {
-            line.remove(0);
-        }
-        Ok(line)
-    }))
-}
+use tealight_core::{Deadline, Error, Result};
 
 /// Documents of a file of this format; without a format, one document per line, which is a text or JSON.
 pub(super) fn file_documents<'a>(
@@ -40,8 +19,8 @@ pub(super) fn file_documents<'a>(
     let name = path.to_string_lossy().into_owned();
     if format == Some(InputFormat::Audio) {
         let jobs = JobContext { engine, deadline: Deadline::NONE, load_timer: &LoadTimer::default() };
-        let segments =
-            recording_documents(&jobs, &name, map_file(path)?).map_err(|e| e.with_context(path.display()))?;
+        let audio = map_file(path)?;
+        let segments = recording_documents(&jobs, &name, || Ok(audio)).map_err(|e| e.with_context(path.display()))?;
         return Ok(input::from_iter(segments.into_iter().map(Ok)));
     }
     let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
@@ -50,10 +29,9 @@ pub(super) fn file_documents<'a>(
         #[cfg(feature = "arrow")]
         Some(InputFormat::Parquet) => Ok(input::read_parquet(file)),
         #[cfg(not(feature = "arrow"))]
-        Some(InputFormat::Parquet) => Err(Error::invalid_value(
-            "input",
-            "Parquet is not supported: this binary was built without the feature arrow",
-        )),
+        Some(InputFormat::Parquet) => {
+            Err(Error::feature_disabled(tealight_core::ErrorKind::InvalidValue, "Parquet", "arrow"))
+        }
         Some(InputFormat::Text) => Ok(input::read_all(file, Some(name))),
         Some(InputFormat::JsonLines) => Ok(input::read_json_lines(BufReader::new(file))),
         _ => Ok(input::read_lines(BufReader::new(file), warn_not_a_document)),

@@ -2,19 +2,20 @@
 
 mod args;
 mod bench;
-mod bench_index;
 mod cold_start;
 mod cost;
 mod embed;
+#[cfg(feature = "text")]
 mod generate;
+#[cfg(feature = "index")]
 mod index;
-mod index_input;
 mod input;
 mod models;
 mod output;
 mod pack;
 mod pull;
 mod serve;
+#[cfg(feature = "speech")]
 mod transcribe;
 
 use args::EmbeddingModelArgs;
@@ -41,10 +42,13 @@ enum Command {
     /// Compute embeddings of texts or documents
     Embed(embed::EmbedArgs),
     /// Transcribe audio to text, JSON or subtitles
+    #[cfg(feature = "speech")]
     Transcribe(transcribe::TranscribeArgs),
     /// Generate text from a prompt, or chat
+    #[cfg(feature = "text")]
     Generate(generate::GenerateArgs),
     /// Build and search a local vector index
+    #[cfg(feature = "index")]
     Index {
         #[command(subcommand)]
         command: index::IndexCommand,
@@ -104,8 +108,11 @@ pub fn run() -> ExitCode {
 fn execute(command: Command, main: SystemTime) -> Result<()> {
     match command {
         Command::Embed(args) => embed::run(&args),
+        #[cfg(feature = "speech")]
         Command::Transcribe(args) => transcribe::run(&args),
+        #[cfg(feature = "text")]
         Command::Generate(args) => generate::run(&args),
+        #[cfg(feature = "index")]
         Command::Index { command } => index::run(&command),
         Command::Serve(args) => serve::run(&args),
         Command::Pack(args) => pack::run(&args),

@@ -1,8 +1,8 @@
 //! Events without the runtime around them, for `fuzz/`: converting a payload to a request, and a response to the event's format.
 
-use super::event::{EventKind, EventProbe, EventSource};
+use super::event::{EventKind, EventProbe};
 use super::http_event::HttpEvent;
-use super::{direct_invoke, distributed_map, records, s3_event};
+use super::{direct_invoke, documents};
 use crate::api::context::Body;
 use bytes::Bytes;
 use http::{Request, Response};
@@ -22,9 +22,7 @@ pub fn request(payload: &str) -> Result<Option<Request<Bytes>>> {
             Ok(Some(head.map(|()| Bytes::copy_from_slice(payload.as_bytes()))))
         }
         EventKind::S3Test => Ok(None),
-        EventKind::Documents(EventSource::Records) => records::parse(payload).map(|_| None),
-        EventKind::Documents(EventSource::EventBridge) => s3_event::parse_eventbridge(payload).map(|_| None),
-        EventKind::Documents(EventSource::DistributedMap) => distributed_map::parse(payload).map(|_| None),
+        EventKind::Documents(source) => documents::parse(source, payload).map(|()| None),
     }
 }
 

@@ -4,18 +4,16 @@
 //! to the event's format. Documents come in SQS messages, as S3 objects, or in batches of a distributed map; they are embedded, and
 //! the points are written to the sink.
 
-mod batch;
 mod direct_invoke;
-mod distributed_map;
+#[cfg(feature = "sinks")]
+mod documents;
 mod event;
+#[cfg(feature = "sinks")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod http_event;
 mod init;
 mod invocation;
-mod item;
-mod records;
-mod s3_event;
 
 use crate::api::request::{ApiRequest, RequestInfo};
 use crate::api::response_sender::ResponseSender;
@@ -23,8 +21,6 @@ use crate::api::routes::RouteMatch;
 use crate::api::{Api, AuthMethod};
 use crate::config::{Config, INITIALIZATION_TYPE, SNAP_START};
 use crate::engine::Engine;
-use crate::pipeline::sink;
-use batch::BatchProcessor;
 use bytes::Bytes;
 use event::{EventKind, EventProbe, EventSource};
 use http::{HeaderMap, Request, Response};
@@ -34,7 +30,7 @@ use lambda_runtime::streaming::Body;
 use lambda_runtime::{Diagnostic, FunctionResponse, LambdaEvent, Runtime, service_fn};
 use serde_json::value::RawValue;
 use std::sync::Arc;
-use tealight_core::{Error, ErrorKind};
+use tealight_core::Error;
 use tokio::sync::mpsc::Receiver;
 use tokio::task::spawn_blocking;
 
@@ -89,7 +85,7 @@ async fn handle_event(api: Arc<Api>, payload: Box<RawValue>, invocation: &Invoca
         EventKind::S3Test => Ok(FunctionResponse::BufferedResponse(RawValue::NULL.to_owned())),
         EventKind::Documents(source) => {
             let info = RequestInfo { route: "event", ..info };
-            documents(api, source, payload, info, invocation).await
+            write_documents(api, source, payload, info, invocation).await
         }
     }
 }
@@ -157,7 +153,7 @@ async fn run_http(
 }
 
 /// Embeds the documents of an event and writes their points. An error keeps messages in their queue.
-async fn documents(
+async fn write_documents(
     api: Arc<Api>,
     source: EventSource,
     payload: Box<RawValue>,
@@ -165,14 +161,21 @@ async fn documents(
     invocation: &Invocation,
 ) -> Result<LambdaResponse, Error> {
     let (deadline, worker, trace) = (invocation.batch_deadline(), api.clone(), info.trace.clone());
-    let process = move || {
-        let engine = &worker.engine;
-        let target = sink::from_env(engine)?.ok_or_else(|| {
-            Error::new(ErrorKind::UnsupportedEvent, "event contains documents but TEALIGHT_SINK is not set")
-        })?;
-        BatchProcessor::new(engine, &target, deadline).process(source, payload.get())
-    };
+    let process = move || documents::process(&worker.engine, source, payload.get(), deadline);
     let work = spawn_blocking(move || trace.in_scope(process));
     let outcome = invocation.wait(work).await.flatten().and_then(check_response_size);
     outcome.inspect_err(|error| api.record_error(&info, error)).map(FunctionResponse::BufferedResponse)
+}
+
+#[cfg(not(feature = "sinks"))]
+mod documents {
+    use super::event::EventSource;
+    use crate::engine::Engine;
+    use serde_json::value::RawValue;
+    use tealight_core::{Deadline, Error, ErrorKind, Result};
+
+    /// Fails, because a function without sinks cannot keep what it makes of documents.
+    pub fn process(_: &Engine, _: EventSource, _: &str, _: Deadline) -> Result<Box<RawValue>> {
+        Err(Error::feature_disabled(ErrorKind::UnsupportedEvent, "events with documents", "sinks"))
+    }
 }

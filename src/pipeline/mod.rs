@@ -20,7 +20,9 @@ pub mod chunk;
 pub mod document;
 pub mod embed;
 pub mod format;
+#[cfg(feature = "sinks")]
 pub mod ingest;
 pub mod input;
 pub mod point;
+#[cfg(feature = "sinks")]
 pub mod sink;

@@ -4,6 +4,7 @@ mod args;
 mod documents;
 mod points;
 mod records;
+#[cfg(feature = "sinks")]
 mod sink;
 
 pub(super) use args::EmbedArgs;
@@ -27,4 +28,15 @@ pub(super) fn run(args: &EmbedArgs) -> Result<()> {
         return points::run(args, &engine, args.format());
     }
     write_output(args.output.as_deref(), |out| records::convert(args, &engine, out))
+}
+
+#[cfg(not(feature = "sinks"))]
+mod sink {
+    use super::EmbedArgs;
+    use crate::engine::Engine;
+    use tealight_core::{Error, ErrorKind, Result};
+
+    pub(super) fn run(_: &EmbedArgs, _: &Engine, _: &str) -> Result<()> {
+        Err(Error::feature_disabled(ErrorKind::InvalidValue, "--sink", "sinks"))
+    }
 }

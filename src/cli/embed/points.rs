@@ -45,10 +45,9 @@ pub(super) fn run(args: &EmbedArgs, engine: &Engine, format: Format) -> Result<(
             #[cfg(feature = "arrow")]
             Format::Arrow | Format::Parquet => convert(args, engine, &mut TableWriter::new(args, engine, format, out)?),
             #[cfg(not(feature = "arrow"))]
-            Format::Arrow | Format::Parquet => Err(Error::invalid_value(
-                "format",
-                "Arrow and Parquet are not supported: this binary was built without the feature arrow",
-            )),
+            Format::Arrow | Format::Parquet => {
+                Err(Error::feature_disabled(ErrorKind::InvalidValue, "Arrow and Parquet", "arrow"))
+            }
             _ => convert(
                 args,
                 engine,

@@ -21,6 +21,7 @@ pub mod output;
 mod postgres_text;
 pub mod records;
 mod stores;
+#[cfg(feature = "speech")]
 pub mod transcript;
 
 pub use body::{BodyBuilder, EncodedPoint};

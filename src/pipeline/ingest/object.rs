@@ -126,10 +126,7 @@ impl Ingest<'_> {
             #[cfg(feature = "arrow")]
             InputFormat::Parquet => Ok(read_parquet(ObjectBlocks::new(version.clone()))),
             #[cfg(not(feature = "arrow"))]
-            InputFormat::Parquet => Err(Error::invalid_value(
-                "name",
-                "Parquet is not supported: this binary was built without the feature arrow",
-            )),
+            InputFormat::Parquet => Err(Error::feature_disabled(ErrorKind::InvalidValue, "Parquet", "arrow")),
             InputFormat::Text => Ok(read_all(reader, Some(object.uri()))),
             InputFormat::Audio => self.transcribe(object, version, reader, deadline),
         }
@@ -143,13 +140,16 @@ impl Ingest<'_> {
         reader: ObjectReader,
         deadline: Deadline,
     ) -> Result<DocumentIter<'static>> {
-        if version.length() > MAX_OBJECT_BYTES {
-            let message = format!("recording is {} bytes; the limit is {MAX_OBJECT_BYTES}", version.length());
-            return Err(Error::new(ErrorKind::BodyTooLarge, message));
-        }
-        let mut audio = Vec::with_capacity(version.length() as usize);
-        reader.take(MAX_OBJECT_BYTES).read_to_end(&mut audio).map_err(read_error)?;
-        let segments = recording_documents(&self.jobs(deadline), &object.uri(), audio.into())?;
+        let read = || {
+            if version.length() > MAX_OBJECT_BYTES {
+                let message = format!("recording is {} bytes; the limit is {MAX_OBJECT_BYTES}", version.length());
+                return Err(Error::new(ErrorKind::BodyTooLarge, message));
+            }
+            let mut audio = Vec::with_capacity(version.length() as usize);
+            reader.take(MAX_OBJECT_BYTES).read_to_end(&mut audio).map_err(read_error)?;
+            Ok(audio.into())
+        };
+        let segments = recording_documents(&self.jobs(deadline), &object.uri(), read)?;
         Ok(from_iter(segments.into_iter().map(Ok)))
     }
 }

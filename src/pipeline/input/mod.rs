@@ -8,6 +8,7 @@ mod format;
 mod lines;
 #[cfg(feature = "arrow")]
 mod parquet;
+#[cfg(feature = "speech")]
 mod recording;
 mod source;
 mod text;
@@ -18,6 +19,21 @@ pub use self::lines::{read_json_lines, read_lines};
 #[cfg(feature = "arrow")]
 pub use self::parquet::read_parquet;
 pub use self::recording::recording_documents;
-pub(crate) use self::source::read_error;
-pub use self::source::{DocumentIter, SourceDocument, from_iter};
+pub use self::source::{DocumentIter, SourceDocument, from_iter, read_error};
 pub use self::text::read_all;
+
+#[cfg(not(feature = "speech"))]
+mod recording {
+    use crate::engine::JobContext;
+    use crate::pipeline::document::Document;
+    use bytes::Bytes;
+    use tealight_core::{Error, ErrorKind, Result};
+
+    /// Fails without reading the recording.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidValue`].
+    pub fn recording_documents(_: &JobContext, _: &str, _: impl FnOnce() -> Result<Bytes>) -> Result<Vec<Document>> {
+        Err(Error::feature_disabled(ErrorKind::InvalidValue, "recordings", "speech"))
+    }
+}

@@ -9,11 +9,17 @@ use tealight_core::{Error, Result};
 use tealight_models::tasks::transcribe::{Segment, TranscribeOptions};
 
 /// Transcribes a recording with the default speech-to-text model. The id of a segment is the name of the recording with the times
-/// as a media fragment (<https://www.w3.org/TR/media-frags/#naming-time>); its metadata also has the times.
+/// as a media fragment (<https://www.w3.org/TR/media-frags/#naming-time>); its metadata also has the times. `read` returns the
+/// content of the audio file.
 ///
 /// # Errors
 /// As [`Transcribe`].
-pub fn recording_documents(context: &JobContext, name: &str, audio: Bytes) -> Result<Vec<Document>> {
+pub fn recording_documents(
+    context: &JobContext,
+    name: &str,
+    read: impl FnOnce() -> Result<Bytes>,
+) -> Result<Vec<Document>> {
+    let audio = read()?;
     let on_progress: OnProgress = &mut |_, _, _| Ok(());
     let job = Transcribe { model: None, audio, prompt: None, options: TranscribeOptions::default(), on_progress };
     let transcript = context.run(job)?.transcript;

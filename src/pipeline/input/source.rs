@@ -21,7 +21,7 @@ pub fn from_iter<'a>(documents: impl Iterator<Item = Result<Document>> + 'a) -> 
 }
 
 /// The [`Error`] inside an I/O error if one of this crate's readers produced it, otherwise [`ErrorKind::Io`].
-pub(crate) fn read_error(error: std::io::Error) -> Error {
+pub fn read_error(error: std::io::Error) -> Error {
     match error.downcast::<Error>() {
         Ok(ours) => ours,
         Err(error) => Error::new(ErrorKind::Io, error.to_string()),

@@ -159,7 +159,7 @@ fn postgres(url: &SinkUrl, key: Option<Secret>) -> Result<SinkKind> {
 
 #[cfg(not(feature = "postgres"))]
 fn postgres(_: &SinkUrl, _: Option<Secret>) -> Result<SinkKind> {
-    Err(invalid_url("postgres:// is not supported: this binary was built without the feature postgres"))
+    Err(Error::feature_disabled(tealight_core::ErrorKind::InvalidValue, "postgres://", "postgres").with_param("sink"))
 }
 
 #[cfg(test)]

@@ -1,14 +1,16 @@
 //! `tealight index`: builds, changes and searches an index file.
 
+mod input;
+
 use super::args::EmbeddingModelArgs;
-use super::index_input::{IndexRow, InputDocument, document_id, embed_documents, read_documents};
 use super::output::{json_line, print};
-use crate::engine::Engine;
-use crate::engine::LoadedModel;
+use crate::config::Config;
 use crate::engine::search::{Search, SearchMode};
+use crate::engine::{Engine, LoadedModel, ModelTask};
 use crate::pipeline::chunk::Chunking;
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Subcommand, ValueEnum};
+use input::{IndexRow, InputDocument, document_id, embed_documents, read_documents};
 use serde_json::json;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -55,6 +57,22 @@ pub(super) enum IndexCommand {
         /// Index file
         file: PathBuf,
     },
+}
+
+impl EmbeddingModelArgs {
+    /// An engine with the model `name` that an index was built with, unless --model names another one.
+    fn with_model(&self, name: &str) -> Result<Engine> {
+        let engine = self.engine()?;
+        let requested = engine.registry.default_name(ModelTask::Embedding);
+        if requested == name {
+            return Ok(engine);
+        }
+        if self.model.is_some() {
+            let message = format!("--model is {requested:?}; the index was built with {name:?}");
+            return Err(Error::invalid_value("model", message));
+        }
+        Engine::new(Config { model: name.into(), ..(*engine.config).clone() })
+    }
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,6 @@
 //! Events with documents, and the responses: which messages failed, or what happened to each item.
 
-use super::event::EventSource;
+use super::super::event::EventSource;
 use super::item::IngestItem;
 use super::records::{Message, Records};
 use super::{distributed_map, records, s3_event};

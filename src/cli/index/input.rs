@@ -1,6 +1,6 @@
 //! The input of `tealight index`: documents from files, folders and stdin, and the rows that they become.
 
-use super::input::{file_documents, lines};
+use super::super::input::file_documents;
 use crate::engine::Engine;
 use crate::pipeline::chunk::Chunking;
 use crate::pipeline::document;
@@ -10,6 +10,8 @@ use crate::pipeline::point::Point;
 use serde::Deserialize;
 use serde_json::value::to_raw_value;
 use serde_json::{Map, Value};
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use tealight_core::Deadline;
 use tealight_core::{Error, ErrorKind, Result};
@@ -17,6 +19,8 @@ use tealight_index::IndexDocument;
 
 /// Separates a document's id from the number of the chunk in the id of a row.
 const CHUNK_SEPARATOR: char = '#';
+/// The byte order mark, which some editors put at the start of a file.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 /// The metadata field of a chunk that holds the id of its document.
 const DOCUMENT_ID: &str = "document_id";
 
@@ -277,6 +281,24 @@ pub(super) fn document_id(row: &IndexDocument) -> &str {
         number.is_some_and(|number| number.parse::<u32>().is_ok())
     };
     id.filter(is_chunk_of).unwrap_or(&row.id)
+}
+
+/// The lines of a file or of stdin, without a byte order mark.
+fn lines(path: Option<&Path>) -> Result<impl Iterator<Item = Result<String>> + use<>> {
+    let reader: Box<dyn BufRead> = match path {
+        Some(path) if path != Path::new("-") => {
+            let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
+            Box::new(BufReader::new(file))
+        }
+        _ => Box::new(std::io::stdin().lock()),
+    };
+    Ok(reader.lines().enumerate().map(|(i, line)| {
+        let mut line = line.map_err(|e| Error::new(ErrorKind::Io, format!("line {}: {e}", i + 1)))?;
+        if i == 0 && line.starts_with(BYTE_ORDER_MARK) {
+            line.remove(0);
+        }
+        Ok(line)
+    }))
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! `tealight bench index`: search latency and recall, on vectors from files or random ones.
 
-use super::args::EmbeddingModelArgs;
-use super::index::ScanEncodingArg;
-use super::output::{json_line, print};
+use super::super::args::EmbeddingModelArgs;
+use super::super::index::ScanEncodingArg;
+use super::super::output::{json_line, print};
 use clap::Args;
 use serde::Serialize;
 use serde_json::Map;
@@ -17,7 +17,7 @@ use tealight_kernels::{CpuContext, roofline};
 const TOP_K: usize = 10;
 
 #[derive(Debug, Args)]
-pub(super) struct IndexBenchArgs {
+pub struct IndexBenchArgs {
     /// Number of random rows
     #[arg(long, default_value_t = 100_000, value_name = "N")]
     rows: usize,
