@@ -229,4 +229,17 @@ mod tests {
         assert!(matches!(found, RouteMatch::MethodNotAllowed { style: ApiStyle::Tei, allowed } if allowed == ["POST"]));
         assert!(matches!(find(&http::Method::GET, "/nothing"), RouteMatch::NotFound));
     }
+
+    #[test]
+    fn path_has_routes_if_its_feature_is_enabled() {
+        let enabled = |feature| match feature {
+            "speech" => cfg!(feature = "speech"),
+            "text" => cfg!(feature = "text"),
+            "index" => cfg!(feature = "index"),
+            other => panic!("{other}"),
+        };
+        for (path, feature) in FEATURE_PATHS {
+            assert_eq!(PathRoutes::find(path).is_empty(), !enabled(feature), "{path}");
+        }
+    }
 }

@@ -336,6 +336,7 @@ fn closed_stdout_pipe_is_not_an_error() {
     }
 }
 
+#[cfg(all(feature = "speech", feature = "text"))]
 #[test]
 fn models_command_lists_catalog_and_installed_models() {
     let folder = tempfile::tempdir().unwrap();

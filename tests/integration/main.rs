@@ -5,21 +5,36 @@
 
 mod cli;
 mod configuration;
+#[cfg(all(feature = "lambda", not(any(feature = "index", feature = "sinks", feature = "speech", feature = "text"))))]
+mod disabled;
 mod embeddings;
+#[cfg(all(feature = "lambda", feature = "sinks"))]
 mod events;
+#[cfg(feature = "lambda")]
 mod hub;
+#[cfg(feature = "index")]
 mod index;
 #[path = "../../crates/tealight-kernels/tests/support/isas.rs"]
 mod isas;
+#[cfg(feature = "lambda")]
 mod lambda;
+#[cfg(feature = "text")]
 mod llama;
+#[cfg(all(feature = "lambda", feature = "sinks", feature = "text", feature = "ui"))]
 mod observe;
-#[cfg(feature = "otel")]
+#[cfg(all(feature = "lambda", feature = "otel"))]
 mod otel;
+#[cfg(all(feature = "index", feature = "lambda", feature = "speech"))]
 mod s3;
+#[cfg(feature = "lambda")]
 mod secret;
 mod server;
+#[cfg(feature = "sinks")]
 mod sinks;
+#[cfg(all(feature = "lambda", feature = "speech", feature = "text"))]
 mod stream;
+// The mock of the Runtime API is for tests of the function.
+#[cfg_attr(not(feature = "lambda"), allow(dead_code))]
 mod support;
+#[cfg(feature = "speech")]
 mod whisper;

@@ -603,6 +603,7 @@ fn error_messages_are_short_and_free_of_rust_types() {
 }
 
 /// Twenty recordings of 26 MB exceed the limit of buffered bodies, regardless of the concurrency limit.
+#[cfg(feature = "speech")]
 #[test]
 fn request_bodies_over_memory_limit_are_rejected() {
     let server = Server::start(&[]);

@@ -3,6 +3,7 @@
 pub mod aws;
 pub mod http;
 pub mod process;
+#[cfg(feature = "speech")]
 pub mod recordings;
 pub mod runtime;
 pub mod server;

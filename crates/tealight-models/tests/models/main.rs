@@ -6,12 +6,19 @@
 mod bert_damaged;
 mod bert_pack;
 mod bert_reference;
+#[cfg(feature = "text")]
 mod llama_damaged;
+#[cfg(feature = "text")]
 mod llama_pack;
+#[cfg(feature = "text")]
 mod llama_reference;
+#[cfg(feature = "text")]
 mod llama_tokenizer;
+#[cfg(feature = "speech")]
 #[path = "../../../../tests/integration/support/recordings.rs"]
 #[allow(dead_code)]
 mod recordings;
+#[cfg_attr(not(feature = "text"), allow(dead_code))]
 mod support;
+#[cfg(feature = "speech")]
 mod whisper;
