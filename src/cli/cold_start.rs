@@ -17,7 +17,7 @@ use tracing_subscriber::prelude::*;
 /// Processes that are started one after another.
 const RUNS: usize = 21;
 /// Internal: passes the start time of a process to it, in nanoseconds since 1970.
-const START_VARIABLE: &str = "TEALIGHT_STARTED";
+const START_VARIABLE: &str = "TEALIGHT_INTERNAL_START_TIME";
 /// The text whose embedding ends a cold start.
 const TEXT: &str = "hello world";
 

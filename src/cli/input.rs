@@ -42,6 +42,6 @@ pub(super) fn file_documents<'a>(
 pub(super) fn warn_not_a_document(error: &serde_json::Error) {
     let _ = writeln!(
         std::io::stderr(),
-        "tealight: warning: a line starts like a JSON document but is read as text: {error}"
+        "tealight: warning: a line looks like JSON but is invalid; it is read as text: {error}"
     );
 }

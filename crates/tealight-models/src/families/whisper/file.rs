@@ -179,17 +179,3 @@ fn attention_heads(config: &Value) -> Option<usize> {
 fn strip_model(name: &str) -> &str {
     name.strip_prefix("model.").unwrap_or(name)
 }
-
-/// Whether a folder or file is a Whisper model, in any of the formats that [`Whisper::load`](super::Whisper::load) accepts.
-pub fn is_whisper(path: &Path) -> bool {
-    if path.is_dir() {
-        let config = read_json(&path.join(CONFIG)).ok().flatten();
-        return path.join(CTRANSLATE2).exists() || config.is_some_and(|c| c["model_type"] == ARCHITECTURE);
-    }
-    let Ok(bytes) = map_file(path) else { return false };
-    let is_whisper_gguf = |gguf: Gguf| {
-        let architecture = gguf.string("general.architecture").ok().flatten();
-        architecture == Some(ARCHITECTURE) || gguf.tensors.contains_key(CANDLE_TENSOR)
-    };
-    bytes.starts_with(GGML_MAGIC) || Gguf::parse(bytes).is_ok_and(is_whisper_gguf)
-}

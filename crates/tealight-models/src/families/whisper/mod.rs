@@ -16,7 +16,6 @@ mod tensors;
 mod tokenizer;
 
 pub use config::{N_FRAMES, WhisperConfig};
-pub use file::is_whisper;
 pub use languages::{language_code, language_name};
 pub use network::Whisper;
 pub use pack::pack;
