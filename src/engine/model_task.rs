@@ -1,7 +1,7 @@
 //! The task of a model.
 
 use std::path::Path;
-use tealight_models::ModelKind;
+use tealight_models::Architecture;
 
 /// The task that a model is for. Text-generation models can also compute embeddings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,9 +9,9 @@ pub enum ModelTask {
     /// Embeddings.
     Embedding,
     /// Speech-to-text.
-    Speech,
+    Transcription,
     /// Text generation.
-    Text,
+    Generation,
 }
 
 impl ModelTask {
@@ -19,8 +19,8 @@ impl ModelTask {
     pub fn as_str(self) -> &'static str {
         match self {
             ModelTask::Embedding => "embedding",
-            ModelTask::Speech => "speech",
-            ModelTask::Text => "text",
+            ModelTask::Transcription => "speech",
+            ModelTask::Generation => "text",
         }
     }
 
@@ -28,18 +28,18 @@ impl ModelTask {
     pub fn is_enabled(self) -> bool {
         match self {
             ModelTask::Embedding => true,
-            ModelTask::Speech => cfg!(feature = "speech"),
-            ModelTask::Text => cfg!(feature = "text"),
+            ModelTask::Transcription => cfg!(feature = "speech"),
+            ModelTask::Generation => cfg!(feature = "text"),
         }
     }
 
     /// The task of a model file or folder, by its architecture. Files of an unknown architecture count as embedding models, whose
     /// loader reports what is wrong with them.
     pub(super) fn detect(path: &Path) -> Self {
-        match ModelKind::detect(path) {
-            Ok(ModelKind::Whisper) => ModelTask::Speech,
-            Ok(ModelKind::Llama) => ModelTask::Text,
-            Ok(ModelKind::Bert) | Err(_) => ModelTask::Embedding,
+        match Architecture::detect(path) {
+            Ok(Architecture::Whisper) => ModelTask::Transcription,
+            Ok(Architecture::Llama) => ModelTask::Generation,
+            Ok(Architecture::Bert) | Err(_) => ModelTask::Embedding,
         }
     }
 }

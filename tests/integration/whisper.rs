@@ -19,7 +19,7 @@ use tealight_audio::VadOptions;
 use tealight_core::Deadline;
 use tealight_kernels::CpuContext;
 use tealight_kernels::Isa;
-use tealight_models::ModelKind;
+use tealight_models::Architecture;
 use tealight_models::families::whisper::{self, Whisper, language_code};
 use tealight_models::pack::PackMetadata;
 use tealight_models::tasks::transcribe::{Segment, Task, TranscribeOptions};
@@ -82,7 +82,7 @@ fn every_model_format_gives_same_text() {
     let suppressed: BTreeSet<u32> = integers(&reference["whisper-tiny.en"]["suppressed"]).into_iter().collect();
     for name in ["f16.bin", "hf", "candle/model-tiny-en-q80.gguf", "q5_0.bin"] {
         let path = formats().join(name);
-        assert_eq!(ModelKind::detect(&path).unwrap(), ModelKind::Whisper, "{name}");
+        assert_eq!(Architecture::detect(&path).unwrap(), Architecture::Whisper, "{name}");
         let model = Whisper::load(&cpu, &path).unwrap();
         assert_eq!(model.tokenizer.languages.len(), 99, "{name}");
         assert!(suppressed.is_superset(&model.config.suppress_tokens.iter().copied().collect()), "{name}");
@@ -301,9 +301,9 @@ fn packed_model_gives_same_transcript_and_corrupt_one_is_rejected() {
     let bytes = std::fs::read(&path).unwrap();
     assert!(bytes == std::fs::read(&again).unwrap(), "packing is reproducible");
     for path in [&path, &source] {
-        assert_eq!(ModelKind::detect(path).unwrap(), ModelKind::Whisper);
+        assert_eq!(Architecture::detect(path).unwrap(), Architecture::Whisper);
     }
-    assert!(ModelKind::detect(folder.path()).is_err());
+    assert!(Architecture::detect(folder.path()).is_err());
     let run = |model: &str| {
         let on_progress = &mut |_: &[_], _, _| Ok(());
         let prompt = Some("Ask not.".to_string());

@@ -1,4 +1,4 @@
-//! Finds out which family a model file or folder belongs to, without loading it.
+//! Finds out which architecture a model file or folder has, without loading it.
 
 use crate::families::{LLAMA_MODEL_TYPES, WHISPER, bert};
 use crate::formats::gguf::{self, Gguf};
@@ -9,9 +9,9 @@ use std::path::Path;
 use tealight_core::mmap::map_file;
 use tealight_core::{Error, ErrorKind, Result};
 
-/// A family of models.
+/// The architecture of a model, as `general.architecture` and `model_type` name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ModelKind {
+pub enum Architecture {
     /// An encoder for embeddings: [`Embedder::load`](crate::Embedder::load).
     Bert,
     /// A decoder for text generation: [`Generator::load`](crate::tasks::generate::Generator::load).
@@ -25,8 +25,8 @@ const CTRANSLATE2_FILE: &str = "model.bin";
 /// A tensor of the GGUF files that candle's Whisper example uses, which have no metadata.
 const CANDLE_WHISPER_TENSOR: &str = "model.encoder.conv1.weight";
 
-impl ModelKind {
-    /// Detects the family by the content: `config.json` of a folder, or the first bytes and the metadata of a file.
+impl Architecture {
+    /// Detects the architecture by the content: `config.json` of a folder, or the first bytes and the metadata of a file.
     ///
     /// # Errors
     /// The path cannot be read, is not a model, or has an unsupported architecture, which the error names.
@@ -35,21 +35,21 @@ impl ModelKind {
         kind.map_err(|e| e.with_context(format_args!("model {}", path.display())))
     }
 
-    /// Fails if the cargo feature that the family needs is disabled in this build.
+    /// Fails if the cargo feature that the architecture needs is disabled in this build.
     ///
     /// # Errors
     /// [`ErrorKind::ModelLoad`](tealight_core::ErrorKind), with the feature.
     pub fn check_enabled(self) -> Result<()> {
         match self {
-            ModelKind::Llama if !cfg!(feature = "text") => Err(disabled("Llama", "text")),
-            ModelKind::Whisper if !cfg!(feature = "speech") => Err(disabled("Whisper", "speech")),
+            Architecture::Llama if !cfg!(feature = "text") => Err(disabled("Llama", "text")),
+            Architecture::Whisper if !cfg!(feature = "speech") => Err(disabled("Whisper", "speech")),
             _ => Ok(()),
         }
     }
 
     fn of_folder(folder: &Path) -> Result<Self> {
         if folder.join(CTRANSLATE2_FILE).exists() {
-            return Ok(ModelKind::Whisper);
+            return Ok(Architecture::Whisper);
         }
         let config =
             read_json(&folder.join("config.json"))?.ok_or_else(|| Error::invalid_model("config.json is missing"))?;
@@ -58,13 +58,13 @@ impl ModelKind {
 
     fn of_file(file: Bytes) -> Result<Self> {
         if file.starts_with(GGML_MAGIC) {
-            return Ok(ModelKind::Whisper);
+            return Ok(Architecture::Whisper);
         }
         if file.starts_with(gguf::MAGIC) {
             return Self::of_gguf(file);
         }
         if llama2c::is_llama2c(&file) {
-            return Ok(ModelKind::Llama);
+            return Ok(Architecture::Llama);
         }
         Err(Error::invalid_model("unknown file format; expected GGUF, whisper.cpp's ggml or llama2.c"))
     }
@@ -74,16 +74,16 @@ impl ModelKind {
             return Self::from_architecture(&architecture);
         }
         if Gguf::parse(file)?.tensors.contains_key(CANDLE_WHISPER_TENSOR) {
-            return Ok(ModelKind::Whisper);
+            return Ok(Architecture::Whisper);
         }
         Err(gguf::missing_key(gguf::ARCHITECTURE_KEY))
     }
 
     fn from_architecture(name: &str) -> Result<Self> {
         match name {
-            bert::ARCHITECTURE => Ok(ModelKind::Bert),
-            WHISPER => Ok(ModelKind::Whisper),
-            _ if LLAMA_MODEL_TYPES.contains(&name) => Ok(ModelKind::Llama),
+            bert::ARCHITECTURE => Ok(Architecture::Bert),
+            WHISPER => Ok(Architecture::Whisper),
+            _ if LLAMA_MODEL_TYPES.contains(&name) => Ok(Architecture::Llama),
             _ => Err(Error::invalid_model(format!(
                 "architecture {name:?} is not supported; expected {}, {} or {WHISPER}",
                 bert::ARCHITECTURE,
@@ -93,6 +93,6 @@ impl ModelKind {
     }
 }
 
-fn disabled(family: &str, feature: &'static str) -> Error {
-    Error::feature_disabled(ErrorKind::ModelLoad, format_args!("{family} models"), feature)
+fn disabled(architecture: &str, feature: &'static str) -> Error {
+    Error::feature_disabled(ErrorKind::ModelLoad, format_args!("{architecture} models"), feature)
 }

@@ -3,7 +3,7 @@
 //! A model file becomes a network, and a task runs it:
 //!
 //! ```text
-//! path -> ModelKind::detect -> families::{bert, llama, whisper} -> tasks::{embed, generate, transcribe}
+//! path -> Architecture::detect -> families::{bert, llama, whisper} -> tasks::{embed, generate, transcribe}
 //!             formats: tensors in the encoding of the file     \-> tealight-kernels: packed matrices, GEMM, attention
 //! ```
 //!
@@ -51,7 +51,7 @@ pub mod tasks;
 pub mod tokenizer;
 
 pub use batch::TokenBatch;
-pub use detect::ModelKind;
+pub use detect::Architecture;
 pub use encoder::Encoder;
 pub use formats::weights::Precision;
 pub use model_info::ModelInfo;

@@ -1,6 +1,6 @@
 //! Loads embedding models of every architecture.
 
-use crate::detect::ModelKind;
+use crate::detect::Architecture;
 use crate::families::bert::{Bert, ModelFiles};
 #[cfg(feature = "text")]
 use crate::families::llama::{Llama, LlamaEncoder};
@@ -24,8 +24,8 @@ impl Embedder {
             Self::new(Box::new(encoder), files.tokenizer, files.pipeline, files.info)
         });
         loaded.map_err(|e| {
-            // A family that this build lacks is the better explanation.
-            let disabled = ModelKind::detect(path).ok().and_then(|kind| kind.check_enabled().err());
+            // An architecture that this build lacks is the better explanation.
+            let disabled = Architecture::detect(path).ok().and_then(|architecture| architecture.check_enabled().err());
             disabled.unwrap_or(e).with_context(format_args!("model {}", path.display()))
         })
     }

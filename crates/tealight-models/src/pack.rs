@@ -1,6 +1,6 @@
 //! Packs models of every architecture.
 
-use crate::detect::ModelKind;
+use crate::detect::Architecture;
 use crate::families::bert;
 #[cfg(feature = "text")]
 use crate::families::llama;
@@ -26,12 +26,12 @@ pub fn pack(
     calibration: Option<&str>,
     output: &Path,
 ) -> Result<()> {
-    match ModelKind::detect(source)? {
-        ModelKind::Bert => bert::pack(cpu, source, metadata, calibration, output),
+    match Architecture::detect(source)? {
+        Architecture::Bert => bert::pack(cpu, source, metadata, calibration, output),
         #[cfg(feature = "text")]
-        ModelKind::Llama => llama::pack(cpu, source, metadata, output),
+        Architecture::Llama => llama::pack(cpu, source, metadata, output),
         #[cfg(feature = "speech")]
-        ModelKind::Whisper => whisper::pack(cpu, source, metadata, output),
+        Architecture::Whisper => whisper::pack(cpu, source, metadata, output),
         #[cfg(not(all(feature = "speech", feature = "text")))]
         disabled => disabled.check_enabled(),
     }

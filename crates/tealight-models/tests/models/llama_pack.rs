@@ -3,7 +3,7 @@
 use crate::llama_reference::MODELS;
 use crate::support::llama_fixture;
 use tealight_kernels::{CpuContext, Isa};
-use tealight_models::ModelKind;
+use tealight_models::Architecture;
 use tealight_models::families::llama::{self, Llama};
 use tealight_models::pack::PackMetadata;
 
@@ -20,7 +20,7 @@ fn packed_model_equals_source() {
         assert!(
             [path.as_path(), &llama_fixture(name)]
                 .iter()
-                .all(|path| ModelKind::detect(path).unwrap() == ModelKind::Llama)
+                .all(|path| Architecture::detect(path).unwrap() == Architecture::Llama)
         );
         let (packed, source) = (Llama::load(&cpu, &path).unwrap(), Llama::load(&cpu, &llama_fixture(name)).unwrap());
         assert_eq!(packed.config, source.config);
