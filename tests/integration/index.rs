@@ -110,7 +110,7 @@ fn index_commands_build_search_add_and_delete() {
     let long = json!({"id": 1, "text": "x", "embedding": vec![0.5; 385]}).to_string();
     std::fs::write(&input, long).unwrap();
     let message = expect_failure(&["index", "build", &input, "-o", &file, "--model", "all-MiniLM-L6-v2"]);
-    assert!(message.contains("385 values") && message.contains("384"), "{message}");
+    assert!(message.contains("385 dimensions") && message.contains("384"), "{message}");
 }
 
 #[test]

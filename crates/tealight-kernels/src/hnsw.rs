@@ -111,7 +111,7 @@ impl HnswGraph {
     }
 
     /// Approximately the `count` nearest rows among those that `accept` accepts, in any order. `None` if
-    /// more than [`MAX_CONCURRENT_SEARCHES`] searches run at the same time.
+    /// more than `MAX_CONCURRENT_SEARCHES` searches run at the same time.
     pub fn search(&self, query: &[i8], count: usize, accept: impl Fn(u32) -> bool) -> Option<Vec<u32>> {
         let found = self.native.filtered_search(query, count, |row| accept(row as u32));
         found.ok().map(|found| found.keys.into_iter().map(|row| row as u32).collect())
