@@ -19,6 +19,8 @@
 //!
 //! Modules depend only on those above them in the table.
 //!
+//! Cargo features: `speech` adds Whisper and transcription, `text` adds Llama and text generation. BERT is always there.
+//!
 //! Shapes are written `[T, D]`, row-major: `B` texts, `T` tokens of a batch without padding, `H` attention heads, `D` values of a
 //! hidden state or an embedding, `K` inputs and `N` outputs of a matrix product.
 //!
