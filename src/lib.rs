@@ -52,19 +52,12 @@
 //!
 //! ```
 //! use tealight::config::Config;
-//! use tealight::engine::{Embed, EmbedInputs, Engine, Input, Truncation};
+//! use tealight::engine::{Embed, EmbedInputs, Engine, Input};
 //! use tealight_core::Deadline;
 //!
 //! let model = concat!(env!("CARGO_MANIFEST_DIR"), "/models/all-MiniLM-L6-v2.gguf");
 //! let engine = Engine::new(Config { model: model.into(), ..Config::from_env()? })?;
-//! let texts = EmbedInputs {
-//!     model: None,
-//!     inputs: vec![Input::Text("hello world".into())],
-//!     prompt: None,
-//!     truncation: Truncation::Error,
-//!     field: "input",
-//!     first_index: 0,
-//! };
+//! let texts = EmbedInputs::new(vec![Input::Text("hello world".into())]);
 //! let job = Embed { texts, normalize: true, dimensions: None };
 //! let output = engine.run(job, Deadline::NONE)?;
 //! assert_eq!(output.vectors[0].len(), 384);

@@ -7,7 +7,6 @@ use crate::pipeline::format::{Encoded, VectorEncoding, encode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tealight_core::{Error, ErrorKind, Result};
-use tealight_models::tokenizer::TruncationDirection;
 
 /// Inputs per request: the limit of OpenAI.
 pub const MAX_INPUTS: usize = 2048;
@@ -102,15 +101,9 @@ pub fn embeddings(context: &RequestContext) -> Result<ApiResponse> {
     let job = Embed {
         texts: EmbedInputs {
             model: request.model,
-            inputs: request.input.validate("input", MAX_INPUTS)?,
             prompt: request.prompt_name,
-            truncation: if request.truncate == Some(true) {
-                Truncation::Truncate(TruncationDirection::Right)
-            } else {
-                Truncation::Error
-            },
-            field: "input",
-            first_index: 0,
+            truncation: Truncation::right_if(request.truncate == Some(true)),
+            ..EmbedInputs::new(request.input.validate("input", MAX_INPUTS)?)
         },
         normalize: true,
         dimensions: request.dimensions,

@@ -95,12 +95,12 @@ impl Route {
         Self { response: Some(schema::<T>), ..self }
     }
 
-    /// Marks the route as public: it requires no API key.
+    /// Makes the route public: it requires no API key.
     pub(super) const fn public(self) -> Self {
         Self { access: Access::Public, ..self }
     }
 
-    /// Marks the route as long-running: requests may take minutes.
+    /// Makes the route long-running: requests may take minutes.
     #[cfg(any(feature = "speech", feature = "text"))]
     pub(super) const fn long_running(self) -> Self {
         Self { is_long_running: true, ..self }

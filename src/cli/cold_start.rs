@@ -2,7 +2,7 @@
 
 use super::args::EmbeddingModelArgs;
 use super::output::{json_line, print};
-use crate::engine::{Embed, EmbedInputs, Engine, Input, Truncation};
+use crate::engine::{Embed, EmbedInputs, Engine, Input};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::io::Write;
@@ -106,15 +106,7 @@ pub(super) fn measure(model: &EmbeddingModelArgs, started: Duration, main: Syste
 }
 
 fn embed(engine: &Engine, phases: &mut Phases) -> Result<()> {
-    let inputs = vec![Input::Text(TEXT.into())];
-    let texts = EmbedInputs {
-        model: None,
-        inputs,
-        prompt: None,
-        truncation: Truncation::Error,
-        field: "input",
-        first_index: 0,
-    };
+    let texts = EmbedInputs::new(vec![Input::Text(TEXT.into())]);
     let output = engine.run(Embed { texts, normalize: true, dimensions: None }, Deadline::NONE)?;
     phases.add("tokens", output.usage.tokenization);
     phases.add("forward pass", output.usage.inference);

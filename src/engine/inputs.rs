@@ -25,6 +25,13 @@ pub enum Truncation {
     Truncate(TruncationDirection),
 }
 
+impl Truncation {
+    /// Drops tokens at the end of a text if `truncate` is true.
+    pub fn right_if(truncate: bool) -> Self {
+        if truncate { Truncation::Truncate(TruncationDirection::Right) } else { Truncation::Error }
+    }
+}
+
 /// Inputs for an embedding model.
 #[derive(Debug, Clone)]
 pub struct EmbedInputs {
@@ -40,6 +47,13 @@ pub struct EmbedInputs {
     pub field: &'static str,
     /// Index of the first input in that field, for error messages.
     pub first_index: usize,
+}
+
+impl EmbedInputs {
+    /// Inputs of the field `input` for the default model with its default prompt; inputs that are too long are errors.
+    pub fn new(inputs: Vec<Input>) -> Self {
+        Self { model: None, inputs, prompt: None, truncation: Truncation::Error, field: "input", first_index: 0 }
+    }
 }
 
 /// The prompt of this name, or the model's default prompt; an empty string if the model has none.

@@ -117,8 +117,13 @@ fn embed_query(context: &JobContext, index: &Index, text: &str) -> Result<(Strin
     let loaded =
         context.embedder(Some(name)).map_err(|e| e.with_context(format_args!("the index was built with {name:?}")))?;
     let prompt = loaded.model.pipeline.prompts.contains_key(QUERY_PROMPT).then(|| QUERY_PROMPT.to_string());
-    let (truncation, inputs) = (Truncation::Truncate(TruncationDirection::Right), vec![Input::Text(text.into())]);
-    let texts = EmbedInputs { model: Some(name.into()), inputs, prompt, truncation, field: "query", first_index: 0 };
+    let texts = EmbedInputs {
+        model: Some(name.into()),
+        prompt,
+        truncation: Truncation::Truncate(TruncationDirection::Right),
+        field: "query",
+        ..EmbedInputs::new(vec![Input::Text(text.into())])
+    };
     let mut embeddings = context.run(Embed { texts, normalize: true, dimensions: Some(index.dimension()) })?;
     Ok((loaded.name.clone(), embeddings.usage, embeddings.vectors.pop().unwrap_or_default()))
 }

@@ -1,6 +1,6 @@
 //! Loading the default model before the first invocation.
 
-use crate::engine::{Embed, EmbedInputs, Engine, Input, Truncation};
+use crate::engine::{Embed, EmbedInputs, Engine, Input};
 use std::sync::Arc;
 use std::time::Duration;
 use tealight_core::{Deadline, Error};
@@ -27,14 +27,7 @@ pub async fn preload(engine: &Arc<Engine>) {
 /// The model cannot be loaded.
 pub async fn prime_for_snapshot(engine: &Arc<Engine>) -> Result<(), Error> {
     let engine = engine.clone();
-    let texts = EmbedInputs {
-        model: None,
-        inputs: vec![Input::Text("hello world".into())],
-        prompt: None,
-        truncation: Truncation::Error,
-        field: "input",
-        first_index: 0,
-    };
+    let texts = EmbedInputs::new(vec![Input::Text("hello world".into())]);
     let embed = Embed { texts, normalize: true, dimensions: None };
     let work = tokio::task::spawn_blocking(move || engine.run(embed, Deadline::NONE).map(drop));
     work.await.unwrap_or_else(|_| Err(Error::internal("embedding the first text failed")))

@@ -11,7 +11,6 @@ use crate::pipeline::format::{Format, encode};
 use serde_json::value::to_raw_value;
 use std::io::Write;
 use tealight_core::{Deadline, Error, ErrorKind, Result};
-use tealight_models::tokenizer::TruncationDirection;
 
 /// Documents per embedding job.
 const DOCUMENTS_PER_JOB: usize = 256;
@@ -73,11 +72,7 @@ fn embed(args: &EmbedArgs, engine: &Engine, documents: Vec<Document>, first: usi
             model: None,
             inputs: documents.iter().map(|d| Input::Text(d.text.clone())).collect(),
             prompt: args.prompt.clone(),
-            truncation: if args.truncate {
-                Truncation::Truncate(TruncationDirection::Right)
-            } else {
-                Truncation::Error
-            },
+            truncation: Truncation::right_if(args.truncate),
             // Errors count texts from 1, over all jobs.
             field: "text",
             first_index: first + 1,
