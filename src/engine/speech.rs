@@ -98,7 +98,7 @@ impl Job for Transcribe<'_> {
         if let Some(prompt) = self.prompt.filter(|p| !p.trim().is_empty()) {
             options.initial_prompt = model.encode_prompt(&prompt)?;
         }
-        let decode = || Ok(Box::new(recording.samples()?) as SampleBlocks);
+        let decode = || Ok(Box::new(recording.samples(context.engine.cpu.isa)?) as SampleBlocks);
         let mut windows = WindowReader::new(model.config.num_mel_bins, options.vad, decode, || {
             context.deadline.check()?;
             (self.on_progress)(&[], 0.0, 0.0)
@@ -117,6 +117,6 @@ impl Job for Transcribe<'_> {
 pub fn embed_segments(transcript: &Transcript, model: Option<String>, dimensions: Option<usize>) -> Embed {
     let inputs = transcript.segments.iter().map(|s| Input::Text(s.text.trim().to_string())).collect();
     let truncation = Truncation::Truncate(TruncationDirection::Right);
-    let texts = EmbedInputs { model, inputs, prompt: None, truncation, field: "segments", first_index: 0 };
+    let texts = EmbedInputs { model, truncation, field: "segments", ..EmbedInputs::new(inputs) };
     Embed { texts, normalize: true, dimensions }
 }

@@ -2,13 +2,14 @@
 //!
 //! Tests that need downloaded weights are ignored; `tests/check_text` downloads them and runs these tests.
 
+use crate::support::simd_isas;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tealight::config::Config;
 use tealight::engine::generate::{Completion, FinishReason, Generate, Prompt, TextDelta};
-use tealight::engine::{Embed, EmbedInputs, Engine, Input, Truncation};
+use tealight::engine::{Embed, EmbedInputs, Engine, Input};
 use tealight::{Error, ErrorKind};
 use tealight_core::Deadline;
 use tealight_kernels::{CpuContext, Isa};
@@ -48,25 +49,12 @@ fn cosine(a: &[f32], b: &[f64]) -> f64 {
     dot / (norm(a.iter().map(|v| (*v as f64).powi(2)).sum()) * norm(b.iter().map(|v| v * v).sum()))
 }
 
-/// Every instruction set of this CPU except the slow scalar one.
-fn simd_isas() -> Vec<Isa> {
-    Isa::available().into_iter().filter(|isa| isa.as_str() != "scalar").collect()
-}
-
 const MODELS: [&str; 4] = ["version-0.bin", "version-1.bin", "version-2.bin", "scaled"];
 
 #[test]
 fn embeddings_of_text_generation_models_equal_reference() {
     let goldens = goldens();
     let tokens = ids(&goldens["ids"]);
-    let texts = |inputs: Vec<Input>| EmbedInputs {
-        model: None,
-        inputs,
-        prompt: None,
-        truncation: Truncation::Error,
-        field: "input",
-        first_index: 0,
-    };
     for name in MODELS {
         for (pooling, expected) in goldens["vectors"][name].as_object().unwrap() {
             let engine = |pooling: Option<&str>| {
@@ -75,7 +63,7 @@ fn embeddings_of_text_generation_models_equal_reference() {
                 Engine::new(Config { model, pooling, ..Config::from_lookup(|_| None).unwrap() }).unwrap()
             };
             let vectors = |engine: &Engine, inputs| {
-                let job = Embed { texts: texts(inputs), normalize: true, dimensions: None };
+                let job = Embed { texts: EmbedInputs::new(inputs), normalize: true, dimensions: None };
                 engine.run(job, Deadline::NONE).unwrap().vectors
             };
             let engine_of = engine(Some(pooling));

@@ -29,7 +29,8 @@ fn variables(cache: &str) -> Vec<(&str, &str)> {
 fn long_recording() -> String {
     let bytes = std::fs::read(crate::support::path("tests/fixtures/audio/jfk.flac")).unwrap();
     let recording = Recording::open(bytes.into()).unwrap();
-    let speech = recording.samples().unwrap().collect::<Result<Vec<_>, _>>().unwrap().concat();
+    let speech =
+        recording.samples(tealight_kernels::Isa::detect()).unwrap().collect::<Result<Vec<_>, _>>().unwrap().concat();
     let data: Vec<u8> = speech.iter().flat_map(|v| ((v * 127.0) as i8 as u8 ^ 0x80).to_le_bytes()).collect();
     let data = data.repeat(REPETITIONS);
     // 8-bit mono WAV at 16 kHz.

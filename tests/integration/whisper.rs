@@ -2,9 +2,8 @@
 //!
 //! Tests that need weights are ignored by default; tests/check_speech downloads them and runs these tests.
 
-use crate::support::recordings::{
-    audio, formats, golden_json, integers, noise, samples, simd_isas, speech_in_noise, tests,
-};
+use crate::support::recordings::{audio, formats, golden_json, integers, noise, samples, speech_in_noise, tests};
+use crate::support::simd_isas;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::f32::consts::TAU;

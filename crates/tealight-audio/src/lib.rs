@@ -19,13 +19,14 @@
 //!
 //! ```
 //! use tealight_audio::{Recording, SAMPLE_RATE};
+//! use tealight_kernels::Isa;
 //!
 //! // One second of silence as an 8-bit WAV file.
 //! let mut wav = b"RIFF\xa4\x3e\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0\x80\x3e\0\0\x80\x3e\0\0\x01\0\x08\0data\x80\x3e\0\0".to_vec();
 //! wav.resize(wav.len() + SAMPLE_RATE, 128);
 //! let recording = Recording::open(wav.into())?;
 //! let mut count = 0;
-//! for block in recording.samples()? {
+//! for block in recording.samples(Isa::detect())? {
 //!     count += block?.len();
 //! }
 //! assert_eq!(count, SAMPLE_RATE);

@@ -6,6 +6,7 @@ use crate::resample::Resampler;
 use crate::sample_rate::SAMPLE_RATE;
 use bytes::Bytes;
 use tealight_core::{Error, ErrorKind, Result};
+use tealight_kernels::Isa;
 
 /// Maximum number of sample rate changes in a file: more are a sign of corruption, and each one creates a resampler.
 const MAX_RATE_CHANGES: usize = 100;
@@ -30,12 +31,13 @@ impl Recording {
     }
 
     /// Decodes the recording from its start: mono samples at [`SAMPLE_RATE`], the mean of all channels. Each call gives the same
-    /// samples.
+    /// samples, and so does each instruction set, which resampling uses.
     ///
     /// # Errors
     /// Like [`Recording::open`]. The iterator ends with an error if nothing can be decoded; corrupt parts are skipped.
-    pub fn samples(&self) -> Result<Samples> {
+    pub fn samples(&self, isa: Isa) -> Result<Samples> {
         Ok(Samples {
+            isa,
             decoder: TrackDecoder::open(self.bytes.clone())?,
             resampler: None,
             rate: 0,
@@ -49,6 +51,7 @@ impl Recording {
 /// Iterator over consecutive blocks of samples, which may be empty.
 #[derive(Debug)]
 pub struct Samples {
+    isa: Isa,
     decoder: TrackDecoder,
     /// `None` while the recording has the target sample rate.
     resampler: Option<Resampler>,
@@ -95,7 +98,7 @@ impl Samples {
             return Err(invalid_file(format!("changes its sample rate more than {MAX_RATE_CHANGES} times")));
         }
         let remaining = self.resampler.take().map(Resampler::finish);
-        self.resampler = (rate != SAMPLE_RATE).then(|| Resampler::new(rate));
+        self.resampler = (rate != SAMPLE_RATE).then(|| Resampler::new(self.isa, rate));
         (self.rate, self.rate_changes) = (rate, self.rate_changes + 1);
         Ok(remaining.unwrap_or_default())
     }

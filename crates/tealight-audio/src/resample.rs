@@ -48,7 +48,7 @@ impl std::fmt::Debug for Resampler {
 
 impl Resampler {
     /// A resampler from `rate`, in Hz, at the start of a signal.
-    pub(crate) fn new(rate: usize) -> Self {
+    pub(crate) fn new(isa: Isa, rate: usize) -> Self {
         let divisor = gcd(rate, SAMPLE_RATE);
         let (up, down) = (SAMPLE_RATE / divisor, rate / divisor);
         // Input samples per zero crossing.
@@ -65,7 +65,7 @@ impl Resampler {
             filters[phase * taps..][..taps].copy_from_slice(&filter);
         }
         Self {
-            isa: Isa::detect(),
+            isa,
             rate,
             up,
             down,
@@ -179,11 +179,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn resampling_is_identical_on_all_instruction_sets() {
+        let samples: Vec<f32> = (0..9_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / 1e7).collect();
+        for rate in [8_000, 44_100, 44_099] {
+            let resampled = |isa: Isa| {
+                let mut resampler = Resampler::new(isa, rate);
+                let mut out = resampler.push(&samples);
+                out.extend(resampler.finish());
+                out
+            };
+            let expected = resampled(Isa::Scalar);
+            assert!(Isa::available().into_iter().all(|isa| resampled(isa) == expected), "{rate}");
+        }
+    }
+
+    #[test]
     fn resampling_is_independent_of_block_length() {
         let samples: Vec<f32> = (0..30_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / 1e7).collect();
         for rate in [8_000, 11_025, 44_100, 48_000, 44_099] {
             let resampled = |length: usize| {
-                let mut resampler = Resampler::new(rate);
+                let mut resampler = Resampler::new(Isa::detect(), rate);
                 let mut out: Vec<f32> = samples.chunks(length).flat_map(|s| resampler.push(s)).collect();
                 out.extend(resampler.finish());
                 out

@@ -7,6 +7,7 @@ use std::f64::consts::TAU;
 use std::path::Path;
 use tealight_audio::{Recording, SAMPLE_RATE};
 use tealight_core::{Error, ErrorKind};
+use tealight_kernels::Isa;
 
 /// Minimum correlation of speech in a lossy codec with the original.
 const MIN_CORRELATION: f64 = 0.97;
@@ -18,7 +19,7 @@ fn fixture(name: &str) -> Bytes {
 }
 
 fn samples(bytes: impl Into<Bytes>) -> Result<Vec<f32>, Error> {
-    Ok(Recording::open(bytes.into())?.samples()?.collect::<Result<Vec<_>, _>>()?.concat())
+    Ok(Recording::open(bytes.into())?.samples(Isa::detect())?.collect::<Result<Vec<_>, _>>()?.concat())
 }
 
 fn correlation(a: &[f32], b: &[f32]) -> f64 {
@@ -237,14 +238,14 @@ fn samples_come_in_small_blocks_and_are_repeatable() {
     let seconds = 3 * 3600;
     let recording = Recording::open(wav(1, 8, 1, 8_000, &vec![128; seconds * 8_000]).into()).unwrap();
     let mut total = 0;
-    for block in recording.samples().unwrap() {
+    for block in recording.samples(Isa::detect()).unwrap() {
         let block = block.unwrap();
         assert!(block.len() <= 1 << 16 && block.iter().all(|v| v.abs() < 1e-6));
         total += block.len();
     }
     assert_eq!(total, seconds * SAMPLE_RATE);
     let speech = Recording::open(fixture("speech.mp3")).unwrap();
-    let all = || speech.samples().unwrap().collect::<Result<Vec<_>, _>>().unwrap().concat();
+    let all = || speech.samples(Isa::detect()).unwrap().collect::<Result<Vec<_>, _>>().unwrap().concat();
     assert_eq!(all(), all());
 }
 

@@ -22,6 +22,12 @@ pub fn path(relative: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(relative)
 }
 
+/// Every instruction set of this CPU except the slow scalar one.
+#[cfg(any(feature = "speech", feature = "text"))]
+pub fn simd_isas() -> Vec<tealight_kernels::Isa> {
+    tealight_kernels::Isa::available().into_iter().filter(|isa| isa.as_str() != "scalar").collect()
+}
+
 /// Parses an embedding.
 pub fn floats(value: &serde_json::Value) -> Vec<f32> {
     let number = |v: &serde_json::Value| v.as_f64().unwrap_or_else(|| panic!("not a number: {v}")) as f32;

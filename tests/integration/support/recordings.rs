@@ -23,7 +23,7 @@ pub fn audio(name: &str) -> Vec<u8> {
 /// The samples of an audio file in the fixtures.
 pub fn samples(name: &str) -> Vec<f32> {
     let recording = Recording::open(audio(name).into()).unwrap();
-    recording.samples().unwrap().collect::<Result<Vec<_>, _>>().unwrap().concat()
+    recording.samples(tealight_kernels::Isa::detect()).unwrap().collect::<Result<Vec<_>, _>>().unwrap().concat()
 }
 
 /// A reference result in tests/goldens/whisper.
@@ -34,11 +34,6 @@ pub fn golden_json(name: &str) -> serde_json::Value {
 /// The integers of a JSON array.
 pub fn integers<T: TryFrom<u64>>(value: &serde_json::Value) -> Vec<T> {
     value.as_array().unwrap().iter().filter_map(|v| T::try_from(v.as_u64()?).ok()).collect()
-}
-
-/// All instruction sets of this CPU except the scalar one, which is slow.
-pub fn simd_isas() -> Vec<tealight_kernels::Isa> {
-    tealight_kernels::Isa::available().into_iter().filter(|isa| isa.as_str() != "scalar").collect()
 }
 
 /// White noise, the same each time.

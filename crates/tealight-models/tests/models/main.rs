@@ -16,8 +16,8 @@ mod llama_reference;
 mod llama_tokenizer;
 #[cfg(feature = "speech")]
 #[path = "../../../../tests/integration/support/recordings.rs"]
-#[allow(dead_code)]
 mod recordings;
+// Some helpers are only for the tests of Llama.
 #[cfg_attr(not(feature = "text"), allow(dead_code))]
 mod support;
 #[cfg(feature = "speech")]

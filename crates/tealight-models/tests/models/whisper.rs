@@ -24,7 +24,7 @@ const RANDOM_COSINE: f64 = 0.999;
 
 fn windows(file: Vec<u8>) -> WindowReader {
     let recording = Recording::open(file.into()).unwrap();
-    WindowReader::new(80, None, || Ok(Box::new(recording.samples()?) as SampleBlocks), || Ok(())).unwrap()
+    WindowReader::new(80, None, || Ok(Box::new(recording.samples(Isa::detect())?) as SampleBlocks), || Ok(())).unwrap()
 }
 
 /// The rows of a version-1 `.npy` file of float32.
