@@ -148,7 +148,7 @@ fn object_is_read_by_decoded_key_and_written_under_its_etag() {
     let bytes = lines(300);
     let path = "/docs/in/a%20b%2B%C3%BC.jsonl";
     s3.put(path, bytes.clone());
-    let function = function(&s3, &[]);
+    let mut function = function(&s3, &[]);
     let response = function.expect_success(created(&[("in/a+b%2B%C3%BC.jsonl", &bytes)]));
     assert_eq!(counts(&response), (300, 300, 0));
     let written = s3.written();
@@ -163,7 +163,7 @@ fn object_is_read_by_decoded_key_and_written_under_its_etag() {
         "bucket": {"name": "docs"}, "object": {"key": "in/a b+ü.jsonl", "size": 1, "etag": etag(&bytes).trim_matches('"')}}});
     assert_eq!(counts(&function.expect_success(eventbridge_event)), (300, 300, 0));
     assert_eq!(s3.written(), written, "repeating the event changes nothing");
-    let log = function.process.stdout();
+    let (log, _) = function.process.stop();
     assert!(!log.contains("number 7") && !log.contains(SECRET_KEY), "{log}");
 }
 

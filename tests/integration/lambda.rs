@@ -92,10 +92,10 @@ fn direct_invocation_path_selects_route() {
 
 #[test]
 fn model_is_loaded_during_init() {
-    let function = Function::start(&[]);
+    let mut function = Function::start(&[]);
     wait_for("the log of the load", || function.process.stdout().contains("model loaded").then_some(()));
     function.expect_success(HELLO);
-    assert_eq!(function.process.stdout().matches("model loaded").count(), 1);
+    assert_eq!(function.process.stop().0.matches("model loaded").count(), 1);
 }
 
 /// Sends every fixture: a new one that is not listed here fails.
@@ -342,7 +342,7 @@ fn slow_request_times_out_before_deadline() {
 
 #[test]
 fn api_key_is_required_for_http_events_only() {
-    let function = Function::start(&[("TEALIGHT_API_KEY", KEY)]);
+    let mut function = Function::start(&[("TEALIGHT_API_KEY", KEY)]);
     let expected = function.expect_success(HELLO);
     let with = event("function_url");
     check_body(&function.expect_success(&with), &expected);
@@ -357,7 +357,7 @@ fn api_key_is_required_for_http_events_only() {
         check_body(&response, &expected);
     }
     check_healthy(&function.invoke(event("alb_health_check")));
-    assert!(!function.process.stdout().contains(KEY), "the key is in the log");
+    assert!(!function.process.stop().0.contains(KEY), "the key is in the log");
 }
 
 fn with_key(format: &str, authorization: Option<&str>) -> Value {
@@ -475,7 +475,7 @@ fn response_over_lambda_limit_is_error_with_remedy() {
 
 #[test]
 fn request_content_is_not_logged() {
-    let function = Function::start(&[("AWS_LAMBDA_LOG_LEVEL", "TRACE"), ("TEALIGHT_API_KEY", "sesame")]);
+    let mut function = Function::start(&[("AWS_LAMBDA_LOG_LEVEL", "TRACE"), ("TEALIGHT_API_KEY", "sesame")]);
     let secret = "SECRETTEXT";
     function.expect_success(json!({"input": secret}));
     function.invoke(json!(secret)).expect_error();
@@ -484,7 +484,7 @@ fn request_content_is_not_logged() {
     let event = json!({"requestContext": {"http": {"method": "POST"}}, "rawPath": "/v1/embeddings",
         "headers": {"authorization": "Bearer sesame"}, "body": json!({"input": secret}).to_string()});
     assert_eq!(function.expect_success(&event)["statusCode"], 200);
-    let (out, err) = (function.process.stdout(), function.process.stderr());
+    let (out, err) = function.process.stop();
     for log in [&out, &err] {
         assert!(!log.contains(secret) && !log.contains("sesame"), "{log}");
     }
@@ -500,13 +500,13 @@ fn direct_invocation_accepts_lower_case_method_and_query_string() {
 
 #[test]
 fn snapshot_contains_model_and_uses_common_instruction_set() {
-    let function = Function::start(&[("AWS_LAMBDA_INITIALIZATION_TYPE", "snap-start"), ("TEALIGHT_MODEL", TINY)]);
+    let mut function = Function::start(&[("AWS_LAMBDA_INITIALIZATION_TYPE", "snap-start"), ("TEALIGHT_MODEL", TINY)]);
     function.expect_success(HELLO);
     let status = function.expect_success(json!({"path": "/status"}));
     assert!(["avx2", "neon", "scalar"].contains(&status["isa"].as_str().unwrap()), "{status}");
     // The first text was embedded before the snapshot, not by a request.
     assert_eq!((&status["requests"]["count"], &status["models"][0]["loaded"]), (&1.into(), &true.into()), "{status}");
-    let log = function.process.stdout();
+    let (log, _) = function.process.stop();
     assert_eq!(log.matches("model loaded").count(), 1, "{log}");
 }
 

@@ -87,7 +87,7 @@ fn request_contents_are_never_logged() {
     let (key, sink) = (("TEALIGHT_API_KEY", CANARY), ("TEALIGHT_SINK", "qdrant+http://127.0.0.1:1/documents"));
     for format in ["JSON", "Text"] {
         let level = ("AWS_LAMBDA_LOG_LEVEL", "TRACE");
-        let function =
+        let mut function =
             Function::start(&[("AWS_LAMBDA_LOG_FORMAT", format), ("TEALIGHT_MODEL", TINY), key, sink, level]);
         let bodies = [
             json!({"input": CANARY}),
@@ -118,7 +118,8 @@ fn request_contents_are_never_logged() {
         // A short deadline, because the sink is unreachable.
         let soon = || SystemTime::now() + Duration::from_secs(3);
         bodies.iter().for_each(|body| drop(function.invoke_with_deadline(body, soon())));
-        let log = function.process.stdout() + &function.process.stderr();
+        let (out, err) = function.process.stop();
+        let log = out + &err;
         assert!(log.lines().count() > count / 2, "{log}");
         assert!(!log.contains(CANARY), "{log}");
     }
@@ -222,7 +223,7 @@ fn aws_credentials_are_never_logged() {
     const TOKEN: &str = "canaryToken4f8";
     let s3_vectors = Mock::start(|_| MockResponse::new(200, "{}"));
     let endpoint = format!("http://{}", s3_vectors.address);
-    let function = Function::start(&[
+    let mut function = Function::start(&[
         JSON_LINES,
         ("AWS_LAMBDA_LOG_LEVEL", "TRACE"),
         ("RUST_LOG", "trace"),
@@ -239,7 +240,8 @@ fn aws_credentials_are_never_logged() {
     assert_eq!(response["batchItemFailures"], json!([]));
     let requests = s3_vectors.requests();
     assert!(requests.iter().any(|request| request.header("x-amz-security-token") == Some(TOKEN)), "{requests:?}");
-    let log = function.process.stdout() + &function.process.stderr();
+    let (out, err) = function.process.stop();
+    let log = out + &err;
     assert!(log.contains("documents written"), "{log}");
     for word in [CANARY, SECRET, TOKEN] {
         assert!(!log.contains(word), "{word}: {log}");

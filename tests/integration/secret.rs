@@ -168,7 +168,7 @@ fn missing_credentials_are_named_in_error() {
 fn lambda_function_checks_key_for_http_events_only() {
     let mock = mock_secret(KEY);
     let url = mock.url();
-    let function = Function::start(&variables(&url));
+    let mut function = Function::start(&variables(&url));
     function.expect_success(HELLO);
     assert_eq!(mock.requests().len(), 0, "a direct invocation read the key");
     let event = |key: &str| {
@@ -178,6 +178,7 @@ fn lambda_function_checks_key_for_http_events_only() {
     assert_eq!(function.expect_success(event(KEY))["statusCode"], 200);
     assert_eq!(function.expect_success(event("wrong"))["statusCode"], 401);
     assert_eq!(mock.requests().len(), 1);
-    let written = function.process.stdout() + &function.process.stderr();
+    let (out, err) = function.process.stop();
+    let written = out + &err;
     assert!(!written.contains(KEY) && !written.contains(SECRET_KEY), "{written}");
 }

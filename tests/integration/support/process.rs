@@ -51,6 +51,13 @@ impl Process {
         assert!(sent.success());
     }
 
+    /// Ends the process with SIGTERM, and returns its complete stdout and stderr. While it runs, the last lines may be missing.
+    pub fn stop(&mut self) -> (String, String) {
+        self.terminate();
+        self.wait();
+        (self.stdout(), self.stderr())
+    }
+
     /// Waits for its end, and for the rest of its output.
     pub fn wait(&mut self) -> ExitStatus {
         let status = wait_for("the end of a process", || self.child.try_wait().unwrap());
