@@ -1,8 +1,8 @@
 //! Downloads from the Hugging Face hub: runs the real binary against a mock hub.
 
 use crate::support::http::{Message, Mock, MockResponse, unused_address};
+use crate::support::lambda_runtime::Function;
 use crate::support::process::{CommandOutput, run, tealight};
-use crate::support::runtime::Function;
 use crate::support::server::Server;
 use crate::support::{TINY, floats, path};
 use serde_json::json;

@@ -1,6 +1,6 @@
 //! The binary as a Lambda function, against a mock of the Runtime API.
 
-use crate::support::runtime::{Function, Outcome};
+use crate::support::lambda_runtime::{Function, Outcome};
 use crate::support::{TINY, floats, path, wait_for};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -2,7 +2,7 @@
 
 use crate::support::TINY;
 use crate::support::http::{Mock, MockResponse};
-use crate::support::runtime::Function;
+use crate::support::lambda_runtime::Function;
 use crate::support::server::Server;
 use serde_json::{Value, json};
 

@@ -2,7 +2,7 @@
 
 use crate::support::aws::{ACCESS_KEY, SECRET_KEY, TOKEN, check_signature};
 use crate::support::http::{Message, Mock, MockResponse, unused_address};
-use crate::support::runtime::Function;
+use crate::support::lambda_runtime::Function;
 use crate::support::server::Server;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -281,7 +281,8 @@ fn silent_postgres_server_times_out_at_deadline() {
     assert!(error.kind.is_retryable() && error.message.contains("refused"), "{error}");
 }
 
-/// Runs an ignored test of this file in its own process, whose environment sends AWS requests to a mock.
+/// Runs an ignored test of this file, named `child_...`, in its own process, because environment variables belong to the whole
+/// process: they send AWS requests to a mock.
 fn with_aws(test: &str, service: &str, mock: &Mock) -> String {
     let mut command = std::process::Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", &format!("sinks::{test}"), "--ignored", "--nocapture"]);
@@ -305,7 +306,7 @@ fn put_vectors_request_is_signed_and_complete() {
         MockResponse::new(400, r#"{"__type":"ThrottlingException"}"#),
     ];
     let mock = responses_then(responses, |_| MockResponse::new(200, "{}"));
-    with_aws("write_3_points_to_s3_vectors", "S3VECTORS", &mock);
+    with_aws("child_writes_3_points_to_s3_vectors", "S3VECTORS", &mock);
     let requests = mock.requests();
     assert_eq!((requests.len(), requests[2].method(), requests[2].path()), (3, "POST", "/PutVectors"));
     check_signature(&requests[2], "eu-west-1", "s3vectors", &["content-type", "x-amz-security-token"]);
@@ -317,7 +318,7 @@ fn put_vectors_request_is_signed_and_complete() {
 
 #[test]
 #[ignore = "child process of put_vectors_request_is_signed_and_complete"]
-fn write_3_points_to_s3_vectors() {
+fn child_writes_3_points_to_s3_vectors() {
     assert!(write(&mut *open("s3vectors://bucket/index"), &points(3), Deadline::NONE).unwrap().is_empty());
 }
 
@@ -336,7 +337,7 @@ fn small_object_is_uploaded_in_one_request() {
     let mock = responses_then(vec![MockResponse::new(503, "<Error><Code>SlowDown</Code></Error>")], |_| {
         MockResponse::new(200, "")
     });
-    with_aws("write_3_points_to_object", "S3", &mock);
+    with_aws("child_writes_3_points_to_object", "S3", &mock);
     let requests = mock.requests();
     assert_eq!((requests.len(), requests[1].method(), requests[1].path()), (2, "PUT", OBJECT));
     check_signature(&requests[1], "eu-west-1", "s3", &["x-amz-content-sha256"]);
@@ -347,7 +348,7 @@ fn small_object_is_uploaded_in_one_request() {
 fn object_is_written_to_region_of_bucket() {
     let moved = MockResponse::new(301, "<Error><Code>PermanentRedirect</Code></Error>");
     let mock = responses_then(vec![moved.header("x-amz-bucket-region", "us-west-2")], |_| MockResponse::new(200, ""));
-    with_aws("write_3_points_to_object", "S3", &mock);
+    with_aws("child_writes_3_points_to_object", "S3", &mock);
     let requests = mock.requests();
     assert_eq!(requests.len(), 2);
     check_signature(&requests[1], "us-west-2", "s3", &["x-amz-content-sha256"]);
@@ -355,7 +356,7 @@ fn object_is_written_to_region_of_bucket() {
 
 #[test]
 #[ignore = "child process of small_object_is_uploaded_in_one_request"]
-fn write_3_points_to_object() {
+fn child_writes_3_points_to_object() {
     assert!(write(&mut *object_sink(), &points(3), Deadline::NONE).unwrap().is_empty());
 }
 
@@ -377,7 +378,7 @@ fn multipart_uploads(complete: impl Fn() -> MockResponse + Send + Sync + 'static
     })
 }
 
-/// Size in bytes of the object of [`write_90_large_points_to_object`].
+/// Size in bytes of the object of [`child_writes_90_large_points_to_object`].
 const OBJECT_SIZE: usize = 9_000_000;
 
 fn request_lines(mock: &Mock) -> Vec<String> {
@@ -391,7 +392,7 @@ fn large_object_is_uploaded_in_parts() {
         0 => MockResponse::new(200, "<Error><Code>InternalError</Code></Error>"),
         _ => MockResponse::new(200, "<CompleteMultipartUploadResult/>"),
     });
-    with_aws("write_90_large_points_to_object", "S3", &mock);
+    with_aws("child_writes_90_large_points_to_object", "S3", &mock);
     let requests = mock.requests();
     assert_eq!(
         request_lines(&mock),
@@ -413,14 +414,14 @@ fn large_object_is_uploaded_in_parts() {
 #[test]
 fn upload_is_complete_although_its_response_was_lost() {
     let mock = multipart_uploads(|| MockResponse::new(404, "<Error><Code>NoSuchUpload</Code></Error>"));
-    with_aws("write_90_large_points_to_object", "S3", &mock);
+    with_aws("child_writes_90_large_points_to_object", "S3", &mock);
     assert_eq!(request_lines(&mock).last().unwrap(), &format!("HEAD {OBJECT}"));
 }
 
 /// Each line of the object has 100,000 bytes.
 #[test]
 #[ignore = "child process of large_object_is_uploaded_in_parts"]
-fn write_90_large_points_to_object() {
+fn child_writes_90_large_points_to_object() {
     let mut sink = object_sink();
     let mut jsonl = BodyBuilder::new(Format::Jsonl, VectorEncoding::Float, None).unwrap();
     jsonl.push(jsonl.encode(&point(&"x".repeat(90_000))).unwrap());
@@ -435,16 +436,16 @@ fn write_90_large_points_to_object() {
 fn failed_or_unfinished_upload_is_aborted() {
     let mock =
         multipart_uploads(|| MockResponse::new(403, "<Error><Code>AccessDenied</Code><Message>no</Message></Error>"));
-    with_aws("write_large_object_without_permission", "S3", &mock);
+    with_aws("child_writes_large_object_without_permission", "S3", &mock);
     assert_eq!(request_lines(&mock).last().unwrap(), &format!("DELETE {OBJECT}?uploadId=a%2Bb"));
     let mock = multipart_uploads(|| MockResponse::new(200, ""));
-    with_aws("drop_unfinished_object", "S3", &mock);
+    with_aws("child_drops_unfinished_object", "S3", &mock);
     assert_eq!(request_lines(&mock).last().unwrap(), &format!("DELETE {OBJECT}?uploadId=a%2Bb"));
 }
 
 #[test]
 #[ignore = "child process of failed_or_unfinished_upload_is_aborted"]
-fn write_large_object_without_permission() {
+fn child_writes_large_object_without_permission() {
     let text = "x".repeat(9 << 20);
     let error = write(&mut *object_sink(), &[point(&text)], Deadline::NONE).unwrap_err();
     let words = ["s3://bucket/out/a/b c.csv.01ab.jsonl", "403", "AccessDenied", "s3:PutObject"];
@@ -453,7 +454,7 @@ fn write_large_object_without_permission() {
 
 #[test]
 #[ignore = "child process of failed_or_unfinished_upload_is_aborted"]
-fn drop_unfinished_object() {
+fn child_drops_unfinished_object() {
     let mut sink = object_sink();
     let texts = ["x".repeat(9 << 20), "y".into()];
     sink.write(&texts.map(|text| point(&text)), Deadline::NONE).unwrap();

@@ -2,7 +2,9 @@
 //!
 //! Tests that need weights are ignored by default; tests/check_speech downloads them and runs these tests.
 
-use crate::support::recordings::{audio, formats, golden_json, integers, noise, samples, speech_in_noise, tests};
+use crate::support::recordings::{
+    audio, converted_models_folder, golden_json, integers, noise, samples, speech_in_noise, tests_folder,
+};
 use crate::support::simd_isas;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -80,7 +82,7 @@ fn every_model_format_gives_same_text() {
     let reference = golden_json("reference.json");
     let suppressed: BTreeSet<u32> = integers(&reference["whisper-tiny.en"]["suppressed"]).into_iter().collect();
     for name in ["f16.bin", "hf", "candle/model-tiny-en-q80.gguf", "q5_0.bin"] {
-        let path = formats().join(name);
+        let path = converted_models_folder().join(name);
         assert_eq!(Architecture::detect(&path).unwrap(), Architecture::Whisper, "{name}");
         let model = Whisper::load(&cpu, &path).unwrap();
         assert_eq!(model.tokenizer.languages.len(), 99, "{name}");
@@ -98,7 +100,7 @@ fn every_model_format_gives_same_text() {
     }
     let packed = tempfile::tempdir().unwrap();
     let packed = packed.path().join("tiny.gguf");
-    whisper::pack(&cpu, &formats().join("f16.bin"), &PackMetadata::default(), &packed).unwrap();
+    whisper::pack(&cpu, &converted_models_folder().join("f16.bin"), &PackMetadata::default(), &packed).unwrap();
     assert_eq!(run(&packed.display().to_string()), expected);
 }
 
@@ -211,7 +213,7 @@ fn word_timestamps_match_float32() {
 #[test]
 #[ignore = "needs weights, see tests/check_speech"]
 fn cli_embed_option_writes_documents_with_embeddings() {
-    let file = tests().join("fixtures/audio/jfk.flac").display().to_string();
+    let file = tests_folder().join("fixtures/audio/jfk.flac").display().to_string();
     let run = |more: &[&str]| {
         let arguments = ["transcribe", "--model", "whisper-tiny.en", "--embed", &file];
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tealight"));
@@ -253,7 +255,7 @@ fn cli_embed_option_writes_documents_with_embeddings() {
 #[test]
 #[ignore = "needs weights, see tests/check_speech"]
 fn cli_skips_unreadable_file_and_exits_with_1() {
-    let file = tests().join("fixtures/audio/jfk.flac").display().to_string();
+    let file = tests_folder().join("fixtures/audio/jfk.flac").display().to_string();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("out.jsonl").display().to_string();
     let run = |arguments: &[&str], input: &[u8]| {

@@ -2,10 +2,10 @@
 
 pub mod aws;
 pub mod http;
+pub mod lambda_runtime;
 pub mod process;
 #[cfg(feature = "speech")]
 pub mod recordings;
-pub mod runtime;
 pub mod server;
 
 use std::path::PathBuf;

@@ -4,20 +4,20 @@ use std::path::{Path, PathBuf};
 use tealight_audio::Recording;
 
 /// The `tests` folder of the workspace.
-pub fn tests() -> PathBuf {
+pub fn tests_folder() -> PathBuf {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let workspace = package.ancestors().find(|folder| folder.join("tests/fixtures").is_dir());
     workspace.unwrap().join("tests")
 }
 
 /// Folder of tiny.en in other formats and of a random model with the sizes of large-v3, both written by tests/whisper_formats.py.
-pub fn formats() -> PathBuf {
-    tests().join("../target/whisper")
+pub fn converted_models_folder() -> PathBuf {
+    tests_folder().join("../target/whisper")
 }
 
 /// The bytes of an audio file in the fixtures.
 pub fn audio(name: &str) -> Vec<u8> {
-    std::fs::read(tests().join("fixtures/audio").join(name)).unwrap()
+    std::fs::read(tests_folder().join("fixtures/audio").join(name)).unwrap()
 }
 
 /// The samples of an audio file in the fixtures.
@@ -28,7 +28,7 @@ pub fn samples(name: &str) -> Vec<f32> {
 
 /// A reference result in tests/goldens/whisper.
 pub fn golden_json(name: &str) -> serde_json::Value {
-    serde_json::from_slice(&std::fs::read(tests().join("goldens/whisper").join(name)).unwrap()).unwrap()
+    serde_json::from_slice(&std::fs::read(tests_folder().join("goldens/whisper").join(name)).unwrap()).unwrap()
 }
 
 /// The integers of a JSON array.

@@ -3,7 +3,7 @@
 //!
 //! Tests that need weights are ignored by default; tests/check_speech downloads them to HF_HOME and runs these tests.
 
-use crate::recordings::{audio, formats, golden_json, integers, speech_in_noise, tests};
+use crate::recordings::{audio, converted_models_folder, golden_json, integers, speech_in_noise, tests_folder};
 use crate::support::simd_isas;
 use std::path::{Path, PathBuf};
 use tealight_audio::{Recording, VadOptions};
@@ -36,12 +36,12 @@ fn read_npy(path: &Path, columns: usize) -> Vec<Vec<f32>> {
 }
 
 fn golden(name: &str, columns: usize) -> Vec<Vec<f32>> {
-    read_npy(&tests().join("goldens/whisper").join(name), columns)
+    read_npy(&tests_folder().join("goldens/whisper").join(name), columns)
 }
 
 /// Folder of a model in the hub cache.
 fn model_folder(name: &str) -> PathBuf {
-    let cache = std::env::var_os("HF_HOME").map_or_else(|| tests().join("../target/hf"), PathBuf::from);
+    let cache = std::env::var_os("HF_HOME").map_or_else(|| tests_folder().join("../target/hf"), PathBuf::from);
     let repository = cache.join("hub").join(format!("models--Systran--faster-whisper-{name}"));
     let revision = std::fs::read_to_string(repository.join("refs/main")).unwrap();
     repository.join("snapshots").join(revision.trim())
@@ -150,13 +150,13 @@ fn features_and_logits_match_float64_reference() {
 #[ignore = "needs weights, see tests/check_speech"]
 fn random_model_of_large_v3_layout_matches_float64_reference() {
     let cpu = CpuContext::new(Isa::detect(), 2);
-    let model = Whisper::load(&cpu, &formats().join("large.bin")).unwrap();
+    let model = Whisper::load(&cpu, &converted_models_folder().join("large.bin")).unwrap();
     let config = &model.config;
     let sizes = (config.num_mel_bins, config.encoder_layers, config.decoder_layers, config.vocab_size);
     assert_eq!(sizes, (128, 2, 1, 51_866));
     let languages = &model.tokenizer.languages;
     assert_eq!((languages.len(), languages[0].as_str(), languages[99].as_str()), (100, "en", "yue"));
-    let rows = |name: &str, columns| read_npy(&formats().join(name), columns);
+    let rows = |name: &str, columns| read_npy(&converted_models_folder().join(name), columns);
     let features = model.encode(&cpu, &rows("large-mel.npy", 128).concat()).unwrap();
     let expected = rows("large-features.npy", 128);
     let cosines = features.chunks_exact(128).zip(&expected).map(|(row, expected)| cosine(row, expected));
@@ -175,7 +175,7 @@ fn random_model_of_large_v3_layout_matches_float64_reference() {
 #[test]
 #[ignore = "needs weights, see tests/check_speech"]
 fn corrupt_whisper_cpp_file_is_rejected() {
-    let bytes = std::fs::read(formats().join("q5_0.bin")).unwrap();
+    let bytes = std::fs::read(converted_models_folder().join("q5_0.bin")).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("damaged.bin");
     let assert_rejected = |bytes: &[u8], word: &str| {
@@ -198,7 +198,7 @@ fn corrupt_whisper_cpp_file_is_rejected() {
 #[test]
 #[ignore = "needs weights, see tests/check_speech"]
 fn prompt_tokens_match_hugging_face_tokenizer() {
-    let texts = std::fs::read_to_string(tests().join("../crates/tealight-models/src/calibration.txt")).unwrap();
+    let texts = std::fs::read_to_string(tests_folder().join("../crates/tealight-models/src/calibration.txt")).unwrap();
     let others =
         ["", "it's we're I'd  THEY'LL", "a\n\n b\t c   ", "Größe 漢字かな 🎙️ café\u{301} ٣٤ ½", "x=1;  y<<=2 // ..."];
     for (name, path) in models() {

@@ -1,7 +1,7 @@
 //! Streamed responses, with the binary and real weights, which tests/run downloads.
 
 use crate::support::http::request;
-use crate::support::runtime::Function;
+use crate::support::lambda_runtime::Function;
 use crate::support::server::Server;
 use crate::support::{TIMEOUT, wait_for};
 use base64::Engine as _;

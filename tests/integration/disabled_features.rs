@@ -1,8 +1,8 @@
 //! A function for embeddings only, `--no-default-features --features lambda`: what needs another feature fails with the name of it.
 
+use crate::support::lambda_runtime::Function;
 use crate::support::path;
 use crate::support::process::{run, tealight};
-use crate::support::runtime::Function;
 use serde_json::{Value, json};
 
 #[track_caller]

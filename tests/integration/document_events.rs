@@ -4,7 +4,7 @@
 use crate::support::TINY;
 use crate::support::aws::{ACCESS_KEY, SECRET_KEY, TOKEN, check_signature};
 use crate::support::http::{Message, Mock, MockResponse};
-use crate::support::runtime::{Function, Outcome};
+use crate::support::lambda_runtime::{Function, Outcome};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

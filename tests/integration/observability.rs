@@ -1,7 +1,7 @@
 //! Observability: log lines, metrics, traces, status and page of the real binary.
 
 use crate::support::http::{Mock, MockResponse};
-use crate::support::runtime::Function;
+use crate::support::lambda_runtime::Function;
 use crate::support::server::Server;
 use crate::support::{TINY, path, wait_for};
 use base64::Engine as _;
