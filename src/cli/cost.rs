@@ -121,7 +121,7 @@ impl Machine {
         let (shape, (prompt, completion)) = (format!("{}x{}", EMBED_SHAPE.0, EMBED_SHAPE.1), GENERATE_SHAPE);
         let (prefill, decode) = (prompt.to_string(), completion.to_string());
         let both = |f: &dyn Fn(usize) -> Result<Value>| Ok::<_, Error>((f(1)?, f(threads)?));
-        if args.recording.is_some() && !ModelTask::Transcription.is_enabled() {
+        if args.recording.is_some() && !ModelTask::Speech.is_enabled() {
             return Err(Error::feature_disabled(ErrorKind::InvalidValue, "--recording", "speech"));
         }
         // First, so that an invalid recording is reported before the other measurements, which take minutes.
@@ -206,9 +206,7 @@ impl Machine {
         ];
         match &self.audio {
             Some(audio) => lines.push(format!("One thread: {:.1} s of audio per second.", rate(audio) * 3600.0)),
-            None if !ModelTask::Transcription.is_enabled() => {
-                lines.push("Audio: this build does not transcribe.".into())
-            }
+            None if !ModelTask::Speech.is_enabled() => lines.push("Audio: this build does not transcribe.".into()),
             None => lines.push("Audio: not measured; use --recording FILE.".into()),
         }
         match &self.text {
@@ -218,7 +216,7 @@ impl Machine {
                 GENERATE_SHAPE.0,
                 GENERATE_SHAPE.1
             )),
-            None if !ModelTask::Generation.is_enabled() => lines.push("Text generation: this build has none.".into()),
+            None if !ModelTask::Text.is_enabled() => lines.push("Text generation: this build has none.".into()),
             None => lines.push(
                 "Text generation: not measured; install a model with `tealight pull smollm2-135m-instruct`.".into(),
             ),
@@ -264,7 +262,7 @@ fn table(rows: &[CostRow]) -> String {
 /// Whether a text-generation model is installed. One that would have to be downloaded first is not measured.
 fn has_text_model() -> Result<bool> {
     let registry = Engine::new(Config::from_env()?)?.registry;
-    Ok(registry.installed().iter().any(|model| model.task == ModelTask::Generation && model.is_default))
+    Ok(registry.installed().iter().any(|model| model.task == ModelTask::Text && model.is_default))
 }
 
 /// Runs a command of this program with `--json` and returns what it prints. A new process, because a process cannot change its

@@ -28,13 +28,13 @@ pub(super) fn models(as_json: bool) -> Result<()> {
         repository: m.repository,
         ..ModelRow::new(m.name, "embedding")
     });
-    let speech = SPEECH_MODELS.iter().filter(|_| ModelTask::Transcription.is_enabled()).map(|m| ModelRow {
+    let speech = SPEECH_MODELS.iter().filter(|_| ModelTask::Speech.is_enabled()).map(|m| ModelRow {
         license: m.license,
         status: status(m.name, m.repository),
         repository: m.repository,
         ..ModelRow::new(m.name, "transcription")
     });
-    let text = TEXT_MODELS.iter().filter(|_| ModelTask::Generation.is_enabled()).map(|m| ModelRow {
+    let text = TEXT_MODELS.iter().filter(|_| ModelTask::Text.is_enabled()).map(|m| ModelRow {
         max_tokens: Some(m.max_tokens),
         license: m.license,
         status: status(m.name, m.repository),

@@ -17,7 +17,7 @@ use tealight_models::tasks::generate::{Constraint, Generator, Sampler, SamplingP
 use tealight_models::tokenizer::LlamaTokenizer;
 
 impl ServedModel for Generator {
-    const TASK: ModelTask = ModelTask::Generation;
+    const TASK: ModelTask = ModelTask::Text;
 
     fn slots(registry: &Registry) -> &Slots<Self> {
         &registry.slots.text

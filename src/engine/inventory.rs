@@ -52,9 +52,7 @@ impl Registry {
             let path = model_path::local_path(config, self.configured(task))?;
             Some(InstalledModel::new(self.default_name(task), task, true, &path))
         };
-        let tasks = [ModelTask::Embedding, ModelTask::Transcription, ModelTask::Generation]
-            .into_iter()
-            .filter(|t| t.is_enabled());
+        let tasks = [ModelTask::Embedding, ModelTask::Speech, ModelTask::Text].into_iter().filter(|t| t.is_enabled());
         let mut models: Vec<InstalledModel> = tasks.filter_map(default).collect();
         for name in model_path::list(config) {
             let is_new = !models.iter().any(|model| model.name == name);

@@ -9,18 +9,19 @@ pub enum ModelTask {
     /// Embeddings.
     Embedding,
     /// Speech-to-text.
-    Transcription,
+    Speech,
     /// Text generation.
-    Generation,
+    Text,
 }
 
 impl ModelTask {
-    /// `embedding`, `speech` or `text`, as in `/status` and `/metrics`.
+    /// `embedding`, `speech` or `text`: the field `kind` of `/status` and `/metrics`. `tealight models --json` has the field `task`,
+    /// with other values for the last two.
     pub fn as_str(self) -> &'static str {
         match self {
             ModelTask::Embedding => "embedding",
-            ModelTask::Transcription => "speech",
-            ModelTask::Generation => "text",
+            ModelTask::Speech => "speech",
+            ModelTask::Text => "text",
         }
     }
 
@@ -28,8 +29,8 @@ impl ModelTask {
     pub fn is_enabled(self) -> bool {
         match self {
             ModelTask::Embedding => true,
-            ModelTask::Transcription => cfg!(feature = "speech"),
-            ModelTask::Generation => cfg!(feature = "text"),
+            ModelTask::Speech => cfg!(feature = "speech"),
+            ModelTask::Text => cfg!(feature = "text"),
         }
     }
 
@@ -37,8 +38,8 @@ impl ModelTask {
     /// loader reports what is wrong with them.
     pub(super) fn detect(path: &Path) -> Self {
         match Architecture::detect(path) {
-            Ok(Architecture::Whisper) => ModelTask::Transcription,
-            Ok(Architecture::Llama) => ModelTask::Generation,
+            Ok(Architecture::Whisper) => ModelTask::Speech,
+            Ok(Architecture::Llama) => ModelTask::Text,
             Ok(Architecture::Bert) | Err(_) => ModelTask::Embedding,
         }
     }

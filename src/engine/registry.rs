@@ -45,9 +45,9 @@ impl TaskSlots {
         [
             (ModelTask::Embedding, &self.embedders as &dyn LoadedModels),
             #[cfg(feature = "speech")]
-            (ModelTask::Transcription, &self.speech),
+            (ModelTask::Speech, &self.speech),
             #[cfg(feature = "text")]
-            (ModelTask::Generation, &self.text),
+            (ModelTask::Text, &self.text),
         ]
     }
 }
@@ -105,7 +105,7 @@ impl ServedModel for Embedder {
         let config = &registry.config;
         let mut model = match ModelTask::detect(path) {
             #[cfg(feature = "text")]
-            ModelTask::Generation => registry.embedder_of_text_model(name, path)?,
+            ModelTask::Text => registry.embedder_of_text_model(name, path)?,
             _ => Embedder::load(&registry.cpu, path, config.precision)?,
         };
         model.pipeline.pooling = config.pooling.unwrap_or(model.pipeline.pooling);
@@ -175,12 +175,10 @@ impl Registry {
         let Some(name) = name.filter(|name| !self.is_default(task, name)) else {
             return Ok(Selection::Default(task));
         };
-        if task == ModelTask::Embedding && self.is_default(ModelTask::Generation, name) {
-            return Ok(Selection::Default(ModelTask::Generation));
+        if task == ModelTask::Embedding && self.is_default(ModelTask::Text, name) {
+            return Ok(Selection::Default(ModelTask::Text));
         }
-        if task == ModelTask::Embedding
-            && self.is_default(ModelTask::Transcription, name)
-            && self.can_load(ModelTask::Transcription)
+        if task == ModelTask::Embedding && self.is_default(ModelTask::Speech, name) && self.can_load(ModelTask::Speech)
         {
             return Err(wrong_task(name, task));
         }
@@ -192,8 +190,8 @@ impl Registry {
     pub(super) fn configured(&self, task: ModelTask) -> &str {
         match task {
             ModelTask::Embedding => &self.config.model,
-            ModelTask::Transcription => &self.config.speech_model,
-            ModelTask::Generation => &self.config.text_model,
+            ModelTask::Speech => &self.config.speech_model,
+            ModelTask::Text => &self.config.text_model,
         }
     }
 
@@ -217,8 +215,8 @@ impl Registry {
                     let known = catalog::find(name).map_or(name, |e| e.name);
                     known == default || self.config.served_names.iter().any(|n| n == name)
                 }
-                ModelTask::Transcription => name == OPENAI_SPEECH || catalog::short_name(name) == default,
-                ModelTask::Generation => catalog::short_name(name) == default,
+                ModelTask::Speech => name == OPENAI_SPEECH || catalog::short_name(name) == default,
+                ModelTask::Text => catalog::short_name(name) == default,
             }
     }
 
@@ -232,11 +230,11 @@ impl Registry {
     /// and all installed models.
     pub fn names(&self) -> Vec<String> {
         let mut names = vec![self.default_name(ModelTask::Embedding)];
-        if self.can_load(ModelTask::Transcription) {
-            names.extend([self.default_name(ModelTask::Transcription), OPENAI_SPEECH.into()]);
+        if self.can_load(ModelTask::Speech) {
+            names.extend([self.default_name(ModelTask::Speech), OPENAI_SPEECH.into()]);
         }
-        if self.can_load(ModelTask::Generation) {
-            names.push(self.default_name(ModelTask::Generation));
+        if self.can_load(ModelTask::Text) {
+            names.push(self.default_name(ModelTask::Text));
         }
         let installed = model_path::list(&self.config);
         let others: Vec<_> = installed.into_iter().filter(|n| !names.contains(n)).collect();
@@ -252,10 +250,10 @@ impl Registry {
         if self.is_default(ModelTask::Embedding, name) {
             return Ok(self.default_name(ModelTask::Embedding));
         }
-        if name == OPENAI_SPEECH && self.can_load(ModelTask::Transcription) {
+        if name == OPENAI_SPEECH && self.can_load(ModelTask::Speech) {
             return Ok(OPENAI_SPEECH.into());
         }
-        for task in [ModelTask::Transcription, ModelTask::Generation] {
+        for task in [ModelTask::Speech, ModelTask::Text] {
             if self.is_default(task, name) && self.can_load(task) {
                 return Ok(self.default_name(task));
             }
@@ -286,7 +284,7 @@ fn existing_file_stem(path: &str) -> Option<&str> {
 /// Fails if the model is for another task.
 fn check_task(name: &str, path: &Path, task: ModelTask) -> Result<()> {
     match (task, ModelTask::detect(path)) {
-        (ModelTask::Embedding, ModelTask::Generation) => Ok(()),
+        (ModelTask::Embedding, ModelTask::Text) => Ok(()),
         (task, detected) if task == detected => Ok(()),
         _ => Err(wrong_task(name, task)),
     }
@@ -295,8 +293,8 @@ fn check_task(name: &str, path: &Path, task: ModelTask) -> Result<()> {
 fn wrong_task(name: &str, task: ModelTask) -> Error {
     let expected = match task {
         ModelTask::Embedding => "an embedding model",
-        ModelTask::Transcription => "a speech-to-text model",
-        ModelTask::Generation => "a text-generation model",
+        ModelTask::Speech => "a speech-to-text model",
+        ModelTask::Text => "a text-generation model",
     };
     Error::invalid_value("model", format!("model {:?} is not {expected}", truncate_for_display(name)))
 }

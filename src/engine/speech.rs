@@ -18,7 +18,7 @@ use tealight_models::tasks::transcribe::{
 use tealight_models::tokenizer::TruncationDirection;
 
 impl ServedModel for Whisper {
-    const TASK: ModelTask = ModelTask::Transcription;
+    const TASK: ModelTask = ModelTask::Speech;
 
     fn slots(registry: &Registry) -> &Slots<Self> {
         &registry.slots.speech
