@@ -75,7 +75,7 @@ impl From<InstalledModel> for ModelStatus {
 struct IndexStatus {
     /// The file name in `TEALIGHT_INDEX`.
     name: String,
-    /// Number of rows, once the index is open.
+    /// Number of rows, once the index is open; a long document has several.
     documents: Option<usize>,
     /// The model that its vectors come from, once the index is open.
     model: Option<String>,
@@ -104,7 +104,7 @@ pub fn render(context: &RequestContext) -> Result<ApiResponse> {
     })
 }
 
-/// Opens an index file, which takes no time. An index in S3 is only reported if a search has opened it.
+/// Opens an index file, which reads only its header. An index in S3 is only reported if a search has opened it.
 fn index_status(context: &RequestContext, name: &str) -> IndexStatus {
     let (documents, model) = open_index(context, name).unzip();
     let name = name.rsplit('/').next().unwrap_or(name).to_string();

@@ -14,12 +14,12 @@ let pageIndex = null;
 
 const allDocuments = () => [...parseLines($("documents").value), ...files.flatMap((file) => file.documents)];
 
-/** Groups documents, split where they are long, into batches that fit into a request. */
-function batchDocuments(documents) {
-  const batches = [[]];
+/** Groups documents, split where they are long, into batches whose points fit into a response. */
+function batchDocuments(documents, chunking) {
+  const [batches, limit] = [[[]], maxRequestChars(chunking)];
   let size = 0;
-  for (const piece of documents.flatMap((document) => splitLongText(document.text).map((part) => ({ document, ...part })))) {
-    if (batches.at(-1).length === MAX_BATCH_DOCUMENTS || size + piece.text.length > MAX_REQUEST_CHARS) {
+  for (const piece of documents.flatMap((document) => splitLongText(document.text, limit).map((part) => ({ document, ...part })))) {
+    if (batches.at(-1).length === MAX_BATCH_DOCUMENTS || size + piece.text.length > limit) {
       batches.push([]);
       size = 0;
     }
@@ -33,7 +33,7 @@ async function buildIndex(signal) {
   const documents = allDocuments();
   if (!documents.length) throw new Error("There are no documents yet.");
   const chunking = { tokens: $("chunk-tokens").valueAsNumber, overlap: $("chunk-overlap").valueAsNumber };
-  const [chunks, start, batches] = [[], performance.now(), batchDocuments(documents)];
+  const [chunks, start, batches] = [[], performance.now(), batchDocuments(documents, chunking)];
   for (const [done, batch] of batches.entries()) {
     buildAction.showMessage(`Embedding: ${pluralize(chunks.length, "chunk")} so far…`);
     Object.assign($("build-progress"), { max: batches.length, value: done });

@@ -45,8 +45,8 @@ function fillModels(select) {
   if (selected) select.value = value(selected);
 }
 
-/** The name of the index; the number of documents is known once the index has been opened. */
-const indexLabel = ({ name, documents }) => (documents == null ? name : `${name} (${pluralize(documents, "document")})`);
+/** The name of the index; the number of rows is known once the index has been opened. `documents` counts rows: a long document has several. */
+const indexLabel = ({ name, documents }) => (documents == null ? name : `${name} (${pluralize(documents, "row")})`);
 
 function showServerIndex() {
   const { index } = serverStatus;

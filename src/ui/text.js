@@ -1,7 +1,12 @@
 // Parsing documents, splitting them into sentences and words, and writing subtitles.
 
-// Characters of a document sent per request. With the smallest chunk size, its embeddings still fit into Lambda's response limit of 6 MB.
+// Characters of documents sent per request, so that the progress bar advances.
 const MAX_REQUEST_CHARS = 60_000;
+// Full chunks per response, which Lambda limits to 6 MiB. A chunk with 1,024 dimensions is 5.8 KB: 5.5 KB of base64, and text and JSON.
+// 1,000 of them are 5.8 MB. With 384 dimensions, which are 2 KB, 2,000 chunks fit, even if sentences fill chunks only by half.
+const MAX_RESPONSE_CHUNKS = 1_000;
+// [CLS] and [SEP], which each chunk contains.
+const SPECIAL_TOKENS = 2;
 const STOP_WORDS = new Set(
   (
     "a about an and are as at be by can did do does for from had has have how i if in is it its me my not of on or " +
@@ -103,20 +108,27 @@ function parseCsv(text, separator) {
   return rows.filter((row) => row.length > 1 || row[0]);
 }
 
+/** The maximum characters of a request, even if each of them is a token, as in Chinese. */
+function maxRequestChars({ tokens, overlap }) {
+  // An empty input field is NaN; the server rejects it.
+  const newTokens = Math.max(1, tokens - SPECIAL_TOKENS - overlap) || 1;
+  return Math.min(MAX_REQUEST_CHARS, MAX_RESPONSE_CHUNKS * newTokens);
+}
+
 /** Where to split a text that is too long: after the last line, sentence or word that fits, otherwise at the limit. */
-function splitPosition(text) {
-  if (text.length <= MAX_REQUEST_CHARS) return text.length;
-  const window = text.slice(0, MAX_REQUEST_CHARS);
-  const end = ["\n", ". ", " "].map((mark) => window.lastIndexOf(mark) + 1).find(Boolean) ?? MAX_REQUEST_CHARS;
+function splitPosition(text, limit) {
+  if (text.length <= limit) return text.length;
+  const window = text.slice(0, limit);
+  const end = ["\n", ". ", " "].map((mark) => window.lastIndexOf(mark) + 1).find(Boolean) ?? limit;
   const isInsideSurrogatePair = /[\uDC00-\uDFFF]/.test(text[end]);
   return isInsideSurrogatePair ? end - 1 : end;
 }
 
-/** Splits a text into pieces of at most MAX_REQUEST_CHARS. The offset of a piece counts Unicode code points, as the API does, not UTF-16 code units. */
-function splitLongText(text) {
+/** Splits a text into pieces of at most `limit` UTF-16 code units. The offset of a piece counts Unicode code points, as the API does, not UTF-16 code units. */
+function splitLongText(text, limit) {
   const pieces = [];
   for (let offset = 0; text; ) {
-    const piece = text.slice(0, splitPosition(text));
+    const piece = text.slice(0, splitPosition(text, limit));
     pieces.push({ text: piece, offset });
     offset += [...piece].length;
     text = text.slice(piece.length);

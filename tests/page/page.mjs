@@ -457,7 +457,7 @@ testPage("an API key is requested, rejected, accepted and stored", "#embeddings"
 testPage("the server's index is searched", "#search", async (page) => {
   await page.locator("#key").fill("sesame");
   await page.locator("#key").press("Enter");
-  await page.locator("#server-index", { hasText: /documents\)/ }).waitFor();
+  await page.locator("#server-index", { hasText: /rows\)/ }).waitFor();
   assert.equal(await page.locator("#build-form").isVisible(), false);
   await page.locator("#query").fill("a pet asleep");
   await search(page);
