@@ -6,9 +6,9 @@
 //! # Data flow
 //!
 //! ```text
-//! event ────────► lambda ─┐                                        ┌─► response
-//! HTTP request ─► server ─┼─► api: route, parse ─► Job ─► engine ──┤
-//! command line ─► cli ────┘                                        └─► pipeline: format, sink
+//! event ────────► lambda ─┬─► api: route, parse ─┐
+//! HTTP request ─► server ─┘                      ├─► Job ─► engine ─► pipeline: format, sink ─► response, file, vector database
+//! command line ─► cli: parse ────────────────────┘
 //! ```
 //!
 //! | module | content |

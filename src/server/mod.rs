@@ -35,10 +35,8 @@ use tokio::sync::Semaphore;
 
 /// How long a client may take to send its headers.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes of request bodies in memory at once.
-const MAX_BUFFERED_BYTES: usize = 512 << 20;
-/// The unit of [`Limits::body_permits`]. Permits are acquired by a `u32`; single bytes would limit all bodies to 4 GiB.
-const BODY_PERMIT_BYTES: usize = 1 << 10;
+/// Bytes of request bodies in memory at once. Permits are acquired by a `u32`, so the limit must be below 4 GiB.
+const MAX_BUFFERED_BYTES: u32 = 512 << 20;
 /// How long requests in progress may continue after a signal to stop.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to wait before accepting again when the process has no file descriptor left.
@@ -75,7 +73,7 @@ fn workers(api: &Api) -> usize {
 struct Limits {
     /// Requests that are read, queued or running.
     request_permits: Arc<Semaphore>,
-    /// Memory of their bodies, in units of [`BODY_PERMIT_BYTES`].
+    /// Memory of their bodies, in bytes.
     body_permits: Arc<Semaphore>,
     /// Long-running requests that run at once.
     slow_permits: Arc<Semaphore>,
@@ -86,7 +84,7 @@ impl Limits {
         let semaphore = |count| Arc::new(Semaphore::new(count));
         Self {
             request_permits: semaphore(api.engine.config.max_concurrent_requests),
-            body_permits: semaphore(MAX_BUFFERED_BYTES / BODY_PERMIT_BYTES),
+            body_permits: semaphore(MAX_BUFFERED_BYTES as usize),
             slow_permits: semaphore(workers(api)),
         }
     }
@@ -183,12 +181,11 @@ async fn admit(
         let limit = api.engine.config.max_concurrent_requests;
         overloaded(format!("concurrency limit of {limit} requests reached"))
     })?;
-    let length = content_length(&parts.headers).unwrap_or(limit).min(limit).min(MAX_BUFFERED_BYTES);
-    let units = length.div_ceil(BODY_PERMIT_BYTES) as u32;
+    let length = content_length(&parts.headers).unwrap_or(limit).min(limit).min(MAX_BUFFERED_BYTES as usize);
     let body_permits = limits
         .body_permits
         .clone()
-        .try_acquire_many_owned(units)
+        .try_acquire_many_owned(length as u32)
         .map_err(|_| overloaded(format!("buffered request bodies exceed {} MiB", MAX_BUFFERED_BYTES >> 20)))?;
     let body = read(body, &parts.headers, limit).await?;
     let slow_permit = match found.filter(|route| route.is_long_running) {

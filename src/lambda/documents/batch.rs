@@ -311,7 +311,7 @@ fn log_failure(error: &Error) {
 }
 
 fn log_retry(error: &Error) {
-    tracing::warn!(code = error.kind.code(), "message returned to queue");
+    tracing::warn!(code = error.kind.code(), "message or object will be retried");
 }
 
 fn to_json(response: &impl Serialize) -> Result<Box<RawValue>> {

@@ -89,7 +89,7 @@ pub struct IngestSummary<'a> {
     pub points: usize,
     /// Documents and objects that failed permanently.
     pub failures: usize,
-    /// Messages and objects that are returned to be retried.
+    /// Messages and objects that AWS delivers again, because a retry can succeed.
     pub retried: usize,
     /// Time from the event to the response.
     pub total: Duration,
