@@ -3,7 +3,7 @@
 use symphonia::core::codecs::audio::AudioCodecId;
 use symphonia::core::codecs::audio::well_known::*;
 
-/// Codecs without a decoder, in supported containers.
+/// Codecs for which no decoder can be created, in supported containers. FLAC has a decoder, which rejects invalid headers.
 const CODECS: [(AudioCodecId, &str); 14] = [
     (CODEC_ID_FLAC, "FLAC"),
     (CODEC_ID_AC3, "AC-3"),

@@ -157,7 +157,7 @@ impl ErrorKind {
     }
 }
 
-/// An error that a user can act on.
+/// An error as it is reported to users and clients: its kind, a message, and the request field or input that caused it.
 #[derive(Debug, Clone)]
 pub struct Error {
     /// Determines the HTTP status.
@@ -262,11 +262,13 @@ impl From<candle_core::Error> for Error {
 impl From<tealight_kernels::Error> for Error {
     fn from(error: tealight_kernels::Error) -> Self {
         use tealight_kernels::Error as KernelError;
+        /// The environment variable that requests an instruction set by name.
+        const ISA: &str = "TEALIGHT_ISA";
         let message = error.to_string();
         match error {
             KernelError::InvalidMatrix(_) => Self::invalid_model(message),
-            KernelError::UnsupportedIsa(_) => Self::invalid_value("TEALIGHT_ISA", message),
-            KernelError::InvalidGraph(_) => Self::new(ErrorKind::IndexLoad, message),
+            KernelError::UnsupportedIsa(_) => Self::invalid_value(ISA, message).with_context(ISA),
+            KernelError::InvalidGraph(_) => Self::new(ErrorKind::IndexLoad, format!("index has an {message}")),
             KernelError::GraphLibrary(_) => Self::internal(message),
         }
     }

@@ -21,7 +21,7 @@ pub enum Metric {
 pub enum ScanEncoding {
     /// 8 bits per value.
     Int8,
-    /// 4 bits per value: half of the memory traffic and time of `Int8`.
+    /// 4 bits per value: half of the memory traffic of `Int8`; docs/performance.md#search has the times.
     Int4,
     /// 1 bit per value: an eighth of the size of `Int8`, for models whose signs preserve similarity.
     Binary,

@@ -67,7 +67,7 @@ fn quantize(values: impl Iterator<Item = f32>, scale: f32) -> Vec<i8> {
 
 impl GraphSlot {
     /// Candidates for a search for `top_k` rows, sorted by row. `None` if all rows must be scanned instead: there is no graph, the
-    /// index is small, the graph returns too few rows, or the filter rejects most rows.
+    /// index is small, the graph returns too few rows, or the filter rejected more than a sixteenth of the rows during the search.
     ///
     /// # Errors
     /// The graph is corrupt, or an error of `accept`.

@@ -147,7 +147,7 @@ fn row_operations(isa: Isa) {
 fn attention(isa: Isa, tokens: usize) {
     let (x, mut out) = (values(tokens * 1152, 5), vec![0.0; tokens * 384]);
     let x = Qkv { q: &x, k: &x[384..], v: &x[768..], stride: 1152 };
-    let head = |h: usize| HeadSlice { sequence: 0..tokens, queries: 0..tokens, offset: 32 * h, head_dim: 32 };
+    let head = |h: usize| HeadSlice { sequence: 0..tokens, queries: 0..tokens, first_column: 32 * h, head_dim: 32 };
     let mut scratch = attention8::SdpaScratch::default();
     let int8 = time(|| {
         (0..12).for_each(|h| attention8::sdpa(isa, x, &head(h), &mut scratch, &mut out[32 * h..], 384));
@@ -161,7 +161,7 @@ fn attention(isa: Isa, tokens: usize) {
 fn main() {
     let names: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     for isa in Isa::available().into_iter().filter(|isa| names.is_empty() || names.iter().any(|n| n == isa.as_str())) {
-        let peak = roofline::gops(isa);
+        let peak = roofline::int8_gops(isa);
         println!("\n{}: {peak:.0} GOP/s of int8 products in registers", isa.as_str());
         int8_products(isa, peak);
         int4_products(isa, peak);

@@ -1,7 +1,7 @@
 //! The product of quantized rows (lhs) and packed weights (rhs), written once for all formats of weights.
 //!
-//! A tile of mr rows by NV vectors of nr columns keeps its integer sums in registers over a group along K, scales them and adds
-//! them to its float sums: `y = bias + sum over groups of (row.scale * scale * sum + row.offset * offset)`, in this order on every
+//! A tile of mr rows by NV panels, which are vectors of nr columns, keeps its integer sums in registers over a group along K, scales them and adds
+//! them to its float sums: `y = bias + sum over groups of (row.scale * scale * sum + row.offset_factor * offset)`, in this order on every
 //! instruction set.
 #![allow(clippy::needless_range_loop)] // Indices are rows and columns of tiles.
 
@@ -37,7 +37,8 @@ pub(crate) unsafe trait RhsFormat {
     /// The panel whose first output is `column`.
     fn panel(&self, column: usize) -> *const u8;
     unsafe fn bias<S: Simd>(&self, panel: *const u8) -> S;
-    /// The scales of a group of a panel, and the factors of [`RowScale::offset`].
+    /// The scales of the weights of a group of a panel, and their offsets, which [`RowScale::offset_factor`] multiplies: for int8, the
+    /// sums of the quantized weights times their scales; for 4 bits, `m`.
     unsafe fn scale_and_offset<S: Simd>(&self, panel: *const u8, group: usize) -> (S, S);
     /// Integer sums of a group for `MR` rows at `lhs` and `NV` panels.
     unsafe fn accumulate_i32<S: Simd, const MR: usize, const NV: usize>(
@@ -186,7 +187,7 @@ pub(crate) unsafe fn add_group<S: Simd>(y: S, row: RowScale, sum: S::Int, scale:
     // SAFETY: the caller's.
     unsafe {
         let scaled = S::to_float(sum).mul(scale);
-        S::splat(row.offset).mul_add(offset, S::splat(row.scale).mul_add(scaled, y))
+        S::splat(row.offset_factor).mul_add(offset, S::splat(row.scale).mul_add(scaled, y))
     }
 }
 

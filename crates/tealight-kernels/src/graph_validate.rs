@@ -1,8 +1,8 @@
-//! Validates a graph in usearch's format, version 2, because usearch follows its links without checking them.
+//! Validates a graph in usearch's format, major version 2, because usearch follows its links without checking them.
 //!
 //! ```text
 //! rows u32   dimension u32   vectors, row by row
-//! "usearch"  version 3 u16   kinds of metric, scalars, keys and slots 4 u8   rows u64   deleted rows u64   dimension u64 ...  (64 bytes)
+//! "usearch"  version [u16; 3]   kinds [u8; 4]: metric, scalar, key and slot   rows u64   deleted rows u64   dimension u64 ...  (64 bytes)
 //! rows u64   links per level u64   links in the lowest level u64   highest level u64   entry point u64
 //! levels of the rows i16
 //! for each row: key u64   level i16   for each level from the lowest: number of links u32   links u32
@@ -13,7 +13,8 @@ pub(crate) const HNSW_M: usize = 16;
 const HEADER_BYTES: usize = 64;
 const MAGIC: &[u8] = b"usearch";
 const VERSION: u64 = 2;
-/// Inner products of int8 values, keys u64, slots u32.
+/// usearch's `metric_kind_t::ip_k`, and `scalar_kind_t::i8_k`, `u64_k` for keys and `u32_k` for slots, which are the row numbers in
+/// links.
 const KINDS: [u8; 4] = [b'i', 23, 14, 15];
 
 const TRUNCATED: &str = "it is truncated";
@@ -44,7 +45,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Checks that bytes are a graph of `rows` rows. The error is the reason in "index has an invalid HNSW graph: REASON".
+/// Checks that bytes are a graph of `rows` rows. The error is the reason in "invalid HNSW graph: REASON".
 pub(crate) fn check(bytes: &[u8], dimension: usize, rows: usize) -> Result<(), &'static str> {
     let mut reader = Reader(bytes);
     reader.expect::<4>(rows, OTHER_ROWS)?;

@@ -9,6 +9,7 @@ use usearch::{Index as UsearchIndex, IndexOptions, MetricKind, ScalarKind};
 
 /// `efConstruction` of the paper: the number of candidates that are examined when a row is added.
 const EF_CONSTRUCTION: usize = 128;
+/// usearch reserves memory for this many searches when a graph is opened; more at the same time fail.
 const MAX_CONCURRENT_SEARCHES: usize = 256;
 
 /// The distance between two vectors.
@@ -99,7 +100,7 @@ impl HnswGraph {
     /// # Errors
     /// [`Error::InvalidGraph`]: the bytes are not such a graph, or links lead to rows that do not exist.
     pub fn from_bytes(isa: Isa, dimension: usize, distance: Distance, rows: usize, bytes: Bytes) -> Result<Self> {
-        let invalid = |reason: &str| Error::InvalidGraph(format!("index has an invalid HNSW graph: {reason}"));
+        let invalid = |reason: &str| Error::InvalidGraph(format!("invalid HNSW graph: {reason}"));
         graph_validate::check(&bytes, dimension, rows).map_err(invalid)?;
         let mut native = native_index(dimension)?;
         native.reserve_capacity_and_threads(0, MAX_CONCURRENT_SEARCHES).map_err(|e| library_error("open", e))?;
@@ -110,8 +111,10 @@ impl HnswGraph {
         Ok(Self { native, dimension, _bytes: bytes })
     }
 
-    /// Approximately the `count` nearest rows among those that `accept` accepts, in any order. `None` if
-    /// more than `MAX_CONCURRENT_SEARCHES` searches run at the same time.
+    /// Approximately the `count` nearest rows among those that `accept` accepts, in any order.
+    ///
+    /// `None` if usearch fails, for instance because more than `MAX_CONCURRENT_SEARCHES` searches run at the same time; the caller
+    /// can then scan all rows.
     pub fn search(&self, query: &[i8], count: usize, accept: impl Fn(u32) -> bool) -> Option<Vec<u32>> {
         let found = self.native.filtered_search(query, count, |row| accept(row as u32));
         found.ok().map(|found| found.keys.into_iter().map(|row| row as u32).collect())

@@ -1,7 +1,7 @@
 //! Products with 4-bit weights, which read half of the memory that int8 weights need: the time for a token of a language model is
 //! the time to read its weights.
 //!
-//! Each group of 32 weights along K has a scale `d` and an offset `m` in half floats: `w = d q + m` with `q` from 0 to 15. This is
+//! Each group of 32 weights along K has a scale `d` and a minimum `m` in half floats: `w = d q + m` with `q` from 0 to 15. This is
 //! ggml's Q4_1, and its Q4_0 with `m = -8 d`. Activations are quantized with
 //! [`QuantScheme::Symmetric`](crate::quantize::QuantScheme), one scale `s` for the same 32 values: `x = s a`. The product is
 //! `y = bias + sum over groups of (s d sum q a + m s sum a)`. Sums inside a group are exact integers.
@@ -13,19 +13,19 @@ use crate::dispatch::dispatch;
 use crate::error::{Error, Result};
 use crate::gemm::{self, Prefetch, RhsFormat};
 use crate::isa::Isa;
-use crate::quantize::{CodeFormat, QuantLayout, QuantScheme, QuantizedRows};
+use crate::quantize::{QuantLayout, QuantScheme, QuantizedRows, ValueEncoding};
 use crate::simd::Simd;
 use bytes::Bytes;
 use half::f16;
 use std::ops::Range;
 
-/// Weights along K that share a scale and an offset.
+/// Weights along K that share a scale and a minimum.
 pub const GROUP_SIZE: usize = 32;
 const MAGIC: &[u8; 4] = b"TLI4";
 const HEADER_BYTES: usize = 64;
 /// Weights of a group of a panel, two per byte.
 const WEIGHT_BYTES: usize = NR * GROUP_SIZE / 2;
-/// A group of a panel: weights, scales, offsets.
+/// A group of a panel: weights, scales, minima.
 const GROUP_BYTES: usize = WEIGHT_BYTES + 2 * NR * 2;
 const BIAS_BYTES: usize = 4 * NR;
 
@@ -34,8 +34,8 @@ const BIAS_BYTES: usize = 4 * NR;
 pub struct Q4Block {
     /// `d`.
     pub scale: f16,
-    /// `m`.
-    pub offset: f16,
+    /// `m`: the weight of `q = 0`, which is the smallest.
+    pub min: f16,
     /// `q`, from 0 to 15.
     pub quantized: [u8; GROUP_SIZE],
 }
@@ -44,15 +44,15 @@ impl Q4Block {
     /// Quantizes weights so that the smallest becomes 0 and the largest 15.
     pub fn quantize(weights: &[f32; GROUP_SIZE]) -> Self {
         let (low, high) = weights.iter().fold((f32::MAX, f32::MIN), |(l, h), v| (l.min(*v), h.max(*v)));
-        let (scale, offset) = (f16::from_f32((high - low) / 15.0), f16::from_f32(low));
-        let (d, m) = (scale.to_f32(), offset.to_f32());
+        let (scale, min) = (f16::from_f32((high - low) / 15.0), f16::from_f32(low));
+        let (d, m) = (scale.to_f32(), min.to_f32());
         let quantize = |v: f32| if d > 0.0 { ((v - m) / d).round().clamp(0.0, 15.0) as u8 } else { 0 };
-        Self { scale, offset, quantized: weights.map(quantize) }
+        Self { scale, min, quantized: weights.map(quantize) }
     }
 
     /// The weights `d q + m`.
     pub fn dequantize(&self) -> [f32; GROUP_SIZE] {
-        self.quantized.map(|q| self.scale.to_f32() * q as f32 + self.offset.to_f32())
+        self.quantized.map(|q| self.scale.to_f32() * q as f32 + self.min.to_f32())
     }
 }
 
@@ -60,7 +60,7 @@ impl Q4Block {
 ///
 /// Layout, little-endian and without gaps: a header of 64 bytes (`TLI4`, N and K as u32, zeros); then a panel for each 16 outputs.
 /// A panel has for each 32 values along K the weights `[4][16][4]` u8, of which byte `[i][c][j]` holds the values `8 i + j` (low
-/// bits) and `8 i + 4 + j` (high bits) of output `c`, the scales `[16]` f16 and the offsets `[16]` f16; and at its end the bias
+/// bits) and `8 i + 4 + j` (high bits) of output `c`, the scales `[16]` f16 and the minima `[16]` f16; and at its end the bias
 /// `[16]` f32.
 #[derive(Debug, Clone)]
 pub struct PackedRhs {
@@ -133,11 +133,11 @@ impl PackedRhs {
         for (g, out) in out.chunks_exact_mut(GROUP_SIZE).enumerate() {
             let group = &self.bytes[panel + g * GROUP_BYTES..][..GROUP_BYTES];
             let half = |start: usize| f16::from_le_bytes([group[start + 2 * c], group[start + 2 * c + 1]]).to_f32();
-            let (scale, offset) = (half(WEIGHT_BYTES), half(WEIGHT_BYTES + 2 * NR));
+            let (scale, min) = (half(WEIGHT_BYTES), half(WEIGHT_BYTES + 2 * NR));
             for (i, out) in out.iter_mut().enumerate() {
                 let byte = group[i / 8 * 4 * NR + 4 * c + i % 4];
                 let q = if i % 8 < 4 { byte & 15 } else { byte >> 4 };
-                *out = scale * q as f32 + offset;
+                *out = scale * q as f32 + min;
             }
         }
     }
@@ -174,14 +174,14 @@ fn check_shape(n: usize, k: usize) -> Result<()> {
 
 /// Appends one group of the outputs of a panel.
 fn pack_group(group: &[&Q4Block], out: &mut Vec<u8>) {
-    for eight in 0..GROUP_SIZE / 8 {
+    for octet in 0..GROUP_SIZE / 8 {
         for block in group {
-            let q = &block.quantized[8 * eight..8 * eight + 8];
+            let q = &block.quantized[8 * octet..8 * octet + 8];
             out.extend((0..4).map(|j| q[j] & 15 | q[4 + j] << 4));
         }
     }
     group.iter().for_each(|block| out.extend_from_slice(&block.scale.to_le_bytes()));
-    group.iter().for_each(|block| out.extend_from_slice(&block.offset.to_le_bytes()));
+    group.iter().for_each(|block| out.extend_from_slice(&block.min.to_le_bytes()));
 }
 
 // SAFETY: the constructors checked that the bytes are those of all panels; the methods read what the layout says.
@@ -230,17 +230,17 @@ unsafe impl RhsFormat for PackedRhs {
         unsafe {
             let lhs = lhs.add(group * GROUP_SIZE);
             let mut sums = [[S::int_splat(0); NV]; MR];
-            for eight in 0..GROUP_SIZE / 8 {
+            for octet in 0..GROUP_SIZE / 8 {
                 prefetch.step::<S>();
                 prefetch.step::<S>();
                 let mut b = [[S::int_splat(0); 2]; NV];
                 for j in 0..NV {
-                    let bytes = panels[j].add(group * GROUP_BYTES + eight * 4 * NR);
+                    let bytes = panels[j].add(group * GROUP_BYTES + octet * 4 * NR);
                     b[j] = S::split_nibbles(S::load_i8x4(bytes.cast()));
                 }
                 for r in 0..MR {
                     for half in 0..2 {
-                        let a = S::splat_u8x4(lhs.add(r * self.k + 8 * eight + 4 * half));
+                        let a = S::splat_u8x4(lhs.add(r * self.k + 8 * octet + 4 * half));
                         for j in 0..NV {
                             sums[r][j] = S::dot_u4i8(sums[r][j], b[j][half], a);
                         }
@@ -266,7 +266,7 @@ pub fn gemm(
     out: &mut [f32],
 ) {
     gemm::check_sizes(lhs, rhs, rhs.n, &columns, out);
-    assert_eq!(lhs.encoding, CodeFormat::Signed, "rows quantized for int8 weights");
+    assert_eq!(lhs.encoding, ValueEncoding::Signed, "rows quantized for int8 weights");
     dispatch!(isa, multiply(lhs: &QuantizedRows, rhs: &PackedRhs, columns: Range<usize>, epilogue: Epilogue, out: &mut [f32]));
 }
 

@@ -42,7 +42,8 @@
 //!
 //! As in BLAS: **lhs** and **rhs** are the operands of a product, `M`, `N` and `K` its rows, columns and inner dimension. The rhs
 //! is **packed**: stored in **panels** of **nr** ([`int8::NR`]) outputs, in the order in which the kernel reads them. A **tile** is
-//! the mr rows by nr columns whose sums are **accumulated** in registers. The **epilogue** writes the finished sums to the output.
+//! mr rows by NV panels, whose sums are **accumulated** in registers; mr and NV depend on the instruction set: 4 by 3 with AVX-512,
+//! 6 by 1 with NEON and AVX-VNNI, 4 by 1 with AVX2. The **epilogue** writes the finished sums to the output.
 //! Values along K are quantized in **groups** that share a scale.
 //!
 //! # Reproducibility

@@ -47,18 +47,19 @@ impl QuantLayout<'_> {
     }
 }
 
-/// Scale and offset that turn one row's integer sum of a group into its contribution to the product.
+/// Factors that turn one row's integer sum of a group into its contribution to the product, by the formula in
+/// [`gemm`](crate::gemm).
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct RowScale {
     pub scale: f32,
-    /// Factor of the offset that the weights have for this group: `-scale * zero_point`, or for signed values `scale` times
-    /// their sum.
-    pub offset: f32,
+    /// Multiplies the offset of the weights of the group ([`RhsFormat::scale_and_offset`](crate::gemm::RhsFormat)):
+    /// `-scale * zero_point`, or `scale` times the sum of the values if they are signed.
+    pub offset_factor: f32,
 }
 
-/// How 8-bit codes represent quantized values. It depends on the scheme and on the instruction set that quantized them.
+/// How bytes represent quantized values. It depends on the scheme and on the instruction set that quantized them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum CodeFormat {
+pub(crate) enum ValueEncoding {
     #[default]
     Signed,
     Unsigned {
@@ -69,7 +70,7 @@ pub(crate) enum CodeFormat {
     },
 }
 
-impl CodeFormat {
+impl ValueEncoding {
     fn storage_offset(self) -> u8 {
         match self {
             Self::Signed => 0,
@@ -88,7 +89,7 @@ pub struct QuantizedRows {
     pub(crate) row_scales: Vec<RowScale>,
     pub(crate) padded_k: usize,
     pub(crate) groups: usize,
-    pub(crate) encoding: CodeFormat,
+    pub(crate) encoding: ValueEncoding,
     rows: usize,
 }
 
@@ -98,12 +99,19 @@ impl QuantizedRows {
         self.rows
     }
 
-    /// An unsigned value, from 0 to 255.
-    pub fn value(&self, row: usize, column: usize) -> u8 {
+    /// A quantized value as a byte: from 0 to 255 with [`QuantScheme::Asymmetric`], the bits of an i8 with
+    /// [`QuantScheme::Symmetric`].
+    ///
+    /// # Panics
+    /// If there is no such row or column.
+    pub fn quantized_byte(&self, row: usize, column: usize) -> u8 {
         self.bytes[row * self.padded_k + column].wrapping_sub(self.encoding.storage_offset())
     }
 
     /// The scale of a group of a row; NaN if a value of the group is not finite.
+    ///
+    /// # Panics
+    /// If there is no such row or group.
     pub fn scale(&self, row: usize, group: usize) -> f32 {
         self.row_scales[row * self.groups + group].scale
     }
@@ -163,7 +171,7 @@ struct Columns<'a> {
 }
 
 /// Rows that are quantized together, so that their reductions overlap.
-const TILE_ROWS: usize = 4;
+const INTERLEAVED_ROWS: usize = 4;
 
 #[inline(always)]
 unsafe fn quantize_columns<S: Simd>(x: Columns, layout: &QuantLayout, out: &mut QuantizedRows) {
@@ -171,11 +179,11 @@ unsafe fn quantize_columns<S: Simd>(x: Columns, layout: &QuantLayout, out: &mut 
     unsafe {
         match layout.scheme {
             QuantScheme::Asymmetric { inv_smooth } => {
-                out.encoding = CodeFormat::Unsigned { qmax: S::QMAX, storage_offset: S::STORAGE_OFFSET };
+                out.encoding = ValueEncoding::Unsigned { qmax: S::QMAX, storage_offset: S::STORAGE_OFFSET };
                 quantize_rows::<S, _>(x, layout, Asymmetric(inv_smooth.as_ptr()), out);
             }
             QuantScheme::Symmetric => {
-                out.encoding = CodeFormat::Signed;
+                out.encoding = ValueEncoding::Signed;
                 quantize_rows::<S, _>(x, layout, Symmetric, out);
             }
         }
@@ -190,8 +198,8 @@ unsafe fn quantize_rows<S: Simd, Q: Quantizer>(
     out: &mut QuantizedRows,
 ) {
     let (rows, padding) = (out.rows, out.encoding.storage_offset());
-    for row in (0..rows).step_by(TILE_ROWS) {
-        let count = TILE_ROWS.min(rows - row);
+    for row in (0..rows).step_by(INTERLEAVED_ROWS) {
+        let count = INTERLEAVED_ROWS.min(rows - row);
         for start in (0..x.count).step_by(layout.group_size) {
             // SAFETY: the caller's.
             unsafe { quantize_tile::<S, Q>(x, layout, quantizer, row, count, start, out) };
@@ -217,7 +225,7 @@ unsafe fn quantize_tile<S: Simd, Q: Quantizer>(
     let (column, len) = (x.start + start, columns.len());
     let group = x.first_group + start / layout.group_size;
     let values = |r: usize| x.values[(row + r) * x.count..][columns.clone()].as_ptr();
-    let mut params = [QuantParams::default(); TILE_ROWS];
+    let mut params = [QuantParams::default(); INTERLEAVED_ROWS];
     // SAFETY: there are as many values, factors and bytes as columns, a multiple of the lanes; the caller guarantees the
     // instruction set.
     unsafe {
@@ -226,8 +234,8 @@ unsafe fn quantize_tile<S: Simd, Q: Quantizer>(
         }
         for r in 0..count {
             let bytes = out.bytes[(row + r) * layout.padded_k + column..][..len].as_mut_ptr();
-            let offset = quantizer.store::<S>(values(r), column, len, params[r], bytes);
-            out.row_scales[(row + r) * out.groups + group] = RowScale { scale: params[r].scale, offset };
+            let offset_factor = quantizer.store::<S>(values(r), column, len, params[r], bytes);
+            out.row_scales[(row + r) * out.groups + group] = RowScale { scale: params[r].scale, offset_factor };
         }
     }
 }
@@ -247,7 +255,7 @@ struct QuantParams {
 /// and the CPU the instruction set.
 trait Quantizer: Copy {
     unsafe fn params<S: Simd>(self, x: *const f32, column: usize, count: usize) -> QuantParams;
-    /// Writes the quantized values and returns [`RowScale::offset`].
+    /// Writes the quantized values and returns [`RowScale::offset_factor`].
     unsafe fn store<S: Simd>(
         self,
         x: *const f32,

@@ -20,12 +20,12 @@ const BUFFER_LEN: usize = 1 << 26;
 const SUMS: usize = 32;
 
 /// Int8 multiplications and additions of registers on one thread, in 10^9 per second. The best of a few rounds.
-pub fn gops(isa: Isa) -> f64 {
-    (0..ROUNDS).map(|_| gops_round(isa)).fold(0.0, f64::max)
+pub fn int8_gops(isa: Isa) -> f64 {
+    (0..ROUNDS).map(|_| int8_gops_round(isa)).fold(0.0, f64::max)
 }
 
 /// Bytes that `threads` threads together read from memory, in 10^9 per second. The best of a few rounds.
-pub fn bandwidth(threads: usize) -> f64 {
+pub fn read_gb_per_second(threads: usize) -> f64 {
     let buffer = vec![1u64; BUFFER_LEN];
     let share = BUFFER_LEN.div_ceil(threads.max(1));
     let round = || {
@@ -50,7 +50,7 @@ fn sum(numbers: &[u64]) -> u64 {
     sums.iter().fold(0, |total, sum| total.wrapping_add(*sum))
 }
 
-fn gops_round(isa: Isa) -> f64 {
+fn int8_gops_round(isa: Isa) -> f64 {
     let start = Instant::now();
     #[cfg(target_arch = "x86_64")]
     let operations = match isa {

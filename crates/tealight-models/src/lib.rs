@@ -41,11 +41,11 @@
 
 mod batch;
 mod detect;
+mod embedder_load;
 mod encoder;
 pub mod families;
 pub mod formats;
 pub mod layers;
-mod load;
 mod model_info;
 pub mod pack;
 pub mod sentence_transformers;

@@ -1,7 +1,7 @@
 //! What an intact index must return: what was added, and the best rows in float64.
 
 use crate::input::{IndexInput, filter, is_invalid};
-use tealight_index::{Index, IndexDocument, Metric, ScanEncoding, SearchHit, SearchQuery};
+use tealight_index::{Index, IndexDocument, Metric, SearchHit, SearchQuery};
 use tealight_kernels::{CpuContext, Isa};
 
 /// Relative error of float16, as a share of the largest value of the row.
@@ -12,15 +12,6 @@ const SUM_ERROR: f64 = 1e-4;
 const MIN_PRODUCT: f64 = 1e-36;
 /// The smallest difference of float32 numbers: the error of a product before it is multiplied by the row's scale.
 const MIN_DIFFERENCE: f64 = 1.5e-45;
-
-/// Number of rows that are scored again even for a small `top_k`.
-fn min_candidates(encoding: ScanEncoding) -> usize {
-    match encoding {
-        ScanEncoding::Int8 => 64,
-        ScanEncoding::Int4 => 256,
-        ScanEncoding::Binary => 1000,
-    }
-}
 
 pub fn check(input: &IndexInput, rows: &[(IndexDocument, Vec<f32>)], index: &Index) {
     index.verify().unwrap();
@@ -79,7 +70,8 @@ fn check_search(input: &IndexInput, index: &Index, query: &[f32], isa: Isa) {
     assert!(hits.is_sorted_by(|a, b| (b.score, a.row) < (a.score, b.row)), "{}", state());
     let is_close = |hit: &SearchHit, score: f64| (f64::from(hit.score) - score).abs() <= tolerance;
     assert!(hits.iter().all(|hit| is_match(hit.row) && is_close(hit, all[hit.row].0.0)), "{}", state());
-    if expected.len() <= min_candidates(input.encoding) {
+    // With so few rows, all of them are scored again in float16, so that the search is exact.
+    if expected.len() <= input.encoding.min_candidates() {
         assert!(hits.iter().zip(&expected).all(|(hit, score)| is_close(hit, *score)), "{}", state());
     }
 }

@@ -98,7 +98,7 @@ pub(super) fn run(args: &EmbedBenchArgs) -> Result<()> {
     let threads = vec![(); engine.cpu.threads()];
     for shape in &args.shapes {
         // Measured again for each shape, because other processes may use the machine.
-        let peak_gops = engine.cpu.par_map(&threads, |()| roofline::gops(engine.cpu.isa)).into_iter().sum();
+        let peak_gops = engine.cpu.par_map(&threads, |()| roofline::int8_gops(engine.cpu.isa)).into_iter().sum();
         let row = measure(&engine, &loaded.model, shape, peak_gops)?;
         print_row(&row, args.json)?;
     }

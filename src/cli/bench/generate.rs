@@ -78,7 +78,7 @@ pub(super) fn run(args: &GenerateBenchArgs) -> Result<()> {
     };
     let (prefill_tok_s, decode_tok_s) = (median(prefill), median(decode));
     let decode_gb_s = model.weight_bytes() as f64 * decode_tok_s / 1e9;
-    let (threads, isa, memory_gb_s) = (cpu.threads(), cpu.isa.as_str(), roofline::bandwidth(cpu.threads()));
+    let (threads, isa, memory_gb_s) = (cpu.threads(), cpu.isa.as_str(), roofline::read_gb_per_second(cpu.threads()));
     let row = GenerateRow { threads, isa, prefill_tok_s, decode_tok_s, decode_gb_s, memory_gb_s };
     print_row(&row, args.json)
 }

@@ -106,7 +106,7 @@ pub(super) fn run(args: &IndexBenchArgs) -> Result<()> {
         ms_median,
         recall_at_10,
         gb_s: (rows * row_bytes) as f64 / ms_median / 1e6,
-        memory_gb_s: roofline::bandwidth(engine.cpu.threads()),
+        memory_gb_s: roofline::read_gb_per_second(engine.cpu.threads()),
     };
     let line = if args.json { json_line(&result)? } else { describe(&result) };
     print(|out| writeln!(out, "{line}"))

@@ -45,6 +45,18 @@ trait ScanQuery: Sized + Sync {
     fn scores(&self, isa: Isa, codes: &[Self::CodeBlock], params: &[Self::BlockParams], out: &mut [f32]);
 }
 
+impl ScanEncoding {
+    /// Rows that the second pass scores again in float16 even for a small `top_k`. A search of an index with no more rows is exact.
+    #[doc(hidden)] // For the fuzzing target, which compares such searches with float64.
+    pub fn min_candidates(self) -> usize {
+        match self {
+            ScanEncoding::Int8 => scoring::int8::QuantizedQuery::MIN_CANDIDATES,
+            ScanEncoding::Int4 => scoring::int4::QuantizedQuery::MIN_CANDIDATES,
+            ScanEncoding::Binary => scoring::binary::BinaryQuery::MIN_CANDIDATES,
+        }
+    }
+}
+
 /// The sections that an encoding requires, with their lengths in bytes.
 pub(crate) fn section_lengths(header: &IndexHeader) -> Vec<(Section, usize)> {
     match header.encoding {

@@ -8,7 +8,7 @@ use crate::isa::Isa;
 use crate::simd::{LANES, Simd, Tile};
 
 /// Rows of queries that share a pass over the keys.
-const TILE_ROWS: usize = 4;
+const QUERY_ROWS: usize = 4;
 
 /// Tokens padded to four vectors, the widest tile.
 fn padded(tokens: usize) -> usize {
@@ -20,7 +20,7 @@ fn padded(tokens: usize) -> usize {
 pub struct SdpaScratch {
     /// Transposed keys, `[head_dim, padded tokens]`.
     keys: Vec<f32>,
-    /// `[TILE_ROWS, padded tokens]`.
+    /// `[QUERY_ROWS, padded tokens]`.
     scores: Vec<f32>,
 }
 
@@ -32,7 +32,7 @@ pub struct SdpaScratch {
 pub fn sdpa(isa: Isa, x: Qkv, head: &HeadSlice, scratch: &mut SdpaScratch, out: &mut [f32], out_stride: usize) {
     head.check(x, out.len(), out_stride);
     let padded = padded(head.sequence.len());
-    scratch.scores.resize(TILE_ROWS * padded, 0.0);
+    scratch.scores.resize(QUERY_ROWS * padded, 0.0);
     transpose_keys(x, head, &mut scratch.keys, padded);
     dispatch!(isa, sdpa_rows(x: Qkv, head: &HeadSlice, scratch: &mut SdpaScratch, out: &mut [f32], out_stride: usize));
 }
@@ -41,7 +41,7 @@ fn transpose_keys(x: Qkv, head: &HeadSlice, keys: &mut Vec<f32>, padded: usize) 
     keys.clear();
     keys.resize(head.head_dim * padded, 0.0);
     for (t, row) in head.sequence.clone().enumerate() {
-        let k = &x.k[row * x.stride + head.offset..][..head.head_dim];
+        let k = &x.k[row * x.stride + head.first_column..][..head.head_dim];
         for (d, v) in k.iter().enumerate() {
             keys[d * padded + t] = *v;
         }
@@ -56,12 +56,12 @@ unsafe fn sdpa_rows<S: Simd>(x: Qkv, head: &HeadSlice, scratch: &mut SdpaScratch
     unsafe {
         while row < head.queries.end {
             let out = out.as_mut_ptr().add((row - head.queries.start) * out_stride);
-            if row + TILE_ROWS <= head.queries.end {
+            if row + QUERY_ROWS <= head.queries.end {
                 match S::TILE {
-                    Tile::R4x3 => sdpa_tile::<S, TILE_ROWS, 4>(x, head, scratch, row, out, out_stride),
-                    Tile::R4x1 | Tile::R6x1 => sdpa_tile::<S, TILE_ROWS, 1>(x, head, scratch, row, out, out_stride),
+                    Tile::R4x3 => sdpa_tile::<S, QUERY_ROWS, 4>(x, head, scratch, row, out, out_stride),
+                    Tile::R4x1 | Tile::R6x1 => sdpa_tile::<S, QUERY_ROWS, 1>(x, head, scratch, row, out, out_stride),
                 }
-                row += TILE_ROWS;
+                row += QUERY_ROWS;
             } else {
                 sdpa_tile::<S, 1, 4>(x, head, scratch, row, out, out_stride);
                 row += 1;
@@ -81,10 +81,10 @@ unsafe fn sdpa_tile<S: Simd, const MR: usize, const NV: usize>(
 ) {
     let (tokens, head_dim) = (head.sequence.len(), head.head_dim);
     let padded = padded(tokens);
-    // SAFETY: as in `sdpa_rows`; keys are `[head_dim, padded]`, scores `[TILE_ROWS, padded]`, and `padded` is a multiple of four
+    // SAFETY: as in `sdpa_rows`; keys are `[head_dim, padded]`, scores `[QUERY_ROWS, padded]`, and `padded` is a multiple of four
     // vectors; `head_dim` is whole vectors.
     unsafe {
-        let q: [*const f32; MR] = std::array::from_fn(|r| x.q.as_ptr().add((row + r) * x.stride + head.offset));
+        let q: [*const f32; MR] = std::array::from_fn(|r| x.q.as_ptr().add((row + r) * x.stride + head.first_column));
         let (keys, scores) = (scratch.keys.as_ptr(), scratch.scores.as_mut_ptr());
         for t in (0..tokens.next_multiple_of(NV * LANES)).step_by(NV * LANES) {
             let mut sums = [[S::splat(0.0); NV]; MR];
@@ -110,7 +110,7 @@ unsafe fn sdpa_tile<S: Simd, const MR: usize, const NV: usize>(
         for (r, total) in totals.iter_mut().enumerate() {
             *total = exponentials::<S>(scores.add(r * padded), tokens, head_dim);
         }
-        let v = x.v.as_ptr().add(head.sequence.start * x.stride + head.offset);
+        let v = x.v.as_ptr().add(head.sequence.start * x.stride + head.first_column);
         let mut c = 0;
         while c < head_dim {
             // Two vectors per pass over the values, then one.

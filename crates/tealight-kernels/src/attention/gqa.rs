@@ -1,7 +1,7 @@
 //! Causal grouped-query attention (GQA, Ainslie et al. 2023, arXiv 2305.13245) of new tokens to the tokens before them, whose keys
 //! and values are cached in float16.
 //!
-//! The query heads that share a head of keys are computed together, so that the cache is read once for all of them. The result of a
+//! The query heads that share a KV head are computed together, so that the cache is read once for all of them. The result of a
 //! row depends on no other row.
 #![allow(clippy::needless_range_loop)] // Indices are rows of a tile.
 
@@ -94,15 +94,15 @@ impl KvCache {
     }
 }
 
-/// Query heads that share one head of keys, in rows of consecutive tokens.
+/// Query heads that share one KV head, in rows of consecutive tokens.
 #[derive(Debug, Clone, Copy)]
 pub struct GqaQueries<'a> {
-    /// `[rows, stride]`, of which the columns `offset..offset + heads * head_dim` are these heads.
+    /// `[rows, stride]`, of which the columns `first_column..first_column + heads * head_dim` are these heads.
     pub q: &'a [f32],
     /// Row stride, in elements.
     pub stride: usize,
     /// First column of the heads.
-    pub offset: usize,
+    pub first_column: usize,
     /// Number of heads.
     pub heads: usize,
     /// Tokens that the first row attends to: row `r` attends to the first `causal_len + r` tokens.
@@ -110,38 +110,38 @@ pub struct GqaQueries<'a> {
 }
 
 /// Computes `softmax(q k^T / sqrt(head_dim)) v` for each head of each row. `out` has as many rows as there are queries; the heads
-/// begin at its column `out_offset`. `scores` is scratch memory that calls can share.
+/// begin at its column `out_column`. `scores` is scratch memory that calls can share.
 ///
 /// # Panics
 /// If the sizes do not match, or a row attends to no token or to more than are cached.
-pub fn sdpa(isa: Isa, x: GqaQueries, cache: &KvCache, scores: &mut Vec<f32>, out: &mut [f32], out_offset: usize) {
+pub fn sdpa(isa: Isa, x: GqaQueries, cache: &KvCache, scores: &mut Vec<f32>, out: &mut [f32], out_column: usize) {
     let rows = x.q.len() / x.stride;
     let columns = x.heads * cache.head_dim;
-    assert!(x.stride > 0 && x.q.len().is_multiple_of(x.stride) && x.offset + columns <= x.stride && x.heads > 0);
-    assert!(rows > 0 && out.len().is_multiple_of(rows) && out_offset + columns <= out.len() / rows);
+    assert!(x.stride > 0 && x.q.len().is_multiple_of(x.stride) && x.first_column + columns <= x.stride && x.heads > 0);
+    assert!(rows > 0 && out.len().is_multiple_of(rows) && out_column + columns <= out.len() / rows);
     assert!(x.causal_len > 0 && x.causal_len + rows - 1 <= cache.tokens);
-    scores.resize(TILE_ROWS * cache.tokens.next_multiple_of(LANES), 0.0);
-    dispatch!(isa, sdpa_rows(x: GqaQueries, cache: &KvCache, scores: &mut [f32], out: &mut [f32], out_offset: usize));
+    scores.resize(QUERY_ROWS * cache.tokens.next_multiple_of(LANES), 0.0);
+    dispatch!(isa, sdpa_rows(x: GqaQueries, cache: &KvCache, scores: &mut [f32], out: &mut [f32], out_column: usize));
 }
 
 /// Rows of queries, each of one head and token, that are computed together.
-const TILE_ROWS: usize = 6;
+const QUERY_ROWS: usize = 6;
 
 #[inline(always)]
-unsafe fn sdpa_rows<S: Simd>(x: GqaQueries, cache: &KvCache, scores: &mut [f32], out: &mut [f32], out_offset: usize) {
+unsafe fn sdpa_rows<S: Simd>(x: GqaQueries, cache: &KvCache, scores: &mut [f32], out: &mut [f32], out_column: usize) {
     let (rows, head_dim) = (x.q.len() / x.stride, cache.head_dim);
     let out_stride = out.len() / rows;
     let total = rows * x.heads;
     let mut first = 0;
     while first < total {
         // A tile with fewer rows is filled up with copies of its last row.
-        let count = TILE_ROWS.min(total - first);
-        let mut tile = [QueryRow { q: x.q.as_ptr(), causal_len: 1, out: out.as_mut_ptr() }; TILE_ROWS];
-        for i in 0..TILE_ROWS {
+        let count = QUERY_ROWS.min(total - first);
+        let mut tile = [QueryRow { q: x.q.as_ptr(), causal_len: 1, out: out.as_mut_ptr() }; QUERY_ROWS];
+        for i in 0..QUERY_ROWS {
             let index = first + i.min(count - 1);
             let (row, head) = (index / x.heads, index % x.heads);
-            let q = x.q[row * x.stride + x.offset + head * head_dim..][..head_dim].as_ptr();
-            let out = out[row * out_stride + out_offset + head * head_dim..][..head_dim].as_mut_ptr();
+            let q = x.q[row * x.stride + x.first_column + head * head_dim..][..head_dim].as_ptr();
+            let out = out[row * out_stride + out_column + head * head_dim..][..head_dim].as_mut_ptr();
             tile[i] = QueryRow { q, causal_len: x.causal_len + row, out };
         }
         // SAFETY: each query and output has `head_dim` values, and attends to cached tokens; there are scores for a tile; the
@@ -151,7 +151,7 @@ unsafe fn sdpa_rows<S: Simd>(x: GqaQueries, cache: &KvCache, scores: &mut [f32],
                 1 => sdpa_tile::<S, 1>(&tile, cache, scores),
                 2 => sdpa_tile::<S, 2>(&tile, cache, scores),
                 3 => sdpa_tile::<S, 3>(&tile, cache, scores),
-                _ => sdpa_tile::<S, TILE_ROWS>(&tile, cache, scores),
+                _ => sdpa_tile::<S, QUERY_ROWS>(&tile, cache, scores),
             }
         }
         first += count;
@@ -167,13 +167,13 @@ struct QueryRow {
 }
 
 #[inline(always)]
-unsafe fn sdpa_tile<S: Simd, const MR: usize>(tile: &[QueryRow; TILE_ROWS], cache: &KvCache, scores: &mut [f32]) {
+unsafe fn sdpa_tile<S: Simd, const MR: usize>(tile: &[QueryRow; QUERY_ROWS], cache: &KvCache, scores: &mut [f32]) {
     let head_dim = cache.head_dim;
     let mut max_len = 0;
     for r in 0..MR {
         max_len = tile[r].causal_len.max(max_len);
     }
-    let (stride, blocks) = (scores.len() / TILE_ROWS, max_len.div_ceil(LANES));
+    let (stride, blocks) = (scores.len() / QUERY_ROWS, max_len.div_ceil(LANES));
     let weights = scores.as_mut_ptr();
     // SAFETY: blocks and rows are those of cached tokens, and a row of scores has room for all of them; the caller guarantees the
     // instruction set.

@@ -4,15 +4,15 @@
 //! |---|---|---|---|
 //! | [`float`] | float32 | float32 | encoders, reference |
 //! | [`int8`] | int8 | int8 | encoders, cross-attention |
-//! | [`cached`] | one token, float32 | float32 cache | Whisper's decoder |
-//! | [`gqa`] | float32 | float16 cache | language models, causal, with shared key heads |
+//! | [`single_query`] | float32, of one token | float32 cache | self-attention of Whisper's decoder |
+//! | [`gqa`] | float32 | float16 cache | language models: causal, several query heads per KV head |
 //!
 //! There is no padding mask: the tokens of each text are contiguous, and texts of a batch are computed separately.
 
-pub mod cached;
 pub mod float;
 pub mod gqa;
 pub mod int8;
+pub mod single_query;
 mod softmax;
 mod views;
 

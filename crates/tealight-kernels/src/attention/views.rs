@@ -27,7 +27,7 @@ pub struct HeadSlice {
     /// The rows for which the result is computed, inside `sequence`.
     pub queries: Range<usize>,
     /// First column of the head.
-    pub offset: usize,
+    pub first_column: usize,
     /// Columns of the head, a multiple of 16.
     pub head_dim: usize,
 }
@@ -35,9 +35,9 @@ pub struct HeadSlice {
 impl HeadSlice {
     /// Panics if rows or columns of keys and values are outside their slices, or `head_dim` is not a multiple of 16.
     pub(super) fn check_keys(&self, x: Qkv) {
-        let HeadSlice { sequence, offset, head_dim, .. } = self;
+        let HeadSlice { sequence, first_column, head_dim, .. } = self;
         assert!(head_dim.is_multiple_of(16) && (1..=MAX_HEAD_DIM).contains(head_dim) && !sequence.is_empty());
-        let columns = offset.checked_add(*head_dim);
+        let columns = first_column.checked_add(*head_dim);
         assert!(
             columns.is_some_and(|end| end <= x.stride && fits(sequence.end, x.stride, end, x.k.len().min(x.v.len())))
         );
@@ -46,9 +46,9 @@ impl HeadSlice {
     /// Panics if anything is outside its slice, or queries are outside the sequence.
     pub(super) fn check(&self, x: Qkv, out: usize, out_stride: usize) {
         self.check_keys(x);
-        let HeadSlice { sequence, queries, offset, head_dim } = self;
+        let HeadSlice { sequence, queries, first_column, head_dim } = self;
         assert!(sequence.start <= queries.start && queries.start < queries.end && queries.end <= sequence.end);
-        assert!(fits(queries.end, x.stride, offset + head_dim, x.q.len()));
+        assert!(fits(queries.end, x.stride, first_column + head_dim, x.q.len()));
         assert!(*head_dim <= out_stride && fits(queries.len(), out_stride, *head_dim, out));
     }
 }

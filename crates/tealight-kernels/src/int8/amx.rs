@@ -12,10 +12,12 @@ use crate::simd::{Avx512, LANES, Simd};
 use std::arch::asm;
 use std::ops::Range;
 
-/// With up to this many rows, AVX-512 is faster than tiles of 16 rows.
+/// Up to this many rows are multiplied with AVX-512, because a tile of 16 rows would be mostly padding. The value was chosen without
+/// a measurement: no machine with AMX was available.
 pub(super) const MAX_VECTOR_ROWS: usize = 4;
 
-const TILE_ROWS: usize = 16;
+/// Rows of an AMX tile register, which holds 16 rows of 64 bytes.
+const AMX_TILE_ROWS: usize = 16;
 /// Panels of a block: two tiles of rows times two tiles of columns use six tiles, and each loaded tile is used twice.
 const PANELS: usize = 2;
 const COLUMNS: usize = PANELS * NR;
@@ -36,7 +38,7 @@ static FULL_TILES: TileConfig = TileConfig {
     start_row: 0,
     reserved: [0; 14],
     row_bytes: [K_ALIGN as u16, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
-    rows: [TILE_ROWS as u8, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
+    rows: [AMX_TILE_ROWS as u8, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
 };
 
 /// The integer sums of a block.
@@ -79,7 +81,8 @@ unsafe fn gemm_tiles(lhs: &QuantizedRows, rhs: &PackedRhs, columns: Range<usize>
             let block = |i: usize| BlockIndex { row: i / lhs.groups * ROW_ALIGN, column, group: i % lhs.groups };
             multiply_block(lhs, rhs, block(0), &mut sums[0]);
             for i in 0..count {
-                // The next block is started before this one is scaled, so that the tile unit and the vector units work in parallel.
+                // The next block is started before this one is scaled: neither needs the other's result, so the tile unit and the vector
+                // units can overlap. The gain has not been measured.
                 if i + 1 < count {
                     multiply_block(lhs, rhs, block(i + 1), &mut sums[(i + 1) % 2]);
                 }
@@ -110,7 +113,7 @@ unsafe fn multiply_block(lhs: &QuantizedRows, rhs: &PackedRhs, block: BlockIndex
         let first = rhs.weights(rhs.panel(block.column), block.group);
         let second = rhs.weights(rhs.panel(block.column + NR), block.group);
         let (steps, out) = (range.len() / K_ALIGN, sums.0.as_mut_ptr());
-        if lhs.rows() - block.row > TILE_ROWS {
+        if lhs.rows() - block.row > AMX_TILE_ROWS {
             multiply_32(values, lhs.padded_k, first, second, steps, out.cast());
         } else {
             multiply_16(values, lhs.padded_k, first, second, steps, out.cast());
@@ -152,7 +155,7 @@ unsafe fn multiply_32(lhs: *const u8, stride: usize, w0: *const u8, w1: *const u
             w0 = inout(reg) w0 => _,
             w1 = inout(reg) w1 => _,
             a0 = inout(reg) lhs => _,
-            a1 = inout(reg) lhs.add(TILE_ROWS * stride) => _,
+            a1 = inout(reg) lhs.add(AMX_TILE_ROWS * stride) => _,
             stride = in(reg) stride,
             row = inout(reg) 4 * NR => _,
             steps = inout(reg) steps => _,
@@ -256,5 +259,5 @@ pub(crate) fn multiply_zeros(isa: Isa, repeats: usize) -> usize {
             options(nostack),
         );
     }
-    repeats * TILES * 2 * TILE_ROWS * NR * K_ALIGN
+    repeats * TILES * 2 * AMX_TILE_ROWS * NR * K_ALIGN
 }

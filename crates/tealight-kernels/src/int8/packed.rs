@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::gemm::{NR, Prefetch, RhsFormat};
-use crate::quantize::{CodeFormat, QuantLayout, QuantScheme, QuantizedRows};
+use crate::quantize::{QuantLayout, QuantScheme, QuantizedRows, ValueEncoding};
 use crate::simd::Simd;
 use bytes::Bytes;
 use std::ops::Range;
@@ -217,7 +217,7 @@ fn check_shape(n: usize, k: usize, group_size: usize) -> Result<()> {
 pub(super) fn check_encoding<S: Simd>(rows: &QuantizedRows) {
     let is_exact = |qmax, storage_offset| qmax <= S::QMAX && storage_offset == S::STORAGE_OFFSET;
     assert!(
-        matches!(rows.encoding, CodeFormat::Unsigned { qmax, storage_offset } if is_exact(qmax, storage_offset)),
+        matches!(rows.encoding, ValueEncoding::Unsigned { qmax, storage_offset } if is_exact(qmax, storage_offset)),
         "{:?} on an instruction set that is exact up to {}",
         rows.encoding,
         S::QMAX
@@ -314,8 +314,8 @@ fn pack_bytes(weights: &[f32], bias: &[f32], smooth: &[f32], group_size: usize) 
             let columns = start..(start + group_size).min(padded_k);
             let groups: Vec<WeightGroup> =
                 rows.iter().map(|row| WeightGroup::quantize(&row[columns.clone()])).collect();
-            for four in 0..columns.len() / 4 {
-                groups.iter().for_each(|g| out.extend(g.quantized[4 * four..4 * four + 4].iter().map(|q| *q as u8)));
+            for quad in 0..columns.len() / 4 {
+                groups.iter().for_each(|g| out.extend(g.quantized[4 * quad..4 * quad + 4].iter().map(|q| *q as u8)));
             }
             groups.iter().for_each(|g| out.extend_from_slice(&g.scale.to_le_bytes()));
             groups.iter().for_each(|g| out.extend_from_slice(&g.sum().to_le_bytes()));

@@ -44,7 +44,7 @@ impl Isa {
         Self::available().iter().rev().find(is_baseline).copied().unwrap_or(Isa::Scalar)
     }
 
-    /// The instruction set that a user requests by name (`TEALIGHT_ISA`).
+    /// The instruction set with a name, which a user requests.
     ///
     /// # Errors
     /// This CPU does not have it; the error lists the instruction sets that it has.
@@ -52,8 +52,7 @@ impl Isa {
         let available = Self::available();
         available.iter().copied().find(|isa| isa.as_str() == name).ok_or_else(|| {
             let names: Vec<_> = available.iter().map(|isa| isa.as_str()).collect();
-            let message =
-                format!("TEALIGHT_ISA is {name:?}; expected an instruction set of this CPU: {}", names.join(", "));
+            let message = format!("instruction set is {name:?}; expected one that this CPU has: {}", names.join(", "));
             Error::UnsupportedIsa(message)
         })
     }

@@ -17,13 +17,13 @@ pub fn layer_norm(isa: Isa, rows: &mut [f32], weight: &[f32], bias: &[f32], eps:
 }
 
 /// Rows that are normalized together, so that their reductions overlap.
-const TILE_ROWS: usize = 4;
+const INTERLEAVED_ROWS: usize = 4;
 
 #[inline(always)]
 unsafe fn layer_norm_rows<S: Simd>(rows: &mut [f32], weight: &[f32], bias: &[f32], eps: f32) {
     let (d, vectors_len) = (weight.len(), whole_vectors_len(weight.len()));
-    for rows in rows.chunks_mut(TILE_ROWS * d) {
-        let (mut means, mut scales) = ([0.0; TILE_ROWS], [0.0; TILE_ROWS]);
+    for rows in rows.chunks_mut(INTERLEAVED_ROWS * d) {
+        let (mut means, mut scales) = ([0.0; INTERLEAVED_ROWS], [0.0; INTERLEAVED_ROWS]);
         // SAFETY: vectors end at `vectors_len`, inside row, weight and bias; the caller guarantees the instruction set.
         unsafe {
             for (row, mean) in rows.chunks_exact(d).zip(&mut means) {

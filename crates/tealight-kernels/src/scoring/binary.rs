@@ -55,23 +55,23 @@ impl BinaryQuery {
     /// Computes the tables of a vector, padded with zeros to a multiple of [`DIM_ALIGN`]. Table values are in units of 1/127 of the
     /// largest `|q|_1` of four values. [`BlockParams::score_offset`] is multiplied by `weight`.
     pub fn new(vector: &[f32], weight: f32) -> Self {
-        let abs_sums = vector.chunks(LUT_DIMS).map(|four| four.iter().map(|v| v.abs()).sum::<f32>());
-        let (max, abs_sum) = abs_sums.fold((0.0f32, 0.0), |(max, total), four| (max.max(four), total + four));
+        let abs_sums = vector.chunks(LUT_DIMS).map(|values| values.iter().map(|v| v.abs()).sum::<f32>());
+        let (max, abs_sum) = abs_sums.fold((0.0f32, 0.0), |(max, total), sum| (max.max(sum), total + sum));
         let unit = if max > 0.0 { max / LUT_MAX } else { 1.0 };
         let mut tables = vec![LookupTables([[[0; 16]; 4]; 2]); vector.len().div_ceil(DIM_ALIGN)];
-        for (i, four) in vector.chunks(LUT_DIMS).enumerate() {
+        for (i, values) in vector.chunks(LUT_DIMS).enumerate() {
             let (index, byte, half) = (i * LUT_DIMS / DIM_ALIGN, i / 2 % 4, i % 2);
-            tables[index].0[half][byte] = lookup_table(four, unit);
+            tables[index].0[half][byte] = lookup_table(values, unit);
         }
         Self { tables, scale: 2.0 * unit, abs_sum, weight }
     }
 }
 
 /// For each combination of signs of up to four values, the sum of the magnitudes whose signs agree, in units of `unit`.
-fn lookup_table(four: &[f32], unit: f32) -> [u8; 16] {
+fn lookup_table(values: &[f32], unit: f32) -> [u8; 16] {
     std::array::from_fn(|signs| {
         let agreeing = |(i, v): (usize, &f32)| if (signs >> i & 1 == 1) == (*v > 0.0) { v.abs() } else { 0.0 };
-        (four.iter().enumerate().map(agreeing).sum::<f32>() / unit).round_ties_even() as u8
+        (values.iter().enumerate().map(agreeing).sum::<f32>() / unit).round_ties_even() as u8
     })
 }
 

@@ -31,7 +31,8 @@ fn check_against_float64(attend: Attend, bound: f64) {
         let x = values(tokens * STRIDE, 8);
         for at in (0..=64 - width).step_by(width) {
             let run = |isa, queries: std::ops::Range<usize>| {
-                let head = HeadSlice { sequence: 0..tokens, queries: queries.clone(), offset: at, head_dim: width };
+                let head =
+                    HeadSlice { sequence: 0..tokens, queries: queries.clone(), first_column: at, head_dim: width };
                 let mut out = vec![f32::NAN; queries.len() * width];
                 attend(isa, rows(&x), &head, &mut out);
                 out
@@ -43,7 +44,8 @@ fn check_against_float64(attend: Attend, bound: f64) {
                     assert_eq!(bits(&found), bits(&run(Isa::Scalar, 0..tokens)), "{} {tokens}x{width}", isa.as_str());
                 }
                 let mut shifted = vec![f32::NAN; tokens * width];
-                let head = HeadSlice { sequence: 3..3 + tokens, queries: 3..3 + tokens, offset: at, head_dim: width };
+                let head =
+                    HeadSlice { sequence: 3..3 + tokens, queries: 3..3 + tokens, first_column: at, head_dim: width };
                 attend(isa, rows(&[&vec![1e3; 3 * STRIDE], &x[..]].concat()), &head, &mut shifted);
                 assert_eq!(bits(&shifted), bits(&found), "after another sequence");
                 for t in 0..tokens {
@@ -82,7 +84,7 @@ fn attention_to_values_of_any_magnitude_is_finite() {
         for (isa, attend) in
             available_isas().into_iter().flat_map(|isa| [(isa, attend_float as Attend), (isa, attend_int8)])
         {
-            let head = HeadSlice { sequence: 0..tokens, queries: 0..tokens, offset: 0, head_dim: 16 };
+            let head = HeadSlice { sequence: 0..tokens, queries: 0..tokens, first_column: 0, head_dim: 16 };
             let mut out = vec![f32::NAN; tokens * 16];
             attend(isa, rows(&x), &head, &mut out);
             assert!(out.iter().all(|v| v.is_finite() && v.abs() <= scale * 1.01), "{} {scale}", isa.as_str());
@@ -98,7 +100,7 @@ fn non_finite_input_makes_affected_rows_nan() {
             let mut x = values(tokens * STRIDE, 15);
             x[5 * STRIDE + part * 64 + 3] = bad;
             for isa in available_isas() {
-                let head = HeadSlice { sequence: 0..tokens, queries: 0..tokens, offset: 0, head_dim: 32 };
+                let head = HeadSlice { sequence: 0..tokens, queries: 0..tokens, first_column: 0, head_dim: 32 };
                 let mut out = vec![0.0; tokens * 32];
                 attend_int8(isa, rows(&x), &head, &mut out);
                 for (t, row) in out.chunks(32).enumerate() {
@@ -127,7 +129,7 @@ fn int8_attention_keeps_small_weights_of_large_values() {
             x[t * STRIDE + 128..][..width].fill(1e-4);
         }
     }
-    let head = HeadSlice { sequence: 0..tokens, queries: 0..1, offset: 0, head_dim: width };
+    let head = HeadSlice { sequence: 0..tokens, queries: 0..1, first_column: 0, head_dim: width };
     let run = |attend: Attend| {
         let mut out = vec![0.0; width];
         attend(Isa::detect(), rows(&x), &head, &mut out);
@@ -141,7 +143,7 @@ fn int8_attention_keeps_small_weights_of_large_values() {
 #[test]
 fn heads_outside_their_rows_panic() {
     let (x, isa) = (values(4 * STRIDE, 1), Isa::detect());
-    let good = HeadSlice { sequence: 0..4, queries: 0..4, offset: 16, head_dim: 16 };
+    let good = HeadSlice { sequence: 0..4, queries: 0..4, first_column: 16, head_dim: 16 };
     let panics = |head: HeadSlice, out: usize, stride: usize| {
         let run = |attend: &dyn Fn(&mut [f32])| {
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| attend(&mut vec![0.0; out]))).is_err()
@@ -155,7 +157,7 @@ fn heads_outside_their_rows_panic() {
     assert!(!panics(good.clone(), 64, 16));
     assert!(panics(good.clone(), 63, 16), "a short output");
     assert!(panics(good.clone(), 0, usize::MAX - 15), "a stride that overflows");
-    assert!(panics(HeadSlice { offset: usize::MAX - 15, ..good.clone() }, 64, 16), "an offset that overflows");
+    assert!(panics(HeadSlice { first_column: usize::MAX - 15, ..good.clone() }, 64, 16), "a column that overflows");
     assert!(panics(HeadSlice { sequence: 0..5, ..good.clone() }, 64, 16), "a row past the end");
     assert!(panics(HeadSlice { queries: 2..5, ..good.clone() }, 64, 16), "a query past the sequence");
     assert!(panics(HeadSlice { queries: 1..1, ..good.clone() }, 64, 16), "no query");

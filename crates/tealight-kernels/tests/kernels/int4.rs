@@ -54,7 +54,7 @@ fn quantized_weights_are_within_half_a_scale() {
 fn int4_sums_at_the_limits_are_exact() {
     let (n, k) = (48, 64);
     for code in [0, 15] {
-        let block = Q4Block { scale: half::f16::ONE, offset: half::f16::ZERO, quantized: [code; 32] };
+        let block = Q4Block { scale: half::f16::ONE, min: half::f16::ZERO, quantized: [code; 32] };
         let packed = int4::PackedRhs::pack(&vec![block; n * k / 32], &vec![0.0; n]).unwrap();
         for (isa, value) in available_isas().into_iter().flat_map(|isa| [(isa, 127.0), (isa, -127.0)]) {
             let found = product4(isa, &vec![value; 5 * k], &packed, Epilogue::Store);

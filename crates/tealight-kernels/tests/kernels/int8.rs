@@ -43,7 +43,7 @@ fn quantized_rows_match_the_reference() {
             for (r, x) in x.chunks(k).enumerate() {
                 let (expected, scales) =
                     reference_quantize(x, &smooth, group, if has_7_bits(isa) { 127.0 } else { 255.0 });
-                let row: Vec<u8> = (0..k).map(|c| found.value(r, c)).collect();
+                let row: Vec<u8> = (0..k).map(|c| found.quantized_byte(r, c)).collect();
                 assert_eq!(row, expected, "{} {rows}x{k} row {r}", isa.as_str());
                 let found: Vec<f32> = (0..scales.len()).map(|g| found.scale(r, g)).collect();
                 assert_eq!(bits(&found), bits(&scales), "{} {rows}x{k} row {r}", isa.as_str());

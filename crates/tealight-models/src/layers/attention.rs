@@ -58,7 +58,8 @@ impl CustomOp3 for AttentionOp<'_> {
         let texts = self.cpu.par_map(&texts, |text| {
             let (mut out, mut scratch) = (vec![0.0; text.len() * d], SdpaScratch::default());
             for h in 0..self.heads {
-                let head = HeadSlice { sequence: text.clone(), queries: text.clone(), offset: h * head_dim, head_dim };
+                let head =
+                    HeadSlice { sequence: text.clone(), queries: text.clone(), first_column: h * head_dim, head_dim };
                 sdpa(self.cpu.isa, x, &head, &mut scratch, &mut out[h * head_dim..], d);
             }
             out

@@ -7,7 +7,7 @@ use super::activation::Activation;
 use super::layer_norm::LayerNorm;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
-use tealight_kernels::attention::int8::{SdpaScratch, sdpa};
+use tealight_kernels::attention::int8::{QUERY_ROWS, SdpaScratch, sdpa};
 use tealight_kernels::attention::{HeadSlice, Qkv};
 use tealight_kernels::int8::{Epilogue, PackedRhs, gemm};
 use tealight_kernels::quantize::QuantizedRows;
@@ -17,8 +17,6 @@ use tealight_kernels::{CpuContext, Isa};
 const FFN_ROWS: usize = 64;
 /// Target size of a micro-batch in rows: its queries, keys and values stay in the cache through all layers.
 const MICRO_BATCH_ROWS: usize = 128;
-/// Rows that the attention kernel computes at a time; fewer rows are not split between threads.
-const TILE_ROWS: usize = 8;
 
 /// Where a layer normalizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +107,7 @@ pub fn encode(
         pool.with(|scratch| encode_micro_batch(cpu, layers, heads, x, cu_seqlens, scratch));
     };
     let single_threaded = cpu.single_threaded();
-    if rows <= TILE_ROWS {
+    if rows <= QUERY_ROWS {
         parts.into_iter().for_each(|part| run(&single_threaded, part));
     } else if micro_batches.len() >= cpu.threads() {
         cpu.par_for_each(parts, |part| run(&single_threaded, part));
@@ -148,7 +146,7 @@ fn encode_micro_batch(
 ) {
     let d = layers[0].o_proj.n();
     let rows = x.len() / d;
-    let share = rows.div_ceil(cpu.threads()).next_multiple_of(TILE_ROWS);
+    let share = rows.div_ceil(cpu.threads()).next_multiple_of(QUERY_ROWS);
     let PassScratch { qkv, attended, threads } = scratch;
     qkv.resize(3 * x.len(), 0.0);
     attended.resize(x.len(), 0.0);
@@ -220,8 +218,12 @@ impl ThreadScratch {
             let queries = rows.start.max(text.start)..rows.end.min(text.end);
             let out = &mut attended[(queries.start - rows.start) * d..(queries.end - rows.start) * d];
             for h in 0..heads {
-                let head =
-                    HeadSlice { sequence: text.clone(), queries: queries.clone(), offset: h * head_dim, head_dim };
+                let head = HeadSlice {
+                    sequence: text.clone(),
+                    queries: queries.clone(),
+                    first_column: h * head_dim,
+                    head_dim,
+                };
                 sdpa(cpu.isa, x, &head, &mut self.attention, &mut out[h * head_dim..], d);
             }
         }

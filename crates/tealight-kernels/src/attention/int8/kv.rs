@@ -4,7 +4,7 @@
 use crate::attention::views::{HeadSlice, Qkv};
 use crate::dispatch::dispatch;
 use crate::isa::Isa;
-use crate::quantize::{CodeFormat, MIN_RANGE};
+use crate::quantize::{MIN_RANGE, ValueEncoding};
 use crate::simd::{LANES, Simd};
 
 /// Largest magnitude of quantized keys and values.
@@ -37,7 +37,7 @@ pub struct QuantizedKv {
     /// Sums of the quantized values, `[head_dim]`, if the instruction set needs them.
     pub(super) value_sums: Vec<f32>,
     /// How this instruction set encodes queries and weights.
-    pub(super) encoding: CodeFormat,
+    pub(super) encoding: ValueEncoding,
 }
 
 impl QuantizedKv {
@@ -68,8 +68,8 @@ impl QuantizedKv {
 }
 
 /// The encoding of queries and weights on an instruction set.
-pub(super) fn encoding<S: Simd>() -> CodeFormat {
-    CodeFormat::Unsigned { qmax: S::QMAX, storage_offset: S::STORAGE_OFFSET }
+pub(super) fn encoding<S: Simd>() -> ValueEncoding {
+    ValueEncoding::Unsigned { qmax: S::QMAX, storage_offset: S::STORAGE_OFFSET }
 }
 
 #[inline(always)]
@@ -118,7 +118,7 @@ unsafe fn quantize_keys<S: Simd>(x: Qkv, head: &HeadSlice, kv: &mut QuantizedKv)
     // SAFETY: keys have `head_dim` values, whole vectors, and `kv` has room for whole vectors of tokens; the caller guarantees the
     // instruction set.
     unsafe {
-        let key = |t: usize| x.k[(head.sequence.start + t) * x.stride + head.offset..][..head_dim].as_ptr();
+        let key = |t: usize| x.k[(head.sequence.start + t) * x.stride + head.first_column..][..head_dim].as_ptr();
         for t in 0..tokens {
             kv.key_scales[t] = max_abs::<S>(key(t), head_dim);
         }
@@ -130,9 +130,9 @@ unsafe fn quantize_keys<S: Simd>(x: Qkv, head: &HeadSlice, kv: &mut QuantizedKv)
             for i in (0..head_dim).step_by(LANES) {
                 let mut bytes = [0i8; LANES];
                 S::load(key.add(i)).mul(inv_scale).store_i8(bytes.as_mut_ptr());
-                for four in 0..LANES / 4 {
-                    let lane = out.add((i / 4 + four) * 4 * LANES).cast::<[i8; 4]>();
-                    lane.write_unaligned(bytes.as_ptr().add(4 * four).cast::<[i8; 4]>().read());
+                for quad in 0..LANES / 4 {
+                    let lane = out.add((i / 4 + quad) * 4 * LANES).cast::<[i8; 4]>();
+                    lane.write_unaligned(bytes.as_ptr().add(4 * quad).cast::<[i8; 4]>().read());
                 }
             }
         }
@@ -154,7 +154,7 @@ unsafe fn quantize_values<S: Simd>(x: Qkv, head: &HeadSlice, kv: &mut QuantizedK
     let (head_dim, tokens) = (head.head_dim, head.sequence.len());
     // SAFETY: values have `head_dim` numbers, whole vectors, and `kv` has room for them; the caller guarantees the instruction set.
     unsafe {
-        let value = |t: usize| x.v[(head.sequence.start + t) * x.stride + head.offset..][..head_dim].as_ptr();
+        let value = |t: usize| x.v[(head.sequence.start + t) * x.stride + head.first_column..][..head_dim].as_ptr();
         for t in 0..tokens {
             kv.value_scales[t] = max_abs::<S>(value(t), head_dim);
         }
@@ -164,13 +164,13 @@ unsafe fn quantize_values<S: Simd>(x: Qkv, head: &HeadSlice, kv: &mut QuantizedK
         kv.nan_flag = kv.value_scales[..tokens].iter().map(|s| s * 0.0).sum();
         // Tokens of padding have a tiny softmax weight. With the scale 0 they contribute nothing.
         kv.value_scales[tokens..].fill(0.0);
-        for four in (0..tokens).step_by(4) {
-            let out = kv.values.as_mut_ptr().add(four * head_dim);
+        for first_token in (0..tokens).step_by(4) {
+            let out = kv.values.as_mut_ptr().add(first_token * head_dim);
             for d in (0..head_dim).step_by(LANES) {
                 let mut scaled = [S::splat(0.0); 4];
                 for i in 0..4 {
                     // Padding repeats the last token, with weight 0.
-                    let t = (four + i).min(tokens - 1);
+                    let t = (first_token + i).min(tokens - 1);
                     scaled[i] = S::load(value(t).add(d)).mul(S::splat(kv.inv_scales[t]));
                 }
                 S::store_i8x4(scaled, out.add(4 * d));

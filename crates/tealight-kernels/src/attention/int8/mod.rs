@@ -11,7 +11,7 @@ mod kv;
 mod queries;
 
 pub use kv::QuantizedKv;
-pub use queries::{QueryScratch, StridedRows, sdpa_quantized_kv};
+pub use queries::{QUERY_ROWS, QueryScratch, StridedRows, sdpa_quantized_kv};
 
 use super::views::{HeadSlice, Qkv};
 use crate::isa::Isa;
@@ -34,7 +34,7 @@ pub fn sdpa(isa: Isa, x: Qkv, head: &HeadSlice, scratch: &mut SdpaScratch, out: 
     head.check(x, out.len(), out_stride);
     let SdpaScratch { kv, queries } = scratch;
     kv.quantize(isa, x, head);
-    let rows = StridedRows { data: &x.q[head.queries.start * x.stride + head.offset..], stride: x.stride };
+    let rows = StridedRows { data: &x.q[head.queries.start * x.stride + head.first_column..], stride: x.stride };
     sdpa_quantized_kv(isa, kv, rows, head.queries.len(), queries, out, out_stride);
 }
 
@@ -51,7 +51,7 @@ mod tests {
         let stride = 3 * head_dim;
         let x: Vec<f32> = (0..tokens * stride).map(|i| (i as f32 * 0.37).sin() * (1.0 + (i % 7) as f32)).collect();
         let rows = Qkv { q: &x, k: &x[head_dim..], v: &x[2 * head_dim..], stride };
-        let head = HeadSlice { sequence: 0..tokens, queries: 0..tokens, offset: 0, head_dim };
+        let head = HeadSlice { sequence: 0..tokens, queries: 0..tokens, first_column: 0, head_dim };
         let (mut found, mut expected) = (vec![0.0; tokens * head_dim], vec![0.0; tokens * head_dim]);
         sdpa(avx2, rows, &head, &mut SdpaScratch::default(), &mut found, head_dim);
         let SdpaScratch { mut kv, mut queries } = SdpaScratch::default();

@@ -8,26 +8,26 @@ use crate::isa::Isa;
 use crate::rowwise::exp2_coarse;
 use crate::simd::{LANES, Simd, Tile};
 
-/// Rows of queries that share a pass over keys and values.
-const TILE_ROWS: usize = 8;
+/// Rows of queries that share a pass over keys and values. Splitting fewer rows between threads saves no time.
+pub const QUERY_ROWS: usize = 8;
 
 /// Scratch memory for a tile of queries.
 #[derive(Debug, Default)]
 pub struct QueryScratch {
-    /// Quantized queries, `[TILE_ROWS, head_dim]`.
+    /// Quantized queries, `[QUERY_ROWS, head_dim]`.
     queries: Vec<u8>,
-    /// `[TILE_ROWS, padded tokens]`.
+    /// `[QUERY_ROWS, padded tokens]`.
     scores: Vec<f32>,
-    /// Quantized softmax weights, `[TILE_ROWS, padded tokens]`.
+    /// Quantized softmax weights, `[QUERY_ROWS, padded tokens]`.
     weights: Vec<u8>,
 }
 
 impl QueryScratch {
     pub(super) fn resize(&mut self, kv: &QuantizedKv) {
         let padded = padded(kv.tokens);
-        self.queries.resize(TILE_ROWS * kv.head_dim, 0);
-        self.scores.resize(TILE_ROWS * padded, 0.0);
-        self.weights.resize(TILE_ROWS * padded, 0);
+        self.queries.resize(QUERY_ROWS * kv.head_dim, 0);
+        self.scores.resize(QUERY_ROWS * padded, 0.0);
+        self.weights.resize(QUERY_ROWS * padded, 0);
     }
 }
 
@@ -78,8 +78,8 @@ pub(super) unsafe fn sdpa_rows<S: Simd>(
             let q = StridedRows { data: &q.data[row * q.stride..], stride: q.stride };
             let out = out.as_mut_ptr().add(row * out_stride);
             row += match count - row {
-                left if left >= TILE_ROWS && S::TILE == Tile::R4x3 => {
-                    sdpa_tile::<S, TILE_ROWS, 2>(kv, q, scratch, out, out_stride)
+                left if left >= QUERY_ROWS && S::TILE == Tile::R4x3 => {
+                    sdpa_tile::<S, QUERY_ROWS, 2>(kv, q, scratch, out, out_stride)
                 }
                 left if left >= 4 => sdpa_tile::<S, 4, 1>(kv, q, scratch, out, out_stride),
                 left if left >= 2 => sdpa_tile::<S, 2, 1>(kv, q, scratch, out, out_stride),

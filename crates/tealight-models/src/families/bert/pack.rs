@@ -26,7 +26,7 @@ const TEXTS_PER_BATCH: usize = 64;
 impl LinearKind {
     /// Weights along K that share a scale in a packed file.
     ///
-    /// The outputs of attention differ little between channels, so all 384 of all-MiniLM share a scale; `tests/check_fidelity`
+    /// The outputs of attention differ little between channels, so all 384 of all-MiniLM share a scale; `tests/check_accuracy`
     /// measures the result.
     fn group(self) -> usize {
         match self {

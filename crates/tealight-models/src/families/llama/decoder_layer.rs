@@ -180,8 +180,8 @@ fn attend(
     let inputs = caches.chunks(share).zip(outputs).zip(&mut part.scores).enumerate();
     cpu.par_for_each(inputs.collect(), |(i, ((caches, out), scores))| {
         for (h, cache) in caches.iter().enumerate() {
-            let offset = (i * share + h) * group_dim;
-            let queries = GqaQueries { q: qkv, stride: qkv_dim, offset, heads, causal_len };
+            let first_column = (i * share + h) * group_dim;
+            let queries = GqaQueries { q: qkv, stride: qkv_dim, first_column, heads, causal_len };
             gqa::sdpa(cpu.isa, queries, cache, scores, out, h * group_dim);
         }
     });

@@ -15,7 +15,7 @@ use tealight_kernels::quantize::QuantizedRows;
 /// 8-bit weights along K that share a scale.
 const GROUP_SIZE: usize = 64;
 /// Rows of a matrix come in panels of this size, padded with zeros.
-pub(super) const NR: usize = 16;
+pub(super) use tealight_kernels::int8::NR;
 
 /// A packed matrix `[N, K]`.
 #[derive(Debug, Clone)]
@@ -36,7 +36,7 @@ impl QuantizedMatrix {
 
     fn pack_int4(blocks: Vec<Vec<Q4Block>>, parts: &[(&str, usize)], k: usize) -> Result<Self> {
         let rows: usize = parts.iter().map(|(_, n)| n.next_multiple_of(NR)).sum();
-        let empty = Q4Block { scale: f16::ZERO, offset: f16::ZERO, quantized: [0; int4::GROUP_SIZE] };
+        let empty = Q4Block { scale: f16::ZERO, min: f16::ZERO, quantized: [0; int4::GROUP_SIZE] };
         let mut all = Vec::with_capacity(rows * k / int4::GROUP_SIZE);
         for (mut blocks, (_, n)) in blocks.into_iter().zip(parts) {
             blocks.resize(n.next_multiple_of(NR) * k / int4::GROUP_SIZE, empty);
@@ -101,7 +101,7 @@ impl QuantizedMatrix {
         }
     }
 
-    /// `lhs W^T` for some columns, which are rows of W.
+    /// The outputs `columns` of `lhs W^T`.
     pub(super) fn gemm(
         &self,
         isa: Isa,
@@ -129,7 +129,7 @@ fn q4_blocks(weights: &Weights, name: &str, n: usize, k: usize) -> Result<Option
         Dtype::Ggml(GgmlDType::Q4K) => data.as_chunks().0.iter().flat_map(q4_k).collect(),
         _ => return Ok(None),
     };
-    let finite = |b: &Q4Block| b.scale.is_finite() && b.offset.is_finite();
+    let finite = |b: &Q4Block| b.scale.is_finite() && b.min.is_finite();
     if !blocks.iter().all(finite) {
         return Err(Error::invalid_model(format!("tensor {name:?} has a scale that is not finite")));
     }
@@ -148,29 +148,30 @@ fn nibbles(bytes: &[u8]) -> [u8; int4::GROUP_SIZE] {
 /// `w = d (q - 8)`.
 fn q4_0(bytes: &[u8; 18]) -> Q4Block {
     let scale = half(bytes, 0);
-    Q4Block { scale, offset: f16::from_f32(-8.0 * scale.to_f32()), quantized: nibbles(&bytes[2..]) }
+    Q4Block { scale, min: f16::from_f32(-8.0 * scale.to_f32()), quantized: nibbles(&bytes[2..]) }
 }
 
 /// `w = d q + m`.
 fn q4_1(bytes: &[u8; 20]) -> Q4Block {
-    Q4Block { scale: half(bytes, 0), offset: half(bytes, 2), quantized: nibbles(&bytes[4..]) }
+    Q4Block { scale: half(bytes, 0), min: half(bytes, 2), quantized: nibbles(&bytes[4..]) }
 }
 
-/// Eight groups of 32 weights with 6-bit scales and offsets: `w = d s q - m o`, rounded to half floats.
+/// Eight groups of 32 weights: `w = d s q - m o`, where `d` and `m` are half floats of the block, and the scale `s` and the minimum `o`
+/// are 6-bit numbers of the group. `d s` and `-m o` are rounded to half floats.
 fn q4_k(bytes: &[u8; 144]) -> [Q4Block; 8] {
     let (d, m) = (half(bytes, 0).to_f32(), half(bytes, 2).to_f32());
     let packed = &bytes[4..16];
-    let scale_and_offset = |j: usize| match j {
+    let scale_and_min = |j: usize| match j {
         0..4 => (packed[j] & 63, packed[j + 4] & 63),
         _ => (packed[j + 4] & 15 | packed[j - 4] >> 6 << 4, packed[j + 4] >> 4 | packed[j] >> 6 << 4),
     };
     std::array::from_fn(|j| {
-        let (scale, offset) = scale_and_offset(j);
+        let (scale, min) = scale_and_min(j);
         let nibbles = &bytes[16 + j / 2 * 32..];
         let nibble = |i: usize| if j % 2 == 0 { nibbles[i] & 15 } else { nibbles[i] >> 4 };
         Q4Block {
             scale: f16::from_f32(d * scale as f32),
-            offset: f16::from_f32(-m * offset as f32),
+            min: f16::from_f32(-m * min as f32),
             quantized: std::array::from_fn(nibble),
         }
     })

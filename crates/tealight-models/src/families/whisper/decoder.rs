@@ -6,8 +6,8 @@ use crate::layers::LayerNorm;
 use std::ops::Range;
 use tealight_core::Result;
 use tealight_kernels::CpuContext;
-use tealight_kernels::attention::cached::{self, KvView};
 use tealight_kernels::attention::int8::{QuantizedKv, QueryScratch, StridedRows, sdpa_quantized_kv};
+use tealight_kernels::attention::single_query::{self, KvView};
 use tealight_kernels::attention::{HeadSlice, Qkv};
 use tealight_kernels::int8::{Epilogue, PackedRhs, gemm};
 use tealight_kernels::quantize::QuantizedRows;
@@ -126,7 +126,7 @@ impl Decoder {
             let qkv = Qkv { q: &kv, k: &kv, v: &kv[d..], stride: 2 * d };
             cpu.par_for_each(heads.iter_mut().enumerate().collect(), |(h, head)| {
                 let (sequence, queries) = (0..positions, 0..positions);
-                head.quantize(cpu.isa, qkv, &HeadSlice { sequence, queries, offset: h * head_dim, head_dim });
+                head.quantize(cpu.isa, qkv, &HeadSlice { sequence, queries, first_column: h * head_dim, head_dim });
             });
         }
     }
@@ -290,7 +290,7 @@ impl DecoderLayer {
             keys.extend_from_slice(&qkv[d..2 * d]);
             values.extend_from_slice(&qkv[2 * d..]);
             let kv = KvView { keys, values, stride: d };
-            cached::sdpa(isa, &qkv[..d], kv, d / num_heads, &mut scratch.scores, attended);
+            single_query::sdpa(isa, &qkv[..d], kv, d / num_heads, &mut scratch.scores, attended);
         }
         scratch.quantized.quantize(isa, &scratch.attended, &self.o_proj.layout());
         gemm(isa, &scratch.quantized, &self.o_proj, 0..d, Epilogue::Add, &mut scratch.x);

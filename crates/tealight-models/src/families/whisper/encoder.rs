@@ -11,8 +11,8 @@ use tealight_kernels::rowwise;
 
 /// Kernel size of both convolutions.
 const KERNEL_SIZE: usize = 3;
-/// Output positions of a convolution per parallel work item.
-const TILE_ROWS: usize = 64;
+/// Output positions of a convolution that one parallel task computes.
+const ROWS_PER_TASK: usize = 64;
 
 /// Weights and scratch memory of the encoder.
 #[derive(Debug)]
@@ -89,11 +89,11 @@ fn convolve(cpu: &CpuContext, weight: &PackedRhs, x: &[f32], in_channels: usize,
     let padded = [&padding, x, &padding].concat();
     let out_channels = weight.n();
     let mut out = vec![0.0; x.len() / in_channels / stride * out_channels];
-    let tiles: Vec<_> = out.chunks_mut(TILE_ROWS * out_channels).enumerate().collect();
+    let tiles: Vec<_> = out.chunks_mut(ROWS_PER_TASK * out_channels).enumerate().collect();
     cpu.par_for_each(tiles, |(tile, out)| {
         let (mut quantized, mut rows) = (QuantizedRows::default(), vec![]);
         for row in 0..out.len() / out_channels {
-            let start = (tile * TILE_ROWS + row) * stride * in_channels;
+            let start = (tile * ROWS_PER_TASK + row) * stride * in_channels;
             rows.extend_from_slice(&padded[start..start + KERNEL_SIZE * in_channels]);
         }
         quantized.quantize(cpu.isa, &rows, &weight.layout());

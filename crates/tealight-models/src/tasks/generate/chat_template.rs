@@ -1,6 +1,6 @@
 //! Renders the chat template of a model, which is Jinja, to the prompt that `transformers` would render.
 
-use super::deep_stack::on_large_stack;
+use super::large_stack::on_large_stack;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value as Item, ValueKind};
 use minijinja::{Environment, ErrorKind};

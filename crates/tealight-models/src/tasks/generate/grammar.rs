@@ -1,6 +1,6 @@
 //! Constrained decoding: which tokens may follow, so that the text matches a JSON schema.
 
-use super::deep_stack::on_large_stack;
+use super::large_stack::on_large_stack;
 use crate::tokenizer::LlamaTokenizer;
 use llguidance::api::TopLevelGrammar;
 use llguidance::toktrie::{ApproximateTokEnv, SimpleVob, TokEnv, TokRxInfo, TokTrie};

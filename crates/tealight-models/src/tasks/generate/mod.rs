@@ -1,9 +1,9 @@
 //! Text generation: prompts, sampling, constrained decoding and stop sequences.
 
 pub mod chat_template;
-mod deep_stack;
 mod generator;
 mod grammar;
+mod large_stack;
 mod prefix_cache;
 mod sampling;
 mod stop_buffer;

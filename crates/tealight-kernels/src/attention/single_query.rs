@@ -5,15 +5,14 @@ use crate::dispatch::dispatch;
 use crate::isa::Isa;
 use crate::simd::{LANES, Simd};
 
-/// The cached keys and values of the tokens so far. Several heads of queries may share one head of keys (grouped-query attention,
-/// Ainslie et al. 2023, arXiv 2305.13245).
+/// The cached keys and values of the tokens so far, of all heads.
 #[derive(Debug, Clone, Copy)]
 pub struct KvView<'a> {
     /// `[tokens, stride]`.
     pub keys: &'a [f32],
     /// `[tokens, stride]`.
     pub values: &'a [f32],
-    /// Row stride, in elements: the heads of keys are adjacent.
+    /// Row length: the heads are adjacent.
     pub stride: usize,
 }
 
@@ -26,28 +25,27 @@ pub fn sdpa(isa: Isa, q: &[f32], cache: KvView, head_dim: usize, scores: &mut Ve
     let KvView { keys, values, stride } = cache;
     assert!(head_dim > 0 && head_dim.is_multiple_of(LANES) && stride > 0 && stride.is_multiple_of(head_dim));
     assert!(!keys.is_empty() && keys.len().is_multiple_of(stride) && values.len() == keys.len());
-    assert!(q.len() == out.len() && !q.is_empty() && q.len().is_multiple_of(stride));
+    assert!(q.len() == out.len() && q.len() == stride);
     scores.resize((keys.len() / stride).next_multiple_of(LANES), 0.0);
     dispatch!(isa, sdpa_heads(q: &[f32], cache: KvView, head_dim: usize, scores: &mut [f32], out: &mut [f32]));
 }
 
 #[inline(always)]
 unsafe fn sdpa_heads<S: Simd>(q: &[f32], cache: KvView, head_dim: usize, scores: &mut [f32], out: &mut [f32]) {
-    let heads_per_key = q.len() / cache.stride;
     for (h, (q, out)) in q.chunks_exact(head_dim).zip(out.chunks_exact_mut(head_dim)).enumerate() {
-        let offset = h / heads_per_key * head_dim;
-        // SAFETY: `sdpa` checked that rows have the columns `offset..offset + head_dim`, whole vectors, and that there is a score
+        let first_column = h * head_dim;
+        // SAFETY: `sdpa` checked that rows have the columns `first_column..first_column + head_dim`, whole vectors, and that there is a score
         // for each row, in whole vectors; the caller guarantees the instruction set.
         unsafe {
-            let total = softmax_numerators::<S>(q, cache, offset, scores);
+            let total = softmax_numerators::<S>(q, cache, first_column, scores);
             let mut c = 0;
             while c < head_dim {
                 // Four vectors per pass over the values, then one at a time.
                 if c + 4 * LANES <= head_dim {
-                    weighted_sum::<S, 4>(cache, offset + c, scores, total, out.as_mut_ptr().add(c));
+                    weighted_sum::<S, 4>(cache, first_column + c, scores, total, out.as_mut_ptr().add(c));
                     c += 4 * LANES;
                 } else {
-                    weighted_sum::<S, 1>(cache, offset + c, scores, total, out.as_mut_ptr().add(c));
+                    weighted_sum::<S, 1>(cache, first_column + c, scores, total, out.as_mut_ptr().add(c));
                     c += LANES;
                 }
             }
@@ -57,12 +55,12 @@ unsafe fn sdpa_heads<S: Simd>(q: &[f32], cache: KvView, head_dim: usize, scores:
 
 /// Writes `exp((score - max) / sqrt(head_dim))` for each token and returns the sum.
 #[inline(always)]
-unsafe fn softmax_numerators<S: Simd>(q: &[f32], cache: KvView, offset: usize, scores: &mut [f32]) -> f32 {
+unsafe fn softmax_numerators<S: Simd>(q: &[f32], cache: KvView, first_column: usize, scores: &mut [f32]) -> f32 {
     let (head_dim, tokens) = (q.len(), cache.keys.len() / cache.stride);
     // SAFETY: as in `sdpa_heads`.
     unsafe {
         for (t, score) in scores[..tokens].iter_mut().enumerate() {
-            let key = cache.keys.as_ptr().add(t * cache.stride + offset);
+            let key = cache.keys.as_ptr().add(t * cache.stride + first_column);
             let mut sum = S::splat(0.0);
             for i in (0..head_dim).step_by(LANES) {
                 sum = S::load(q.as_ptr().add(i)).mul_add(S::load(key.add(i)), sum);

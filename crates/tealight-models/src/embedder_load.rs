@@ -1,4 +1,4 @@
-//! Loads embedding models of every architecture.
+//! The constructors of [`Embedder`]: a BERT model from its files, or a text-generation model that is already loaded.
 
 use crate::detect::Architecture;
 use crate::families::bert::{Bert, ModelFiles};

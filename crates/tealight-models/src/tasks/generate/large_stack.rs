@@ -2,7 +2,7 @@
 
 use tealight_core::{Error, Result};
 
-/// Bytes. The system reserves memory for the parts of it that are used.
+/// Stack size in bytes. Only pages that are touched use memory.
 const STACK_SIZE: usize = 256 << 20;
 
 /// Runs `f` on a thread with a stack of 256 MiB.
