@@ -88,8 +88,8 @@ impl Metrics {
                     state.completion_tokens += usage.completion_tokens as u64;
                     state.audio_seconds += usage.audio_duration.as_secs_f64();
                     state.duration.add(total);
-                    state.tokenization.add(usage.tokenization);
-                    state.inference.add(usage.inference);
+                    state.tokenization.add(usage.tokenization_time);
+                    state.inference.add(usage.inference_time);
                 }
             }
             Err(kind) => *state.failures.entry(kind.code()).or_default() += 1,

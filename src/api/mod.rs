@@ -254,7 +254,7 @@ impl Api {
 
     /// The headers of text-embeddings-inference; times in whole milliseconds.
     fn timing_headers(&self, usage: &Usage, total: Duration) -> [(&'static str, String); 8] {
-        let compute = usage.tokenization + usage.inference;
+        let compute = usage.tokenization_time + usage.inference_time;
         let ms = |d: Duration| d.as_millis().to_string();
         [
             ("x-compute-type", format!("cpu+{}", self.engine.cpu.isa.as_str())),
@@ -262,9 +262,9 @@ impl Api {
             ("x-compute-characters", usage.characters.to_string()),
             ("x-compute-tokens", usage.tokens.to_string()),
             ("x-total-time", ms(total)),
-            ("x-tokenization-time", ms(usage.tokenization)),
+            ("x-tokenization-time", ms(usage.tokenization_time)),
             ("x-queue-time", ms(total.saturating_sub(compute))),
-            ("x-inference-time", ms(usage.inference)),
+            ("x-inference-time", ms(usage.inference_time)),
         ]
     }
 

@@ -108,8 +108,8 @@ pub(super) fn measure(model: &EmbeddingModelArgs, started: Duration, main: Syste
 fn embed(engine: &Engine, phases: &mut Phases) -> Result<()> {
     let texts = EmbedInputs::new(vec![Input::Text(TEXT.into())]);
     let output = engine.run(Embed { texts, normalize: true, dimensions: None }, Deadline::NONE)?;
-    phases.add("tokens", output.usage.tokenization);
-    phases.add("forward pass", output.usage.inference);
+    phases.add("tokens", output.usage.tokenization_time);
+    phases.add("forward pass", output.usage.inference_time);
     let start = Instant::now();
     let json = json_line(&output.vectors)?;
     std::io::sink().write_all(json.as_bytes()).map_err(|e| Error::internal(e.to_string()))?;

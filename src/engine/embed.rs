@@ -143,8 +143,8 @@ fn forward<R>(
     let usage = Usage {
         tokens: ids.iter().map(Vec::len).sum(),
         characters: texts.inputs.iter().map(characters).sum(),
-        tokenization: tokenized - start,
-        inference: tokenized.elapsed(),
+        tokenization_time: tokenized - start,
+        inference_time: tokenized.elapsed(),
         ..Usage::default()
     };
     Ok((results, usage))

@@ -2,9 +2,10 @@
 
 use crate::aac::Aac;
 use crate::error::invalid_file;
+use crate::mp4::{self, EncoderDelay};
 use crate::opus::{OPUS_RATE, Opus};
 use crate::repair::{self, RepairedSource};
-use crate::{mp4, unsupported};
+use crate::unsupported;
 use bytes::Bytes;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use symphonia::core::codecs::audio::well_known::{CODEC_ID_AAC, CODEC_ID_FLAC, CODEC_ID_OPUS};
@@ -43,8 +44,8 @@ pub(crate) struct TrackDecoder {
 struct Track {
     id: u32,
     codec: Codec,
-    /// Remaining encoder delay in ticks, and ticks per second.
-    delay: (u64, u64),
+    /// The part of the encoder delay that has not been skipped yet.
+    delay: EncoderDelay,
     /// Whether a packet with samples has been decoded.
     is_started: bool,
 }
@@ -188,8 +189,8 @@ impl Track {
         let codec = Codec::new(parameters, is_mp4)?;
         let edit_list_delay = if is_mp4 { mp4::encoder_delay(file, track.id) } else { None };
         let codec_delay = match &codec {
-            Codec::Opus(opus) => (opus.pre_skip, OPUS_RATE as u64),
-            Codec::Aac(_) | Codec::Symphonia(_) => (0, 1),
+            Codec::Opus(opus) => EncoderDelay { ticks: opus.pre_skip, ticks_per_second: OPUS_RATE as u64 },
+            Codec::Aac(_) | Codec::Symphonia(_) => EncoderDelay { ticks: 0, ticks_per_second: 1 },
         };
         Ok(Self { id: track.id, codec, delay: edit_list_delay.unwrap_or(codec_delay), is_started: false })
     }
@@ -203,13 +204,17 @@ impl Track {
             let base = reader.tracks().iter().find(|track| track.id == self.id).and_then(|track| track.time_base);
             let (numerator, denominator) = base.map_or((0, 1), |base| (base.numer.get(), base.denom.get()));
             let ticks_before_zero = packet.pts.get().min(0).unsigned_abs();
-            self.delay = (ticks_before_zero.saturating_mul(numerator.into()), denominator.into());
+            self.delay = EncoderDelay {
+                ticks: ticks_before_zero.saturating_mul(numerator.into()),
+                ticks_per_second: denominator.into(),
+            };
         }
         self.is_started |= frames > 0;
-        let (ticks, ticks_per_second) = self.delay;
+        let EncoderDelay { ticks, ticks_per_second } = self.delay;
         let remaining = (ticks as u128 * rate as u128 + ticks_per_second as u128 / 2) / ticks_per_second as u128;
         let skip = remaining.min(frames as u128);
-        self.delay = (u64::try_from(remaining - skip).unwrap_or(u64::MAX), rate as u64);
+        let ticks = u64::try_from(remaining - skip).unwrap_or(u64::MAX);
+        self.delay = EncoderDelay { ticks, ticks_per_second: rate as u64 };
         skip as usize
     }
 }

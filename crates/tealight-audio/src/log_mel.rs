@@ -66,7 +66,7 @@ impl Spectrogram {
         for (out, filter) in out.iter_mut().zip(&self.filters) {
             let powers = &powers[filter.first_bin..][..filter.weights.len()];
             let power: f32 = powers.iter().zip(&filter.weights).map(|(p, w)| p * w).sum();
-            // The logarithm to base 2 is faster.
+            // Equals `power.log10()` except for rounding.
             *out = if power > MIN_POWER { power.log2() * LOG10_2 } else { SILENCE };
             max = max.max(*out);
         }

@@ -1,13 +1,20 @@
 //! Edit lists of MP4 files, which Symphonia parses but does not apply. The first edit skips the encoder delay: 1024 or 2112
-//! samples, which are up to 0.13 s at 16 kHz.
+//! samples of the track (0.13 s for 2112 samples at 16 kHz).
 
-/// Number of ticks to skip at the start of the track with this id, and ticks per second. `None` if the file has no edit list.
-pub(crate) fn encoder_delay(file: &[u8], id: u32) -> Option<(u64, u64)> {
+/// Time to skip at the start of a track, because the encoder put silence there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EncoderDelay {
+    pub ticks: u64,
+    pub ticks_per_second: u64,
+}
+
+/// The encoder delay of the track with this id. `None` if the file has no edit list.
+pub(crate) fn encoder_delay(file: &[u8], id: u32) -> Option<EncoderDelay> {
     let mut tracks = find_boxes(file, b"moov").flat_map(|moov| find_boxes(moov, b"trak"));
     let trak = tracks.find(|trak| track_id(trak) == Some(id))?;
     let timescale = find_boxes(trak, b"mdia").flat_map(|mdia| find_boxes(mdia, b"mdhd")).find_map(timescale)?;
     let start = find_boxes(trak, b"edts").flat_map(|edts| find_boxes(edts, b"elst")).find_map(first_media_time)?;
-    (timescale > 0).then_some((start, timescale))
+    (timescale > 0).then_some(EncoderDelay { ticks: start, ticks_per_second: timescale })
 }
 
 /// Contents of the boxes of type `kind`.

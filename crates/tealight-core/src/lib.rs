@@ -1,5 +1,7 @@
 //! Types shared by the tealight crates, so that none has to depend on another for errors or limits.
 //!
+//! A *job* is what the engine runs at a time: a validated request, a batch of documents, or the input of a command.
+//!
 //! | module or type | contents |
 //! |---|---|
 //! | [`error`] | [`Error`] and [`ErrorKind`]; each kind's HTTP status, error code and whether a retry can succeed |

@@ -10,9 +10,9 @@ pub struct Usage {
     /// Unicode scalar values in the input texts.
     pub characters: usize,
     /// Time from text to token ids.
-    pub tokenization: Duration,
+    pub tokenization_time: Duration,
     /// Time from token ids to embeddings; for transcription and text generation, the whole computation.
-    pub inference: Duration,
+    pub inference_time: Duration,
     /// Length of the recordings.
     pub audio_duration: Duration,
     /// Generated tokens.

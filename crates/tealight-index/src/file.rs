@@ -34,9 +34,9 @@ pub(crate) struct IndexFile {
     pub(crate) header: IndexHeader,
     bytes: Bytes,
     /// Offset of the body.
-    body: usize,
+    body_offset: usize,
     /// Offset of the checksums.
-    checksums: usize,
+    checksums_offset: usize,
     /// Whether a block of the body has been verified.
     verified: Vec<AtomicBool>,
 }
@@ -70,25 +70,25 @@ impl IndexFile {
         if version != VERSION {
             return Err(invalid_index(format_args!("has version {version}; expected {VERSION}. Rebuild it")));
         }
-        let checksums = PREAMBLE_BYTES + length as usize;
-        let header = bytes.get(PREAMBLE_BYTES..checksums).filter(|h| h.len() <= MAX_HEADER_BYTES);
+        let checksums_offset = PREAMBLE_BYTES + length as usize;
+        let header = bytes.get(PREAMBLE_BYTES..checksums_offset).filter(|h| h.len() <= MAX_HEADER_BYTES);
         let header =
             header.ok_or_else(|| invalid_index(format_args!("is truncated in its header of {length} bytes")))?;
         let header: IndexHeader = serde_json::from_slice(header)
             .map_err(|e| invalid_index(format_args!("is corrupt: cannot parse its header: {e}")))?;
         let length = body_length(&header)?;
         let blocks = length.div_ceil(CHECKSUM_BLOCK);
-        let body = (checksums + 4 * blocks).next_multiple_of(ALIGNMENT);
-        let expected = body.checked_add(length);
+        let body_offset = (checksums_offset + 4 * blocks).next_multiple_of(ALIGNMENT);
+        let expected = body_offset.checked_add(length);
         if expected != Some(bytes.len()) {
             let expected = expected.unwrap_or(usize::MAX);
             return Err(invalid_index(format_args!("is {} bytes; expected {expected}", bytes.len())));
         }
-        if crc32fast::hash(&bytes[PREAMBLE_BYTES..checksums + 4 * blocks]) != checksum {
+        if crc32fast::hash(&bytes[PREAMBLE_BYTES..checksums_offset + 4 * blocks]) != checksum {
             return Err(invalid_index("is corrupt: checksum mismatch in its header"));
         }
         let verified = (0..blocks).map(|_| AtomicBool::new(false)).collect();
-        Ok(Self { header, bytes, body, checksums, verified })
+        Ok(Self { header, bytes, body_offset, checksums_offset, verified })
     }
 
     /// The bytes `range` of a section, verified.
@@ -102,7 +102,7 @@ impl IndexFile {
         }
         let range = start + range.start..start + range.end;
         self.verify_range(&range)?;
-        Ok(&self.bytes[self.body + range.start..self.body + range.end])
+        Ok(&self.bytes[self.body_offset + range.start..self.body_offset + range.end])
     }
 
     pub(crate) fn has(&self, section: Section) -> bool {
@@ -155,9 +155,10 @@ impl IndexFile {
             if self.verified[block].load(Ordering::Relaxed) {
                 continue;
             }
-            let start = self.body + block * CHECKSUM_BLOCK;
+            let start = self.body_offset + block * CHECKSUM_BLOCK;
             let bytes = &self.bytes[start..(start + CHECKSUM_BLOCK).min(self.bytes.len())];
-            let expected = self.bytes[self.checksums + 4 * block..].first_chunk().map(|b| u32::from_le_bytes(*b));
+            let expected =
+                self.bytes[self.checksums_offset + 4 * block..].first_chunk().map(|b| u32::from_le_bytes(*b));
             if expected != Some(crc32fast::hash(bytes)) {
                 return Err(invalid_index(format_args!("is corrupt: checksum mismatch near byte {start}")));
             }
@@ -171,7 +172,7 @@ impl IndexFile {
     /// # Errors
     /// [`ErrorKind::IndexLoad`].
     pub(crate) fn verify(&self) -> Result<()> {
-        self.verify_range(&(0..self.bytes.len() - self.body))
+        self.verify_range(&(0..self.bytes.len() - self.body_offset))
     }
 }
 

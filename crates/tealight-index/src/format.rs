@@ -16,6 +16,8 @@ pub enum Metric {
 }
 
 /// How rows are compressed for the first pass of a search. The best rows of this pass are scored again in float16.
+///
+/// The command line and the header of the file call it `precision`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ScanEncoding {
@@ -27,7 +29,9 @@ pub enum ScanEncoding {
     Binary,
 }
 
-/// A section of the file. The serialized names are part of the file format.
+/// A section of the file. The serialized names are part of the file format and older than the names here: `codes` and `signs` are
+/// quantized rows, `terms` the parameters of their blocks, `halves` and `largest` float16 rows and their scales, `starts` offsets,
+/// `lengths` the lengths of documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Section {
@@ -83,6 +87,7 @@ pub(crate) struct IndexHeader {
     pub model: Option<String>,
     pub dimension: usize,
     pub metric: Metric,
+    /// `precision` in the file, as on the command line.
     #[serde(rename = "precision")]
     pub encoding: ScanEncoding,
     pub rows: usize,

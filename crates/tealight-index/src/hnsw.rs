@@ -13,12 +13,13 @@ use tealight_kernels::hnsw::{Distance, HnswGraph};
 use tealight_kernels::scoring::F16_ALIGN;
 use tealight_kernels::{CpuContext, Isa};
 
-/// Rows from the graph that are scored again in float16, for each row that is returned.
+/// Rows from the graph that are scored again in float16, for each row that is returned. This and the next two values were chosen
+/// without a recorded comparison with others; `tests/index/graph.rs` checks the recall that they give.
 const RESCORE_FACTOR: usize = 4;
 /// Minimum number of rows that are scored again.
 const MIN_CANDIDATES: usize = 384;
-/// If the filter rejects more than one row per this many rows of the index during a graph search, all rows are scanned instead.
-const MIN_ROWS_PER_REJECTION: usize = 16;
+/// A graph search in which the filter has rejected this fraction of the rows of the index, 1/16, is given up: all rows are scanned.
+const MAX_REJECTIONS_DIVISOR: usize = 16;
 /// Largest magnitude of a quantized value.
 const QMAX: f32 = 127.0;
 /// Bytes of the section before usearch's bytes.
@@ -26,7 +27,7 @@ const HEADER_BYTES: usize = 64;
 
 /// The graph of a file, opened by the first search that uses it.
 #[derive(Debug, Default)]
-pub(crate) struct GraphSlot(OnceLock<Result<OpenGraph>>);
+pub(crate) struct LazyGraph(OnceLock<Result<OpenGraph>>);
 
 #[derive(Debug)]
 struct OpenGraph {
@@ -65,9 +66,9 @@ fn quantize(values: impl Iterator<Item = f32>, scale: f32) -> Vec<i8> {
     values.map(|v| (v / scale).round_ties_even().clamp(-QMAX, QMAX) as i8).collect()
 }
 
-impl GraphSlot {
+impl LazyGraph {
     /// Candidates for a search for `top_k` rows, sorted by row. `None` if all rows must be scanned instead: there is no graph, the
-    /// index is small, the graph returns too few rows, or the filter rejected more than a sixteenth of the rows during the search.
+    /// index is small, the graph returns too few rows, or the filter rejected a sixteenth of the rows during the search.
     ///
     /// # Errors
     /// The graph is corrupt, or an error of `accept`.
@@ -90,7 +91,7 @@ impl GraphSlot {
             Metric::Cosine | Metric::Dot => scale(vector.iter().fold(0.0, |m, v| v.abs().max(m))),
             Metric::L2 => *graph_scale,
         };
-        let (rejections_left, error) = (Cell::new(rows / MIN_ROWS_PER_REJECTION), RefCell::new(None));
+        let (rejections_left, error) = (Cell::new(rows / MAX_REJECTIONS_DIVISOR), RefCell::new(None));
         let candidates =
             graph.search(&quantize(vector.iter().copied(), scale), num_candidates, |row| match accept(row) {
                 // The result is discarded; the search ends soonest if every row is accepted.

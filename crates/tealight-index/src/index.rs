@@ -4,7 +4,7 @@ use crate::document::IndexDocument;
 use crate::file::{IndexFile, invalid_index};
 use crate::format::{Metric, ScanEncoding, Section};
 #[cfg(feature = "graph")]
-use crate::hnsw::GraphSlot;
+use crate::hnsw::LazyGraph;
 use crate::scan;
 use crate::vectors::{MAX_DIMENSION, decode_f16};
 use std::path::Path;
@@ -16,7 +16,7 @@ use tealight_kernels::scoring::F16_ALIGN;
 pub struct Index {
     pub(crate) file: IndexFile,
     #[cfg(feature = "graph")]
-    pub(crate) graph: GraphSlot,
+    pub(crate) graph: LazyGraph,
 }
 
 impl Index {
@@ -31,7 +31,7 @@ impl Index {
         Ok(Self {
             file,
             #[cfg(feature = "graph")]
-            graph: GraphSlot::default(),
+            graph: LazyGraph::default(),
         })
     }
 

@@ -56,6 +56,7 @@ impl Index {
     /// The query has neither vector nor text, its vector does not fit the index, `top_k` is out of range, or the file is corrupt.
     pub fn search(&self, cpu: &CpuContext, query: &SearchQuery) -> Result<Vec<SearchHit>> {
         if query.top_k == 0 || query.top_k > MAX_TOP_K {
+            // The request field and the option of the command line are called `k`.
             return Err(Error::invalid_value("k", format!("k is {}; expected 1 to {MAX_TOP_K}", query.top_k)));
         }
         let accept = |row: u32| match &query.filter {

@@ -23,8 +23,8 @@ impl PartialOrd for ScoredRow {
     }
 }
 
-/// The best `k` rows pushed so far. Rows are collected, and the worse half is dropped whenever there are `2 k`, which is faster
-/// than a heap for large `k`.
+/// The best `k` rows pushed so far. Rows are collected, and the worse half is dropped whenever there are `2 k`. This takes
+/// amortized constant time per row, where a heap takes O(log k).
 #[derive(Debug)]
 pub(crate) struct TopK {
     k: usize,

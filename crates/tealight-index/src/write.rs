@@ -53,12 +53,13 @@ pub(crate) fn write_index(path: &Path, mut header: IndexHeader, sections: &[(Sec
         header.sections.push((*section, start as u64, bytes.len() as u64));
         end = start + bytes.len();
     }
-    let mut head =
+    let mut header_and_checksums =
         serde_json::to_vec(&header).map_err(|e| Error::internal(format!("cannot serialize the index header: {e}")))?;
-    let length = head.len() as u32;
-    head.extend(checksums.finish().iter().flat_map(|checksum| checksum.to_le_bytes()));
-    let checksum = crc32fast::hash(&head);
-    head.resize((PREAMBLE_BYTES + head.len()).next_multiple_of(ALIGNMENT) - PREAMBLE_BYTES, 0);
+    let length = header_and_checksums.len() as u32;
+    header_and_checksums.extend(checksums.finish().iter().flat_map(|checksum| checksum.to_le_bytes()));
+    let checksum = crc32fast::hash(&header_and_checksums);
+    header_and_checksums
+        .resize((PREAMBLE_BYTES + header_and_checksums.len()).next_multiple_of(ALIGNMENT) - PREAMBLE_BYTES, 0);
     let mut preamble = [0; PREAMBLE_BYTES];
     preamble[..8].copy_from_slice(MAGIC);
     for (offset, value) in [(8, VERSION), (12, length), (16, checksum)] {
@@ -66,7 +67,7 @@ pub(crate) fn write_index(path: &Path, mut header: IndexHeader, sections: &[(Sec
     }
     write_atomic(path, |out| {
         out.write_all(&preamble)?;
-        out.write_all(&head)?;
+        out.write_all(&header_and_checksums)?;
         let mut end = 0usize;
         for (_, bytes) in sections {
             let start = end.next_multiple_of(ALIGNMENT);

@@ -17,5 +17,8 @@ pub trait Encoder: std::fmt::Debug + Send + Sync {
     fn matmul_ops(&self, tokens: usize) -> u64;
     /// Hidden states `[T, D]` of a batch whose texts have 1 to `max_tokens` ids below `vocab_size`. The hidden states of a text do
     /// not depend on other texts.
+    ///
+    /// # Errors
+    /// A tensor operation fails.
     fn encode(&self, cpu: &CpuContext, batch: &TokenBatch) -> Result<Tensor>;
 }

@@ -22,7 +22,12 @@
 //! Cargo features: `speech` adds Whisper and transcription, `text` adds Llama and text generation. BERT is always there.
 //!
 //! Shapes are written `[T, D]`, row-major: `B` texts, `T` tokens of a batch without padding, `H` attention heads, `D` values of a
-//! hidden state or an embedding, `K` inputs and `N` outputs of a matrix product.
+//! hidden state or an embedding, `K` inputs and `N` outputs of a matrix product, `I` values of the inner dimension of a feed-forward
+//! network, `G` values of a quantization group, `V` tokens of a vocabulary ("V padded": rounded up to a multiple of 16).
+//!
+//! A *family* is a group of models with one architecture, such as BERT, and has a module in [`families`]. The *architecture* is what
+//! files name (`general.architecture`, `model_type`). A *packed file* is a GGUF file whose matrices are stored as the kernels read
+//! them.
 //!
 //! ```no_run
 //! use std::path::Path;

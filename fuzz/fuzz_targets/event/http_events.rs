@@ -8,18 +8,20 @@ use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
+/// `BREW` is a method that HTTP does not define (RFC 2324).
 const METHODS: [&str; 5] = ["GET", "POST", "PUT", "OPTIONS", "BREW"];
 /// Path segments with a meaning; others are random.
 const SEGMENTS: [&str; 6] = ["v1", "embeddings", "prod", "$default", "%2F", "embed"];
 const FIELDS: [&str; 9] = ["input", "inputs", "ids", "messages", "prompt", "audio", "uri", "query", "vector"];
 
-/// The formats of HTTP events.
+/// The formats of HTTP events: version 2.0 and 1.0 of API Gateway's payload format, the first of which function URLs also have, and
+/// those of an Application Load Balancer (ALB) without and with multi-value headers.
 #[derive(Debug, Clone, Copy, Arbitrary)]
 enum Format {
-    V2,
-    V1,
+    PayloadV2,
+    PayloadV1,
     Alb,
-    AlbMulti,
+    AlbMultiValue,
 }
 
 #[derive(Debug, Arbitrary)]
@@ -74,9 +76,10 @@ impl Http {
 
     /// The headers that are valid in HTTP, as the service puts them into the event.
     pub fn headers(&self) -> impl Iterator<Item = (&String, &String)> {
-        let is_multi = matches!(self.format, Format::AlbMulti | Format::V1);
-        let some = move |(name, values): (_, &'_ Vec<String>)| (name, if is_multi { values.len() } else { 1 });
-        let kept = self.headers.iter().map(move |pair| (some(pair), pair.1));
+        let is_multi = matches!(self.format, Format::AlbMultiValue | Format::PayloadV1);
+        let name_and_count =
+            move |(name, values): (_, &'_ Vec<String>)| (name, if is_multi { values.len() } else { 1 });
+        let kept = self.headers.iter().map(move |pair| (name_and_count(pair), pair.1));
         let pairs = kept.flat_map(|((name, count), values)| values.iter().rev().take(count).map(move |v| (name, v)));
         pairs.filter(|(name, value)| HeaderName::try_from(*name).is_ok() && HeaderValue::try_from(*value).is_ok())
     }
@@ -92,15 +95,15 @@ impl Http {
         };
         let mut event = json!({"body": body, "isBase64Encoded": encoded});
         let (path, method) = match self.format {
-            Format::V2 => {
+            Format::PayloadV2 => {
                 event["requestContext"] = json!({"http": {"method": self.method}});
                 ("rawPath", None)
             }
-            Format::V1 => {
+            Format::PayloadV1 => {
                 event["requestContext"] = json!({"resourceId": "x"});
                 ("path", Some(self.method))
             }
-            Format::Alb | Format::AlbMulti => {
+            Format::Alb | Format::AlbMultiValue => {
                 event["requestContext"] = json!({"elb": {"targetGroupArn": "x"}});
                 ("path", Some(self.method))
             }
@@ -112,10 +115,10 @@ impl Http {
         if let Some(stage) = &self.stage {
             event["requestContext"]["stage"] = stage.clone().into();
         }
-        if !matches!(self.format, Format::AlbMulti) {
+        if !matches!(self.format, Format::AlbMultiValue) {
             event["headers"] = single.into();
         }
-        if matches!(self.format, Format::AlbMulti | Format::V1) {
+        if matches!(self.format, Format::AlbMultiValue | Format::PayloadV1) {
             event["multiValueHeaders"] = json!(self.headers);
         }
         event

@@ -20,11 +20,11 @@ fuzz_target!(|data: &[u8]| {
     match std::str::from_utf8(data) {
         Ok(text) if text.trim_start().starts_with(['{', '[']) => check_any(text),
         // Input that is too short for a structure is skipped.
-        _ => drop(structured(&mut Unstructured::new(data))),
+        _ => drop(check_structured(&mut Unstructured::new(data))),
     }
 });
 
-fn structured(source: &mut Unstructured) -> arbitrary::Result<()> {
+fn check_structured(source: &mut Unstructured) -> arbitrary::Result<()> {
     match source.int_in_range(0..=2)? {
         0 => check_http(&Http::arbitrary(source)?),
         1 => check_direct(&Direct::arbitrary(source)?),

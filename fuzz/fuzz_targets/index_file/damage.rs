@@ -62,14 +62,14 @@ fn edit(file: &mut Vec<u8>, edit: impl FnOnce(&mut Value, &mut Vec<u8>)) -> Opti
     let end = usize::try_from(last[1].as_u64()?.checked_add(last[2].as_u64()?)?).ok()?;
     let mut body = file.split_off(file.len().checked_sub(end)?);
     edit(&mut header, &mut body);
-    let mut head = serde_json::to_vec(&header).ok()?;
-    let length = head.len() as u32;
-    head.extend(body.chunks(CHECKSUM_BLOCK).flat_map(|block| crc32fast::hash(block).to_le_bytes()));
+    let mut header_and_checksums = serde_json::to_vec(&header).ok()?;
+    let length = header_and_checksums.len() as u32;
+    header_and_checksums.extend(body.chunks(CHECKSUM_BLOCK).flat_map(|block| crc32fast::hash(block).to_le_bytes()));
     file.truncate(12);
     file.extend(length.to_le_bytes());
-    file.extend(crc32fast::hash(&head).to_le_bytes());
+    file.extend(crc32fast::hash(&header_and_checksums).to_le_bytes());
     file.resize(PREAMBLE_BYTES, 0);
-    file.extend(head);
+    file.extend(header_and_checksums);
     file.resize(file.len().next_multiple_of(PREAMBLE_BYTES), 0);
     file.extend(body);
     Some(())

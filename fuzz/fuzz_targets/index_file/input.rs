@@ -26,7 +26,7 @@ pub struct IndexInput {
     #[arbitrary(with = |u: &mut Unstructured| u.int_in_range(1..=100))]
     pub top_k: usize,
     /// A filter for documents with smaller numbers.
-    pub below: Option<u8>,
+    pub number_below: Option<u8>,
     #[arbitrary(with = values)]
     values: Vec<f32>,
     #[arbitrary(with = values)]
@@ -49,8 +49,8 @@ fn values(u: &mut Unstructured) -> Result<Vec<f32>> {
     (0..u.int_in_range(1..=64)?).map(|_| value(u)).collect()
 }
 
-pub fn filter(below: u8) -> Filter {
-    Filter::parse(&json!({"number": {"$lt": below}})).unwrap()
+pub fn filter(number_below: u8) -> Filter {
+    Filter::parse(&json!({"number": {"$lt": number_below}})).unwrap()
 }
 
 /// Whether a row or query is all zeros where it needs a direction, or its norm is too large.

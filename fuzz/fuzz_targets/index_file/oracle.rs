@@ -58,7 +58,7 @@ fn check_search(input: &IndexInput, index: &Index, query: &[f32], isa: Isa) {
     let max_abs = vectors.iter().flatten().fold(0.0f32, |m, v| m.max(v.abs()));
     let min_tolerance = MIN_PRODUCT + 2.0 * query.len() as f64 * MIN_DIFFERENCE * f64::from(max_abs);
     let tolerance = all.iter().map(|((_, magnitude), _)| magnitude * SUM_ERROR).fold(min_tolerance, f64::max);
-    let filter = input.below.map(filter);
+    let filter = input.number_below.map(filter);
     let search =
         SearchQuery { vector: Some(query), top_k: input.top_k, filter: filter.clone(), ..SearchQuery::default() };
     let hits = index.search(&CpuContext::new(isa, 1), &search).unwrap();

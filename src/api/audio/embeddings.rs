@@ -77,7 +77,7 @@ pub fn embeddings(context: &RequestContext) -> Result<ApiResponse> {
     };
     let usage = Usage {
         tokens: embeddings.usage.tokens,
-        tokenization: embeddings.usage.tokenization,
+        tokenization_time: embeddings.usage.tokenization_time,
         ..audio_usage(context, transcript.duration, start)
     };
     let response = AudioEmbeddingsResponse {

@@ -69,8 +69,13 @@ impl CompletionUsage {
     }
 
     /// The usage as [`Usage`], for metrics and headers.
-    fn engine_usage(self, inference: Duration) -> Usage {
-        Usage { tokens: self.prompt_tokens, completion_tokens: self.completion_tokens, inference, ..Usage::default() }
+    fn engine_usage(self, inference_time: Duration) -> Usage {
+        Usage {
+            tokens: self.prompt_tokens,
+            completion_tokens: self.completion_tokens,
+            inference_time,
+            ..Usage::default()
+        }
     }
 }
 

@@ -1,15 +1,16 @@
 //! Rows of sign bits.
 //!
-//! Signs carry most information if values are negative as often as positive, so they are the signs of `r = x - m`, where `m` is the
-//! mean of all rows `x`. A query `q` has the products `q.x = q.r + q.m`, and `q.m` is the same for all rows. The kernel
-//! ([`scoring::binary`](tealight_kernels::scoring::binary)) estimates products with `r`, with an error in proportion to the vector
-//! that it is given. It is therefore given only the part of `q` perpendicular to `m`. Along `e = m / |m|`, where queries resemble
-//! each other, the exact product is stored:
+//! 1. Centering: signs carry most information if values are negative as often as positive, so they are the signs of `r = x - m`,
+//!    where `m` is the mean of all rows `x`. For a query `q`, `q.x = q.r + q.m`; `q.m` is the same for all rows and left out.
+//! 2. Cosine and inner product: the kernel ([`scoring::binary`](tealight_kernels::scoring::binary)) estimates the product of a vector
+//!    with `r`, with an error in proportion to the vector. `q` is split along `e = m / |m|`, where queries resemble each other, and the
+//!    kernel estimates only the product of the remainder; `r.e` is stored exactly, as the negative score offset of the row:
 //!
-//! ```text
-//! q.r  =  (q - (q.e) e).r  +  (q.e) (r.e)
-//! ```
-//! Distances are those between the centered vectors: `-|q - x|^2 / 2 = (q - m).r - |r|^2 / 2 - |q - m|^2 / 2`.
+//!    ```text
+//!    q.r  =  (q - (q.e) e).r  +  (q.e) (r.e)
+//!    ```
+//! 3. Distance: `-|q - x|^2 / 2 = (q - m).r - |r|^2 / 2 - |q - m|^2 / 2`. The kernel estimates the first term, the second is the
+//!    score offset of the row, and the third is the same for all rows and left out.
 //!
 //! All of this is computed from the stored float16 rows, in their order, so that a file does not depend on how many rows were added
 //! at once.

@@ -30,9 +30,11 @@ trait ScanQuery: Sized + Sync {
     const SECTIONS: [Section; 2];
     /// Dimensions of a code block.
     const DIM_ALIGN: usize;
-    /// Rows that are scored again in float16, for each row that is returned.
+    /// Rows that are scored again in float16, for each row that is returned. More of them cost time and raise the recall. The values
+    /// of all encodings were chosen without a recorded comparison with others; `tests/index/search.rs` checks the recall that they
+    /// give, and docs/performance.md#search has it for larger indexes.
     const RESCORE_FACTOR: usize;
-    /// Minimum number of rows that are scored again.
+    /// Minimum number of rows that are scored again, chosen like `RESCORE_FACTOR`.
     const MIN_CANDIDATES: usize;
 
     /// Prepares a query.

@@ -29,8 +29,9 @@ unsafe fn gelu_values<S: Simd>(rows: &mut [f32]) {
 
 /// From this magnitude on, GELU is the value itself or 0, to [`GELU_ERROR`].
 const GELU_LIMIT: f32 = 5.0;
-/// Coefficients of `erf(x / sqrt 2) / 2x` as a polynomial of `2 x^2 / 25 - 1`, fitted for the smallest error of GELU and to 1/10 at
-/// the limit (tests/fixtures/fit.py).
+/// Coefficients of `erf(x / sqrt 2) / 2x` as a polynomial of `2 x^2 / 25 - 1`, fitted for the smallest error of GELU, with the
+/// constraint that it is 1/10 at the limit, where the error function is 1, so that GELU continues there without a step
+/// (tests/fixtures/fit.py).
 const ERF: [f32; 13] = [
     7.340_204e-4,
     -1.710_891_7e-3,
@@ -60,7 +61,8 @@ pub(crate) unsafe fn gelu<S: Simd>(x: S) -> S {
     }
 }
 
-/// GELU with the tanh approximation, for models that were trained with `gelu_new` or `gelu_pytorch_tanh`.
+/// GELU with the tanh approximation, for models that were trained with `gelu_new` or `gelu_pytorch_tanh`. It has no `isa`, because
+/// it calls libm for each value.
 pub fn gelu_tanh(rows: &mut [f32]) {
     const SQRT_2_OVER_PI: f32 = 0.797_884_6;
     for v in rows {

@@ -93,7 +93,7 @@ unsafe fn rms_norm_rows<S: Simd>(rows: &mut [f32], weight: &[f32], eps: f32) {
     }
 }
 
-/// Scales a vector to unit norm. A zero vector stays zero.
+/// Scales a vector to unit norm. A zero vector stays zero. It has no `isa`, because it runs once per text.
 pub fn normalize(vector: &mut [f32]) {
     let norm = dot(Isa::Scalar, vector, vector).sqrt();
     if norm > 0.0 {

@@ -1,4 +1,6 @@
 //! Sums and products of float32 rows.
+//!
+//! [`add`] and [`add_bias`] have no `isa`: they are plain loops, which the compiler vectorizes for the baseline of the target.
 
 use super::lanes::reduce;
 use crate::dispatch::dispatch;

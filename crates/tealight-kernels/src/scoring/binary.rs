@@ -1,10 +1,13 @@
 //! Scores of rows of sign bits, with lookup tables.
 //!
-//! A row `r` of `D` values is stored as its signs `s`, each 1 or -1, and the scale `f = |r|^2 / |r|_1`. Among all multiples of `s`,
-//! this is the one whose product with `r` is exact: `f s.r = f |r|_1 = r.r`, so the error of `f s` is perpendicular to `r`. The
-//! error of `f s.q` for a query `q` therefore comes only from the part of `q` along that error, which is near 0 and as often
-//! positive as negative. This is the estimator of RaBitQ (Gao and Long 2024, doi 10.1145/3654970), `<o', q> / <o', o>` with `o = r
-//! / |r|` and `o' = s / sqrt(D)`, without its random rotation.
+//! A row `r` of `D` values is stored as its signs `s`, each 1 or -1, and the scale `f = |r|^2 / |r|_1`, which is chosen so that
+//! `(f s).r = r.r`. The error of `f s` is then perpendicular to `r`, so that the error of `(f s).q` for a query `q` comes only from
+//! the part of `q` that is perpendicular to `r` as well.
+//!
+//! This is the estimator of RaBitQ (Gao and Long 2024, doi 10.1145/3654970), `<o', q> / <o', o>` with `o = r / |r|` and
+//! `o' = s / sqrt(D)`, but without its random rotation. The paper derives from the rotation that the error is unbiased and bounded;
+//! neither is guaranteed here. The tests of tealight-index measure the recall on random vectors, docs/performance.md#search has it
+//! for real sentences.
 //!
 //! `s.q` is `2 a - |q|_1`, where `a` is the sum of the magnitudes of `q` whose signs agree with `s`. For four values, `a` is one of
 //! 16 numbers, which a table of bytes holds (Quick ADC, André et al. 2017, doi 10.1145/3078971.3078992). A byte of signs selects
@@ -32,7 +35,7 @@ const LUT_MAX: f32 = 127.0;
 pub struct BlockParams {
     /// The scale of the row's signs.
     pub scale: [f32; BLOCK_ROWS],
-    /// Subtracted from the row's score, times the weight of the query.
+    /// Subtracted from the row's score, times the weight of the query: a term of the score that is stored exactly.
     pub score_offset: [f32; BLOCK_ROWS],
 }
 
@@ -53,7 +56,11 @@ pub struct BinaryQuery {
 
 impl BinaryQuery {
     /// Computes the tables of a vector, padded with zeros to a multiple of [`DIM_ALIGN`]. Table values are in units of 1/127 of the
-    /// largest `|q|_1` of four values. [`BlockParams::score_offset`] is multiplied by `weight`.
+    /// largest `|q|_1` of four values.
+    ///
+    /// `weight` multiplies [`BlockParams::score_offset`], so that a term of the score that depends on the query and the row can be
+    /// stored exactly: the product of their parts along a common direction (`weight` is the query's part), or half the squared norm
+    /// of the row for distances (`weight` is 1). tealight-index explains both in `scan/binary.rs`.
     pub fn new(vector: &[f32], weight: f32) -> Self {
         let abs_sums = vector.chunks(LUT_DIMS).map(|values| values.iter().map(|v| v.abs()).sum::<f32>());
         let (max, abs_sum) = abs_sums.fold((0.0f32, 0.0), |(max, total), sum| (max.max(sum), total + sum));

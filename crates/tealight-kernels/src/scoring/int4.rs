@@ -23,7 +23,7 @@ pub struct BlockParams {
     pub scale: [f32; BLOCK_ROWS],
     /// The smallest value of the row.
     pub low: [f32; BLOCK_ROWS],
-    /// Subtracted from the row's score.
+    /// Subtracted from the row's score: half the squared norm for distances, 0 for inner products, infinity for rows of padding.
     pub score_offset: [f32; BLOCK_ROWS],
 }
 

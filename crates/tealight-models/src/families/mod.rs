@@ -1,4 +1,4 @@
-//! Model architectures: the hyperparameters, the files and the network of each.
+//! Model families, each with one architecture: its hyperparameters, its files and its network.
 
 pub mod bert;
 #[cfg(feature = "text")]

@@ -39,7 +39,7 @@ impl EmbeddingTable {
         Self { encoding: RowEncoding::Ggml(dtype), bytes, row_bytes, rows, row_len }.validate()
     }
 
-    /// A table in the encoding of [`EmbeddingTable::pack`].
+    /// A table in the encoding of [`EmbeddingTable::quantize`].
     ///
     /// # Errors
     /// `bytes` has the wrong length.
@@ -90,8 +90,8 @@ impl EmbeddingTable {
         Ok(())
     }
 
-    /// Quantizes rows of `values` to int8, symmetrically, with one scale per row.
-    pub fn pack(values: &[f32], row_len: usize) -> Vec<u8> {
+    /// Quantizes rows of `values` to int8, symmetrically, with one scale per row, in the encoding that [`EmbeddingTable::int8`] reads.
+    pub fn quantize(values: &[f32], row_len: usize) -> Vec<u8> {
         let mut out = Vec::with_capacity(values.len() / row_len * (SCALE_BYTES + row_len));
         for row in values.chunks_exact(row_len) {
             let max_abs = row.iter().fold(0.0f32, |m, v| m.max(v.abs()));

@@ -35,6 +35,9 @@ pub(crate) fn general_metadata(
 }
 
 /// The sha256 of a file, in hexadecimal.
+///
+/// # Errors
+/// The file cannot be read, or is empty.
 pub fn sha256(path: &Path) -> Result<String> {
     let bytes = tealight_core::mmap::map_file(path)?;
     Ok(Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect())

@@ -19,8 +19,8 @@ pub struct TensorData {
 pub enum Dtype {
     /// Floats or quantized blocks that candle decodes.
     Ggml(GgmlDType),
-    /// Bytes in a layout of tealight's kernels.
-    I8,
+    /// Bytes in a layout of tealight's kernels, which GGUF files store as I8.
+    Packed,
 }
 
 impl Dtype {
@@ -37,7 +37,7 @@ impl Dtype {
     fn block_size(self) -> (usize, usize) {
         match self {
             Dtype::Ggml(dtype) => (dtype.block_size(), dtype.type_size()),
-            Dtype::I8 => (1, 1),
+            Dtype::Packed => (1, 1),
         }
     }
 }
@@ -56,14 +56,14 @@ const GGML_TYPES: [(u32, Dtype); 14] = [
     (12, Dtype::Ggml(GgmlDType::Q4K)),
     (13, Dtype::Ggml(GgmlDType::Q5K)),
     (14, Dtype::Ggml(GgmlDType::Q6K)),
-    (24, Dtype::I8),
+    (24, Dtype::Packed),
     (30, Dtype::Ggml(GgmlDType::BF16)),
 ];
 
 impl TensorData {
     /// Bytes in a layout of tealight's kernels.
     pub fn from_bytes(data: Bytes) -> Self {
-        Self { shape: vec![data.len()], dtype: Dtype::I8, data }
+        Self { shape: vec![data.len()], dtype: Dtype::Packed, data }
     }
 
     /// f32 values, row-major.

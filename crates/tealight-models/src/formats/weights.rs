@@ -43,7 +43,7 @@ impl Weights {
     /// Memory that the tensors need once they are packed, in bytes: 4-bit tensors keep their size, others become int8.
     pub fn memory_bytes(&self) -> u64 {
         let bytes = |tensor: &TensorData| match tensor.dtype {
-            Dtype::I8 | Dtype::Ggml(GgmlDType::Q4_0 | GgmlDType::Q4_1 | GgmlDType::Q4K) => tensor.data.len(),
+            Dtype::Packed | Dtype::Ggml(GgmlDType::Q4_0 | GgmlDType::Q4_1 | GgmlDType::Q4K) => tensor.data.len(),
             // Each group of 64 weights has a scale and a sum.
             Dtype::Ggml(_) => tensor.shape.iter().product::<usize>() / 8 * 9,
         };
@@ -60,18 +60,27 @@ impl Weights {
         self.tensors.contains_key(name)
     }
 
-    /// The first dimension of a tensor, packed or not.
+    /// The first dimension of a tensor, packed or not; 0 for a scalar.
+    ///
+    /// # Errors
+    /// The tensor is missing.
     pub fn first_dim(&self, name: &str) -> Result<usize> {
         let tensor = self.tensors.get(&packed_name(name)).map_or_else(|| self.tensor(name), Ok)?;
         Ok(tensor.shape.first().copied().unwrap_or(0))
     }
 
     /// The shape of a tensor.
+    ///
+    /// # Errors
+    /// The tensor is missing.
     pub fn shape(&self, name: &str) -> Result<&[usize]> {
         Ok(&self.tensor(name)?.shape)
     }
 
     /// A tensor in the encoding of the file.
+    ///
+    /// # Errors
+    /// The tensor is missing.
     pub fn tensor(&self, name: &str) -> Result<&TensorData> {
         self.tensors.get(name).ok_or_else(|| Error::invalid_model(format!("tensor {name:?} is missing")))
     }
@@ -86,7 +95,9 @@ impl Weights {
         }
         match dtype {
             Dtype::Ggml(dtype) => Ok((*dtype, data)),
-            Dtype::I8 => Err(Error::invalid_model(format!("tensor {name:?} is I8; expected a float type"))),
+            Dtype::Packed => {
+                Err(Error::invalid_model(format!("tensor {name:?} is packed (I8); expected a float type")))
+            }
         }
     }
 
@@ -122,10 +133,13 @@ impl Weights {
 
     /// The bytes of a tensor in the layout of tealight's kernels, if the file is packed.
     pub fn packed(&self, name: &str) -> Option<&Bytes> {
-        self.tensors.get(&packed_name(name)).filter(|t| t.dtype == Dtype::I8).map(|t| &t.data)
+        self.tensors.get(&packed_name(name)).filter(|t| t.dtype == Dtype::Packed).map(|t| &t.data)
     }
 
     /// A tensor converted to f32, for a packed file.
+    ///
+    /// # Errors
+    /// As [`Weights::floats`].
     pub fn f32_tensor(&self, name: &str, shape: &[usize]) -> Result<TensorData> {
         Ok(TensorData::f32(shape.to_vec(), &self.floats(name, shape)?))
     }

@@ -108,6 +108,9 @@ impl Tokenizer {
     }
 
     /// Token ids of a text, without special tokens.
+    ///
+    /// # Errors
+    /// The tokenizer cannot encode the text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         Ok(self.encode_fast(text, false)?.get_ids().to_vec())
     }
@@ -142,6 +145,9 @@ impl Tokenizer {
     }
 
     /// The tokens of a text with their offsets; `special` includes special tokens.
+    ///
+    /// # Errors
+    /// The tokenizer cannot encode the text.
     pub fn tokenize(&self, text: &str, special: bool) -> Result<Vec<Token>> {
         let encoding = inner!(self.inner, encode(text, false)).map_err(encode_error)?;
         let token = |i: usize| {
@@ -163,7 +169,10 @@ impl Tokenizer {
             .concat())
     }
 
-    /// The text of token ids.
+    /// The text of token ids; `skip_special` leaves out special tokens.
+    ///
+    /// # Errors
+    /// The decoder of the tokenizer fails.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
         inner!(self.inner, decode(ids, skip_special)).map_err(encode_error)
     }

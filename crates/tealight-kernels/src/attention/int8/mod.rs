@@ -1,11 +1,13 @@
-//! Attention with integer products, which need a quarter of the instructions of float32. `tests/kernels/attention.rs` bounds the
-//! error.
+//! Attention with integer products. One instruction multiplies four pairs of bytes per lane (`dpbusd`, `sdot`; three instructions on
+//! AVX2 without VNNI), where float32 multiplies one pair; `cargo bench -p tealight-kernels` prints the time of both. The error is at
+//! most 0.02 for values from -1 to 1 (`ATTENTION_ERROR` in `tests/kernels/attention.rs`).
 //!
 //! Each row of queries, keys and values of a head has its own scale and symmetric quantized values. Scores are exact integer sums
 //! times two scales; the softmax is float32. A softmax weight `p` is then multiplied by the scale of its value, `p s_v`, and a row
 //! of these products is quantized to 0..=255 (0..=127 on AVX2 without VNNI), the largest to the highest value, so that the second
 //! product is also an exact integer sum. Scaling by the largest `p` alone would waste most of the range: the tokens that attract
-//! most attention tend to have small values.
+//! most attention tend to have small values (attention sinks: Bondarenko et al. 2023, arXiv 2306.12929; Xiao et al. 2023, arXiv
+//! 2309.17453). `int8_attention_keeps_small_weights_of_large_values` tests this case.
 
 mod kv;
 mod queries;

@@ -23,10 +23,10 @@ impl F32Layer {
     pub(super) fn new(index: usize, config: &Config, weights: &Weights) -> Result<Self> {
         let d = config.hidden_size;
         let linear = |kind: LinearKind| {
-            let (weight, bias) = kind.floats(index, config, weights)?;
+            let (weight, bias) = kind.dequantized(index, config, weights)?;
             Linear::new(weight, bias)
         };
-        let (qkv, bias) = LinearKind::Qkv.floats(index, config, weights)?;
+        let (qkv, bias) = LinearKind::Qkv.dequantized(index, config, weights)?;
         let part = |i: usize| Linear::new(qkv[i * d * d..(i + 1) * d * d].to_vec(), bias[i * d..(i + 1) * d].to_vec());
         let norm = |name: &str| layer_norm(weights, &format!("blk.{index}.{name}"), config);
         Ok(Self {

@@ -29,7 +29,7 @@ impl LinearKind {
         [LinearKind::Qkv, LinearKind::AttentionOutput, LinearKind::Up, LinearKind::Down];
 
     /// The tensor of a packed file, in layer `layer`.
-    pub(super) fn tensor(self, layer: usize) -> String {
+    pub(super) fn tensor_name(self, layer: usize) -> String {
         let name = match self {
             LinearKind::Qkv => "attn_qkv",
             LinearKind::AttentionOutput => "attn_output",
@@ -59,8 +59,8 @@ impl LinearKind {
     }
 
     /// Weights `[N, K]` and bias `[N]` of a layer, in f32.
-    pub(super) fn floats(self, layer: usize, config: &Config, weights: &Weights) -> Result<(Vec<f32>, Vec<f32>)> {
-        if weights.packed(&self.tensor(layer)).is_some() {
+    pub(super) fn dequantized(self, layer: usize, config: &Config, weights: &Weights) -> Result<(Vec<f32>, Vec<f32>)> {
+        if weights.packed(&self.tensor_name(layer)).is_some() {
             return Ok(self.packed(layer, config, weights)?.dequantize());
         }
         let (n, k) = self.part_shape(config);
@@ -76,11 +76,11 @@ impl LinearKind {
     /// loading.
     pub(super) fn packed(self, layer: usize, config: &Config, weights: &Weights) -> Result<PackedRhs> {
         let (n, k) = self.part_shape(config);
-        match weights.packed(&self.tensor(layer)) {
+        match weights.packed(&self.tensor_name(layer)) {
             Some(bytes) => PackedRhs::from_bytes(bytes.clone(), self.parts().len() * n, k)
-                .map_err(|e| Error::from(e).with_context(format_args!("tensor {:?}", self.tensor(layer)))),
+                .map_err(|e| Error::from(e).with_context(format_args!("tensor {:?}", self.tensor_name(layer)))),
             None => {
-                let (matrix, bias) = self.floats(layer, config, weights)?;
+                let (matrix, bias) = self.dequantized(layer, config, weights)?;
                 Ok(PackedRhs::pack(&matrix, &bias, &vec![1.0; k], LOAD_GROUP)?)
             }
         }

@@ -98,7 +98,7 @@ impl Network {
             return Ok(Network::F32(layers.into_iter().collect::<Result<_>>()?));
         }
         // Packed weights are only checked, so threads would not help.
-        let is_packed = weights.packed(&LinearKind::Qkv.tensor(0)).is_some();
+        let is_packed = weights.packed(&LinearKind::Qkv.tensor_name(0)).is_some();
         let cpu = if is_packed { &cpu.single_threaded() } else { cpu };
         let layers = cpu.par_map(&indices, |i| int8_layer(*i, config, weights));
         Ok(Network::Int8(layers.into_iter().collect::<Result<_>>()?, ScratchPool::default()))

@@ -28,7 +28,7 @@ impl LinearKind {
     ///
     /// The outputs of attention differ little between channels, so all 384 of all-MiniLM share a scale; `tests/check_accuracy`
     /// measures the result.
-    fn group(self) -> usize {
+    fn group_size(self) -> usize {
         match self {
             LinearKind::AttentionOutput => 384,
             LinearKind::Qkv | LinearKind::Up | LinearKind::Down => 192,
@@ -107,9 +107,9 @@ fn packed_tensors(config: &Config, weights: &Weights, ranges: &ActivationRanges)
     let mut tensors = vec![];
     let mut add = |name: &str, tensor: TensorData| tensors.push((name.to_string(), tensor));
     let floats = |name: &str, shape: &[usize]| weights.f32_tensor(name, shape);
-    let table = EmbeddingTable::pack(&weights.floats("token_embd.weight", &[config.vocab_size, d])?, d);
+    let table = EmbeddingTable::quantize(&weights.floats("token_embd.weight", &[config.vocab_size, d])?, d);
     let shape = vec![config.vocab_size, table.len() / config.vocab_size];
-    add(&packed_name("token_embd.weight"), TensorData { shape, dtype: Dtype::I8, data: table.into() });
+    add(&packed_name("token_embd.weight"), TensorData { shape, dtype: Dtype::Packed, data: table.into() });
     add("position_embd.weight", floats("position_embd.weight", &[config.max_position_embeddings, d])?);
     add("token_types.weight", floats("token_types.weight", &[config.type_vocab_size, d])?);
     let norm = |name: &str| {
@@ -119,10 +119,10 @@ fn packed_tensors(config: &Config, weights: &Weights, ranges: &ActivationRanges)
     norm("token_embd_norm")?.into_iter().for_each(|(name, tensor)| add(&name, tensor));
     for (i, ranges) in ranges.0.iter().enumerate() {
         for kind in LinearKind::ALL {
-            let (matrix, bias) = kind.floats(i, config, weights)?;
+            let (matrix, bias) = kind.dequantized(i, config, weights)?;
             let factors = smoothing_factors(&ranges[kind as usize], &matrix);
-            let packed = PackedRhs::pack(&matrix, &bias, &factors, kind.group())?;
-            add(&packed_name(&kind.tensor(i)), TensorData::from_bytes(packed.bytes().clone()));
+            let packed = PackedRhs::pack(&matrix, &bias, &factors, kind.group_size())?;
+            add(&packed_name(&kind.tensor_name(i)), TensorData::from_bytes(packed.bytes().clone()));
             let following = match kind {
                 LinearKind::AttentionOutput => norm(&format!("blk.{i}.attn_output_norm"))?,
                 LinearKind::Down => norm(&format!("blk.{i}.layer_output_norm"))?,

@@ -11,7 +11,7 @@ use tealight_core::{Error, Result};
 use tealight_kernels::CpuContext;
 
 /// Smaller maxima count as this one, so that a channel without activations or weights keeps a finite factor.
-const MIN_MAX_ABS: f32 = 1e-5;
+const MAX_ABS_FLOOR: f32 = 1e-5;
 
 /// The maximum absolute activation of each input channel, by layer and [`LinearKind`].
 #[derive(Debug)]
@@ -26,7 +26,7 @@ impl Bert {
         let Network::F32(layers) = &self.network else {
             return Err(Error::internal("calibration needs a network in f32"));
         };
-        let empty = || LinearKind::ALL.map(|kind| vec![MIN_MAX_ABS; kind.part_shape(&self.config).1]);
+        let empty = || LinearKind::ALL.map(|kind| vec![MAX_ABS_FLOOR; kind.part_shape(&self.config).1]);
         let mut ranges: Vec<_> = layers.iter().map(|_| empty()).collect();
         let mut observe = |layer: usize, kind: LinearKind, x: &Tensor| {
             let range = &mut ranges[layer][kind as usize];
@@ -51,7 +51,7 @@ impl Bert {
 
 /// The divisors of the input channels, `[K]`, from the ranges of the activations `[K]` and the weights `[N, K]`.
 pub(super) fn smoothing_factors(range: &[f32], weights: &[f32]) -> Vec<f32> {
-    let mut max_abs = vec![MIN_MAX_ABS; range.len()];
+    let mut max_abs = vec![MAX_ABS_FLOOR; range.len()];
     for row in weights.chunks_exact(range.len()) {
         max_abs.iter_mut().zip(row).for_each(|(m, w)| *m = m.max(w.abs()));
     }

@@ -46,8 +46,11 @@ impl MatrixLoader {
         Ok(values)
     }
 
-    /// The matrix `name`, which in files that are not packed has the rows of each of `parts`, `[n, k]`. Rows are padded with zeros
-    /// to `padded_k` values.
+    /// The matrix `name`. In files that are not packed, it is the concatenation of `parts`, each `[n, k]`, along the rows. Rows are
+    /// padded with zeros to `padded_k` values.
+    ///
+    /// # Errors
+    /// A tensor is missing, has another shape, or cannot be packed.
     pub(super) fn matrix(
         &self,
         name: &str,

@@ -8,22 +8,24 @@ use tealight_kernels::{Isa, rowwise};
 /// How tokens are sampled. The steps are, in this order: logit bias, constraint, penalties, temperature, `min_p`, `top_k`, `top_p`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplingParams {
-    /// 0 is greedy decoding.
+    /// From 0 to 2; 0 is greedy decoding.
     pub temperature: f32,
     /// Keep this many of the most likely tokens; 0 keeps all.
     pub top_k: usize,
-    /// Keep the most likely tokens up to this total probability (Holtzman et al. 2019, arXiv 1904.09751); 1 keeps all.
+    /// Keep the most likely tokens up to this total probability (Holtzman et al. 2019, arXiv 1904.09751), from 0 to 1; 1
+    /// keeps all.
     pub top_p: f32,
-    /// Keep tokens with at least this fraction of the highest probability (Nguyen et al. 2024, arXiv 2407.01082); 0 keeps all.
+    /// Keep tokens with at least this fraction of the highest probability (Nguyen et al. 2024, arXiv 2407.01082), from 0 to 1; 0
+    /// keeps all.
     pub min_p: f32,
     /// Positive logits of tokens in the text so far are divided by this, negative ones multiplied (Keskar et al. 2019, arXiv
-    /// 1909.05858).
+    /// 1909.05858). From 0.01 to 100; 1 changes nothing.
     pub repetition_penalty: f32,
-    /// Subtracted from the logits of generated tokens.
+    /// Subtracted from the logits of generated tokens, from -2 to 2.
     pub presence_penalty: f32,
-    /// Subtracted from the logits of generated tokens, once per occurrence.
+    /// Subtracted from the logits of generated tokens, once per occurrence; from -2 to 2.
     pub frequency_penalty: f32,
-    /// Added to the logits of these tokens.
+    /// Token ids, and what is added to their logits: from -100 to 100.
     pub logit_bias: Vec<(u32, f32)>,
     /// Seed of the random numbers; equal seeds give equal samples.
     pub seed: u64,

@@ -12,8 +12,11 @@ pub type SampleBlocks = Box<dyn Iterator<Item = Result<Vec<f32>>> + Send>;
 
 /// Frames after the last complete one that still overlap the end of the recording.
 const TRAILING_FRAMES: usize = N_FFT / 2 / HOP_LENGTH + 1;
-/// A window whose maximum mel power, as a base-10 logarithm, is below this has no speech: quantization noise of 16-bit samples is
-/// below, distant whispering above.
+/// A window whose maximum mel power, as a base-10 logarithm, is below this has no speech. openai/whisper has no such limit.
+///
+/// White noise of variance σ² has about 3.75 σ² in each mel bin (150, the sum of the squared window, times 1/40, the sum of a filter).
+/// The limit is noise of -76 dB of full scale; rounding to 16 bits, with σ² = 2^-30 / 12, gives -9.5. That quiet speech is above the
+/// limit was not measured.
 const MIN_SPEECH_POWER: f32 = -7.0;
 /// Consumed samples are removed from the buffer when there are at least this many.
 const MIN_DRAIN: usize = 1 << 16;
@@ -23,7 +26,8 @@ const MIN_DRAIN: usize = 1 << 16;
 pub struct MelWindow {
     /// `[N_FRAMES, n_mels]`; 0 after the end of the recording.
     pub mel: Vec<f32>,
-    /// Whether the window is too quiet for speech. Whisper hallucinates text in digital silence, which its training data lacks.
+    /// Whether the window is too quiet for speech, and is skipped, because Whisper often hallucinates text in digital silence
+    /// (`silence_and_noise_give_little_or_no_text` in tests/integration/whisper.rs).
     pub is_silent: bool,
 }
 
