@@ -57,8 +57,8 @@
 //!
 //! let model = concat!(env!("CARGO_MANIFEST_DIR"), "/models/all-MiniLM-L6-v2.gguf");
 //! let engine = Engine::new(Config { model: model.into(), ..Config::from_env()? })?;
-//! let texts = EmbedInputs::new(vec![Input::Text("hello world".into())]);
-//! let job = Embed { texts, normalize: true, dimensions: None };
+//! let inputs = EmbedInputs::new(vec![Input::Text("hello world".into())]);
+//! let job = Embed { inputs, normalize: true, dimensions: None };
 //! let output = engine.run(job, Deadline::NONE)?;
 //! assert_eq!(output.vectors[0].len(), 384);
 //! # Ok::<(), tealight::Error>(())

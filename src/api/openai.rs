@@ -99,7 +99,7 @@ pub fn embeddings(context: &RequestContext) -> Result<ApiResponse> {
     let request: EmbeddingsRequest = parse(context.body)?;
     let encoding = request.encoding_format.unwrap_or_default();
     let job = Embed {
-        texts: EmbedInputs {
+        inputs: EmbedInputs {
             model: request.model,
             prompt: request.prompt_name,
             truncation: Truncation::right_if(request.truncate == Some(true)),
@@ -125,14 +125,14 @@ pub fn embeddings(context: &RequestContext) -> Result<ApiResponse> {
 
 /// Handles `GET /v1/models`.
 pub fn models(context: &RequestContext) -> Result<ApiResponse> {
-    let data = context.engine.registry.names().into_iter().map(|id| model_of(id, context)).collect();
+    let data = context.engine().registry.names().into_iter().map(|id| model_of(id, context)).collect();
     ApiResponse::json(&ModelList { object: "list", data })
 }
 
 /// Handles `GET /v1/models/{model}`.
 pub fn model(context: &RequestContext) -> Result<ApiResponse> {
     let name = context.path_param.ok_or_else(|| Error::new(ErrorKind::ModelNotFound, "the path names no model"))?;
-    ApiResponse::json(&model_of(context.engine.registry.resolve(name)?, context))
+    ApiResponse::json(&model_of(context.engine().registry.resolve(name)?, context))
 }
 
 fn model_of(id: String, context: &RequestContext) -> Model {

@@ -178,10 +178,10 @@ fn embed_inputs(
         TruncationDirection::Left => tokenizer::TruncationDirection::Left,
         TruncationDirection::Right => tokenizer::TruncationDirection::Right,
     };
-    let truncate = truncate.unwrap_or(context.engine.config.auto_truncate);
+    let truncate = truncate.unwrap_or(context.engine().config.auto_truncate);
     EmbedInputs {
         model: None,
-        inputs,
+        items: inputs,
         prompt,
         truncation: if truncate { Truncation::Truncate(direction) } else { Truncation::Error },
         field: "inputs",
@@ -192,9 +192,9 @@ fn embed_inputs(
 /// Handles `POST /embed`.
 pub fn embed(context: &RequestContext) -> Result<ApiResponse> {
     let request: EmbedRequest = parse(context.body)?;
-    let inputs = request.inputs.validate("inputs", context.engine.config.max_client_batch_size)?;
+    let inputs = request.inputs.validate("inputs", context.engine().config.max_client_batch_size)?;
     let job = Embed {
-        texts: embed_inputs(context, inputs, request.truncate, request.truncation_direction, request.prompt_name),
+        inputs: embed_inputs(context, inputs, request.truncate, request.truncation_direction, request.prompt_name),
         normalize: request.normalize.unwrap_or(true),
         dimensions: request.dimensions,
     };
@@ -207,9 +207,9 @@ pub fn embed(context: &RequestContext) -> Result<ApiResponse> {
 /// Handles `POST /embed_all`.
 pub fn embed_all(context: &RequestContext) -> Result<ApiResponse> {
     let request: EmbedAllRequest = parse(context.body)?;
-    let inputs = request.inputs.validate("inputs", context.engine.config.max_client_batch_size)?;
-    let texts = embed_inputs(context, inputs, request.truncate, request.truncation_direction, request.prompt_name);
-    let output = context.run(EmbedTokens(texts))?;
+    let inputs = request.inputs.validate("inputs", context.engine().config.max_client_batch_size)?;
+    let inputs = embed_inputs(context, inputs, request.truncate, request.truncation_direction, request.prompt_name);
+    let output = context.run(EmbedTokens(inputs))?;
     Ok(ApiResponse::json(&output.texts)?.with_usage(output.usage))
 }
 
@@ -220,7 +220,7 @@ pub fn similarity(context: &RequestContext) -> Result<ApiResponse> {
     check_count(
         "inputs.sentences",
         sentences.len(),
-        context.engine.config.max_client_batch_size.saturating_sub(1).max(1),
+        context.engine().config.max_client_batch_size.saturating_sub(1).max(1),
     )?;
     check_none_empty("inputs.sentences", &sentences, String::is_empty)?;
     if source_sentence.is_empty() {
@@ -238,7 +238,7 @@ pub fn similarity(context: &RequestContext) -> Result<ApiResponse> {
 pub fn tokenize(context: &RequestContext) -> Result<ApiResponse> {
     let request: TokenizeRequest = parse(context.body)?;
     let texts = request.inputs.into_vec();
-    check_count("inputs", texts.len(), context.engine.config.max_client_batch_size)?;
+    check_count("inputs", texts.len(), context.engine().config.max_client_batch_size)?;
     check_none_empty("inputs", &texts, String::is_empty)?;
     let job = Tokenize { model: None, texts, special: request.add_special_tokens, prompt: request.prompt_name };
     let tokens = context.run(job)?;
@@ -251,15 +251,15 @@ pub fn tokenize(context: &RequestContext) -> Result<ApiResponse> {
 pub fn decode(context: &RequestContext) -> Result<ApiResponse> {
     let request: DecodeRequest = parse(context.body)?;
     let ids = request.ids.into_vec();
-    check_count("ids", ids.len(), context.engine.config.max_client_batch_size)?;
+    check_count("ids", ids.len(), context.engine().config.max_client_batch_size)?;
     let job = Detokenize { model: None, ids, skip_special: request.skip_special_tokens };
     ApiResponse::json(&context.run(job)?)
 }
 
 /// Handles `GET /info`.
 pub fn info(context: &RequestContext) -> Result<ApiResponse> {
-    let engine = context.engine;
-    let loaded = context.jobs.embedder(None)?;
+    let engine = context.engine();
+    let loaded = context.job_context.embedder(None)?;
     ApiResponse::json(&Info {
         model_id: engine.config.model.clone(),
         model_sha: None,

@@ -82,12 +82,13 @@ pub(super) fn start_time() -> Option<Duration> {
     std::env::var(START_VARIABLE).ok()?.parse().ok().map(Duration::from_nanos)
 }
 
-/// Measures the cold start of this process and prints its phases as JSON.
-pub(super) fn measure(model: &EmbeddingModelArgs, started: Duration, main: SystemTime) -> Result<()> {
-    let since_epoch = main.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+/// Measures the cold start of this process and prints its phases as JSON. `exec_time` is when the parent started the process, since
+/// 1970; `main_time` is when `main` began.
+pub(super) fn measure(model: &EmbeddingModelArgs, exec_time: Duration, main_time: SystemTime) -> Result<()> {
+    let since_epoch = main_time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let mut phases = Phases::default();
-    phases.add("exec to main", since_epoch.saturating_sub(started));
-    phases.add("arguments", main.elapsed().unwrap_or_default());
+    phases.add("exec to main", since_epoch.saturating_sub(exec_time));
+    phases.add("arguments", main_time.elapsed().unwrap_or_default());
     let spans = SpanTimer::default();
     tracing_subscriber::registry().with(spans.clone()).init();
     let start = Instant::now();
@@ -106,8 +107,8 @@ pub(super) fn measure(model: &EmbeddingModelArgs, started: Duration, main: Syste
 }
 
 fn embed(engine: &Engine, phases: &mut Phases) -> Result<()> {
-    let texts = EmbedInputs::new(vec![Input::Text(TEXT.into())]);
-    let output = engine.run(Embed { texts, normalize: true, dimensions: None }, Deadline::NONE)?;
+    let inputs = EmbedInputs::new(vec![Input::Text(TEXT.into())]);
+    let output = engine.run(Embed { inputs, normalize: true, dimensions: None }, Deadline::NONE)?;
     phases.add("tokens", output.usage.tokenization_time);
     phases.add("forward pass", output.usage.inference_time);
     let start = Instant::now();

@@ -14,8 +14,8 @@ pub const MAX_BATCH_TOKENS: usize = 4096;
 /// Job: one embedding per text.
 #[derive(Debug, Clone)]
 pub struct Embed {
-    /// Model, texts and truncation.
-    pub texts: EmbedInputs,
+    /// What to embed, and with which model.
+    pub inputs: EmbedInputs,
     /// Whether to scale embeddings to unit length.
     pub normalize: bool,
     /// Dimensions to keep of each embedding (Matryoshka truncation); all if `None`.
@@ -37,9 +37,9 @@ impl Job for Embed {
     type Output = Embeddings;
 
     fn run(self, context: &JobContext) -> Result<Embeddings> {
-        let loaded = context.embedder(self.texts.model.as_deref())?;
+        let loaded = context.embedder(self.inputs.model.as_deref())?;
         check_dimensions(self.dimensions, loaded.model.dimension())?;
-        let (mut vectors, usage) = forward(context, &loaded.model, &self.texts, Embedder::sentence_embeddings)?;
+        let (mut vectors, usage) = forward(context, &loaded.model, &self.inputs, Embedder::sentence_embeddings)?;
         for vector in &mut vectors {
             truncate_and_normalize(vector, self.dimensions, self.normalize);
         }
@@ -110,7 +110,7 @@ impl Job for Similarity {
     type Output = (Vec<f32>, Usage);
 
     fn run(self, context: &JobContext) -> Result<Self::Output> {
-        let job = Embed { texts: self.0, normalize: true, dimensions: None };
+        let job = Embed { inputs: self.0, normalize: true, dimensions: None };
         let Embeddings { vectors, usage, .. } = context.run(job)?;
         let Some((source, others)) = vectors.split_first() else {
             return Ok((vec![], usage));
@@ -121,18 +121,18 @@ impl Job for Similarity {
     }
 }
 
-/// Tokenizes texts, splits them into batches and runs each batch through `f`. Returns one result per text.
+/// Tokenizes inputs, splits them into batches and runs each batch through `f`. Returns one result per input.
 fn forward<R>(
     context: &JobContext,
     model: &Embedder,
-    texts: &EmbedInputs,
+    inputs: &EmbedInputs,
     f: fn(&Embedder, &CpuContext, &TokenBatch) -> Result<Vec<R>>,
 ) -> Result<(Vec<R>, Usage)> {
     let (cpu, deadline, start) = (&context.engine.cpu, context.deadline, Instant::now());
-    let prompt = prompt_text(model, texts.prompt.as_deref())?;
+    let prompt = prompt_text(model, inputs.prompt.as_deref())?;
     deadline.check()?;
-    let indexed: Vec<_> = texts.inputs.iter().enumerate().collect();
-    let ids = cpu.par_map(&indexed, |(i, input)| token_ids(model, input, prompt, texts, texts.first_index + *i));
+    let indexed: Vec<_> = inputs.items.iter().enumerate().collect();
+    let ids = cpu.par_map(&indexed, |(i, input)| token_ids(model, input, prompt, inputs, inputs.first_index + *i));
     let ids = ids.into_iter().collect::<Result<Vec<_>>>()?;
     let tokenized = Instant::now();
     let mut results = Vec::with_capacity(ids.len());
@@ -142,7 +142,7 @@ fn forward<R>(
     }
     let usage = Usage {
         tokens: ids.iter().map(Vec::len).sum(),
-        characters: texts.inputs.iter().map(characters).sum(),
+        characters: inputs.items.iter().map(characters).sum(),
         tokenization_time: tokenized - start,
         inference_time: tokenized.elapsed(),
         ..Usage::default()

@@ -1,9 +1,9 @@
 //! The text-generation job: prompt to completion.
 
 use super::job::{Engine, Job, JobContext};
+use super::model_cache::{LoadedModel, ModelCache};
 use super::model_task::ModelTask;
-use super::registry::{ModelDetails, Registry, ServedModel, Timed};
-use super::slots::{LoadedModel, Slots};
+use super::registry::{ModelAndWait, ModelDetails, Registry, ServedModel};
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,8 +19,8 @@ use tealight_models::tokenizer::LlamaTokenizer;
 impl ServedModel for Generator {
     const TASK: ModelTask = ModelTask::Text;
 
-    fn slots(registry: &Registry) -> &Slots<Self> {
-        &registry.slots.text
+    fn cache(registry: &Registry) -> &ModelCache<Self> {
+        &registry.caches.text
     }
 
     fn load(registry: &Registry, _: &str, path: &Path) -> Result<Self> {
@@ -41,13 +41,13 @@ impl Registry {
     ///
     /// # Errors
     /// As [`Registry::embedder`].
-    pub fn text_model(&self, name: Option<&str>) -> Result<Timed<Generator>> {
+    pub fn text_model(&self, name: Option<&str>) -> Result<ModelAndWait<Generator>> {
         self.get(name)
     }
 
     /// The embedding model that shares the weights of a text-generation model.
     pub(super) fn embedder_of_text_model(&self, name: &str, path: &Path) -> Result<Embedder> {
-        let text: Timed<Generator> = self.get_or_load(name.into(), || Ok(path.into()))?;
+        let text: ModelAndWait<Generator> = self.get_or_load(name.into(), || Ok(path.into()))?;
         Embedder::from_llama(text.0.model.llama.clone())
     }
 }
@@ -58,7 +58,7 @@ impl JobContext<'_> {
     /// # Errors
     /// As [`Registry::text_model`].
     pub fn text_model(&self, name: Option<&str>) -> Result<Arc<LoadedModel<Generator>>> {
-        Ok(self.timed(self.engine.registry.text_model(name)?))
+        Ok(self.record_wait(self.engine.registry.text_model(name)?))
     }
 }
 

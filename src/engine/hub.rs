@@ -47,7 +47,7 @@ pub fn is_repository(name: &str) -> bool {
         && !name.ends_with(".gguf")
 }
 
-/// Empty file that marks a snapshot that [`pull`] has completed.
+/// Empty file that marks a snapshot that [`pull`] has completed. The name does not change, because caches contain it.
 const COMPLETE_MARKER: &str = ".tealight-whole";
 
 /// The snapshot of a repository in the hub's cache if it is complete, or a file of it.

@@ -38,7 +38,7 @@ pub struct EmbedInputs {
     /// Name of the model; the default model if `None`.
     pub model: Option<String>,
     /// At least one input, none of them empty.
-    pub inputs: Vec<Input>,
+    pub items: Vec<Input>,
     /// Name of one of the model's prompts, which is prepended to each text; the model's default prompt if `None`.
     pub prompt: Option<String>,
     /// What to do with inputs that are too long.
@@ -51,8 +51,8 @@ pub struct EmbedInputs {
 
 impl EmbedInputs {
     /// Inputs of the field `input` for the default model with its default prompt; inputs that are too long are errors.
-    pub fn new(inputs: Vec<Input>) -> Self {
-        Self { model: None, inputs, prompt: None, truncation: Truncation::Error, field: "input", first_index: 0 }
+    pub fn new(items: Vec<Input>) -> Self {
+        Self { model: None, items, prompt: None, truncation: Truncation::Error, field: "input", first_index: 0 }
     }
 }
 
@@ -85,14 +85,14 @@ pub(super) fn token_ids(
     model: &Embedder,
     input: &Input,
     prompt: &str,
-    texts: &EmbedInputs,
+    inputs: &EmbedInputs,
     index: usize,
 ) -> Result<Vec<u32>> {
-    let (tokenizer, limit, field) = (&model.tokenizer, model.max_tokens(), texts.field);
+    let (tokenizer, limit, field) = (&model.tokenizer, model.max_tokens(), inputs.field);
     let content = match input {
         Input::Text(text) => {
             let text = format!("{prompt}{text}");
-            let text = match texts.truncation {
+            let text = match inputs.truncation {
                 Truncation::Error => {
                     check_characters(&text, limit, &format!("{field}[{index}]"))
                         .map_err(|e| e.with_param(field).with_input_index(index))?;
@@ -112,7 +112,7 @@ pub(super) fn token_ids(
         let error = Error::new(ErrorKind::Empty, format!("{field}[{index}] contains only white space"));
         return Err(error.with_param(field).with_input_index(index));
     }
-    match texts.truncation {
+    match inputs.truncation {
         Truncation::Truncate(direction) => Ok(tokenizer.truncate(&ids, limit, direction)),
         Truncation::Error if ids.len() <= limit => Ok(ids),
         Truncation::Error => {

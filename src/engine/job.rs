@@ -1,10 +1,10 @@
 //! The engine, and the jobs that it runs.
 
 #[cfg(feature = "index")]
-use super::index_slot::IndexSlot;
+use super::lazy_index::LazyIndex;
 use super::load_timer::LoadTimer;
-use super::registry::{Registry, Timed};
-use super::slots::LoadedModel;
+use super::model_cache::LoadedModel;
+use super::registry::{ModelAndWait, Registry};
 use crate::aws::secrets::SecretCache;
 use crate::config::Config;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tealight_core::{Deadline, Result};
 use tealight_kernels::CpuContext;
 use tealight_models::Embedder;
 
-/// The models, the search index and the CPU that they run on. Creating an engine loads nothing.
+/// The models, the built-in index and the CPU that they run on. Creating an engine loads nothing.
 #[derive(Debug)]
 pub struct Engine {
     /// The configuration, usually from environment variables.
@@ -24,10 +24,10 @@ pub struct Engine {
     /// Secrets that were read from AWS Secrets Manager.
     pub secrets: SecretCache,
     #[cfg(feature = "index")]
-    pub(super) index: IndexSlot,
+    pub(super) index: LazyIndex,
 }
 
-/// A validated request to a model or to the search index.
+/// A validated request to a model or to the built-in index.
 pub trait Job {
     /// The result of the job.
     type Output;
@@ -48,7 +48,7 @@ impl Engine {
             registry,
             secrets: SecretCache::default(),
             #[cfg(feature = "index")]
-            index: IndexSlot::default(),
+            index: LazyIndex::default(),
         })
     }
 
@@ -91,11 +91,11 @@ impl JobContext<'_> {
     /// # Errors
     /// As [`Registry::embedder`].
     pub fn embedder(&self, name: Option<&str>) -> Result<Arc<LoadedModel<Embedder>>> {
-        Ok(self.timed(self.engine.registry.embedder(name)?))
+        Ok(self.record_wait(self.engine.registry.embedder(name)?))
     }
 
-    /// A model that the registry has returned. Adds the time that this took.
-    pub(super) fn timed<M>(&self, (loaded, waited): Timed<M>) -> Arc<LoadedModel<M>> {
+    /// Adds the time that the caller waited for a model to the load timer, and returns the model.
+    pub(super) fn record_wait<M>(&self, (loaded, waited): ModelAndWait<M>) -> Arc<LoadedModel<M>> {
         self.load_timer.add(waited);
         loaded
     }

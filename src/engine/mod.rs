@@ -3,7 +3,7 @@
 //! A request becomes a [`Job`] with all defaults filled in, [`Engine::run`] runs it, and its output is passed to a format.
 //!
 //! ```text
-//! Embed { texts, .. } ─► Registry: find and load the model once ─► tokenize ─► batches ─► forward pass ─► pooling ─► Embeddings
+//! Embed { inputs, .. } ─► Registry: find and load the model once ─► tokenize ─► batches ─► forward pass ─► pooling ─► Embeddings
 //! ```
 //!
 //! | module | contents |
@@ -11,7 +11,7 @@
 //! | [`job`] | [`Engine`], the trait [`Job`], and [`JobContext`]: the engine with one request's deadline |
 //! | [`embed`] | jobs: embeddings of texts or of their tokens, cosine similarity |
 //! | [`tokenize`] | jobs: text to tokens and back |
-//! | [`search`] | job: search in the built-in vector index |
+//! | [`search`] | job: search in the built-in index |
 //! | [`speech`] | job: transcription |
 //! | [`generate`] | job: text generation |
 //! | [`inputs`] | texts of a request, and how they become token ids |
@@ -24,18 +24,18 @@ pub mod embed;
 #[cfg(feature = "text")]
 pub mod generate;
 pub mod hub;
-#[cfg(feature = "index")]
-mod index_slot;
 pub mod inputs;
 pub mod inventory;
 pub mod job;
+#[cfg(feature = "index")]
+mod lazy_index;
 mod load_timer;
+mod model_cache;
 pub mod model_path;
 mod model_task;
 pub mod registry;
 #[cfg(feature = "index")]
 pub mod search;
-mod slots;
 #[cfg(feature = "speech")]
 pub mod speech;
 pub mod tokenize;
@@ -44,6 +44,6 @@ pub use embed::{Embed, EmbedTokens, Embeddings, MAX_BATCH_TOKENS, Similarity, To
 pub use inputs::{EmbedInputs, Input, Truncation};
 pub use job::{Engine, Job, JobContext};
 pub use load_timer::LoadTimer;
+pub use model_cache::LoadedModel;
 pub use model_task::ModelTask;
-pub use slots::LoadedModel;
 pub use tokenize::{Detokenize, Tokenize};

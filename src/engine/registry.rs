@@ -1,9 +1,9 @@
 //! Models by name, each loaded when it is first used.
 
 use super::catalog;
+use super::model_cache::{LoadedModel, ModelCache};
 use super::model_path;
 use super::model_task::ModelTask;
-use super::slots::{LoadedModel, Slots};
 use crate::config::Config;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,30 +20,30 @@ use tealight_models::tasks::generate::Generator;
 pub const OPENAI_SPEECH: &str = "whisper-1";
 
 /// A model, and how long the caller waited for it to be loaded.
-pub type Timed<M> = (Arc<LoadedModel<M>>, Duration);
+pub type ModelAndWait<M> = (Arc<LoadedModel<M>>, Duration);
 
 /// The models of a process.
 #[derive(Debug)]
 pub struct Registry {
     pub(super) config: Arc<Config>,
     pub(super) cpu: CpuContext,
-    pub(super) slots: TaskSlots,
+    pub(super) caches: ModelCaches,
 }
 
 /// The models of each task in memory.
 #[derive(Debug, Default)]
-pub(super) struct TaskSlots {
-    embedders: Slots<Embedder>,
+pub(super) struct ModelCaches {
+    embedders: ModelCache<Embedder>,
     #[cfg(feature = "speech")]
-    pub(super) speech: Slots<Whisper>,
+    pub(super) speech: ModelCache<Whisper>,
     #[cfg(feature = "text")]
-    pub(super) text: Slots<Generator>,
+    pub(super) text: ModelCache<Generator>,
 }
 
-impl TaskSlots {
-    fn by_task(&self) -> impl IntoIterator<Item = (ModelTask, &dyn LoadedModels)> {
+impl ModelCaches {
+    fn by_task(&self) -> impl IntoIterator<Item = (ModelTask, &dyn AnyModelCache)> {
         [
-            (ModelTask::Embedding, &self.embedders as &dyn LoadedModels),
+            (ModelTask::Embedding, &self.embedders as &dyn AnyModelCache),
             #[cfg(feature = "speech")]
             (ModelTask::Speech, &self.speech),
             #[cfg(feature = "text")]
@@ -56,7 +56,7 @@ impl TaskSlots {
 pub(super) trait ServedModel: Sized {
     const TASK: ModelTask;
 
-    fn slots(registry: &Registry) -> &Slots<Self>;
+    fn cache(registry: &Registry) -> &ModelCache<Self>;
 
     /// Loads the file or folder of the model that is served as `name`.
     fn load(registry: &Registry, name: &str, path: &Path) -> Result<Self>;
@@ -76,15 +76,15 @@ pub(super) struct ModelDetails {
     pub license: Option<String>,
 }
 
-/// [`Slots`] of any type of model.
-trait LoadedModels {
+/// A [`ModelCache`] of any type of model.
+trait AnyModelCache {
     fn load_times(&self) -> Vec<(String, Duration)>;
 
     /// Load time and details of a model, if it is in memory.
     fn details(&self, name: &str) -> Option<(Duration, ModelDetails)>;
 }
 
-impl<M: ServedModel> LoadedModels for Slots<M> {
+impl<M: ServedModel> AnyModelCache for ModelCache<M> {
     fn load_times(&self) -> Vec<(String, Duration)> {
         self.load_times()
     }
@@ -97,8 +97,8 @@ impl<M: ServedModel> LoadedModels for Slots<M> {
 impl ServedModel for Embedder {
     const TASK: ModelTask = ModelTask::Embedding;
 
-    fn slots(registry: &Registry) -> &Slots<Self> {
-        &registry.slots.embedders
+    fn cache(registry: &Registry) -> &ModelCache<Self> {
+        &registry.caches.embedders
     }
 
     fn load(registry: &Registry, name: &str, path: &Path) -> Result<Self> {
@@ -136,7 +136,7 @@ enum Selection {
 impl Registry {
     /// A registry that has loaded nothing yet.
     pub fn new(config: Arc<Config>, cpu: CpuContext) -> Self {
-        Self { config, cpu, slots: TaskSlots::default() }
+        Self { config, cpu, caches: ModelCaches::default() }
     }
 
     /// The embedding model of this name, or the default one. Loads it if necessary.
@@ -144,12 +144,12 @@ impl Registry {
     /// # Errors
     /// [`ModelNotFound`](tealight_core::ErrorKind::ModelNotFound), [`ModelLoad`](tealight_core::ErrorKind::ModelLoad);
     /// [`InvalidValue`](tealight_core::ErrorKind::InvalidValue) of `model` if the model is for another task.
-    pub fn embedder(&self, name: Option<&str>) -> Result<Timed<Embedder>> {
+    pub fn embedder(&self, name: Option<&str>) -> Result<ModelAndWait<Embedder>> {
         self.get(name)
     }
 
     /// The model of this name, or the default one of the task. Loads it if necessary.
-    pub(super) fn get<M: ServedModel>(&self, name: Option<&str>) -> Result<Timed<M>> {
+    pub(super) fn get<M: ServedModel>(&self, name: Option<&str>) -> Result<ModelAndWait<M>> {
         match self.select(M::TASK, name)? {
             Selection::Default(task) => {
                 let path = || model_path::resolve_any(&self.config, self.configured(task));
@@ -166,8 +166,8 @@ impl Registry {
         &self,
         name: String,
         path: impl FnOnce() -> Result<PathBuf>,
-    ) -> Result<Timed<M>> {
-        M::slots(self).get_or_load(name.clone(), path, |path| M::load(self, &name, path))
+    ) -> Result<ModelAndWait<M>> {
+        M::cache(self).get_or_load(name.clone(), path, |path| M::load(self, &name, path))
     }
 
     /// The model that a request for `task` means by `name`.
@@ -178,6 +178,7 @@ impl Registry {
         if task == ModelTask::Embedding && self.is_default(ModelTask::Text, name) {
             return Ok(Selection::Default(ModelTask::Text));
         }
+        // If the speech model cannot be loaded, the name is looked up among the installed models, whose error says that there is none.
         if task == ModelTask::Embedding && self.is_default(ModelTask::Speech, name) && self.can_load(ModelTask::Speech)
         {
             return Err(wrong_task(name, task));
@@ -263,15 +264,15 @@ impl Registry {
 
     /// Load times of the models in memory. A text-generation model that also computes embeddings is listed for both tasks.
     pub fn load_times(&self) -> Vec<(ModelTask, String, Duration)> {
-        let with_task = |(task, models): (ModelTask, &dyn LoadedModels)| {
+        let with_task = |(task, models): (ModelTask, &dyn AnyModelCache)| {
             models.load_times().into_iter().map(move |(name, time)| (task, name, time))
         };
-        self.slots.by_task().into_iter().flat_map(with_task).collect()
+        self.caches.by_task().into_iter().flat_map(with_task).collect()
     }
 
     /// Load time and details of a model, if it is in memory.
     pub(super) fn details(&self, task: ModelTask, name: &str) -> Option<(Duration, ModelDetails)> {
-        self.slots.by_task().into_iter().find(|(t, _)| *t == task).and_then(|(_, models)| models.details(name))
+        self.caches.by_task().into_iter().find(|(t, _)| *t == task).and_then(|(_, models)| models.details(name))
     }
 }
 

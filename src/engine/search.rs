@@ -117,14 +117,14 @@ fn embed_query(context: &JobContext, index: &Index, text: &str) -> Result<(Strin
     let loaded =
         context.embedder(Some(name)).map_err(|e| e.with_context(format_args!("the index was built with {name:?}")))?;
     let prompt = loaded.model.pipeline.prompts.contains_key(QUERY_PROMPT).then(|| QUERY_PROMPT.to_string());
-    let texts = EmbedInputs {
+    let inputs = EmbedInputs {
         model: Some(name.into()),
         prompt,
         truncation: Truncation::Truncate(TruncationDirection::Right),
         field: "query",
         ..EmbedInputs::new(vec![Input::Text(text.into())])
     };
-    let mut embeddings = context.run(Embed { texts, normalize: true, dimensions: Some(index.dimension()) })?;
+    let mut embeddings = context.run(Embed { inputs, normalize: true, dimensions: Some(index.dimension()) })?;
     Ok((loaded.name.clone(), embeddings.usage, embeddings.vectors.pop().unwrap_or_default()))
 }
 

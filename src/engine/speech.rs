@@ -3,9 +3,9 @@
 use super::embed::Embed;
 use super::inputs::{EmbedInputs, Input, Truncation};
 use super::job::{Job, JobContext};
+use super::model_cache::{LoadedModel, ModelCache};
 use super::model_task::ModelTask;
-use super::registry::{ModelDetails, Registry, ServedModel, Timed};
-use super::slots::{LoadedModel, Slots};
+use super::registry::{ModelAndWait, ModelDetails, Registry, ServedModel};
 use bytes::Bytes;
 use std::path::Path;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use tealight_models::tokenizer::TruncationDirection;
 impl ServedModel for Whisper {
     const TASK: ModelTask = ModelTask::Speech;
 
-    fn slots(registry: &Registry) -> &Slots<Self> {
-        &registry.slots.speech
+    fn cache(registry: &Registry) -> &ModelCache<Self> {
+        &registry.caches.speech
     }
 
     fn load(registry: &Registry, _: &str, path: &Path) -> Result<Self> {
@@ -38,7 +38,7 @@ impl Registry {
     ///
     /// # Errors
     /// As [`Registry::embedder`].
-    pub fn speech_model(&self, name: Option<&str>) -> Result<Timed<Whisper>> {
+    pub fn speech_model(&self, name: Option<&str>) -> Result<ModelAndWait<Whisper>> {
         self.get(name)
     }
 }
@@ -49,7 +49,7 @@ impl JobContext<'_> {
     /// # Errors
     /// As [`Registry::speech_model`].
     pub fn speech_model(&self, name: Option<&str>) -> Result<Arc<LoadedModel<Whisper>>> {
-        Ok(self.timed(self.engine.registry.speech_model(name)?))
+        Ok(self.record_wait(self.engine.registry.speech_model(name)?))
     }
 }
 
@@ -117,6 +117,6 @@ impl Job for Transcribe<'_> {
 pub fn embed_segments(transcript: &Transcript, model: Option<String>, dimensions: Option<usize>) -> Embed {
     let inputs = transcript.segments.iter().map(|s| Input::Text(s.text.trim().to_string())).collect();
     let truncation = Truncation::Truncate(TruncationDirection::Right);
-    let texts = EmbedInputs { model, truncation, field: "segments", ..EmbedInputs::new(inputs) };
-    Embed { texts, normalize: true, dimensions }
+    let inputs = EmbedInputs { model, truncation, field: "segments", ..EmbedInputs::new(inputs) };
+    Embed { inputs, normalize: true, dimensions }
 }

@@ -27,8 +27,8 @@ pub async fn preload(engine: &Arc<Engine>) {
 /// The model cannot be loaded.
 pub async fn prime_for_snapshot(engine: &Arc<Engine>) -> Result<(), Error> {
     let engine = engine.clone();
-    let texts = EmbedInputs::new(vec![Input::Text("hello world".into())]);
-    let embed = Embed { texts, normalize: true, dimensions: None };
+    let inputs = EmbedInputs::new(vec![Input::Text("hello world".into())]);
+    let embed = Embed { inputs, normalize: true, dimensions: None };
     let work = tokio::task::spawn_blocking(move || engine.run(embed, Deadline::NONE).map(drop));
     work.await.unwrap_or_else(|_| Err(Error::internal("embedding the first text failed")))
 }

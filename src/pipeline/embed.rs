@@ -2,7 +2,7 @@
 
 use super::chunk::{Chunk, Chunking, split_into_chunks};
 use super::document::Document;
-use super::point::{Point, PointSource};
+use super::point::{DocumentFields, Point};
 use crate::engine::inputs::{document_prompt, prompt_text};
 use crate::engine::{Embed, EmbedInputs, Input, Job, JobContext, Truncation};
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub struct DocumentEmbeddings {
 }
 
 /// The shared part of the points of a document, and its chunks.
-type ChunkedDocument = (Arc<PointSource>, Vec<Chunk>);
+type ChunkedDocument = (Arc<DocumentFields>, Vec<Chunk>);
 
 impl Job for EmbedDocuments {
     type Output = DocumentEmbeddings;
@@ -69,16 +69,16 @@ impl Job for EmbedDocuments {
 
 impl EmbedDocuments {
     fn embed(&self, texts: &[String]) -> Embed {
-        let texts = EmbedInputs {
+        let inputs = EmbedInputs {
             model: self.model.clone(),
-            inputs: texts.iter().cloned().map(Input::Text).collect(),
+            items: texts.iter().cloned().map(Input::Text).collect(),
             prompt: self.prompt.clone(),
             // A single character can have more tokens than a chunk.
             truncation: Truncation::Truncate(TruncationDirection::Right),
             field: "documents",
             first_index: 0,
         };
-        Embed { texts, normalize: true, dimensions: self.dimensions }
+        Embed { inputs, normalize: true, dimensions: self.dimensions }
     }
 }
 
@@ -121,7 +121,7 @@ impl<'a> Chunker<'a> {
     }
 
     fn chunk(&self, document: &Document, model: &str) -> Result<ChunkedDocument> {
-        let source = PointSource::new(document, model)?;
+        let source = DocumentFields::new(document, model)?;
         let count = |text: &str| Ok(self.model.tokenizer.encode(text)?.len());
         let chunks = split_into_chunks(&document.text, self.max_tokens, self.overlap, &count)?;
         let is_empty = |chunk: &Chunk| count(&document.text[chunk.bytes.clone()]).ok() == Some(0);
@@ -132,10 +132,10 @@ impl<'a> Chunker<'a> {
     }
 }
 
-fn point(source: &Arc<PointSource>, (index, chunk): (usize, Chunk), (text, vector): (String, Vec<f32>)) -> Point {
+fn point(document: &Arc<DocumentFields>, (index, chunk): (usize, Chunk), (text, vector): (String, Vec<f32>)) -> Point {
     Point {
-        id: source.point_id(index),
-        source: source.clone(),
+        id: document.point_id(index),
+        document: document.clone(),
         chunk_index: index,
         text,
         start: chunk.chars.start,

@@ -49,8 +49,8 @@ fn engine(isa: Isa, threads: usize) -> Engine {
 fn embed(engine: &Engine, texts: &[String]) -> Vec<Vec<f32>> {
     let inputs = texts.iter().cloned().map(Input::Text).collect();
     let truncation = Truncation::Truncate(TruncationDirection::Right);
-    let texts = EmbedInputs { truncation, ..EmbedInputs::new(inputs) };
-    engine.run(Embed { texts, normalize: true, dimensions: None }, Deadline::NONE).unwrap().vectors
+    let inputs = EmbedInputs { truncation, ..EmbedInputs::new(inputs) };
+    engine.run(Embed { inputs, normalize: true, dimensions: None }, Deadline::NONE).unwrap().vectors
 }
 
 fn cosine(a: &[f32], b: &[f32]) -> f64 {
@@ -124,8 +124,8 @@ fn embedding_of_token_ids_equals_embedding_of_text() {
     let ids = loaded.model.tokenizer.encode("hello world").unwrap();
     let complete = loaded.model.tokenizer.add_special_tokens(&ids);
     let run = |inputs| {
-        let texts = EmbedInputs::new(inputs);
-        engine.run(Embed { texts, normalize: true, dimensions: None }, Deadline::NONE).unwrap().vectors
+        let inputs = EmbedInputs::new(inputs);
+        engine.run(Embed { inputs, normalize: true, dimensions: None }, Deadline::NONE).unwrap().vectors
     };
     let vectors = run(vec![Input::Text("hello world".into()), Input::Ids(ids), Input::Ids(complete)]);
     assert!(vectors.iter().all(|v| *v == vectors[0]));
@@ -150,8 +150,8 @@ fn prompt_is_prepended_to_text() {
     let embed = |texts: &[&str], prompt: Option<&str>| {
         let inputs = texts.iter().map(|text| Input::Text(text.to_string())).collect();
         let (prompt, truncation) = (prompt.map(str::to_string), Truncation::Truncate(TruncationDirection::Right));
-        let texts = EmbedInputs { prompt, truncation, ..EmbedInputs::new(inputs) };
-        engine.run(Embed { texts, normalize: true, dimensions: None }, Deadline::NONE).unwrap().vectors
+        let inputs = EmbedInputs { prompt, truncation, ..EmbedInputs::new(inputs) };
+        engine.run(Embed { inputs, normalize: true, dimensions: None }, Deadline::NONE).unwrap().vectors
     };
     let with_prompt = embed(&["The candle burns."], Some("query"));
     assert_eq!(with_prompt, embed(&["query: The candle burns."], None));
@@ -193,8 +193,8 @@ fn text_without_tokens_is_rejected() {
         for texts in [vec![" "], vec!["hello", " \n ", "world"]] {
             let index = texts.len() / 2;
             let inputs = texts.into_iter().map(|t| Input::Text(t.into())).collect();
-            let texts = EmbedInputs::new(inputs);
-            let error = engine.run(Embed { texts, normalize: true, dimensions: None }, Deadline::NONE).unwrap_err();
+            let inputs = EmbedInputs::new(inputs);
+            let error = engine.run(Embed { inputs, normalize: true, dimensions: None }, Deadline::NONE).unwrap_err();
             assert!(error.kind == ErrorKind::Empty && error.message.contains(&format!("input[{index}]")), "{error:?}");
         }
     }

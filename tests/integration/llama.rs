@@ -63,7 +63,7 @@ fn embeddings_of_text_generation_models_equal_reference() {
                 Engine::new(Config { model, pooling, ..Config::from_lookup(|_| None).unwrap() }).unwrap()
             };
             let vectors = |engine: &Engine, inputs| {
-                let job = Embed { texts: EmbedInputs::new(inputs), normalize: true, dimensions: None };
+                let job = Embed { inputs: EmbedInputs::new(inputs), normalize: true, dimensions: None };
                 engine.run(job, Deadline::NONE).unwrap().vectors
             };
             let engine_of = engine(Some(pooling));

@@ -68,9 +68,9 @@ fn embed(args: &EmbedArgs, engine: &Engine, documents: Vec<Document>, first: usi
         return Err(Error::new(ErrorKind::Empty, format!("text[{}] is empty", first + i + 1)));
     }
     let job = Embed {
-        texts: EmbedInputs {
+        inputs: EmbedInputs {
             model: None,
-            inputs: documents.iter().map(|d| Input::Text(d.text.clone())).collect(),
+            items: documents.iter().map(|d| Input::Text(d.text.clone())).collect(),
             prompt: args.prompt.clone(),
             truncation: Truncation::right_if(args.truncate),
             // Errors count texts from 1, over all jobs.

@@ -1,4 +1,4 @@
-//! The configured search index, opened when it is first used.
+//! The configured built-in index, opened when it is first used.
 
 use super::job::Engine;
 use crate::aws::s3::S3Location;
@@ -17,9 +17,9 @@ const LAYER: &str = "/opt";
 /// The index that `TEALIGHT_INDEX` names, once it is open. The lock is held while the index is being opened, so that concurrent
 /// requests wait for it.
 #[derive(Debug, Default)]
-pub struct IndexSlot(Mutex<Option<Arc<Index>>>);
+pub struct LazyIndex(Mutex<Option<Arc<Index>>>);
 
-impl IndexSlot {
+impl LazyIndex {
     /// The index, if it is open; never waits.
     pub fn peek(&self) -> Option<Arc<Index>> {
         self.0.try_lock().ok()?.clone()
@@ -27,8 +27,8 @@ impl IndexSlot {
 
     /// The index. The first call opens it, after downloading it if it is in S3.
     pub fn get_or_open(&self, config: &Config, deadline: Deadline) -> Result<Arc<Index>> {
-        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(index) = &*slot {
+        let mut opened = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = &*opened {
             return Ok(index.clone());
         }
         let name = config.index.as_deref().ok_or_else(|| {
@@ -40,7 +40,7 @@ impl IndexSlot {
         } else {
             find_file(name, config.task_root.as_deref())?
         };
-        Ok(slot.insert(Arc::new(Index::open(&path)?)).clone())
+        Ok(opened.insert(Arc::new(Index::open(&path)?)).clone())
     }
 }
 

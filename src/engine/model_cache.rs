@@ -21,23 +21,23 @@ pub struct LoadedModel<M = Embedder> {
 }
 
 /// The lock is held while the model is being loaded, so that concurrent requests wait for the same load.
-type Slot<M> = Arc<Mutex<Option<Arc<LoadedModel<M>>>>>;
+type Entry<M> = Arc<Mutex<Option<Arc<LoadedModel<M>>>>>;
 
 /// Models of one type by name.
 #[derive(Debug)]
-pub(super) struct Slots<M>(Mutex<BTreeMap<String, Slot<M>>>);
+pub(super) struct ModelCache<M>(Mutex<BTreeMap<String, Entry<M>>>);
 
-impl<M> Default for Slots<M> {
+impl<M> Default for ModelCache<M> {
     fn default() -> Self {
         Self(Mutex::default())
     }
 }
 
-impl<M> Slots<M> {
+impl<M> ModelCache<M> {
     /// A model, if it is in memory; never waits.
     pub fn peek(&self, name: &str) -> Option<Arc<LoadedModel<M>>> {
-        let slot = lock(&self.0).get(name)?.clone();
-        slot.try_lock().ok()?.clone()
+        let entry = lock(&self.0).get(name)?.clone();
+        entry.try_lock().ok()?.clone()
     }
 
     /// Names and load times of the models in memory.
@@ -54,10 +54,10 @@ impl<M> Slots<M> {
         path: impl FnOnce() -> Result<PathBuf>,
         load: impl FnOnce(&Path) -> Result<M>,
     ) -> Result<(Arc<LoadedModel<M>>, Duration)> {
-        let slot = lock(&self.0).entry(name.clone()).or_default().clone();
+        let entry = lock(&self.0).entry(name.clone()).or_default().clone();
         let start = Instant::now();
-        let mut slot = lock(&slot);
-        if let Some(loaded) = slot.as_ref() {
+        let mut entry = lock(&entry);
+        if let Some(loaded) = entry.as_ref() {
             return Ok((loaded.clone(), start.elapsed()));
         }
         let start = Instant::now();
@@ -66,7 +66,7 @@ impl<M> Slots<M> {
         let load_time = start.elapsed();
         tracing::info!(model = name, load_ms = load_time.as_millis() as u64, "model loaded");
         let loaded = Arc::new(LoadedModel { name, model, path, load_time });
-        *slot = Some(loaded.clone());
+        *entry = Some(loaded.clone());
         Ok((loaded, load_time))
     }
 }
