@@ -77,20 +77,21 @@ pub fn split_into_chunks(
     }
     let (mut ranges, mut current) = (vec![], VecDeque::new());
     while !pieces.is_empty() {
-        let mut fresh = 0;
+        // Pieces of `current` that the chunk before does not contain; at least one, so that the loop advances.
+        let mut new_pieces = 0;
         while let Some(piece) =
-            pieces.pop_front_if(|piece| fresh == 0 || total_tokens(&current) + piece.tokens <= limit)
+            pieces.pop_front_if(|piece| new_pieces == 0 || total_tokens(&current) + piece.tokens <= limit)
         {
             current.push_back(piece);
-            fresh += 1;
+            new_pieces += 1;
         }
         // The tokens of joined pieces can exceed the sum of the tokens of each.
         while current.len() > 1 && !fits(&trim_range(text, span(&current)))? {
-            if fresh == 1 {
+            if new_pieces == 1 {
                 drop_leading_text(text, &mut current);
             } else if let Some(piece) = current.pop_back() {
                 pieces.push_front(piece);
-                fresh -= 1;
+                new_pieces -= 1;
             }
         }
         ranges.push(trim_range(text, span(&current)));

@@ -15,7 +15,7 @@ const RESERVED: [&str; 8] = ["id", "vector", "document_id", "chunk", "text", "st
 
 /// Fields that all points of a document share.
 #[derive(Debug)]
-pub struct PointSource {
+pub struct DocumentFields {
     /// The id of the document, or the hash of its text; see [`Document::id_or_hash`].
     pub document_id: String,
     /// Name of the embedding model.
@@ -29,8 +29,8 @@ pub struct PointSource {
 pub struct Point {
     /// UUIDv5 of document id, chunk index and model, so that writing the point again overwrites it.
     pub id: Uuid,
-    /// The document and the model.
-    pub source: Arc<PointSource>,
+    /// Id and metadata of the document, and the model.
+    pub document: Arc<DocumentFields>,
     /// Position in the document, from 0.
     pub chunk_index: usize,
     /// Text of the chunk.
@@ -43,7 +43,7 @@ pub struct Point {
     pub vector: Vec<f32>,
 }
 
-impl PointSource {
+impl DocumentFields {
     /// The shared part of the points that `model` makes of a document.
     ///
     /// # Errors
@@ -119,21 +119,21 @@ fn on_one_line(json: &str) -> Cow<'_, str> {
 mod tests {
     use super::*;
 
-    fn source(document: &str) -> Result<PointSource> {
-        PointSource::new(&Document::parse(document.as_bytes())?, "all-MiniLM-L6-v2")
+    fn fields(document: &str) -> Result<DocumentFields> {
+        DocumentFields::new(&Document::parse(document.as_bytes())?, "all-MiniLM-L6-v2")
     }
 
     #[test]
     fn point_id_equals_uuid5_of_python() {
-        let source = source(r#"{"id": "a", "text": "x"}"#).unwrap();
+        let fields = fields(r#"{"id": "a", "text": "x"}"#).unwrap();
         // uuid5(uuid5(NAMESPACE_URL, "urn:tealight:point"), "a\n0\nall-MiniLM-L6-v2") of Python's uuid.
-        assert_eq!(source.point_id(0).to_string(), "366c4645-9e46-5a06-900c-3305122738d0");
-        assert_eq!(source.point_id(12).to_string(), "3f60ba69-f843-5163-8a82-e194a3e5442a");
+        assert_eq!(fields.point_id(0).to_string(), "366c4645-9e46-5a06-900c-3305122738d0");
+        assert_eq!(fields.point_id(12).to_string(), "3f60ba69-f843-5163-8a82-e194a3e5442a");
     }
 
     #[test]
     fn metadata_keeps_order_and_digits() {
-        let found = source("{\"text\": \"x\", \"metadata\": {\"z\": 1.50, \"a\": [1,\n 2], \"n\": null}}").unwrap();
+        let found = fields("{\"text\": \"x\", \"metadata\": {\"z\": 1.50, \"a\": [1,\n 2], \"n\": null}}").unwrap();
         let fields: Vec<_> = found.metadata.iter().map(|(name, value)| (name.as_str(), value.get())).collect();
         assert_eq!(fields, [("z", "1.50"), ("a", "[1,  2]"), ("n", "null")]);
     }
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn reserved_or_duplicate_metadata_field_is_rejected() {
         for (metadata, what) in [(r#"{"text": 1}"#, "text"), (r#"{"a": 1, "a": 2}"#, "twice"), ("[1]", "object")] {
-            let error = source(&format!("{{\"text\": \"x\", \"metadata\": {metadata}}}")).unwrap_err();
+            let error = fields(&format!("{{\"text\": \"x\", \"metadata\": {metadata}}}")).unwrap_err();
             assert!(error.message.contains(what) && error.param.as_deref() == Some("metadata"), "{error:?}");
         }
     }

@@ -9,16 +9,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tealight::pipeline::document::Document;
 use tealight::pipeline::format::{BodyBuilder, Format, VectorEncoding};
-use tealight::pipeline::point::{Point, PointSource};
-use tealight::pipeline::sink::{Sink, SinkConfig, Source};
+use tealight::pipeline::point::{DocumentFields, Point};
+use tealight::pipeline::sink::{OutputName, Sink, SinkConfig};
 use tealight::{Error, ErrorKind, Result};
 use tealight_core::Deadline;
 use tealight_core::Secret;
 
 fn point(text: &str) -> Point {
-    let source = Arc::new(PointSource::new(&Document::from_text(text), "m").unwrap());
+    let document = Arc::new(DocumentFields::new(&Document::from_text(text), "m").unwrap());
     let vector = vec![0.25, 0.5];
-    Point { id: source.point_id(0), source, chunk_index: 0, text: text.into(), start: 0, end: text.len(), vector }
+    Point { id: document.point_id(0), document, chunk_index: 0, text: text.into(), start: 0, end: text.len(), vector }
 }
 
 fn points(count: usize) -> Vec<Point> {
@@ -26,8 +26,8 @@ fn points(count: usize) -> Vec<Point> {
 }
 
 fn open(url: &str) -> Box<dyn Sink> {
-    let source = Source::Documents("test".into());
-    SinkConfig::parse(url, Some(Secret("sesame".into()))).unwrap().open(&source, Deadline::NONE).unwrap()
+    let name = OutputName::Documents("test".into());
+    SinkConfig::parse(url, Some(Secret("sesame".into()))).unwrap().open(&name, Deadline::NONE).unwrap()
 }
 
 fn within(time: Duration) -> Deadline {
@@ -322,8 +322,8 @@ fn child_writes_3_points_to_s3_vectors() {
     assert!(write(&mut *open("s3vectors://bucket/index"), &points(3), Deadline::NONE).unwrap().is_empty());
 }
 
-fn object() -> Source {
-    Source::Object { bucket: "in".into(), key: "a/b c.csv".into(), etag: "\"01ab\"".into(), part: None }
+fn object() -> OutputName {
+    OutputName::Object { bucket: "in".into(), key: "a/b c.csv".into(), etag: "\"01ab\"".into(), part: None }
 }
 
 fn object_sink() -> Box<dyn Sink> {

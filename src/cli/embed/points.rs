@@ -18,9 +18,10 @@ use tealight_core::files::write_atomic;
 use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 
 /// Maximum documents per embedding job.
-const BATCH_DOCUMENTS: usize = 256;
-/// Bytes of text after which a job is full.
-const BATCH_BYTES: usize = 256 << 10;
+const JOB_DOCUMENTS: usize = 256;
+/// Bytes of text after which a job is full. It bounds the memory of a job; unlike a batch for a sink, it need not be small, because
+/// embedding does not overlap with writing here.
+const JOB_BYTES: usize = 256 << 10;
 /// Placeholder in a file name for the number of the request body.
 const PLACEHOLDER: &str = "{}";
 
@@ -125,7 +126,7 @@ fn convert(args: &EmbedArgs, engine: &Engine, writer: &mut dyn PointWriter) -> R
     let mut documents = documents(args, engine)?;
     loop {
         let (mut numbers, mut batch, mut bytes) = (vec![], vec![], 0);
-        while batch.len() < BATCH_DOCUMENTS && bytes < BATCH_BYTES {
+        while batch.len() < JOB_DOCUMENTS && bytes < JOB_BYTES {
             let Some(entry) = documents.next() else { break };
             let entry = entry?;
             match entry.document {

@@ -5,7 +5,7 @@ use super::documents::documents;
 use crate::engine::{Engine, LoadTimer};
 use crate::pipeline::document::short_hash;
 use crate::pipeline::ingest::{Commit, Failure, Ingest};
-use crate::pipeline::sink::{self, Source};
+use crate::pipeline::sink::{self, OutputName};
 use std::io::Write;
 use std::path::Path;
 use tealight_core::Deadline;
@@ -13,7 +13,7 @@ use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 
 pub(super) fn run(args: &EmbedArgs, engine: &Engine, url: &str) -> Result<()> {
     let target = sink::from_url(url, engine).map_err(|e| e.with_context("--sink"))?;
-    let sink = target.open(&source(args), Deadline::NONE)?;
+    let sink = target.open(&output_name(args), Deadline::NONE)?;
     let documents = documents(args, engine)?;
     let prompt = args.prompt.as_deref();
     let (chunking, dimensions, load_timer) = (args.chunking(), args.dimensions, LoadTimer::default());
@@ -32,12 +32,12 @@ pub(super) fn run(args: &EmbedArgs, engine: &Engine, url: &str) -> Result<()> {
     }
 }
 
-fn source(args: &EmbedArgs) -> Source {
+fn output_name(args: &EmbedArgs) -> OutputName {
     if !args.texts.is_empty() {
-        return Source::Documents(short_hash(&args.texts.join("\n")));
+        return OutputName::Documents(short_hash(&args.texts.join("\n")));
     }
     match args.input.as_deref().filter(|path| *path != Path::new("-")) {
-        Some(path) => Source::File(path.to_string_lossy().into_owned()),
-        None => Source::Documents("stdin".into()),
+        Some(path) => OutputName::File(path.to_string_lossy().into_owned()),
+        None => OutputName::Documents("stdin".into()),
     }
 }

@@ -120,7 +120,7 @@ impl InputFile {
             // Only lines of JSON may have embeddings.
             Ok(format) if format != InputFormat::JsonLines => {
                 let document =
-                    move |source_document: Result<documents::SourceDocument>| source.parse_source(source_document);
+                    move |source_document: Result<documents::NumberedDocument>| source.parse_source(source_document);
                 Ok(Box::new(file_documents(&self.path, Some(format), engine)?.map(document)))
             }
             // Files with an unknown extension are read as lines of JSON.
@@ -163,8 +163,8 @@ impl InputSource {
         document.map_err(|e| self.with_file(e.with_context(format_args!("line {number}"))))
     }
 
-    fn parse_source(&self, source_document: Result<documents::SourceDocument>) -> Result<InputDocument> {
-        let documents::SourceDocument { number, document } = source_document.map_err(|e| self.with_file(e))?;
+    fn parse_source(&self, source_document: Result<documents::NumberedDocument>) -> Result<InputDocument> {
+        let documents::NumberedDocument { number, document } = source_document.map_err(|e| self.with_file(e))?;
         let document = document.and_then(|document| convert(document, || self.default_id(number)));
         let document = document.map_err(|e| self.with_file(e.with_context(format_args!("document {number}"))))?;
         Ok(InputDocument { document, vector: None })

@@ -1,28 +1,28 @@
 //! Events with documents: SQS messages, notifications of S3 objects, and batches of a distributed map. The documents are embedded, and
 //! their points are written to the sink.
 
-mod batch;
 mod distributed_map;
 mod item;
+mod process;
 mod records;
 mod s3_event;
 
 use super::event::EventSource;
 use crate::engine::Engine;
 use crate::pipeline::sink;
-use batch::BatchProcessor;
+use process::EventProcessor;
 use serde_json::value::RawValue;
 use tealight_core::{Deadline, Error, ErrorKind, Result};
 
 /// Writes the documents of an event, and returns the response.
 ///
 /// # Errors
-/// [`ErrorKind::UnsupportedEvent`]: no sink is configured. The errors of [`sink::from_env`] and [`BatchProcessor::process`].
+/// [`ErrorKind::UnsupportedEvent`]: no sink is configured. The errors of [`sink::configured`] and [`EventProcessor::process`].
 pub fn process(engine: &Engine, source: EventSource, payload: &str, deadline: Deadline) -> Result<Box<RawValue>> {
-    let target = sink::from_env(engine)?.ok_or_else(|| {
+    let target = sink::configured(engine)?.ok_or_else(|| {
         Error::new(ErrorKind::UnsupportedEvent, "event contains documents but TEALIGHT_SINK is not set")
     })?;
-    BatchProcessor::new(engine, &target, deadline).process(source, payload)
+    EventProcessor::new(engine, &target, deadline).process(source, payload)
 }
 
 /// Parses an event without processing it.

@@ -133,7 +133,7 @@ fn parse_sqs(records: &[&RawValue]) -> Result<Records> {
 
 /// The fields that determine what a message contains.
 #[derive(Default, Deserialize)]
-struct MessageProbe<'a> {
+struct MessageFields<'a> {
     #[serde(borrow, rename = "Records")]
     records: Option<Vec<&'a RawValue>>,
     #[serde(rename = "Event")]
@@ -152,27 +152,27 @@ struct MessageProbe<'a> {
 
 /// Parses a message of SQS or SNS.
 fn parse_message(body: &str, envelopes: usize) -> Result<Vec<IngestItem>> {
-    // A message that cannot be probed is parsed as a document, whose error names the problem.
-    let probe: MessageProbe = serde_json::from_str(body).unwrap_or_default();
-    if probe.text.is_some() {
+    // A message whose fields cannot be read is parsed as a document, whose error names the problem.
+    let fields: MessageFields = serde_json::from_str(body).unwrap_or_default();
+    if fields.text.is_some() {
         return Ok(vec![IngestItem::parse_document(body)]);
     }
-    if let Some(documents) = probe.documents {
+    if let Some(documents) = fields.documents {
         return Ok(documents.iter().map(|document| IngestItem::parse_document(document.get())).collect());
     }
-    if let Some(records) = probe.records {
+    if let Some(records) = fields.records {
         return match parse(body)? {
             Records::Other(items) => Ok(items),
             Records::Sqs { .. } => Err(unsupported(format!("a message that contains {} SQS messages", records.len()))),
         };
     }
-    if probe.source.is_some() && probe.detail.is_some() {
+    if fields.source.is_some() && fields.detail.is_some() {
         return parse_eventbridge(body);
     }
-    if probe.event.is_some_and(|event| event == "s3:TestEvent") {
+    if fields.event.is_some_and(|event| event == "s3:TestEvent") {
         return Ok(vec![]);
     }
-    match (probe.kind, probe.message) {
+    match (fields.kind, fields.message) {
         (Some(kind), Some(Value::String(inner))) if kind == "Notification" && envelopes > 0 => {
             parse_message(&inner, envelopes - 1)
         }

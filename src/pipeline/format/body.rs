@@ -125,16 +125,16 @@ impl BodyBuilder {
 mod tests {
     use super::*;
     use crate::pipeline::document::Document;
-    use crate::pipeline::point::PointSource;
+    use crate::pipeline::point::DocumentFields;
     use std::sync::Arc;
     use tealight_core::ErrorKind;
 
     fn point(id: &str, metadata: &str, vector: Vec<f32>) -> Point {
         let document = format!("{{\"id\": \"{id}\", \"text\": \"a \\\"b\\\"\\n\\\\c\", \"metadata\": {metadata}}}");
         let document = Document::parse(document.as_bytes()).unwrap();
-        let source = Arc::new(PointSource::new(&document, "m").unwrap());
-        let (id, end) = (source.point_id(0), document.text.chars().count());
-        Point { id, source, chunk_index: 0, text: document.text, start: 0, end, vector }
+        let fields = Arc::new(DocumentFields::new(&document, "m").unwrap());
+        let (id, end) = (fields.point_id(0), document.text.chars().count());
+        Point { id, document: fields, chunk_index: 0, text: document.text, start: 0, end, vector }
     }
 
     fn bodies(format: Format, encoding: VectorEncoding, points: &[Point]) -> Result<Vec<String>> {

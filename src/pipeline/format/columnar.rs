@@ -167,12 +167,12 @@ fn record_batch(rows: &[Point], encoding: VectorEncoding, dimension: usize) -> R
     let vectors = FixedSizeListArray::try_new(item, length, values, None).map_err(write_error)?;
     let columns = vec![
         text(&|point| point.id.to_string()),
-        text(&|point| point.source.document_id.clone()),
+        text(&|point| point.document.document_id.clone()),
         number(|point| point.chunk_index),
         text(&|point| point.text.clone()),
         number(|point| point.start),
         number(|point| point.end),
-        text(&|point| point.source.model.clone()),
+        text(&|point| point.document.model.clone()),
         text(&metadata::metadata_json),
         Arc::new(vectors),
     ];

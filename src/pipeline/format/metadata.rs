@@ -50,12 +50,12 @@ impl MetadataRules {
 /// The fields of a point except `id` and `vector`, as JSON without the braces. `has_text` is false if the store keeps the text
 /// elsewhere.
 pub(super) fn reserved_fields(point: &Point, has_text: bool) -> String {
-    let (source, mut out) = (&point.source, String::new());
-    let _ = write!(out, "\"document_id\":{},\"chunk\":{}", json_string(&source.document_id), point.chunk_index);
+    let (document, mut out) = (&point.document, String::new());
+    let _ = write!(out, "\"document_id\":{},\"chunk\":{}", json_string(&document.document_id), point.chunk_index);
     if has_text {
         let _ = write!(out, ",\"text\":{}", json_string(&point.text));
     }
-    let _ = write!(out, ",\"start\":{},\"end\":{},\"model\":{}", point.start, point.end, json_string(&source.model));
+    let _ = write!(out, ",\"start\":{},\"end\":{},\"model\":{}", point.start, point.end, json_string(&document.model));
     out
 }
 
@@ -66,7 +66,7 @@ pub(super) fn reserved_fields(point: &Point, has_text: bool) -> String {
 pub(super) fn payload_fields(point: &Point, rules: &MetadataRules, has_text: bool) -> Result<String> {
     let mut out = reserved_fields(point, has_text);
     let mut fields = 5 + usize::from(has_text);
-    for (name, value) in &point.source.metadata {
+    for (name, value) in &point.document.metadata {
         let is_null = value.get() == "null";
         check_field(name, value, rules).map_err(|reason| invalid_field(name, &reason))?;
         if is_null && !rules.keep_nulls {
@@ -95,7 +95,7 @@ pub(super) fn payload_fields(point: &Point, rules: &MetadataRules, has_text: boo
 /// Only the metadata, as a JSON object.
 pub(super) fn metadata_json(point: &Point) -> String {
     let fields: Vec<_> =
-        point.source.metadata.iter().map(|(name, value)| format!("{}:{}", json_string(name), value.get())).collect();
+        point.document.metadata.iter().map(|(name, value)| format!("{}:{}", json_string(name), value.get())).collect();
     format!("{{{}}}", fields.join(","))
 }
 

@@ -13,12 +13,12 @@ const COLUMNS: [&str; 9] = ["id", "document_id", "chunk", "text", "start", "end"
 /// # Errors
 /// [`tealight_core::ErrorKind::InvalidValue`]: a value contains U+0000.
 pub(super) fn columns(point: &Point, vector: String) -> Result<[String; 9]> {
-    let (source, metadata) = (&point.source, metadata_json(point));
+    let (document, metadata) = (&point.document, metadata_json(point));
     let is_nul = |text: &str| text.contains('\0');
-    let field = source.metadata.iter().find(|(name, value)| is_nul(name) || has_nul(value.get()));
+    let field = document.metadata.iter().find(|(name, value)| is_nul(name) || has_nul(value.get()));
     let invalid = match field {
         Some((name, _)) => Some(("metadata", format!("metadata field {:?} contains", truncate_for_display(name)))),
-        None if is_nul(&source.document_id) => Some(("id", "id contains".to_string())),
+        None if is_nul(&document.document_id) => Some(("id", "id contains".to_string())),
         None if is_nul(&point.text) => Some(("text", "text contains".to_string())),
         None => None,
     };
@@ -28,7 +28,7 @@ pub(super) fn columns(point: &Point, vector: String) -> Result<[String; 9]> {
     }
     let [chunk, start, end] = [point.chunk_index, point.start, point.end].map(|n| n.to_string());
     let (id, document_id, text, model) =
-        (point.id.to_string(), source.document_id.clone(), point.text.clone(), source.model.clone());
+        (point.id.to_string(), document.document_id.clone(), point.text.clone(), document.model.clone());
     Ok([id, document_id, chunk, text, start, end, model, metadata, vector])
 }
 

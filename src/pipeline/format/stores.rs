@@ -213,7 +213,7 @@ fn json(encoded: &Encoded) -> String {
 /// A point as one JSON object with nested metadata, which `tealight index build` reads.
 fn record(point: &Point, vector: String, encoding: VectorEncoding) -> String {
     let mut line = format!("{{\"id\":\"{}\",{}", point.id, reserved_fields(point, true));
-    if !point.source.metadata.is_empty() {
+    if !point.document.metadata.is_empty() {
         let _ = write!(line, ",\"metadata\":{}", metadata_json(point));
     }
     let _ = write!(line, ",\"embedding\":{vector}");

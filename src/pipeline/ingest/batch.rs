@@ -1,7 +1,7 @@
 //! Batches: documents that are embedded together.
 
 use super::time_budget::TimeBudget;
-use crate::pipeline::input::{DocumentIter, SourceDocument};
+use crate::pipeline::input::{DocumentIter, NumberedDocument};
 use std::iter::Peekable;
 use tealight_core::Result;
 
@@ -12,7 +12,7 @@ const BATCH_DOCUMENTS: usize = 256;
 
 /// Documents that are embedded together.
 pub(super) struct DocumentBatch {
-    pub documents: Vec<SourceDocument>,
+    pub documents: Vec<NumberedDocument>,
     /// Total length of the texts.
     pub bytes: usize,
     /// Set if this is the last batch: whether the source was read to its end, or failed.
@@ -22,7 +22,7 @@ pub(super) struct DocumentBatch {
 impl DocumentBatch {
     /// Reads the next documents, as far as the time budget allows; `None` if there is no time for any.
     pub fn read(documents: &mut Peekable<DocumentIter>, budget: &TimeBudget, is_first: bool) -> Option<Self> {
-        let limit = budget.budget_bytes().min(BATCH_BYTES);
+        let limit = budget.remaining_bytes().min(BATCH_BYTES);
         let mut batch = Self { documents: vec![], bytes: 0, end: None };
         while batch.bytes < BATCH_BYTES && batch.documents.len() < BATCH_DOCUMENTS {
             let bytes = match documents.peek() {
@@ -30,7 +30,7 @@ impl DocumentBatch {
                 _ => 0,
             };
             let is_empty = batch.documents.is_empty();
-            if batch.bytes + bytes > limit && !(is_empty && Self::fits_alone(bytes, budget, is_first)) {
+            if batch.bytes + bytes > limit && !(is_empty && Self::is_worth_trying(bytes, budget, is_first)) {
                 return (!is_empty).then_some(batch);
             }
             batch.bytes += bytes;
@@ -46,9 +46,9 @@ impl DocumentBatch {
         Some(batch)
     }
 
-    /// Whether to embed a document that exceeds a batch or the time budget. The first document of a run is tried even then, because
+    /// Whether to embed a document alone that exceeds a batch or the time budget. The first document of a run is tried even then, because
     /// a retry would not have more time.
-    fn fits_alone(bytes: usize, budget: &TimeBudget, is_first: bool) -> bool {
-        bytes <= budget.budget_bytes() || (is_first && budget.allows(bytes))
+    fn is_worth_trying(bytes: usize, budget: &TimeBudget, is_first: bool) -> bool {
+        bytes <= budget.remaining_bytes() || (is_first && budget.has_time_for_first_pass(bytes))
     }
 }

@@ -12,12 +12,12 @@ use crate::pipeline::input::read_parquet;
 use crate::pipeline::input::{
     DocumentIter, InputFormat, from_iter, read_all, read_csv, read_error, read_json_lines, recording_documents,
 };
-use crate::pipeline::sink::{SinkConfig, Source};
+use crate::pipeline::sink::{OutputName, SinkConfig};
 use bytes::Bytes;
 use std::io::{BufReader, Read};
 use tealight_core::{Deadline, Error, ErrorKind, Result};
 
-/// How often reading an object is started if it keeps being replaced.
+/// Maximum attempts to read an object that is replaced meanwhile.
 const MAX_ATTEMPTS: usize = 3;
 /// Size of the read buffer, in bytes.
 const BUFFER_BYTES: usize = 1 << 16;
@@ -91,16 +91,17 @@ impl Ingest<'_> {
         deadline: Deadline,
     ) -> Result<Option<Report>, Stop> {
         let region = notification.region.as_deref();
-        let (version, first) =
+        let (version, first_block) =
             ObjectVersion::open(object, etag.as_deref(), region, deadline).map_err(Stop::Retryable)?;
-        let source = Source::Object {
+        let output = OutputName::Object {
             bucket: notification.bucket.clone(),
             key: notification.key.clone(),
             etag: version.etag().to_string(),
             part: None,
         };
-        let documents = self.documents(object, format, &version, first, deadline).map_err(Stop::from_source_error)?;
-        let sink = sink_config.open(&source, deadline).map_err(Stop::Retryable)?;
+        let documents =
+            self.documents(object, format, &version, first_block, deadline).map_err(Stop::from_source_error)?;
+        let sink = sink_config.open(&output, deadline).map_err(Stop::Retryable)?;
         let IngestResult { report, stop, .. } = self.run(sink, documents, Commit::AllOrNothing, deadline);
         match stop {
             None => Ok(version.is_current().map_err(Stop::Retryable)?.then_some(report)),
@@ -116,10 +117,10 @@ impl Ingest<'_> {
         object: &S3Location,
         format: InputFormat,
         version: &ObjectVersion,
-        first: Bytes,
+        first_block: Bytes,
         deadline: Deadline,
     ) -> Result<DocumentIter<'static>> {
-        let reader = ObjectReader::new(version.clone(), first);
+        let reader = ObjectReader::new(version.clone(), first_block);
         match format {
             InputFormat::JsonLines => Ok(read_json_lines(BufReader::with_capacity(BUFFER_BYTES, reader))),
             InputFormat::Csv(delimiter) => Ok(read_csv(reader, delimiter)),
@@ -149,7 +150,7 @@ impl Ingest<'_> {
             reader.take(MAX_OBJECT_BYTES).read_to_end(&mut audio).map_err(read_error)?;
             Ok(audio.into())
         };
-        let segments = recording_documents(&self.jobs(deadline), &object.uri(), read)?;
+        let segments = recording_documents(&self.job_context(deadline), &object.uri(), read)?;
         Ok(from_iter(segments.into_iter().map(Ok)))
     }
 }

@@ -8,10 +8,10 @@ use crate::engine::{Engine, JobContext, LoadTimer};
 use crate::pipeline::chunk::Chunking;
 use crate::pipeline::document::Document;
 use crate::pipeline::embed::EmbedDocuments;
-use crate::pipeline::input::{DocumentIter, SourceDocument};
+use crate::pipeline::input::{DocumentIter, NumberedDocument};
 use crate::pipeline::point::Point;
 use crate::pipeline::sink::Sink;
-use crate::telemetry::trace::CurrentContext;
+use crate::telemetry::trace::ThreadScope;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -45,7 +45,7 @@ impl<'a> Ingest<'a> {
         }
     }
 
-    pub(super) fn jobs(&self, deadline: Deadline) -> JobContext<'_> {
+    pub(super) fn job_context(&self, deadline: Deadline) -> JobContext<'_> {
         JobContext { engine: self.engine, deadline, load_timer: &self.load_timer }
     }
 }
@@ -97,8 +97,8 @@ impl Ingest<'_> {
         // One batch waits while another is written.
         let (sender, points) = sync_channel(1);
         let (progress, written) = std::thread::scope(|scope| {
-            let trace = CurrentContext::current();
-            let writer = scope.spawn(|| trace.in_scope(|| write_points(sink, points, &budget, &tracker, deadline)));
+            let trace = ThreadScope::capture();
+            let writer = scope.spawn(|| trace.enter(|| write_points(sink, points, &budget, &tracker, deadline)));
             let progress = self.embed(documents, WriteQueue { points: sender, budget: &budget, tracker: &tracker });
             let written = writer.join().unwrap_or_else(|_| Err(Error::internal("the thread of the sink panicked")));
             (progress, written)
@@ -123,10 +123,11 @@ impl Ingest<'_> {
     }
 
     fn embed(&self, documents: DocumentIter, queue: WriteQueue) -> EmbedProgress {
+        // Retryable even if the configuration is invalid, so that messages are kept until an operator has corrected it.
         let stopped = |documents, error| EmbedProgress { documents, stop: Some(Stop::Retryable(error)) };
         let mut count = 0;
         // Load the model first, so that the time of the first batch does not include it.
-        if let Err(error) = self.jobs(Deadline::NONE).embedder(None) {
+        if let Err(error) = self.job_context(Deadline::NONE).embedder(None) {
             return stopped(count, error);
         }
         let mut documents = documents.peekable();
@@ -135,17 +136,16 @@ impl Ingest<'_> {
             let Some(batch) = DocumentBatch::read(&mut documents, queue.budget, count == 0) else {
                 return stopped(count, out_of_time());
             };
-            let DocumentBatch { documents: batch, bytes, end } = batch;
-            let batch_len = batch.len();
-            let sent = self.embed_batch(batch, &queue).and_then(|points| {
-                queue.budget.record_embed(bytes, start.elapsed());
+            let batch_len = batch.documents.len();
+            let sent = self.embed_batch(batch.documents, &queue).and_then(|points| {
+                queue.budget.record_embed(batch.bytes, start.elapsed());
                 queue.send(points)
             });
             if let Err(error) = sent {
                 return stopped(count, error);
             }
             count += batch_len;
-            match end {
+            match batch.end {
                 None => {}
                 Some(Ok(())) => return EmbedProgress { documents: count, stop: None },
                 Some(Err(error)) => {
@@ -156,21 +156,21 @@ impl Ingest<'_> {
     }
 
     /// The points of a batch. Documents that fail are added to the report.
-    fn embed_batch(&self, batch: Vec<SourceDocument>, queue: &WriteQueue) -> Result<Vec<Point>> {
-        let (mut numbers, mut documents, mut failures) = (vec![], vec![], vec![]);
-        for SourceDocument { number, document } in batch {
+    fn embed_batch(&self, documents: Vec<NumberedDocument>, queue: &WriteQueue) -> Result<Vec<Point>> {
+        let (mut numbers, mut valid, mut failures) = (vec![], vec![], vec![]);
+        for NumberedDocument { number, document } in documents {
             match document {
                 Ok(document) => {
                     numbers.push(number);
-                    documents.push(document);
+                    valid.push(document);
                 }
                 Err(error) => failures.push(Failure { number, id: None, error }),
             }
         }
-        let embedded = self.embed_documents(&documents, queue.budget.embed_deadline())?;
+        let embedded = self.embed_documents(&valid, queue.budget.embed_deadline())?;
         let mut points = vec![];
         let mut tracker = lock(queue.tracker);
-        for ((number, document), embedded) in numbers.into_iter().zip(&documents).zip(embedded) {
+        for ((number, document), embedded) in numbers.into_iter().zip(&valid).zip(embedded) {
             let id = document.id_or_hash().ok();
             match embedded {
                 Ok(document_points) => {
@@ -217,7 +217,8 @@ impl Ingest<'_> {
             dimensions: self.dimensions,
             prompt: self.prompt.map(String::from),
         };
-        let result = catch_unwind(AssertUnwindSafe(|| self.jobs(deadline).run(job))).map_err(|_| BatchError::Panic)?;
+        let result =
+            catch_unwind(AssertUnwindSafe(|| self.job_context(deadline).run(job))).map_err(|_| BatchError::Panic)?;
         match result {
             Ok(embedded) => Ok(embedded.points),
             Err(error) => Err(match error.input_index {
@@ -282,7 +283,7 @@ mod tests {
             self.received += points.len();
             let (rejected, accepted): (Vec<_>, Vec<_>) =
                 points.iter().enumerate().partition(|(i, _)| self.rejects.contains(&(first + i)));
-            self.pending.extend(accepted.into_iter().map(|(_, p)| (p.source.document_id.clone(), p.chunk_index)));
+            self.pending.extend(accepted.into_iter().map(|(_, p)| (p.document.document_id.clone(), p.chunk_index)));
             Ok(rejected.into_iter().map(|(i, _)| (first + i, Error::new(ErrorKind::InvalidValue, "no"))).collect())
         }
 

@@ -61,7 +61,7 @@ impl TimeBudget {
     }
 
     /// Bytes of text that can be embedded before the deadline, even if they take one and a half times as long as the last ones.
-    pub fn budget_bytes(&self) -> usize {
+    pub fn remaining_bytes(&self) -> usize {
         let Some(end) = self.embed_deadline().0 else { return usize::MAX };
         let remaining = end.saturating_duration_since(Instant::now()) * 2 / 3;
         match self.costs().ns_per_byte {
@@ -73,9 +73,9 @@ impl TimeBudget {
 
     /// Whether to try a single text. A long text needs time for one forward pass only: it is stopped between passes if time runs
     /// out.
-    pub fn allows(&self, bytes: usize) -> bool {
+    pub fn has_time_for_first_pass(&self, bytes: usize) -> bool {
         let is_measured = self.costs().ns_per_byte > 0;
-        self.budget_bytes() >= if is_measured { bytes.min(PASS_BYTES) } else { 1 }
+        self.remaining_bytes() >= if is_measured { bytes.min(PASS_BYTES) } else { 1 }
     }
 
     /// The deadline for starting a forward pass, which leaves time for the pass and for writing its points.
@@ -97,18 +97,18 @@ mod tests {
         let budget = TimeBudget::new(Deadline(Some(Instant::now() + seconds(61))));
         budget.record_embed(10_000, seconds(1));
         // Two thirds of 60 s at 10,000 bytes each, less a forward pass.
-        let room = budget.budget_bytes();
+        let room = budget.remaining_bytes();
         assert!((370_000..400_000).contains(&room), "{room}");
         budget.record_write(seconds(10));
-        assert!(budget.budget_bytes() < room / 2 + 10_000);
+        assert!(budget.remaining_bytes() < room / 2 + 10_000);
         budget.record_write(seconds(20));
-        assert!(budget.budget_bytes() == 0 && !budget.allows(1), "the writes need all 60 s");
+        assert!(budget.remaining_bytes() == 0 && !budget.has_time_for_first_pass(1), "the writes need all 60 s");
 
         let budget = TimeBudget::new(Deadline(Some(Instant::now() + seconds(3))));
         budget.record_embed(16 << 10, ms(500));
-        assert!(budget.allows(1 << 30), "there is time for its first pass");
+        assert!(budget.has_time_for_first_pass(1 << 30), "there is time for its first pass");
         budget.record_embed(16 << 10, ms(2000));
-        assert!(!budget.allows(16 << 10));
-        assert_eq!(TimeBudget::new(Deadline::NONE).budget_bytes(), usize::MAX);
+        assert!(!budget.has_time_for_first_pass(16 << 10));
+        assert_eq!(TimeBudget::new(Deadline::NONE).remaining_bytes(), usize::MAX);
     }
 }

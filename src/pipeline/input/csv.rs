@@ -1,6 +1,6 @@
 //! Documents from CSV and TSV files: <https://www.rfc-editor.org/rfc/rfc4180>.
 
-use super::source::{DocumentIter, SourceDocument, read_error, too_large};
+use super::numbered_document::{DocumentIter, NumberedDocument, read_error, too_large};
 use crate::pipeline::document::{Document, MAX_DOCUMENT_BYTES};
 use serde_json::value::to_raw_value;
 use std::cell::Cell;
@@ -26,13 +26,13 @@ pub fn read_csv<'a>(reader: impl Read + 'a, delimiter: u8) -> DocumentIter<'a> {
         let mut record = csv::StringRecord::new();
         match rows.read_record(&mut record) {
             Ok(false) => None,
-            Ok(true) => columns.as_ref().map(|c| Ok(SourceDocument { number, document: parse_row(c, &record) })),
+            Ok(true) => columns.as_ref().map(|c| Ok(NumberedDocument { number, document: parse_row(c, &record) })),
             Err(error) if error.is_io_error() => {
                 columns.take()?;
                 Some(Err(csv_read_error(error).with_context(format_args!("row {number}"))))
             }
             // The row has a different number of columns than the header, or is not UTF-8.
-            Err(error) => columns.as_ref().map(|_| Ok(SourceDocument { number, document: Err(invalid_row(&error)) })),
+            Err(error) => columns.as_ref().map(|_| Ok(NumberedDocument { number, document: Err(invalid_row(&error)) })),
         }
     }))
 }

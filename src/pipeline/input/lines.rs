@@ -1,6 +1,6 @@
 //! Documents from lines: JSON Lines, and plain text with one document per line.
 
-use super::source::{DocumentIter, SourceDocument, not_utf8, read_error, too_large};
+use super::numbered_document::{DocumentIter, NumberedDocument, not_utf8, read_error, too_large};
 use super::text::BYTE_ORDER_MARK;
 use crate::pipeline::document::{Document, MAX_DOCUMENT_BYTES};
 use std::io::BufRead;
@@ -45,15 +45,15 @@ impl Line {
         self.bytes.as_ref().is_ok_and(|bytes| bytes.trim_ascii().is_empty())
     }
 
-    fn parse(self, parse: impl FnOnce(Vec<u8>) -> Result<Document>) -> SourceDocument {
-        SourceDocument { number: self.number, document: self.bytes.and_then(parse) }
+    fn parse(self, parse: impl FnOnce(Vec<u8>) -> Result<Document>) -> NumberedDocument {
+        NumberedDocument { number: self.number, document: self.bytes.and_then(parse) }
     }
 }
 
 /// Calls `parse` for each line; lines for which it returns `None` are skipped.
 fn map_lines<'a>(
     mut reader: impl BufRead + 'a,
-    parse: impl Fn(Line) -> Option<SourceDocument> + 'a,
+    parse: impl Fn(Line) -> Option<NumberedDocument> + 'a,
 ) -> DocumentIter<'a> {
     let (mut number, mut is_finished) = (0, false);
     Box::new(std::iter::from_fn(move || {
@@ -122,8 +122,8 @@ mod tests {
     type Found = (usize, Result<(String, String), ErrorKind>);
 
     fn entries(stream: DocumentIter) -> Vec<Found> {
-        let entry = |entry: Result<SourceDocument>| {
-            let SourceDocument { number, document } = entry.unwrap();
+        let entry = |entry: Result<NumberedDocument>| {
+            let NumberedDocument { number, document } = entry.unwrap();
             (number, document.map(|d| (d.id_or_hash().unwrap(), d.text)).map_err(|e| e.kind))
         };
         stream.map(entry).collect()

@@ -6,20 +6,20 @@
 mod csv;
 mod format;
 mod lines;
+mod numbered_document;
 #[cfg(feature = "arrow")]
 mod parquet;
 #[cfg(feature = "speech")]
 mod recording;
-mod source;
 mod text;
 
 pub use self::csv::read_csv;
 pub use self::format::InputFormat;
 pub use self::lines::{read_json_lines, read_lines};
+pub use self::numbered_document::{DocumentIter, NumberedDocument, from_iter, read_error};
 #[cfg(feature = "arrow")]
 pub use self::parquet::read_parquet;
 pub use self::recording::recording_documents;
-pub use self::source::{DocumentIter, SourceDocument, from_iter, read_error};
 pub use self::text::read_all;
 
 #[cfg(not(feature = "speech"))]

@@ -1,6 +1,6 @@
 //! Documents from Parquet files: <https://parquet.apache.org/docs/file-format/>.
 
-use super::source::{DocumentIter, SourceDocument, read_error};
+use super::numbered_document::{DocumentIter, NumberedDocument, read_error};
 use crate::pipeline::document::Document;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, FileReader};
@@ -26,8 +26,8 @@ pub fn read_parquet<'a, R: ChunkReader + 'static>(file: R) -> DocumentIter<'a> {
         match row {
             None => None,
             Some(Ok(row)) => match row.to_json_value() {
-                Value::Object(row) => Some(Ok(SourceDocument { number, document: parse_row(row) })),
-                _ => Some(Ok(SourceDocument { number, document: Err(invalid_file("a row is not an object")) })),
+                Value::Object(row) => Some(Ok(NumberedDocument { number, document: parse_row(row) })),
+                _ => Some(Ok(NumberedDocument { number, document: Err(invalid_file("a row is not an object")) })),
             },
             Some(Err(error)) => {
                 rows = None;

@@ -1,6 +1,6 @@
 //! Text files, each of which is one document.
 
-use super::source::{DocumentIter, SourceDocument, not_utf8, read_error, too_large};
+use super::numbered_document::{DocumentIter, NumberedDocument, not_utf8, read_error, too_large};
 use crate::pipeline::document::{Document, MAX_DOCUMENT_BYTES};
 use std::io::Read;
 
@@ -13,13 +13,13 @@ pub fn read_all<'a>(reader: impl Read + 'a, id: Option<String>) -> DocumentIter<
         let mut bytes = vec![];
         reader.take(MAX_DOCUMENT_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(read_error)?;
         if bytes.len() > MAX_DOCUMENT_BYTES {
-            return Ok(SourceDocument { number: 1, document: Err(too_large()) });
+            return Ok(NumberedDocument { number: 1, document: Err(too_large()) });
         }
         let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
         let id = id.and_then(|id| serde_json::value::to_raw_value(&id).ok());
         let document = |text| Document { id, ..Document::from_text(text) }.validate();
         let document = std::str::from_utf8(bytes).map_err(not_utf8).and_then(document);
-        Ok(SourceDocument { number: 1, document })
+        Ok(NumberedDocument { number: 1, document })
     };
     Box::new(std::iter::once_with(read))
 }

@@ -7,7 +7,7 @@ use super::postgres::PgConfig;
 use super::qdrant::QdrantConfig;
 use super::s3_object::S3ObjectConfig;
 use super::s3_vectors::S3VectorsConfig;
-use super::traits::{Sink, Source};
+use super::traits::{OutputName, Sink};
 use super::url::{SinkUrl, invalid_url};
 use crate::engine::Engine;
 use crate::pipeline::format::{Format, VectorEncoding};
@@ -30,20 +30,20 @@ enum SinkKind {
     S3Object(S3ObjectConfig),
 }
 
-/// The sink of `TEALIGHT_SINK`, if it is set.
+/// The sink of the configuration (`TEALIGHT_SINK`), if it is set.
 ///
 /// # Errors
 /// [`tealight_core::ErrorKind::InvalidValue`], with the name of the variable; [`tealight_core::ErrorKind::Upstream`] if the key
 /// cannot be read from Secrets Manager.
-pub fn from_env(engine: &Engine) -> Result<Option<SinkConfig>> {
+pub fn configured(engine: &Engine) -> Result<Option<SinkConfig>> {
     let url = engine.config.sink.as_ref();
     url.map(|Secret(url)| from_url(url, engine).map_err(|e| e.with_context("TEALIGHT_SINK"))).transpose()
 }
 
-/// The sink of a URL, with the key and format that the environment sets.
+/// The sink of a URL, with the key and format of the configuration.
 ///
 /// # Errors
-/// The same as [`from_env`].
+/// The same as [`configured`].
 pub fn from_url(url: &str, engine: &Engine) -> Result<SinkConfig> {
     let config = &engine.config;
     let key = match (&config.sink_key, &config.sink_secret_arn) {
@@ -122,16 +122,16 @@ impl SinkConfig {
         Ok(self)
     }
 
-    /// Whether each [`Source`] becomes one object. Then the same source must always contain the same points.
-    pub fn has_object_per_source(&self) -> bool {
+    /// Whether each [`OutputName`] becomes one object. Then the same name must always have the same points.
+    pub fn has_object_per_name(&self) -> bool {
         matches!(self.kind, SinkKind::S3Object(_))
     }
 
-    /// Opens the sink for points of a source, without sending a request.
+    /// Opens the sink for points under a name, without sending a request.
     ///
     /// # Errors
     /// [`tealight_core::ErrorKind::Upstream`]: AWS credentials or region are missing.
-    pub fn open(&self, source: &Source, deadline: Deadline) -> Result<Box<dyn Sink>> {
+    pub fn open(&self, output: &OutputName, deadline: Deadline) -> Result<Box<dyn Sink>> {
         deadline.check()?;
         let point_format = self.point_format;
         Ok(match &self.kind {
@@ -140,7 +140,7 @@ impl SinkConfig {
             SinkKind::S3Vectors(config) => Box::new(BatchingSink::new(config.client()?, point_format)?),
             #[cfg(feature = "postgres")]
             SinkKind::Postgres(config) => Box::new(BatchingSink::new(config.client()?, point_format)?),
-            SinkKind::S3Object(config) => Box::new(config.open(point_format, source)?),
+            SinkKind::S3Object(config) => Box::new(config.open(point_format, output)?),
         })
     }
 }

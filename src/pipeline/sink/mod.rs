@@ -6,7 +6,7 @@
 //! | `opensearch+https://HOST/INDEX` | an index of OpenSearch or Elasticsearch; with `USER:PASSWORD@`, an API key, or an AWS signature (`?aws=es` or `?aws=aoss`) |
 //! | `s3vectors://BUCKET/INDEX` | an index of Amazon S3 Vectors |
 //! | `postgres://USER@HOST/DATABASE?table=documents` | a PostgreSQL table with pgvector; the key is the password |
-//! | `s3://BUCKET/PREFIX` | one object per [`Source`] |
+//! | `s3://BUCKET/PREFIX` | one object per [`OutputName`] |
 //!
 //! `?encoding=` sets the encoding of vectors, if the store supports several. Writes are idempotent, because the id of a point is
 //! deterministic. Failures that may be temporary are retried.
@@ -27,5 +27,5 @@ mod s3_vectors;
 mod traits;
 mod url;
 
-pub use config::{SinkConfig, from_env, from_url};
-pub use traits::{MAX_PENDING, Rejections, Sink, Source};
+pub use config::{SinkConfig, configured, from_url};
+pub use traits::{MAX_PENDING, OutputName, Rejections, Sink};

@@ -1,9 +1,9 @@
-//! Writes points as an object of Amazon S3, which becomes visible when it is complete. The same source overwrites the same object.
+//! Writes points as an object of Amazon S3, which becomes visible when it is complete. Points of the same input overwrite the same object.
 
 use super::batching::PointFormat;
 use super::client::{Client, HttpRequest, HttpResponse, Identity};
 use super::retry::AttemptError;
-use super::traits::{MAX_PENDING, Rejections, Sink, Source};
+use super::traits::{MAX_PENDING, OutputName, Rejections, Sink};
 use super::url::{SinkUrl, invalid_url};
 use crate::aws::s3::PATH_CHARACTERS;
 use crate::aws::upload::{MAX_PARTS, PART_BYTES, S3Operation, complete_upload_xml, error_code, upload_id};
@@ -32,9 +32,9 @@ impl S3ObjectConfig {
         Ok(Self { bucket: url.bucket()?, prefix })
     }
 
-    /// Starts an object whose key is derived from the source.
-    pub fn open(&self, point_format: PointFormat, source: &Source) -> Result<S3ObjectSink> {
-        let key = object_key(&self.prefix, source, extension(point_format.format));
+    /// Starts an object whose key is derived from `output`.
+    pub fn open(&self, point_format: PointFormat, output: &OutputName) -> Result<S3ObjectSink> {
+        let key = object_key(&self.prefix, output, extension(point_format.format));
         let identity = Identity::Aws { service: "s3", region: region()? };
         let is_json_lines = point_format.format == Format::Jsonl;
         Ok(S3ObjectSink {
@@ -244,15 +244,15 @@ fn extension(format: Format) -> String {
     }
 }
 
-fn object_key(prefix: &str, source: &Source, extension: String) -> String {
-    let name = match source {
-        Source::Object { key, etag, part, .. } => {
+fn object_key(prefix: &str, output: &OutputName, extension: String) -> String {
+    let name = match output {
+        OutputName::Object { key, etag, part, .. } => {
             let etag: String = etag.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
             let part = part.as_deref().map_or_else(String::new, |part| format!(".{part}"));
             format!("{key}.{etag}{part}")
         }
-        Source::File(name) => name.rsplit(['/', '\\']).next().unwrap_or_default().to_string(),
-        Source::Documents(name) => name.replace('/', "_"),
+        OutputName::File(name) => name.rsplit(['/', '\\']).next().unwrap_or_default().to_string(),
+        OutputName::Documents(name) => name.replace('/', "_"),
     };
     if prefix.is_empty() { format!("{name}.{extension}") } else { format!("{prefix}/{name}.{extension}") }
 }
@@ -262,8 +262,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn object_key_is_derived_from_source() {
-        let object = |part: Option<&str>| Source::Object {
+    fn object_key_is_derived_from_output_name() {
+        let object = |part: Option<&str>| OutputName::Object {
             bucket: "in".into(),
             key: "a/b c.csv".into(),
             etag: "\"0123abcd-2\"".into(),
@@ -272,9 +272,12 @@ mod tests {
         assert_eq!(object_key("out", &object(None), "jsonl".into()), "out/a/b c.csv.0123abcd-2.jsonl");
         assert_eq!(object_key("", &object(Some("0-99")), "jsonl".into()), "a/b c.csv.0123abcd-2.0-99.jsonl");
         assert_eq!(
-            object_key("out/x", &Source::File("/tmp/docs.jsonl".into()), "jsonl".into()),
+            object_key("out/x", &OutputName::File("/tmp/docs.jsonl".into()), "jsonl".into()),
             "out/x/docs.jsonl.jsonl"
         );
-        assert_eq!(object_key("out", &Source::Documents("sha256:1/2".into()), "jsonl".into()), "out/sha256:1_2.jsonl");
+        assert_eq!(
+            object_key("out", &OutputName::Documents("sha256:1/2".into()), "jsonl".into()),
+            "out/sha256:1_2.jsonl"
+        );
     }
 }

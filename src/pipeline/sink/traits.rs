@@ -25,10 +25,10 @@ pub trait Sink: Send {
     fn finish(&mut self, deadline: Deadline) -> Result<Rejections>;
 }
 
-/// Where points come from. A sink that writes objects derives their keys from it.
+/// What points come from. A sink that writes objects derives their keys from it, so that the same input overwrites its object.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
-    /// An S3 object.
+pub enum OutputName {
+    /// Points of an S3 object.
     Object {
         /// Name of the bucket that was read.
         bucket: String,
@@ -39,7 +39,7 @@ pub enum Source {
         /// The part of the object, if it is read in parts.
         part: Option<String>,
     },
-    /// The name of a local file.
+    /// Points of a local file, by its name.
     File(String),
     /// Documents of a request or message, under a deterministic name.
     Documents(String),

@@ -7,8 +7,8 @@ use super::{distributed_map, records, s3_event};
 use crate::engine::{Engine, ModelTask};
 use crate::pipeline::document::Document;
 use crate::pipeline::ingest::{Commit, Failure, Ingest, IngestResult, MAX_FAILURES, ObjectNotification, Report, Stop};
-use crate::pipeline::input::SourceDocument;
-use crate::pipeline::sink::{SinkConfig, Source};
+use crate::pipeline::input::NumberedDocument;
+use crate::pipeline::sink::{OutputName, SinkConfig};
 use crate::telemetry::log;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -19,7 +19,7 @@ use tealight_core::{Deadline, Error, Result, truncate_for_display};
 
 /// Processes the documents and objects of one event.
 #[derive(Debug)]
-pub struct BatchProcessor<'a> {
+pub struct EventProcessor<'a> {
     ingest: Ingest<'a>,
     sink_config: &'a SinkConfig,
     deadline: Deadline,
@@ -59,7 +59,7 @@ fn split_items(items: impl Iterator<Item = (usize, IngestItem)>) -> (Vec<Indexed
 
 /// Failed items of an event, and the report.
 #[derive(Default)]
-struct BatchOutcome {
+struct EventOutcome {
     response: IngestResponse,
     /// Indices of items that failed permanently.
     failed: HashSet<usize>,
@@ -104,7 +104,7 @@ struct BatchItemFailure {
     item_identifier: String,
 }
 
-impl<'a> BatchProcessor<'a> {
+impl<'a> EventProcessor<'a> {
     /// A processor that writes to this sink.
     pub fn new(engine: &'a Engine, sink_config: &'a SinkConfig, deadline: Deadline) -> Self {
         Self { ingest: Ingest::from_config(engine), sink_config, deadline, start: Instant::now() }
@@ -133,8 +133,8 @@ impl<'a> BatchProcessor<'a> {
     fn process_all_or_nothing(&self, items: Vec<Option<IngestItem>>, name: &str) -> Result<Box<RawValue>> {
         let indexed = items.into_iter().enumerate().filter_map(|(index, item)| Some((index, item?)));
         let (documents, objects) = split_items(indexed);
-        let batch = NamedDocuments { name: name.into(), commit: Commit::AllOrNothing, documents };
-        let outcome = self.process_batches(vec![batch], objects);
+        let named = NamedDocuments { name: name.into(), commit: Commit::AllOrNothing, documents };
+        let outcome = self.process_items(vec![named], objects);
         let Some((_, first)) = outcome.retryable.first() else { return to_json(&outcome.response) };
         Err(match outcome.retryable.len() {
             1 => first.clone(),
@@ -174,19 +174,19 @@ impl<'a> BatchProcessor<'a> {
             }
         };
         let (documents, objects) = split_items(items.into_iter().map(|item| (0, item)));
-        let batch = NamedDocuments { name: message.id, commit: Commit::AllOrNothing, documents };
-        let outcome = self.process_batches(vec![batch], objects);
+        let named = NamedDocuments { name: message.id, commit: Commit::AllOrNothing, documents };
+        let outcome = self.process_items(vec![named], objects);
         outcome.failed.is_empty() && outcome.retryable.is_empty()
     }
 
     /// Messages of a standard queue, in any order. Returns the indices of failed messages.
     fn process_standard(&self, messages: Vec<Message>, name: &str) -> HashSet<usize> {
-        let (mut batches, mut objects, mut failed) = (vec![], vec![], HashSet::new());
+        let (mut named, mut objects, mut failed) = (vec![], vec![], HashSet::new());
         for (index, message) in messages.into_iter().enumerate() {
             match message.items {
                 Ok(items) => {
                     let (documents, message_objects) = split_items(items.into_iter().map(|item| (index, item)));
-                    batches.push(NamedDocuments { name: message.id, commit: Commit::AllOrNothing, documents });
+                    named.push(NamedDocuments { name: message.id, commit: Commit::AllOrNothing, documents });
                     objects.extend(message_objects);
                 }
                 Err(error) => {
@@ -197,27 +197,23 @@ impl<'a> BatchProcessor<'a> {
         }
         // A sink that writes objects names them by message, so that a redelivered message overwrites its object. Other sinks get
         // the documents of all messages together.
-        if !self.sink_config.has_object_per_source() {
-            let mut documents: Vec<_> = batches.into_iter().flat_map(|batch| batch.documents).collect();
+        if !self.sink_config.has_object_per_name() {
+            let mut documents: Vec<_> = named.into_iter().flat_map(|named| named.documents).collect();
             documents.sort_by_key(Indexed::text_bytes);
-            batches = vec![NamedDocuments { name: name.into(), commit: Commit::Partial, documents }];
+            named = vec![NamedDocuments { name: name.into(), commit: Commit::Partial, documents }];
         }
-        batches.sort_by_key(|batch| batch.documents.iter().map(Indexed::text_bytes).sum::<usize>());
-        let outcome = self.process_batches(batches, objects);
+        named.sort_by_key(|named| named.documents.iter().map(Indexed::text_bytes).sum::<usize>());
+        let outcome = self.process_items(named, objects);
         failed.extend(outcome.failed);
         failed.extend(outcome.retryable.into_iter().map(|(index, _)| index));
         failed
     }
 
     /// Processes documents, then objects by increasing size, so that an oversized object does not starve the others.
-    fn process_batches(
-        &self,
-        batches: Vec<NamedDocuments>,
-        mut objects: Vec<(usize, ObjectNotification)>,
-    ) -> BatchOutcome {
-        let mut outcome = BatchOutcome::default();
-        for batch in batches.into_iter().filter(|batch| !batch.documents.is_empty()) {
-            self.process_documents(batch, &mut outcome);
+    fn process_items(&self, named: Vec<NamedDocuments>, mut objects: Vec<(usize, ObjectNotification)>) -> EventOutcome {
+        let mut outcome = EventOutcome::default();
+        for documents in named.into_iter().filter(|named| !named.documents.is_empty()) {
+            self.process_documents(documents, &mut outcome);
         }
         objects.sort_by_key(|(_, notification)| notification.size);
         for (index, notification) in objects {
@@ -230,14 +226,14 @@ impl<'a> BatchProcessor<'a> {
     fn process_documents(
         &self,
         NamedDocuments { name, commit, documents }: NamedDocuments,
-        outcome: &mut BatchOutcome,
+        outcome: &mut EventOutcome,
     ) {
         let indices: Vec<_> = documents.iter().map(|indexed| indexed.index).collect();
         let entry = |(position, indexed): (usize, Indexed)| {
-            Ok(SourceDocument { number: position + 1, document: indexed.document })
+            Ok(NumberedDocument { number: position + 1, document: indexed.document })
         };
         let stream = Box::new(documents.into_iter().enumerate().map(entry));
-        let run = match self.sink_config.open(&Source::Documents(name), self.deadline) {
+        let run = match self.sink_config.open(&OutputName::Documents(name), self.deadline) {
             Ok(sink) => self.ingest.run(sink, stream, commit, self.deadline),
             Err(error) => IngestResult { report: Report::default(), committed: 0, stop: Some(Stop::Retryable(error)) },
         };
@@ -250,7 +246,7 @@ impl<'a> BatchProcessor<'a> {
         outcome.response.add(run.report, |failure| (index(failure.number).unwrap_or_default(), None, None));
     }
 
-    fn process_object(&self, index: usize, notification: &ObjectNotification, outcome: &mut BatchOutcome) {
+    fn process_object(&self, index: usize, notification: &ObjectNotification, outcome: &mut EventOutcome) {
         let name = format!("s3://{}/{}", notification.bucket, notification.key);
         match self.ingest.object(self.sink_config, notification, self.deadline) {
             // An invalid document of an object does not fail its message, which would be redelivered again and again.
@@ -271,7 +267,7 @@ impl<'a> BatchProcessor<'a> {
         }
     }
 
-    fn log_outcome(&self, outcome: &BatchOutcome) {
+    fn log_outcome(&self, outcome: &EventOutcome) {
         let IngestResponse { documents, points, failures, .. } = outcome.response;
         let (later, total) = (outcome.retryable.len(), self.start.elapsed());
         let (engine, loading) = (self.ingest.engine, self.ingest.load_timer.total());

@@ -5,7 +5,7 @@ use tealight_core::{Error, ErrorKind, Result};
 
 /// A document, or the reason why it is invalid, with its position in the source.
 #[derive(Debug)]
-pub struct SourceDocument {
+pub struct NumberedDocument {
     /// Line or row in the source, from 1.
     pub number: usize,
     /// The error is about this document only; the documents after it can be read.
@@ -13,11 +13,11 @@ pub struct SourceDocument {
 }
 
 /// Documents of a source, read one by one. An `Err` item means that the source itself failed; it is the last item.
-pub type DocumentIter<'a> = Box<dyn Iterator<Item = Result<SourceDocument>> + 'a>;
+pub type DocumentIter<'a> = Box<dyn Iterator<Item = Result<NumberedDocument>> + 'a>;
 
 /// Numbers documents that are in memory.
 pub fn from_iter<'a>(documents: impl Iterator<Item = Result<Document>> + 'a) -> DocumentIter<'a> {
-    Box::new(documents.enumerate().map(|(i, document)| Ok(SourceDocument { number: i + 1, document })))
+    Box::new(documents.enumerate().map(|(i, document)| Ok(NumberedDocument { number: i + 1, document })))
 }
 
 /// The [`Error`] inside an I/O error if one of this crate's readers produced it, otherwise [`ErrorKind::Io`].
