@@ -320,7 +320,7 @@ fn precision(name: &str) -> Result<Precision> {
 
 /// Memory per virtual CPU on AWS Lambda, in MB.
 /// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html>
-const MB_PER_VCPU: f64 = 1769.0;
+pub(crate) const MB_PER_VCPU: f64 = 1769.0;
 
 fn default_threads(lambda_memory_mb: Option<&str>) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get());

@@ -13,10 +13,8 @@ use tealight_core::{Error, Result, Usage};
 /// A request as its handler sees it: routed, authorized and within the size limit.
 #[derive(Debug)]
 pub struct RequestContext<'a> {
-    /// The engine, for its configuration and its list of models.
-    pub engine: &'a Engine,
     /// The engine with the deadline of this request, to run jobs.
-    pub jobs: JobContext<'a>,
+    pub job_context: JobContext<'a>,
     /// Counters of this process, which two routes report.
     pub metrics: &'a Metrics,
     /// The unparsed request body.
@@ -33,13 +31,18 @@ pub struct RequestContext<'a> {
     pub started: u64,
 }
 
-impl RequestContext<'_> {
+impl<'a> RequestContext<'a> {
+    /// The engine, for its configuration and its list of models.
+    pub fn engine(&self) -> &'a Engine {
+        self.job_context.engine
+    }
+
     /// Runs a job with the deadline of this request.
     ///
     /// # Errors
     /// As [`Engine::run`].
     pub fn run<J: Job>(&self, job: J) -> Result<J::Output> {
-        self.jobs.run(job)
+        self.job_context.run(job)
     }
 }
 

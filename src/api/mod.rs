@@ -101,7 +101,7 @@ impl Api {
             Ok(response) => self.http_response(response),
             Err(error) => {
                 let mut response = error_response(request.info.style, &error);
-                if let RouteMatch::MethodNotAllowed { allowed, .. } = &request.route {
+                if let RouteMatch::MethodNotAllowed { allowed, .. } = &request.route_match {
                     insert(response.headers_mut(), [("allow", allowed.join(", "))]);
                 }
                 response
@@ -155,10 +155,10 @@ impl Api {
             return Ok(ApiResponse { status: StatusCode::NO_CONTENT, ..ApiResponse::default() });
         }
         let (start, load_timer) = (Instant::now(), LoadTimer::default());
-        let jobs = JobContext { engine: &self.engine, deadline, load_timer: &load_timer };
-        let outcome = self.run_route(request, auth, jobs, sender);
+        let job_context = JobContext { engine: &self.engine, deadline, load_timer: &load_timer };
+        let outcome = self.run_route(request, auth, job_context, sender);
         let (total, loading) = (start.elapsed(), load_timer.total());
-        self.record(&request.info, request.route.route(), &outcome, total, loading);
+        self.record(&request.info, request.route_match.route(), &outcome, total, loading);
         match outcome {
             Ok(response) => Ok(ApiResponse { total, ..response }),
             Err(error) => {
@@ -172,11 +172,11 @@ impl Api {
         &self,
         request: &ApiRequest,
         auth: AuthMethod,
-        jobs: JobContext,
+        job_context: JobContext,
         sender: Option<&ResponseSender>,
     ) -> Result<ApiResponse> {
         let http = &request.http;
-        let (route, path_param) = match &request.route {
+        let (route, path_param) = match &request.route_match {
             RouteMatch::Found { route, path_param } => (route, path_param.as_deref()),
             RouteMatch::MethodNotAllowed { allowed, .. } => return Err(method_not_allowed(http.method(), allowed)),
             RouteMatch::NotFound => return Err(not_found(http.uri().path())),
@@ -184,8 +184,7 @@ impl Api {
         self.check(request, route, auth)?;
         let header = |name| http.headers().get(name).and_then(|v: &HeaderValue| v.to_str().ok());
         let context = RequestContext {
-            engine: jobs.engine,
-            jobs,
+            job_context,
             metrics: &self.metrics,
             body: http.body(),
             content_type: header(CONTENT_TYPE),
@@ -210,7 +209,7 @@ impl Api {
         if route.request.is_some() { check_content_type(headers, route.style) } else { Ok(()) }
     }
 
-    /// Counts a request and logs it, except successful requests to public routes, which are mostly health checks.
+    /// Counts every request, and logs it unless it is a successful request to a public route, which is mostly a health check.
     fn record(
         &self,
         info: &RequestInfo,
@@ -220,7 +219,7 @@ impl Api {
         loading: Duration,
     ) {
         let counted = outcome.as_ref().map(|response| response.usage).map_err(|error| error.kind);
-        self.metrics.count(info.route, total, counted);
+        self.metrics.count(info.route_label, total, counted);
         let (response, error) = (outcome.as_ref().ok(), counted.err());
         if error.is_none() && route.is_some_and(|route| route.access == Access::Public) {
             return;
@@ -234,7 +233,7 @@ impl Api {
         let model = response_model.or_else(|| usage.map(|_| self.engine.registry.default_name(ModelTask::Embedding)));
         let status = error.map_or(200, |kind| info.style.status(kind).as_u16());
         let (isa, threads) = (self.engine.cpu.isa.as_str(), self.engine.cpu.threads());
-        let (route, model) = (info.route, model.as_deref());
+        let (route, model) = (info.route_label, model.as_deref());
         log::RequestSummary { route, status, error, model, usage, total, loading, isa, threads }.emit();
     }
 

@@ -8,7 +8,7 @@ use tealight_core::Result;
 /// Handles `GET /metrics`.
 pub fn render(context: &RequestContext) -> Result<ApiResponse> {
     let mut text = context.metrics.to_prometheus();
-    let (isa, threads) = (context.engine.cpu.isa.as_str(), context.engine.cpu.threads());
+    let (isa, threads) = (context.engine().cpu.isa.as_str(), context.engine().cpu.threads());
     let version = env!("CARGO_PKG_VERSION");
     let _ = writeln!(
         text,
@@ -19,7 +19,7 @@ pub fn render(context: &RequestContext) -> Result<ApiResponse> {
         let _ = writeln!(text, "# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes {bytes}");
     }
     let _ = writeln!(text, "# TYPE tealight_model_load_seconds gauge");
-    for (task, name, time) in context.engine.registry.load_times() {
+    for (task, name, time) in context.engine().registry.load_times() {
         let (kind, name, seconds) = (task.as_str(), escape(&name), time.as_secs_f64());
         let _ = writeln!(text, "tealight_model_load_seconds{{kind=\"{kind}\",model=\"{name}\"}} {seconds}");
     }

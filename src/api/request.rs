@@ -16,7 +16,7 @@ pub struct ApiRequest {
     /// Method, path, headers and body.
     pub http: Request<Bytes>,
     /// The result of looking it up in the route table.
-    pub route: RouteMatch,
+    pub route_match: RouteMatch,
     /// The loggable properties of the request.
     pub info: RequestInfo,
 }
@@ -24,9 +24,9 @@ pub struct ApiRequest {
 /// What logs, metrics and errors need to know of a request, even if it never reaches its handler.
 #[derive(Debug, Clone)]
 pub struct RequestInfo {
-    /// The path of the route, or `unknown`; never the path that the client sent.
-    pub route: &'static str,
-    /// The API whose error shape the response has.
+    /// The path of the route, `event` for an event with documents, or `unknown`; never the path that the client sent.
+    pub route_label: &'static str,
+    /// The API whose format errors have.
     pub style: ApiStyle,
     /// The trace and the invocation that it belongs to.
     pub trace: TraceContext,
@@ -36,9 +36,9 @@ pub struct RequestInfo {
 
 impl RequestInfo {
     /// The info of a routed request; records the current time as its arrival.
-    pub fn new(route: &RouteMatch, trace: TraceContext) -> Self {
-        let path = route.route().map_or(UNKNOWN_ROUTE, |route| route.path);
-        Self { route: path, style: route.style(), trace, received_at: Instant::now() }
+    pub fn new(route_match: &RouteMatch, trace: TraceContext) -> Self {
+        let route_label = route_match.route().map_or(UNKNOWN_ROUTE, |route| route.path);
+        Self { route_label, style: route_match.style(), trace, received_at: Instant::now() }
     }
 
     /// The info of a request whose route cannot be determined; records the current time as its arrival.

@@ -83,7 +83,7 @@ struct IndexStatus {
 
 /// Handles `GET /status`.
 pub fn render(context: &RequestContext) -> Result<ApiResponse> {
-    let (engine, config) = (context.engine, &context.engine.config);
+    let (engine, config) = (context.engine(), &context.engine().config);
     let limit = |style: ApiStyle| config.payload_limit.unwrap_or(style.payload_limit());
     let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_secs());
     ApiResponse::json(&Status {
@@ -115,9 +115,9 @@ fn index_status(context: &RequestContext, name: &str) -> IndexStatus {
 #[cfg(feature = "index")]
 fn open_index(context: &RequestContext, name: &str) -> Option<(usize, Option<String>)> {
     let index = if name.starts_with("s3://") {
-        context.engine.index_if_open()
+        context.engine().index_if_open()
     } else {
-        context.engine.index(context.jobs.deadline).ok()
+        context.engine().index(context.job_context.deadline).ok()
     }?;
     Some((index.rows(), index.model().map(String::from)))
 }

@@ -7,7 +7,7 @@
 //! ```
 
 use super::output::{json_line, print};
-use crate::config::Config;
+use crate::config::{Config, MB_PER_VCPU};
 use crate::engine::{Engine, ModelTask};
 use clap::Args;
 use serde::Serialize;
@@ -16,8 +16,6 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use tealight_core::{Error, ErrorKind, Result};
 
-/// Memory per virtual CPU, in MB: <https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html>.
-const MB_PER_VCPU: f64 = 1769.0;
 /// Memory sizes to estimate, in MB; sizes with more vCPUs than this machine has cores are left out.
 const MEMORY_SIZES: [u32; 7] = [512, 1024, 1769, 3538, 5307, 7076, 10_240];
 /// Texts per embedding request, and tokens per text.

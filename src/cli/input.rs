@@ -18,9 +18,10 @@ pub(super) fn file_documents<'a>(
     // With its folder, because files of the same name in two folders are two documents.
     let name = path.to_string_lossy().into_owned();
     if format == Some(InputFormat::Audio) {
-        let jobs = JobContext { engine, deadline: Deadline::NONE, load_timer: &LoadTimer::default() };
+        let job_context = JobContext { engine, deadline: Deadline::NONE, load_timer: &LoadTimer::default() };
         let audio = map_file(path)?;
-        let segments = recording_documents(&jobs, &name, || Ok(audio)).map_err(|e| e.with_context(path.display()))?;
+        let segments =
+            recording_documents(&job_context, &name, || Ok(audio)).map_err(|e| e.with_context(path.display()))?;
         return Ok(input::from_iter(segments.into_iter().map(Ok)));
     }
     let file = File::open(path).map_err(|e| Error::io("open", path, e))?;

@@ -47,7 +47,7 @@ enum Command {
     /// Generate text from a prompt, or chat
     #[cfg(feature = "text")]
     Generate(generate::GenerateArgs),
-    /// Build and search a local vector index
+    /// Build and search an index in a file (vectors and BM25)
     #[cfg(feature = "index")]
     Index {
         #[command(subcommand)]
@@ -95,8 +95,8 @@ enum Command {
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
-    let main = SystemTime::now();
-    match execute(Cli::parse().command, main) {
+    let main_time = SystemTime::now();
+    match execute(Cli::parse().command, main_time) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "tealight: {error}");
@@ -105,7 +105,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn execute(command: Command, main: SystemTime) -> Result<()> {
+fn execute(command: Command, main_time: SystemTime) -> Result<()> {
     match command {
         Command::Embed(args) => embed::run(&args),
         #[cfg(feature = "speech")]
@@ -119,7 +119,7 @@ fn execute(command: Command, main: SystemTime) -> Result<()> {
         Command::Pull { model } => pull::run(&model),
         Command::Models { json } => models::models(json),
         Command::Info { model, timing: true, json } => match cold_start::start_time() {
-            Some(start) => cold_start::measure(&model, start, main),
+            Some(exec_time) => cold_start::measure(&model, exec_time, main_time),
             None => cold_start::run(&model, json),
         },
         Command::Info { model, json, .. } => models::info(&model.engine()?, json),

@@ -5,7 +5,7 @@
 //! `/v1/audio/transcriptions`, `messages` is `/v1/chat/completions`, `prompt` is `/v1/completions`, `query` and `vector` are
 //! `/search`, `documents` is `/documents`. A field `path` selects any other route, and `method` its method.
 
-use super::event::{EventProbe, parse_field};
+use super::event::{EventFields, parse_field};
 use crate::api::route;
 use crate::api::routes::{PathRoutes, RouteMatch};
 use http::{Method, Request, Uri};
@@ -17,7 +17,7 @@ use tealight_core::{Error, ErrorKind, Result};
 /// # Errors
 /// [`ErrorKind::UnsupportedEvent`]: no field determines the route. [`ErrorKind::InvalidType`] or [`ErrorKind::InvalidValue`]:
 /// `path` or `method` is invalid.
-pub fn parse(event: &EventProbe) -> Result<(Request<()>, RouteMatch)> {
+pub fn parse(event: &EventFields) -> Result<(Request<()>, RouteMatch)> {
     let path = path(event)?;
     let uri = Uri::try_from(&*path).map_err(|_| {
         let message = format!("path is {path:?}; expected the path of a URL");
@@ -36,7 +36,7 @@ pub fn parse(event: &EventProbe) -> Result<(Request<()>, RouteMatch)> {
     Ok((head, route))
 }
 
-fn path(event: &EventProbe) -> Result<Cow<'static, str>> {
+fn path(event: &EventFields) -> Result<Cow<'static, str>> {
     if let Some(path) = parse_field::<String>("path", event.path).map_err(invalid_type)? {
         if !path.starts_with('/') {
             return Err(Error::invalid_value("path", format!("path is {path:?}; expected a leading slash")));

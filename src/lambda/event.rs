@@ -7,7 +7,7 @@ use tealight_core::{Error, ErrorKind, Result};
 /// The fields that any kind of event has, read in one pass. Their values are parsed later, each once, if the kind needs them.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", bound(deserialize = "'de: 'a"))]
-pub struct EventProbe<'a> {
+pub struct EventFields<'a> {
     // HTTP events of API Gateway, function URLs and load balancers.
     #[serde(borrow)]
     pub request_context: Option<&'a RawValue>,
@@ -66,7 +66,7 @@ pub enum EventSource {
     DistributedMap,
 }
 
-impl<'a> EventProbe<'a> {
+impl<'a> EventFields<'a> {
     /// Reads the fields of an event.
     ///
     /// # Errors
@@ -126,21 +126,21 @@ mod tests {
             (r#"{"source": "a", "requestContext": null}"#, EventKind::Direct),
             ("{}", EventKind::Direct),
         ] {
-            assert_eq!(EventProbe::parse(payload).unwrap().kind(), kind, "{payload}");
+            assert_eq!(EventFields::parse(payload).unwrap().kind(), kind, "{payload}");
         }
     }
 
     #[test]
     fn payload_other_than_object_is_rejected() {
         for payload in ["5", "null", r#""text""#, r#"["/embed", "POST"]"#] {
-            let error = EventProbe::parse(payload).unwrap_err();
+            let error = EventFields::parse(payload).unwrap_err();
             assert!(error.kind == ErrorKind::InvalidType && error.message.contains("JSON object"), "{error}");
         }
     }
 
     #[test]
     fn field_error_has_path_of_value() {
-        let event = EventProbe::parse(r#"{"path": 5, "headers": {"a": []}}"#).unwrap();
+        let event = EventFields::parse(r#"{"path": 5, "headers": {"a": []}}"#).unwrap();
         let path = parse_field::<String>("path", event.path).unwrap_err();
         assert_eq!(path, "path: invalid type: integer `5`, expected a string");
         let headers = parse_field::<std::collections::BTreeMap<String, String>>("headers", event.headers).unwrap_err();

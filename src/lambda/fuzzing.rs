@@ -1,6 +1,6 @@
 //! Events without the runtime around them, for `fuzz/`: converting a payload to a request, and a response to the event's format.
 
-use super::event::{EventKind, EventProbe};
+use super::event::{EventFields, EventKind};
 use super::http_event::HttpEvent;
 use super::{direct_invoke, documents};
 use crate::api::context::Body;
@@ -14,7 +14,7 @@ use tealight_core::Result;
 /// # Errors
 /// The event is invalid.
 pub fn request(payload: &str) -> Result<Option<Request<Bytes>>> {
-    let event = EventProbe::parse(payload)?;
+    let event = EventFields::parse(payload)?;
     match event.kind() {
         EventKind::Http => HttpEvent::parse(&event)?.into_request().map(|(request, _)| Some(request)),
         EventKind::Direct => {
@@ -31,7 +31,7 @@ pub fn request(payload: &str) -> Result<Option<Request<Bytes>>> {
 /// # Errors
 /// The event is invalid.
 pub fn response(payload: &str, response: &Response<Bytes>) -> Result<Box<RawValue>> {
-    let event = EventProbe::parse(payload)?;
+    let event = EventFields::parse(payload)?;
     match event.kind() {
         EventKind::Http => HttpEvent::parse(&event)?.format.response(response),
         EventKind::Direct => Body::Text(String::from_utf8_lossy(response.body()).into_owned()).into_json(),

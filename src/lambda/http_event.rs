@@ -1,6 +1,6 @@
 //! HTTP requests as API Gateway, function URLs and load balancers put them into events.
 
-use super::event::{EventProbe, parse_field};
+use super::event::{EventFields, parse_field};
 use crate::api::routes::{PathRoutes, RouteMatch};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -75,12 +75,12 @@ impl HttpEvent {
     ///
     /// # Errors
     /// [`ErrorKind::UnsupportedEvent`]: a field has another type than in events of AWS.
-    pub fn parse(event: &EventProbe) -> Result<Self> {
+    pub fn parse(event: &EventFields) -> Result<Self> {
         Self::parse_fields(event)
             .map_err(|e| Error::new(ErrorKind::UnsupportedEvent, format!("not an HTTP event: {e}")))
     }
 
-    fn parse_fields(event: &EventProbe) -> Result<Self, String> {
+    fn parse_fields(event: &EventFields) -> Result<Self, String> {
         let context: HttpContext =
             parse_field("requestContext", event.request_context)?.ok_or("requestContext is missing")?;
         let multi_value_headers = parse_field("multiValueHeaders", event.multi_value_headers)?;
@@ -261,7 +261,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn parse(event: &str) -> HttpEvent {
-        HttpEvent::parse(&EventProbe::parse(event).unwrap()).unwrap()
+        HttpEvent::parse(&EventFields::parse(event).unwrap()).unwrap()
     }
 
     fn fixture(name: &str) -> HttpEvent {
@@ -328,7 +328,7 @@ mod tests {
 
     #[test]
     fn wrong_type_names_its_field() {
-        let event = EventProbe::parse(r#"{"requestContext": {"http": {"method": 5}}}"#).unwrap();
+        let event = EventFields::parse(r#"{"requestContext": {"http": {"method": 5}}}"#).unwrap();
         let error = HttpEvent::parse(&event).unwrap_err();
         assert!(error.message.contains("requestContext.http.method: invalid type"), "{error}");
     }

@@ -11,11 +11,11 @@ use tealight_core::{Deadline, Error, ErrorKind, Result};
 use tokio::sync::mpsc::Receiver;
 
 /// Maximum time reserved for sending the response; otherwise a tenth of the remaining time.
-const MAX_MARGIN: Duration = Duration::from_millis(500);
+const MAX_RESERVE: Duration = Duration::from_millis(500);
 
-/// The largest buffered response that Lambda accepts, in bytes.
-/// <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>
-const MAX_RESPONSE_BYTES: usize = 6_291_556;
+/// The largest buffered response that Lambda accepts, in bytes: 6 MiB plus 100 bytes, as Lambda's error message says. The
+/// [documentation](https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html) says 6 MB.
+const MAX_RESPONSE_BYTES: usize = (6 << 20) + 100;
 
 /// What the function returns to the runtime.
 pub type LambdaResponse = FunctionResponse<Box<RawValue>, Body>;
@@ -27,7 +27,7 @@ pub struct Invocation {
     /// When the work for a response must end.
     deadline: Deadline,
     /// When writing documents must end: earlier, because a timeout would discard what has been done.
-    batch_deadline: Deadline,
+    documents_deadline: Deadline,
 }
 
 impl Invocation {
@@ -35,8 +35,8 @@ impl Invocation {
     pub fn new(context: Context) -> Self {
         let (limit, now) = (time_limit(context.deadline(), SystemTime::now()), Instant::now());
         let deadline = Deadline(limit.map(|limit| now + limit));
-        let batch_deadline = Deadline(limit.map(|limit| now + limit - margin(limit)));
-        Self { context, deadline, batch_deadline }
+        let documents_deadline = Deadline(limit.map(|limit| now + limit - reserve(limit)));
+        Self { context, deadline, documents_deadline }
     }
 
     /// Lambda's id of the invocation.
@@ -56,8 +56,8 @@ impl Invocation {
     }
 
     /// The deadline of writing documents.
-    pub fn batch_deadline(&self) -> Deadline {
-        self.batch_deadline
+    pub fn documents_deadline(&self) -> Deadline {
+        self.documents_deadline
     }
 
     /// Waits for work, at most until the deadline.
@@ -83,11 +83,11 @@ impl Invocation {
 /// How long an invocation may work. A deadline in the past means no limit: `cargo lambda watch` sends 1970.
 fn time_limit(deadline: SystemTime, now: SystemTime) -> Option<Duration> {
     let remaining = deadline.duration_since(now).ok().filter(|remaining| !remaining.is_zero())?;
-    Some(remaining - margin(remaining))
+    Some(remaining - reserve(remaining))
 }
 
-fn margin(time: Duration) -> Duration {
-    (time / 10).min(MAX_MARGIN)
+fn reserve(time: Duration) -> Duration {
+    (time / 10).min(MAX_RESERVE)
 }
 
 /// Checks that Lambda accepts a buffered response; the error says how to make it smaller.

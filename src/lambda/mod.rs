@@ -22,7 +22,7 @@ use crate::api::{Api, AuthMethod};
 use crate::config::{Config, INITIALIZATION_TYPE, SNAP_START};
 use crate::engine::Engine;
 use bytes::Bytes;
-use event::{EventKind, EventProbe, EventSource};
+use event::{EventFields, EventKind, EventSource};
 use http::{HeaderMap, Request, Response};
 use http_event::HttpEvent;
 use invocation::{Invocation, LambdaResponse, check_response_size, stream_body, stream_response};
@@ -69,7 +69,7 @@ async fn handle_event(api: Arc<Api>, payload: Box<RawValue>, invocation: &Invoca
     let trace = invocation.trace(&HeaderMap::new());
     let info = RequestInfo::without_route(trace);
     let record_error = |error: &Error| api.record_error(&info, error);
-    let event = EventProbe::parse(payload.get()).inspect_err(record_error)?;
+    let event = EventFields::parse(payload.get()).inspect_err(record_error)?;
     match event.kind() {
         EventKind::Http => {
             let event = HttpEvent::parse(&event).inspect_err(record_error)?;
@@ -77,14 +77,14 @@ async fn handle_event(api: Arc<Api>, payload: Box<RawValue>, invocation: &Invoca
             http(api, event, invocation).await
         }
         EventKind::Direct => {
-            let (head, route) = direct_invoke::parse(&event).inspect_err(record_error)?;
-            let info = RequestInfo::new(&route, info.trace);
+            let (head, route_match) = direct_invoke::parse(&event).inspect_err(record_error)?;
+            let info = RequestInfo::new(&route_match, info.trace);
             let body = Box::<str>::from(payload).into_string().into();
-            direct(api, ApiRequest { http: head.map(|()| body), route, info }, invocation).await
+            direct(api, ApiRequest { http: head.map(|()| body), route_match, info }, invocation).await
         }
         EventKind::S3Test => Ok(FunctionResponse::BufferedResponse(RawValue::NULL.to_owned())),
         EventKind::Documents(source) => {
-            let info = RequestInfo { route: "event", ..info };
+            let info = RequestInfo { route_label: "event", ..info };
             write_documents(api, source, payload, info, invocation).await
         }
     }
@@ -92,8 +92,8 @@ async fn handle_event(api: Arc<Api>, payload: Box<RawValue>, invocation: &Invoca
 
 /// Runs a direct invocation. Its response is the body; an error fails the invocation.
 async fn direct(api: Arc<Api>, request: ApiRequest, invocation: &Invocation) -> Result<LambdaResponse, Error> {
-    let (info, deadline, worker) = (request.info.clone(), invocation.deadline(), api.clone());
-    let work = spawn_blocking(move || worker.handle(&request, AuthMethod::Iam, deadline, None));
+    let (info, deadline, task_api) = (request.info.clone(), invocation.deadline(), api.clone());
+    let work = spawn_blocking(move || task_api.handle(&request, AuthMethod::Iam, deadline, None));
     let outcome = invocation.wait(work).await.inspect_err(|error| drop(api.reject(&info, error)))?;
     outcome?.body.into_json().and_then(check_response_size).map(FunctionResponse::BufferedResponse)
 }
@@ -103,7 +103,7 @@ async fn http(api: Arc<Api>, event: HttpEvent, invocation: &Invocation) -> Resul
     let (format, can_stream) = (event.format, event.is_function_url && api.engine.config.response_stream);
     let without_route = || RequestInfo::without_route(invocation.trace(&HeaderMap::new()));
     let response = match event.into_request() {
-        Ok((request, route)) => run_http(api.clone(), request, route, invocation, can_stream).await,
+        Ok((request, route_match)) => run_http(api.clone(), request, route_match, invocation, can_stream).await,
         Err(error) => HttpResponse::Buffered(api.reject(&without_route(), &error)),
     };
     let response = match response {
@@ -132,16 +132,16 @@ enum HttpResponse {
 async fn run_http(
     api: Arc<Api>,
     request: Request<Bytes>,
-    route: RouteMatch,
+    route_match: RouteMatch,
     invocation: &Invocation,
     can_stream: bool,
 ) -> HttpResponse {
-    let info = RequestInfo::new(&route, invocation.trace(request.headers()));
-    let request = ApiRequest { http: request, route, info: info.clone() };
-    let (deadline, worker) = (invocation.deadline(), api.clone());
+    let info = RequestInfo::new(&route_match, invocation.trace(request.headers()));
+    let request = ApiRequest { http: request, route_match, info: info.clone() };
+    let (deadline, task_api) = (invocation.deadline(), api.clone());
     let (sender, mut chunks) = ResponseSender::channel();
     let sender = can_stream.then_some(sender);
-    let work = spawn_blocking(move || worker.handle_http(&request, deadline, sender.as_ref()));
+    let work = spawn_blocking(move || task_api.handle_http(&request, deadline, sender.as_ref()));
     let response = async {
         match chunks.recv().await {
             Some(first) => Ok(HttpResponse::Streaming(first, chunks)),
@@ -160,8 +160,8 @@ async fn write_documents(
     info: RequestInfo,
     invocation: &Invocation,
 ) -> Result<LambdaResponse, Error> {
-    let (deadline, worker, trace) = (invocation.batch_deadline(), api.clone(), info.trace.clone());
-    let process = move || documents::process(&worker.engine, source, payload.get(), deadline);
+    let (deadline, task_api, trace) = (invocation.documents_deadline(), api.clone(), info.trace.clone());
+    let process = move || documents::process(&task_api.engine, source, payload.get(), deadline);
     let work = spawn_blocking(move || trace.in_scope(process));
     let outcome = invocation.wait(work).await.flatten().and_then(check_response_size);
     outcome.inspect_err(|error| api.record_error(&info, error)).map(FunctionResponse::BufferedResponse)
@@ -174,7 +174,7 @@ mod documents {
     use serde_json::value::RawValue;
     use tealight_core::{Deadline, Error, ErrorKind, Result};
 
-    /// Fails, because a function without sinks cannot keep what it makes of documents.
+    /// Fails: without sinks, the points of documents have no destination.
     pub fn process(_: &Engine, _: EventSource, _: &str, _: Deadline) -> Result<Box<RawValue>> {
         Err(Error::feature_disabled(ErrorKind::UnsupportedEvent, "events with documents", "sinks"))
     }

@@ -13,7 +13,7 @@ use crate::api::Api;
 use crate::api::request::{ApiRequest, RequestInfo};
 use crate::api::response_sender::ResponseSender;
 use crate::api::route::Access;
-use crate::api::routes::{RouteMatch, find};
+use crate::api::routes::{self, RouteMatch};
 use crate::telemetry::trace::TraceContext;
 use http::header::CONNECTION;
 use http::request::Parts;
@@ -76,7 +76,7 @@ struct Limits {
     /// Memory of their bodies, in bytes.
     body_permits: Arc<Semaphore>,
     /// Long-running requests that run at once.
-    slow_permits: Arc<Semaphore>,
+    long_running_permits: Arc<Semaphore>,
 }
 
 impl Limits {
@@ -85,7 +85,7 @@ impl Limits {
         Self {
             request_permits: semaphore(api.engine.config.max_concurrent_requests),
             body_permits: semaphore(MAX_BUFFERED_BYTES as usize),
-            slow_permits: semaphore(workers(api)),
+            long_running_permits: semaphore(workers(api)),
         }
     }
 }
@@ -143,9 +143,9 @@ async fn respond(
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let (parts, body) = request.into_parts();
-    let route = find(&parts.method, parts.uri.path());
-    let info = RequestInfo::new(&route, TraceContext::from_headers(&parts.headers, None));
-    match admit(api.clone(), &limits, parts, body, route, info.clone()).await {
+    let route_match = routes::find(&parts.method, parts.uri.path());
+    let info = RequestInfo::new(&route_match, TraceContext::from_headers(&parts.headers, None));
+    match admit(api.clone(), &limits, parts, body, route_match, info.clone()).await {
         Ok(response) => Ok(response),
         Err(error) => {
             let mut response = api.reject(&info, &error).map(ResponseBody::from);
@@ -162,19 +162,19 @@ async fn admit(
     limits: &Limits,
     parts: Parts,
     body: Incoming,
-    route: RouteMatch,
+    route_match: RouteMatch,
     info: RequestInfo,
 ) -> Result<Response<ResponseBody>> {
     let limit = api.payload_limit(info.style);
-    let found = route.route();
-    if found.is_some_and(|route| route.access == Access::Public) {
+    let route = route_match.route();
+    if route.is_some_and(|route| route.access == Access::Public) {
         // These routes only report state. They need no permit: a health check must succeed while the server is busy.
         let body = read(body, &parts.headers, limit).await?;
-        let request = ApiRequest { http: Request::from_parts(parts, body), route, info };
+        let request = ApiRequest { http: Request::from_parts(parts, body), route_match, info };
         return Ok(api.handle_http(&request, Deadline::NONE, None).map(ResponseBody::from));
     }
     // Checked before the body is read, to bound memory.
-    if found.is_some() {
+    if route.is_some() {
         api.check_key_early(&parts.headers)?;
     }
     let request_permit = limits.request_permits.clone().try_acquire_owned().map_err(|_| {
@@ -188,16 +188,16 @@ async fn admit(
         .try_acquire_many_owned(length as u32)
         .map_err(|_| overloaded(format!("buffered request bodies exceed {} MiB", MAX_BUFFERED_BYTES >> 20)))?;
     let body = read(body, &parts.headers, limit).await?;
-    let slow_permit = match found.filter(|route| route.is_long_running) {
-        Some(_) => limits.slow_permits.clone().acquire_owned().await.ok(),
+    let long_running_permit = match route.filter(|route| route.is_long_running) {
+        Some(_) => limits.long_running_permits.clone().acquire_owned().await.ok(),
         None => None,
     };
-    let request = ApiRequest { http: Request::from_parts(parts, body), route, info };
+    let request = ApiRequest { http: Request::from_parts(parts, body), route_match, info };
     let (sender, mut chunks) = ResponseSender::channel();
     let head = api.stream_head();
     let work = tokio::task::spawn_blocking(move || {
         let response = api.handle_http(&request, Deadline::NONE, Some(&sender));
-        drop((request_permit, body_permits, slow_permit));
+        drop((request_permit, body_permits, long_running_permit));
         response
     });
     match chunks.recv().await {

@@ -79,7 +79,7 @@ impl TraceContext {
         };
         #[cfg(not(feature = "otel"))]
         let this = self;
-        CurrentContext { trace: Some(this), span }.in_scope(work)
+        ThreadScope { trace: Some(this), span }.enter(work)
     }
 
     fn span(&self) -> Span {
@@ -104,19 +104,19 @@ impl TraceContext {
 
 /// The trace and span of the current thread, for another thread that works on the same request.
 #[derive(Debug, Clone)]
-pub struct CurrentContext {
+pub struct ThreadScope {
     trace: Option<TraceContext>,
     span: Span,
 }
 
-impl CurrentContext {
+impl ThreadScope {
     /// The trace and span of the current thread.
-    pub fn current() -> Self {
+    pub fn capture() -> Self {
         Self { trace: CURRENT.with(|current| current.borrow().clone()), span: Span::current() }
     }
 
     /// Runs `work` with this trace and span.
-    pub fn in_scope<T>(self, work: impl FnOnce() -> T) -> T {
+    pub fn enter<T>(self, work: impl FnOnce() -> T) -> T {
         /// Restores the previous trace, also after a panic.
         struct RestoreGuard(Option<TraceContext>);
         impl Drop for RestoreGuard {
@@ -213,8 +213,8 @@ mod tests {
     fn thread_has_trace_only_in_scope() {
         let trace = TraceContext::from_headers(&headers(&[(TRACEPARENT, W3C)]), None);
         trace.clone().in_scope(|| {
-            let context = CurrentContext::current();
-            let other_thread = std::thread::spawn(move || context.in_scope(TraceContext::current)).join().unwrap();
+            let scope = ThreadScope::capture();
+            let other_thread = std::thread::spawn(move || scope.enter(TraceContext::current)).join().unwrap();
             assert_eq!(other_thread, TraceContext::current());
             assert_eq!(other_thread.trace_id(), trace.trace_id());
         });

@@ -62,6 +62,6 @@ fn decode_base64(text: &str) -> Result<Bytes> {
 }
 
 fn download(context: &RequestContext, uri: &str) -> Result<Bytes> {
-    let location = S3Location::parse(uri, &context.engine.config.allowed_s3_prefixes, "uri")?;
-    location.get(context.jobs.deadline.remaining(DOWNLOAD_TIMEOUT), "uri")
+    let location = S3Location::parse(uri, &context.engine().config.allowed_s3_prefixes, "uri")?;
+    location.get(context.job_context.deadline.remaining(DOWNLOAD_TIMEOUT), "uri")
 }

@@ -130,7 +130,7 @@ impl GenerationRequest {
 
     /// The model, which is in memory after the first completion.
     pub fn loaded_model(&self, context: &RequestContext) -> Result<Arc<LoadedModel<Generator>>> {
-        context.jobs.text_model(self.model.as_deref())
+        context.job_context.text_model(self.model.as_deref())
     }
 
     /// Generates the completions one after another. `on_event` gets their events, with the index of the completion.

@@ -1,10 +1,10 @@
-//! One log line per request or event: route, outcome, model and durations.
+//! One log line per request or Lambda event: route, outcome, model and durations.
 
 use crate::telemetry::trace;
 use std::time::Duration;
 use tealight_core::{ErrorKind, Usage};
 
-/// The name of these events, by which [`super::json_formatter`] recognizes them.
+/// The name of these `tracing` events, by which [`super::json_formatter`] recognizes them.
 pub(super) const EVENT: &str = "request";
 
 /// Fields that become CloudWatch metrics, and their units. `written_tokens` and `handed_back` are the former names of
@@ -78,7 +78,7 @@ impl RequestSummary<'_> {
     }
 }
 
-/// An event whose documents were embedded and written to the sink.
+/// A Lambda event whose documents were embedded and written to the sink.
 #[derive(Debug)]
 pub struct IngestSummary<'a> {
     /// Name of the embedding model.
