@@ -29,7 +29,7 @@ use tealight_core::Result;
 /// Embeddings, speech-to-text and text generation: CLI, local server, AWS Lambda
 ///
 /// The default embedding model, all-MiniLM-L6-v2, is included. Environment variables (TEALIGHT_MODEL, TEALIGHT_THREADS,
-/// TEALIGHT_MODEL_DIR, HF_HOME, ...) are listed in docs/configuration.md. Exit codes: 0 success, 1 failure, 2 usage error.
+/// TEALIGHT_MODEL_DIR, HF_HOME, ...) are listed in docs/configuration.md of the repository. Exit codes: 0 success, 1 failure, 2 usage error.
 #[derive(Debug, Parser)]
 #[command(name = "tealight", version, max_term_width = 100)]
 struct Cli {

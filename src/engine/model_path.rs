@@ -2,7 +2,7 @@
 //!
 //! 1. the path itself, if the operator gives one (a request cannot),
 //! 2. `TEALIGHT_MODEL_DIR`,
-//! 3. `models/` next to the binary, in the three folders above it, and in the function's package,
+//! 3. `models/` in the binary's folder and its three parent folders, and in the function's package,
 //! 4. `/opt/models`, where Lambda extracts layers,
 //! 5. the cache of the Hugging Face hub,
 //! 6. the hub itself, if `TEALIGHT_DOWNLOAD` allows it.

@@ -1,3 +1,5 @@
+// src/api/ui.rs joins the files in this folder into one script; this one is the last.
+
 // Tabs (https://www.w3.org/WAI/ARIA/apg/patterns/tabs/). The URL fragment names the selected tab.
 
 const tabs = [...document.querySelectorAll('[role="tab"]')];

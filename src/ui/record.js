@@ -67,6 +67,7 @@ function showLevel(stream) {
   const [samples, start] = [new Float32Array(analyser.fftSize), performance.now()];
   const timer = setInterval(() => {
     analyser.getFloatTimeDomainData(samples);
+    // Amplified, because the RMS of speech is far below that of a full-scale signal.
     $("record-level").value = Math.min(1, 4 * Math.sqrt(dot(samples, samples) / samples.length));
     $("record-time").textContent = formatClock((performance.now() - start) / 1000);
   }, 100);

@@ -7,7 +7,7 @@ let serverStatus = null;
 
 const modelsOfKind = (kind) => (serverStatus?.models ?? []).filter((model) => model.kind === kind);
 
-const defaultModel = (kind) => (modelsOfKind(kind).find((model) => model.default) ?? modelsOfKind(kind)[0])?.name ?? "default";
+const defaultModel = (kind) => (modelsOfKind(kind).find((model) => model.default) ?? modelsOfKind(kind)[0])?.name ?? "all-MiniLM-L6-v2";
 
 async function loadStatus(signal) {
   serverStatus = await (await request("status", { signal })).json();
