@@ -1,4 +1,4 @@
-//! Error responses, in the shape of each API.
+//! Error responses, in the format of each API.
 
 use super::route::ApiStyle;
 use bytes::Bytes;

@@ -120,7 +120,7 @@ pub enum RouteMatch {
     },
     /// The path exists, but not with this method.
     MethodNotAllowed {
-        /// The shape of the error.
+        /// The API that the path is compatible with, which decides the format of the error.
         style: ApiStyle,
         /// The methods of the path, for the `Allow` header.
         allowed: Vec<&'static str>,
@@ -138,7 +138,7 @@ impl RouteMatch {
         }
     }
 
-    /// The API whose error shape the response has.
+    /// The API whose format the error has.
     pub fn style(&self) -> ApiStyle {
         match self {
             RouteMatch::Found { route, .. } => route.style,

@@ -73,7 +73,7 @@ struct ModelRow<'a> {
     dimension: Option<usize>,
     max_tokens: Option<usize>,
     license: &'static str,
-    /// `installed`, `in the hub cache` or empty.
+    /// `installed`, `in the hub cache` or empty. The key `place` is stable.
     #[serde(rename = "place")]
     status: &'static str,
     repository: &'static str,
