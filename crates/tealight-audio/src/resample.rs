@@ -81,7 +81,7 @@ impl Resampler {
         }
     }
 
-    /// Consumes samples; returns output in whole periods, which are the fastest.
+    /// Consumes samples; returns output in whole periods, in which every filter computes whole tiles of outputs.
     pub(crate) fn push(&mut self, samples: &[f32]) -> Vec<f32> {
         self.samples_in += samples.len() as u64;
         self.pending.extend_from_slice(samples);

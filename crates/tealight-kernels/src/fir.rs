@@ -6,7 +6,7 @@ use crate::simd::{LANES, Simd};
 
 /// Filters are padded to a multiple of this length.
 pub const TAPS_ALIGN: usize = LANES;
-/// Outputs that share the loads of the filter. Counts that are a multiple of this are fastest.
+/// Outputs that share the loads of the filter. The outputs that remain after whole tiles are computed one at a time.
 pub const TILE_OUTPUTS: usize = 4;
 
 /// Filters samples and keeps every `step`-th output: `out[i]` is the dot product of `taps` and `samples[i * step..][..taps.len()]`.

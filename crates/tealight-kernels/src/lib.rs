@@ -43,7 +43,7 @@
 //! As in BLAS: **lhs** and **rhs** are the operands of a product, `M`, `N` and `K` its rows, columns and inner dimension. The rhs
 //! is **packed**: stored in **panels** of **nr** ([`int8::NR`]) outputs, in the order in which the kernel reads them. A **tile** is
 //! mr rows by NV panels, whose sums are **accumulated** in registers; mr and NV depend on the instruction set: 4 by 3 with AVX-512,
-//! 6 by 1 with NEON and AVX-VNNI, 4 by 1 with AVX2. The **epilogue** writes the finished sums to the output.
+//! 6 by 1 with NEON and AVX-VNNI, 4 by 1 with AVX2. (AMX has tile registers of its own, of 16 rows.) The **epilogue** writes the finished sums to the output.
 //! Values along K are quantized in **groups** that share a scale.
 //!
 //! # Reproducibility

@@ -17,7 +17,7 @@ use tealight_core::Result;
 use tealight_kernels::scoring::{self, BLOCK_ROWS};
 use tealight_kernels::{CpuContext, Isa};
 
-/// Rows whose scores are computed before the best are selected: few enough for the scores to stay in the cache.
+/// Rows whose scores are computed before the best are selected: 4 KiB of scores, which stay in the first-level cache.
 const CHUNK_ROWS: usize = 1024;
 
 /// A query prepared for one encoding of rows.

@@ -6,7 +6,7 @@
 //!
 //! This is the estimator of RaBitQ (Gao and Long 2024, doi 10.1145/3654970), `<o', q> / <o', o>` with `o = r / |r|` and
 //! `o' = s / sqrt(D)`, but without its random rotation. The paper derives from the rotation that the error is unbiased and bounded;
-//! neither is guaranteed here. The tests of tealight-index measure the recall on random vectors, docs/performance.md#search has it
+//! neither is guaranteed here. The tests of tealight-index measure the recall on clustered vectors, docs/performance.md#search has it
 //! for real sentences.
 //!
 //! `s.q` is `2 a - |q|_1`, where `a` is the sum of the magnitudes of `q` whose signs agree with `s`. For four values, `a` is one of

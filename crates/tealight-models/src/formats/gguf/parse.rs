@@ -94,6 +94,9 @@ impl Gguf {
     }
 
     /// The string of a key, if the file has it.
+    ///
+    /// # Errors
+    /// The value has another type, or is not UTF-8.
     pub fn string(&self, key: &str) -> Result<Option<&str>> {
         match self.get(key) {
             None => Ok(None),
@@ -103,6 +106,9 @@ impl Gguf {
     }
 
     /// The unsigned integer of a key, if the file has it.
+    ///
+    /// # Errors
+    /// The value has another type, or is negative.
     pub fn integer(&self, key: &str) -> Result<Option<u64>> {
         match self.get(key) {
             None => Ok(None),
@@ -113,6 +119,9 @@ impl Gguf {
     }
 
     /// The float of a key, if the file has it.
+    ///
+    /// # Errors
+    /// The value has another type.
     pub fn float(&self, key: &str) -> Result<Option<f64>> {
         match self.get(key) {
             None => Ok(None),
@@ -122,6 +131,9 @@ impl Gguf {
     }
 
     /// The Boolean of a key, if the file has it.
+    ///
+    /// # Errors
+    /// The value has another type.
     pub fn boolean(&self, key: &str) -> Result<Option<bool>> {
         match self.get(key) {
             None => Ok(None),
@@ -131,6 +143,9 @@ impl Gguf {
     }
 
     /// The array of a key, if the file has it.
+    ///
+    /// # Errors
+    /// The value has another type.
     pub fn array(&self, key: &str) -> Result<Option<&Array>> {
         match self.get(key) {
             None => Ok(None),

@@ -30,6 +30,9 @@ pub enum MetadataValue {
 const ALIGNMENT: usize = 64;
 
 /// Writes a file of version 3. Metadata and tensors keep their order, so equal input gives equal bytes.
+///
+/// # Errors
+/// `out` fails.
 pub fn write(
     out: &mut dyn Write,
     metadata: &[(String, MetadataValue)],
