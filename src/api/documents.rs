@@ -6,7 +6,6 @@ use crate::pipeline::chunk::Chunking;
 use crate::pipeline::document::Document;
 use crate::pipeline::embed::EmbedDocuments;
 use crate::pipeline::format::{BodyBuilder, Format, VectorEncoding};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -16,10 +15,11 @@ use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
 const MAX_DOCUMENTS: usize = 2048;
 
 /// The body of `POST /documents`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DocumentsRequest {
     /// `{"id": ..., "text": "...", "metadata": {...}}` per document.
-    #[schemars(with = "Vec<DocumentSchema>")]
+    #[cfg_attr(test, schemars(with = "Vec<DocumentSchema>"))]
     pub documents: Vec<Box<RawValue>>,
     /// `jsonl`, `json`, or the vector database that the response is for: `qdrant`, `pinecone`, `s3-vectors`, `opensearch`,
     /// `elasticsearch`, `pgvector`, `pgvector-sql`, `chroma`, `weaviate`, `milvus` or `turbopuffer`; default `json`.
@@ -40,7 +40,8 @@ pub struct DocumentsRequest {
 }
 
 /// A document of a [`DocumentsRequest`].
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DocumentSchema {
     /// A string or a number; default: a hash of the text.
     pub id: Option<Value>,
@@ -51,7 +52,8 @@ pub struct DocumentSchema {
 }
 
 /// How documents are split into chunks.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ChunkRequest {
     /// Maximum tokens per chunk; default: the model's limit.

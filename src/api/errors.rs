@@ -4,17 +4,18 @@ use super::route::ApiStyle;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response};
-use schemars::JsonSchema;
 use serde::Serialize;
 use tealight_core::{Error, ErrorKind};
 
 /// The body of an error response on OpenAI's routes.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OpenAiError {
     error: ErrorDetail,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct ErrorDetail {
     message: String,
     #[serde(rename = "type")]
@@ -37,7 +38,8 @@ impl From<&Error> for OpenAiError {
 }
 
 /// The body of an error response on the routes of text-embeddings-inference.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TeiError {
     error: String,
     error_type: &'static str,

@@ -1,11 +1,9 @@
 //! Parsing request bodies, and field types that several routes share.
 
 use crate::engine::Input;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::{self, DeserializeOwned, Deserializer, SeqAccess, Visitor};
 use serde_json::Value;
-use std::borrow::Cow;
 use std::fmt;
 use tealight_core::{Error, ErrorKind, Result};
 
@@ -59,7 +57,8 @@ fn describe_json_error(error: &serde_json::Error) -> String {
 }
 
 /// One value or a list of values.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(untagged, expecting = "expected one value or a list of values")]
 pub enum OneOrMany<T> {
     /// A list of values.
@@ -156,14 +155,15 @@ impl<'de> Deserialize<'de> for Inputs {
     }
 }
 
-impl JsonSchema for Inputs {
-    fn schema_name() -> Cow<'static, str> {
+#[cfg(test)]
+impl schemars::JsonSchema for Inputs {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
         "Inputs".into()
     }
 
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         let id = serde_json::json!({"type": "integer", "minimum": 0, "maximum": u32::MAX});
-        json_schema!({
+        schemars::json_schema!({
             "description": "A text, a list of texts, token ids, or a list of lists of token ids.",
             "anyOf": [
                 {"type": "string", "minLength": 1},

@@ -1,6 +1,5 @@
 //! Counters of this process: requests, tokens and durations.
 
-use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -13,7 +12,8 @@ use tealight_core::{ErrorKind, Result};
 const BUCKET_BOUNDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
 /// Totals since the process started, as `/status` reports them.
-#[derive(Debug, Default, Serialize, JsonSchema)]
+#[derive(Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Totals {
     /// Completed requests, including failed ones.
     pub count: u64,

@@ -4,7 +4,6 @@ use super::context::{ApiResponse, RequestContext};
 use super::json::{Inputs, parse};
 use crate::engine::{Embed, EmbedInputs, Truncation};
 use crate::pipeline::format::{Encoded, VectorEncoding, encode};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tealight_core::{Error, ErrorKind, Result};
 
@@ -12,7 +11,8 @@ use tealight_core::{Error, ErrorKind, Result};
 pub const MAX_INPUTS: usize = 2048;
 
 /// The body of `POST /v1/embeddings`.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct EmbeddingsRequest {
     /// Texts or token ids to embed.
     pub input: Inputs,
@@ -37,7 +37,8 @@ pub struct EmbeddingsRequest {
 }
 
 /// The response to an [`EmbeddingsRequest`].
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct EmbeddingsResponse {
     /// `list`.
     pub object: &'static str,
@@ -50,7 +51,8 @@ pub struct EmbeddingsResponse {
 }
 
 /// The embedding of one input.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Embedding {
     /// `embedding`.
     pub object: &'static str,
@@ -64,7 +66,8 @@ pub struct Embedding {
 }
 
 /// Token counts of a request.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct EmbeddingsUsage {
     /// Tokens of the inputs, including special tokens.
     pub prompt_tokens: usize,
@@ -73,7 +76,8 @@ pub struct EmbeddingsUsage {
 }
 
 /// The response of `GET /v1/models`.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ModelList {
     /// `list`.
     pub object: &'static str,
@@ -82,7 +86,8 @@ pub struct ModelList {
 }
 
 /// A model, as `GET /v1/models/{model}` describes it.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Model {
     /// The name that requests use.
     pub id: String,

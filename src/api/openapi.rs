@@ -1,74 +1,125 @@
-//! The OpenAPI description, generated from the route table and the request and response types.
+//! The OpenAPI description: a committed file, of which a test checks that it describes the route table and the wire types.
 
-use super::errors::{OpenAiError, TeiError};
-use super::route::{Access, ApiStyle, Route};
-use schemars::SchemaGenerator;
-use schemars::generate::SchemaSettings;
-use serde_json::{Map, Value, json};
+use super::route::Route;
+use serde_json::{Map, Value};
+use tealight_core::{Error, ErrorKind, Result};
 
-/// Describes routes in OpenAPI 3.1.
-pub fn document(routes: &[Route]) -> Value {
-    let mut settings = SchemaSettings::draft2020_12();
-    settings.definitions_path = "/components/schemas".into();
-    let mut generator = settings.into_generator();
+/// OpenAPI 3.1, with all features. Generating it when it is asked for would take 0.4 MB of the binary.
+const DESCRIPTION: &str = include_str!("openapi.json");
+
+/// Describes those routes that this build has.
+///
+/// # Errors
+/// [`ErrorKind::Internal`] if the committed file is not JSON.
+pub fn document(routes: &[Route]) -> Result<Value> {
+    let mut document: Value =
+        serde_json::from_str(DESCRIPTION).map_err(|e| Error::new(ErrorKind::Internal, format!("openapi.json: {e}")))?;
     let mut paths = Map::new();
     for route in routes {
-        let path = paths.entry(route.path).or_insert_with(|| json!({}));
-        path[route.method.as_str().to_lowercase()] = operation(route, &mut generator);
+        let method = route.method.as_str().to_lowercase();
+        let mut operation = document["paths"][route.path][&method].take();
+        // The page has another summary if the build lacks it.
+        operation["summary"] = route.summary.into();
+        paths.entry(route.path).or_insert_with(|| Map::new().into())[method] = operation;
     }
-    let schemas = generator.take_definitions(true);
-    json!({
-        "openapi": "3.1.0",
-        "info": {
-            "title": "tealight",
-            "version": env!("CARGO_PKG_VERSION"),
-            "description": env!("CARGO_PKG_DESCRIPTION"),
-            "license": {"name": env!("CARGO_PKG_LICENSE")},
-        },
-        "paths": paths,
-        "components": {
-            "schemas": schemas,
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
-        },
-    })
+    document["paths"] = paths.into();
+    document["info"]["version"] = env!("CARGO_PKG_VERSION").into();
+    Ok(document)
 }
 
-fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
-    let name = route.path.trim_start_matches('/').replace(['/', '{', '}', '.'], "_");
-    let mut operation = json!({
-        "operationId": format!("{}_{name}", route.method.as_str().to_lowercase()),
-        "summary": route.summary,
-        "tags": [match route.style { ApiStyle::OpenAi | ApiStyle::Audio => "OpenAI", ApiStyle::Tei => "text-embeddings-inference" }],
-        "responses": responses(route, generator),
-        // The key is optional: not every function has one.
-        "security": match route.access { Access::Public => json!([]), Access::ApiKey => json!([{"key": []}, {}]) },
-    });
-    if let Some(schema) = route.request {
-        let mut content = content(json!(schema(generator)));
-        if route.style == ApiStyle::Audio {
-            content["multipart/form-data"] = content["application/json"].clone();
+#[cfg(test)]
+mod tests {
+    use super::super::errors::{OpenAiError, TeiError};
+    use super::super::route::{Access, ApiStyle};
+    use super::super::routes::ROUTES;
+    use super::*;
+    use schemars::SchemaGenerator;
+    use schemars::generate::SchemaSettings;
+    use serde_json::json;
+
+    #[test]
+    fn committed_description_matches_routes_and_wire_types() {
+        let (generated, document) = (generate(ROUTES), document(ROUTES).unwrap());
+        if cfg!(feature = "full") && std::env::var_os("TEALIGHT_WRITE_OPENAPI").is_some() {
+            let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/api/openapi.json");
+            std::fs::write(path, serde_json::to_string(&generated).unwrap() + "\n").unwrap();
         }
-        operation["requestBody"] = json!({"required": true, "content": content});
+        let advice = "run TEALIGHT_WRITE_OPENAPI=1 cargo test --features full openapi";
+        assert_eq!(document["paths"], generated["paths"], "{advice}");
+        assert_eq!(document["info"], generated["info"], "{advice}");
+        let (committed, schemas) = (&document["components"]["schemas"], &generated["components"]["schemas"]);
+        for (name, schema) in schemas.as_object().unwrap() {
+            assert_eq!(&committed[name], schema, "{name}: {advice}");
+        }
+        if cfg!(feature = "full") {
+            assert_eq!(document, generated, "{advice}");
+        }
     }
-    if route.path.ends_with("{model}") {
-        operation["parameters"] =
-            json!([{"name": "model", "in": "path", "required": true, "schema": {"type": "string"}}]);
-    }
-    operation
-}
 
-fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
-    let mut ok = json!({"description": "Success"});
-    if let Some(schema) = route.response {
-        ok["content"] = content(json!(schema(generator)));
+    /// Describes routes by the schemas of their types.
+    fn generate(routes: &[Route]) -> Value {
+        let mut settings = SchemaSettings::draft2020_12();
+        settings.definitions_path = "/components/schemas".into();
+        let mut generator = settings.into_generator();
+        let mut paths = Map::new();
+        for route in routes {
+            let path = paths.entry(route.path).or_insert_with(|| json!({}));
+            path[route.method.as_str().to_lowercase()] = operation(route, &mut generator);
+        }
+        let schemas = generator.take_definitions(true);
+        json!({
+            "openapi": "3.1.0",
+            "info": {
+                "title": "tealight",
+                "version": env!("CARGO_PKG_VERSION"),
+                "description": env!("CARGO_PKG_DESCRIPTION"),
+                "license": {"name": env!("CARGO_PKG_LICENSE")},
+            },
+            "paths": paths,
+            "components": {
+                "schemas": schemas,
+                "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            },
+        })
     }
-    let error = match route.style {
-        ApiStyle::OpenAi | ApiStyle::Audio => json!(generator.subschema_for::<OpenAiError>()),
-        ApiStyle::Tei => json!(generator.subschema_for::<TeiError>()),
-    };
-    json!({"200": ok, "default": {"description": "Error", "content": content(error)}})
-}
 
-fn content(schema: Value) -> Value {
-    json!({"application/json": {"schema": schema}})
+    fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
+        let name = route.path.trim_start_matches('/').replace(['/', '{', '}', '.'], "_");
+        let mut operation = json!({
+            "operationId": format!("{}_{name}", route.method.as_str().to_lowercase()),
+            "summary": route.summary,
+            "tags": [match route.style { ApiStyle::OpenAi | ApiStyle::Audio => "OpenAI", ApiStyle::Tei => "text-embeddings-inference" }],
+            "responses": responses(route, generator),
+            // The key is optional: not every function has one.
+            "security": match route.access { Access::Public => json!([]), Access::ApiKey => json!([{"key": []}, {}]) },
+        });
+        if let Some(schema) = route.request {
+            let mut content = content(json!(schema(generator)));
+            if route.style == ApiStyle::Audio {
+                content["multipart/form-data"] = content["application/json"].clone();
+            }
+            operation["requestBody"] = json!({"required": true, "content": content});
+        }
+        if route.path.ends_with("{model}") {
+            operation["parameters"] =
+                json!([{"name": "model", "in": "path", "required": true, "schema": {"type": "string"}}]);
+        }
+        operation
+    }
+
+    fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
+        let mut ok = json!({"description": "Success"});
+        if let Some(schema) = route.response {
+            ok["content"] = content(json!(schema(generator)));
+        }
+        let error = match route.style {
+            ApiStyle::OpenAi | ApiStyle::Audio => json!(generator.subschema_for::<OpenAiError>()),
+            ApiStyle::Tei => json!(generator.subschema_for::<TeiError>()),
+        };
+        json!({"200": ok, "default": {"description": "Error", "content": content(error)}})
+    }
+
+    fn content(schema: Value) -> Value {
+        json!({"application/json": {"schema": schema}})
+    }
 }

@@ -1,7 +1,6 @@
 //! One row of the route table, and the API style that it follows.
 
 use super::context::{ApiResponse, RequestContext};
-use schemars::{JsonSchema, Schema, SchemaGenerator};
 use tealight_core::{ErrorKind, Result};
 
 /// The API that a route is compatible with. It decides the shape and the status of errors, and the size limit of bodies.
@@ -46,7 +45,19 @@ pub enum Access {
 }
 
 /// Generates the JSON schema of a type.
-pub(super) type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
+#[cfg(test)]
+pub(super) type SchemaOf = fn(&mut schemars::SchemaGenerator) -> schemars::Schema;
+
+/// A type of a request or response body. In tests it has a JSON schema, which the committed OpenAPI description is compared with.
+#[cfg(test)]
+pub(super) trait BodyType: schemars::JsonSchema {}
+#[cfg(test)]
+impl<T: schemars::JsonSchema> BodyType for T {}
+/// A type of a request or response body.
+#[cfg(not(test))]
+pub(super) trait BodyType {}
+#[cfg(not(test))]
+impl<T> BodyType for T {}
 
 type Handler = fn(&RequestContext) -> Result<ApiResponse>;
 
@@ -66,8 +77,10 @@ pub struct Route {
     /// One line for the OpenAPI description.
     pub summary: &'static str,
     /// The schema of the request body; none if there is no body.
+    #[cfg(test)]
     pub request: Option<SchemaOf>,
     /// The schema of the response body; none if it is not JSON.
+    #[cfg(test)]
     pub response: Option<SchemaOf>,
     /// Produces the response.
     pub handler: Handler,
@@ -77,7 +90,19 @@ impl Route {
     /// A route for GET requests.
     pub(super) const fn get(path: &'static str, style: ApiStyle, summary: &'static str, handler: Handler) -> Self {
         let (method, access, is_long_running) = (Method::Get, Access::ApiKey, false);
-        Self { method, path, style, access, is_long_running, summary, request: None, response: None, handler }
+        Self {
+            method,
+            path,
+            style,
+            access,
+            is_long_running,
+            summary,
+            #[cfg(test)]
+            request: None,
+            #[cfg(test)]
+            response: None,
+            handler,
+        }
     }
 
     /// A route for POST requests.
@@ -86,13 +111,21 @@ impl Route {
     }
 
     /// Sets the type of the request body.
-    pub(super) const fn accepts<T: JsonSchema>(self) -> Self {
-        Self { request: Some(schema::<T>), ..self }
+    pub(super) const fn accepts<T: BodyType>(self) -> Self {
+        Self {
+            #[cfg(test)]
+            request: Some(schemars::SchemaGenerator::subschema_for::<T>),
+            ..self
+        }
     }
 
     /// Sets the type of the response body.
-    pub(super) const fn returns<T: JsonSchema>(self) -> Self {
-        Self { response: Some(schema::<T>), ..self }
+    pub(super) const fn returns<T: BodyType>(self) -> Self {
+        Self {
+            #[cfg(test)]
+            response: Some(schemars::SchemaGenerator::subschema_for::<T>),
+            ..self
+        }
     }
 
     /// Makes the route public: it requires no API key.
@@ -105,10 +138,6 @@ impl Route {
     pub(super) const fn long_running(self) -> Self {
         Self { is_long_running: true, ..self }
     }
-}
-
-fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
-    generator.subschema_for::<T>()
 }
 
 /// The methods of the routes. [`http::Method`] has a destructor, which a constant table cannot have.

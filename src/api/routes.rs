@@ -103,9 +103,9 @@ pub(super) fn disabled_feature(path: &str) -> Option<&'static str> {
     FEATURE_PATHS.iter().find(|(known, _)| *known == path).map(|(_, feature)| *feature)
 }
 
-/// Handles `GET /openapi.json`. It is in this module because the description is generated from the table.
+/// Handles `GET /openapi.json`. It is in this module because the description lists the routes of the table.
 fn openapi(_: &RequestContext) -> Result<ApiResponse> {
-    ApiResponse::json(&openapi::document(ROUTES))
+    ApiResponse::json(&openapi::document(ROUTES)?)
 }
 
 /// The route of a request, looked up once and passed on.

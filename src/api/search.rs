@@ -3,7 +3,6 @@
 use super::context::{ApiResponse, RequestContext};
 use super::json::parse;
 use crate::engine::search::{Search, SearchMode};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tealight_core::{Error, Result, truncate_for_display};
@@ -13,7 +12,8 @@ use tealight_index::{Filter, SearchHit};
 const DEFAULT_K: usize = 10;
 
 /// The body of `POST /search`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SearchRequest {
     /// The text to search for.
     #[serde(alias = "text")]
@@ -35,7 +35,8 @@ pub struct SearchRequest {
 }
 
 /// The response of `/search`.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SearchResponse {
     /// Results in descending order of score.
     pub results: Vec<SearchResult>,
@@ -44,7 +45,8 @@ pub struct SearchResponse {
 }
 
 /// A document that matches the search.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SearchResult {
     /// Id of the document.
     pub id: String,

@@ -4,14 +4,14 @@ use super::context::{ApiResponse, RequestContext};
 use super::metrics::{Totals, resident_bytes};
 use super::route::ApiStyle;
 use crate::engine::inventory::InstalledModel;
-use schemars::JsonSchema;
 use serde::Serialize;
 use std::time::SystemTime;
 use tealight_core::Result;
 use tealight_kernels::Isa;
 
 /// The response of `/status`. Unknown values are null.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Status {
     version: &'static str,
     /// The instruction set of the kernels.
@@ -31,7 +31,8 @@ pub struct Status {
 }
 
 /// Limits of a request.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Limits {
     /// Largest body, in bytes.
     body_bytes: usize,
@@ -42,7 +43,8 @@ struct Limits {
 }
 
 /// An installed model.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct ModelStatus {
     name: String,
     /// `embedding`, `speech` or `text`.
@@ -71,7 +73,8 @@ impl From<InstalledModel> for ModelStatus {
 }
 
 /// The index of `/search`.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct IndexStatus {
     /// The file name in `TEALIGHT_INDEX`.
     name: String,

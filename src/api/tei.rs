@@ -4,13 +4,13 @@ use super::context::{ApiResponse, RequestContext};
 use super::json::{Inputs, OneOrMany, check_count, check_none_empty, parse};
 use crate::engine::{Detokenize, Embed, EmbedInputs, EmbedTokens, Input, Similarity, Tokenize, Truncation};
 use crate::pipeline::format::{Encoded, VectorEncoding, encode};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tealight_core::{Error, ErrorKind, Result};
 use tealight_models::tokenizer::{self, Token};
 
 /// The end at which a text is truncated.
-#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum TruncationDirection {
     /// Removes the beginning.
     #[serde(alias = "left")]
@@ -22,7 +22,8 @@ pub enum TruncationDirection {
 }
 
 /// The body of `POST /embed`.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct EmbedRequest {
     /// Texts or token ids to embed.
     pub inputs: Inputs,
@@ -47,7 +48,8 @@ pub struct EmbedRequest {
 }
 
 /// The body of `POST /embed_all`.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct EmbedAllRequest {
     /// Texts or token ids to embed.
     pub inputs: Inputs,
@@ -63,7 +65,8 @@ pub struct EmbedAllRequest {
 }
 
 /// The body of `POST /similarity`.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SimilarityRequest {
     /// The texts to compare.
     pub inputs: SimilarityInputs,
@@ -73,7 +76,8 @@ pub struct SimilarityRequest {
 }
 
 /// The texts of a [`SimilarityRequest`].
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SimilarityInputs {
     /// The text that is compared with the others.
     pub source_sentence: String,
@@ -82,7 +86,8 @@ pub struct SimilarityInputs {
 }
 
 /// The options of a [`SimilarityRequest`].
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SimilarityParameters {
     /// Whether to truncate inputs that are too long; default `TEALIGHT_AUTO_TRUNCATE`.
     #[serde(default)]
@@ -96,7 +101,8 @@ pub struct SimilarityParameters {
 }
 
 /// The body of `POST /tokenize`.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TokenizeRequest {
     /// Texts to tokenize.
     pub inputs: OneOrMany<String>,
@@ -109,7 +115,8 @@ pub struct TokenizeRequest {
 }
 
 /// The body of `POST /decode`.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DecodeRequest {
     /// Token ids of one text, or of several.
     pub ids: OneOrMany<Vec<u32>>,
@@ -123,7 +130,8 @@ fn default_true() -> bool {
 }
 
 /// A token, in the response to a [`TokenizeRequest`].
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SimpleToken {
     id: u32,
     text: String,
@@ -142,7 +150,8 @@ impl From<Token> for SimpleToken {
 }
 
 /// The response of `GET /info`.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Info {
     model_id: String,
     model_sha: Option<String>,
@@ -161,7 +170,8 @@ pub struct Info {
     docker_label: Option<&'static str>,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 enum ModelType {
     Embedding { pooling: &'static str },

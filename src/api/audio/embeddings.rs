@@ -8,7 +8,6 @@ use crate::engine::ValidateOptions;
 use crate::engine::speech::{Transcribe, Transcription, embed_segments};
 use crate::pipeline::format::transcript::{DurationUsage, round_to_hundredths};
 use crate::pipeline::format::{Encoded, encode};
-use schemars::JsonSchema;
 use serde::Serialize;
 use std::time::Instant;
 use tealight_core::{Result, Usage};
@@ -16,7 +15,8 @@ use tealight_models::families::whisper::language_name;
 use tealight_models::tasks::transcribe::{Segment, Task};
 
 /// Response of `/v1/audio/embeddings`, whose request is an [`AudioRequest`](super::AudioRequest).
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct AudioEmbeddingsResponse {
     /// `list`.
     pub object: &'static str,
@@ -35,7 +35,8 @@ pub struct AudioEmbeddingsResponse {
 }
 
 /// A segment of a recording and its embedding.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SegmentEmbedding {
     /// `embedding`.
     pub object: &'static str,

@@ -1,7 +1,6 @@
 //! Fields of an audio request, and the options that they set.
 
 use crate::pipeline::format::VectorEncoding;
-use schemars::JsonSchema;
 use serde::Deserialize;
 use tealight_audio::VadOptions;
 use tealight_core::{Error, Result, truncate_for_display};
@@ -12,7 +11,8 @@ use tealight_models::tasks::transcribe::{Task, TranscribeOptions};
 const MAX_BEAM_SIZE: usize = 16;
 
 /// `POST /v1/audio/transcriptions`, `/v1/audio/translations` and `/v1/audio/embeddings`: a multipart form or JSON.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct AudioRequest {
     /// The audio file; in JSON as base64.
     #[serde(alias = "audio")]
@@ -49,7 +49,8 @@ pub struct AudioRequest {
 }
 
 /// OpenAI's `chunking_strategy`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(
     untagged,
     expecting = "expected auto, or an object of type server_vad with threshold (a number from 0 to 1), prefix_padding_ms and \
@@ -63,7 +64,8 @@ pub enum ChunkingStrategy {
 }
 
 /// Voice activity detection.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ServerVad {
     /// `server_vad`.
     #[serde(rename = "type")]

@@ -6,7 +6,6 @@ use super::token_text::{finite, token_text};
 use crate::api::context::{ApiResponse, RequestContext};
 use crate::api::json::parse;
 use crate::engine::generate::{Completion, Prompt, TokenLogprob};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tealight_core::{Error, ErrorKind, Result, truncate_for_display};
@@ -35,7 +34,8 @@ generation_request! {
 }
 
 /// The format that a completion must have.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ResponseFormat {
     /// `text`, `json_object` or `json_schema`.
     #[serde(rename = "type")]
@@ -65,7 +65,8 @@ impl ResponseFormat {
 }
 
 /// The response to a [`ChatRequest`].
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ChatResponse {
     /// Identifies this response.
     pub id: String,
@@ -82,7 +83,8 @@ pub struct ChatResponse {
 }
 
 /// One completion of a response.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ChatChoice {
     /// Position in `choices`, from 0.
     pub index: usize,
@@ -95,7 +97,8 @@ pub struct ChatChoice {
 }
 
 /// A message of the assistant.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ChatMessage {
     /// `assistant`.
     pub role: &'static str,

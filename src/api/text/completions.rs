@@ -7,7 +7,6 @@ use crate::api::context::{ApiResponse, RequestContext};
 use crate::api::json::{Inputs, parse};
 use crate::engine::Input;
 use crate::engine::generate::{Completion, Prompt, TokenLogprob};
-use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tealight_core::{Error, ErrorKind, Result};
@@ -39,7 +38,8 @@ generation_request! {
 }
 
 /// The response to a [`CompletionRequest`].
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CompletionResponse {
     /// Identifies this response.
     pub id: String,
@@ -56,7 +56,8 @@ pub struct CompletionResponse {
 }
 
 /// One completion of a response.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CompletionChoice {
     /// The generated text, without the stop sequence.
     pub text: String,

@@ -6,7 +6,6 @@ use crate::api::response_sender::ResponseSender;
 use crate::api::sse::SseWriter;
 use crate::engine::LoadedModel;
 use crate::engine::generate::{Completion, Generate, Prompt, TextDelta};
-use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -38,7 +37,8 @@ pub(super) enum GenerationEvent<'a> {
 }
 
 /// Token counts of a request.
-#[derive(Debug, Clone, Copy, Default, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CompletionUsage {
     /// Tokens of the prompts.
     pub prompt_tokens: usize,
@@ -51,7 +51,8 @@ pub struct CompletionUsage {
 }
 
 /// Details of the prompt tokens.
-#[derive(Debug, Clone, Copy, Default, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PromptTokensDetails {
     /// Tokens of a prefix that was in the prompt cache.
     pub cached_tokens: usize,

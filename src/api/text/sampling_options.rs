@@ -1,7 +1,6 @@
 //! The request fields that all routes for text generation have.
 
 use crate::api::json::OneOrMany;
-use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +19,8 @@ const MAX_TOP_LOGPROBS: usize = 20;
 macro_rules! generation_request {
     ($(#[$attr:meta])* pub struct $name:ident { $($(#[$field_attr:meta])* pub $field:ident: $type:ty,)* }) => {
         $(#[$attr])*
-        #[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
+        #[derive(Debug, serde::Deserialize)]
+        #[cfg_attr(test, derive(schemars::JsonSchema))]
         pub struct $name {
             $($(#[$field_attr])* pub $field: $type,)*
             /// From 0, which always takes the most likely token, to 2; default 1.
@@ -93,7 +93,8 @@ pub(super) struct SamplingOptions {
 }
 
 /// Options of a streamed response.
-#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct StreamOptions {
     /// Whether the last event reports the token usage.
     #[serde(default)]

@@ -1,12 +1,12 @@
 //! Formats of a transcript: OpenAI's JSON, plain text, and subtitles.
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tealight_models::families::whisper::language_name;
 use tealight_models::tasks::transcribe::{Segment, Task, Transcript, Word};
 
 /// OpenAI's `response_format`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum TranscriptFormat {
     /// An object with the text.
@@ -63,7 +63,8 @@ pub struct Granularities {
 }
 
 /// OpenAI's usage of a transcription.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DurationUsage {
     /// `duration`.
     #[serde(rename = "type")]
@@ -80,7 +81,8 @@ impl DurationUsage {
 }
 
 /// Response in [`TranscriptFormat::Json`].
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TranscriptionJson {
     /// The text of the recording.
     pub text: String,
@@ -89,7 +91,8 @@ pub struct TranscriptionJson {
 }
 
 /// Response in [`TranscriptFormat::VerboseJson`].
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TranscriptionVerboseJson {
     /// `transcribe` or `translate`.
     pub task: &'static str,
@@ -110,7 +113,8 @@ pub struct TranscriptionVerboseJson {
 }
 
 /// A word with its timestamps.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TranscriptionWord {
     /// The word, without surrounding spaces.
     pub word: String,
@@ -121,7 +125,8 @@ pub struct TranscriptionWord {
 }
 
 /// A segment with its timestamps and the statistics of its window.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TranscriptionSegment {
     /// Position in `segments`, from 0.
     pub id: usize,
