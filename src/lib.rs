@@ -66,12 +66,14 @@
 
 pub mod api;
 pub mod aws;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod config;
 pub mod engine;
 #[cfg(feature = "lambda")]
 pub mod lambda;
 pub mod pipeline;
+#[cfg(feature = "cli")]
 pub mod server;
 pub mod telemetry;
 

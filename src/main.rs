@@ -4,15 +4,24 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     if std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_none() {
-        return tealight::cli::run();
+        return run_command_line();
     }
-    match run_function() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("tealight: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(run_function())
+}
+
+fn exit_code<E: std::fmt::Display>(result: Result<(), E>) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    eprintln!("tealight: {error}");
+    ExitCode::FAILURE
+}
+
+#[cfg(feature = "cli")]
+use tealight::cli::run as run_command_line;
+
+#[cfg(not(feature = "cli"))]
+fn run_command_line() -> ExitCode {
+    let what = "the command line (AWS_LAMBDA_RUNTIME_API is not set)";
+    exit_code(Err(tealight::Error::feature_disabled(tealight::ErrorKind::UnsupportedEvent, what, "cli")))
 }
 
 #[cfg(feature = "lambda")]

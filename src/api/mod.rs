@@ -206,7 +206,7 @@ impl Api {
         if length > limit {
             return Err(body_too_large(length, limit));
         }
-        if route.request.is_some() { check_content_type(headers, route.style) } else { Ok(()) }
+        if route.method == route::Method::Post { check_content_type(headers, route.style) } else { Ok(()) }
     }
 
     /// Counts every request, and logs it unless it is a successful request to a public route, which is mostly a health check.

@@ -1,6 +1,8 @@
-//! A function for embeddings only, `--no-default-features --features lambda`: what needs another feature fails with the name of it.
+//! A function for embeddings only, `--no-default-features --features lambda`, and with the command line: what needs another feature
+//! fails with the name of it.
 
 use crate::support::lambda_runtime::Function;
+#[cfg(feature = "cli")]
 use crate::support::path;
 use crate::support::process::{run, tealight};
 use serde_json::{Value, json};
@@ -58,6 +60,17 @@ fn openapi_and_models_list_only_what_is_enabled() {
     let paths = document["paths"].as_object().unwrap();
     assert!(paths.contains_key("/v1/embeddings") && paths.contains_key("/documents"));
     assert!(!paths.keys().any(|path| path.contains("audio") || path.contains("completions") || path == "/search"));
+}
+
+#[test]
+#[cfg(not(feature = "cli"))]
+fn command_line_is_disabled() {
+    assert_names(&run(&mut tealight(["embed", "a"])).expect_failure(), "cli");
+}
+
+#[test]
+#[cfg(feature = "cli")]
+fn models_command_lists_only_what_is_enabled() {
     let models = run(&mut tealight(["models"])).expect_text();
     assert!(
         models.contains("all-MiniLM-L6-v2") && !models.contains("whisper") && !models.contains("smollm2"),
@@ -66,6 +79,7 @@ fn openapi_and_models_list_only_what_is_enabled() {
 }
 
 #[test]
+#[cfg(feature = "cli")]
 fn commands_of_disabled_features_are_unknown() {
     for args in [&["transcribe", "a.wav"][..], &["generate", "a"], &["index", "info", "a"], &["bench", "generate"]] {
         let done = run(&mut tealight(args.iter().copied()));
@@ -74,6 +88,7 @@ fn commands_of_disabled_features_are_unknown() {
 }
 
 #[test]
+#[cfg(feature = "cli")]
 fn option_model_and_input_of_disabled_features_name_feature() {
     let folder = tempfile::tempdir().unwrap();
     let whisper = folder.path().join("whisper.bin").display().to_string();

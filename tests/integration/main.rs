@@ -3,8 +3,9 @@
 //! Tests that need downloaded weights are ignored: tests/run, tests/check_speech and tests/check_text download them and run these tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
-#[cfg(feature = "lambda")]
+#[cfg(all(feature = "cli", feature = "lambda"))]
 mod api_key_secret;
+#[cfg(feature = "cli")]
 mod cli;
 mod configuration;
 #[cfg(all(feature = "lambda", not(any(feature = "index", feature = "sinks", feature = "speech", feature = "text"))))]
@@ -12,9 +13,9 @@ mod disabled_features;
 #[cfg(all(feature = "lambda", feature = "sinks"))]
 mod document_events;
 mod embeddings;
-#[cfg(feature = "lambda")]
+#[cfg(all(feature = "cli", feature = "lambda"))]
 mod hub;
-#[cfg(feature = "index")]
+#[cfg(all(feature = "cli", feature = "index"))]
 mod index;
 #[path = "../../crates/tealight-kernels/tests/support/isas.rs"]
 mod isas;
@@ -22,19 +23,20 @@ mod isas;
 mod lambda;
 #[cfg(feature = "text")]
 mod llama;
-#[cfg(all(feature = "lambda", feature = "sinks", feature = "text", feature = "ui"))]
+#[cfg(all(feature = "cli", feature = "lambda", feature = "sinks", feature = "text", feature = "ui"))]
 mod observability;
-#[cfg(all(feature = "lambda", feature = "otel"))]
+#[cfg(all(feature = "cli", feature = "lambda", feature = "otel"))]
 mod otel;
-#[cfg(all(feature = "index", feature = "lambda", feature = "speech"))]
+#[cfg(all(feature = "cli", feature = "index", feature = "lambda", feature = "speech"))]
 mod s3;
+#[cfg(feature = "cli")]
 mod server;
 #[cfg(feature = "sinks")]
 mod sinks;
-#[cfg(all(feature = "lambda", feature = "speech", feature = "text"))]
+#[cfg(all(feature = "cli", feature = "lambda", feature = "speech", feature = "text"))]
 mod streaming;
-// The mock of the Runtime API is for tests of the function.
-#[cfg_attr(not(feature = "lambda"), allow(dead_code))]
+// Some helpers are for tests of the function or of the command line only.
+#[cfg_attr(not(all(feature = "cli", feature = "lambda")), allow(dead_code))]
 mod support;
 #[cfg(feature = "speech")]
 mod whisper;
