@@ -3,7 +3,7 @@
 use super::context::{ApiResponse, RequestContext};
 use tealight_core::{ErrorKind, Result};
 
-/// The API that a route is compatible with. It decides the shape and the status of errors, and the size limit of bodies.
+/// The API that a route is compatible with. It decides the format and the status of errors, and the size limit of bodies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ApiStyle {
     /// OpenAI, and tealight's own routes.
