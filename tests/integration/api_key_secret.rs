@@ -23,6 +23,12 @@ fn variables(endpoint: &str) -> Vec<(&str, &str)> {
     ]
 }
 
+/// A server that reads its key from the mock, without one of its environment variables.
+fn server_without(name: &str, endpoint: &str) -> Server {
+    let others: Vec<_> = variables(endpoint).into_iter().filter(|(other, _)| *other != name).collect();
+    Server::start(&others)
+}
+
 fn mock_secret(secret: &str) -> Mock {
     let response =
         json!({"ARN": ARN, "Name": "x", "SecretString": secret, "VersionStages": ["AWSCURRENT"]}).to_string();
@@ -92,9 +98,7 @@ fn request_to_secrets_manager_is_signed_correctly() {
 #[test]
 fn request_without_session_has_no_token() {
     let mock = mock_secret(KEY);
-    let url = mock.url();
-    let without: Vec<_> = variables(&url).into_iter().filter(|(name, _)| *name != "AWS_SESSION_TOKEN").collect();
-    let server = Server::start(&without);
+    let server = server_without("AWS_SESSION_TOKEN", &mock.url());
     assert_eq!(embed_with_key(&server, KEY).status(), 200);
     let requests = mock.requests();
     assert_eq!(requests[0].header("x-amz-security-token"), None);
@@ -155,9 +159,7 @@ fn invalid_secret_rejects_all_keys() {
 #[test]
 fn missing_credentials_are_named_in_error() {
     let mock = mock_secret(KEY);
-    let url = mock.url();
-    let without: Vec<_> = variables(&url).into_iter().filter(|(name, _)| *name != "AWS_SECRET_ACCESS_KEY").collect();
-    let server = Server::start(&without);
+    let server = server_without("AWS_SECRET_ACCESS_KEY", &mock.url());
     let response = embed_with_key(&server, KEY);
     assert_eq!(response.status(), 502, "{}", response.text());
     assert!(response.text().contains("AWS_SECRET_ACCESS_KEY"), "{}", response.text());

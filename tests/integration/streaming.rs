@@ -123,6 +123,13 @@ fn long_requests_do_not_block_short_ones() {
     }
 }
 
+fn start_streaming_function() -> Function {
+    let cache = cache();
+    let mut variables = variables(&cache);
+    variables.push(("TEALIGHT_RESPONSE_STREAM", "1"));
+    Function::start(&variables)
+}
+
 fn invoke(function: &Function, path: &str, body: String, deadline: SystemTime) -> (Value, Vec<Value>) {
     let event = json!({"version": "2.0", "rawPath": path, "headers": {"content-type": "application/json"},
         "requestContext": {"domainName": "x.lambda-url.eu-central-1.on.aws", "http": {"method": "POST"}, "stage": "$default"},
@@ -137,10 +144,7 @@ fn invoke(function: &Function, path: &str, body: String, deadline: SystemTime) -
 #[test]
 #[ignore = "needs the weights that tests/run downloads"]
 fn function_streams_and_reports_timeout_as_event() {
-    let cache = cache();
-    let mut variables = variables(&cache);
-    variables.push(("TEALIGHT_RESPONSE_STREAM", "1"));
-    let function = Function::start(&variables);
+    let function = start_streaming_function();
     let start = SystemTime::now();
     let (prelude, events) = invoke(&function, TRANSCRIPTIONS, long_recording(), start + TIMEOUT);
     let whole = start.elapsed().unwrap();
@@ -160,10 +164,7 @@ fn function_streams_and_reports_timeout_as_event() {
 #[test]
 #[ignore = "needs the weights that tests/run downloads"]
 fn function_ends_completion_before_deadline() {
-    let cache = cache();
-    let mut variables = variables(&cache);
-    variables.push(("TEALIGHT_RESPONSE_STREAM", "1"));
-    let function = Function::start(&variables);
+    let function = start_streaming_function();
     let time = Duration::from_secs(3);
     let (prelude, events) = invoke(&function, COMPLETIONS, long_text(), SystemTime::now() + time);
     assert_eq!(prelude["statusCode"], 200);
