@@ -17,14 +17,14 @@ use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 /// Keys are stored in blocks of 16 tokens, `[blocks][head_dim][16]`, so that the scores of 16 tokens are one vector; values in
 /// rows, `[tokens][head_dim padded to 16]`.
 #[derive(Debug, Clone, Default)]
-pub struct KvCache {
+pub struct HeadKvCache {
     keys: Vec<u16>,
     values: Vec<u16>,
     head_dim: usize,
     tokens: usize,
 }
 
-impl KvCache {
+impl HeadKvCache {
     /// An empty cache.
     ///
     /// # Panics
@@ -114,21 +114,27 @@ pub struct GqaQueries<'a> {
 ///
 /// # Panics
 /// If the sizes do not match, or a row attends to no token or to more than are cached.
-pub fn sdpa(isa: Isa, x: GqaQueries, cache: &KvCache, scores: &mut Vec<f32>, out: &mut [f32], out_column: usize) {
+pub fn sdpa(isa: Isa, x: GqaQueries, cache: &HeadKvCache, scores: &mut Vec<f32>, out: &mut [f32], out_column: usize) {
     let rows = x.q.len() / x.stride;
     let columns = x.heads * cache.head_dim;
     assert!(x.stride > 0 && x.q.len().is_multiple_of(x.stride) && x.first_column + columns <= x.stride && x.heads > 0);
     assert!(rows > 0 && out.len().is_multiple_of(rows) && out_column + columns <= out.len() / rows);
     assert!(x.causal_len > 0 && x.causal_len + rows - 1 <= cache.tokens);
     scores.resize(QUERY_ROWS * cache.tokens.next_multiple_of(LANES), 0.0);
-    dispatch!(isa, sdpa_rows(x: GqaQueries, cache: &KvCache, scores: &mut [f32], out: &mut [f32], out_column: usize));
+    dispatch!(isa, sdpa_rows(x: GqaQueries, cache: &HeadKvCache, scores: &mut [f32], out: &mut [f32], out_column: usize));
 }
 
 /// Rows of queries, each of one head and token, that are computed together.
 const QUERY_ROWS: usize = 6;
 
 #[inline(always)]
-unsafe fn sdpa_rows<S: Simd>(x: GqaQueries, cache: &KvCache, scores: &mut [f32], out: &mut [f32], out_column: usize) {
+unsafe fn sdpa_rows<S: Simd>(
+    x: GqaQueries,
+    cache: &HeadKvCache,
+    scores: &mut [f32],
+    out: &mut [f32],
+    out_column: usize,
+) {
     let (rows, head_dim) = (x.q.len() / x.stride, cache.head_dim);
     let out_stride = out.len() / rows;
     let total = rows * x.heads;
@@ -167,7 +173,7 @@ struct QueryRow {
 }
 
 #[inline(always)]
-unsafe fn sdpa_tile<S: Simd, const MR: usize>(tile: &[QueryRow; QUERY_ROWS], cache: &KvCache, scores: &mut [f32]) {
+unsafe fn sdpa_tile<S: Simd, const MR: usize>(tile: &[QueryRow; QUERY_ROWS], cache: &HeadKvCache, scores: &mut [f32]) {
     let head_dim = cache.head_dim;
     let mut max_len = 0;
     for r in 0..MR {

@@ -7,7 +7,7 @@ use crate::formats::llama2c;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tealight_core::{Error, Result};
-use tealight_kernels::attention::gqa::KvCache;
+use tealight_kernels::attention::gqa::HeadKvCache;
 
 /// A larger size means that the file is damaged.
 const MAX_SIZE: u64 = 1 << 24;
@@ -246,9 +246,9 @@ impl Config {
         Ok(())
     }
 
-    /// Bytes of the KV caches of all layers per token.
+    /// Bytes of the KV cache per token, in all layers.
     pub fn kv_bytes_per_token(&self) -> usize {
-        self.num_hidden_layers * self.num_key_value_heads * KvCache::bytes_per_token(self.head_dim)
+        self.num_hidden_layers * self.num_key_value_heads * HeadKvCache::bytes_per_token(self.head_dim)
     }
 }
 

@@ -4,7 +4,7 @@ use super::config::Config;
 use super::matrix_loader::MatrixLoader;
 use super::quantized_matrix::{NR, QuantizedMatrix};
 use tealight_core::Result;
-use tealight_kernels::attention::gqa::{self, GqaQueries, KvCache};
+use tealight_kernels::attention::gqa::{self, GqaQueries, HeadKvCache};
 use tealight_kernels::int8::Epilogue;
 use tealight_kernels::quantize::QuantizedRows;
 use tealight_kernels::{CpuContext, Isa, rowwise};
@@ -35,7 +35,7 @@ pub(super) struct Partition {
 }
 
 impl Partition {
-    /// Several tokens are divided by rows: each thread takes some tokens through everything but the KV caches. A single token is
+    /// Several tokens are divided by rows: each thread takes some tokens through everything but the KV cache. A single token is
     /// divided by columns: the threads share the outputs of each matrix product.
     pub(super) fn new(cpu: &CpuContext, tokens: usize) -> Self {
         if tokens == 1 {
@@ -105,7 +105,7 @@ impl DecoderLayer {
         &self,
         partition: &Partition,
         config: &Config,
-        caches: &mut [KvCache],
+        caches: &mut [HeadKvCache],
         position: usize,
         scratch: &mut Scratch,
     ) {
@@ -169,7 +169,7 @@ impl PartScratch {
 fn attend(
     cpu: &CpuContext,
     config: &Config,
-    caches: &[KvCache],
+    caches: &[HeadKvCache],
     qkv: &[f32],
     qkv_dim: usize,
     causal_len: usize,

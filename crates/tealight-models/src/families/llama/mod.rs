@@ -4,7 +4,7 @@
 mod config;
 mod decoder_layer;
 mod encoder;
-mod kv_caches;
+mod kv_cache;
 mod matrix_loader;
 mod memory;
 mod model;

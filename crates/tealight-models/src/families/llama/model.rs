@@ -64,7 +64,7 @@ impl Llama {
     pub(super) fn hidden_states(&self, cpu: &CpuContext, tokens: &[u32]) -> Result<Vec<f32>> {
         let mut sequence = self.new_sequence(tokens.len());
         let mut all = vec![];
-        self.network.forward(cpu, &mut sequence.caches, tokens, &mut sequence.scratch, |_, hidden_states| {
+        self.network.forward(cpu, &mut sequence.kv_cache, tokens, &mut sequence.scratch, |_, hidden_states| {
             all.extend_from_slice(hidden_states);
             Ok(())
         })?;
@@ -109,9 +109,9 @@ impl Llama {
         let d = self.config.hidden_size;
         let requested_range = tokens.len().saturating_sub(count)..tokens.len();
         let mut logits = vec![];
-        let Sequence { caches, scratch, .. } = sequence;
+        let Sequence { kv_cache, scratch, .. } = sequence;
         let outcome = cpu.install(|| {
-            self.network.forward(cpu, caches, tokens, scratch, |first, hidden_states| {
+            self.network.forward(cpu, kv_cache, tokens, scratch, |first, hidden_states| {
                 for i in overlap(first, hidden_states.len() / d, &requested_range) {
                     self.network.logits(cpu, &hidden_states[i * d..(i + 1) * d], &mut logits);
                     if !logits.iter().all(|v| v.is_finite()) {
@@ -126,7 +126,7 @@ impl Llama {
         });
         match outcome {
             Ok(()) => sequence.tokens.extend_from_slice(tokens),
-            Err(_) => sequence.caches.truncate(sequence.tokens.len()),
+            Err(_) => sequence.kv_cache.truncate(sequence.tokens.len()),
         }
         outcome
     }

@@ -2,7 +2,7 @@
 
 use super::config::Config;
 use super::decoder_layer::{DecoderLayer, Partition, Scratch, par_gemm};
-use super::kv_caches::KvCaches;
+use super::kv_cache::KvCache;
 use super::matrix_loader::MatrixLoader;
 use super::quantized_matrix::QuantizedMatrix;
 use tealight_core::{Error, Result};
@@ -66,12 +66,12 @@ impl Network {
         self.lm_head.as_ref().unwrap_or(&self.embed_tokens)
     }
 
-    /// Runs tokens that follow those in `caches`, and appends their keys and values. Calls `f(first, hidden_states)` for some
+    /// Runs tokens that follow those in `kv_cache`, and appends their keys and values. Calls `f(first, hidden_states)` for some
     /// tokens at a time, with the index of the first of them and their normalized hidden states `[n, D]`.
     pub(super) fn forward(
         &self,
         cpu: &CpuContext,
-        caches: &mut KvCaches,
+        kv_cache: &mut KvCache,
         tokens: &[u32],
         scratch: &mut Scratch,
         mut f: impl FnMut(usize, &mut [f32]) -> Result<()>,
@@ -83,13 +83,13 @@ impl Network {
             for (id, x) in chunk.iter().zip(scratch.x.chunks_exact_mut(d)) {
                 self.embed_tokens.dequantize_row(*id as usize, x);
             }
-            let position = caches.tokens;
+            let position = kv_cache.tokens;
             self.config.rope.cos_sin(position..position + chunk.len(), &mut scratch.cos_sin);
             let partition = Partition::new(cpu, chunk.len());
-            for (layer, caches) in self.layers.iter().zip(&mut caches.layers) {
+            for (layer, caches) in self.layers.iter().zip(&mut kv_cache.layers) {
                 layer.forward(&partition, &self.config, caches, position, scratch);
             }
-            caches.tokens += chunk.len();
+            kv_cache.tokens += chunk.len();
             rowwise::rms_norm(cpu.isa, &mut scratch.x, &self.norm, self.config.rms_norm_eps);
             f(i * CHUNK_TOKENS, &mut scratch.x)?;
         }

@@ -2,22 +2,22 @@
 
 use super::config::Config;
 use super::decoder_layer::Scratch;
-use super::kv_caches::KvCaches;
+use super::kv_cache::KvCache;
 
 /// Tokens with their keys and values.
 #[derive(Debug)]
 pub struct Sequence {
     pub(super) tokens: Vec<u32>,
-    pub(super) caches: KvCaches,
+    pub(super) kv_cache: KvCache,
     pub(super) scratch: Scratch,
 }
 
 impl Sequence {
     /// An empty sequence with memory for `capacity` tokens.
     pub(super) fn new(config: &Config, capacity: usize) -> Self {
-        let mut caches = KvCaches::new(config);
-        caches.reserve(capacity.min(config.max_position_embeddings));
-        Self { tokens: vec![], caches, scratch: Scratch::default() }
+        let mut kv_cache = KvCache::new(config);
+        kv_cache.reserve(capacity.min(config.max_position_embeddings));
+        Self { tokens: vec![], kv_cache, scratch: Scratch::default() }
     }
 
     /// The tokens so far.
@@ -28,19 +28,19 @@ impl Sequence {
     /// Truncates to the first tokens.
     pub fn truncate(&mut self, tokens: usize) {
         self.tokens.truncate(tokens);
-        self.caches.truncate(tokens);
+        self.kv_cache.truncate(tokens);
     }
 
     /// A copy of the first tokens.
     pub(crate) fn clone_prefix(&self, tokens: usize) -> Self {
         let tokens = tokens.min(self.tokens.len());
-        let caches = self.caches.clone_prefix(tokens);
-        Self { tokens: self.tokens[..tokens].to_vec(), caches, scratch: Scratch::default() }
+        let kv_cache = self.kv_cache.clone_prefix(tokens);
+        Self { tokens: self.tokens[..tokens].to_vec(), kv_cache, scratch: Scratch::default() }
     }
 
     /// Frees memory that is needed only while tokens are processed.
     pub(crate) fn shrink_to_fit(&mut self) {
         self.scratch = Scratch::default();
-        self.caches.shrink_to_fit();
+        self.kv_cache.shrink_to_fit();
     }
 }

@@ -1,20 +1,20 @@
-//! The KV caches of a sequence.
+//! The KV cache of a sequence.
 
 use super::config::Config;
-use tealight_kernels::attention::gqa::KvCache;
+use tealight_kernels::attention::gqa::HeadKvCache;
 
 /// Keys and values of the tokens so far, in every layer.
 #[derive(Debug, Clone, Default)]
-pub(super) struct KvCaches {
+pub(super) struct KvCache {
     /// `[num_hidden_layers][num_key_value_heads]`.
-    pub layers: Vec<Vec<KvCache>>,
-    /// Tokens in each cache.
+    pub layers: Vec<Vec<HeadKvCache>>,
+    /// Number of cached tokens.
     pub tokens: usize,
 }
 
-impl KvCaches {
+impl KvCache {
     pub(super) fn new(config: &Config) -> Self {
-        let heads = vec![KvCache::new(config.head_dim); config.num_key_value_heads];
+        let heads = vec![HeadKvCache::new(config.head_dim); config.num_key_value_heads];
         Self { layers: vec![heads; config.num_hidden_layers], tokens: 0 }
     }
 
@@ -26,13 +26,13 @@ impl KvCaches {
 
     /// A copy of the first tokens.
     pub(super) fn clone_prefix(&self, tokens: usize) -> Self {
-        let layer = |heads: &Vec<KvCache>| heads.iter().map(|head| head.clone_prefix(tokens)).collect();
+        let layer = |heads: &Vec<HeadKvCache>| heads.iter().map(|head| head.clone_prefix(tokens)).collect();
         Self { layers: self.layers.iter().map(layer).collect(), tokens: tokens.min(self.tokens) }
     }
 
     /// Frees memory that the tokens do not need.
     pub(super) fn shrink_to_fit(&mut self) {
-        self.layers.iter_mut().flatten().for_each(KvCache::shrink_to_fit);
+        self.layers.iter_mut().flatten().for_each(HeadKvCache::shrink_to_fit);
     }
 
     /// Reserves memory for `tokens` in total.
