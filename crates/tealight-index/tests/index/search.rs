@@ -83,11 +83,11 @@ fn binary_search_finds_the_row_that_the_query_resembles() {
     let (d, count) = (384, 20_000);
     let rows = random(count * d, 5);
     let index = build(&folder.path().join("a.tlx"), &rows, d, Metric::Cosine, ScanEncoding::Binary);
-    for seed in 0..5 {
-        let noise = random(d, 100 + seed);
-        let query: Vec<f32> = rows[seed as usize * d..][..d].iter().zip(&noise).map(|(r, n)| r + 0.5 * n).collect();
+    for row in 0..5 {
+        let noise = random(d, 100 + row as u64);
+        let query: Vec<f32> = rows[row * d..][..d].iter().zip(&noise).map(|(r, n)| r + 0.5 * n).collect();
         let hits = index.search(&CpuContext::new(Isa::detect(), 2), &by_vector(&query, 3)).unwrap();
-        assert_eq!(hits[0].row, seed as usize);
+        assert_eq!(hits[0].row, row);
         assert!((hits[0].score as f64 - exact_top_10(&rows, &query, d, Metric::Cosine)[0].0).abs() < SCORE_ERROR);
         assert_eq!(index.search(&CpuContext::new(Isa::Scalar, 1), &by_vector(&query, 3)).unwrap(), hits);
     }
@@ -110,11 +110,11 @@ fn binary_search_has_high_recall_for_clustered_and_shifted_rows() {
             for metric in METRICS {
                 let index = build(&folder.path().join("a.tlx"), &rows, d, metric, ScanEncoding::Binary);
                 let mut found = 0;
-                for seed in 0..20 {
-                    let noise = random(d, 200 + seed);
+                for i in 0..20 {
+                    let noise = random(d, 200 + i as u64);
                     // Also short queries: inner products and cosines order rows regardless of the query's norm.
                     let scale = if metric == Metric::L2 { 1.0 } else { 0.01 };
-                    let row = &rows[seed as usize * 7 * d..][..d];
+                    let row = &rows[7 * i * d..][..d];
                     let query: Vec<f32> = row.iter().zip(&noise).map(|(r, n)| scale * (r + 0.5 * n)).collect();
                     let expected = exact_top_10(&rows, &query, d, metric);
                     let hits = index.search(&CpuContext::new(Isa::detect(), 2), &by_vector(&query, 10)).unwrap();

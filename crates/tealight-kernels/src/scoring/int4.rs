@@ -10,10 +10,10 @@ use crate::simd::Simd;
 pub const DIM_ALIGN: usize = 8;
 /// Largest quantized value of a row.
 pub const QMAX: u8 = 15;
-/// Values per vector lane, half of [`DIM_ALIGN`].
-const LANE_VALUES: usize = 4;
+/// Bytes per vector lane, each with two values.
+const LANE_BYTES: usize = 4;
 /// Eight adjacent values of each row of a block. Each byte holds a value and, in its upper bits, the value four places after it.
-pub type CodeBlock = [i8; BLOCK_ROWS * LANE_VALUES];
+pub type CodeBlock = [i8; BLOCK_ROWS * LANE_BYTES];
 
 /// Per-row parameters of a block: a quantized value `q` represents `low + scale q`.
 #[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -110,7 +110,7 @@ unsafe fn score_block<S: Simd>(query: &QuantizedQuery, codes: &[CodeBlock], para
             let [low, high] = S::split_nibbles(S::load_i8x4(row_values));
             let j = 2 * (i % 2);
             sums[j] = S::dot_u4i8(sums[j], low, S::splat_u8x4(query.add(i * DIM_ALIGN)));
-            sums[j + 1] = S::dot_u4i8(sums[j + 1], high, S::splat_u8x4(query.add(i * DIM_ALIGN + LANE_VALUES)));
+            sums[j + 1] = S::dot_u4i8(sums[j + 1], high, S::splat_u8x4(query.add(i * DIM_ALIGN + LANE_BYTES)));
         }
         for j in 0..SUMS {
             S::int_store(sums[j], lanes[j].as_mut_ptr());

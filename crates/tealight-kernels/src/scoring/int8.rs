@@ -60,16 +60,16 @@ unsafe fn quantize<S: Simd>(vector: &[f32]) -> QuantizedQuery {
 /// # Panics
 /// If the lengths do not match.
 pub fn scores(isa: Isa, query: &QuantizedQuery, codes: &[CodeBlock], params: &[BlockParams], out: &mut [f32]) {
-    scores_specialized(isa, query, codes, params, true, out);
+    scores_with(isa, query, codes, params, true, out);
 }
 
 /// [`scores`] without the loops for common dimensions, for comparison.
 #[doc(hidden)]
 pub fn scores_any_dim(isa: Isa, query: &QuantizedQuery, codes: &[CodeBlock], params: &[BlockParams], out: &mut [f32]) {
-    scores_specialized(isa, query, codes, params, false, out);
+    scores_with(isa, query, codes, params, false, out);
 }
 
-fn scores_specialized(
+fn scores_with(
     isa: Isa,
     query: &QuantizedQuery,
     codes: &[CodeBlock],

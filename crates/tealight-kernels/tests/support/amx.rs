@@ -134,9 +134,9 @@ unsafe fn execute(tiles: &mut Tiles, code: *const u8, registers: &[i64; 23]) -> 
                 Some(length)
             }
             (0x5e, 1, false) => {
-                let (codes, weights) = ((modrm & 7) as usize, (!(tail >> 3) & 7) as usize);
-                assert!(tile != codes && tile != weights && codes != weights, "three tiles");
-                multiply(tiles, tile, codes, weights);
+                let (lhs, weights) = ((modrm & 7) as usize, (!(tail >> 3) & 7) as usize);
+                assert!(tile != lhs && tile != weights && lhs != weights, "three tiles");
+                multiply(tiles, tile, lhs, weights);
                 Some(5)
             }
             _ => None,
@@ -155,9 +155,9 @@ fn configure(tiles: &mut Tiles, bytes: &[u8; 64]) {
 }
 
 /// TDPBUSD: adds the products of four unsigned and four signed bytes to each 32-bit sum.
-fn multiply(tiles: &mut Tiles, sums: usize, codes: usize, weights: usize) {
-    assert_eq!(tiles.columns[codes] / 4, tiles.rows[weights]);
-    assert_eq!((tiles.rows[sums], tiles.columns[sums]), (tiles.rows[codes], tiles.columns[weights]));
+fn multiply(tiles: &mut Tiles, sums: usize, lhs: usize, weights: usize) {
+    assert_eq!(tiles.columns[lhs] / 4, tiles.rows[weights]);
+    assert_eq!((tiles.rows[sums], tiles.columns[sums]), (tiles.rows[lhs], tiles.columns[weights]));
     for m in 0..tiles.rows[sums] {
         for n in 0..tiles.columns[sums] / 4 {
             let old = &tiles.bytes[sums][m][4 * n..4 * n + 4];
@@ -165,7 +165,7 @@ fn multiply(tiles: &mut Tiles, sums: usize, codes: usize, weights: usize) {
             for k in 0..tiles.rows[weights] {
                 for i in 0..4 {
                     let product =
-                        tiles.bytes[codes][m][4 * k + i] as i32 * (tiles.bytes[weights][k][4 * n + i] as i8) as i32;
+                        tiles.bytes[lhs][m][4 * k + i] as i32 * (tiles.bytes[weights][k][4 * n + i] as i8) as i32;
                     sum = sum.wrapping_add(product);
                 }
             }
