@@ -65,7 +65,7 @@ impl SpeechModelArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct TranscribeArgs {
-    /// Audio files: WAV, AIFF, MP3, AAC, FLAC, Ogg, M4A, MP4, Matroska, WebM; - is stdin
+    /// Audio files: WAV, AIFF, MP3, MP2, AAC, FLAC, Ogg, M4A, MP4, Matroska, WebM; - is stdin
     #[arg(required = true)]
     files: Vec<PathBuf>,
     #[command(flatten)]

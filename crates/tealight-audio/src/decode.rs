@@ -19,13 +19,13 @@ use symphonia::core::packet::Packet;
 use tealight_core::{Error, Result};
 
 /// Container and file formats, for error messages.
-const SUPPORTED_FORMATS: &str = "WAV, AIFF, MP3, AAC, FLAC, Ogg, MP4, M4A, Matroska and WebM";
+const SUPPORTED_FORMATS: &str = "WAV, AIFF, MP3, MP2, AAC, FLAC, Ogg, MP4, M4A, Matroska and WebM";
 /// Accepted sample rates, in Hz.
 const SAMPLE_RATES: std::ops::RangeInclusive<usize> = 1_000..=384_000;
 const MAX_CHANNELS: usize = 64;
 /// Samples are clamped to this, 60 dB over full scale; larger values are a sign of corruption.
 const MAX_AMPLITUDE: f32 = 1000.0;
-/// Number of consecutive failures after which decoding stops.
+/// Number of consecutive failures to read a packet after which decoding stops.
 const MAX_FAILURES: usize = 100;
 
 /// Decoder of one audio track of a file.
@@ -35,7 +35,7 @@ pub(crate) struct TrackDecoder {
     track: Track,
     /// Interleaved samples of the last packet.
     interleaved: Vec<f32>,
-    /// Failures since the last decoded packet.
+    /// Failures to read a packet since the last packet that was decoded. Packets that cannot be decoded do not count.
     failures: usize,
     unsupported_feature: Option<&'static str>,
 }

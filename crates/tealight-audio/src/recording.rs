@@ -8,10 +8,12 @@ use bytes::Bytes;
 use tealight_core::{Error, ErrorKind, Result};
 use tealight_kernels::Isa;
 
-/// Maximum number of sample rate changes in a file: more are a sign of corruption, and each one creates a resampler.
+/// Maximum number of sample rate changes in a file: more are a sign of corruption, and each one creates a resampler. The first
+/// sample rate is not a change.
 const MAX_RATE_CHANGES: usize = 100;
 
-/// An audio file: WAV, AIFF, MP3, AAC, FLAC, Ogg (Vorbis, Opus), MP4 and M4A (AAC, ALAC, Opus), Matroska and WebM (Vorbis, Opus).
+/// An audio file: WAV, AIFF, MP3, MP2, AAC, FLAC, Ogg (Vorbis, Opus), MP4 and M4A (AAC, ALAC, Opus), Matroska (AAC, Vorbis,
+/// Opus) or WebM (Vorbis, Opus).
 #[derive(Debug, Clone)]
 pub struct Recording {
     bytes: Bytes,
@@ -31,7 +33,7 @@ impl Recording {
     }
 
     /// Decodes the recording from its start: mono samples at [`SAMPLE_RATE`], the mean of all channels. Each call gives the same
-    /// samples, and so does each instruction set, which resampling uses.
+    /// samples, regardless of `isa`, which only resampling uses.
     ///
     /// # Errors
     /// Like [`Recording::open`]. The iterator ends with an error if nothing can be decoded; corrupt parts are skipped.
@@ -94,12 +96,13 @@ impl Samples {
     /// Starts a resampler for another sample rate, which chained Ogg streams may have. Returns the remaining samples of the
     /// previous one.
     fn change_rate(&mut self, rate: usize) -> Result<Vec<f32>> {
-        if self.rate_changes == MAX_RATE_CHANGES {
+        let is_change = self.rate != 0;
+        if is_change && self.rate_changes == MAX_RATE_CHANGES {
             return Err(invalid_file(format!("changes its sample rate more than {MAX_RATE_CHANGES} times")));
         }
         let remaining = self.resampler.take().map(Resampler::finish);
         self.resampler = (rate != SAMPLE_RATE).then(|| Resampler::new(self.isa, rate));
-        (self.rate, self.rate_changes) = (rate, self.rate_changes + 1);
+        (self.rate, self.rate_changes) = (rate, self.rate_changes + usize::from(is_change));
         Ok(remaining.unwrap_or_default())
     }
 }
@@ -111,5 +114,25 @@ impl Iterator for Samples {
         let block = self.next_block().transpose();
         self.is_finished |= matches!(block, Some(Err(_)));
         block
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sample_rate_may_change_100_times() {
+        let mut wav =
+            b"RIFF\xa4\x3e\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0\x80\x3e\0\0\x80\x3e\0\0\x01\0\x08\0data\x80\x3e\0\0"
+                .to_vec();
+        wav.resize(wav.len() + SAMPLE_RATE, 128);
+        let mut samples = Recording::open(wav.into()).unwrap().samples(Isa::Scalar).unwrap();
+        let mut rates = [SAMPLE_RATE, SAMPLE_RATE / 2].into_iter().cycle();
+        for rate in rates.by_ref().take(1 + MAX_RATE_CHANGES) {
+            samples.change_rate(rate).unwrap();
+        }
+        let error = samples.change_rate(rates.next().unwrap()).unwrap_err();
+        assert!(error.message.contains("more than 100 times"), "{error}");
     }
 }
