@@ -6,15 +6,15 @@ use std::ops::Range;
 
 /// Samples per prediction.
 const FRAME: usize = 256;
-/// Speech ends where the score is this much below the threshold, so that a breath does not end it. Chosen without a recorded
-/// measurement.
+/// Speech ends where the score is this much below the threshold, so that a breath does not end it. No comparison with other
+/// values is recorded.
 const HYSTERESIS: f32 = 0.25;
 
 /// Thresholds of voice activity detection.
 ///
 /// The defaults of `speech_pad` and `min_silence_duration` are faster-whisper's. The default of `threshold` is meant to be above the
-/// scores at the onset of noise; it was chosen without a recorded measurement, and
-/// `vad_finds_speech_between_noise_and_silence` in tealight-models tests it.
+/// scores at the onset of noise; `vad_finds_speech_between_noise_and_silence` in tealight-models tests it. No comparison with
+/// other values is recorded.
 ///
 /// # Limitations
 /// Sustained chords are misclassified as speech.

@@ -22,17 +22,17 @@ const CHUNK_ROWS: usize = 1024;
 
 /// A query prepared for one encoding of rows.
 trait ScanQuery: Sized + Sync {
-    /// Values of a block of rows, as stored in the file.
+    /// `DIM_ALIGN` adjacent values of each row of a block, as stored in the file.
     type CodeBlock: AnyBitPattern;
-    /// Scales and offsets of a block of rows, as stored in the file.
+    /// Parameters of the rows of a block, as stored in the file.
     type BlockParams: AnyBitPattern;
     /// The sections of code blocks and of block parameters.
     const SECTIONS: [Section; 2];
     /// Dimensions of a code block.
     const DIM_ALIGN: usize;
-    /// Rows that are scored again in float16, for each row that is returned. More of them cost time and raise the recall. The values
-    /// of all encodings were chosen without a recorded comparison with others; `tests/index/search.rs` checks the recall that they
-    /// give, and docs/performance.md#search has it for larger indexes.
+    /// Rows that are scored again in float16, for each row that is returned. More of them cost time and raise the recall.
+    /// `tests/index/search.rs` checks the recall that the values of all encodings give, and docs/performance.md#search has it for
+    /// larger indexes. No comparison with other values is recorded.
     const RESCORE_FACTOR: usize;
     /// Minimum number of rows that are scored again, chosen like `RESCORE_FACTOR`.
     const MIN_CANDIDATES: usize;

@@ -14,10 +14,10 @@ use tealight_kernels::quantize::QuantizedRows;
 use tealight_kernels::{CpuContext, Isa};
 
 /// Rows that pass through the feed-forward network at a time. They are to reuse each weight and to stay in the second-level cache: 64
-/// rows of 384 values are 96 KiB. Chosen without a recorded comparison with other values.
+/// rows of 384 values are 96 KiB. No comparison with other values is recorded.
 const FFN_ROWS: usize = 64;
 /// Target size of a micro-batch in rows. Its queries, keys and values are to stay in the second-level cache through all layers: 128
-/// rows of 3 x 384 values are 576 KiB. Chosen without a recorded comparison with other values.
+/// rows of 3 x 384 values are 576 KiB. No comparison with other values is recorded.
 const MICRO_BATCH_ROWS: usize = 128;
 
 /// Where a layer normalizes.

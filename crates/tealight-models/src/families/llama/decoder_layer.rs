@@ -9,7 +9,8 @@ use tealight_kernels::int8::Epilogue;
 use tealight_kernels::quantize::QuantizedRows;
 use tealight_kernels::{CpuContext, Isa, rowwise};
 
-/// Context length from which the attention of a single token is split between threads. Chosen without a recorded measurement.
+/// Context length from which the attention of a single token is split between threads. No comparison with other values is
+/// recorded.
 const MIN_SPLIT_CONTEXT: usize = 256;
 
 /// The weights of a layer, with Hugging Face's names.

@@ -11,7 +11,7 @@ use tealight_kernels::quantize::QuantizedRows;
 use tealight_kernels::{CpuContext, rowwise};
 
 /// Tokens that pass through the layers at a time. They are to reuse each weight and to stay in the caches: 128 hidden states of 576
-/// values (SmolLM2-135M) are 288 KiB. Chosen without a recorded comparison with other values.
+/// values (SmolLM2-135M) are 288 KiB. No comparison with other values is recorded.
 const CHUNK_TOKENS: usize = 128;
 
 /// The weights of a model.
