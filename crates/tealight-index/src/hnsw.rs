@@ -13,8 +13,8 @@ use tealight_kernels::hnsw::{Distance, HnswGraph};
 use tealight_kernels::scoring::F16_ALIGN;
 use tealight_kernels::{CpuContext, Isa};
 
-/// Rows from the graph that are scored again in float16, for each row that is returned. This and the next two values were chosen
-/// without a recorded comparison with others; `tests/index/graph.rs` checks the recall that they give.
+/// Rows from the graph that are scored again in float16, for each row that is returned. `tests/index/graph.rs` checks the recall
+/// that this and the next two values give. No comparison with other values is recorded.
 const RESCORE_FACTOR: usize = 4;
 /// Minimum number of rows that are scored again.
 const MIN_CANDIDATES: usize = 384;
@@ -86,7 +86,8 @@ impl LazyGraph {
         }
         let OpenGraph { graph, scale: graph_scale } =
             self.0.get_or_init(|| OpenGraph::open(file, isa)).as_ref().map_err(Error::clone)?;
-        // Inner products order rows for any scale of the query, distances only for the scale of the rows.
+        // The order by inner product does not depend on the scale of the query; the order by distance does, so the query gets the
+        // scale of the rows.
         let scale = match file.header.metric {
             Metric::Cosine | Metric::Dot => scale(vector.iter().fold(0.0, |m, v| v.abs().max(m))),
             Metric::L2 => *graph_scale,
@@ -137,7 +138,7 @@ pub(crate) fn build(
         let values = halves.iter().map(|bits| f16::from_bits(*bits).to_f32() * f16_scales[row]);
         graph.add(row as u32, &quantize(values, scale))
     };
-    // Threads alternate between rows, so that all parts of the graph grow evenly.
+    // Rows are dealt to the threads in turn, so that all parts of the graph grow evenly.
     let shares: Vec<_> = (0..cpu.threads()).map(|first| (first..rows).step_by(cpu.threads())).collect();
     let added = cpu.par_map(&shares, |share| share.clone().try_for_each(add));
     added.into_iter().collect::<tealight_kernels::Result<Vec<()>>>()?;

@@ -102,7 +102,7 @@ fn check_row(
         let exists =
             |slot: &[u8; 4]| level_of(u32::from_le_bytes(*slot).into()).is_some_and(|level| level >= link_level);
         if !links.iter().all(exists) {
-            return Err("a link leads to a row that does not exist");
+            return Err("a link leads to a row that does not exist in its level");
         }
     }
     Ok(())

@@ -46,6 +46,7 @@ fn native_index(dimension: usize) -> Result<UsearchIndex> {
         quantization: ScalarKind::I8,
         connectivity: HNSW_M,
         expansion_add: EF_CONSTRUCTION,
+        // usearch uses the larger of this and the requested count.
         expansion_search: 1,
         multi: false,
     };
