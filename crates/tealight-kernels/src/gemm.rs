@@ -17,7 +17,7 @@ pub const NR: usize = LANES;
 pub enum Epilogue {
     /// Overwrites the output.
     Store,
-    /// Overwrites the output with the exact GELU of the value.
+    /// Overwrites the output with the GELU of the value, as [`gelu_erf`](crate::rowwise::gelu_erf).
     Gelu,
     /// Adds the value to the output.
     Add,

@@ -31,7 +31,7 @@
 //! | [`CpuContext`] | an instruction set and a pool of threads |
 //! | [`quantize`] | activations in 8 bits |
 //! | [`int8`], [`int4`] | packed weights and their products |
-//! | [`attention`] | scaled dot-product attention in float32, in int8 and with a cache of keys and values |
+//! | [`attention`] | scaled dot-product attention in float32 and int8, and of new tokens to cached keys and values |
 //! | [`rowwise`] | normalization, activation functions, softmax |
 //! | [`scoring`] | scores of a query against rows of an index: int8, 4-bit, binary, float16 |
 //! | [`fir`] | filters of audio |
@@ -40,11 +40,12 @@
 //!
 //! # Terms
 //!
-//! As in BLAS: **lhs** and **rhs** are the operands of a product, `M`, `N` and `K` its rows, columns and inner dimension. The rhs
-//! is **packed**: stored in **panels** of **nr** ([`int8::NR`]) outputs, in the order in which the kernel reads them. A **tile** is
-//! mr rows by NV panels, whose sums are **accumulated** in registers; mr and NV depend on the instruction set: 4 by 3 with AVX-512,
-//! 6 by 1 with NEON and AVX-VNNI, 4 by 1 with AVX2. (AMX has tile registers of its own, of 16 rows.) The **epilogue** writes the finished sums to the output.
-//! Values along K are quantized in **groups** that share a scale.
+//! As in gemmlowp, **lhs** and **rhs** are the operands of a product; as in BLAS, `M`, `N` and `K` are its rows, columns and inner
+//! dimension. As in BLIS, the rhs is **packed**: stored in **panels** of **nr** ([`int8::NR`]) outputs, in the order in which the
+//! kernel reads them. A **tile** is mr rows by NV panels, whose sums are **accumulated** in registers; mr and NV depend on the
+//! instruction set: 4 by 3 with AVX-512, 6 by 1 with NEON and AVX-VNNI, 4 by 1 with AVX2 and in scalar code. (AMX has tile
+//! registers of its own, of 16 rows.) The **epilogue** writes the finished sums to the output. Values along K are quantized in
+//! **groups** that share a scale.
 //!
 //! # Reproducibility
 //!

@@ -33,7 +33,7 @@ pub enum QuantScheme<'a> {
 pub struct QuantLayout<'a> {
     /// Values of a row, a multiple of 16.
     pub k: usize,
-    /// Bytes of a quantized row: K values, then zeros.
+    /// Bytes of a quantized row: K values, then padding, which stands for the value 0.
     pub padded_k: usize,
     /// Values along K that share a scale, a multiple of 16; the last group may be shorter.
     pub group_size: usize,

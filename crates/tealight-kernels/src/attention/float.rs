@@ -1,4 +1,4 @@
-//! Attention in float32: the fallback of models in float32, and the reference for [`int8`](super::int8).
+//! Attention in float32: used by networks in float32, and the reference for [`int8`](super::int8).
 #![allow(clippy::needless_range_loop)] // Indices are rows and columns of tiles.
 
 use super::softmax::exponentials;
@@ -58,6 +58,7 @@ unsafe fn sdpa_rows<S: Simd>(x: Qkv, head: &HeadSlice, scratch: &mut SdpaScratch
             let out = out.as_mut_ptr().add((row - head.queries.start) * out_stride);
             if row + QUERY_ROWS <= head.queries.end {
                 match S::TILE {
+                    // `R4x3` stands for AVX-512, whose 32 registers also hold this larger tile.
                     Tile::R4x3 => sdpa_tile::<S, QUERY_ROWS, 4>(x, head, scratch, row, out, out_stride),
                     Tile::R4x1 | Tile::R6x1 => sdpa_tile::<S, QUERY_ROWS, 1>(x, head, scratch, row, out, out_stride),
                 }

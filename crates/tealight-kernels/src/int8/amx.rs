@@ -12,13 +12,13 @@ use crate::simd::{Avx512, LANES, Simd};
 use std::arch::asm;
 use std::ops::Range;
 
-/// Up to this many rows are multiplied with AVX-512, because a tile of 16 rows would be mostly padding. The value was chosen without
-/// a measurement: no machine with AMX was available.
+/// Up to this many rows are multiplied with AVX-512, because a tile of 16 rows would be mostly padding. No comparison with other
+/// values is recorded: no machine with AMX was available.
 pub(super) const MAX_VECTOR_ROWS: usize = 4;
 
 /// Rows of an AMX tile register, which holds 16 rows of 64 bytes.
 const AMX_TILE_ROWS: usize = 16;
-/// Panels of a block: two tiles of rows times two tiles of columns use six tiles, and each loaded tile is used twice.
+/// Panels of a block: two tiles of rows, two of weights and four of sums are all eight tiles, and each loaded tile is used twice.
 const PANELS: usize = 2;
 const COLUMNS: usize = PANELS * NR;
 
@@ -32,13 +32,13 @@ struct TileConfig {
     rows: [u8; 16],
 }
 
-/// All eight tiles at their full size.
+/// All eight tiles at their full size, 16 rows of 64 bytes.
 static FULL_TILES: TileConfig = TileConfig {
     palette: 1,
     start_row: 0,
     reserved: [0; 14],
-    row_bytes: [K_ALIGN as u16, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
-    rows: [AMX_TILE_ROWS as u8, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
+    row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
+    rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
 };
 
 /// The integer sums of a block.

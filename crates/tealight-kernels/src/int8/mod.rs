@@ -1,6 +1,6 @@
 //! Products with int8 weights.
 //!
-//! Weights are symmetric with one scale `t` per output and group along K: `w = t q` with `q` from -127 to 127. Activations are
+//! Weights are symmetric with one scale `t` per output and group along K: `smooth w = t q` with `q` from -127 to 127. Activations are
 //! quantized with [`QuantScheme::Asymmetric`](crate::quantize::QuantScheme), one scale `s` and zero point `z` per row and group:
 //! `x / smooth = s (u - z)`. The product is `y = bias + sum over groups of s t (sum u q - z sum q)`. Sums inside a group are exact
 //! integers.

@@ -44,7 +44,7 @@ impl Isa {
         Self::available().iter().rev().find(is_baseline).copied().unwrap_or(Isa::Scalar)
     }
 
-    /// The instruction set with a name, which a user requests.
+    /// The instruction set of this name, as a user gives it.
     ///
     /// # Errors
     /// This CPU does not have it; the error lists the instruction sets that it has.

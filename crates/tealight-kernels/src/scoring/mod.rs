@@ -2,8 +2,8 @@
 //!
 //! The first pass scores compressed rows with [`int8`], [`int4`] or [`binary`]; the best rows are then scored again in float16 with
 //! [`dot_f16`]. Compressed rows are stored in blocks of [`BLOCK_ROWS`], interleaved so that the lanes of a vector are rows and no
-//! sum crosses lanes. The loop over a block is compiled for each common dimension, whose trip count the compiler then knows; other
-//! dimensions share one loop.
+//! sum crosses lanes. The loop over a block is compiled for each common dimension, so that the compiler knows its trip count;
+//! other dimensions share one loop.
 
 pub mod binary;
 mod f16;

@@ -6,7 +6,7 @@ pub(crate) const LANES: usize = 16;
 /// 1.5 * 2^23: adding it to a float leaves the nearest integer in the low bits of the sum, which saves a conversion.
 pub(crate) const ROUND_MAGIC: f32 = 12_582_912.0;
 
-/// Table lookups that [`Simd::LutSums`] can add up: at most 8 * 127 each, in 16 bits.
+/// Maximum number of calls of [`Simd::lut_add`] whose sums fit in 16 bits: each adds at most 8 * 127.
 pub(crate) const MAX_LUT_ADDS: usize = 64;
 
 /// A vector of [`LANES`] floats.

@@ -3,7 +3,7 @@
 use super::vector::{LANES, Simd, Tile};
 use std::arch::x86_64::*;
 
-// Functions that end in `_x8` or `_x16` work on so many lanes.
+// Functions that end in `_x8` or `_x16` work on that many lanes.
 
 /// Two registers of AVX2 with FMA and F16C, and with AVX-VNNI if `VNNI`.
 ///

@@ -55,7 +55,7 @@ impl QuantizedKv {
     pub(super) fn resize(&mut self, tokens: usize, head_dim: usize) {
         let padded = padded(tokens);
         (self.tokens, self.head_dim) = (tokens, head_dim);
-        // Keys of padding may have any value. Values of padding must be finite, which quantized values always are.
+        // Keys of padding may be anything. Its V rows must be finite, as quantized numbers always are.
         self.keys.resize(padded * head_dim, 0);
         self.values.resize(tokens.next_multiple_of(4) * head_dim, 0);
         self.key_scales.resize(padded, 0.0);
@@ -136,7 +136,7 @@ unsafe fn quantize_keys<S: Simd>(x: Qkv, head: &HeadSlice, kv: &mut QuantizedKv)
                 }
             }
         }
-        // The zero point of queries, without the part that the instruction set adds in memory.
+        // The zero point of queries, stored as they are: subtracting a storage offset of 128 equals adding it modulo 256.
         let zero_point = [((S::QMAX + 1) / 2) as u8 - S::STORAGE_OFFSET; 4];
         for t in (0..tokens).step_by(LANES) {
             let mut sums = S::int_splat(0);

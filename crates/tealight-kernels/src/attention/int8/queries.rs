@@ -8,7 +8,8 @@ use crate::isa::Isa;
 use crate::rowwise::exp2_coarse;
 use crate::simd::{LANES, Simd, Tile};
 
-/// Rows of queries that share a pass over keys and values. Splitting fewer rows between threads saves no time.
+/// Maximum number of rows of queries that share a pass over keys and values: 8 with AVX-512, 4 on other instruction
+/// sets. Splitting fewer rows between threads saves no time.
 pub const QUERY_ROWS: usize = 8;
 
 /// Scratch memory for a tile of queries.
@@ -78,6 +79,7 @@ pub(super) unsafe fn sdpa_rows<S: Simd>(
             let q = StridedRows { data: &q.data[row * q.stride..], stride: q.stride };
             let out = out.as_mut_ptr().add(row * out_stride);
             row += match count - row {
+                // `R4x3` stands for AVX-512, whose 32 registers also hold this larger tile.
                 left if left >= QUERY_ROWS && S::TILE == Tile::R4x3 => {
                     sdpa_tile::<S, QUERY_ROWS, 2>(kv, q, scratch, out, out_stride)
                 }
