@@ -1,4 +1,4 @@
-//! AAC (ISO/IEC 14496-3): all profiles except xHE-AAC (LC, Main, LTP, HE-AAC v1 and v2, LD), with up to 7.1 channels.
+//! AAC (ISO/IEC 14496-3): the profiles LC, Main, LTP, HE-AAC v1 and v2, and LD (not xHE-AAC), with up to 7.1 channels.
 
 use crate::error::invalid_file;
 use rusty_aac::config::StreamConfig;

@@ -8,7 +8,7 @@
 //! | module | contents |
 //! |---|---|
 //! | `recording` | [`Recording`] and [`Samples`]: the decoder and the resampler, connected |
-//! | `decode` | containers and codecs: Symphonia, plus `aac` and `opus` for what it lacks |
+//! | `decode` | containers and codecs: Symphonia, and `aac` and `opus` for these two codecs |
 //! | `repair`, `mp4` | wrong lengths in headers of truncated or streamed files; encoder delays in MP4 edit lists |
 //! | `resample` | any sample rate to [`SAMPLE_RATE`] |
 //! | [`log_mel`], `fft` | [`Spectrogram`](log_mel::Spectrogram), as openai/whisper computes it; the FFT of its frames |

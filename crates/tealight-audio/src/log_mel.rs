@@ -10,7 +10,7 @@ pub const N_FFT: usize = fft::LENGTH;
 pub const HOP_LENGTH: usize = 160;
 /// Minimum mel power; smaller ones are raised to it.
 const MIN_POWER: f32 = 1e-10;
-/// Base-10 logarithm of the minimum mel power, which all bands of digital silence have.
+/// Base-10 logarithm of the minimum mel power, which all mel bins of digital silence have.
 pub const SILENCE: f32 = -10.0;
 /// Values are clamped to this far below the maximum of the recording, as a base-10 logarithm (80 dB).
 const DYNAMIC_RANGE: f32 = 8.0;

@@ -30,7 +30,7 @@ pub(crate) struct Resampler {
     down: usize,
     /// Number of filters for equidistant fractions of an input sample. If it is less than `up`, two filters are interpolated.
     phases: usize,
-    /// Input samples per output sample, a multiple of [`fir::TAPS_ALIGN`].
+    /// Length of a filter: the number of input samples that an output sample is computed from, a multiple of [`fir::TAPS_ALIGN`].
     taps: usize,
     /// `[phases + 1, taps]`; the last filter is for the fraction 1.
     filters: Vec<f32>,
@@ -148,7 +148,7 @@ impl Resampler {
     }
 }
 
-/// Values of a windowed sinc with a sum of 1, at `2 * half_len` taps. Its center is `fraction` (0 to 1) of a sample behind the last tap
+/// Values of a windowed sinc with a sum of 1, at `2 * half_len` taps. Its center is `fraction` (0 to 1) of a sample after the last tap
 /// of the first half. `cutoff` is relative to half the sample rate of the input.
 fn windowed_sinc(fraction: f64, half_len: usize, cutoff: f64) -> Vec<f32> {
     let position = |tap: usize| tap as f64 - (half_len - 1) as f64 - fraction;

@@ -42,7 +42,7 @@ pub enum ErrorKind {
     ObjectReplaced,
     /// A remote service failed: the model hub, Secrets Manager, S3 or a vector database.
     Upstream,
-    /// Concurrency limit reached: 503 (TEI 429).
+    /// The concurrency limit is reached.
     Overloaded,
     /// The deadline has passed.
     Timeout,
@@ -54,13 +54,13 @@ pub enum ErrorKind {
     UnsupportedEvent,
     /// A local file could not be read or written.
     Io,
-    /// A bug in tealight: status 500, not retryable.
+    /// A bug in tealight.
     Internal,
 }
 
 /// How an [`ErrorKind`] is reported to clients. Codes never change, so some differ from the name of the kind.
 struct ErrorSpec {
-    /// HTTP status on all routes except TEI's.
+    /// HTTP status on all routes except those of text-embeddings-inference (TEI).
     status: u16,
     /// HTTP status on TEI's routes.
     tei_status: u16,
@@ -112,7 +112,7 @@ impl ErrorKind {
             ErrorKind::IndexNotFound        => ErrorSpec { status: 404, tei_status: 404, code: "index_not_found", ..INVALID_REQUEST },
             ErrorKind::IndexLoad            => ErrorSpec { code: "index_load_failed", ..SERVER_ERROR },
             ErrorKind::ObjectNotFound       => ErrorSpec { status: 404, tei_status: 404, code: "object_not_found", ..INVALID_REQUEST },
-            // An operator can grant the missing permission, so a message that failed for this reason is delivered again.
+            // An operator can grant the missing permission, so an SQS message that failed for this reason is delivered again.
             ErrorKind::ObjectDenied         => ErrorSpec { status: 403, tei_status: 403, code: "object_denied", is_retryable: true, ..INVALID_REQUEST },
             ErrorKind::ObjectReplaced       => ErrorSpec { status: 409, tei_status: 409, code: "object_replaced", is_retryable: true, ..INVALID_REQUEST },
             ErrorKind::Upstream             => ErrorSpec { status: 502, code: "upstream_error", is_retryable: true, ..SERVER_ERROR },
@@ -170,7 +170,7 @@ pub struct Error {
     pub input_index: Option<usize>,
 }
 
-/// Maximum characters of an error message that quotes a request.
+/// Characters of an error message that quotes a request after which it is cut off.
 const MAX_MESSAGE_CHARS: usize = 300;
 /// Maximum characters of a value that an error message quotes.
 const MAX_VALUE_CHARS: usize = 100;
@@ -226,7 +226,7 @@ impl Error {
         Self::new(ErrorKind::Io, format!("cannot {action} {}: {error}", path.display()))
     }
 
-    /// Limits the message to 300 characters, for messages that quote a request.
+    /// Shortens a message of more than 300 characters to its first 300 and ` ...`, for messages that quote a request.
     pub fn truncate_message(mut self) -> Self {
         if let Some((end, _)) = self.message.char_indices().nth(MAX_MESSAGE_CHARS) {
             self.message.truncate(end);
@@ -268,6 +268,7 @@ impl From<tealight_kernels::Error> for Error {
         match error {
             KernelError::InvalidMatrix(_) => Self::invalid_model(message),
             KernelError::UnsupportedIsa(_) => Self::invalid_value(ISA, message).with_context(ISA),
+            // The message begins with "invalid HNSW graph".
             KernelError::InvalidGraph(_) => Self::new(ErrorKind::IndexLoad, format!("index has an {message}")),
             KernelError::GraphLibrary(_) => Self::internal(message),
         }

@@ -1,6 +1,6 @@
 //! Types shared by the tealight crates, so that none has to depend on another for errors or limits.
 //!
-//! A *job* is what the engine runs at a time: a validated request, a batch of documents, or the input of a command.
+//! A *job* is the unit of work of `tealight::engine`: a validated request, a batch of documents, or the input of a command.
 //!
 //! | module or type | contents |
 //! |---|---|

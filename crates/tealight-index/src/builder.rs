@@ -108,7 +108,7 @@ impl IndexBuilder {
     /// Adds an HNSW graph over the rows added so far, which must be all rows of the index. A million rows take minutes.
     ///
     /// # Errors
-    /// Memory ran out, or this build lacks the feature `graph`.
+    /// Memory ran out.
     #[cfg(feature = "graph")]
     pub fn build_hnsw(&mut self, cpu: &CpuContext) -> Result<()> {
         if self.rows() > 0 {

@@ -30,27 +30,27 @@ pub enum ScanEncoding {
 }
 
 /// A section of the file. The serialized names are part of the file format and older than the names here: `codes` and `signs` are
-/// quantized rows, `terms` the parameters of their blocks, `halves` and `largest` float16 rows and their scales, `starts` offsets,
-/// `lengths` the lengths of documents.
+/// quantized rows, `terms` their parameters, `halves` and `largest` float16 rows and their scales, `starts` offsets, `lengths` the
+/// lengths of documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Section {
     /// int8 values of rows, in blocks of 16.
     #[serde(rename = "codes")]
     Int8Codes,
-    /// Scales and offsets of these blocks.
+    /// Scale, sum and score offset of each of these rows.
     #[serde(rename = "terms")]
     Int8Params,
     /// 4-bit values of rows, in blocks of 16.
     #[serde(rename = "codes4")]
     Int4Codes,
-    /// Scales and offsets of these blocks.
+    /// Scale, smallest value and score offset of each of these rows.
     #[serde(rename = "terms4")]
     Int4Params,
     /// Signs of rows after subtracting the mean of all rows, in blocks of 16.
     #[serde(rename = "signs")]
     BinaryCodes,
-    /// Scales and offsets of these blocks.
+    /// Scale and score offset of each of these rows.
     #[serde(rename = "signterms")]
     BinaryParams,
     /// The mean of all rows, f32.

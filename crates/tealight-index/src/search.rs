@@ -14,7 +14,8 @@ use tealight_kernels::{CpuContext, Isa, rowwise, scoring};
 
 /// Maximum number of hits of a search.
 pub const MAX_TOP_K: usize = 1000;
-/// Minimum number of hits per list in a hybrid search: a low rank still counts for documents that are in both lists.
+/// A hybrid search asks for at least this many hits by vector and by text: a document far down in both lists can be among the best
+/// of the combined one.
 const MIN_FUSED: usize = 64;
 /// The constant of reciprocal rank fusion (Cormack et al. 2009, doi 10.1145/1571941.1572114).
 const RRF_K: f32 = 60.0;
@@ -117,7 +118,7 @@ impl Index {
     }
 
     #[cfg(not(feature = "graph"))]
-    #[allow(clippy::unnecessary_wraps, clippy::unused_self)] // The signature of the feature.
+    #[allow(clippy::unnecessary_wraps, clippy::unused_self)] // The signature of the method with the feature `graph`.
     fn graph_candidates(
         &self,
         _: Isa,

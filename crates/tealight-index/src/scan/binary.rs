@@ -107,7 +107,7 @@ fn unit_vector(vector: &[f32]) -> Vec<f32> {
     vector.iter().map(|v| (f64::from(*v) * inv_norm) as f32).collect()
 }
 
-/// The scale of the signs of a row with which the product with the row itself is exact.
+/// The scale for which the product of the scaled signs and the row equals the product of the row with itself.
 fn sign_scale(row: &[f32]) -> f32 {
     let abs_sum = row.iter().map(|v| f64::from(v.abs())).sum::<f64>();
     if abs_sum > 0.0 { (dot(row, row) / abs_sum) as f32 } else { 0.0 }

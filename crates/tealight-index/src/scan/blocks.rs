@@ -2,11 +2,11 @@
 
 use tealight_kernels::scoring::{BLOCK_ROWS, int8};
 
-/// Bytes of a row in a code block, for both encodings.
+/// Bytes of a row in a code block, for int8 and for 4-bit values.
 const LANE_BYTES: usize = int8::DIM_ALIGN;
 
-/// Stores quantized rows `[rows, dimension]` in blocks, as the kernels read them: code blocks of `dim_align` adjacent values of
-/// each row. For 4-bit values, twice as many as bytes, the upper half of the values is stored in the upper bits.
+/// Stores quantized rows `[rows, dimension]` in blocks, as the kernels read them. A code block has `dim_align` adjacent values
+/// of each row. 4-bit values are twice as many as its bytes: the second half of them is stored in the upper four bits.
 pub(super) fn interleave(quantized: &[i8], dimension: usize, dim_align: usize) -> Vec<u8> {
     let block_len = dimension.div_ceil(dim_align);
     let blocks = (quantized.len() / dimension).div_ceil(BLOCK_ROWS);

@@ -1,4 +1,4 @@
-//! Vectors, documents and exact results for the tests of the index.
+//! Vectors, documents and queries for the tests of the index.
 
 use serde_json::json;
 use tealight_index::{IndexDocument, SearchQuery};
