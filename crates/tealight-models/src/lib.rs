@@ -47,7 +47,6 @@
 mod batch;
 mod detect;
 mod embedder_load;
-mod encoder;
 pub mod families;
 pub mod formats;
 pub mod layers;
@@ -55,12 +54,13 @@ mod model_info;
 pub mod pack;
 pub mod sentence_transformers;
 pub mod tasks;
+mod text_encoder;
 pub mod tokenizer;
 
 pub use batch::TokenBatch;
 pub use detect::Architecture;
-pub use encoder::Encoder;
 pub use formats::weights::Precision;
 pub use model_info::ModelInfo;
 pub use sentence_transformers::Pooling;
 pub use tasks::embed::{Embedder, truncate_and_normalize};
+pub use text_encoder::TextEncoder;

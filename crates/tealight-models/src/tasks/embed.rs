@@ -1,11 +1,11 @@
 //! Embeddings: from token ids to one vector per text.
 
 use crate::batch::TokenBatch;
-use crate::encoder::Encoder;
 use crate::layers::with_values;
 use crate::model_info::ModelInfo;
 use crate::sentence_transformers::{EmbeddingPipeline, pool};
-use crate::tokenizer::Tokenizer;
+use crate::text_encoder::TextEncoder;
+use crate::tokenizer::EmbeddingTokenizer;
 use tealight_core::{Error, ErrorKind, Result};
 use tealight_kernels::{CpuContext, rowwise};
 
@@ -13,12 +13,12 @@ use tealight_kernels::{CpuContext, rowwise};
 #[derive(Debug)]
 pub struct Embedder {
     /// Text to token ids.
-    pub tokenizer: Tokenizer,
+    pub tokenizer: EmbeddingTokenizer,
     /// Prompts, pooling and dense layers.
     pub pipeline: EmbeddingPipeline,
     /// Name, license and origin.
     pub info: ModelInfo,
-    encoder: Box<dyn Encoder>,
+    encoder: Box<dyn TextEncoder>,
     dimension: usize,
 }
 
@@ -28,8 +28,8 @@ impl Embedder {
     /// # Errors
     /// The parts do not fit each other.
     pub fn new(
-        encoder: Box<dyn Encoder>,
-        tokenizer: Tokenizer,
+        encoder: Box<dyn TextEncoder>,
+        tokenizer: EmbeddingTokenizer,
         pipeline: EmbeddingPipeline,
         info: ModelInfo,
     ) -> Result<Self> {

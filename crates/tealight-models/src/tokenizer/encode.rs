@@ -22,7 +22,7 @@ pub enum TruncationDirection {
 
 /// A tokenizer, with the special tokens that its model expects around a text.
 #[derive(Debug)]
-pub struct Tokenizer {
+pub struct EmbeddingTokenizer {
     inner: Inner,
     prefix: Vec<u32>,
     suffix: Vec<u32>,
@@ -65,7 +65,7 @@ pub struct Token {
 /// tokens of common vocabularies are shorter.
 pub const MAX_CHARS_PER_TOKEN: usize = 250;
 
-impl Tokenizer {
+impl EmbeddingTokenizer {
     fn new(inner: Inner) -> Result<Self> {
         let mut this = Self { inner, prefix: vec![], suffix: vec![] };
         // Encodes a probe with and without special tokens to find the special tokens that the post-processor adds.

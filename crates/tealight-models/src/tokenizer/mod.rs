@@ -2,7 +2,7 @@
 //!
 //! | model | description in the file | tokenizer |
 //! |---|---|---|
-//! | embedding | [`TokenizerSpec`]: WordPiece, or any `tokenizer.json` | [`Tokenizer`] |
+//! | embedding | [`EmbeddingTokenizerSpec`]: WordPiece, or any `tokenizer.json` | [`EmbeddingTokenizer`] |
 //! | text generation | [`BpeSpec`]: byte-level or SentencePiece BPE, or any `tokenizer.json` | [`LlamaTokenizer`] |
 
 #[cfg(feature = "text")]
@@ -18,8 +18,8 @@ mod wordpiece_spec;
 
 #[cfg(feature = "text")]
 pub use bpe::{BpeModel, BpeSpec, LlamaTokenizer, Pretokenizer};
-pub use encode::{MAX_CHARS_PER_TOKEN, Token, Tokenizer, TruncationDirection};
-pub use spec::TokenizerSpec;
+pub use encode::{EmbeddingTokenizer, MAX_CHARS_PER_TOKEN, Token, TruncationDirection};
+pub use spec::EmbeddingTokenizerSpec;
 pub use vocabulary::{WordPieceVocab, WordPosition};
 pub use wordpiece::WordPiece;
 pub use wordpiece_spec::WordPieceSpec;

@@ -1,6 +1,6 @@
 //! The description of BERT's tokenizer: WordPiece with BERT's normalizer and special tokens.
 
-use super::encode::{Bert, Tokenizer};
+use super::encode::{Bert, EmbeddingTokenizer};
 use super::error::build_error;
 use super::vocabulary::{CONTINUATION, WordPieceVocab, WordPosition};
 use super::wordpiece::WordPiece;
@@ -38,7 +38,7 @@ const SPECIAL_TOKENS: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 const WORD_START: char = '\u{2581}';
 
 impl WordPieceSpec {
-    pub(super) fn build(&self) -> Result<Tokenizer> {
+    pub(super) fn build(&self) -> Result<EmbeddingTokenizer> {
         let id = |name: &str| {
             let id = self.vocabulary.id(name);
             id.ok_or_else(|| Error::invalid_model(format!("the vocabulary has no {name} token")))
@@ -52,7 +52,7 @@ impl WordPieceSpec {
         bert.with_decoder(Some(WordPieceDecoder::default()));
         let special = self.special.iter().map(|s| AddedToken::from(s.clone(), true));
         bert.add_special_tokens(special).map_err(build_error)?;
-        Tokenizer::from_bert(bert)
+        EmbeddingTokenizer::from_bert(bert)
     }
 
     /// Reads a `tokenizer.json` that describes exactly what [`WordPieceSpec::build`] builds; `None` for any other.

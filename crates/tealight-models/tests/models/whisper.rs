@@ -11,7 +11,7 @@ use tealight_core::ErrorKind;
 use tealight_kernels::{CpuContext, Isa};
 use tealight_models::families::whisper::{N_FRAMES, Whisper};
 use tealight_models::tasks::transcribe::{SampleBlocks, WindowReader};
-use tealight_models::tokenizer::Tokenizer;
+use tealight_models::tokenizer::EmbeddingTokenizer;
 
 /// Maximum difference of a log-mel value from float64.
 const MEL_ERROR: f32 = 1e-4;
@@ -203,7 +203,7 @@ fn prompt_tokens_match_hugging_face_tokenizer() {
         ["", "it's we're I'd  THEY'LL", "a\n\n b\t c   ", "Größe 漢字かな 🎙️ café\u{301} ٣٤ ½", "x=1;  y<<=2 // ..."];
     for (name, path) in models() {
         let model = Whisper::load(&CpuContext::new(Isa::detect(), 2), &path).unwrap();
-        let tokenizer = Tokenizer::from_json(&std::fs::read(path.join("tokenizer.json")).unwrap()).unwrap();
+        let tokenizer = EmbeddingTokenizer::from_json(&std::fs::read(path.join("tokenizer.json")).unwrap()).unwrap();
         for text in texts.lines().chain(others) {
             let expected = tokenizer.encode(&format!(" {}", text.trim())).unwrap();
             assert_eq!(model.encode_prompt(text).unwrap(), expected, "{name}: {text:?}");

@@ -7,7 +7,7 @@ use crate::formats::json::read_json;
 use crate::formats::weights::{Precision, Weights};
 use crate::model_info::ModelInfo;
 use crate::sentence_transformers::{EmbeddingPipeline, Pooling};
-use crate::tokenizer::{Tokenizer, TokenizerSpec};
+use crate::tokenizer::{EmbeddingTokenizer, EmbeddingTokenizerSpec};
 use std::path::{Path, PathBuf};
 use tealight_core::{Error, Result};
 use tracing::trace_span;
@@ -18,8 +18,8 @@ pub(crate) struct ModelFiles {
     pub weights: Weights,
     /// The path of the weights.
     pub weights_path: PathBuf,
-    pub tokenizer: Tokenizer,
-    pub tokenizer_spec: TokenizerSpec,
+    pub tokenizer: EmbeddingTokenizer,
+    pub tokenizer_spec: EmbeddingTokenizerSpec,
     pub pipeline: EmbeddingPipeline,
     pub info: ModelInfo,
 }
@@ -43,7 +43,7 @@ impl ModelFiles {
         require_bert(architecture)?;
         let info = ModelInfo::from_gguf(&file, ARCHITECTURE)?;
         let (tokenizer_spec, tokenizer) = trace_span!("tokenizer").in_scope(|| {
-            let spec = TokenizerSpec::from_gguf(&file)?;
+            let spec = EmbeddingTokenizerSpec::from_gguf(&file)?;
             let tokenizer = spec.build()?;
             Ok::<_, Error>((spec, tokenizer))
         })?;
@@ -57,7 +57,7 @@ impl ModelFiles {
             read_json(&folder.join("config.json"))?.ok_or_else(|| Error::invalid_model("config.json is missing"))?;
         require_bert(config["model_type"].as_str().unwrap_or_default())?;
         let (weights, weights_path) = Weights::from_folder(folder, precision, gguf_name)?;
-        let tokenizer_spec = TokenizerSpec::from_folder(folder)?;
+        let tokenizer_spec = EmbeddingTokenizerSpec::from_folder(folder)?;
         let tokenizer = tokenizer_spec.build()?;
         let pipeline = EmbeddingPipeline::from_folder(folder, Pooling::Mean)?;
         let info = ModelInfo { architecture: ARCHITECTURE.into(), format: "safetensors", ..ModelInfo::default() };

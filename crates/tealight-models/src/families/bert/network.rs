@@ -4,10 +4,10 @@ use super::config::Config;
 use super::f32_layer::F32Layer;
 use super::layer_weights::{LinearKind, layer_norm};
 use crate::batch::TokenBatch;
-use crate::encoder::Encoder;
 use crate::formats::embedding_table::EmbeddingTable;
 use crate::formats::weights::{Precision, Weights};
 use crate::layers::{self, EncoderLayer, LayerNorm, NormPlacement, ScratchPool, from_rows};
+use crate::text_encoder::TextEncoder;
 use candle_core::Tensor;
 use tealight_core::Result;
 use tealight_kernels::int8::PackedRhs;
@@ -120,7 +120,7 @@ fn int8_layer(index: usize, config: &Config, weights: &Weights) -> Result<Encode
     })
 }
 
-impl Encoder for Bert {
+impl TextEncoder for Bert {
     fn hidden_size(&self) -> usize {
         self.config.hidden_size
     }

@@ -1,8 +1,8 @@
 //! A decoder layer: attention with rotary positions and grouped heads, then SwiGLU.
 
 use super::config::Config;
-use super::matrix_loader::MatrixLoader;
 use super::quantized_matrix::{NR, QuantizedMatrix};
+use super::tensor_loader::TensorLoader;
 use tealight_core::Result;
 use tealight_kernels::attention::gqa::{self, GqaQueries, HeadKvCache};
 use tealight_kernels::int8::Epilogue;
@@ -82,7 +82,7 @@ impl Scratch {
 }
 
 impl DecoderLayer {
-    pub(super) fn new(index: usize, config: &Config, loader: &MatrixLoader) -> Result<Self> {
+    pub(super) fn new(index: usize, config: &Config, loader: &TensorLoader) -> Result<Self> {
         let (d, intermediate) = (config.hidden_size, config.intermediate_size);
         let q_dim = config.num_attention_heads * config.head_dim;
         let kv_dim = config.num_key_value_heads * config.head_dim;

@@ -2,8 +2,8 @@
 
 use super::model::Llama;
 use crate::batch::TokenBatch;
-use crate::encoder::Encoder;
 use crate::layers::from_rows;
+use crate::text_encoder::TextEncoder;
 use candle_core::Tensor;
 use std::sync::Arc;
 use tealight_core::Result;
@@ -13,7 +13,7 @@ use tealight_kernels::CpuContext;
 #[derive(Debug)]
 pub(crate) struct LlamaEncoder(pub Arc<Llama>);
 
-impl Encoder for LlamaEncoder {
+impl TextEncoder for LlamaEncoder {
     fn hidden_size(&self) -> usize {
         self.0.config.hidden_size
     }
@@ -27,7 +27,7 @@ impl Encoder for LlamaEncoder {
     }
 
     fn matmul_ops(&self, tokens: usize) -> u64 {
-        2 * tokens as u64 * self.0.layer_weights() as u64
+        2 * tokens as u64 * self.0.layer_weight_count() as u64
     }
 
     fn encode(&self, cpu: &CpuContext, batch: &TokenBatch) -> Result<Tensor> {

@@ -5,7 +5,6 @@ mod config;
 mod decoder_layer;
 mod encoder;
 mod kv_cache;
-mod matrix_loader;
 mod memory;
 mod model;
 mod model_files;
@@ -14,6 +13,7 @@ mod pack;
 mod quantized_matrix;
 mod rope;
 mod sequence;
+mod tensor_loader;
 
 pub use config::Config;
 pub use model::Llama;

@@ -51,8 +51,8 @@ impl Llama {
     }
 
     /// Weights of the matrix products for a hidden state, without the output matrix.
-    pub(super) fn layer_weights(&self) -> usize {
-        self.network.layer_weights()
+    pub(super) fn layer_weight_count(&self) -> usize {
+        self.network.layer_weight_count()
     }
 
     /// An empty sequence with memory for `capacity` tokens.

@@ -1,7 +1,7 @@
 //! The files of a model, opened but not yet a network: GGUF, packed GGUF, Hugging Face folders and llama2.c.
 
 use super::config::Config;
-use super::matrix_loader::MatrixLoader;
+use super::tensor_loader::TensorLoader;
 use crate::families::LLAMA as ARCHITECTURE;
 use crate::formats::gguf::{self, Gguf, MetadataValue, ParsedValue};
 use crate::formats::json::read_json;
@@ -27,7 +27,7 @@ const DEFAULT_POOLING: Pooling = Pooling::LastToken;
 #[derive(Debug)]
 pub(super) struct ModelFiles {
     pub config: Config,
-    pub loader: MatrixLoader,
+    pub loader: TensorLoader,
     pub tokenizer: LlamaTokenizer,
     pub pipeline: EmbeddingPipeline,
     pub info: ModelInfo,
@@ -38,7 +38,7 @@ pub(super) struct ModelFiles {
 }
 
 impl ModelFiles {
-    /// Opens a file or folder; `record_tensors` as for [`MatrixLoader::new`].
+    /// Opens a file or folder; `record_tensors` as for [`TensorLoader::new`].
     ///
     /// # Errors
     /// A file is missing or invalid, or the model has another architecture.
@@ -61,7 +61,7 @@ impl ModelFiles {
         let info = ModelInfo::from_gguf(&file, ARCHITECTURE)?;
         let tokenizer = read_tokenizer(&file)?;
         let tokenizer_metadata = tokenizer_metadata(file, record_tensors)?;
-        let loader = MatrixLoader::new(weights, record_tensors);
+        let loader = TensorLoader::new(weights, record_tensors);
         Ok(Self { config, loader, tokenizer, pipeline, info, tokenizer_metadata, weights_path: path.into() })
     }
 
@@ -84,7 +84,7 @@ impl ModelFiles {
             (TOKENIZER_CONFIG_KEY.to_string(), MetadataValue::String(other_files.to_string())),
         ];
         let pipeline = EmbeddingPipeline::from_folder(folder, DEFAULT_POOLING)?;
-        let loader = MatrixLoader::new(weights, record_tensors);
+        let loader = TensorLoader::new(weights, record_tensors);
         let info = ModelInfo { architecture: ARCHITECTURE.into(), format: "safetensors", ..ModelInfo::default() };
         Ok(Self { config, loader, tokenizer, pipeline, info, tokenizer_metadata, weights_path })
     }
@@ -97,7 +97,7 @@ impl ModelFiles {
         let info = ModelInfo { architecture: ARCHITECTURE.into(), format: "llama2.c", ..ModelInfo::default() };
         Ok(Self {
             config,
-            loader: MatrixLoader::new(weights, record_tensors),
+            loader: TensorLoader::new(weights, record_tensors),
             tokenizer: LlamaTokenizer::from_spec(&BpeSpec::from_llama2c(&tokenizer_bin))?,
             pipeline: EmbeddingPipeline::new(DEFAULT_POOLING),
             info,

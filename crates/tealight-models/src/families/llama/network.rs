@@ -3,8 +3,8 @@
 use super::config::Config;
 use super::decoder_layer::{DecoderLayer, Partition, Scratch, par_gemm};
 use super::kv_cache::KvCache;
-use super::matrix_loader::MatrixLoader;
 use super::quantized_matrix::QuantizedMatrix;
+use super::tensor_loader::TensorLoader;
 use tealight_core::{Error, Result};
 use tealight_kernels::int8::Epilogue;
 use tealight_kernels::quantize::QuantizedRows;
@@ -26,7 +26,7 @@ pub(super) struct Network {
 }
 
 impl Network {
-    pub(super) fn new(cpu: &CpuContext, config: &Config, loader: &MatrixLoader) -> Result<Self> {
+    pub(super) fn new(cpu: &CpuContext, config: &Config, loader: &TensorLoader) -> Result<Self> {
         let (d, vocab_size) = (config.hidden_size, config.vocab_size);
         // A damaged layer count is found before many layers are packed.
         let last = format!("blk.{}.attn_norm", config.num_hidden_layers - 1);
@@ -56,7 +56,7 @@ impl Network {
     }
 
     /// Weights of the matrix products for a hidden state, without the output matrix.
-    pub(super) fn layer_weights(&self) -> usize {
+    pub(super) fn layer_weight_count(&self) -> usize {
         let Config { hidden_size: d, num_attention_heads: heads, num_key_value_heads: kv_heads, .. } = self.config;
         let attention = 2 * heads * self.config.head_dim + 2 * kv_heads * self.config.head_dim;
         self.config.num_hidden_layers * d * (attention + 3 * self.config.intermediate_size)

@@ -1,7 +1,7 @@
 //! The decoder: tokens to the logits of the next token, with cached keys and values.
 
 use super::config::WhisperConfig;
-use super::tensors::Tensors;
+use super::tensor_loader::TensorLoader;
 use crate::layers::LayerNorm;
 use std::ops::Range;
 use tealight_core::Result;
@@ -84,21 +84,21 @@ pub(crate) struct DecoderScratch {
 type CrossQueryObserver<'a> = &'a mut dyn FnMut(usize, &[f32]);
 
 impl Decoder {
-    pub(super) fn new(cpu: &CpuContext, config: &WhisperConfig, tensors: &Tensors) -> Result<Self> {
+    pub(super) fn new(cpu: &CpuContext, config: &WhisperConfig, loader: &TensorLoader) -> Result<Self> {
         let d = config.d_model;
         let layers =
-            cpu.par_map(&(0..config.decoder_layers).collect::<Vec<_>>(), |i| DecoderLayer::new(*i, config, tensors));
+            cpu.par_map(&(0..config.decoder_layers).collect::<Vec<_>>(), |i| DecoderLayer::new(*i, config, loader));
         let (vocab_size, padded) = (config.vocab_size, config.vocab_size.next_multiple_of(16));
-        let embed_tokens = tensors.packed("decoder.embed_tokens", (padded, d), |weights| {
+        let embed_tokens = loader.packed("decoder.embed_tokens", (padded, d), |weights| {
             let mut matrix = weights.floats("decoder.embed_tokens.weight", &[vocab_size, d])?;
             matrix.resize(padded * d, 0.0);
             Ok((matrix, vec![0.0; padded]))
         })?;
         Ok(Self {
             embed_tokens,
-            embed_positions: tensors.floats("decoder.embed_positions.weight", &[config.max_target_positions, d])?,
+            embed_positions: loader.floats("decoder.embed_positions.weight", &[config.max_target_positions, d])?,
             layers: layers.into_iter().collect::<Result<_>>()?,
-            layer_norm: tensors.layer_norm("decoder.layer_norm", d)?,
+            layer_norm: loader.layer_norm("decoder.layer_norm", d)?,
             num_heads: config.num_attention_heads,
         })
     }
@@ -242,22 +242,22 @@ impl Decoder {
 }
 
 impl DecoderLayer {
-    fn new(index: usize, config: &WhisperConfig, tensors: &Tensors) -> Result<Self> {
+    fn new(index: usize, config: &WhisperConfig, loader: &TensorLoader) -> Result<Self> {
         let (d, ffn_dim) = (config.d_model, config.ffn_dim);
         let name = |part: &str| format!("decoder.layers.{index}.{part}");
         let self_attn = |part: &str| name(&format!("self_attn.{part}_proj"));
         let encoder_attn = |part: &str| name(&format!("encoder_attn.{part}_proj"));
         Ok(Self {
-            self_attn_layer_norm: tensors.layer_norm(&name("self_attn_layer_norm"), d)?,
-            qkv_proj: tensors.stacked_linear(&[&self_attn("q"), &self_attn("k"), &self_attn("v")], d, d)?,
-            o_proj: tensors.stacked_linear(&[&self_attn("out")], d, d)?,
-            encoder_attn_layer_norm: tensors.layer_norm(&name("encoder_attn_layer_norm"), d)?,
-            encoder_attn_q_proj: tensors.stacked_linear(&[&encoder_attn("q")], d, d)?,
-            encoder_attn_kv_proj: tensors.stacked_linear(&[&encoder_attn("k"), &encoder_attn("v")], d, d)?,
-            encoder_attn_o_proj: tensors.stacked_linear(&[&encoder_attn("out")], d, d)?,
-            final_layer_norm: tensors.layer_norm(&name("final_layer_norm"), d)?,
-            fc1: tensors.stacked_linear(&[&name("fc1")], ffn_dim, d)?,
-            fc2: tensors.stacked_linear(&[&name("fc2")], d, ffn_dim)?,
+            self_attn_layer_norm: loader.layer_norm(&name("self_attn_layer_norm"), d)?,
+            qkv_proj: loader.stacked_linear(&[&self_attn("q"), &self_attn("k"), &self_attn("v")], d, d)?,
+            o_proj: loader.stacked_linear(&[&self_attn("out")], d, d)?,
+            encoder_attn_layer_norm: loader.layer_norm(&name("encoder_attn_layer_norm"), d)?,
+            encoder_attn_q_proj: loader.stacked_linear(&[&encoder_attn("q")], d, d)?,
+            encoder_attn_kv_proj: loader.stacked_linear(&[&encoder_attn("k"), &encoder_attn("v")], d, d)?,
+            encoder_attn_o_proj: loader.stacked_linear(&[&encoder_attn("out")], d, d)?,
+            final_layer_norm: loader.layer_norm(&name("final_layer_norm"), d)?,
+            fc1: loader.stacked_linear(&[&name("fc1")], ffn_dim, d)?,
+            fc2: loader.stacked_linear(&[&name("fc2")], d, ffn_dim)?,
         })
     }
 

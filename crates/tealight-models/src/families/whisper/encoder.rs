@@ -1,7 +1,7 @@
 //! The encoder: two convolutions and pre-norm layers over a window of 30 s.
 
 use super::config::{N_FRAMES, WhisperConfig};
-use super::tensors::Tensors;
+use super::tensor_loader::TensorLoader;
 use crate::layers::{self, Activation, LayerNorm};
 use tealight_core::Result;
 use tealight_kernels::CpuContext;
@@ -28,15 +28,15 @@ pub(crate) struct Encoder {
 }
 
 impl Encoder {
-    pub(super) fn new(cpu: &CpuContext, config: &WhisperConfig, tensors: &Tensors) -> Result<Self> {
+    pub(super) fn new(cpu: &CpuContext, config: &WhisperConfig, loader: &TensorLoader) -> Result<Self> {
         let d = config.d_model;
-        let layers = cpu.par_map(&(0..config.encoder_layers).collect::<Vec<_>>(), |i| layer(*i, config, tensors));
+        let layers = cpu.par_map(&(0..config.encoder_layers).collect::<Vec<_>>(), |i| layer(*i, config, loader));
         Ok(Self {
-            conv1: convolution(tensors, "encoder.conv1", d, config.num_mel_bins)?,
-            conv2: convolution(tensors, "encoder.conv2", d, d)?,
-            embed_positions: tensors.floats("encoder.embed_positions.weight", &[config.max_source_positions, d])?,
+            conv1: convolution(loader, "encoder.conv1", d, config.num_mel_bins)?,
+            conv2: convolution(loader, "encoder.conv2", d, d)?,
+            embed_positions: loader.floats("encoder.embed_positions.weight", &[config.max_source_positions, d])?,
             layers: layers.into_iter().collect::<Result<_>>()?,
-            layer_norm: tensors.layer_norm("encoder.layer_norm", d)?,
+            layer_norm: loader.layer_norm("encoder.layer_norm", d)?,
             num_heads: config.num_attention_heads,
             scratch: layers::ScratchPool::default(),
         })
@@ -54,26 +54,26 @@ impl Encoder {
     }
 }
 
-fn layer(index: usize, config: &WhisperConfig, tensors: &Tensors) -> Result<layers::EncoderLayer> {
+fn layer(index: usize, config: &WhisperConfig, loader: &TensorLoader) -> Result<layers::EncoderLayer> {
     let (d, ffn_dim) = (config.d_model, config.ffn_dim);
     let name = |part: &str| format!("encoder.layers.{index}.{part}");
     let attention = |part: &str| name(&format!("self_attn.{part}_proj"));
     Ok(layers::EncoderLayer {
         norm_placement: layers::NormPlacement::PreNorm,
-        qkv_proj: tensors.stacked_linear(&[&attention("q"), &attention("k"), &attention("v")], d, d)?,
-        o_proj: tensors.stacked_linear(&[&attention("out")], d, d)?,
-        attention_norm: tensors.layer_norm(&name("self_attn_layer_norm"), d)?,
-        up_proj: tensors.stacked_linear(&[&name("fc1")], ffn_dim, d)?,
+        qkv_proj: loader.stacked_linear(&[&attention("q"), &attention("k"), &attention("v")], d, d)?,
+        o_proj: loader.stacked_linear(&[&attention("out")], d, d)?,
+        attention_norm: loader.layer_norm(&name("self_attn_layer_norm"), d)?,
+        up_proj: loader.stacked_linear(&[&name("fc1")], ffn_dim, d)?,
         activation: Activation::Gelu,
-        down_proj: tensors.stacked_linear(&[&name("fc2")], d, ffn_dim)?,
-        ffn_norm: tensors.layer_norm(&name("final_layer_norm"), d)?,
+        down_proj: loader.stacked_linear(&[&name("fc2")], d, ffn_dim)?,
+        ffn_norm: loader.layer_norm(&name("final_layer_norm"), d)?,
     })
 }
 
 /// A convolution weight `[out_channels, in_channels, KERNEL_SIZE]` as a matrix `[out_channels, KERNEL_SIZE x in_channels]`, which
 /// is multiplied with consecutive rows of the input.
-fn convolution(tensors: &Tensors, name: &str, out_channels: usize, in_channels: usize) -> Result<PackedRhs> {
-    tensors.packed(name, (out_channels, KERNEL_SIZE * in_channels), |weights| {
+fn convolution(loader: &TensorLoader, name: &str, out_channels: usize, in_channels: usize) -> Result<PackedRhs> {
+    loader.packed(name, (out_channels, KERNEL_SIZE * in_channels), |weights| {
         let weight = weights.floats(&format!("{name}.weight"), &[out_channels, in_channels, KERNEL_SIZE])?;
         let mut matrix = Vec::with_capacity(weight.len());
         for row in weight.chunks_exact(in_channels * KERNEL_SIZE) {

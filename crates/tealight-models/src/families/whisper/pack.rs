@@ -2,7 +2,7 @@
 
 use super::decoder::Decoder;
 use super::encoder::Encoder;
-use super::file::{HEADER_KEY, PackedHeader, TOKEN_BYTES, TOKEN_OFFSETS, WhisperFile};
+use super::model_files::{HEADER_KEY, ModelFiles, PackedHeader, TOKEN_BYTES, TOKEN_OFFSETS};
 use crate::families::WHISPER as ARCHITECTURE;
 use crate::formats::gguf::{self, MetadataValue};
 use crate::formats::packed_file::{PackMetadata, general_metadata, sha256};
@@ -19,17 +19,17 @@ use tealight_kernels::CpuContext;
 /// # Errors
 /// The model cannot be loaded or is packed already, or the file cannot be written.
 pub fn pack(cpu: &CpuContext, source: &Path, metadata: &PackMetadata, output: &Path) -> Result<()> {
-    let file = WhisperFile::open(source, true)?;
-    if file.tensors.are_packed() {
+    let file = ModelFiles::open(source, true)?;
+    if file.loader.is_packed() {
         let error = Error::invalid_model("the model is packed already");
         return Err(error.with_context(format_args!("model {}", source.display())));
     }
     // With one thread, tensors are recorded in the same order every time.
     let cpu = cpu.single_threaded();
-    Encoder::new(&cpu, &file.config, &file.tensors)?;
-    Decoder::new(&cpu, &file.config, &file.tensors)?;
-    let WhisperFile { config, tokenizer, tensors, weights_path } = file;
-    let mut tensors = tensors.into_recorded();
+    Encoder::new(&cpu, &file.config, &file.loader)?;
+    Decoder::new(&cpu, &file.config, &file.loader)?;
+    let ModelFiles { config, tokenizer, loader, weights_path } = file;
+    let mut tensors = loader.into_tensors();
     let (token_bytes, token_offsets) = tokenizer.to_bytes_and_offsets();
     for (name, bytes) in [(TOKEN_BYTES, token_bytes), (TOKEN_OFFSETS, token_offsets)] {
         tensors.push((packed_name(name), TensorData::from_bytes(bytes)));

@@ -1,6 +1,6 @@
 //! A text-generation model with its prefix cache and its compiler of grammars.
 
-use super::grammar::{Constraint, GrammarFactory};
+use super::grammar::{Constraint, GrammarCompiler};
 use super::prefix_cache::PrefixCache;
 use crate::families::llama::{Llama, Sequence};
 use serde_json::Value;
@@ -16,13 +16,13 @@ pub struct Generator {
     pub llama: Arc<Llama>,
     prefix_cache: PrefixCache,
     /// Created by the first request with a schema.
-    grammar_factory: Mutex<Option<Arc<GrammarFactory>>>,
+    grammar_compiler: Mutex<Option<Arc<GrammarCompiler>>>,
 }
 
 impl Generator {
     /// A generator for a loaded model, with an empty prefix cache.
     pub fn new(llama: Arc<Llama>) -> Self {
-        Self { llama, prefix_cache: PrefixCache::default(), grammar_factory: Mutex::default() }
+        Self { llama, prefix_cache: PrefixCache::default(), grammar_compiler: Mutex::default() }
     }
 
     /// Loads a model file or folder.
@@ -38,16 +38,16 @@ impl Generator {
     /// # Errors
     /// [`ErrorKind::InvalidValue`](tealight_core::ErrorKind): the schema is invalid, unsupported or too large.
     pub fn constraint(&self, schema: &Value) -> Result<Constraint> {
-        self.grammar_factory()?.constraint(schema)
+        self.grammar_compiler()?.constraint(schema)
     }
 
-    fn grammar_factory(&self) -> Result<Arc<GrammarFactory>> {
-        let mut factory = self.grammar_factory.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(factory) = &*factory {
-            return Ok(factory.clone());
+    fn grammar_compiler(&self) -> Result<Arc<GrammarCompiler>> {
+        let mut compiler = self.grammar_compiler.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(compiler) = &*compiler {
+            return Ok(compiler.clone());
         }
-        let new = Arc::new(GrammarFactory::new(&self.llama.tokenizer, self.llama.config.vocab_size)?);
-        Ok(factory.insert(new).clone())
+        let new = Arc::new(GrammarCompiler::new(&self.llama.tokenizer, self.llama.config.vocab_size)?);
+        Ok(compiler.insert(new).clone())
     }
 
     /// The cached sequence with the longest common prefix with `tokens`, truncated to that prefix, or an empty sequence with memory

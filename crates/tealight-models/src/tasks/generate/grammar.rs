@@ -18,15 +18,15 @@ const MAX_BYTES: usize = 512 << 10;
 const SPECIAL_MARKER: u8 = 0xff;
 
 /// Compiles schemas for the vocabulary of a model.
-pub(super) struct GrammarFactory(ParserFactory);
+pub(super) struct GrammarCompiler(ParserFactory);
 
-impl std::fmt::Debug for GrammarFactory {
+impl std::fmt::Debug for GrammarCompiler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("GrammarFactory")
+        f.write_str("GrammarCompiler")
     }
 }
 
-impl GrammarFactory {
+impl GrammarCompiler {
     pub(super) fn new(tokenizer: &LlamaTokenizer, vocab_size: usize) -> Result<Self> {
         let end = tokenizer.eog_ids.first().copied();
         let end =

@@ -5,7 +5,7 @@ use super::spec::{BpeModel, BpeSpec};
 use crate::formats::gguf::{Gguf, token_type};
 use crate::formats::json::read_json;
 use crate::tokenizer::bytes::decode_byte_level;
-use crate::tokenizer::encode::Tokenizer as EmbeddingTokenizer;
+use crate::tokenizer::encode::EmbeddingTokenizer;
 use crate::tokenizer::error::build_error;
 use ahash::AHashMap;
 use serde_json::Value;

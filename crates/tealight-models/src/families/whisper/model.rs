@@ -4,7 +4,7 @@ use super::bpe::BpeEncoder;
 use super::config::{N_FRAMES, WhisperConfig};
 use super::decoder::{CrossKv, Decoder, DecoderScratch};
 use super::encoder::Encoder;
-use super::file::WhisperFile;
+use super::model_files::ModelFiles;
 use super::tokenizer::WhisperTokenizer;
 use std::path::Path;
 use tealight_core::{Error, Result};
@@ -30,9 +30,9 @@ impl Whisper {
     /// [`ErrorKind::Io`](tealight_core::ErrorKind). The message starts with the path.
     pub fn load(cpu: &CpuContext, path: &Path) -> Result<Self> {
         let load = || {
-            let WhisperFile { config, tokenizer, tensors, .. } = WhisperFile::open(path, false)?;
-            let encoder = Encoder::new(cpu, &config, &tensors)?;
-            let decoder = Decoder::new(cpu, &config, &tensors)?;
+            let ModelFiles { config, tokenizer, loader, .. } = ModelFiles::open(path, false)?;
+            let encoder = Encoder::new(cpu, &config, &loader)?;
+            let decoder = Decoder::new(cpu, &config, &loader)?;
             Ok(Self { config, tokenizer, encoder, decoder })
         };
         load().map_err(|e: Error| e.with_context(format_args!("model {}", path.display())))

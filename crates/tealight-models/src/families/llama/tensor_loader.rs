@@ -8,13 +8,13 @@ use tealight_core::Result;
 
 /// The weights of a file.
 #[derive(Debug)]
-pub(super) struct MatrixLoader {
+pub(super) struct TensorLoader {
     weights: Weights,
     recorder: TensorRecorder,
 }
 
-impl MatrixLoader {
-    /// `record_tensors` records what is read, for [`MatrixLoader::into_tensors`].
+impl TensorLoader {
+    /// `record_tensors` records what is read, for [`TensorLoader::into_tensors`].
     pub(super) fn new(weights: Weights, record_tensors: bool) -> Self {
         Self { weights, recorder: TensorRecorder::new(record_tensors) }
     }

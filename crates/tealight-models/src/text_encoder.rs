@@ -6,7 +6,7 @@ use tealight_core::Result;
 use tealight_kernels::CpuContext;
 
 /// A network that computes a hidden state for each token of a text.
-pub trait Encoder: std::fmt::Debug + Send + Sync {
+pub trait TextEncoder: std::fmt::Debug + Send + Sync {
     /// Values of a hidden state, D.
     fn hidden_size(&self) -> usize;
     /// The longest text, in tokens.

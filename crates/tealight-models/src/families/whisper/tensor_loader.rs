@@ -14,24 +14,24 @@ const LAYER_NORM_EPS: f32 = 1e-5;
 
 /// The tensors of a file by Hugging Face's names, without `model.`.
 #[derive(Debug)]
-pub(super) struct Tensors {
+pub(super) struct TensorLoader {
     weights: Weights,
     recorder: TensorRecorder,
 }
 
-impl Tensors {
-    /// `record_tensors` keeps converted tensors for [`Tensors::into_recorded`].
+impl TensorLoader {
+    /// `record_tensors` keeps converted tensors for [`TensorLoader::into_tensors`].
     pub(super) fn new(weights: Weights, record_tensors: bool) -> Self {
         Self { weights, recorder: TensorRecorder::new(record_tensors) }
     }
 
     /// All tensors that were read, as a packed file stores them.
-    pub(super) fn into_recorded(self) -> Vec<(String, TensorData)> {
+    pub(super) fn into_tensors(self) -> Vec<(String, TensorData)> {
         self.recorder.into_tensors()
     }
 
     /// Whether the file is packed.
-    pub(super) fn are_packed(&self) -> bool {
+    pub(super) fn is_packed(&self) -> bool {
         self.weights.packed("decoder.embed_tokens").is_some()
     }
 

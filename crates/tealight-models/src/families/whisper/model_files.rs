@@ -2,7 +2,7 @@
 
 use super::bpe::BpeEncoder;
 use super::config::WhisperConfig;
-use super::tensors::Tensors;
+use super::tensor_loader::TensorLoader;
 use super::tokenizer::{SpecialTokens, WhisperTokenizer};
 use crate::families::WHISPER as ARCHITECTURE;
 use crate::formats::gguf::Gguf;
@@ -42,15 +42,15 @@ pub(super) struct PackedHeader {
 
 /// A model file whose tensors are not loaded yet.
 #[derive(Debug)]
-pub(super) struct WhisperFile {
+pub(super) struct ModelFiles {
     pub config: WhisperConfig,
     pub tokenizer: WhisperTokenizer,
-    pub tensors: Tensors,
+    pub loader: TensorLoader,
     /// The file with the weights.
     pub weights_path: PathBuf,
 }
 
-impl WhisperFile {
+impl ModelFiles {
     /// Opens a folder or file. `record_tensors` keeps converted tensors for packing.
     pub(super) fn open(path: &Path, record_tensors: bool) -> Result<Self> {
         if path.is_dir() {
@@ -120,8 +120,8 @@ impl WhisperFile {
         let config = WhisperConfig::from_weights(&weights, num_attention_heads, config)?;
         let tokenizer = std::fs::read(tokenizer).map_err(|e| Error::io("read", tokenizer, e))?;
         let tokenizer = WhisperTokenizer::from_json(&tokenizer, config.vocab_size)?;
-        let tensors = Tensors::new(weights, record_tensors);
-        Self { config, tokenizer, tensors, weights_path }.with_default_suppress_tokens()
+        let loader = TensorLoader::new(weights, record_tensors);
+        Self { config, tokenizer, loader, weights_path }.with_default_suppress_tokens()
     }
 
     fn from_ggml(path: &Path, bytes: &Bytes, record_tensors: bool) -> Result<Self> {
@@ -135,8 +135,8 @@ impl WhisperFile {
             )));
         }
         let tokenizer = WhisperTokenizer::from_text_tokens(&tokens, vocab_size)?;
-        let tensors = Tensors::new(weights, record_tensors);
-        Self { config, tokenizer, tensors, weights_path: path.into() }.with_default_suppress_tokens()
+        let loader = TensorLoader::new(weights, record_tensors);
+        Self { config, tokenizer, loader, weights_path: path.into() }.with_default_suppress_tokens()
     }
 
     /// openai/whisper's default for files that do not list tokens to suppress.
@@ -162,7 +162,7 @@ impl WhisperFile {
         };
         let (tokens, offsets) = (bytes(TOKEN_BYTES)?, bytes(TOKEN_OFFSETS)?);
         let tokenizer = WhisperTokenizer::new(tokens, &offsets, special, languages, config.vocab_size)?;
-        Ok(Self { config, tokenizer, tensors: Tensors::new(weights, false), weights_path: path.into() })
+        Ok(Self { config, tokenizer, loader: TensorLoader::new(weights, false), weights_path: path.into() })
     }
 }
 
