@@ -27,8 +27,6 @@ pub(super) struct DecodingOptions<'a> {
     /// The language token; `None` for English-only models.
     pub language: Option<u32>,
     pub task: Task,
-    /// Whether to decode text without timestamp tokens.
-    pub without_timestamps: bool,
 }
 
 /// The tokens of a window.
@@ -97,7 +95,7 @@ impl<'a> DecodingTask<'a> {
             model,
             cpu,
             cross_kv,
-            filters: LogitFilters::new(model, options.without_timestamps),
+            filters: LogitFilters::new(model),
             prompt_cache: model.decoder.new_cache(),
             prompt_logits: vec![],
             no_speech_prob: 0.0,
@@ -239,9 +237,6 @@ impl DecodingOptions<'_> {
                 Task::Transcribe => special.transcribe,
                 Task::Translate => special.translate,
             });
-        }
-        if self.without_timestamps {
-            tokens.push(special.no_timestamps);
         }
         tokens
     }

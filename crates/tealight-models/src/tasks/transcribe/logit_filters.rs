@@ -15,7 +15,6 @@ pub(super) struct LogitFilters {
     timestamp_begin: usize,
     no_timestamps: usize,
     eot: usize,
-    without_timestamps: bool,
 }
 
 /// The distribution of the next token.
@@ -30,7 +29,7 @@ pub(super) struct NextToken {
 }
 
 impl LogitFilters {
-    pub(super) fn new(model: &Whisper, without_timestamps: bool) -> Self {
+    pub(super) fn new(model: &Whisper) -> Self {
         let special = &model.tokenizer.special;
         let never_decoded =
             [special.sot, special.translate, special.transcribe, special.sot_lm, special.sot_prev, special.no_speech];
@@ -43,7 +42,6 @@ impl LogitFilters {
             timestamp_begin: special.timestamp_begin() as usize,
             no_timestamps: special.no_timestamps as usize,
             eot: special.eot as usize,
-            without_timestamps,
         }
     }
 
@@ -56,22 +54,18 @@ impl LogitFilters {
             suppress(filtered, &self.begin_suppress_tokens);
         }
         suppress(filtered, &self.suppress_tokens);
-        if !self.without_timestamps {
-            self.apply_timestamp_rules(tokens, filtered);
-        }
+        self.apply_timestamp_rules(tokens, filtered);
         weights.clear();
         weights.extend_from_slice(filtered);
         rowwise::softmax(isa, weights);
         *total = 1.0;
-        if !self.without_timestamps {
-            // If all timestamps together are more probable than any text token, the next token is a timestamp.
-            let (text, timestamps) = weights.split_at(self.timestamp_begin);
-            let sum: f32 = timestamps.iter().sum();
-            if sum > text.iter().fold(0.0, |m, p| p.max(m)) {
-                weights[..self.timestamp_begin].fill(0.0);
-                filtered[..self.timestamp_begin].fill(f32::NEG_INFINITY);
-                *total = sum;
-            }
+        // If all timestamps together are more probable than any text token, the next token is a timestamp.
+        let (text, timestamps) = weights.split_at(self.timestamp_begin);
+        let sum: f32 = timestamps.iter().sum();
+        if sum > text.iter().fold(0.0, |m, p| p.max(m)) {
+            weights[..self.timestamp_begin].fill(0.0);
+            filtered[..self.timestamp_begin].fill(f32::NEG_INFINITY);
+            *total = sum;
         }
     }
 

@@ -124,7 +124,6 @@ impl<'a> Transcriber<'a> {
             prompt: &self.all_tokens[self.prompt_reset_since..],
             language: self.language,
             task: options.task,
-            without_timestamps: false,
         };
         cpu.install(|| decode_with_fallback(model, cpu, &self.cross_kv, &decoding, options, seek as u64))
     }
