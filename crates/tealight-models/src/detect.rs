@@ -2,8 +2,8 @@
 
 use crate::families::{LLAMA_MODEL_TYPES, WHISPER, bert};
 use crate::formats::gguf::{self, Gguf};
-use crate::formats::json::read_json;
-use crate::formats::{GGML_MAGIC, llama2c};
+use crate::formats::json::require_json;
+use crate::formats::{CANDLE_WHISPER_TENSOR, CTRANSLATE2_FILE, GGML_MAGIC, llama2c};
 use bytes::Bytes;
 use std::path::Path;
 use tealight_core::mmap::map_file;
@@ -19,11 +19,6 @@ pub enum Architecture {
     /// Speech-to-text: [`Whisper::load`](crate::families::whisper::Whisper::load).
     Whisper,
 }
-
-/// The weights of a CTranslate2 folder; faster-whisper's models are the only supported ones.
-const CTRANSLATE2_FILE: &str = "model.bin";
-/// A tensor of the GGUF files that candle's Whisper example uses, which have no metadata.
-const CANDLE_WHISPER_TENSOR: &str = "model.encoder.conv1.weight";
 
 impl Architecture {
     /// Detects the architecture by the content: `config.json` of a folder, or the first bytes and the metadata of a file.
@@ -51,8 +46,7 @@ impl Architecture {
         if folder.join(CTRANSLATE2_FILE).exists() {
             return Ok(Architecture::Whisper);
         }
-        let config =
-            read_json(&folder.join("config.json"))?.ok_or_else(|| Error::invalid_model("config.json is missing"))?;
+        let config = require_json(&folder.join("config.json"))?;
         Self::from_architecture(config["model_type"].as_str().unwrap_or_default())
     }
 

@@ -1,4 +1,5 @@
-//! Model file formats: each reader gives tensors in the encoding of the file, and [`weights::Weights`] is the common view of them.
+//! Model file formats: each reader gives tensors in the encoding of the file, or in f32 if neither candle nor the kernels can read
+//! it. [`weights::Weights`] is the common view of them.
 
 #[cfg(feature = "speech")]
 mod byte_reader;
@@ -19,3 +20,7 @@ pub mod weights;
 
 /// First bytes of whisper.cpp's files.
 pub(crate) const GGML_MAGIC: &[u8] = b"lmgg";
+/// The weights of a CTranslate2 folder; faster-whisper's models are the only supported ones.
+pub(crate) const CTRANSLATE2_FILE: &str = "model.bin";
+/// A tensor of the GGUF files that candle's Whisper example uses. They have no metadata, and packed files do not have this tensor.
+pub(crate) const CANDLE_WHISPER_TENSOR: &str = "model.encoder.conv1.weight";

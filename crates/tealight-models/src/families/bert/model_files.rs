@@ -3,7 +3,7 @@
 use super::config::{ARCHITECTURE, Config};
 use super::names::gguf_name;
 use crate::formats::gguf::{self, Gguf};
-use crate::formats::json::read_json;
+use crate::formats::json::require_json;
 use crate::formats::weights::{Precision, Weights};
 use crate::model_info::ModelInfo;
 use crate::sentence_transformers::{EmbeddingPipeline, Pooling};
@@ -53,8 +53,7 @@ impl ModelFiles {
     }
 
     fn from_folder(folder: &Path, precision: Precision) -> Result<Self> {
-        let config =
-            read_json(&folder.join("config.json"))?.ok_or_else(|| Error::invalid_model("config.json is missing"))?;
+        let config = require_json(&folder.join("config.json"))?;
         require_bert(config["model_type"].as_str().unwrap_or_default())?;
         let (weights, weights_path) = Weights::from_folder(folder, precision, gguf_name)?;
         let tokenizer_spec = EmbeddingTokenizerSpec::from_folder(folder)?;

@@ -4,7 +4,7 @@ use super::config::Config;
 use super::tensor_loader::TensorLoader;
 use crate::families::LLAMA as ARCHITECTURE;
 use crate::formats::gguf::{self, Gguf, MetadataValue, ParsedValue};
-use crate::formats::json::read_json;
+use crate::formats::json::{read_json, require_json};
 use crate::formats::llama2c::{self, TokenizerBin};
 use crate::formats::weights::{Precision, Weights};
 use crate::model_info::ModelInfo;
@@ -66,8 +66,7 @@ impl ModelFiles {
     }
 
     fn from_folder(folder: &Path, record_tensors: bool) -> Result<Self> {
-        let config =
-            read_json(&folder.join("config.json"))?.ok_or_else(|| Error::invalid_model("config.json is missing"))?;
+        let config = require_json(&folder.join("config.json"))?;
         let (weights, weights_path) = Weights::from_folder(folder, Precision::Int8, gguf_name)?;
         let config = Config::from_json(&config, weights.first_dim("token_embd.weight")?)?;
         let tokenizer = LlamaTokenizer::from_folder(folder)?;

@@ -74,7 +74,7 @@ pub(crate) struct DecoderScratch {
     /// Attention output before its projection, `[tokens, D]`.
     attended: Vec<f32>,
     quantized: QuantizedRows,
-    queries: Vec<QueryScratch>,
+    queries: QueryScratch,
     scores: Vec<f32>,
     /// Logits of a range of columns, one list per thread.
     logit_parts: Vec<Vec<f32>>,
@@ -311,11 +311,10 @@ impl DecoderLayer {
         gemm(isa, &scratch.quantized, &self.encoder_attn_q_proj, 0..d, Epilogue::Store, &mut scratch.projected);
         observe(index, &scratch.projected);
         scratch.attended.resize(tokens * d, 0.0);
-        scratch.queries.resize_with(1, QueryScratch::default);
         for (h, kv) in heads.iter().enumerate() {
             let q = StridedRows { data: &scratch.projected[h * head_dim..], stride: d };
             let out = &mut scratch.attended[h * head_dim..];
-            sdpa_quantized_kv(isa, kv, q, tokens, &mut scratch.queries[0], out, d);
+            sdpa_quantized_kv(isa, kv, q, tokens, &mut scratch.queries, out, d);
         }
         scratch.quantized.quantize(isa, &scratch.attended, &self.encoder_attn_o_proj.layout());
         gemm(isa, &scratch.quantized, &self.encoder_attn_o_proj, 0..d, Epilogue::Add, &mut scratch.x);

@@ -6,10 +6,10 @@ use super::tensor_loader::TensorLoader;
 use super::tokenizer::{SpecialTokens, WhisperTokenizer};
 use crate::families::WHISPER as ARCHITECTURE;
 use crate::formats::gguf::Gguf;
-use crate::formats::json::read_json;
+use crate::formats::json::{read_json, require_json};
 use crate::formats::tensor::TensorData;
 use crate::formats::weights::{Precision, Weights, packed_name};
-use crate::formats::{GGML_MAGIC, ctranslate2, ggml};
+use crate::formats::{CANDLE_WHISPER_TENSOR, CTRANSLATE2_FILE, GGML_MAGIC, ctranslate2, ggml};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -26,11 +26,8 @@ pub(super) const TOKEN_OFFSETS: &str = "tokenizer.starts";
 const CONFIG: &str = "config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
 const TOKENIZER: &str = "tokenizer.json";
-/// Weights in folders; the first one that exists is used.
-const CTRANSLATE2: &str = "model.bin";
+/// Weights in folders that have no [`CTRANSLATE2_FILE`].
 const SAFETENSORS: &str = "model.safetensors";
-/// A tensor of candle's GGUF files that packed files do not have.
-const CANDLE_TENSOR: &str = "model.encoder.conv1.weight";
 
 /// Metadata of a packed file, as JSON.
 #[derive(Serialize, Deserialize)]
@@ -61,7 +58,7 @@ impl ModelFiles {
             return Self::from_ggml(path, &bytes, record_tensors);
         }
         let mut gguf = Gguf::parse(bytes)?;
-        if gguf.tensors.contains_key(CANDLE_TENSOR) {
+        if gguf.tensors.contains_key(CANDLE_WHISPER_TENSOR) {
             return Self::from_candle(path, std::mem::take(&mut gguf.tensors), record_tensors);
         }
         Self::from_packed(path, gguf)
@@ -69,7 +66,7 @@ impl ModelFiles {
 
     fn from_folder(folder: &Path, record_tensors: bool) -> Result<Self> {
         let mut config = require_json(&folder.join(CONFIG))?;
-        let (ct2, safetensors) = (folder.join(CTRANSLATE2), folder.join(SAFETENSORS));
+        let (ct2, safetensors) = (folder.join(CTRANSLATE2_FILE), folder.join(SAFETENSORS));
         let tokenizer = folder.join(TOKENIZER);
         if ct2.exists() {
             let (tensors, heads) = ctranslate2::read(&map_file(&ct2)?)?;
@@ -77,7 +74,7 @@ impl ModelFiles {
             return Self::from_parts(weights, heads, &config, &tokenizer, ct2, record_tensors);
         }
         if !safetensors.exists() {
-            return Err(Error::invalid_model(format!("has neither {CTRANSLATE2} nor {SAFETENSORS}")));
+            return Err(Error::invalid_model(format!("has neither {CTRANSLATE2_FILE} nor {SAFETENSORS}")));
         }
         if let Some(Value::Object(generation_config)) = read_json(&folder.join(GENERATION_CONFIG))? {
             // Older models have these fields in config.json.
@@ -164,11 +161,6 @@ impl ModelFiles {
         let tokenizer = WhisperTokenizer::new(tokens, &offsets, special, languages, config.vocab_size)?;
         Ok(Self { config, tokenizer, loader: TensorLoader::new(weights, false), weights_path: path.into() })
     }
-}
-
-fn require_json(path: &Path) -> Result<Value> {
-    let name = path.file_name().unwrap_or_default().display();
-    read_json(path)?.ok_or_else(|| Error::invalid_model(format!("{name} is missing")))
 }
 
 fn attention_heads(config: &Value) -> Option<usize> {
