@@ -13,6 +13,6 @@ pub(super) fn on_large_stack<T: Send>(f: impl FnOnce() -> Result<T> + Send) -> R
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(STACK_SIZE).spawn_scoped(scope, f);
         let thread = thread.map_err(|e| Error::internal(format!("cannot start a thread: {e}")))?;
-        thread.join().unwrap_or_else(|_| Err(Error::internal("a thread panicked; see the server log")))
+        thread.join().unwrap_or_else(|_| Err(Error::internal("a thread panicked; its message is on standard error")))
     })
 }
