@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! path -> Architecture::detect -> families::{bert, llama, whisper} -> tasks::{embed, generate, transcribe}
-//!             formats: tensors in the encoding of the file     \-> tealight-kernels: packed matrices, GEMM, attention
+//!             formats: tensors, as stored or in f32            \-> tealight-kernels: packed matrices, GEMM, attention
 //! ```
 //!
 //! | module | content |

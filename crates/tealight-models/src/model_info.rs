@@ -3,7 +3,7 @@
 use crate::formats::gguf::Gguf;
 use tealight_core::{Error, Result};
 
-/// What the file of a BERT or Llama model says about itself. Whisper models have none of this.
+/// What the file of a BERT or Llama model says about itself. It is not read from Whisper models.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ModelInfo {
     /// The model's own name, which may differ from the one it is served by.

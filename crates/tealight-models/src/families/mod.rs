@@ -6,7 +6,7 @@ pub mod llama;
 #[cfg(feature = "speech")]
 pub mod whisper;
 
-/// `general.architecture` of the GGUF files of decoders.
+/// `general.architecture` and `model_type` of Llama.
 pub(crate) const LLAMA: &str = "llama";
 /// `model_type` in `config.json` of the models that have Llama's architecture.
 pub(crate) const LLAMA_MODEL_TYPES: [&str; 2] = [LLAMA, "mistral"];

@@ -5,7 +5,7 @@ use candle_core::Device;
 use candle_core::quantized::{GgmlDType, ggml_file};
 use tealight_core::{Error, Result};
 
-/// A matrix `[rows, row_len]` in the encoding of its file.
+/// A matrix `[rows, row_len]` in one of ggml's encodings, or in int8 with one scale per row.
 #[derive(Debug, Clone)]
 pub struct EmbeddingTable {
     encoding: RowEncoding,

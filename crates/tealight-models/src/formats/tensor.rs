@@ -1,16 +1,16 @@
-//! A tensor in the encoding of its model file, for all file formats.
+//! A tensor of a model file, for all file formats.
 
 use bytes::Bytes;
 use candle_core::quantized::GgmlDType;
 
-/// A tensor in the encoding of its file.
+/// A tensor in the encoding of its file, or converted to f32.
 #[derive(Debug, Clone)]
 pub struct TensorData {
     /// Row-major: the last dimension is contiguous.
     pub shape: Vec<usize>,
     /// The encoding of `data`.
     pub dtype: Dtype,
-    /// A part of the mapped file.
+    /// A part of the mapped file, or converted values.
     pub data: Bytes,
 }
 

@@ -7,7 +7,7 @@ use candle_core::quantized::GgmlDType;
 use std::collections::HashMap;
 use tealight_core::{Error, Result};
 
-/// How matrices are held in memory.
+/// How matrices are held in memory. Only BERT has another precision than int8; Llama keeps the 4-bit weights of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Precision {
     /// int8 weights and activations, with one scale per group along the inner dimension.
@@ -27,7 +27,7 @@ impl Precision {
     }
 }
 
-/// The tensors of a model file, in the encoding of the file.
+/// The tensors of a model file.
 #[derive(Debug, Default)]
 pub struct Weights {
     tensors: HashMap<String, TensorData>,
@@ -77,7 +77,7 @@ impl Weights {
         Ok(&self.tensor(name)?.shape)
     }
 
-    /// A tensor in the encoding of the file.
+    /// A tensor as it was read from the file.
     ///
     /// # Errors
     /// The tensor is missing.
@@ -85,7 +85,7 @@ impl Weights {
         self.tensors.get(name).ok_or_else(|| Error::invalid_model(format!("tensor {name:?} is missing")))
     }
 
-    /// The encoding and the bytes of a tensor of floats.
+    /// The encoding and the bytes of a tensor that is not packed.
     fn ggml_data(&self, name: &str, expected: &[usize]) -> Result<(GgmlDType, &Bytes)> {
         let TensorData { shape, dtype, data } = self.tensor(name)?;
         if shape != expected {
@@ -96,7 +96,7 @@ impl Weights {
         match dtype {
             Dtype::Ggml(dtype) => Ok((*dtype, data)),
             Dtype::Packed => {
-                Err(Error::invalid_model(format!("tensor {name:?} is packed (I8); expected a float type")))
+                Err(Error::invalid_model(format!("tensor {name:?} is packed (I8); expected one of ggml's types")))
             }
         }
     }

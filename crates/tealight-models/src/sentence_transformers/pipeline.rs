@@ -12,7 +12,7 @@ pub struct EmbeddingPipeline {
     pub pooling: Pooling,
     /// Layers that are applied to the pooled vector, in this order.
     pub dense: Vec<Dense>,
-    /// Whether the last module of the model normalizes the vector.
+    /// Whether the model normalizes the vector, after the dense layers.
     pub normalize: bool,
     /// The longest text in tokens, if it is shorter than the encoder's limit.
     pub max_tokens: Option<usize>,

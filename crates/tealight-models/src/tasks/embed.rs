@@ -107,8 +107,8 @@ impl Embedder {
     }
 }
 
-/// If `dimensions` is given, keeps only so many values of a vector, the first (Matryoshka embeddings, arXiv 2205.13147); more than it
-/// has change nothing. If `normalize` is set, then scales it to norm 1.
+/// Keeps the first `dimensions` values of a vector if given (Matryoshka embeddings, arXiv 2205.13147); a larger number changes
+/// nothing. Then scales the vector to norm 1 if `normalize` is set.
 pub fn truncate_and_normalize(vector: &mut Vec<f32>, dimensions: Option<usize>, normalize: bool) {
     if let Some(n) = dimensions {
         vector.truncate(n);

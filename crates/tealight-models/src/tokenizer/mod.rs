@@ -4,6 +4,8 @@
 //! |---|---|---|
 //! | embedding | [`EmbeddingTokenizerSpec`]: WordPiece, or any `tokenizer.json` | [`EmbeddingTokenizer`] |
 //! | text generation | [`BpeSpec`]: byte-level or SentencePiece BPE, or any `tokenizer.json` | [`LlamaTokenizer`] |
+//!
+//! Whisper's tokenizer is in `families::whisper`.
 
 #[cfg(feature = "text")]
 mod bpe;

@@ -18,13 +18,13 @@ impl KvCache {
         Self { layers: vec![heads; config.num_hidden_layers], tokens: 0 }
     }
 
-    /// Truncates to the first tokens.
+    /// Drops all but the first `tokens` tokens.
     pub(super) fn truncate(&mut self, tokens: usize) {
         self.tokens = tokens.min(self.tokens);
         self.layers.iter_mut().flatten().for_each(|head| head.truncate(tokens));
     }
 
-    /// A copy of the first tokens.
+    /// A copy of the first `tokens` tokens.
     pub(super) fn clone_prefix(&self, tokens: usize) -> Self {
         let layer = |heads: &Vec<HeadKvCache>| heads.iter().map(|head| head.clone_prefix(tokens)).collect();
         Self { layers: self.layers.iter().map(layer).collect(), tokens: tokens.min(self.tokens) }

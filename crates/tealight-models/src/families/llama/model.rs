@@ -50,7 +50,7 @@ impl Llama {
         self.network.weight_bytes()
     }
 
-    /// Weights of the matrix products for a hidden state, without the output matrix.
+    /// Number of weights in the matrix products for a hidden state, without the output matrix.
     pub(super) fn layer_weight_count(&self) -> usize {
         self.network.layer_weight_count()
     }

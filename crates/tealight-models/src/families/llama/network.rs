@@ -10,8 +10,8 @@ use tealight_kernels::int8::Epilogue;
 use tealight_kernels::quantize::QuantizedRows;
 use tealight_kernels::{CpuContext, rowwise};
 
-/// Tokens that pass through the layers at a time. They are to reuse each weight and to stay in the caches: 128 hidden states of 576
-/// values (SmolLM2-135M) are 288 KiB. No comparison with other values is recorded.
+/// Tokens that pass through the layers at a time. They are to reuse each weight and to stay in the CPU's caches: 128 hidden states
+/// of 576 values (SmolLM2-135M) are 288 KiB. No comparison with other values is recorded.
 const CHUNK_TOKENS: usize = 128;
 
 /// The weights of a model.
@@ -55,7 +55,7 @@ impl Network {
         layers.chain([self.output_matrix()]).map(|matrix| matrix.bytes().len()).sum()
     }
 
-    /// Weights of the matrix products for a hidden state, without the output matrix.
+    /// Number of weights in the matrix products for a hidden state, without the output matrix.
     pub(super) fn layer_weight_count(&self) -> usize {
         let Config { hidden_size: d, num_attention_heads: heads, num_key_value_heads: kv_heads, .. } = self.config;
         let attention = 2 * heads * self.config.head_dim + 2 * kv_heads * self.config.head_dim;

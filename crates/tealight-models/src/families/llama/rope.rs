@@ -24,7 +24,7 @@ pub struct Rope {
     /// Which values are rotated together.
     #[serde(rename = "pairs")]
     pub pairing: Pairing,
-    /// Number of values of a head that are rotated; the others are not rotated.
+    /// Number of values of a head that are rotated: the first ones.
     #[serde(rename = "width")]
     pub rotary_dim: usize,
     /// Pair `i` is rotated by `rope_theta^(-2 i / rotary_dim)` radians per position.

@@ -25,13 +25,13 @@ impl Sequence {
         &self.tokens
     }
 
-    /// Truncates to the first tokens.
+    /// Drops all but the first `tokens` tokens.
     pub fn truncate(&mut self, tokens: usize) {
         self.tokens.truncate(tokens);
         self.kv_cache.truncate(tokens);
     }
 
-    /// A copy of the first tokens.
+    /// A copy of the first `tokens` tokens.
     pub(crate) fn clone_prefix(&self, tokens: usize) -> Self {
         let tokens = tokens.min(self.tokens.len());
         let kv_cache = self.kv_cache.clone_prefix(tokens);

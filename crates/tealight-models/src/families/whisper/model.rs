@@ -1,4 +1,4 @@
-//! A loaded model, with encoder and decoder as methods.
+//! A model in memory: encoder, decoder and tokenizer.
 
 use super::bpe::BpeEncoder;
 use super::config::{N_FRAMES, WhisperConfig};

@@ -41,8 +41,9 @@ pub struct ChatInput<'a> {
 /// Renders a template. It can read nothing but `input`, and ends after a bounded number of steps.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidValue`](tealight_core::ErrorKind) with the error message of the template, for instance about the order of
-/// roles.
+/// [`ErrorKind::ModelLoad`](tealight_core::ErrorKind): the template is too large or invalid.
+/// [`ErrorKind::InvalidValue`](tealight_core::ErrorKind): the template rejects the messages; with its error message, for instance
+/// about the order of roles.
 pub fn render(template: &str, input: &ChatInput) -> Result<String> {
     if template.len() > MAX_TEMPLATE_BYTES {
         let message = format!("the chat template has {} bytes; the limit is {MAX_TEMPLATE_BYTES}", template.len());

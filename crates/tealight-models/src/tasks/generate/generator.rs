@@ -37,6 +37,7 @@ impl Generator {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidValue`](tealight_core::ErrorKind): the schema is invalid, unsupported or too large.
+    /// [`ErrorKind::ModelLoad`](tealight_core::ErrorKind): the model has no end-of-text token.
     pub fn constraint(&self, schema: &Value) -> Result<Constraint> {
         self.grammar_compiler()?.constraint(schema)
     }

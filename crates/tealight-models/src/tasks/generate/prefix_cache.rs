@@ -14,7 +14,8 @@ impl PrefixCache {
     /// The longest common prefix of `tokens` and a cached sequence, without the last of `tokens`; `None` if no sequence has the
     /// first token.
     ///
-    /// The cached sequence itself is returned if at least half of it is used; otherwise it stays in the cache.
+    /// If at least half of the cached sequence is used, it is taken out of the cache; otherwise it stays there, and a copy of the
+    /// prefix is returned.
     pub(super) fn restore(&self, tokens: &[u32]) -> Option<Sequence> {
         let common = |cached: &Sequence| cached.tokens().iter().zip(tokens).take_while(|(a, b)| a == b).count();
         let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -33,7 +33,7 @@ impl Attempt {
         !is_silence && (is_improbable || self.is_repetitive(options))
     }
 
-    /// Whether it is less repetitive than another attempt; if both are, or neither is, whether it is more probable.
+    /// Whether only the other attempt is repetitive; if both are repetitive or neither is, whether this one is more probable.
     fn is_better_than(&self, other: &Self, options: &TranscribeOptions) -> bool {
         match (self.is_repetitive(options), other.is_repetitive(options)) {
             (false, true) => true,

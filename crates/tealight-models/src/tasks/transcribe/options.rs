@@ -2,13 +2,13 @@
 
 use tealight_audio::VadOptions;
 
-/// Language of the text.
+/// What to write: the spoken words, or their translation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Task {
-    /// Same as the spoken language.
+    /// Text in the spoken language.
     #[default]
     Transcribe,
-    /// English, regardless of the spoken language.
+    /// Text in English, regardless of the spoken language.
     Translate,
 }
 

@@ -9,7 +9,7 @@ use crate::families::whisper::decoder::CrossKv;
 use tealight_kernels::CpuContext;
 
 /// Encoder positions per second.
-const TOKENS_PER_SECOND: f32 = 50.0;
+const POSITIONS_PER_SECOND: f32 = 50.0;
 /// Maximum of the median word duration, in seconds.
 const MAX_MEDIAN_DURATION: f32 = 0.7;
 /// A segment's timestamp replaces that of a word if they differ by more than this, in seconds.
@@ -103,7 +103,7 @@ fn find_alignment(model: &Whisper, cpu: &CpuContext, window: &AlignmentWindow, t
     let starts = dtw_path(&weights[first_row * positions..(count - 1) * positions], positions);
     let groups = split_to_word_tokens(model, &tokens[first_row + 1..count - 1], window.language);
     let mut index = 0;
-    let time = |token: usize| starts.get(token).map_or(positions, |p| *p) as f32 / TOKENS_PER_SECOND;
+    let time = |token: usize| starts.get(token).map_or(positions, |p| *p) as f32 / POSITIONS_PER_SECOND;
     let word_timing = |(text, token_count): (String, usize)| {
         let start = time(index);
         index += token_count;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use tealight_core::{Error, Result};
 use tokenizers::Tokenizer;
 
-/// Special tokens of these names end a turn, in addition to those that a file declares.
+/// Names of tokens that end the generation (EOG, llama.cpp's end of generation), in addition to those that a file declares.
 const EOG_TOKENS: [&str; 8] =
     ["<|eot_id|>", "<|im_end|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>", "<|eom_id|>", "</s>"];
 
@@ -72,7 +72,7 @@ impl TokenBytes {
         Self { bytes: all.concat(), offsets, special }
     }
 
-    /// Appends the special tokens that end a turn by their names, and removes duplicates.
+    /// Appends the special tokens whose names say that they end the generation, and removes duplicates.
     fn with_eog_by_name(&self, mut eog_ids: Vec<u32>) -> Vec<u32> {
         let is_eog = |name: &String| EOG_TOKENS.contains(&name.as_str());
         let mut by_name: Vec<u32> = self.special.iter().filter(|(_, name)| is_eog(name)).map(|(id, _)| *id).collect();

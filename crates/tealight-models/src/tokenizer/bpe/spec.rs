@@ -30,7 +30,7 @@ pub struct BpeSpec<'a> {
     pub token_types: Vec<i64>,
     /// The token that starts a text.
     pub bos: Option<u32>,
-    /// Tokens that end a text or a turn, the end of a text first.
+    /// Tokens that end the generation (EOG), the end of a text first.
     pub eog_ids: Vec<u32>,
     /// Whether `bos` is added before a text.
     pub add_bos: bool,
