@@ -106,8 +106,7 @@ impl PackedRhs {
         }
         let group_size = number(12);
         check_shape(n, k, group_size)?;
-        let shape = Self { bytes: Bytes::new(), inv_smooth: vec![], n, k, group_size };
-        let expected = (n / NR).checked_mul(shape.panel_bytes()).and_then(|b| b.checked_add(HEADER_BYTES + 4 * k));
+        let expected = Self::packed_bytes(n, k, group_size);
         if expected != Some(bytes.len()) {
             return Err(Error::InvalidMatrix(format!(
                 "packed int8 matrix [{n}, {k}] with groups of {group_size} is {} bytes; expected {}",
@@ -116,7 +115,13 @@ impl PackedRhs {
             )));
         }
         let inv_smooth = bytes[HEADER_BYTES..][..4 * k].as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-        Ok(Self { bytes, inv_smooth, ..shape })
+        Ok(Self { bytes, inv_smooth, n, k, group_size })
+    }
+
+    /// Length of [`PackedRhs::bytes`] of a matrix `[n, k]`, where `n` is a multiple of 16; `None` if it overflows.
+    pub fn packed_bytes(n: usize, k: usize, group_size: usize) -> Option<usize> {
+        let shape = Self { bytes: Bytes::new(), inv_smooth: vec![], n, k, group_size };
+        (n / NR).checked_mul(shape.panel_bytes()).and_then(|b| b.checked_add(HEADER_BYTES + 4 * k))
     }
 
     /// The weights `[N, K]` and the bias `[N]` in float32.

@@ -40,16 +40,6 @@ impl Weights {
         Self { tensors, precision }
     }
 
-    /// Memory that the tensors need once they are packed, in bytes: 4-bit tensors keep their size, others become int8.
-    pub fn memory_bytes(&self) -> u64 {
-        let bytes = |tensor: &TensorData| match tensor.dtype {
-            Dtype::Packed | Dtype::Ggml(GgmlDType::Q4_0 | GgmlDType::Q4_1 | GgmlDType::Q4K) => tensor.data.len(),
-            // Each group of 64 weights has a scale and a sum.
-            Dtype::Ggml(_) => tensor.shape.iter().product::<usize>() / 8 * 9,
-        };
-        self.tensors.values().map(|tensor| bytes(tensor) as u64).sum()
-    }
-
     /// The names of all tensors, in no particular order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)

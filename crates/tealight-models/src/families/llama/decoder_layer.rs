@@ -1,7 +1,7 @@
 //! A decoder layer: attention with rotary positions and grouped heads, then SwiGLU.
 
 use super::config::Config;
-use super::quantized_matrix::{NR, QuantizedMatrix};
+use super::quantized_matrix::{MatrixSpec, NR, QuantizedMatrix};
 use super::tensor_loader::TensorLoader;
 use tealight_core::Result;
 use tealight_kernels::attention::gqa::{self, GqaQueries, HeadKvCache};
@@ -83,21 +83,33 @@ impl Scratch {
 
 impl DecoderLayer {
     pub(super) fn new(index: usize, config: &Config, loader: &TensorLoader) -> Result<Self> {
+        let d = config.hidden_size;
+        let norm = |name: &str| loader.floats(&format!("blk.{index}.{name}"), d);
+        let [qkv_proj, o_proj, gate_up_proj, down_proj] = Self::matrix_specs(index, config);
+        Ok(Self {
+            input_layernorm: norm("attn_norm")?,
+            qkv_proj: loader.matrix(&qkv_proj)?,
+            o_proj: loader.matrix(&o_proj)?,
+            post_attention_layernorm: norm("ffn_norm")?,
+            gate_up_proj: loader.matrix(&gate_up_proj)?,
+            down_proj: loader.matrix(&down_proj)?,
+        })
+    }
+
+    /// `qkv_proj`, `o_proj`, `gate_up_proj` and `down_proj`.
+    pub(super) fn matrix_specs(index: usize, config: &Config) -> [MatrixSpec; 4] {
         let (d, intermediate) = (config.hidden_size, config.intermediate_size);
         let q_dim = config.num_attention_heads * config.head_dim;
         let kv_dim = config.num_key_value_heads * config.head_dim;
-        let name = |part: &str| format!("blk.{index}.{part}");
-        let (q, k, v) = (name("attn_q"), name("attn_k"), name("attn_v"));
-        let (gate, up) = (name("ffn_gate"), name("ffn_up"));
-        let (output, down) = (name("attn_output"), name("ffn_down"));
-        Ok(Self {
-            input_layernorm: loader.floats(&name("attn_norm"), d)?,
-            qkv_proj: loader.matrix(&name("attn_qkv"), &[(&q, q_dim), (&k, kv_dim), (&v, kv_dim)], d, d)?,
-            o_proj: loader.matrix(&output, &[(&output, d)], q_dim, q_dim)?,
-            post_attention_layernorm: loader.floats(&name("ffn_norm"), d)?,
-            gate_up_proj: loader.matrix(&name("ffn_gate_up"), &[(&gate, intermediate), (&up, intermediate)], d, d)?,
-            down_proj: loader.matrix(&down, &[(&down, d)], intermediate, intermediate.next_multiple_of(NR))?,
-        })
+        let prefix = format!("blk.{index}.");
+        let spec = |name: &str, parts: &[(&str, usize)], k| MatrixSpec::new(&prefix, name, parts, k);
+        let down_proj = spec("ffn_down", &[("ffn_down", d)], intermediate);
+        [
+            spec("attn_qkv", &[("attn_q", q_dim), ("attn_k", kv_dim), ("attn_v", kv_dim)], d),
+            spec("attn_output", &[("attn_output", d)], q_dim),
+            spec("ffn_gate_up", &[("ffn_gate", intermediate), ("ffn_up", intermediate)], d),
+            MatrixSpec { padded_k: intermediate.next_multiple_of(NR), ..down_proj },
+        ]
     }
 
     /// Runs the hidden states `scratch.x` through the layer in place, and appends their keys and values to `caches`, one per

@@ -40,7 +40,7 @@ impl Llama {
 
     fn open(cpu: &CpuContext, path: &Path) -> Result<Self> {
         let ModelFiles { config, loader, tokenizer, pipeline, info, .. } = ModelFiles::open(path, false)?;
-        memory::check_weights(loader.memory_bytes())?;
+        memory::check_weights(Network::matrix_bytes(&config, &loader))?;
         let network = Network::new(cpu, &config, &loader)?;
         Ok(Self { config, tokenizer, pipeline, info, network })
     }

@@ -3,7 +3,7 @@
 use super::config::Config;
 use super::decoder_layer::{DecoderLayer, Partition, Scratch, par_gemm};
 use super::kv_cache::KvCache;
-use super::quantized_matrix::QuantizedMatrix;
+use super::quantized_matrix::{MatrixSpec, QuantizedMatrix};
 use super::tensor_loader::TensorLoader;
 use tealight_core::{Error, Result};
 use tealight_kernels::int8::Epilogue;
@@ -13,6 +13,10 @@ use tealight_kernels::{CpuContext, rowwise};
 /// Tokens that pass through the layers at a time. They are to reuse each weight and to stay in the CPU's caches: 128 hidden states
 /// of 576 values (SmolLM2-135M) are 288 KiB. No comparison with other values is recorded.
 const CHUNK_TOKENS: usize = 128;
+
+/// The tensors of [`Network::embed_tokens`] and [`Network::lm_head`].
+const EMBED_TOKENS: &str = "token_embd";
+const LM_HEAD: &str = "output";
 
 /// The weights of a model.
 #[derive(Debug)]
@@ -27,7 +31,6 @@ pub(super) struct Network {
 
 impl Network {
     pub(super) fn new(cpu: &CpuContext, config: &Config, loader: &TensorLoader) -> Result<Self> {
-        let (d, vocab_size) = (config.hidden_size, config.vocab_size);
         // A damaged layer count is found before many layers are packed.
         let last = format!("blk.{}.attn_norm", config.num_hidden_layers - 1);
         if !loader.contains(&last) {
@@ -36,17 +39,23 @@ impl Network {
                 config.num_hidden_layers
             )));
         }
-        let table = |name: &'static str| loader.matrix(name, &[(name, vocab_size)], d, d);
-        let embed_tokens = table("token_embd")?;
+        let embed_tokens = loader.matrix(&token_table(EMBED_TOKENS, config))?;
         let indices: Vec<_> = (0..config.num_hidden_layers).collect();
         let layers = cpu.par_map(&indices, |i| DecoderLayer::new(*i, config, loader));
         Ok(Self {
             embed_tokens,
             layers: layers.into_iter().collect::<Result<_>>()?,
-            norm: loader.floats("output_norm", d)?,
-            lm_head: loader.contains("output").then(|| table("output")).transpose()?,
+            norm: loader.floats("output_norm", config.hidden_size)?,
+            lm_head: loader.contains(LM_HEAD).then(|| loader.matrix(&token_table(LM_HEAD, config))).transpose()?,
             config: config.clone(),
         })
+    }
+
+    /// Bytes of all matrices of the network that [`Network::new`] returns.
+    pub(super) fn matrix_bytes(config: &Config, loader: &TensorLoader) -> u64 {
+        let layers = (0..config.num_hidden_layers).flat_map(|i| DecoderLayer::matrix_specs(i, config));
+        let tables = [EMBED_TOKENS, LM_HEAD].map(|name| token_table(name, config));
+        layers.chain(tables).map(|spec| loader.matrix_bytes(&spec) as u64).sum()
     }
 
     /// Bytes of weights that are read for each generated token.
@@ -104,5 +113,111 @@ impl Network {
         logits.resize(matrix.n(), 0.0);
         par_gemm(cpu, &quantized, matrix, Epilogue::Store, logits);
         logits.truncate(self.config.vocab_size);
+    }
+}
+
+/// A matrix with a row of D values for each token.
+fn token_table(name: &str, config: &Config) -> MatrixSpec {
+    MatrixSpec::new("", name, &[(name, config.vocab_size)], config.hidden_size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rope::{Pairing, Rope};
+    use super::*;
+    use crate::formats::tensor::{Dtype, TensorData, tensor_bytes};
+    use crate::formats::weights::{Precision, Weights};
+    use candle_core::quantized::GgmlDType;
+    use std::collections::HashMap;
+    use tealight_kernels::Isa;
+
+    fn config(intermediate_size: usize) -> Config {
+        let rope = Rope {
+            pairing: Pairing::Interleaved,
+            rotary_dim: 64,
+            rope_theta: 10_000.0,
+            linear_scale: 1.0,
+            freq_factors: vec![],
+        };
+        Config {
+            hidden_size: 256,
+            num_hidden_layers: 2,
+            num_attention_heads: 4,
+            num_key_value_heads: 2,
+            head_dim: 64,
+            intermediate_size,
+            vocab_size: 40,
+            max_position_embeddings: 16,
+            rms_norm_eps: 1e-5,
+            rope,
+        }
+    }
+
+    /// A model whose weights are zeros; `dtype` returns the encoding of a matrix by its name in a layer.
+    fn tensors(config: &Config, dtype: impl Fn(&str) -> GgmlDType) -> HashMap<String, TensorData> {
+        let mut tensors = HashMap::new();
+        let mut insert = |prefix: &str, name: &str, shape: &[usize]| {
+            let dtype = Dtype::Ggml(if shape.len() == 1 { GgmlDType::F32 } else { dtype(name) });
+            let data = vec![0; tensor_bytes(shape, dtype).unwrap()].into();
+            tensors.insert(format!("{prefix}{name}.weight"), TensorData { shape: shape.to_vec(), dtype, data });
+        };
+        let (d, i, kv_dim) =
+            (config.hidden_size, config.intermediate_size, config.num_key_value_heads * config.head_dim);
+        for layer in 0..config.num_hidden_layers {
+            let prefix = format!("blk.{layer}.");
+            for name in ["attn_norm", "ffn_norm"] {
+                insert(&prefix, name, &[d]);
+            }
+            for (name, n, k) in [
+                ("attn_q", d, d),
+                ("attn_k", kv_dim, d),
+                ("attn_v", kv_dim, d),
+                ("attn_output", d, d),
+                ("ffn_gate", i, d),
+                ("ffn_up", i, d),
+                ("ffn_down", d, i),
+            ] {
+                insert(&prefix, name, &[n, k]);
+            }
+        }
+        insert("", "token_embd", &[config.vocab_size, d]);
+        insert("", "output", &[config.vocab_size, d]);
+        insert("", "output_norm", &[d]);
+        tensors
+    }
+
+    fn assert_matrix_bytes(config: &Config, tensors: HashMap<String, TensorData>, case: &str) {
+        let cpu = CpuContext::new(Isa::detect(), 1);
+        let assert_equal = |loader: &TensorLoader| {
+            let network = Network::new(&cpu, config, loader).unwrap();
+            let bytes = network.weight_bytes() + network.embed_tokens.bytes().len();
+            assert_eq!(Network::matrix_bytes(config, loader), bytes as u64, "{case}");
+        };
+        let loader = TensorLoader::new(Weights::new(tensors, Precision::Int8), true);
+        assert_equal(&loader);
+        let packed = loader.into_tensors().into_iter().collect();
+        assert_equal(&TensorLoader::new(Weights::new(packed, Precision::Int8), false));
+    }
+
+    #[test]
+    fn matrix_bytes_equal_the_bytes_of_packed_matrices() {
+        use GgmlDType::{F16, F32, Q4_0, Q4_1, Q4K, Q6K, Q8_0};
+        for dtype in [F32, F16, Q8_0, Q6K, Q4_0, Q4_1, Q4K] {
+            let config = config(512);
+            assert_matrix_bytes(&config, tensors(&config, |_| dtype), &format!("{dtype:?}"));
+        }
+        // As in files with the name Q4_K_M: `attn_v` makes one int8 matrix of `attn_q`, `attn_k` and itself.
+        let config_512 = config(512);
+        let mixed = |name: &str| if ["attn_v", "ffn_down", "output"].contains(&name) { Q6K } else { Q4K };
+        assert_matrix_bytes(&config_512, tensors(&config_512, mixed), "Q4_K_M");
+        let config_200 = config(200);
+        assert_matrix_bytes(&config_200, tensors(&config_200, |_| F16), "rows of 200 values");
+    }
+
+    #[test]
+    fn matrix_bytes_of_missing_tensors_are_zero() {
+        let config = config(512);
+        let loader = TensorLoader::new(Weights::default(), false);
+        assert_eq!(Network::matrix_bytes(&config, &loader), 0);
     }
 }

@@ -17,6 +17,31 @@ const GROUP_SIZE: usize = 64;
 /// Rows of a matrix come in panels of this size, padded with zeros.
 pub(super) use tealight_kernels::int8::NR;
 
+/// A matrix of the network, and the tensors that it is packed from.
+#[derive(Debug)]
+pub(super) struct MatrixSpec {
+    /// Name in packed files.
+    pub name: String,
+    /// The tensors `[n, k]` of other files, one below another: their names and `n`.
+    pub parts: Vec<(String, usize)>,
+    pub k: usize,
+    /// Rows are padded with zeros to this number of values.
+    pub padded_k: usize,
+}
+
+impl MatrixSpec {
+    /// All names start with `prefix`.
+    pub(super) fn new(prefix: &str, name: &str, parts: &[(&str, usize)], k: usize) -> Self {
+        let parts = parts.iter().map(|(part, n)| (format!("{prefix}{part}.weight"), *n)).collect();
+        Self { name: format!("{prefix}{name}"), parts, k, padded_k: k }
+    }
+
+    /// N, where the rows of each part are padded to whole panels.
+    pub(super) fn padded_n(&self) -> usize {
+        self.parts.iter().map(|(_, n)| n.next_multiple_of(NR)).sum()
+    }
+}
+
 /// A packed matrix `[N, K]`.
 #[derive(Debug, Clone)]
 pub(super) enum QuantizedMatrix {
@@ -25,27 +50,43 @@ pub(super) enum QuantizedMatrix {
 }
 
 impl QuantizedMatrix {
-    /// Packs tensors `[n, k]`, one below another. The rows of each are padded to whole panels, and K to `padded_k`.
-    pub(super) fn pack(weights: &Weights, parts: &[(&str, usize)], k: usize, padded_k: usize) -> Result<Self> {
-        let blocks = parts.iter().map(|(name, n)| q4_blocks(weights, name, *n, k));
+    /// Packs the tensors of a matrix.
+    pub(super) fn pack(weights: &Weights, spec: &MatrixSpec) -> Result<Self> {
+        let blocks = spec.parts.iter().map(|(name, n)| q4_blocks(weights, name, *n, spec.k));
         match blocks.collect::<Result<Option<Vec<_>>>>()? {
-            Some(blocks) if k == padded_k => Self::pack_int4(blocks, parts, k),
-            _ => Self::pack_int8(weights, parts, k, padded_k),
+            Some(blocks) if spec.k == spec.padded_k => Self::pack_int4(blocks, spec),
+            _ => Self::pack_int8(weights, spec),
         }
     }
 
-    fn pack_int4(blocks: Vec<Vec<Q4Block>>, parts: &[(&str, usize)], k: usize) -> Result<Self> {
-        let rows: usize = parts.iter().map(|(_, n)| n.next_multiple_of(NR)).sum();
+    /// Bytes of the matrix that [`QuantizedMatrix::pack`] returns, or `None` if it fails because a tensor is missing or has another
+    /// shape.
+    pub(super) fn packed_bytes(weights: &Weights, spec: &MatrixSpec) -> Option<usize> {
+        let mut is_int4 = spec.k == spec.padded_k;
+        for (name, n) in &spec.parts {
+            let tensor = weights.tensor(name).ok().filter(|tensor| tensor.shape == [*n, spec.k])?;
+            is_int4 &= q4_decoder(tensor.dtype).is_some();
+        }
+        if is_int4 {
+            int4::PackedRhs::packed_bytes(spec.padded_n(), spec.k)
+        } else {
+            int8::PackedRhs::packed_bytes(spec.padded_n(), spec.padded_k, GROUP_SIZE)
+        }
+    }
+
+    fn pack_int4(blocks: Vec<Vec<Q4Block>>, spec: &MatrixSpec) -> Result<Self> {
+        let (rows, k) = (spec.padded_n(), spec.k);
         let empty = Q4Block { scale: f16::ZERO, min: f16::ZERO, quantized: [0; int4::GROUP_SIZE] };
         let mut all = Vec::with_capacity(rows * k / int4::GROUP_SIZE);
-        for (mut blocks, (_, n)) in blocks.into_iter().zip(parts) {
+        for (mut blocks, (_, n)) in blocks.into_iter().zip(&spec.parts) {
             blocks.resize(n.next_multiple_of(NR) * k / int4::GROUP_SIZE, empty);
             all.extend(blocks);
         }
         Ok(QuantizedMatrix::Int4(int4::PackedRhs::pack(&all, &vec![0.0; rows])?))
     }
 
-    fn pack_int8(weights: &Weights, parts: &[(&str, usize)], k: usize, padded_k: usize) -> Result<Self> {
+    fn pack_int8(weights: &Weights, spec: &MatrixSpec) -> Result<Self> {
+        let (parts, k, padded_k) = (&spec.parts, spec.k, spec.padded_k);
         let tables = parts.iter().map(|(name, n)| weights.embedding_table(name, *n, k)).collect::<Result<Vec<_>>>()?;
         // The source of each row, as table and row; `None` for padding.
         let rows_of =
@@ -123,17 +164,23 @@ fn q4_blocks(weights: &Weights, name: &str, n: usize, k: usize) -> Result<Option
     if *shape != [n, k] {
         return Err(Error::invalid_model(format!("tensor {name:?} has the shape {shape:?}; expected [{n}, {k}]")));
     }
-    let blocks: Vec<Q4Block> = match dtype {
-        Dtype::Ggml(GgmlDType::Q4_0) => data.as_chunks().0.iter().map(q4_0).collect(),
-        Dtype::Ggml(GgmlDType::Q4_1) => data.as_chunks().0.iter().map(q4_1).collect(),
-        Dtype::Ggml(GgmlDType::Q4K) => data.as_chunks().0.iter().flat_map(q4_k).collect(),
-        _ => return Ok(None),
-    };
+    let Some(decode) = q4_decoder(*dtype) else { return Ok(None) };
+    let blocks = decode(data);
     let finite = |b: &Q4Block| b.scale.is_finite() && b.min.is_finite();
     if !blocks.iter().all(finite) {
         return Err(Error::invalid_model(format!("tensor {name:?} has a scale that is not finite")));
     }
     Ok(Some(blocks))
+}
+
+/// Reads the blocks of an encoding with 4-bit weights; `None` for other encodings.
+fn q4_decoder(dtype: Dtype) -> Option<fn(&[u8]) -> Vec<Q4Block>> {
+    match dtype {
+        Dtype::Ggml(GgmlDType::Q4_0) => Some(|data| data.as_chunks().0.iter().map(q4_0).collect()),
+        Dtype::Ggml(GgmlDType::Q4_1) => Some(|data| data.as_chunks().0.iter().map(q4_1).collect()),
+        Dtype::Ggml(GgmlDType::Q4K) => Some(|data| data.as_chunks().0.iter().flat_map(q4_k).collect()),
+        _ => None,
+    }
 }
 
 fn half(bytes: &[u8], offset: usize) -> f16 {

@@ -1,9 +1,10 @@
 //! Reads weights for the kernels: used in place if the file is packed, otherwise packed while loading. Tensors have GGUF's names.
 
-use super::quantized_matrix::{NR, QuantizedMatrix};
+use super::quantized_matrix::{MatrixSpec, QuantizedMatrix};
 use crate::formats::tensor::TensorData;
 use crate::formats::tensor_recorder::TensorRecorder;
 use crate::formats::weights::{Weights, packed_name};
+use bytes::Bytes;
 use tealight_core::Result;
 
 /// The weights of a file.
@@ -24,11 +25,6 @@ impl TensorLoader {
         self.recorder.into_tensors()
     }
 
-    /// Memory that the weights need once they are packed, in bytes.
-    pub(super) fn memory_bytes(&self) -> u64 {
-        self.weights.memory_bytes()
-    }
-
     pub(super) fn is_packed(&self) -> bool {
         self.weights.packed("token_embd").is_some()
     }
@@ -46,31 +42,23 @@ impl TensorLoader {
         Ok(values)
     }
 
-    /// The matrix `name`. In files that are not packed, it is the concatenation of `parts`, each `[n, k]`, along the rows. Rows are
-    /// padded with zeros to `padded_k` values.
+    /// A matrix, packed unless the file is.
     ///
     /// # Errors
     /// A tensor is missing, has another shape, or cannot be packed.
-    pub(super) fn matrix(
-        &self,
-        name: &str,
-        parts: &[(&str, usize)],
-        k: usize,
-        padded_k: usize,
-    ) -> Result<QuantizedMatrix> {
-        let matrix = match self.weights.packed(name) {
-            Some(bytes) => {
-                let n = parts.iter().map(|(_, n)| n.next_multiple_of(NR)).sum();
-                QuantizedMatrix::from_bytes(bytes.clone(), n, padded_k)
-            }
-            None => {
-                let parts: Vec<_> = parts.iter().map(|(part, n)| (format!("{part}.weight"), *n)).collect();
-                let parts: Vec<_> = parts.iter().map(|(part, n)| (part.as_str(), *n)).collect();
-                QuantizedMatrix::pack(&self.weights, &parts, k, padded_k)
-            }
+    pub(super) fn matrix(&self, spec: &MatrixSpec) -> Result<QuantizedMatrix> {
+        let matrix = match self.weights.packed(&spec.name) {
+            Some(bytes) => QuantizedMatrix::from_bytes(bytes.clone(), spec.padded_n(), spec.padded_k),
+            None => QuantizedMatrix::pack(&self.weights, spec),
         };
-        let matrix = matrix.map_err(|e| e.with_context(format_args!("tensor {name:?}")))?;
-        self.recorder.record(packed_name(name), || TensorData::from_bytes(matrix.bytes().clone()));
+        let matrix = matrix.map_err(|e| e.with_context(format_args!("tensor {:?}", spec.name)))?;
+        self.recorder.record(packed_name(&spec.name), || TensorData::from_bytes(matrix.bytes().clone()));
         Ok(matrix)
+    }
+
+    /// Bytes of a matrix that [`TensorLoader::matrix`] returns; 0 if it fails.
+    pub(super) fn matrix_bytes(&self, spec: &MatrixSpec) -> usize {
+        let bytes = self.weights.packed(&spec.name).map(Bytes::len);
+        bytes.or_else(|| QuantizedMatrix::packed_bytes(&self.weights, spec)).unwrap_or(0)
     }
 }

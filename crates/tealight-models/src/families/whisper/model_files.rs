@@ -37,7 +37,7 @@ pub(super) struct PackedHeader {
     pub languages: Vec<String>,
 }
 
-/// A model file whose tensors are not loaded yet.
+/// The parts of a model; its tensors are not loaded yet.
 #[derive(Debug)]
 pub(super) struct ModelFiles {
     pub config: WhisperConfig,
