@@ -24,21 +24,21 @@ pub(super) fn models(as_json: bool) -> Result<()> {
         dimension: Some(m.dimension),
         max_tokens: Some(m.max_tokens),
         license: m.license,
-        status: status(m.name, m.repository),
-        repository: m.repository,
+        status: status(m.name, m.hub_name),
+        repository: m.hub_name,
         ..ModelRow::new(m.name, "embedding")
     });
     let speech = SPEECH_MODELS.iter().filter(|_| ModelTask::Speech.is_enabled()).map(|m| ModelRow {
         license: m.license,
-        status: status(m.name, m.repository),
-        repository: m.repository,
+        status: status(m.name, m.hub_name),
+        repository: m.hub_name,
         ..ModelRow::new(m.name, "transcription")
     });
     let text = TEXT_MODELS.iter().filter(|_| ModelTask::Text.is_enabled()).map(|m| ModelRow {
         max_tokens: Some(m.max_tokens),
         license: m.license,
-        status: status(m.name, m.repository),
-        repository: m.repository,
+        status: status(m.name, m.hub_name),
+        repository: m.hub_name,
         ..ModelRow::new(m.name, "text generation")
     });
     let others = installed

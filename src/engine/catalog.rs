@@ -5,8 +5,8 @@
 pub struct EmbeddingModel {
     /// Short name, in requests and of files and folders of models.
     pub name: &'static str,
-    /// Repository on the Hugging Face hub.
-    pub repository: &'static str,
+    /// Repository on the Hugging Face hub: `ORG/NAME`.
+    pub hub_name: &'static str,
     /// Dimension of the embeddings.
     pub dimension: usize,
     /// Maximum tokens per input.
@@ -28,13 +28,13 @@ const BGE: Prompts = &[("query", "Represent this sentence for searching relevant
 
 const fn embedding(
     name: &'static str,
-    repository: &'static str,
+    hub_name: &'static str,
     dimension: usize,
     max_tokens: usize,
     license: &'static str,
     prompts: Prompts,
 ) -> EmbeddingModel {
-    EmbeddingModel { name, repository, dimension, max_tokens, license, prompts }
+    EmbeddingModel { name, hub_name, dimension, max_tokens, license, prompts }
 }
 
 /// Embedding models. Other BERT models on the hub are named by their repository.
@@ -56,14 +56,14 @@ pub const EMBEDDING_MODELS: &[EmbeddingModel] = &[
 pub struct SpeechModel {
     /// Short name, in requests and of files and folders of models.
     pub name: &'static str,
-    /// Repository on the Hugging Face hub.
-    pub repository: &'static str,
+    /// Repository on the Hugging Face hub: `ORG/NAME`.
+    pub hub_name: &'static str,
     /// SPDX identifier of the license.
     pub license: &'static str,
 }
 
-const fn speech(name: &'static str, repository: &'static str) -> SpeechModel {
-    SpeechModel { name, repository, license: "MIT" }
+const fn speech(name: &'static str, hub_name: &'static str) -> SpeechModel {
+    SpeechModel { name, hub_name, license: "MIT" }
 }
 
 /// Whisper models in the repositories that faster-whisper uses. Other Whisper models on the hub are named by their repository.
@@ -89,16 +89,16 @@ pub const SPEECH_MODELS: &[SpeechModel] = &[
 pub struct TextModel {
     /// Short name, in requests and of files and folders of models.
     pub name: &'static str,
-    /// Repository and file on the Hugging Face hub.
-    pub repository: &'static str,
+    /// Repository and file on the Hugging Face hub: `ORG/NAME:FILE.gguf`.
+    pub hub_name: &'static str,
     /// Maximum tokens per input.
     pub max_tokens: usize,
     /// SPDX identifier of the license.
     pub license: &'static str,
 }
 
-const fn text(name: &'static str, repository: &'static str, max_tokens: usize, license: &'static str) -> TextModel {
-    TextModel { name, repository, max_tokens, license }
+const fn text(name: &'static str, hub_name: &'static str, max_tokens: usize, license: &'static str) -> TextModel {
+    TextModel { name, hub_name, max_tokens, license }
 }
 
 /// Models with the architecture of Llama. Other GGUF files on the hub are named by repository and file.
@@ -111,17 +111,18 @@ pub const TEXT_MODELS: &[TextModel] = &[
     text("mistral-7b-instruct",   "TheBloke/Mistral-7B-Instruct-v0.2-GGUF:mistral-7b-instruct-v0.2.Q4_K_M.gguf", 32_768, "Apache-2.0"),
 ];
 
-/// The embedding model with this short name or repository.
-pub fn find(name: &str) -> Option<&'static EmbeddingModel> {
-    EMBEDDING_MODELS.iter().find(|e| e.name == name || e.repository == name)
+/// The embedding model with this short name or name on the hub.
+pub fn find_embedding_model(name: &str) -> Option<&'static EmbeddingModel> {
+    EMBEDDING_MODELS.iter().find(|e| e.name == name || e.hub_name == name)
 }
 
-/// Short name and repository of a model of any task, by either of them.
+/// Short name and name on the hub of a model of any task, by either of them.
 pub fn names(name: &str) -> Option<(&'static str, &'static str)> {
-    let speech = || SPEECH_MODELS.iter().find(|s| s.name == name || s.repository == name);
-    let text = || TEXT_MODELS.iter().find(|t| t.name == name || t.repository == name);
-    let found = find(name).map(|e| (e.name, e.repository)).or_else(|| speech().map(|s| (s.name, s.repository)));
-    found.or_else(|| text().map(|t| (t.name, t.repository)))
+    let speech = || SPEECH_MODELS.iter().find(|s| s.name == name || s.hub_name == name);
+    let text = || TEXT_MODELS.iter().find(|t| t.name == name || t.hub_name == name);
+    let found =
+        find_embedding_model(name).map(|e| (e.name, e.hub_name)).or_else(|| speech().map(|s| (s.name, s.hub_name)));
+    found.or_else(|| text().map(|t| (t.name, t.hub_name)))
 }
 
 /// What the catalog says about a model of any task.
@@ -137,8 +138,8 @@ pub struct CatalogInfo {
 
 /// The entry of a model of any task, by its short name.
 pub fn info(name: &str) -> Option<CatalogInfo> {
-    let vectors = EMBEDDING_MODELS.iter().find(|e| e.name == name);
-    let vectors = vectors.map(|e| CatalogInfo {
+    let embedding = EMBEDDING_MODELS.iter().find(|e| e.name == name);
+    let embedding = embedding.map(|e| CatalogInfo {
         license: Some(e.license),
         dimension: Some(e.dimension),
         max_tokens: Some(e.max_tokens),
@@ -152,7 +153,7 @@ pub fn info(name: &str) -> Option<CatalogInfo> {
     let text = || TEXT_MODELS.iter().find(|t| t.name == name);
     let text =
         || text().map(|t| CatalogInfo { license: Some(t.license), dimension: None, max_tokens: Some(t.max_tokens) });
-    vectors.or_else(speech).or_else(text)
+    embedding.or_else(speech).or_else(text)
 }
 
 /// The name under which a model is served: its short name in the catalog, else the last part of the repository or path without

@@ -33,11 +33,11 @@ fn split_file(name: &str) -> (&str, Option<&str>) {
 }
 
 /// Whether a name has the form of a repository, `ORG/NAME`, or of a file in one, `ORG/NAME:FILE.gguf`.
-pub fn is_repository(name: &str) -> bool {
+pub fn is_hub_name(name: &str) -> bool {
     let (name, file) = split_file(name);
     if let Some(file) = file {
         let plain = file.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) && !file.starts_with('.');
-        return plain && file.ends_with(".gguf") && is_repository(name);
+        return plain && file.ends_with(".gguf") && is_hub_name(name);
     }
     let is_plain = |part: &str| {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
@@ -51,11 +51,12 @@ pub fn is_repository(name: &str) -> bool {
 const COMPLETE_MARKER: &str = ".tealight-whole";
 
 /// The snapshot of a repository in the hub's cache if it is complete, or a file of it.
-pub fn cached(repository: &str) -> Option<PathBuf> {
-    if let (repository, Some(file)) = split_file(repository) {
-        return Cache::from_env().model(repository.to_string()).get(file);
-    }
+pub fn cached(hub_name: &str) -> Option<PathBuf> {
+    let (repository, file) = split_file(hub_name);
     let cache = Cache::from_env().model(repository.to_string());
+    if let Some(file) = file {
+        return cache.get(file);
+    }
     let weights = cache.get("model.safetensors").or_else(|| cache.get(CTRANSLATE2))?;
     weights.parent().filter(|folder| is_complete(folder)).map(Path::to_path_buf)
 }
@@ -117,12 +118,12 @@ impl Progress for HubProgress<'_> {
 /// # Errors
 /// [`ErrorKind::ModelNotFound`]: the hub has no such repository, or the repository has no weights in a supported format;
 /// [`ErrorKind::Upstream`]: the hub cannot be reached, or a file does not have the sha256 that the hub states.
-pub fn pull(repository: &str, progress: &mut dyn DownloadProgress) -> Result<PathBuf> {
-    if !is_repository(repository) {
-        let message = format!("unknown model {repository:?}; expected a catalog name, ORG/NAME or ORG/NAME:FILE.gguf");
+pub fn pull(hub_name: &str, progress: &mut dyn DownloadProgress) -> Result<PathBuf> {
+    if !is_hub_name(hub_name) {
+        let message = format!("unknown model {hub_name:?}; expected a catalog name, ORG/NAME or ORG/NAME:FILE.gguf");
         return Err(Error::new(ErrorKind::ModelNotFound, message).with_param("model"));
     }
-    let (repository, file) = split_file(repository);
+    let (repository, file) = split_file(hub_name);
     let api = ApiBuilder::from_env().build().map_err(|e| hub_error(repository, &e))?;
     let info = api.model(repository.to_string()).info().map_err(|e| hub_error(repository, &e))?;
     let files: Vec<String> = info.siblings.into_iter().map(|s| s.rfilename).collect();

@@ -88,9 +88,9 @@ pub fn resolve_installed(config: &Config, name: &str) -> Result<PathBuf> {
     })
 }
 
-/// The repository of a model of the catalog; any other name as it is.
-fn repository(name: &str) -> &str {
-    catalog::names(name).map_or(name, |(_, repository)| repository)
+/// The name on the hub of a model of the catalog; any other name as it is.
+fn hub_name(name: &str) -> &str {
+    catalog::names(name).map_or(name, |(_, hub_name)| hub_name)
 }
 
 /// The path of a model that the operator names, if it is on this machine: a path, an installed model, or one in the hub's cache.
@@ -99,7 +99,7 @@ pub fn local_path(config: &Config, name: &str) -> Option<PathBuf> {
     if path.is_file() || path.is_dir() {
         return Some(path.to_path_buf());
     }
-    let cached = || Some(repository(name)).filter(|r| hub::is_repository(r)).and_then(hub::cached);
+    let cached = || Some(hub_name(name)).filter(|name| hub::is_hub_name(name)).and_then(hub::cached);
     installed(config, name).or_else(cached)
 }
 
@@ -111,13 +111,13 @@ pub fn resolve_any(config: &Config, name: &str) -> Result<PathBuf> {
     if let Some(path) = local_path(config, name) {
         return Ok(path);
     }
-    let repository = repository(name);
-    if !hub::is_repository(repository) {
+    let hub_name = hub_name(name);
+    if !hub::is_hub_name(hub_name) {
         let message = "is not a file, an installed model, a catalog name or a hub repository";
         return Err(not_found(format!("model {:?} {message}", truncate_for_display(name))));
     }
     if config.download {
-        return hub::pull(repository, &mut hub::NoProgress);
+        return hub::pull(hub_name, &mut hub::NoProgress);
     }
     let name = truncate_for_display(name);
     Err(not_found(format!("model {name:?} is not downloaded; run `tealight pull {name}` or set TEALIGHT_DOWNLOAD=1")))

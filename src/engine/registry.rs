@@ -110,7 +110,7 @@ impl ServedModel for Embedder {
         };
         model.pipeline.pooling = config.pooling.unwrap_or(model.pipeline.pooling);
         if model.pipeline.prompts.is_empty() {
-            let prompts = catalog::find(name).map_or(&[][..], |e| e.prompts);
+            let prompts = catalog::find_embedding_model(name).map_or(&[][..], |e| e.prompts);
             model.pipeline.prompts = prompts.iter().map(|(name, text)| (name.to_string(), text.to_string())).collect();
         }
         Ok(model)
@@ -213,7 +213,7 @@ impl Registry {
         name == self.configured(task)
             || match task {
                 ModelTask::Embedding => {
-                    let known = catalog::find(name).map_or(name, |e| e.name);
+                    let known = catalog::find_embedding_model(name).map_or(name, |e| e.name);
                     known == default || self.config.served_names.iter().any(|n| n == name)
                 }
                 ModelTask::Speech => name == OPENAI_SPEECH || catalog::short_name(name) == default,
