@@ -46,12 +46,12 @@ impl Auth {
     pub fn check(&self, headers: &HeaderMap) -> Result<()> {
         match &self.source {
             KeySource::SecretsManager(arn) => compare(headers, &self.cached_key(arn)?),
-            KeySource::Disabled | KeySource::Static(_) => self.precheck(headers),
+            KeySource::Disabled | KeySource::Static(_) => self.check_early(headers),
         }
     }
 
     /// As [`Auth::check`], but never waits for Secrets Manager: then it accepts the request, which must be checked again.
-    pub fn precheck(&self, headers: &HeaderMap) -> Result<()> {
+    pub fn check_early(&self, headers: &HeaderMap) -> Result<()> {
         match &self.source {
             KeySource::Static(expected) => compare(headers, expected),
             KeySource::Disabled | KeySource::SecretsManager(_) => Ok(()),

@@ -136,7 +136,7 @@ impl Api {
     /// # Errors
     /// [`ErrorKind::InvalidApiKey`].
     pub fn check_key_early(&self, headers: &HeaderMap) -> Result<()> {
-        self.auth.precheck(headers)
+        self.auth.check_early(headers)
     }
 
     /// The largest body of a route of this style, in bytes.

@@ -2,7 +2,7 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `mod.rs` | accepting connections, and admitting requests within the limits |
+//! | `mod.rs` | accepting connections, and running requests within the limits |
 //! | `request_body.rs` | reading a body up to a size and at a minimum rate |
 //! | `response_body.rs` | a body as one buffer, or as a stream of server-sent events |
 
@@ -145,7 +145,7 @@ async fn respond(
     let (parts, body) = request.into_parts();
     let route_match = routes::find(&parts.method, parts.uri.path());
     let info = RequestInfo::new(&route_match, TraceContext::from_headers(&parts.headers, None));
-    match admit(api.clone(), &limits, parts, body, route_match, info.clone()).await {
+    match run_within_limits(api.clone(), &limits, parts, body, route_match, info.clone()).await {
         Ok(response) => Ok(response),
         Err(error) => {
             let mut response = api.reject(&info, &error).map(ResponseBody::from);
@@ -157,7 +157,7 @@ async fn respond(
 }
 
 /// Reads the body and runs the request, if the limits allow both.
-async fn admit(
+async fn run_within_limits(
     api: Arc<Api>,
     limits: &Limits,
     parts: Parts,

@@ -19,11 +19,11 @@ pub(super) fn run(args: &EmbedArgs, engine: &Engine, url: &str) -> Result<()> {
     let (chunking, dimensions, load_timer) = (args.chunking(), args.dimensions, LoadTimer::default());
     let ingest = Ingest { engine, chunking, dimensions, prompt, load_timer };
     let run = ingest.run(sink, documents, Commit::AllOrNothing, Deadline::NONE);
-    for Failure { number, id, error } in &run.report.failures {
+    for Failure { number, id, error } in &run.report.first_failures {
         let name = id.as_deref().map_or_else(String::new, |id| format!(", {:?}", truncate_for_display(id)));
         let _ = writeln!(std::io::stderr(), "tealight: document {number}{name}: {error}");
     }
-    match (run.stop, run.report.failed.len()) {
+    match (run.stop, run.report.failed_numbers.len()) {
         (Some(stop), _) => Err(stop.error().clone()),
         (None, 0) => Ok(()),
         (None, n) => {

@@ -62,7 +62,7 @@ fn split_items(items: impl Iterator<Item = (usize, IngestItem)>) -> (Vec<Indexed
 struct EventOutcome {
     response: IngestResponse,
     /// Indices of items that failed permanently.
-    failed: HashSet<usize>,
+    failed_indices: HashSet<usize>,
     /// Retryable errors, with the index of the item.
     retryable: Vec<(usize, Error)>,
 }
@@ -176,7 +176,7 @@ impl<'a> EventProcessor<'a> {
         let (documents, objects) = split_items(items.into_iter().map(|item| (0, item)));
         let named = NamedDocuments { name: message.id, commit: Commit::AllOrNothing, documents };
         let outcome = self.process_items(vec![named], objects);
-        outcome.failed.is_empty() && outcome.retryable.is_empty()
+        outcome.failed_indices.is_empty() && outcome.retryable.is_empty()
     }
 
     /// Messages of a standard queue, in any order. Returns the indices of failed messages.
@@ -204,7 +204,7 @@ impl<'a> EventProcessor<'a> {
         }
         named.sort_by_key(|named| named.documents.iter().map(Indexed::text_bytes).sum::<usize>());
         let outcome = self.process_items(named, objects);
-        failed.extend(outcome.failed);
+        failed.extend(outcome.failed_indices);
         failed.extend(outcome.retryable.into_iter().map(|(index, _)| index));
         failed
     }
@@ -238,7 +238,7 @@ impl<'a> EventProcessor<'a> {
             Err(error) => IngestResult { report: Report::default(), committed: 0, stop: Some(Stop::Retryable(error)) },
         };
         let index = |number: usize| number.checked_sub(1).and_then(|position| indices.get(position).copied());
-        outcome.failed.extend(run.report.failed.iter().filter_map(|number| index(*number)));
+        outcome.failed_indices.extend(run.report.failed_numbers.iter().filter_map(|number| index(*number)));
         if let Some(stop) = run.stop {
             log_retry(stop.error());
             outcome.retryable.extend(indices.iter().skip(run.committed).map(|index| (*index, stop.error().clone())));
@@ -260,7 +260,7 @@ impl<'a> EventProcessor<'a> {
             }
             Err(Stop::Permanent(error)) => {
                 log_failure(&error);
-                outcome.failed.insert(index);
+                outcome.failed_indices.insert(index);
                 let (code, message) = (error.kind.code(), error.message);
                 outcome.response.push(FailedItem { index, object: Some(name), number: None, id: None, code, message });
             }
@@ -284,8 +284,8 @@ impl IngestResponse {
         self.documents += report.documents;
         self.points += report.points;
         // Failures beyond the limit of a report are counted without their message.
-        self.failures += report.failed.len() - report.failures.len();
-        for failure in report.failures {
+        self.failures += report.failed_numbers.len() - report.first_failures.len();
+        for failure in report.first_failures {
             let (index, object, number) = locate(&failure);
             let Failure { id, error, .. } = failure;
             let id = id.as_deref().map(truncate_for_display);

@@ -28,20 +28,20 @@ pub struct Report {
     /// Points that were written.
     pub points: usize,
     /// Numbers of the documents that failed.
-    pub failed: BTreeSet<usize>,
+    pub failed_numbers: BTreeSet<usize>,
     /// The first [`MAX_FAILURES`] failures.
-    pub failures: Vec<Failure>,
+    pub first_failures: Vec<Failure>,
 }
 
 impl Report {
     /// Counts a failed document, once.
     pub fn add_failure(&mut self, failure: Failure) {
-        if !self.failed.insert(failure.number) {
+        if !self.failed_numbers.insert(failure.number) {
             return;
         }
-        if self.failures.len() < MAX_FAILURES {
+        if self.first_failures.len() < MAX_FAILURES {
             tracing::warn!(code = failure.error.kind.code(), number = failure.number, "document failed");
-            self.failures.push(failure);
+            self.first_failures.push(failure);
         }
     }
 }
@@ -77,7 +77,7 @@ impl PointTracker {
                 Some((_, number, id)) => (*number, Some(id.clone())),
                 None => (0, None),
             };
-            if !self.report.failed.contains(&number) {
+            if !self.report.failed_numbers.contains(&number) {
                 self.report.documents = self.report.documents.saturating_sub(1);
             }
             self.report.add_failure(Failure { number, id, error });
@@ -101,7 +101,7 @@ mod tests {
         tracker.reject(rejected(&[2, 4]));
         tracker.reject(rejected(&[5]));
         assert_eq!((tracker.report.documents, tracker.report.points), (1, 3));
-        let failures: Vec<_> = tracker.report.failures.iter().map(|f| (f.number, f.id.as_deref())).collect();
+        let failures: Vec<_> = tracker.report.first_failures.iter().map(|f| (f.number, f.id.as_deref())).collect();
         assert_eq!(failures, [(4, Some("d4")), (5, Some("d5"))]);
     }
 }

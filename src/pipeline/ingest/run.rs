@@ -318,10 +318,10 @@ mod tests {
             run(&MockSink { rejects: vec![1], ..MockSink::default() }, text, Commit::AllOrNothing, Deadline::NONE);
         assert_eq!(kept, ["a", "d"]);
         assert!(run.stop.is_none());
-        let Report { documents, points, failed, failures } = run.report;
+        let Report { documents, points, failed_numbers, first_failures } = run.report;
         assert_eq!((documents, points, run.committed), (2, 2, 5));
-        assert_eq!(failed.into_iter().collect::<Vec<_>>(), [2, 3, 4]);
-        let ids: Vec<_> = failures.iter().map(|f| f.id.as_deref()).collect();
+        assert_eq!(failed_numbers.into_iter().collect::<Vec<_>>(), [2, 3, 4]);
+        let ids: Vec<_> = first_failures.iter().map(|f| f.id.as_deref()).collect();
         assert_eq!(ids, [None, Some("b"), Some("c")]);
     }
 
@@ -386,7 +386,7 @@ mod tests {
             Commit::AllOrNothing,
             Deadline::NONE,
         );
-        assert!(run.report.failed.is_empty());
+        assert!(run.report.failed_numbers.is_empty());
         assert!(matches!(run.stop, Some(Stop::Retryable(error)) if error.message.contains("100000")));
     }
 }

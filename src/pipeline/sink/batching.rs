@@ -10,7 +10,7 @@ use tealight_core::{Deadline, Error, ErrorKind, Result};
 const MAX_REQUEST_BYTES: usize = 8 << 20;
 /// If this many points are rejected before any is accepted, the sink fails, because the cause is probably the same for all: a wrong
 /// vector dimension, for example.
-const MAX_CONSECUTIVE_REJECTIONS: usize = 8;
+const MAX_REJECTIONS_BEFORE_FIRST_SUCCESS: usize = 8;
 
 /// Result of one request.
 #[derive(Debug)]
@@ -52,7 +52,8 @@ pub(super) struct BatchingSink<C> {
     has_accepted: bool,
     /// Points that were rejected since the last call.
     rejected: Vec<(usize, Error)>,
-    consecutive_rejections: usize,
+    /// Number of points rejected so far.
+    rejections: usize,
 }
 
 impl<C: StoreClient> BatchingSink<C> {
@@ -66,7 +67,7 @@ impl<C: StoreClient> BatchingSink<C> {
             received: 0,
             has_accepted: false,
             rejected: vec![],
-            consecutive_rejections: 0,
+            rejections: 0,
         })
     }
 
@@ -116,11 +117,11 @@ impl<C: StoreClient> BatchingSink<C> {
     }
 
     fn reject(&mut self, points: &[(usize, Point)], error: Error) -> Result<()> {
-        self.consecutive_rejections += points.len();
-        if self.consecutive_rejections >= MAX_CONSECUTIVE_REJECTIONS && !self.has_accepted {
-            return Err(
-                error.with_context(format_args!("all of the first {MAX_CONSECUTIVE_REJECTIONS} points were rejected"))
-            );
+        self.rejections += points.len();
+        if self.rejections >= MAX_REJECTIONS_BEFORE_FIRST_SUCCESS && !self.has_accepted {
+            return Err(error.with_context(format_args!(
+                "all of the first {MAX_REJECTIONS_BEFORE_FIRST_SUCCESS} points were rejected"
+            )));
         }
         // A permanent rejection is caused by the point.
         let error = Error { kind: ErrorKind::InvalidValue, ..error };
