@@ -7,8 +7,10 @@
 //!
 //! ```text
 //! event ────────► lambda ─┬─► api: route, parse ─┐
-//! HTTP request ─► server ─┘                      ├─► Job ─► engine ─► pipeline: format, sink ─► response, file, vector database
+//! HTTP request ─► server ─┘                      ├─► Job ─► engine ─► response (api), output (cli)
 //! command line ─► cli: parse ────────────────────┘
+//!
+//! documents ─► pipeline: chunk, embed (engine), format, sink ─► response, file, vector database
 //! ```
 //!
 //! | module | content |

@@ -3,7 +3,7 @@
 /// An embedding model of the catalog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EmbeddingModel {
-    /// Short name, in requests and of files and folders of models.
+    /// Short name: what requests call the model, and what its file or folder is called.
     pub name: &'static str,
     /// Repository on the Hugging Face hub: `ORG/NAME`.
     pub hub_name: &'static str,
@@ -54,7 +54,7 @@ pub const EMBEDDING_MODELS: &[EmbeddingModel] = &[
 /// A speech-to-text model of the catalog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpeechModel {
-    /// Short name, in requests and of files and folders of models.
+    /// Short name: what requests call the model, and what its file or folder is called.
     pub name: &'static str,
     /// Repository on the Hugging Face hub: `ORG/NAME`.
     pub hub_name: &'static str,
@@ -87,7 +87,7 @@ pub const SPEECH_MODELS: &[SpeechModel] = &[
 /// A text-generation model of the catalog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TextModel {
-    /// Short name, in requests and of files and folders of models.
+    /// Short name: what requests call the model, and what its file or folder is called.
     pub name: &'static str,
     /// Repository and file on the Hugging Face hub: `ORG/NAME:FILE.gguf`.
     pub hub_name: &'static str,

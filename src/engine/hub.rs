@@ -61,8 +61,9 @@ pub fn cached(hub_name: &str) -> Option<PathBuf> {
     weights.parent().filter(|folder| is_complete(folder)).map(Path::to_path_buf)
 }
 
-/// Whether a snapshot has all files of its model. Other tools download only some of them. Without the modules that `modules.json`
-/// names the embeddings would differ; without `modules.json`, only the repository tells whether one exists.
+/// Whether a snapshot has all files of its model. Other tools download only some of them. If a module that
+/// `modules.json` names is missing, the embeddings would differ. A folder without `modules.json` counts as incomplete, because only
+/// the hub knows whether the repository has that file.
 fn is_complete(folder: &Path) -> bool {
     let is_speech = folder.join(CTRANSLATE2).is_file();
     if folder.join(COMPLETE_MARKER).is_file() || is_speech && folder.join("tokenizer.json").is_file() {

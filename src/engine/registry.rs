@@ -178,7 +178,8 @@ impl Registry {
         if task == ModelTask::Embedding && self.is_default(ModelTask::Text, name) {
             return Ok(Selection::Default(ModelTask::Text));
         }
-        // If the speech model cannot be loaded, the name is looked up among the installed models, whose error says that there is none.
+        // If the speech model cannot be loaded, the name is looked up among the installed models, so that the error is "not installed"
+        // and not "wrong task".
         if task == ModelTask::Embedding && self.is_default(ModelTask::Speech, name) && self.can_load(ModelTask::Speech)
         {
             return Err(wrong_task(name, task));

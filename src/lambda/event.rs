@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tealight_core::{Error, ErrorKind, Result};
 
-/// The fields that any kind of event has, read in one pass. Their values are parsed later, each once, if the kind needs them.
+/// The fields of all kinds of events together, read in one pass. Their values are parsed later, each once, if the kind needs them.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", bound(deserialize = "'de: 'a"))]
 pub struct EventFields<'a> {

@@ -23,7 +23,7 @@ const PATH_ENCODE_SET: &AsciiSet =
 struct HttpPayload {
     /// The HTTP method, from the request context or else from the field `httpMethod`.
     method: Option<String>,
-    /// `rawPath` of HTTP API v2 and function URLs, or `path` of REST API v1 and load balancers.
+    /// `rawPath` in payload format 2.0 (HTTP APIs and function URLs), `path` in format 1.0 (REST APIs) and of load balancers.
     path: Option<String>,
     stage: Option<String>,
     headers: BTreeMap<String, String>,
@@ -49,9 +49,9 @@ struct HttpContextHttp {
 /// The formats of HTTP events and their responses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PayloadFormat {
-    /// HTTP API v2 and function URLs.
+    /// Payload format 2.0: HTTP APIs and function URLs.
     V2,
-    /// REST API v1.
+    /// Payload format 1.0: REST APIs, and HTTP APIs that are configured for it.
     V1,
     /// Application load balancer, with one value per header or with lists.
     Alb {
@@ -84,7 +84,7 @@ impl HttpEvent {
         let context: HttpContext =
             parse_field("requestContext", event.request_context)?.ok_or("requestContext is missing")?;
         let multi_value_headers = parse_field("multiValueHeaders", event.multi_value_headers)?;
-        // The v2 events of `cargo lambda watch` have a misleading httpMethod, so the context decides first.
+        // Events of `cargo lambda watch` in format 2.0 have a misleading httpMethod, so the context decides first.
         let format = match &context {
             HttpContext { http: Some(_), .. } => PayloadFormat::V2,
             HttpContext { elb: Some(_), .. } => PayloadFormat::Alb { multi_value: multi_value_headers.is_some() },
@@ -115,7 +115,7 @@ impl HttpEvent {
         let method = self.payload.method()?;
         let (path, routes) = self.payload.find_routes();
         let invalid_path = || Error::new(ErrorKind::NotFound, format!("path is {path:?}; expected the path of a URL"));
-        // A URI may also be a host, or start with one.
+        // `Uri` also parses "host:port" and "http://host/path", which are not paths.
         if !path.starts_with('/') {
             return Err(invalid_path());
         }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tealight_core::{Deadline, Error, ErrorKind, Result};
 use tokio::sync::mpsc::Receiver;
 
-/// Maximum time reserved for sending the response; otherwise a tenth of the remaining time.
+/// A tenth of the remaining time is reserved for sending the response, but at most this much.
 const MAX_RESERVE: Duration = Duration::from_millis(500);
 
 /// The largest buffered response that Lambda accepts, in bytes: 6 MiB plus 100 bytes, as Lambda's error message says. The

@@ -45,7 +45,7 @@ struct ListedObject {
     #[serde(alias = "ETag")]
     etag: Option<String>,
     size: Option<Size>,
-    /// Only the row of a table with a column `Key` also has this field.
+    /// Present if the item is not an object but a document: a row of a table that happens to have a column `Key`.
     #[serde(rename = "text")]
     text: Option<IgnoredAny>,
 }

@@ -57,7 +57,7 @@ fn split_items(items: impl Iterator<Item = (usize, IngestItem)>) -> (Vec<Indexed
     (documents, objects)
 }
 
-/// Failed items of an event, and the report.
+/// The response to an event, and its failed items.
 #[derive(Default)]
 struct EventOutcome {
     response: IngestResponse,

@@ -42,7 +42,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// All formats, in the order of docs/indexes.md.
+    /// All formats, in the order of help texts and error messages.
     pub const ALL: [Format; 16] = [
         Format::Json,
         Format::Jsonl,

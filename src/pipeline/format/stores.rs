@@ -14,8 +14,9 @@ use tealight_core::{Error, ErrorKind, Result};
 const MB: usize = 1 << 20;
 /// Maximum metadata per point in Pinecone and S3 Vectors, in bytes.
 const MAX_METADATA_BYTES: usize = 40 * 1024;
-/// Qdrant's uint8 vectors share one scale: the code of a value `v` is `127 v / c`, where `c = QDRANT_CLIP / sqrt(D)`. For unit
-/// vectors, this value preserves the order of distances best: recall@10 is 0.99, measured on 5,000 texts with all-MiniLM-L6-v2.
+/// Qdrant's uint8 vectors share one scale: the code of a value `v` is `127 v / c + 128`, clamped to 1 to 255, where
+/// `c = QDRANT_CLIP / sqrt(D)`. For unit vectors, this value preserves the order of distances best: recall@10 is 0.99, measured on
+/// 5,000 texts with all-MiniLM-L6-v2.
 const QDRANT_CLIP: f32 = 4.9;
 
 /// A request body without its points.

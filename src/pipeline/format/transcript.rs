@@ -80,7 +80,7 @@ impl DurationUsage {
     }
 }
 
-/// Response in [`TranscriptFormat::Json`].
+/// Response with the format `json`, the default.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TranscriptionJson {
@@ -90,7 +90,7 @@ pub struct TranscriptionJson {
     pub usage: DurationUsage,
 }
 
-/// Response in [`TranscriptFormat::VerboseJson`].
+/// Response with the format `verbose_json`.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TranscriptionVerboseJson {
