@@ -323,7 +323,7 @@ fn child_writes_3_points_to_s3_vectors() {
 }
 
 fn object() -> OutputName {
-    OutputName::Object { bucket: "in".into(), key: "a/b c.csv".into(), etag: "\"01ab\"".into(), part: None }
+    OutputName::Object { bucket: "in".into(), key: "a/b c.csv".into(), etag: "\"01ab\"".into() }
 }
 
 fn object_sink() -> Box<dyn Sink> {

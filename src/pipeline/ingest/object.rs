@@ -97,7 +97,6 @@ impl Ingest<'_> {
             bucket: notification.bucket.clone(),
             key: notification.key.clone(),
             etag: version.etag().to_string(),
-            part: None,
         };
         let documents =
             self.documents(object, format, &version, first_block, deadline).map_err(Stop::from_source_error)?;

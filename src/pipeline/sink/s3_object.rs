@@ -246,10 +246,9 @@ fn extension(format: Format) -> String {
 
 fn object_key(prefix: &str, output: &OutputName, extension: String) -> String {
     let name = match output {
-        OutputName::Object { key, etag, part, .. } => {
+        OutputName::Object { key, etag, .. } => {
             let etag: String = etag.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
-            let part = part.as_deref().map_or_else(String::new, |part| format!(".{part}"));
-            format!("{key}.{etag}{part}")
+            format!("{key}.{etag}")
         }
         OutputName::File(name) => name.rsplit(['/', '\\']).next().unwrap_or_default().to_string(),
         OutputName::Documents(name) => name.replace('/', "_"),
@@ -263,14 +262,9 @@ mod tests {
 
     #[test]
     fn object_key_is_derived_from_output_name() {
-        let object = |part: Option<&str>| OutputName::Object {
-            bucket: "in".into(),
-            key: "a/b c.csv".into(),
-            etag: "\"0123abcd-2\"".into(),
-            part: part.map(String::from),
-        };
-        assert_eq!(object_key("out", &object(None), "jsonl".into()), "out/a/b c.csv.0123abcd-2.jsonl");
-        assert_eq!(object_key("", &object(Some("0-99")), "jsonl".into()), "a/b c.csv.0123abcd-2.0-99.jsonl");
+        let object = OutputName::Object { bucket: "in".into(), key: "a/b c.csv".into(), etag: "\"0123abcd-2\"".into() };
+        assert_eq!(object_key("out", &object, "jsonl".into()), "out/a/b c.csv.0123abcd-2.jsonl");
+        assert_eq!(object_key("", &object, "jsonl".into()), "a/b c.csv.0123abcd-2.jsonl");
         assert_eq!(
             object_key("out/x", &OutputName::File("/tmp/docs.jsonl".into()), "jsonl".into()),
             "out/x/docs.jsonl.jsonl"

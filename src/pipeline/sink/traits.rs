@@ -25,7 +25,7 @@ pub trait Sink: Send {
     fn finish(&mut self, deadline: Deadline) -> Result<Rejections>;
 }
 
-/// What points come from. A sink that writes objects derives their keys from it, so that the same input overwrites its object.
+/// The name of the input that points come from. A sink that writes objects derives their keys from it, so that the same input overwrites its object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OutputName {
     /// Points of an S3 object.
@@ -36,8 +36,6 @@ pub enum OutputName {
         key: String,
         /// Part of the output key, so that each version of an object has its own output.
         etag: String,
-        /// The part of the object, if it is read in parts.
-        part: Option<String>,
     },
     /// Points of a local file, by its name.
     File(String),
