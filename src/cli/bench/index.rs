@@ -30,7 +30,7 @@ pub struct IndexBenchArgs {
     /// Queries, in the same format
     #[arg(long, value_name = "FILE", requires = "vectors")]
     queries: Option<PathBuf>,
-    /// Compression of vectors for the first pass: int8; int4, half the time; binary, an eighth of the size
+    /// Compression of the vectors that each search scans: int8; int4, half the size; binary, an eighth
     #[arg(long, value_enum, default_value = "int8")]
     precision: ScanEncodingArg,
     /// Search with an HNSW graph

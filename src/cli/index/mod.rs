@@ -140,7 +140,7 @@ pub(super) struct BuildArgs {
     /// Similarity metric
     #[arg(long, value_enum, default_value = "cosine")]
     metric: MetricArg,
-    /// Compression of vectors for the first pass: int8; int4, half the time; binary, an eighth of the size
+    /// Compression of the vectors that each search scans: int8; int4, half the size; binary, an eighth
     #[arg(long, value_enum, default_value = "int8")]
     precision: ScanEncodingArg,
     /// Truncate embeddings to N dimensions
