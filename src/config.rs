@@ -1,7 +1,7 @@
 //! The configuration: environment variables, read once when the process starts.
 //!
-//! [`VARIABLES`] lists them with type, unit and default; [`Config`] has their values. `docs/configuration.md` is tested against
-//! both.
+//! [`VARIABLES`] lists them with type, range and default, and [`Config`] has their values. `docs/configuration.md` describes them; a
+//! test compares its names and defaults with both.
 
 use crate::aws::s3::parse_prefixes;
 use std::path::PathBuf;
@@ -19,8 +19,6 @@ pub struct Variable {
     pub values: Values,
     /// Its value if it is unset or empty; an empty string if there is none or it depends on the machine.
     pub default: &'static str,
-    /// What it configures.
-    pub doc: &'static str,
 }
 
 /// The values that a [`Variable`] accepts.
@@ -34,8 +32,6 @@ pub enum Values {
     Bool,
     /// A whole number in this range.
     Integer {
-        /// What is counted.
-        unit: &'static str,
         /// Minimum, inclusive.
         min: usize,
         /// Maximum, inclusive.
@@ -51,71 +47,41 @@ pub const INITIALIZATION_TYPE: &str = "AWS_LAMBDA_INITIALIZATION_TYPE";
 /// The value of [`INITIALIZATION_TYPE`] if a SnapStart snapshot will be taken of the process.
 pub const SNAP_START: &str = "snap-start";
 
-const fn integer(unit: &'static str, min: usize, max: usize) -> Values {
-    Values::Integer { unit, min, max }
+const fn integer(min: usize, max: usize) -> Values {
+    Values::Integer { min, max }
 }
 
 /// All environment variables that [`Config`] is read from.
-#[rustfmt::skip]
 pub const VARIABLES: &[Variable] = &[
-    Variable { name: "TEALIGHT_MODEL", values: Values::Text, default: "all-MiniLM-L6-v2",
-        doc: "embedding model for requests that name none: a name or a path" },
-    Variable { name: "TEALIGHT_SPEECH_MODEL", values: Values::Text, default: "whisper-base",
-        doc: "speech-to-text model for requests that name none, or that name whisper-1" },
-    Variable { name: "TEALIGHT_TEXT_MODEL", values: Values::Text, default: "smollm2-135m-instruct",
-        doc: "text-generation model for requests that name none" },
-    Variable { name: "TEALIGHT_SERVED_NAMES", values: Values::List, default: "",
-        doc: "more names for the embedding model" },
-    Variable { name: "TEALIGHT_MODEL_DIR", values: Values::Text, default: "",
-        doc: "folder that is searched for models first" },
-    Variable { name: "TEALIGHT_DOWNLOAD", values: Values::Bool, default: "0",
-        doc: "whether a configured model may be downloaded from the Hugging Face hub at run time" },
-    Variable { name: "TEALIGHT_POOLING", values: Values::Choice, default: "",
-        doc: "pooling mode; the model's own if unset" },
-    Variable { name: "TEALIGHT_PRECISION", values: Values::Choice, default: "int8",
-        doc: "int8, or f32 to measure what quantization costs" },
-    Variable { name: "TEALIGHT_THREADS", values: integer("threads", 1, 1024), default: "",
-        doc: "threads of a forward pass; if unset, one per 1769 MB of memory on Lambda, elsewhere one per core" },
-    Variable { name: "TEALIGHT_ISA", values: Values::Choice, default: "",
-        doc: "instruction set; the best of the CPU if unset, under SnapStart one that all Lambda hosts have" },
-    Variable { name: "TEALIGHT_API_KEY", values: Values::Text, default: "",
-        doc: "key that clients must send as Authorization: Bearer KEY" },
-    Variable { name: "TEALIGHT_API_KEY_SECRET", values: Values::Text, default: "",
-        doc: "ARN of a Secrets Manager secret that contains the API key" },
-    Variable { name: "TEALIGHT_PAYLOAD_LIMIT", values: integer("bytes", 1, 1 << 30), default: "",
-        doc: "largest request body on all routes; if unset, each route has its own limit" },
-    Variable { name: "TEALIGHT_MAX_CLIENT_BATCH_SIZE", values: integer("inputs", 1, 1 << 20), default: "32",
-        doc: "inputs per request on TEI's routes" },
-    Variable { name: "TEALIGHT_MAX_CONCURRENT_REQUESTS", values: integer("requests", 1, 1 << 20), default: "512",
-        doc: "concurrent requests of the local server" },
-    Variable { name: "TEALIGHT_AUTO_TRUNCATE", values: Values::Bool, default: "1",
-        doc: "whether TEI's routes truncate long texts unless a request says otherwise" },
-    Variable { name: "TEALIGHT_RESPONSE_STREAM", values: Values::Bool, default: "0",
-        doc: "whether the function URL's invoke mode is RESPONSE_STREAM" },
-    Variable { name: "TEALIGHT_CORS_ALLOW_ORIGIN", values: Values::Text, default: "",
-        doc: "origin that browsers may call from, or *" },
-    Variable { name: "TEALIGHT_S3_PREFIXES", values: Values::List, default: "",
-        doc: "prefixes s3://BUCKET/PREFIX of recordings that requests may name by uri" },
-    Variable { name: "TEALIGHT_INDEX", values: Values::Text, default: "",
-        doc: "index that /search searches: a file, which may be in the function's package or a layer, or s3://BUCKET/KEY" },
-    Variable { name: "TEALIGHT_SINK", values: Values::Text, default: "",
-        doc: "URL of the vector database or bucket that points are written to; may contain a password" },
-    Variable { name: "TEALIGHT_SINK_KEY", values: Values::Text, default: "",
-        doc: "API key or password of the sink" },
-    Variable { name: "TEALIGHT_SINK_SECRET", values: Values::Text, default: "",
-        doc: "ARN of a Secrets Manager secret that contains the key of the sink" },
-    Variable { name: "TEALIGHT_SINK_FORMAT", values: Values::Text, default: "",
-        doc: "format of the objects that a sink in S3 writes; JSON Lines if unset" },
-    Variable { name: "TEALIGHT_CHUNK_TOKENS", values: integer("tokens", 0, 1 << 17), default: "0",
-        doc: "maximum tokens per chunk of documents in events; 0 is the model's limit" },
-    Variable { name: "TEALIGHT_CHUNK_OVERLAP", values: integer("tokens", 0, 1 << 17), default: "0",
-        doc: "maximum tokens that adjacent chunks share, up to half a chunk" },
-    Variable { name: "LAMBDA_TASK_ROOT", values: Values::Text, default: "",
-        doc: "folder of the Lambda function's package, set by Lambda" },
-    Variable { name: "AWS_LAMBDA_FUNCTION_MEMORY_SIZE", values: Values::Text, default: "",
-        doc: "memory of the Lambda function in MB, set by Lambda" },
-    Variable { name: INITIALIZATION_TYPE, values: Values::Text, default: "",
-        doc: "how Lambda started the process, set by Lambda" },
+    Variable { name: "TEALIGHT_MODEL", values: Values::Text, default: "all-MiniLM-L6-v2" },
+    Variable { name: "TEALIGHT_SPEECH_MODEL", values: Values::Text, default: "whisper-base" },
+    Variable { name: "TEALIGHT_TEXT_MODEL", values: Values::Text, default: "smollm2-135m-instruct" },
+    Variable { name: "TEALIGHT_SERVED_NAMES", values: Values::List, default: "" },
+    Variable { name: "TEALIGHT_MODEL_DIR", values: Values::Text, default: "" },
+    Variable { name: "TEALIGHT_DOWNLOAD", values: Values::Bool, default: "0" },
+    Variable { name: "TEALIGHT_POOLING", values: Values::Choice, default: "" },
+    Variable { name: "TEALIGHT_PRECISION", values: Values::Choice, default: "int8" },
+    Variable { name: "TEALIGHT_THREADS", values: integer(1, 1024), default: "" },
+    Variable { name: "TEALIGHT_ISA", values: Values::Choice, default: "" },
+    Variable { name: "TEALIGHT_API_KEY", values: Values::Text, default: "" },
+    Variable { name: "TEALIGHT_API_KEY_SECRET", values: Values::Text, default: "" },
+    Variable { name: "TEALIGHT_PAYLOAD_LIMIT", values: integer(1, 1 << 30), default: "" },
+    Variable { name: "TEALIGHT_MAX_CLIENT_BATCH_SIZE", values: integer(1, 1 << 20), default: "32" },
+    Variable { name: "TEALIGHT_MAX_CONCURRENT_REQUESTS", values: integer(1, 1 << 20), default: "512" },
+    Variable { name: "TEALIGHT_AUTO_TRUNCATE", values: Values::Bool, default: "1" },
+    Variable { name: "TEALIGHT_RESPONSE_STREAM", values: Values::Bool, default: "0" },
+    Variable { name: "TEALIGHT_CORS_ALLOW_ORIGIN", values: Values::Text, default: "" },
+    Variable { name: "TEALIGHT_S3_PREFIXES", values: Values::List, default: "" },
+    Variable { name: "TEALIGHT_INDEX", values: Values::Text, default: "" },
+    Variable { name: "TEALIGHT_SINK", values: Values::Text, default: "" },
+    Variable { name: "TEALIGHT_SINK_KEY", values: Values::Text, default: "" },
+    Variable { name: "TEALIGHT_SINK_SECRET", values: Values::Text, default: "" },
+    Variable { name: "TEALIGHT_SINK_FORMAT", values: Values::Text, default: "" },
+    Variable { name: "TEALIGHT_CHUNK_TOKENS", values: integer(0, 1 << 17), default: "0" },
+    Variable { name: "TEALIGHT_CHUNK_OVERLAP", values: integer(0, 1 << 17), default: "0" },
+    Variable { name: "LAMBDA_TASK_ROOT", values: Values::Text, default: "" },
+    Variable { name: "AWS_LAMBDA_FUNCTION_MEMORY_SIZE", values: Values::Text, default: "" },
+    Variable { name: INITIALIZATION_TYPE, values: Values::Text, default: "" },
 ];
 
 /// The values of all [`VARIABLES`].
@@ -280,7 +246,7 @@ impl Lookup<'_> {
     }
 
     fn parse_integer(&self, name: &str, value: &str) -> Result<usize> {
-        let Values::Integer { min, max, .. } = variable(name).values else {
+        let Values::Integer { min, max } = variable(name).values else {
             return Err(Error::internal(format!("{name} is not a number")));
         };
         value.parse().ok().filter(|n| (min..=max).contains(n)).ok_or_else(|| {
@@ -291,7 +257,7 @@ impl Lookup<'_> {
 
 /// The entry of a variable; one without a default if there is none.
 fn variable(name: &str) -> Variable {
-    let unknown = Variable { name: "", values: Values::Text, default: "", doc: "" };
+    let unknown = Variable { name: "", values: Values::Text, default: "" };
     VARIABLES.iter().find(|variable| variable.name == name).copied().unwrap_or(unknown)
 }
 
