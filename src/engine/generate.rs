@@ -89,7 +89,8 @@ impl Prompt {
             }
             Prompt::Chat(messages, tools) => {
                 let template = tokenizer.chat_template.as_deref().ok_or_else(|| {
-                    Error::invalid_value("messages", "the model has no chat template; use /v1/completions")
+                    let advice = "complete a prompt instead (/v1/completions, or generate without --chat)";
+                    Error::invalid_value("messages", format!("the model has no chat template; {advice}"))
                 })?;
                 let name = |id: Option<u32>| id.and_then(|id| tokenizer.special_token(id)).unwrap_or_default();
                 let input = ChatInput {

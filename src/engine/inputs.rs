@@ -116,10 +116,8 @@ pub(super) fn token_ids(
         Truncation::Truncate(direction) => Ok(tokenizer.truncate(&ids, limit, direction)),
         Truncation::Error if ids.len() <= limit => Ok(ids),
         Truncation::Error => {
-            let message = format!(
-                "{field}[{index}] has {} tokens; the limit is {limit}. Shorten it or set truncate to true",
-                ids.len()
-            );
+            let message =
+                format!("{field}[{index}] has {} tokens; the limit is {limit}. Shorten it or set truncate", ids.len());
             Err(Error::new(ErrorKind::TooLong, message).with_param(field).with_input_index(index))
         }
     }

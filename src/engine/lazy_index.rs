@@ -65,7 +65,9 @@ fn find_file(name: &str, package: Option<&Path>) -> Result<PathBuf> {
     let folders = std::iter::once(Path::new("")).chain(package).chain([Path::new(LAYER)]);
     folders.map(|folder| folder.join(name)).find(|path| path.is_file()).ok_or_else(|| {
         let name = truncate_for_display(name);
-        let message = format!("TEALIGHT_INDEX: {name:?} not found, nor in the function's package or {LAYER}");
+        let message = format!(
+            "TEALIGHT_INDEX: {name:?} was found neither in the working directory, nor in the function's package, nor in {LAYER}"
+        );
         Error::new(ErrorKind::IndexNotFound, message)
     })
 }

@@ -60,8 +60,8 @@ fn path(event: &EventFields) -> Result<Cow<'static, str>> {
     } else if event.query.is_some() || event.vector.is_some() {
         "/search"
     } else {
-        let message = "cannot determine the route; set `path`, input, inputs, ids, messages, prompt, audio, uri, documents, query \
-                       or vector";
+        let message = "cannot determine the route; set one of the fields path, input, inputs, ids, messages, prompt, audio, uri, \
+                       documents, query and vector";
         return Err(Error::new(ErrorKind::UnsupportedEvent, message));
     };
     Ok(path.into())
