@@ -71,8 +71,8 @@ fn index_commands_build_search_add_and_delete() {
     assert_eq!(
         about,
         json!({
-            "model": "all-MiniLM-L6-v2", "documents": 2, "dimension": 384, "metric": "cosine", "precision": "int8",
-            "graph": false
+            "model": "all-MiniLM-L6-v2", "rows": 2, "documents": 2, "dimension": 384, "metric": "cosine",
+            "precision": "int8", "graph": false
         })
     );
     // A failed command leaves the index unchanged.

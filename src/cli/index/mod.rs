@@ -396,6 +396,8 @@ fn info(file: &Path) -> Result<()> {
     index.verify().map_err(|e| e.with_context(file.display()))?;
     let line = json_line(&json!({
         "model": index.model(),
+        "rows": index.rows(),
+        // The former name of `rows`.
         "documents": index.rows(),
         "dimension": index.dimension(),
         "metric": index.metric(),
