@@ -39,7 +39,7 @@ pub struct DocumentsRequest {
     pub prompt_name: Option<String>,
 }
 
-/// A document of a [`DocumentsRequest`].
+/// A document of a `DocumentsRequest`.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DocumentSchema {

@@ -36,7 +36,7 @@ pub struct EmbeddingsRequest {
     pub truncate: Option<bool>,
 }
 
-/// The response to an [`EmbeddingsRequest`].
+/// The response to an `EmbeddingsRequest`.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct EmbeddingsResponse {

@@ -38,7 +38,7 @@ impl ApiStyle {
 /// The authorization that a route requires if an API key is configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// None: health checks, metrics and descriptions.
+    /// None: health checks, metrics, the OpenAPI document and the page.
     Public,
     /// The API key.
     ApiKey,
@@ -48,7 +48,7 @@ pub enum Access {
 #[cfg(test)]
 pub(super) type SchemaOf = fn(&mut schemars::SchemaGenerator) -> schemars::Schema;
 
-/// A type of a request or response body. In tests it has a JSON schema, which the committed OpenAPI description is compared with.
+/// A type of a request or response body. In tests it has a JSON schema, which the committed OpenAPI document is compared with.
 #[cfg(test)]
 pub(super) trait BodyType: schemars::JsonSchema {}
 #[cfg(test)]
@@ -74,7 +74,10 @@ pub struct Route {
     pub access: Access,
     /// Whether a request may take minutes. The server runs such requests apart from short ones.
     pub is_long_running: bool,
-    /// One line for the OpenAPI description.
+    /// Whether it is tealight's own, not of the API whose style it follows. Only the OpenAPI document distinguishes them.
+    #[cfg(test)]
+    pub is_own: bool,
+    /// One line for the OpenAPI document.
     pub summary: &'static str,
     /// The schema of the request body; none if there is no body.
     #[cfg(test)]
@@ -96,6 +99,8 @@ impl Route {
             style,
             access,
             is_long_running,
+            #[cfg(test)]
+            is_own: false,
             summary,
             #[cfg(test)]
             request: None,
@@ -124,6 +129,15 @@ impl Route {
         Self {
             #[cfg(test)]
             response: Some(schemars::SchemaGenerator::subschema_for::<T>),
+            ..self
+        }
+    }
+
+    /// Marks the route as tealight's own.
+    pub(super) const fn own(self) -> Self {
+        Self {
+            #[cfg(test)]
+            is_own: true,
             ..self
         }
     }

@@ -21,12 +21,12 @@ pub const ROUTES: &[Route] = &[
     #[cfg(feature = "speech")]
     Route::post("/v1/audio/transcriptions", ApiStyle::Audio, "Transcribe audio", super::audio::transcriptions)
         .accepts::<super::audio::AudioRequest>()
-        .returns::<crate::pipeline::format::transcript::TranscriptionVerboseJson>()
+        .returns::<crate::pipeline::format::transcript::TranscriptionResponse>()
         .long_running(),
     #[cfg(feature = "speech")]
     Route::post("/v1/audio/translations", ApiStyle::Audio, "Translate audio to English", super::audio::translations)
         .accepts::<super::audio::AudioRequest>()
-        .returns::<crate::pipeline::format::transcript::TranscriptionVerboseJson>()
+        .returns::<crate::pipeline::format::transcript::TranscriptionResponse>()
         .long_running(),
     #[cfg(feature = "speech")]
     Route::post(
@@ -37,6 +37,7 @@ pub const ROUTES: &[Route] = &[
     )
     .accepts::<super::audio::AudioRequest>()
     .returns::<super::audio::AudioEmbeddingsResponse>()
+    .own()
     .long_running(),
     #[cfg(feature = "text")]
     Route::post("/v1/chat/completions", OpenAi, "Create a chat completion", super::text::chat::chat)
@@ -51,10 +52,12 @@ pub const ROUTES: &[Route] = &[
     #[cfg(feature = "index")]
     Route::post("/search", OpenAi, "Search the configured index", super::search::search)
         .accepts::<super::search::SearchRequest>()
-        .returns::<super::search::SearchResponse>(),
+        .returns::<super::search::SearchResponse>()
+        .own(),
     Route::post("/documents", OpenAi, "Embed documents for a vector database", documents::documents)
         .accepts::<documents::DocumentsRequest>()
-        .returns::<serde_json::Value>(),
+        .returns::<serde_json::Value>()
+        .own(),
     Route::get("/v1/models", OpenAi, "List models", openai::models).returns::<openai::ModelList>(),
     Route::get("/v1/models/{model}", OpenAi, "Describe a model", openai::model).returns::<openai::Model>(),
     Route::post("/embed", Tei, CREATE_EMBEDDINGS, tei::embed).accepts::<tei::EmbedRequest>().returns::<Vec<Encoded>>(),
@@ -78,13 +81,16 @@ pub const ROUTES: &[Route] = &[
     Route::get("/health", Tei, HEALTH, tei::health).public(),
     Route::get("/ping", Tei, HEALTH, tei::health).public(),
     #[cfg(not(feature = "ui"))]
-    Route::get("/", Tei, HEALTH, tei::health).public(),
+    Route::get("/", Tei, HEALTH, tei::health).own().public(),
     #[cfg(feature = "ui")]
-    Route::get("/", Tei, "Demo page for browsers; for other clients the same as /health", super::ui::render).public(),
+    Route::get("/", Tei, "Demo page for browsers; for other clients the same as /health", super::ui::render)
+        .own()
+        .public(),
     Route::get("/status", OpenAi, "Installed models, limits and counters of this process", status::render)
-        .returns::<status::Status>(),
+        .returns::<status::Status>()
+        .own(),
     Route::get("/metrics", Tei, "Metrics for Prometheus", prometheus::render).public(),
-    Route::get("/openapi.json", OpenAi, "This description", openapi).public(),
+    Route::get("/openapi.json", OpenAi, "This OpenAPI document", openapi).own().public(),
 ];
 
 /// Paths that need a feature.
@@ -103,7 +109,7 @@ pub(super) fn disabled_feature(path: &str) -> Option<&'static str> {
     FEATURE_PATHS.iter().find(|(known, _)| *known == path).map(|(_, feature)| *feature)
 }
 
-/// Handles `GET /openapi.json`. It is in this module because the description lists the routes of the table.
+/// Handles `GET /openapi.json`. It is in this module because the document lists the routes of the table.
 fn openapi(_: &RequestContext) -> Result<ApiResponse> {
     ApiResponse::json(&openapi::document(ROUTES)?)
 }

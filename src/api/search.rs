@@ -44,17 +44,17 @@ pub struct SearchResponse {
     pub model: Option<String>,
 }
 
-/// A document that matches the search.
+/// A row of the index that matches the search: a document, or a chunk of a long one.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SearchResult {
-    /// Id of the document.
+    /// Id of the document; of a chunk, `ID#N`.
     pub id: String,
     /// Higher is better.
     pub score: f32,
-    /// Text of the document.
+    /// Text of the row.
     pub text: String,
-    /// Metadata of the document.
+    /// Metadata of the document; of a chunk also `document_id`, `chunk`, `start` and `end`.
     pub metadata: Map<String, Value>,
 }
 

@@ -75,7 +75,7 @@ pub struct SimilarityRequest {
     pub parameters: Option<SimilarityParameters>,
 }
 
-/// The texts of a [`SimilarityRequest`].
+/// The texts of a `SimilarityRequest`.
 #[derive(Debug, Clone, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SimilarityInputs {
@@ -85,7 +85,7 @@ pub struct SimilarityInputs {
     pub sentences: Vec<String>,
 }
 
-/// The options of a [`SimilarityRequest`].
+/// The options of a `SimilarityRequest`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SimilarityParameters {
@@ -129,7 +129,7 @@ fn default_true() -> bool {
     true
 }
 
-/// A token, in the response to a [`TokenizeRequest`].
+/// A token, in the response to a `TokenizeRequest`.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SimpleToken {

@@ -14,7 +14,7 @@ use tealight_core::{Result, Usage};
 use tealight_models::families::whisper::language_name;
 use tealight_models::tasks::transcribe::{Segment, Task};
 
-/// Response of `/v1/audio/embeddings`, whose request is an [`AudioRequest`](super::AudioRequest).
+/// Response of `/v1/audio/embeddings`, whose request is an `AudioRequest`.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct AudioEmbeddingsResponse {

@@ -64,7 +64,7 @@ impl ResponseFormat {
     }
 }
 
-/// The response to a [`ChatRequest`].
+/// The response to a `ChatRequest`.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ChatResponse {

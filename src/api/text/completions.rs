@@ -37,7 +37,7 @@ generation_request! {
     }
 }
 
-/// The response to a [`CompletionRequest`].
+/// The response to a `CompletionRequest`.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CompletionResponse {

@@ -33,9 +33,9 @@ macro_rules! generation_request {
             pub min_p: Option<f32>,
             /// Above 1, makes tokens that already occur in the text less likely. Not in OpenAI's API.
             pub repetition_penalty: Option<f32>,
-            /// From -2 to 2; lowers the logits of tokens that occur in the text.
+            /// From -2 to 2; lowers the logits of tokens that were generated.
             pub presence_penalty: Option<f32>,
-            /// From -2 to 2; lowers the logits of tokens for each time they occur in the text.
+            /// From -2 to 2; lowers the logits of tokens for each time that they were generated.
             pub frequency_penalty: Option<f32>,
             /// Added to the logits of tokens, by token id; from -100 to 100.
             pub logit_bias: Option<std::collections::BTreeMap<String, f32>>,
@@ -168,7 +168,7 @@ pub(super) fn check_top_logprobs(name: &str, count: usize) -> Result<usize> {
     }
 }
 
-/// A process-wide unique number for response ids.
+/// A number that is unique in the process: for response ids, and as the seed of requests that set none.
 pub(super) fn unique_number() -> u64 {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_nanos() as u64);

@@ -112,6 +112,18 @@ pub struct TranscriptionVerboseJson {
     pub usage: DurationUsage,
 }
 
+/// The response body of a transcription, as JSON.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(untagged)]
+pub enum TranscriptionResponse {
+    // The first form, because it has the fields of the other: a client that tries them in order would never reach it.
+    /// With the format `verbose_json`.
+    VerboseJson(TranscriptionVerboseJson),
+    /// With the format `json`, the default.
+    Json(TranscriptionJson),
+}
+
 /// A word with its timestamps.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -160,18 +172,23 @@ pub fn render(
     format: TranscriptFormat,
     granularities: Granularities,
 ) -> serde_json::Result<String> {
-    let usage = DurationUsage::new(transcript.duration);
-    match format {
-        TranscriptFormat::Json => {
-            serde_json::to_string(&TranscriptionJson { text: transcript.text().trim().into(), usage })
+    let response = match format {
+        TranscriptFormat::Json => TranscriptionResponse::Json(TranscriptionJson {
+            text: transcript.text().trim().into(),
+            usage: DurationUsage::new(transcript.duration),
+        }),
+        TranscriptFormat::VerboseJson => {
+            TranscriptionResponse::VerboseJson(verbose_json(transcript, task, granularities))
         }
-        TranscriptFormat::Text => Ok(format!("{}\n", transcript.text().trim())),
-        TranscriptFormat::VerboseJson => serde_json::to_string(&verbose_json(transcript, task, granularities)),
-        TranscriptFormat::Srt => Ok(transcript.segments.iter().enumerate().map(|(i, s)| srt_cue(i, s)).collect()),
+        TranscriptFormat::Text => return Ok(format!("{}\n", transcript.text().trim())),
+        TranscriptFormat::Srt => {
+            return Ok(transcript.segments.iter().enumerate().map(|(i, s)| srt_cue(i, s)).collect());
+        }
         TranscriptFormat::Vtt => {
-            Ok(format!("WEBVTT\n\n{}", transcript.segments.iter().map(vtt_cue).collect::<String>()))
+            return Ok(format!("WEBVTT\n\n{}", transcript.segments.iter().map(vtt_cue).collect::<String>()));
         }
-    }
+    };
+    serde_json::to_string(&response)
 }
 
 fn verbose_json(transcript: &Transcript, task: Task, granularities: Granularities) -> TranscriptionVerboseJson {
