@@ -81,8 +81,8 @@ pub(super) struct TranscribeArgs {
     #[arg(long)]
     prompt: Option<String>,
     /// Beam size; 1 is greedy
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
-    beams: u8,
+    #[arg(long, alias = "beams", default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
+    beam_size: u8,
     /// Embed segments and write them as documents: {"id", "text", "metadata", "embedding"}
     #[arg(long)]
     embed: bool,
@@ -242,7 +242,7 @@ fn transcribe(engine: &Engine, args: &TranscribeArgs, file: &Path) -> Result<Tra
     let mut options = TranscribeOptions {
         language: args.model.language(),
         task: task(args),
-        beam_size: args.beams.into(),
+        beam_size: args.beam_size.into(),
         word_timestamps: args.word_timestamps,
         vad: args.vad.then(VadOptions::default),
         ..TranscribeOptions::default()
@@ -281,4 +281,23 @@ fn read_file_or_stdin(file: &Path) -> Result<Bytes> {
         .read_to_end(&mut bytes)
         .map_err(|e| Error::new(ErrorKind::Io, format!("cannot read stdin: {e}")))?;
     Ok(bytes.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: TranscribeArgs,
+    }
+
+    #[test]
+    fn beam_size_option_has_its_former_name() {
+        for arguments in [["transcribe", "a.wav", "--beam-size", "5"], ["transcribe", "a.wav", "--beams", "5"]] {
+            assert_eq!(Cli::try_parse_from(arguments).unwrap().args.beam_size, 5, "{arguments:?}");
+        }
+    }
 }

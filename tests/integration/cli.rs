@@ -235,12 +235,14 @@ fn text_over_max_tokens_is_rejected_unless_truncate_is_set() {
 }
 
 #[test]
-fn prompt_option_prepends_named_prompt() {
-    let prompted = floats(&embed(&["--prompt", "query", "hello world"]).expect_json());
+fn prompt_name_option_prepends_named_prompt() {
+    let prompted = floats(&embed(&["--prompt-name", "query", "hello world"]).expect_json());
     assert_eq!(prompted, vector("query: hello world"));
     assert_ne!(prompted, vector("hello world"));
-    let message = embed(&["--prompt", "other", "hello world"]).expect_failure();
+    let message = embed(&["--prompt-name", "other", "hello world"]).expect_failure();
     assert!(message.contains("other") && message.contains("passage, query"), "{message}");
+    let former_name = floats(&embed(&["--prompt", "query", "hello world"]).expect_json());
+    assert_eq!(former_name, prompted);
 }
 
 #[test]
@@ -486,7 +488,7 @@ fn pack_is_deterministic_and_close_to_unpacked_model() {
         let vectors = run(&mut tealight(args)).expect_json();
         vectors.as_array().unwrap().iter().map(floats).collect::<Vec<_>>()
     };
-    for more in [&[][..], &["--prompt", "query"], &["--no-normalize"], &["--dimensions", "7"]] {
+    for more in [&[][..], &["--prompt-name", "query"], &["--no-normalize"], &["--dimensions", "7"]] {
         for (a, b) in with(TINY, more).iter().zip(&with(&first, more)) {
             let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f32>();
             // Hidden states of 32 values, so rounding errors average out less than in a real model.
@@ -564,7 +566,7 @@ fn truncated_json_line_is_embedded_as_text_with_warning() {
 
 #[test]
 fn invalid_options_fail_before_input_is_read() {
-    for args in [["--dimensions", "99999999"], ["--dimensions", "0"], ["--prompt", "nope"]] {
+    for args in [["--dimensions", "99999999"], ["--dimensions", "0"], ["--prompt-name", "nope"]] {
         let message = embed_lines(&args, "").expect_failure();
         assert!(message.contains(args[0].trim_start_matches("--")), "{message}");
     }

@@ -47,8 +47,8 @@ pub struct EmbedArgs {
     #[arg(long)]
     pub(super) keep_going: bool,
     /// Name of the model's prompt to prepend, such as query
-    #[arg(long, value_name = "NAME")]
-    pub(super) prompt: Option<String>,
+    #[arg(long, alias = "prompt", value_name = "NAME")]
+    pub(super) prompt_name: Option<String>,
     /// Do not scale embeddings to unit length
     #[arg(long)]
     pub(super) no_normalize: bool,

@@ -18,7 +18,7 @@ pub(super) fn run(args: &EmbedArgs) -> Result<()> {
     let engine = args.model.engine()?;
     // Reports invalid options before waiting for input.
     engine.run(
-        ValidateOptions { model: None, dimensions: args.dimensions, prompt: args.prompt.clone() },
+        ValidateOptions { model: None, dimensions: args.dimensions, prompt: args.prompt_name.clone() },
         Deadline::NONE,
     )?;
     if let Some(url) = &args.sink {

@@ -162,7 +162,7 @@ impl EmbedArgs {
             documents,
             chunking: self.chunking(),
             dimensions: self.dimensions,
-            prompt: self.prompt.clone(),
+            prompt: self.prompt_name.clone(),
         }
     }
 }

@@ -71,7 +71,7 @@ fn embed(args: &EmbedArgs, engine: &Engine, documents: Vec<Document>, first: usi
         inputs: EmbedInputs {
             model: None,
             items: documents.iter().map(|d| Input::Text(d.text.clone())).collect(),
-            prompt: args.prompt.clone(),
+            prompt: args.prompt_name.clone(),
             truncation: Truncation::right_if(args.truncate),
             // Errors count texts from 1, over all jobs.
             field: "text",

@@ -15,7 +15,7 @@ pub(super) fn run(args: &EmbedArgs, engine: &Engine, url: &str) -> Result<()> {
     let target = sink::from_url(url, engine).map_err(|e| e.with_context("--sink"))?;
     let sink = target.open(&output_name(args), Deadline::NONE)?;
     let documents = documents(args, engine)?;
-    let prompt = args.prompt.as_deref();
+    let prompt = args.prompt_name.as_deref();
     let (chunking, dimensions, load_timer) = (args.chunking(), args.dimensions, LoadTimer::default());
     let ingest = Ingest { engine, chunking, dimensions, prompt, load_timer };
     let run = ingest.run(sink, documents, Commit::AllOrNothing, Deadline::NONE);
