@@ -73,7 +73,7 @@ fn embed(args: &EmbedArgs, engine: &Engine, documents: Vec<Document>, first: usi
             items: documents.iter().map(|d| Input::Text(d.text.clone())).collect(),
             prompt: args.prompt_name.clone(),
             truncation: Truncation::right_if(args.truncate),
-            // Errors count texts from 1, over all jobs.
+            // Errors count texts from 1, over all jobs, unlike those of the API: the number is also that of the line of the input.
             field: "text",
             first_index: first + 1,
         },
