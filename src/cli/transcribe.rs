@@ -5,16 +5,16 @@ use super::output::write_output;
 use crate::config::Config;
 use crate::engine::speech::{Transcribe, Transcription, embed_segments};
 use crate::engine::{Engine, ValidateOptions};
+use crate::pipeline::document::Document;
 use crate::pipeline::format::Format;
 use crate::pipeline::format::output::{flush, write_line};
 use crate::pipeline::format::records::{Record, RecordWriter};
-use crate::pipeline::format::transcript::{Granularities, TranscriptFormat, render, round_to_hundredths};
+use crate::pipeline::format::transcript::{Granularities, TranscriptFormat, render};
 use crate::pipeline::format::{VectorEncoding, encode};
+use crate::pipeline::input::segment_document;
 use bytes::Bytes;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde::Serialize;
-use serde_json::value::{RawValue, to_raw_value};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use tealight_audio::VadOptions;
@@ -22,7 +22,7 @@ use tealight_core::Deadline;
 use tealight_core::mmap::map_file;
 use tealight_core::{Error, ErrorKind, Result};
 use tealight_models::families::whisper::language_code;
-use tealight_models::tasks::transcribe::{Segment, Task, TranscribeOptions};
+use tealight_models::tasks::transcribe::{Segment, Task, TranscribeOptions, Transcript};
 
 /// Options of commands that run a speech-to-text model.
 #[derive(Debug, Args)]
@@ -189,15 +189,6 @@ fn write_transcripts(
     })
 }
 
-/// Metadata of a document that is a segment of a recording.
-#[derive(Debug, Serialize)]
-struct SegmentMetadata<'a> {
-    source: String,
-    start: f32,
-    end: f32,
-    language: &'a str,
-}
-
 fn write_documents(engine: &Engine, args: &TranscribeArgs, mut writer: RecordWriter) -> Result<usize> {
     let mut is_reader_open = true;
     let failed = transcribe_files(engine, args, |transcription, file| {
@@ -220,18 +211,24 @@ fn embed_documents(
 ) -> Result<Vec<Record>> {
     let transcript = &transcription.transcript;
     let vectors = engine.run(embed_segments(transcript, None, args.dimensions), Deadline::NONE)?.vectors;
-    let raw = |value: serde_json::Result<Box<RawValue>>| {
-        value.map_err(|e| Error::internal(format!("cannot serialize a document: {e}")))
+    segment_records(&file.display().to_string(), transcript, vectors, args.encoding.0)
+}
+
+fn segment_records(
+    source: &str,
+    transcript: &Transcript,
+    vectors: Vec<Vec<f32>>,
+    encoding: VectorEncoding,
+) -> Result<Vec<Record>> {
+    let other_fields = [("source", source), ("language", transcript.language.as_str())];
+    let record = |(segment, vector): (&Segment, Vec<f32>)| {
+        let Some(Document { id, text, metadata }) = segment_document(source, segment, &other_fields)? else {
+            return Ok(None);
+        };
+        let (embedding, scale) = encode(vector, encoding);
+        Ok(Some(Record { id: id.unwrap_or_default(), text, metadata, embedding, scale }))
     };
-    let record = |(i, (segment, vector)): (usize, (&Segment, Vec<f32>))| {
-        let (source, language) = (file.display().to_string(), transcript.language.as_str());
-        let (start, end) = (round_to_hundredths(segment.start), round_to_hundredths(segment.end));
-        let id = raw(to_raw_value(&format!("{source}#{i}")))?;
-        let metadata = Some(raw(to_raw_value(&SegmentMetadata { source, start, end, language }))?);
-        let (embedding, scale) = encode(vector, args.encoding.0);
-        Ok(Record { id, text: segment.text.trim().to_string(), metadata, embedding, scale })
-    };
-    transcript.segments.iter().zip(vectors).enumerate().map(record).collect()
+    transcript.segments.iter().zip(vectors).filter_map(|pair| record(pair).transpose()).collect()
 }
 
 fn task(args: &TranscribeArgs) -> Task {
@@ -286,7 +283,9 @@ fn read_file_or_stdin(file: &Path) -> Result<Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::point::DocumentFields;
     use clap::Parser;
+    use serde_json::Value;
 
     #[derive(Debug, Parser)]
     struct Cli {
@@ -299,5 +298,42 @@ mod tests {
         for arguments in [["transcribe", "a.wav", "--beam-size", "5"], ["transcribe", "a.wav", "--beams", "5"]] {
             assert_eq!(Cli::try_parse_from(arguments).unwrap().args.beam_size, 5, "{arguments:?}");
         }
+    }
+
+    fn segment(start: f32, end: f32, text: &str) -> Segment {
+        let (seek, tokens, words) = (0, vec![], vec![]);
+        let (temperature, avg_logprob, compression_ratio, no_speech_prob) = (0.0, -0.1, 1.0, 0.0);
+        let text = text.to_string();
+        Segment { seek, start, end, text, tokens, temperature, avg_logprob, compression_ratio, no_speech_prob, words }
+    }
+
+    #[test]
+    fn segments_can_be_embedded_for_a_vector_database() {
+        let segments = vec![segment(0.0, 3.316, " One."), segment(3.32, 4.0, " "), segment(4.0, 7.5, " Two.")];
+        let transcript = Transcript { language: "en".into(), duration: 8.0, segments };
+        let records = segment_records("a/b.mp3", &transcript, vec![vec![1.0]; 3], VectorEncoding::Float).unwrap();
+        let mut out = vec![];
+        let mut writer = RecordWriter::new(&mut out, Format::Jsonl);
+        writer.push(records).unwrap();
+        drop(writer);
+        let points = String::from_utf8(out)
+            .unwrap()
+            .lines()
+            .map(|line| {
+                let mut record: Value = serde_json::from_str(line).unwrap();
+                record.as_object_mut().unwrap().remove("embedding").unwrap();
+                let document = Document::parse(record.to_string().as_bytes()).unwrap();
+                let fields = DocumentFields::new(&document, "all-MiniLM-L6-v2").unwrap();
+                (fields.document_id, document.text, record["metadata"].clone())
+            })
+            .collect::<Vec<_>>();
+        let metadata = |start: f64, end: f64| serde_json::json!({"start_seconds": start, "end_seconds": end, "source": "a/b.mp3", "language": "en"});
+        assert_eq!(
+            points,
+            [
+                ("a/b.mp3#t=0.00,3.32".into(), "One.".into(), metadata(0.0, 3.32)),
+                ("a/b.mp3#t=4.00,7.50".into(), "Two.".into(), metadata(4.0, 7.5)),
+            ]
+        );
     }
 }

@@ -227,9 +227,12 @@ fn cli_embed_option_writes_documents_with_embeddings() {
     let lines = String::from_utf8(expect_success(&[])).unwrap();
     let documents: Vec<Value> = lines.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     assert_eq!(documents.len(), 2);
-    assert_eq!(documents[1]["id"], format!("{file}#1"));
+    let times =
+        |document: &Value| ["start_seconds", "end_seconds"].map(|name| document["metadata"][name].as_f64().unwrap());
+    let [start, end] = times(&documents[1]);
+    assert_eq!(documents[1]["id"], format!("{file}#t={start:.2},{end:.2}"));
     assert!(documents[0]["text"].as_str().unwrap().contains("fellow Americans"));
-    assert!(documents[0]["metadata"]["end"].as_f64() <= documents[1]["metadata"]["start"].as_f64());
+    assert!(times(&documents[0])[1] <= start);
     let vector: Vec<f64> = documents[0]["embedding"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
     assert!(vector.len() == 384 && (vector.iter().map(|v| v * v).sum::<f64>() - 1.0).abs() < 1e-5);
     assert_eq!(serde_json::from_slice::<Vec<Value>>(&expect_success(&["--format", "json"])).unwrap(), documents);

@@ -20,6 +20,8 @@ pub use self::numbered_document::{DocumentIter, NumberedDocument, from_iter, rea
 #[cfg(feature = "arrow")]
 pub use self::parquet::read_parquet;
 pub use self::recording::recording_documents;
+#[cfg(feature = "speech")]
+pub use self::recording::segment_document;
 pub use self::text::read_all;
 
 #[cfg(not(feature = "speech"))]
