@@ -3,7 +3,7 @@
 // The page may be served below a path: an API Gateway stage, or a function name in the Lambda emulator.
 const BASE_URL = new URL(location.pathname.replace(/\/?$/, "/"), location.origin);
 const KEY_STORAGE = "tealight-key";
-// Texts per embedding request. The route accepts more, but each response must stay below Lambda's limit of 6 MB.
+// Texts per embedding request. The route accepts more, but each response must stay below Lambda's limit of 6 MiB.
 const MAX_BATCH_TEXTS = 256;
 
 const STATUS_MESSAGES = {

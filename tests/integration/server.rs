@@ -602,7 +602,7 @@ fn error_messages_are_short_and_free_of_rust_types() {
     assert!(response.text().contains("inputs.sentences[1] is empty"), "{}", response.text());
 }
 
-/// Twenty recordings of 26 MB exceed the limit of buffered bodies, regardless of the concurrency limit.
+/// Twenty recordings of 25 MiB leave no space for another one in the buffered bodies, regardless of the concurrency limit.
 #[cfg(feature = "speech")]
 #[test]
 fn request_bodies_over_memory_limit_are_rejected() {

@@ -8,7 +8,7 @@ use symphonia::core::io::MediaSource;
 
 /// A WAV length that means "until the end of the file".
 const UNKNOWN_LENGTH: [u8; 4] = [0xff; 4];
-/// Magic number of WAV files over 4 GB (EBU Tech 3306). Their 32-bit lengths are unknown; a `ds64` chunk has the 64-bit ones.
+/// Magic number of WAV files over 4 GiB (EBU Tech 3306). Their 32-bit lengths are unknown; a `ds64` chunk has the 64-bit ones.
 const RF64: &[u8] = b"RF64";
 /// WAV format tags of streams that need no container: MP2, MP3, AAC.
 const STREAM_FORMATS: [u16; 3] = [0x50, 0x55, 0xff];

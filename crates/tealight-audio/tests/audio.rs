@@ -132,7 +132,7 @@ fn chained_ogg_streams_are_concatenated() {
 
 #[test]
 fn id3_tag_before_audio_is_skipped() {
-    // A picture of 3 MB that contains what looks like MP3 frames.
+    // A picture of 3 MiB that contains what looks like MP3 frames.
     let size = 3 << 20;
     let mut file = b"ID3\x03\0\0".to_vec();
     file.extend([21, 14, 7, 0].map(|shift| (size >> shift) as u8 & 0x7f));

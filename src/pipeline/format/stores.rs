@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use std::fmt::Write as _;
 use tealight_core::{Error, ErrorKind, Result};
 
-const MB: usize = 1 << 20;
+const MIB: usize = 1 << 20;
 /// Maximum metadata per point in Pinecone and S3 Vectors, in bytes.
 const MAX_METADATA_BYTES: usize = 40 * 1024;
 /// Qdrant's uint8 vectors share one scale: the code of a value `v` is `127 v / c + 128`, clamped to 1 to 255, where
@@ -54,29 +54,29 @@ impl Format {
         };
         let unlimited = usize::MAX;
         Ok(match self {
-            Format::Qdrant => template(list("{\"points\":[", "]}"), unlimited, 32 * MB),
+            Format::Qdrant => template(list("{\"points\":[", "]}"), unlimited, 32 * MIB),
             Format::Pinecone => template(list("{\"vectors\":[", "]}"), 1000, 2_000_000),
-            Format::S3Vectors => template(list("{\"vectors\":[", "]}"), 500, 20 * MB),
-            Format::Weaviate => template(list("{\"objects\":[", "]}"), 1000, 32 * MB),
+            Format::S3Vectors => template(list("{\"vectors\":[", "]}"), 500, 20 * MIB),
+            Format::Weaviate => template(list("{\"objects\":[", "]}"), 1000, 32 * MIB),
             Format::Milvus => template(
                 list(&format!("{{\"collectionName\":{},\"data\":[", json_string(collection)), "]}"),
                 unlimited,
-                32 * MB,
+                32 * MIB,
             ),
             Format::Turbopuffer => {
-                template(list("{\"upsert_rows\":[", "],\"distance_metric\":\"cosine_distance\"}"), unlimited, 128 * MB)
+                template(list("{\"upsert_rows\":[", "],\"distance_metric\":\"cosine_distance\"}"), unlimited, 128 * MIB)
             }
             Format::Chroma => {
                 let frame = ["{\"ids\":[", "],\"embeddings\":[", "],\"documents\":[", "],\"metadatas\":[", "]}\n"];
-                template(frame.map(String::from).to_vec(), 300, 32 * MB)
+                template(frame.map(String::from).to_vec(), 300, 32 * MIB)
             }
             Format::PgvectorSql => {
-                template(list(&postgres_text::insert(collection), &postgres_text::on_conflict()), 1000, 4 * MB)
+                template(list(&postgres_text::insert(collection), &postgres_text::on_conflict()), 1000, 4 * MIB)
             }
             Format::Json => {
                 BodyTemplate { separator: ",\n", unique_ids: false, ..template(list("[", "]"), unlimited, unlimited) }
             }
-            Format::OpenSearch | Format::Elasticsearch => lines(10 * MB),
+            Format::OpenSearch | Format::Elasticsearch => lines(10 * MIB),
             Format::Pgvector | Format::Jsonl => lines(unlimited),
             Format::Npy | Format::Arrow | Format::Parquet => {
                 return Err(Error::internal(format!("{} has no request bodies", self.as_str())));
