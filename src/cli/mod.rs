@@ -129,6 +129,17 @@ fn execute(command: Command, main_time: SystemTime) -> Result<()> {
     }
 }
 
+/// Reports arguments of a subcommand that clap cannot reject by itself, and exits as clap does.
+fn exit_with_usage_error(subcommand: &str, message: &str) -> ! {
+    let mut command = Cli::command();
+    command.build();
+    let kind = clap::error::ErrorKind::ArgumentConflict;
+    match command.find_subcommand_mut(subcommand) {
+        Some(subcommand) => subcommand.error(kind, message).exit(),
+        None => command.error(kind, message).exit(),
+    }
+}
+
 fn completions(shell: clap_complete::Shell) -> Result<()> {
     let mut script = vec![];
     clap_complete::generate(shell, &mut Cli::command(), "tealight", &mut script);

@@ -300,6 +300,7 @@ fn exit_code_is_1_for_failure_and_2_for_usage_error() {
         &["embed", "--encoding", "int4", "a"],
         &["embed", "--dimensions", "many", "a"],
         &["embed", "--input", "x", "a"],
+        &["embed", "--format", "npy", "--chunk-tokens", "64", "a"],
         &["embed", "--threads", "0", "a"],
         &["bench", "embed", "--shape", "1by8"],
         &["bench"],

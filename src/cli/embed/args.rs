@@ -34,7 +34,8 @@ pub struct EmbedArgs {
     /// Encoding of embeddings, the API's encoding_format
     #[arg(long, value_enum, default_value_t = VectorEncodingArg(VectorEncoding::Float))]
     pub(super) encoding: VectorEncodingArg,
-    /// Maximum tokens per chunk [default: the model's limit]; json and jsonl split documents only if this is set
+    /// Maximum tokens per chunk, without special tokens and the prompt [default: as many as the model accepts]; json and jsonl split
+    /// documents only if this is set, npy never
     #[arg(long, value_name = "N")]
     chunk_tokens: Option<usize>,
     /// Maximum tokens that adjacent chunks share; whole sentences if they fit
@@ -58,6 +59,16 @@ pub struct EmbedArgs {
 }
 
 impl EmbedArgs {
+    /// Rejects combinations of options that clap's attributes cannot express.
+    pub(super) fn check_combinations(&self) -> Result<(), &'static str> {
+        if self.format() == Format::Npy && self.chunk_tokens.is_some() {
+            return Err(
+                "--chunk-tokens cannot be used with --format npy, which has one vector per document and no other field",
+            );
+        }
+        Ok(())
+    }
+
     pub(super) fn chunking(&self) -> Chunking {
         Chunking { tokens: self.chunk_tokens, overlap: self.chunk_overlap }
     }

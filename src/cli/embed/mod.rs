@@ -9,11 +9,13 @@ mod sink;
 
 pub(super) use args::EmbedArgs;
 
+use super::exit_with_usage_error;
 use super::output::write_output;
 use crate::engine::ValidateOptions;
 use tealight_core::{Deadline, Result};
 
 pub(super) fn run(args: &EmbedArgs) -> Result<()> {
+    args.check_combinations().unwrap_or_else(|message| exit_with_usage_error("embed", message));
     args.format().check_encoding(args.encoding.0)?;
     let engine = args.model.engine()?;
     // Reports invalid options before waiting for input.

@@ -81,7 +81,7 @@ pub(super) struct DocumentArgs {
     /// stdin
     #[arg(required = true)]
     input: Vec<PathBuf>,
-    /// Maximum tokens per chunk [default: the limit of the model]
+    /// Maximum tokens per chunk, without special tokens [default: as many as the model accepts]
     #[arg(long, value_name = "N")]
     chunk_tokens: Option<usize>,
     /// Maximum tokens that adjacent chunks share; whole sentences if they fit
