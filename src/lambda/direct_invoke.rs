@@ -1,9 +1,10 @@
 //! Direct invocations: the JSON body of an HTTP request, without HTTP around it.
 //!
 //! The route follows from the fields: `input` is OpenAI's `/v1/embeddings`, `inputs` is text-embeddings-inference's `/embed` (or
-//! `/similarity`, if it is an object), `ids` is `/decode`, `audio` (base64) and `uri` are
-//! `/v1/audio/transcriptions`, `messages` is `/v1/chat/completions`, `prompt` is `/v1/completions`, `query` and `vector` are
-//! `/search`, `documents` is `/documents`. A field `path` selects any other route, and `method` its method.
+//! `/similarity`, if it is an object), `ids` is `/decode`, `messages` is `/v1/chat/completions`, `file` (base64; also `audio`) and
+//! `uri` are `/v1/audio/transcriptions`, `prompt` is `/v1/completions`, `documents` is `/documents`, `query` and `vector` are
+//! `/search`. `text` selects no route, because documents and searches have it. A field `path` selects any other route, and `method`
+//! its method.
 
 use super::event::{EventFields, parse_field};
 use crate::api::route;
@@ -51,7 +52,7 @@ fn path(event: &EventFields) -> Result<Cow<'static, str>> {
         "/decode"
     } else if event.messages.is_some() {
         "/v1/chat/completions"
-    } else if event.audio.is_some() || event.uri.is_some() {
+    } else if event.file.is_some() || event.audio.is_some() || event.uri.is_some() {
         "/v1/audio/transcriptions"
     } else if event.prompt.is_some() {
         "/v1/completions"
@@ -60,7 +61,7 @@ fn path(event: &EventFields) -> Result<Cow<'static, str>> {
     } else if event.query.is_some() || event.vector.is_some() {
         "/search"
     } else {
-        let message = "cannot determine the route; set one of the fields path, input, inputs, ids, messages, prompt, audio, uri, \
+        let message = "cannot determine the route; set one of the fields path, input, inputs, ids, messages, file, uri, prompt, \
                        documents, query and vector";
         return Err(Error::new(ErrorKind::UnsupportedEvent, message));
     };

@@ -26,6 +26,7 @@ pub struct EventFields<'a> {
     pub ids: Option<&'a RawValue>,
     pub messages: Option<&'a RawValue>,
     pub prompt: Option<&'a RawValue>,
+    pub file: Option<&'a RawValue>,
     pub audio: Option<&'a RawValue>,
     pub uri: Option<&'a RawValue>,
     pub query: Option<&'a RawValue>,

@@ -57,18 +57,23 @@ fn request_for_object_is_signed_correctly() {
 }
 
 #[test]
-fn direct_invocation_accepts_uri_or_audio() {
+fn direct_invocation_accepts_uri_or_recording() {
     let mock = Mock::start(|_| MockResponse::new(200, "no recording"));
     let url = mock.url();
     let function = Function::start(&variables(&url));
     let (code, message) = function.invoke(json!({"uri": URI})).expect_error();
     assert!(code == "invalid_value" && message.contains("not a supported audio file"), "{code}: {message}");
-    let (code, message) = function.invoke(json!({"audio": "bm8gcmVjb3JkaW5n"})).expect_error();
-    assert!(code == "invalid_value" && message.contains("not a supported audio file"), "{code}: {message}");
-    let (code, message) = function.invoke(json!({"audio": "%"})).expect_error();
-    assert!(code == "invalid_value" && message.contains("base64"), "{code}: {message}");
-    let both = function.invoke(json!({"audio": "bm8=", "uri": URI})).expect_error();
-    assert!(both.1.contains("both"), "{both:?}");
+    for field in ["file", "audio"] {
+        let (code, message) = function.invoke(json!({field: "bm8gcmVjb3JkaW5n", "prompt": "a name"})).expect_error();
+        assert!(
+            code == "invalid_value" && message.contains("not a supported audio file"),
+            "{field}: {code}: {message}"
+        );
+        let (code, message) = function.invoke(json!({field: "%"})).expect_error();
+        assert!(code == "invalid_value" && message.contains("base64"), "{field}: {code}: {message}");
+        let both = function.invoke(json!({field: "bm8=", "uri": URI})).expect_error();
+        assert!(both.1.contains("both"), "{field}: {both:?}");
+    }
     assert_eq!(mock.requests().len(), 1);
 }
 
