@@ -287,6 +287,32 @@ fn message_returned_to_queue_is_logged_as_retried_and_handed_back() {
 }
 
 #[test]
+fn event_of_fifo_queue_is_logged_in_one_line() {
+    let s3_vectors = Mock::start(|_| MockResponse::new(200, "{}"));
+    let endpoint = format!("http://{}", s3_vectors.address);
+    let mut function = Function::start(&[
+        JSON_LINES,
+        ("TEALIGHT_MODEL", TINY),
+        ("TEALIGHT_SINK", "s3vectors://acme/documents"),
+        ("AWS_ENDPOINT_URL", &endpoint),
+        ("AWS_ACCESS_KEY_ID", "key"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+    ]);
+    let message = |id: &str, body: String| {
+        json!({"eventSource": "aws:sqs", "eventSourceARN": "arn:aws:sqs:eu-west-1:1:documents.fifo", "messageId": id,
+               "attributes": {"MessageGroupId": id}, "body": body})
+    };
+    let document = |id: &str| json!({"id": id, "text": "b"}).to_string();
+    let messages = [message("a", document("a")), message("b", "not JSON".into()), message("c", document("c"))];
+    let response = function.expect_success(json!({"Records": messages}));
+    assert_eq!(response["batchItemFailures"], json!([{"itemIdentifier": "b"}]));
+    let (log, _) = function.process.stop();
+    let lines = lines(&log, "message", &"documents written".into());
+    assert_eq!(lines.len(), 1, "{log}");
+    assert_eq!((&lines[0]["documents"], &lines[0]["points"]), (&2.into(), &2.into()), "{log}");
+}
+
+#[test]
 fn status_lists_models_and_counts_requests() {
     let server = Server::start(&[("TEALIGHT_API_KEY", "sesame")]);
     assert_eq!(server.get("/status").status(), 401);

@@ -67,6 +67,20 @@ struct EventOutcome {
     retryable: Vec<(usize, Error)>,
 }
 
+impl EventOutcome {
+    fn is_success(&self) -> bool {
+        self.failed_indices.is_empty() && self.retryable.is_empty()
+    }
+
+    /// Adds the counts of another part of the same event, which is logged in one line.
+    fn add_counts(&mut self, other: Self) {
+        self.response.documents += other.response.documents;
+        self.response.points += other.response.points;
+        self.response.failures += other.response.failures;
+        self.retryable.extend(other.retryable);
+    }
+}
+
 /// The response to events other than those of SQS.
 #[derive(Default, Serialize)]
 struct IngestResponse {
@@ -135,6 +149,7 @@ impl<'a> EventProcessor<'a> {
         let (documents, objects) = split_items(indexed);
         let named = NamedDocuments { name: name.into(), commit: Commit::AllOrNothing, documents };
         let outcome = self.process_items(vec![named], objects);
+        self.log_outcome(&outcome);
         let Some((_, first)) = outcome.retryable.first() else { return to_json(&outcome.response) };
         Err(match outcome.retryable.len() {
             1 => first.clone(),
@@ -153,30 +168,33 @@ impl<'a> EventProcessor<'a> {
     /// Messages of a FIFO queue, in order. After one message of a group has failed, the later ones of the group also fail, so that
     /// they are delivered after it. Returns the indices of failed messages.
     fn process_fifo(&self, messages: Vec<Message>) -> HashSet<usize> {
-        let (mut failed, mut failed_groups) = (HashSet::new(), HashSet::new());
+        let (mut failed, mut failed_groups, mut total) = (HashSet::new(), HashSet::new(), EventOutcome::default());
         for (index, message) in messages.into_iter().enumerate() {
             let group = message.group.clone();
-            if failed_groups.contains(&group) || !self.process_message(message) {
+            let is_blocked = failed_groups.contains(&group);
+            let outcome = if is_blocked { EventOutcome::default() } else { self.process_message(message) };
+            if is_blocked || !outcome.is_success() {
                 failed.insert(index);
                 failed_groups.insert(group);
             }
+            total.add_counts(outcome);
         }
+        self.log_outcome(&total);
         failed
     }
 
-    /// Processes one message separately. Returns whether all of it succeeded.
-    fn process_message(&self, message: Message) -> bool {
+    /// Processes one message separately.
+    fn process_message(&self, message: Message) -> EventOutcome {
         let items = match message.items {
             Ok(items) => items,
             Err(error) => {
                 log_failure(&error);
-                return false;
+                return EventOutcome { failed_indices: HashSet::from([0]), ..Default::default() };
             }
         };
         let (documents, objects) = split_items(items.into_iter().map(|item| (0, item)));
         let named = NamedDocuments { name: message.id, commit: Commit::AllOrNothing, documents };
-        let outcome = self.process_items(vec![named], objects);
-        outcome.failed_indices.is_empty() && outcome.retryable.is_empty()
+        self.process_items(vec![named], objects)
     }
 
     /// Messages of a standard queue, in any order. Returns the indices of failed messages.
@@ -204,6 +222,7 @@ impl<'a> EventProcessor<'a> {
         }
         named.sort_by_key(|named| named.documents.iter().map(Indexed::text_bytes).sum::<usize>());
         let outcome = self.process_items(named, objects);
+        self.log_outcome(&outcome);
         failed.extend(outcome.failed_indices);
         failed.extend(outcome.retryable.into_iter().map(|(index, _)| index));
         failed
@@ -219,7 +238,6 @@ impl<'a> EventProcessor<'a> {
         for (index, notification) in objects {
             self.process_object(index, &notification, &mut outcome);
         }
-        self.log_outcome(&outcome);
         outcome
     }
 

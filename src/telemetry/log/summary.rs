@@ -89,7 +89,7 @@ pub struct IngestSummary<'a> {
     pub points: usize,
     /// Documents and objects that failed permanently.
     pub failures: usize,
-    /// Messages and objects that AWS delivers again, because a retry can succeed.
+    /// Documents and objects with a retryable error, whose message, event or batch AWS delivers again.
     pub retried: usize,
     /// Time from the event to the response.
     pub total: Duration,
