@@ -25,7 +25,7 @@ function updateTabs() {
   for (const fieldset of document.querySelectorAll("[data-needs]")) fieldset.disabled = !modelsOfKind(fieldset.dataset.needs).length;
   const embeddingModel = modelsOfKind("embedding").find((model) => model.default);
   if (embeddingModel?.dimension) $("embed-dimensions").max = embeddingModel.dimension;
-  if (embeddingModel?.max_tokens) $("chunk-tokens").max = embeddingModel.max_tokens;
+  if (embeddingModel?.max_tokens) $("chunk-tokens").max = embeddingModel.max_tokens - SPECIAL_TOKENS;
   $("transcript-search-form").parentElement.hidden = !modelsOfKind("embedding").length;
   showServerIndex();
   showSnippet();

@@ -2,10 +2,10 @@
 
 // Characters of documents sent per request, so that the progress bar advances.
 const MAX_REQUEST_CHARS = 60_000;
-// Full chunks per response, which Lambda limits to 6 MiB. A chunk with 1,024 dimensions is 5.8 KB: 5.5 KB of base64, and text and JSON.
-// 1,000 of them are 5.8 MB. With 384 dimensions, which are 2 KB, 2,000 chunks fit, even if sentences fill chunks only by half.
+// Full chunks per response, which Lambda limits to 6 MiB. A chunk with 1,024 dimensions is 5.8 kB: 5.5 kB of base64, and text and JSON.
+// 1,000 of them are 5.8 MB. With 384 dimensions, which are 2 kB, 2,000 chunks fit, even if sentences fill chunks only by half.
 const MAX_RESPONSE_CHUNKS = 1_000;
-// [CLS] and [SEP], which each chunk contains.
+// [CLS] and [SEP], which the model's limit includes and the size of a chunk does not.
 const SPECIAL_TOKENS = 2;
 const STOP_WORDS = new Set(
   (
@@ -111,7 +111,7 @@ function parseCsv(text, separator) {
 /** The maximum characters of a request, even if each of them is a token, as in Chinese. */
 function maxRequestChars({ tokens, overlap }) {
   // An empty input field is NaN; the server rejects it.
-  const newTokens = Math.max(1, tokens - SPECIAL_TOKENS - overlap) || 1;
+  const newTokens = Math.max(1, tokens - overlap) || 1;
   return Math.min(MAX_REQUEST_CHARS, MAX_RESPONSE_CHUNKS * newTokens);
 }
 

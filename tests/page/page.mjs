@@ -164,6 +164,12 @@ testPage("search finds the document and marks the best sentence", "#search", asy
   assert.deepEqual(await texts(page, "#results > li:first-child b").then((words) => words.sort()), ["corrode", "protects", "steel"]);
 });
 
+testPage("the server accepts the largest chunk size that the page offers", "#search", async (page) => {
+  const size = page.locator("#chunk-tokens[max]");
+  await size.fill(await size.getAttribute("max"));
+  assert.match(await search(page), /^5 results/);
+});
+
 testPage("files are indexed in chunks that are shown in context", "#search", async (page) => {
   const file = (name, text) => ({ name, mimeType: "text/plain", buffer: Buffer.from(text) });
   const paragraphs = Array.from({ length: 30 }, (_, i) => `Paragraph ${i} tells of ordinary weather 🌦 and of nothing else.`);
