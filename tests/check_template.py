@@ -193,13 +193,13 @@ def input_arns(values):
 def sink_permissions(values):
     scheme, _, path = values["Sink"].partition("?")[0].partition("://")
     if scheme == "s3":
-        return permissions_of("Allow", "s3:PutObject s3:AbortMultipartUpload", f"arn:aws:s3:::{path}/*")
+        return permissions_of("Allow", "s3:PutObject s3:AbortMultipartUpload s3:GetObject", f"arn:aws:s3:::{path}/*")
     if scheme == "s3vectors":
         index = f"arn:aws:s3vectors:{ACCOUNT}:bucket/my-vectors/index/my-index"
-        return permissions_of("Allow", "s3vectors:PutVectors s3vectors:DeleteVectors", index)
+        return permissions_of("Allow", "s3vectors:PutVectors", index)
     is_opensearch = scheme.startswith(("opensearch+", "elasticsearch+"))
     if is_opensearch and values["OpenSearchArn"] == DOMAIN:
-        return permissions_of("Allow", "es:ESHttpPost es:ESHttpPut", f"{DOMAIN}/papers", f"{DOMAIN}/papers/*")
+        return permissions_of("Allow", "es:ESHttpPost", f"{DOMAIN}/papers", f"{DOMAIN}/papers/*")
     if is_opensearch and values["OpenSearchArn"] == COLLECTION:
         return permissions_of("Allow", "aoss:APIAccessAll", COLLECTION)
     return set()
@@ -221,9 +221,9 @@ def check_least_privilege(stack, values):
     if values["Queue"] != "OFF":
         expected |= permissions_of("Allow", "sqs:ReceiveMessage sqs:DeleteMessage sqs:GetQueueAttributes", "<DocumentsQueue.Arn>")
     if values["DocumentsBucket"]:
-        expected |= permissions_of("Allow", "s3:GetObject s3:GetObjectVersion", "arn:aws:s3:::docs/in/*")
+        expected |= permissions_of("Allow", "s3:GetObject", "arn:aws:s3:::docs/in/*")
     if values["DistributedMap"] in ("OBJECTS", "MANIFEST"):
-        expected |= permissions_of("Allow", "s3:GetObject s3:GetObjectVersion", f"arn:aws:s3:::{values['MapBucket']}/bulk/*")
+        expected |= permissions_of("Allow", "s3:GetObject", f"arn:aws:s3:::{values['MapBucket']}/bulk/*")
     if values["SubnetIds"] or values["SecurityGroupIds"]:
         interfaces = " ".join(
             f"ec2:{action}"
