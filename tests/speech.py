@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Word error rates on speech in three voices, a LibriVox reader (Debian's pocketsphinx-testdata) and two espeak-ng voices that read
-the calibration sentences, and language detection for one sentence in each of seven languages.
+the default calibration texts, and language detection for one sentence in each of seven languages.
 
     speech.py make                       writes WAV files and transcripts.json to target/speech
     speech.py wer HYPOTHESES.json        word error rate of the transcripts {file: text}

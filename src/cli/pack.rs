@@ -24,7 +24,7 @@ pub(super) struct PackArgs {
     /// URL of the original model: general.source.url in the file
     #[arg(long, value_name = "URL")]
     source_url: Option<String>,
-    /// Sample texts for SmoothQuant calibration, one per line [default: built-in English texts]
+    /// Sample texts for SmoothQuant calibration, one per line [default: the default calibration texts, in English]
     #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! Lists installed models without loading them.
+//! Lists the models that requests can name, without loading them.
 
 use super::model_task::ModelTask;
 use super::registry::Registry;
@@ -6,7 +6,7 @@ use super::{catalog, model_path};
 use std::path::Path;
 use std::time::Duration;
 
-/// A model on this machine.
+/// A model that requests can name: one that is installed in a folder, or a default model in the hub's cache.
 #[derive(Debug, Clone)]
 pub struct InstalledModel {
     /// The name that clients use.
@@ -45,7 +45,7 @@ impl InstalledModel {
 }
 
 impl Registry {
-    /// The models on this machine: the default models first, then all other installed ones.
+    /// The models that requests can name: the default models first, then all other installed ones.
     pub fn installed(&self) -> Vec<InstalledModel> {
         let config = &self.config;
         let default = |task| {
