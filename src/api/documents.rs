@@ -56,7 +56,7 @@ pub struct DocumentSchema {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ChunkRequest {
-    /// Maximum tokens per chunk; default: the model's limit.
+    /// Maximum tokens per chunk, without special tokens and the prompt; default: as many as the model accepts.
     pub tokens: Option<usize>,
     /// Maximum tokens that adjacent chunks share; default 0.
     #[serde(default)]
