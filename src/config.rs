@@ -207,7 +207,7 @@ impl Config {
             max_concurrent_requests: lookup.integer("TEALIGHT_MAX_CONCURRENT_REQUESTS")?,
             auto_truncate: lookup.bool("TEALIGHT_AUTO_TRUNCATE")?,
             response_stream: lookup.bool("TEALIGHT_RESPONSE_STREAM")?,
-            cors_allow_origin: lookup.text("TEALIGHT_CORS_ALLOW_ORIGIN"),
+            cors_allow_origin: lookup.text("TEALIGHT_CORS_ALLOW_ORIGIN").map(cors_origin).transpose()?,
         })
     }
 }
@@ -271,6 +271,22 @@ fn pooling(name: &str) -> Result<Pooling> {
         let expected = Pooling::ALL.map(Pooling::as_str).join(", ");
         Error::invalid_value("TEALIGHT_POOLING", format!("TEALIGHT_POOLING is {name:?}; expected one of {expected}"))
     })
+}
+
+/// Browsers compare the header with their origin as text, so a list or a path would have no effect.
+fn cors_origin(value: String) -> Result<String> {
+    let is_host =
+        |host: &str| !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:[]".contains(&b));
+    let is_scheme =
+        |scheme: &str| !scheme.is_empty() && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
+    let is_origin = value.split_once("://").is_some_and(|(scheme, host)| is_scheme(scheme) && is_host(host));
+    if is_origin || value == "*" || value == "null" {
+        return Ok(value);
+    }
+    Err(Error::invalid_value(
+        "TEALIGHT_CORS_ALLOW_ORIGIN",
+        format!("TEALIGHT_CORS_ALLOW_ORIGIN is {value:?}; expected * or one origin, such as https://example.org"),
+    ))
 }
 
 fn precision(name: &str) -> Result<Precision> {
@@ -345,9 +361,17 @@ mod tests {
             ("TEALIGHT_CHUNK_OVERLAP", "many"),
             ("TEALIGHT_ISA", "mmx"),
             ("TEALIGHT_PRECISION", "f16"),
+            ("TEALIGHT_CORS_ALLOW_ORIGIN", "https://example.org/path"),
+            ("TEALIGHT_CORS_ALLOW_ORIGIN", "http://a.example,http://b.example"),
+            ("TEALIGHT_CORS_ALLOW_ORIGIN", "example.org"),
         ] {
             let error = read(&[(name, value)]).unwrap_err();
             assert!(error.message.contains(name) && error.message.contains(value), "{error}");
+        }
+        assert!(read(&[("TEALIGHT_CORS_ALLOW_ORIGIN", "https://a.example\nb")]).is_err());
+        for origin in ["*", "null", "https://example.org", "http://[::1]:9000", "chrome-extension://abcdef"] {
+            let config = read(&[("TEALIGHT_CORS_ALLOW_ORIGIN", origin)]).unwrap();
+            assert_eq!(config.cors_allow_origin.as_deref(), Some(origin));
         }
     }
 

@@ -34,8 +34,8 @@ fn parse_object<T: DeserializeOwned>(text: &str) -> Result<T> {
         if path != "." {
             return Error::new(ErrorKind::InvalidType, format!("{path}: {message}")).with_param(path);
         }
-        let missing = message.strip_prefix("missing field `").and_then(|rest| rest.split_once('`'));
-        let param = missing.map(|(field, _)| field.to_string());
+        let named = ["missing field `", "duplicate field `"].iter().find_map(|prefix| message.strip_prefix(prefix));
+        let param = named.and_then(|rest| rest.split_once('`')).map(|(field, _)| field.to_string());
         Error { param, ..Error::new(ErrorKind::InvalidType, message) }
     })?;
     deserializer.end().map_err(|e| Error::new(ErrorKind::InvalidJson, e.to_string()))?;
@@ -260,5 +260,7 @@ mod tests {
         assert_eq!(parse::<Body>(b"{\"input\":\"\xff\"}").unwrap_err().kind, ErrorKind::InvalidJson);
         assert_eq!(inputs(r#"{"input":[[1,"a"]]}"#).unwrap_err().param.as_deref(), Some("input[0][1]"));
         assert_eq!(inputs("{}").unwrap_err().param.as_deref(), Some("input"));
+        let twice = parse_object::<crate::api::search::SearchRequest>(r#"{"query":"a","text":"b"}"#);
+        assert_eq!(twice.unwrap_err().param.as_deref(), Some("query"));
     }
 }

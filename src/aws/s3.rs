@@ -33,9 +33,9 @@ impl S3Location {
         let invalid =
             |rule: &str| Error::invalid_value(field, format!("{field} is {:?}; {rule}", truncate_for_display(uri)));
         let parts = uri.strip_prefix("s3://").and_then(|path| path.split_once('/'));
-        let (bucket, key) = parts
-            .filter(|(bucket, key)| is_bucket(bucket) && !key.is_empty())
-            .ok_or_else(|| invalid("expected s3://BUCKET/KEY"))?;
+        let (bucket, key) = parts.filter(|(bucket, key)| is_bucket(bucket) && !key.is_empty()).ok_or_else(|| {
+            invalid("expected s3://BUCKET/KEY, with a bucket of 3 to 63 lowercase letters, digits, dots and hyphens")
+        })?;
         if key.split('/').any(|part| part == "." || part == "..") {
             return Err(invalid("a path with \".\" or \"..\" is not supported"));
         }

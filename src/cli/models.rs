@@ -68,7 +68,7 @@ pub(super) fn models(as_json: bool) -> Result<()> {
 struct ModelRow<'a> {
     name: &'a str,
     task: &'static str,
-    /// Former name of `task`.
+    /// Former name of `task`, with its former values.
     makes: &'static str,
     dimension: Option<usize>,
     max_tokens: Option<usize>,
@@ -82,7 +82,13 @@ struct ModelRow<'a> {
 impl<'a> ModelRow<'a> {
     fn new(name: &'a str, task: &'static str) -> Self {
         let (dimension, max_tokens, license, status, repository) = (None, None, "", "", "");
-        Self { name, task, makes: task, dimension, max_tokens, license, status, repository }
+        let makes = match task {
+            "embedding" => "vectors",
+            "transcription" => "texts of speech",
+            "text generation" => "text",
+            other => other,
+        };
+        Self { name, task, makes, dimension, max_tokens, license, status, repository }
     }
 
     /// The columns of the table.

@@ -354,14 +354,14 @@ fn models_command_lists_catalog_and_installed_models() {
         (&json!("installed"), &json!(384), &json!(256))
     );
     assert_eq!(row("bge-small-en-v1.5")["place"], "");
-    for (name, task) in [
-        ("all-MiniLM-L6-v2", "embedding"),
-        ("whisper-base", "transcription"),
-        ("smollm2-135m-instruct", "text generation"),
-        ("mine", ""),
+    for (name, task, makes) in [
+        ("all-MiniLM-L6-v2", "embedding", "vectors"),
+        ("whisper-base", "transcription", "texts of speech"),
+        ("smollm2-135m-instruct", "text generation", "text"),
+        ("mine", "", ""),
     ] {
-        // `makes` is the former name of `task`.
-        assert_eq!((&row(name)["task"], &row(name)["makes"]), (&json!(task), &json!(task)), "{name}");
+        // `makes` is the former name of `task`, with its former values.
+        assert_eq!((&row(name)["task"], &row(name)["makes"]), (&json!(task), &json!(makes)), "{name}");
     }
     let table = models(&["models"]).expect_text();
     for row in &rows {

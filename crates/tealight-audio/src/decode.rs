@@ -19,7 +19,7 @@ use symphonia::core::packet::Packet;
 use tealight_core::{Error, Result};
 
 /// Container and file formats, for error messages.
-const SUPPORTED_FORMATS: &str = "WAV, AIFF, MP3, MP2, AAC, FLAC, Ogg, MP4, M4A, Matroska and WebM";
+const SUPPORTED_FORMATS: &str = "WAV, AIFF, MP3, MP2, AAC, FLAC, Ogg, MP4, M4A, Matroska or WebM";
 /// Accepted sample rates, in Hz.
 const SAMPLE_RATES: std::ops::RangeInclusive<usize> = 1_000..=384_000;
 const MAX_CHANNELS: usize = 64;
