@@ -173,8 +173,10 @@ fn q4_blocks(weights: &Weights, name: &str, n: usize, k: usize) -> Result<Option
     Ok(Some(blocks))
 }
 
+type Q4Decoder = fn(&[u8]) -> Vec<Q4Block>;
+
 /// Reads the blocks of an encoding with 4-bit weights; `None` for other encodings.
-fn q4_decoder(dtype: Dtype) -> Option<fn(&[u8]) -> Vec<Q4Block>> {
+fn q4_decoder(dtype: Dtype) -> Option<Q4Decoder> {
     match dtype {
         Dtype::Ggml(GgmlDType::Q4_0) => Some(|data| data.as_chunks().0.iter().map(q4_0).collect()),
         Dtype::Ggml(GgmlDType::Q4_1) => Some(|data| data.as_chunks().0.iter().map(q4_1).collect()),
