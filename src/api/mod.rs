@@ -194,7 +194,7 @@ impl Api {
             started: self.started,
         };
         let outcome = catch_unwind(AssertUnwindSafe(|| (route.handler)(&context)));
-        outcome.unwrap_or_else(|_| Err(Error::internal("internal error; see the server log")))
+        outcome.unwrap_or_else(|_| Err(Error::internal("internal error; see the log")))
     }
 
     fn check(&self, request: &ApiRequest, route: &Route, auth: AuthMethod) -> Result<()> {
