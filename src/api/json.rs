@@ -235,6 +235,12 @@ mod tests {
         assert_eq!(inputs(r#"{"input":[]}"#).unwrap(), []);
     }
 
+    #[derive(Debug, Deserialize)]
+    struct WithAlias {
+        #[serde(alias = "text", rename = "query")]
+        _query: String,
+    }
+
     #[test]
     fn invalid_body_names_field_or_position() {
         for (json, kind, word) in [
@@ -260,7 +266,7 @@ mod tests {
         assert_eq!(parse::<Body>(b"{\"input\":\"\xff\"}").unwrap_err().kind, ErrorKind::InvalidJson);
         assert_eq!(inputs(r#"{"input":[[1,"a"]]}"#).unwrap_err().param.as_deref(), Some("input[0][1]"));
         assert_eq!(inputs("{}").unwrap_err().param.as_deref(), Some("input"));
-        let twice = parse_object::<crate::api::search::SearchRequest>(r#"{"query":"a","text":"b"}"#);
+        let twice = parse_object::<WithAlias>(r#"{"query":"a","text":"b"}"#);
         assert_eq!(twice.unwrap_err().param.as_deref(), Some("query"));
     }
 }
