@@ -26,25 +26,25 @@ pub(super) fn models(as_json: bool) -> Result<()> {
         license: m.license,
         status: status(m.name, m.hub_name),
         repository: m.hub_name,
-        ..ModelRow::new(m.name, "embedding")
+        ..ModelRow::new(m.name, "embedding", "vectors")
     });
     let speech = SPEECH_MODELS.iter().filter(|_| ModelTask::Speech.is_enabled()).map(|m| ModelRow {
         license: m.license,
         status: status(m.name, m.hub_name),
         repository: m.hub_name,
-        ..ModelRow::new(m.name, "transcription")
+        ..ModelRow::new(m.name, "transcription", "texts of speech")
     });
     let text = TEXT_MODELS.iter().filter(|_| ModelTask::Text.is_enabled()).map(|m| ModelRow {
         max_tokens: Some(m.max_tokens),
         license: m.license,
         status: status(m.name, m.hub_name),
         repository: m.hub_name,
-        ..ModelRow::new(m.name, "text generation")
+        ..ModelRow::new(m.name, "text generation", "text")
     });
     let others = installed
         .iter()
         .filter(|name| catalog::names(name).is_none())
-        .map(|name| ModelRow { status: "installed", ..ModelRow::new(name, "") });
+        .map(|name| ModelRow { status: "installed", ..ModelRow::new(name, "", "") });
     let rows: Vec<_> = embedding.chain(speech).chain(text).chain(others).collect();
     print(|out| {
         if as_json {
@@ -80,14 +80,8 @@ struct ModelRow<'a> {
 }
 
 impl<'a> ModelRow<'a> {
-    fn new(name: &'a str, task: &'static str) -> Self {
+    fn new(name: &'a str, task: &'static str, makes: &'static str) -> Self {
         let (dimension, max_tokens, license, status, repository) = (None, None, "", "", "");
-        let makes = match task {
-            "embedding" => "vectors",
-            "transcription" => "texts of speech",
-            "text generation" => "text",
-            other => other,
-        };
         Self { name, task, makes, dimension, max_tokens, license, status, repository }
     }
 
