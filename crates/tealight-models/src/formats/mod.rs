@@ -15,7 +15,7 @@ pub(crate) mod packed_file;
 mod safetensors;
 pub mod tensor;
 #[cfg(any(feature = "speech", feature = "text"))]
-pub(crate) mod tensor_recorder;
+pub(crate) mod tensor_loader;
 pub mod weights;
 
 /// First bytes of whisper.cpp's files.

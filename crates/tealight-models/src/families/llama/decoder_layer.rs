@@ -2,7 +2,7 @@
 
 use super::config::Config;
 use super::quantized_matrix::{MatrixSpec, NR, QuantizedMatrix};
-use super::tensor_loader::TensorLoader;
+use crate::formats::tensor_loader::TensorLoader;
 use tealight_core::Result;
 use tealight_kernels::attention::gqa::{self, GqaQueries, HeadKvCache};
 use tealight_kernels::int8::Epilogue;
@@ -84,7 +84,7 @@ impl Scratch {
 impl DecoderLayer {
     pub(super) fn new(index: usize, config: &Config, loader: &TensorLoader) -> Result<Self> {
         let d = config.hidden_size;
-        let norm = |name: &str| loader.floats(&format!("blk.{index}.{name}"), d);
+        let norm = |name: &str| loader.norm_weight(&format!("blk.{index}.{name}"), d);
         let [qkv_proj, o_proj, gate_up_proj, down_proj] = Self::matrix_specs(index, config);
         Ok(Self {
             input_layernorm: norm("attn_norm")?,

@@ -1,11 +1,11 @@
 //! The files of a model, opened but not yet a network: GGUF, packed GGUF, Hugging Face folders and llama2.c.
 
 use super::config::Config;
-use super::tensor_loader::TensorLoader;
 use crate::families::LLAMA as ARCHITECTURE;
 use crate::formats::gguf::{self, Gguf, MetadataValue, ParsedValue};
 use crate::formats::json::{read_json, require_json};
 use crate::formats::llama2c::{self, TokenizerBin};
+use crate::formats::tensor_loader::TensorLoader;
 use crate::formats::weights::{Precision, Weights};
 use crate::model_info::ModelInfo;
 use crate::sentence_transformers::{EmbeddingPipeline, Pooling};

@@ -4,7 +4,7 @@ use super::config::Config;
 use super::decoder_layer::{DecoderLayer, Partition, Scratch, par_gemm};
 use super::kv_cache::KvCache;
 use super::quantized_matrix::{MatrixSpec, QuantizedMatrix};
-use super::tensor_loader::TensorLoader;
+use crate::formats::tensor_loader::TensorLoader;
 use tealight_core::{Error, Result};
 use tealight_kernels::int8::Epilogue;
 use tealight_kernels::quantize::QuantizedRows;
@@ -15,7 +15,7 @@ use tealight_kernels::{CpuContext, rowwise};
 const CHUNK_TOKENS: usize = 128;
 
 /// The tensors of [`Network::embed_tokens`] and [`Network::lm_head`].
-const EMBED_TOKENS: &str = "token_embd";
+pub(super) const EMBED_TOKENS: &str = "token_embd";
 const LM_HEAD: &str = "output";
 
 /// The weights of a model.
@@ -45,7 +45,7 @@ impl Network {
         Ok(Self {
             embed_tokens,
             layers: layers.into_iter().collect::<Result<_>>()?,
-            norm: loader.floats("output_norm", config.hidden_size)?,
+            norm: loader.norm_weight("output_norm", config.hidden_size)?,
             lm_head: loader.contains(LM_HEAD).then(|| loader.matrix(&token_table(LM_HEAD, config))).transpose()?,
             config: config.clone(),
         })

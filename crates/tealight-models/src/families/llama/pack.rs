@@ -1,7 +1,7 @@
 //! Writes a model as one GGUF file that is used in place.
 
 use super::model_files::{CONFIG_KEY, ModelFiles};
-use super::network::Network;
+use super::network::{EMBED_TOKENS, Network};
 use crate::families::LLAMA as ARCHITECTURE;
 use crate::formats::gguf::{self, MetadataValue};
 use crate::formats::packed_file::{PackMetadata, general_metadata, sha256};
@@ -18,7 +18,7 @@ use tealight_kernels::CpuContext;
 pub fn pack(cpu: &CpuContext, source: &Path, metadata: &PackMetadata, output: &Path) -> Result<()> {
     let with_path = |e: Error| e.with_context(format_args!("model {}", source.display()));
     let files = ModelFiles::open(source, true).map_err(with_path)?;
-    if files.loader.is_packed() {
+    if files.loader.weights.packed(EMBED_TOKENS).is_some() {
         return Err(with_path(Error::invalid_model("the model is packed already")));
     }
     // A single thread, so that the tensors are recorded in a fixed order.

@@ -1,7 +1,7 @@
 //! The decoder: tokens to the logits of the next token, with cached keys and values.
 
 use super::config::WhisperConfig;
-use super::tensor_loader::TensorLoader;
+use crate::formats::tensor_loader::TensorLoader;
 use crate::layers::LayerNorm;
 use std::ops::Range;
 use tealight_core::Result;
@@ -12,6 +12,9 @@ use tealight_kernels::attention::{HeadSlice, Qkv};
 use tealight_kernels::int8::{Epilogue, PackedRhs, gemm};
 use tealight_kernels::quantize::QuantizedRows;
 use tealight_kernels::rowwise;
+
+/// The matrix of token embeddings in packed files.
+pub(super) const EMBED_TOKENS: &str = "decoder.embed_tokens";
 
 /// The weights of the decoder.
 #[derive(Debug)]
@@ -89,7 +92,7 @@ impl Decoder {
         let layers =
             cpu.par_map(&(0..config.decoder_layers).collect::<Vec<_>>(), |i| DecoderLayer::new(*i, config, loader));
         let (vocab_size, padded) = (config.vocab_size, config.vocab_size.next_multiple_of(16));
-        let embed_tokens = loader.packed("decoder.embed_tokens", (padded, d), |weights| {
+        let embed_tokens = loader.packed(EMBED_TOKENS, (padded, d), |weights| {
             let mut matrix = weights.floats("decoder.embed_tokens.weight", &[vocab_size, d])?;
             matrix.resize(padded * d, 0.0);
             Ok((matrix, vec![0.0; padded]))

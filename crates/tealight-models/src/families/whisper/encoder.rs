@@ -1,7 +1,7 @@
 //! The encoder: two convolutions and pre-norm layers over a window of 30 s.
 
 use super::config::{N_FRAMES, WhisperConfig};
-use super::tensor_loader::TensorLoader;
+use crate::formats::tensor_loader::TensorLoader;
 use crate::layers::{self, Activation, LayerNorm};
 use tealight_core::Result;
 use tealight_kernels::CpuContext;

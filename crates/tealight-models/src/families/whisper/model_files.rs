@@ -2,12 +2,12 @@
 
 use super::bpe::BpeEncoder;
 use super::config::WhisperConfig;
-use super::tensor_loader::TensorLoader;
 use super::tokenizer::{SpecialTokens, WhisperTokenizer};
 use crate::families::WHISPER as ARCHITECTURE;
 use crate::formats::gguf::Gguf;
 use crate::formats::json::{read_json, require_json};
 use crate::formats::tensor::TensorData;
+use crate::formats::tensor_loader::TensorLoader;
 use crate::formats::weights::{Precision, Weights, packed_name};
 use crate::formats::{CANDLE_WHISPER_TENSOR, CTRANSLATE2_FILE, GGML_MAGIC, ctranslate2, ggml};
 use bytes::Bytes;

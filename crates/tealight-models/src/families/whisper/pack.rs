@@ -1,6 +1,6 @@
 //! Writes packed files.
 
-use super::decoder::Decoder;
+use super::decoder::{Decoder, EMBED_TOKENS};
 use super::encoder::Encoder;
 use super::model_files::{HEADER_KEY, ModelFiles, PackedHeader, TOKEN_BYTES, TOKEN_OFFSETS};
 use crate::families::WHISPER as ARCHITECTURE;
@@ -20,7 +20,7 @@ use tealight_kernels::CpuContext;
 /// The model cannot be loaded or is packed already, or the file cannot be written.
 pub fn pack(cpu: &CpuContext, source: &Path, metadata: &PackMetadata, output: &Path) -> Result<()> {
     let file = ModelFiles::open(source, true)?;
-    if file.loader.is_packed() {
+    if file.loader.weights.packed(EMBED_TOKENS).is_some() {
         let error = Error::invalid_model("the model is packed already");
         return Err(error.with_context(format_args!("model {}", source.display())));
     }
