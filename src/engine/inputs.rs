@@ -62,7 +62,7 @@ impl EmbedInputs {
 /// [`ErrorKind::InvalidValue`]: the model has no prompt of this name.
 pub(crate) fn prompt_text<'a>(model: &'a Embedder, name: Option<&'a str>) -> Result<&'a str> {
     let prompts = &model.pipeline.prompts;
-    let Some(name) = name.or(model.pipeline.default_prompt.as_deref()) else {
+    let Some(name) = name.or(model.pipeline.default_prompt_name.as_deref()) else {
         return Ok("");
     };
     prompts.get(name).map(String::as_str).ok_or_else(|| {

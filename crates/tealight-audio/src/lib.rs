@@ -14,7 +14,7 @@
 //! | [`log_mel`], `fft` | [`Spectrogram`](log_mel::Spectrogram), as openai/whisper computes it; the FFT of its frames |
 //! | `vad` | [`VoiceDetector`] |
 //!
-//! Memory use does not depend on the length of a recording: samples come in blocks of about one codec packet, and a recording
+//! Apart from the bytes of the file, memory use does not depend on the length of a recording: samples come in blocks of about one codec packet, and a recording
 //! can be decoded any number of times.
 //!
 //! ```

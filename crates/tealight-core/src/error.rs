@@ -50,7 +50,7 @@ pub enum ErrorKind {
     BodyTimeout,
     /// The client closed the connection before the response was complete.
     ClientClosedRequest,
-    /// The event source is not supported.
+    /// The event that invoked the Lambda function comes from a source that is not supported, or names no route.
     UnsupportedEvent,
     /// A local file could not be read or written.
     Io,
@@ -68,7 +68,7 @@ struct ErrorSpec {
     tei_type: &'static str,
     /// OpenAI's `type`.
     openai_type: &'static str,
-    /// OpenAI's `code`, and the `errorType` of a direct invocation.
+    /// OpenAI's `code`, and the `errorType` that AWS Lambda returns if the function is invoked directly, without HTTP.
     code: &'static str,
     /// Whether the same request can succeed later.
     is_retryable: bool,
@@ -126,7 +126,7 @@ impl ErrorKind {
         }
     }
 
-    /// Stable identifier of this kind: OpenAI's `code`, and the `errorType` of a direct invocation.
+    /// Stable identifier of this kind: OpenAI's `code`, and the `errorType` of a Lambda function that is invoked directly.
     pub fn code(self) -> &'static str {
         self.spec().code
     }
@@ -170,7 +170,7 @@ pub struct Error {
     pub input_index: Option<usize>,
 }
 
-/// Characters of an error message that quotes a request after which it is cut off.
+/// Maximum characters of an error message that quotes a request; the rest is cut off.
 const MAX_MESSAGE_CHARS: usize = 300;
 /// Maximum characters of a value that an error message quotes.
 const MAX_VALUE_CHARS: usize = 100;

@@ -1,7 +1,7 @@
 //! Approximate search with an HNSW graph, which visits a small part of the rows and may miss some of the nearest.
 //!
-//! Except for the section of the graph, a file with a graph is like any other; builds without the feature `graph` search it
-//! exactly.
+//! Except for the section of the graph, a file with a graph is like any other; builds without the feature `graph` scan all
+//! its rows.
 
 use crate::file::{IndexFile, invalid_index};
 use crate::format::{Metric, Section};

@@ -35,7 +35,8 @@ pub struct SearchQuery<'a> {
     pub filter: Option<Filter>,
     /// Only hits with at least this score are returned.
     pub min_score: Option<f32>,
-    /// Whether to scan all rows even if the index has an HNSW graph.
+    /// Whether to scan all rows even if the index has an HNSW graph. The scan itself is of compressed rows; see
+    /// [`ScanEncoding`](crate::ScanEncoding).
     pub exact: bool,
 }
 

@@ -62,7 +62,7 @@ fn scoring(isa: Isa) {
     const ROWS: usize = 100_000;
     const D: usize = 384;
     let query = values(D, 1);
-    let codes: Vec<scoring8::CodeBlock> =
+    let codes: Vec<scoring8::CodeGroup> =
         (0..ROWS / 16 * D / 4).map(|i| std::array::from_fn(|j| ((i * 64 + j) * 7919 % 255) as u8 as i8)).collect();
     let params = scoring8::BlockParams { scale: [0.01; 16], sum: [7; 16], score_offset: [0.0; 16] };
     let params = vec![params; ROWS / 16];
@@ -72,7 +72,7 @@ fn scoring(isa: Isa) {
     print_rate("scan int8, 100k x 384", codes.len() * 64, seconds);
     let seconds = time(|| scoring8::scores_any_dim(isa, &quantized, &codes, &params, &mut out));
     print_rate("scan int8, 100k x 384, general loop", codes.len() * 64, seconds);
-    let codes: Vec<binary::CodeBlock> =
+    let codes: Vec<binary::CodeGroup> =
         (0..ROWS / 16 * D / 32).map(|i| std::array::from_fn(|j| ((i * 64 + j) * 7919 % 256) as u8)).collect();
     let params = vec![binary::BlockParams { scale: [0.01; 16], score_offset: [0.0; 16] }; ROWS / 16];
     let tables = binary::BinaryQuery::new(&query, 1.0);

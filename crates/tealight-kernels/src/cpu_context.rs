@@ -52,7 +52,7 @@ impl CpuContext {
     /// Calls `f(first_row, rows)` in parallel for chunks of `out [rows, row_len]`. A chunk has whole rows.
     pub fn par_rows(&self, out: &mut [f32], row_len: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
         let rows = out.len() / row_len;
-        // Three chunks per thread, so that a slow thread delays the others less. No comparison with other values is recorded. At
+        // Three chunks per thread, so that a slow thread delays the others less (not measured against two or four). At
         // least four rows, which LayerNorm normalizes together.
         let chunk = rows.div_ceil(3 * self.threads()).max(4);
         match self.pool(rows.div_ceil(chunk)) {

@@ -38,7 +38,7 @@ pub(crate) unsafe trait RhsFormat {
     fn panel(&self, column: usize) -> *const u8;
     unsafe fn bias<S: Simd>(&self, panel: *const u8) -> S;
     /// The scales of the weights of a group of a panel, and their offsets, which [`RowScale::offset_factor`] multiplies: for int8, the
-    /// sums of the quantized weights times their scales; for 4 bits, `m`.
+    /// sums of the quantized weights times their scales; for 4 bits, the minima (`m` in [`int4`](crate::int4)).
     unsafe fn scale_and_offset<S: Simd>(&self, panel: *const u8, group: usize) -> (S, S);
     /// Integer sums of a group for `MR` rows at `lhs` and `NV` panels.
     unsafe fn accumulate_i32<S: Simd, const MR: usize, const NV: usize>(

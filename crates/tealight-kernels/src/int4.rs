@@ -111,7 +111,7 @@ impl PackedRhs {
             return Err(Error::InvalidMatrix(message));
         }
         check_shape(n, k)?;
-        let expected = Self::packed_bytes(n, k);
+        let expected = Self::packed_len(n, k);
         if expected != Some(bytes.len()) {
             return Err(Error::InvalidMatrix(format!(
                 "packed 4-bit matrix [{n}, {k}] is {} bytes; expected {}",
@@ -123,7 +123,7 @@ impl PackedRhs {
     }
 
     /// Length of [`PackedRhs::bytes`] of a matrix `[n, k]`, where `n` is a multiple of 16; `None` if it overflows.
-    pub fn packed_bytes(n: usize, k: usize) -> Option<usize> {
+    pub fn packed_len(n: usize, k: usize) -> Option<usize> {
         let shape = Self { bytes: Bytes::new(), n, k };
         (n / NR).checked_mul(shape.panel_bytes()).and_then(|b| b.checked_add(HEADER_BYTES))
     }

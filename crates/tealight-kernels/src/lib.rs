@@ -51,14 +51,14 @@
 //!
 //! Each kernel is written once, generic over the vector type of an instruction set, and compiled for each of them; [`Isa`] selects
 //! one at run time. A kernel gives the same bits on all instruction sets, regardless of the number of rows and threads: integer
-//! sums are exact, and float sums have one order. There is one exception. AVX2 without VNNI quantizes activations to 7 bits,
-//! because products of 8-bit values would overflow there; given the same quantized values, AVX2 is bit-identical as well.
+//! sums are exact, and float sums have one order. There is one exception. AVX2 without VNNI quantizes activations and the
+//! queries of int8 indexes to 7 bits, because products of 8-bit values would overflow there; given the same quantized values, AVX2 is bit-identical as well.
 //!
 //! # Safety
 //!
 //! All unsafe code of tealight is in this crate, except for one memory mapping. Public functions check the sizes of their arguments
-//! and panic if these do not match. Files are checked when they are opened: packed weights have the size that their header states,
-//! and links of a graph lead to rows that exist.
+//! and panic if these do not match. Bytes of files are checked by the `from_bytes` functions: packed weights have the size that their
+//! header states, and links of a graph lead to rows that exist.
 #![allow(unsafe_code)]
 
 pub mod attention;

@@ -124,24 +124,24 @@ impl QuantizedRows {
         self.row_scales.resize(rows * self.groups, RowScale::default());
     }
 
-    /// Quantizes some groups of all rows: the columns `[rows, columns]` begin with group `first_group`. The result of a row
-    /// depends on no other row.
+    /// Quantizes some groups of all rows. `values` is `[rows, count]`, row-major: `count` columns of each row, the first of which is
+    /// the first of group `first_group`. The result of a row depends on no other row.
     ///
     /// A group that contains NaN or an infinity, or whose sum overflows, gets the scale NaN, so that products with it are NaN.
     ///
     /// # Panics
-    /// If [`QuantizedRows::resize`] was called for another layout, or `columns` is not a whole number of groups inside K.
-    pub fn quantize_groups(&mut self, isa: Isa, first_group: usize, columns: &[f32], layout: &QuantLayout) {
-        let count = columns.len().checked_div(self.rows).unwrap_or(0);
+    /// If [`QuantizedRows::resize`] was called for another layout, or the `count` columns are not whole groups inside K.
+    pub fn quantize_groups(&mut self, isa: Isa, first_group: usize, values: &[f32], layout: &QuantLayout) {
+        let count = values.len().checked_div(self.rows).unwrap_or(0);
         let start = first_group * layout.group_size;
         assert_eq!((self.padded_k, self.groups), (layout.padded_k, layout.groups()));
-        assert_eq!(columns.len(), count * self.rows);
+        assert_eq!(values.len(), count * self.rows);
         assert!(count.is_multiple_of(LANES) && layout.k.is_multiple_of(LANES) && start + count <= layout.k);
         assert!(count.is_multiple_of(layout.group_size) || start + count == layout.k, "whole groups");
         if let QuantScheme::Asymmetric { inv_smooth } = layout.scheme {
             assert_eq!(inv_smooth.len(), layout.k);
         }
-        let x = Columns { values: columns, count, first_group, start };
+        let x = Columns { values, count, first_group, start };
         let out = self;
         dispatch!(isa, quantize_columns(x: Columns, layout: &QuantLayout, out: &mut QuantizedRows));
     }
@@ -251,8 +251,8 @@ struct QuantParams {
 
 /// A scheme as two passes over the values of a group: the first finds their range, the second rounds them.
 ///
-/// The caller must have `count` values at `x` and bytes at `out`, whole vectors that begin at column `column` of the matrix,
-/// and the CPU the instruction set.
+/// The caller guarantees that there are `count` values at `x` and `count` bytes at `out`; that they are whole vectors and begin at
+/// column `column` of the matrix; and that the CPU has the instruction set.
 trait Quantizer: Copy {
     unsafe fn params<S: Simd>(self, x: *const f32, column: usize, count: usize) -> QuantParams;
     /// Writes the quantized values and returns [`RowScale::offset_factor`].

@@ -9,7 +9,7 @@ use std::path::Path;
 use tealight_core::mmap::map_file;
 use tealight_core::{Error, ErrorKind, Result};
 
-/// The architecture of a model, as `general.architecture` and `model_type` name it.
+/// The architecture of a model, one for each family. Files name it in `general.architecture` or `model_type`; `mistral` is Llama's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Architecture {
     /// An encoder for embeddings: [`Embedder::load`](crate::Embedder::load).
@@ -21,7 +21,8 @@ pub enum Architecture {
 }
 
 impl Architecture {
-    /// Detects the architecture by the content: `config.json` of a folder, or the first bytes and the metadata of a file.
+    /// Detects the architecture of a folder by `config.json`, or as Whisper if it has CTranslate2's `model.bin`; that of a file by its
+    /// first bytes and its metadata.
     ///
     /// # Errors
     /// The path cannot be read, is not a model, or has an unsupported architecture, which the error names.

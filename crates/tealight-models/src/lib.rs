@@ -26,7 +26,7 @@
 //! network, `G` values of a quantization group, `V` tokens of a vocabulary ("V padded": rounded up to a multiple of 16).
 //!
 //! A *family* is a group of models with one architecture, such as BERT, and has a module in [`families`]. The *architecture* is what
-//! files name (`general.architecture`, `model_type`). A *packed file* is a GGUF file whose matrices are stored as the kernels read
+//! files name in `general.architecture`, or in `model_type`, where `mistral` also means Llama's. A *packed file* is a GGUF file whose matrices are stored as the kernels read
 //! them.
 //!
 //! ```no_run

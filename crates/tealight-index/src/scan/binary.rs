@@ -22,11 +22,11 @@ use crate::vectors::decode_f16;
 use bytemuck::Zeroable;
 use tealight_core::Result;
 use tealight_kernels::Isa;
-use tealight_kernels::scoring::binary::{BinaryQuery, BlockParams, CodeBlock, DIM_ALIGN, scores};
+use tealight_kernels::scoring::binary::{BinaryQuery, BlockParams, CodeGroup, DIM_ALIGN, scores};
 use tealight_kernels::scoring::{BLOCK_ROWS, F16_ALIGN};
 
 impl ScanQuery for BinaryQuery {
-    type CodeBlock = CodeBlock;
+    type CodeGroup = CodeGroup;
     type BlockParams = BlockParams;
     const SECTIONS: [Section; 2] = [Section::BinaryCodes, Section::BinaryParams];
     const DIM_ALIGN: usize = DIM_ALIGN;
@@ -45,7 +45,7 @@ impl ScanQuery for BinaryQuery {
         })
     }
 
-    fn scores(&self, isa: Isa, codes: &[CodeBlock], params: &[BlockParams], out: &mut [f32]) {
+    fn scores(&self, isa: Isa, codes: &[CodeGroup], params: &[BlockParams], out: &mut [f32]) {
         scores(isa, self, codes, params, out);
     }
 }
@@ -62,7 +62,7 @@ pub(super) fn sections(
     let mean = mean(rows(), dimension);
     let direction = unit_vector(&mean);
     let (block_len, blocks) = (dimension.div_ceil(DIM_ALIGN), f16_scales.len().div_ceil(BLOCK_ROWS));
-    let mut codes: Vec<CodeBlock> = vec![CodeBlock::zeroed(); block_len * blocks];
+    let mut codes: Vec<CodeGroup> = vec![CodeGroup::zeroed(); block_len * blocks];
     let mut params = vec![BlockParams::zeroed(); blocks];
     for (row, values) in rows().enumerate() {
         let (block, lane) = (row / BLOCK_ROWS, row % BLOCK_ROWS);
@@ -114,7 +114,7 @@ fn sign_scale(row: &[f32]) -> f32 {
 }
 
 /// Writes the signs of a row to its lane of a block.
-fn set_signs(block: &mut [CodeBlock], lane: usize, row: &[f32]) {
+fn set_signs(block: &mut [CodeGroup], lane: usize, row: &[f32]) {
     for (codes, values) in block.iter_mut().zip(row.chunks(DIM_ALIGN)) {
         for (i, values) in values.chunks(8).enumerate() {
             codes[i * BLOCK_ROWS + lane] =

@@ -7,10 +7,10 @@ use crate::format::Section;
 use tealight_core::Result;
 use tealight_kernels::Isa;
 use tealight_kernels::scoring::BLOCK_ROWS;
-use tealight_kernels::scoring::int4::{BlockParams, CodeBlock, DIM_ALIGN, QMAX, QuantizedQuery, scores};
+use tealight_kernels::scoring::int4::{BlockParams, CodeGroup, DIM_ALIGN, QMAX, QuantizedQuery, scores};
 
 impl ScanQuery for QuantizedQuery {
-    type CodeBlock = CodeBlock;
+    type CodeGroup = CodeGroup;
     type BlockParams = BlockParams;
     const SECTIONS: [Section; 2] = [Section::Int4Codes, Section::Int4Params];
     const DIM_ALIGN: usize = DIM_ALIGN;
@@ -21,7 +21,7 @@ impl ScanQuery for QuantizedQuery {
         Ok(QuantizedQuery::new(vector))
     }
 
-    fn scores(&self, isa: Isa, codes: &[CodeBlock], params: &[BlockParams], out: &mut [f32]) {
+    fn scores(&self, isa: Isa, codes: &[CodeGroup], params: &[BlockParams], out: &mut [f32]) {
         scores(isa, self, codes, params, out);
     }
 }

@@ -7,13 +7,13 @@ use crate::format::Section;
 use tealight_core::Result;
 use tealight_kernels::Isa;
 use tealight_kernels::scoring::BLOCK_ROWS;
-use tealight_kernels::scoring::int8::{BlockParams, CodeBlock, DIM_ALIGN, QuantizedQuery, scores};
+use tealight_kernels::scoring::int8::{BlockParams, CodeGroup, DIM_ALIGN, QuantizedQuery, scores};
 
 /// Largest magnitude of a quantized value.
 const QMAX: f32 = 127.0;
 
 impl ScanQuery for QuantizedQuery {
-    type CodeBlock = CodeBlock;
+    type CodeGroup = CodeGroup;
     type BlockParams = BlockParams;
     const SECTIONS: [Section; 2] = [Section::Int8Codes, Section::Int8Params];
     const DIM_ALIGN: usize = DIM_ALIGN;
@@ -24,7 +24,7 @@ impl ScanQuery for QuantizedQuery {
         Ok(QuantizedQuery::new(isa, vector))
     }
 
-    fn scores(&self, isa: Isa, codes: &[CodeBlock], params: &[BlockParams], out: &mut [f32]) {
+    fn scores(&self, isa: Isa, codes: &[CodeGroup], params: &[BlockParams], out: &mut [f32]) {
         scores(isa, self, codes, params, out);
     }
 }

@@ -23,12 +23,12 @@ const CHUNK_ROWS: usize = 1024;
 /// A query prepared for one encoding of rows.
 trait ScanQuery: Sized + Sync {
     /// `DIM_ALIGN` adjacent values of each row of a block, as stored in the file.
-    type CodeBlock: AnyBitPattern;
+    type CodeGroup: AnyBitPattern;
     /// Parameters of the rows of a block, as stored in the file.
     type BlockParams: AnyBitPattern;
-    /// The sections of code blocks and of block parameters.
+    /// The sections of code groups and of block parameters.
     const SECTIONS: [Section; 2];
-    /// Dimensions of a code block.
+    /// Dimensions of a code group.
     const DIM_ALIGN: usize;
     /// Rows that are scored again in float16, for each row that is returned. More of them cost time and raise the recall.
     /// `tests/index/search.rs` checks the recall that the values of all encodings give, and docs/performance.md#search has it for
@@ -44,7 +44,7 @@ trait ScanQuery: Sized + Sync {
     fn prepare(isa: Isa, vector: &[f32], file: &IndexFile) -> Result<Self>;
 
     /// Writes a score for each row of the blocks.
-    fn scores(&self, isa: Isa, codes: &[Self::CodeBlock], params: &[Self::BlockParams], out: &mut [f32]);
+    fn scores(&self, isa: Isa, codes: &[Self::CodeGroup], params: &[Self::BlockParams], out: &mut [f32]);
 }
 
 impl ScanEncoding {
@@ -73,7 +73,7 @@ pub(crate) fn section_lengths(header: &IndexHeader) -> Vec<(Section, usize)> {
 
 fn block_section_lengths<Q: ScanQuery>(header: &IndexHeader) -> [(Section, usize); 2] {
     let (blocks, [codes, params]) = (header.blocks(), Q::SECTIONS);
-    let block_len = header.dimension.div_ceil(Q::DIM_ALIGN) * size_of::<Q::CodeBlock>();
+    let block_len = header.dimension.div_ceil(Q::DIM_ALIGN) * size_of::<Q::CodeGroup>();
     [(codes, blocks.saturating_mul(block_len)), (params, blocks.saturating_mul(size_of::<Q::BlockParams>()))]
 }
 

@@ -1,8 +1,8 @@
 //! Causal grouped-query attention (GQA, Ainslie et al. 2023, arXiv 2305.13245) of new tokens to the tokens before them, whose keys
 //! and values are cached in float16.
 //!
-//! The query heads that share a KV head are computed together, so that the cache is read once for all of them. The result of a
-//! row depends on no other row.
+//! The query heads that share a KV head are computed together, in tiles of up to six, so that the cache is read once for each tile
+//! instead of once for each head. The result of a row depends on no other row.
 #![allow(clippy::needless_range_loop)] // Indices are rows of a tile.
 
 use super::softmax::exponentials;

@@ -106,7 +106,7 @@ impl PackedRhs {
         }
         let group_size = number(12);
         check_shape(n, k, group_size)?;
-        let expected = Self::packed_bytes(n, k, group_size);
+        let expected = Self::packed_len(n, k, group_size);
         if expected != Some(bytes.len()) {
             return Err(Error::InvalidMatrix(format!(
                 "packed int8 matrix [{n}, {k}] with groups of {group_size} is {} bytes; expected {}",
@@ -119,7 +119,7 @@ impl PackedRhs {
     }
 
     /// Length of [`PackedRhs::bytes`] of a matrix `[n, k]`, where `n` is a multiple of 16; `None` if it overflows.
-    pub fn packed_bytes(n: usize, k: usize, group_size: usize) -> Option<usize> {
+    pub fn packed_len(n: usize, k: usize, group_size: usize) -> Option<usize> {
         let shape = Self { bytes: Bytes::new(), inv_smooth: vec![], n, k, group_size };
         (n / NR).checked_mul(shape.panel_bytes()).and_then(|b| b.checked_add(HEADER_BYTES + 4 * k))
     }

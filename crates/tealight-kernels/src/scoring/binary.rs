@@ -23,7 +23,7 @@ use crate::simd::{MAX_LUT_ADDS, Simd};
 /// The dimension is padded to a multiple of this.
 pub const DIM_ALIGN: usize = 32;
 /// The signs of 32 adjacent values of each row of a block, `[4][16]` bytes. A block is `[D / 32]` of these.
-pub type CodeBlock = [u8; BLOCK_ROWS * DIM_ALIGN / 8];
+pub type CodeGroup = [u8; BLOCK_ROWS * DIM_ALIGN / 8];
 /// Number of values per lookup table; their signs select an entry.
 const LUT_DIMS: usize = 4;
 /// Largest value of a lookup table: the sum of two must fit in a byte.
@@ -87,13 +87,13 @@ fn lookup_table(values: &[f32], unit: f32) -> [u8; 16] {
 ///
 /// # Panics
 /// If the lengths do not match.
-pub fn scores(isa: Isa, query: &BinaryQuery, codes: &[CodeBlock], params: &[BlockParams], out: &mut [f32]) {
+pub fn scores(isa: Isa, query: &BinaryQuery, codes: &[CodeGroup], params: &[BlockParams], out: &mut [f32]) {
     assert!(codes.len() == params.len() * query.tables.len() && out.len() == params.len() * BLOCK_ROWS);
-    dispatch!(isa, score_blocks(query: &BinaryQuery, codes: &[CodeBlock], params: &[BlockParams], out: &mut [f32]));
+    dispatch!(isa, score_blocks(query: &BinaryQuery, codes: &[CodeGroup], params: &[BlockParams], out: &mut [f32]));
 }
 
 #[inline(always)]
-unsafe fn score_blocks<S: Simd>(query: &BinaryQuery, codes: &[CodeBlock], params: &[BlockParams], out: &mut [f32]) {
+unsafe fn score_blocks<S: Simd>(query: &BinaryQuery, codes: &[CodeGroup], params: &[BlockParams], out: &mut [f32]) {
     // SAFETY: the caller guarantees the instruction set.
     unsafe {
         match query.tables.len() {
@@ -119,7 +119,7 @@ unsafe fn score_blocks<S: Simd>(query: &BinaryQuery, codes: &[CodeBlock], params
 #[inline(always)]
 unsafe fn score_blocks_of<S: Simd, const LEN: usize>(
     query: &BinaryQuery,
-    codes: &[CodeBlock],
+    codes: &[CodeGroup],
     params: &[BlockParams],
     out: &mut [f32],
 ) {
@@ -136,7 +136,7 @@ unsafe fn score_blocks_of<S: Simd, const LEN: usize>(
 unsafe fn score_block<S: Simd>(
     query: &BinaryQuery,
     tables: &[LookupTables],
-    codes: &[CodeBlock],
+    codes: &[CodeGroup],
     params: &BlockParams,
     out: &mut [f32],
 ) {

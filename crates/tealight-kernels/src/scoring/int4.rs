@@ -13,7 +13,7 @@ pub const QMAX: u8 = 15;
 /// Bytes per vector lane, each with two values.
 const LANE_BYTES: usize = 4;
 /// Eight adjacent values of each row of a block. Each byte holds a value and, in its upper bits, the value four places after it.
-pub type CodeBlock = [i8; BLOCK_ROWS * LANE_BYTES];
+pub type CodeGroup = [i8; BLOCK_ROWS * LANE_BYTES];
 
 /// Per-row parameters of a block: a quantized value `q` represents `low + scale q`.
 #[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -54,13 +54,13 @@ impl QuantizedQuery {
 ///
 /// # Panics
 /// If the lengths do not match.
-pub fn scores(isa: Isa, query: &QuantizedQuery, codes: &[CodeBlock], params: &[BlockParams], out: &mut [f32]) {
+pub fn scores(isa: Isa, query: &QuantizedQuery, codes: &[CodeGroup], params: &[BlockParams], out: &mut [f32]) {
     assert!(codes.len() == params.len() * (query.values.len() / DIM_ALIGN) && out.len() == params.len() * BLOCK_ROWS);
-    dispatch!(isa, score_blocks(query: &QuantizedQuery, codes: &[CodeBlock], params: &[BlockParams], out: &mut [f32]));
+    dispatch!(isa, score_blocks(query: &QuantizedQuery, codes: &[CodeGroup], params: &[BlockParams], out: &mut [f32]));
 }
 
 #[inline(always)]
-unsafe fn score_blocks<S: Simd>(query: &QuantizedQuery, codes: &[CodeBlock], params: &[BlockParams], out: &mut [f32]) {
+unsafe fn score_blocks<S: Simd>(query: &QuantizedQuery, codes: &[CodeGroup], params: &[BlockParams], out: &mut [f32]) {
     // SAFETY: the caller guarantees the instruction set.
     unsafe {
         match query.values.len() / DIM_ALIGN {
@@ -85,7 +85,7 @@ unsafe fn score_blocks<S: Simd>(query: &QuantizedQuery, codes: &[CodeBlock], par
 #[inline(always)]
 unsafe fn score_blocks_of<S: Simd, const LEN: usize>(
     query: &QuantizedQuery,
-    codes: &[CodeBlock],
+    codes: &[CodeGroup],
     params: &[BlockParams],
     out: &mut [f32],
 ) {
@@ -97,7 +97,7 @@ unsafe fn score_blocks_of<S: Simd, const LEN: usize>(
 }
 
 #[inline(always)]
-unsafe fn score_block<S: Simd>(query: &QuantizedQuery, codes: &[CodeBlock], params: &BlockParams, out: &mut [f32]) {
+unsafe fn score_block<S: Simd>(query: &QuantizedQuery, codes: &[CodeGroup], params: &BlockParams, out: &mut [f32]) {
     let mut lanes = [[0i32; BLOCK_ROWS]; SUMS];
     // SAFETY: there are eight values of the query for each of `codes`, and arrays for the lanes of all sums; the caller guarantees
     // the instruction set.

@@ -9,7 +9,7 @@ use crate::simd::Simd;
 /// The dimension is padded to a multiple of this.
 pub const DIM_ALIGN: usize = 4;
 /// Four adjacent values of each row of a block. A block is `[D / 4]` of these.
-pub type CodeBlock = [i8; BLOCK_ROWS * DIM_ALIGN];
+pub type CodeGroup = [i8; BLOCK_ROWS * DIM_ALIGN];
 
 /// Per-row parameters of a block: scale, sum of the quantized values, and score offset.
 #[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -59,32 +59,32 @@ unsafe fn quantize<S: Simd>(vector: &[f32]) -> QuantizedQuery {
 ///
 /// # Panics
 /// If the lengths do not match.
-pub fn scores(isa: Isa, query: &QuantizedQuery, codes: &[CodeBlock], params: &[BlockParams], out: &mut [f32]) {
+pub fn scores(isa: Isa, query: &QuantizedQuery, codes: &[CodeGroup], params: &[BlockParams], out: &mut [f32]) {
     scores_with(isa, query, codes, params, true, out);
 }
 
 /// [`scores`] without the loops for common dimensions, for comparison.
 #[doc(hidden)]
-pub fn scores_any_dim(isa: Isa, query: &QuantizedQuery, codes: &[CodeBlock], params: &[BlockParams], out: &mut [f32]) {
+pub fn scores_any_dim(isa: Isa, query: &QuantizedQuery, codes: &[CodeGroup], params: &[BlockParams], out: &mut [f32]) {
     scores_with(isa, query, codes, params, false, out);
 }
 
 fn scores_with(
     isa: Isa,
     query: &QuantizedQuery,
-    codes: &[CodeBlock],
+    codes: &[CodeGroup],
     params: &[BlockParams],
     specialize_dim: bool,
     out: &mut [f32],
 ) {
     assert!(codes.len() == params.len() * (query.values.len() / DIM_ALIGN) && out.len() == params.len() * BLOCK_ROWS);
-    dispatch!(isa, score_blocks(query: &QuantizedQuery, codes: &[CodeBlock], params: &[BlockParams], specialize_dim: bool, out: &mut [f32]));
+    dispatch!(isa, score_blocks(query: &QuantizedQuery, codes: &[CodeGroup], params: &[BlockParams], specialize_dim: bool, out: &mut [f32]));
 }
 
 #[inline(always)]
 unsafe fn score_blocks<S: Simd>(
     query: &QuantizedQuery,
-    codes: &[CodeBlock],
+    codes: &[CodeGroup],
     params: &[BlockParams],
     specialize_dim: bool,
     out: &mut [f32],
@@ -113,7 +113,7 @@ unsafe fn score_blocks<S: Simd>(
 #[inline(always)]
 unsafe fn score_blocks_of<S: Simd, const LEN: usize>(
     query: &QuantizedQuery,
-    codes: &[CodeBlock],
+    codes: &[CodeGroup],
     params: &[BlockParams],
     out: &mut [f32],
 ) {
@@ -125,7 +125,7 @@ unsafe fn score_blocks_of<S: Simd, const LEN: usize>(
 }
 
 #[inline(always)]
-unsafe fn score_block<S: Simd>(query: &QuantizedQuery, codes: &[CodeBlock], params: &BlockParams, out: &mut [f32]) {
+unsafe fn score_block<S: Simd>(query: &QuantizedQuery, codes: &[CodeGroup], params: &BlockParams, out: &mut [f32]) {
     let mut lanes = [[0i32; BLOCK_ROWS]; SUMS];
     // SAFETY: there are four values of the query for each of `codes`, and arrays for the lanes of all sums; the caller guarantees
     // the instruction set.

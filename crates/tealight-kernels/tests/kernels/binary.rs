@@ -7,7 +7,7 @@ use tealight_kernels::scoring::{BLOCK_ROWS, binary};
 /// Rows of signs in blocks, the last of which may be partial, with different parameters for each row.
 struct SignRows {
     rows: Vec<Vec<bool>>,
-    codes: Vec<binary::CodeBlock>,
+    codes: Vec<binary::CodeGroup>,
     params: Vec<binary::BlockParams>,
 }
 
@@ -127,7 +127,7 @@ fn zero_query_scores_equal_offsets() {
 #[test]
 fn binary_scores_with_other_lengths_panic() {
     let (rows, query) = (random_signs(16, 64), binary::BinaryQuery::new(&[1.0; 64], 0.0));
-    let panics = |codes: &[binary::CodeBlock], count: usize| {
+    let panics = |codes: &[binary::CodeGroup], count: usize| {
         let mut out = vec![0.0; count];
         let scores = || binary::scores(Isa::detect(), &query, codes, &rows.params, &mut out);
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(scores)).is_err()

@@ -12,7 +12,7 @@ fn int8_scores_with_impossible_sums_do_not_panic() {
             for sum in [i32::MIN, i32::MAX] {
                 let (scale, score_offset) = ([1.0; BLOCK_ROWS], [0.0; BLOCK_ROWS]);
                 let params = [int8::BlockParams { scale, sum: [sum; BLOCK_ROWS], score_offset }];
-                let codes: [int8::CodeBlock; 1] = [[-128; 64]];
+                let codes: [int8::CodeGroup; 1] = [[-128; 64]];
                 let query = int8::QuantizedQuery::new(isa, &vector);
                 int8::scores(isa, &query, &codes, &params, &mut [0.0; BLOCK_ROWS]);
             }
@@ -24,7 +24,7 @@ fn int8_scores_with_impossible_sums_do_not_panic() {
 fn int8_scores_of_integers_are_exact_on_all_isas() {
     for d in [1, 7, 64, 100, 384, 768] {
         let (len, blocks) = (usize::div_ceil(d, 4), 5);
-        let mut codes: Vec<int8::CodeBlock> = vec![[0; 64]; len * blocks];
+        let mut codes: Vec<int8::CodeGroup> = vec![[0; 64]; len * blocks];
         let zeros = [0.0; BLOCK_ROWS];
         let mut params = vec![int8::BlockParams { scale: zeros, sum: [0; BLOCK_ROWS], score_offset: zeros }; blocks];
         let rows: Vec<Vec<i8>> = (0..blocks * BLOCK_ROWS)
@@ -63,7 +63,7 @@ fn int8_scores_of_integers_are_exact_on_all_isas() {
 fn int4_scores_are_equal_on_all_isas_and_close_to_float64() {
     for d in [1, 8, 64, 100, 384] {
         let (len, blocks) = (usize::div_ceil(d, 8), 3);
-        let mut codes: Vec<int4::CodeBlock> = vec![[0; 64]; len * blocks];
+        let mut codes: Vec<int4::CodeGroup> = vec![[0; 64]; len * blocks];
         let value = |r: usize, k: usize| ((r * 13 + k * 7) % 16) as u8;
         let zeros = [0.0; BLOCK_ROWS];
         let mut params = vec![int4::BlockParams { scale: zeros, low: zeros, score_offset: zeros }; blocks];

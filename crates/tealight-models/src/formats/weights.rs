@@ -7,7 +7,8 @@ use candle_core::quantized::GgmlDType;
 use std::collections::HashMap;
 use tealight_core::{Error, Result};
 
-/// How matrices are held in memory. Only BERT has another precision than int8; Llama keeps the 4-bit weights of a file.
+/// How matrices are held in memory. Only BERT can also be loaded in [`Precision::F32`]; Llama and Whisper are always in int8, except
+/// that the 4-bit weights of Llama files stay 4-bit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Precision {
     /// int8 weights and activations, with one scale per group along the inner dimension.

@@ -53,7 +53,7 @@ impl EmbeddingPipeline {
             let text = |v: &Value| v.as_str().map(str::to_string);
             self.prompts = prompts.iter().filter_map(|(k, v)| Some((k.clone(), text(v)?))).collect();
         }
-        self.default_prompt = config["default_prompt_name"].as_str().map(str::to_string);
+        self.default_prompt_name = config["default_prompt_name"].as_str().map(str::to_string);
         self.validate_default_prompt()
     }
 }

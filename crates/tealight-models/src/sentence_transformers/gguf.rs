@@ -29,7 +29,7 @@ impl EmbeddingPipeline {
                     Error::invalid_model(format!("GGUF key \"tealight.prompts\" is not a map of strings: {e}"))
                 })?,
             },
-            default_prompt: file.string("tealight.default_prompt")?.map(str::to_string),
+            default_prompt_name: file.string("tealight.default_prompt")?.map(str::to_string),
         };
         this.validate_default_prompt()?;
         Ok(this)
@@ -51,7 +51,7 @@ impl EmbeddingPipeline {
             let text = serde_json::json!(self.prompts).to_string();
             metadata.push(("tealight.prompts".into(), MetadataValue::String(text)));
         }
-        if let Some(name) = &self.default_prompt {
+        if let Some(name) = &self.default_prompt_name {
             metadata.push(("tealight.default_prompt".into(), MetadataValue::String(name.clone())));
         }
         for (i, dense) in self.dense.iter().enumerate() {

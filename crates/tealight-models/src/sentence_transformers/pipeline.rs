@@ -18,19 +18,19 @@ pub struct EmbeddingPipeline {
     pub max_tokens: Option<usize>,
     /// Texts to prepend to an input, by name.
     pub prompts: BTreeMap<String, String>,
-    /// The prompt of requests that do not name one.
-    pub default_prompt: Option<String>,
+    /// The name in `prompts` of the prompt for requests that name none.
+    pub default_prompt_name: Option<String>,
 }
 
 impl EmbeddingPipeline {
     /// Pooling and nothing else.
     pub fn new(pooling: Pooling) -> Self {
         let (dense, prompts) = (vec![], BTreeMap::new());
-        Self { pooling, dense, normalize: false, max_tokens: None, prompts, default_prompt: None }
+        Self { pooling, dense, normalize: false, max_tokens: None, prompts, default_prompt_name: None }
     }
 
     pub(super) fn validate_default_prompt(&self) -> Result<()> {
-        match &self.default_prompt {
+        match &self.default_prompt_name {
             Some(name) if !self.prompts.contains_key(name) => {
                 Err(Error::invalid_model(format!("default_prompt_name is {name:?}; expected the name of a prompt")))
             }

@@ -29,11 +29,12 @@ pub struct EmbeddingTokenizer {
 }
 
 /// BERT's normalizer, pre-tokenizer and post-processor around a vocabulary that is used in place.
-pub(super) type Bert = TokenizerImpl<WordPiece, BertNormalizer, BertPreTokenizer, BertProcessing, WordPieceDecoder>;
+pub(super) type BertTokenizer =
+    TokenizerImpl<WordPiece, BertNormalizer, BertPreTokenizer, BertProcessing, WordPieceDecoder>;
 
 #[derive(Debug)]
 enum Inner {
-    Bert(Box<Bert>),
+    Bert(Box<BertTokenizer>),
     /// What a `tokenizer.json` describes.
     Any(Arc<tokenizers::Tokenizer>),
 }
@@ -61,8 +62,8 @@ pub struct Token {
     pub offsets: Option<(usize, usize)>,
 }
 
-/// Upper limit of the characters of a token: if a text is truncated to N tokens, only its first 250 N characters are tokenized. The
-/// tokens of common vocabularies are shorter.
+/// Upper limit of the characters of a token: if a text is truncated to N tokens, only its first 250 N characters are tokenized, or its
+/// last with [`TruncationDirection::Left`]. The tokens of common vocabularies are shorter.
 pub const MAX_CHARS_PER_TOKEN: usize = 250;
 
 impl EmbeddingTokenizer {
@@ -93,7 +94,7 @@ impl EmbeddingTokenizer {
     }
 
     /// BERT's tokenizer.
-    pub(super) fn from_bert(bert: Bert) -> Result<Self> {
+    pub(super) fn from_bert(bert: BertTokenizer) -> Result<Self> {
         Self::new(Inner::Bert(Box::new(bert)))
     }
 

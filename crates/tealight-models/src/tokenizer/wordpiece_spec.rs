@@ -1,6 +1,6 @@
 //! The description of BERT's tokenizer: WordPiece with BERT's normalizer and special tokens.
 
-use super::encode::{Bert, EmbeddingTokenizer};
+use super::encode::{BertTokenizer, EmbeddingTokenizer};
 use super::error::build_error;
 use super::vocabulary::{CONTINUATION, WordPieceVocab, WordPosition};
 use super::wordpiece::WordPiece;
@@ -44,7 +44,7 @@ impl WordPieceSpec {
             id.ok_or_else(|| Error::invalid_model(format!("the vocabulary has no {name} token")))
         };
         let (cls, sep) = (id("[CLS]")?, id("[SEP]")?);
-        let mut bert = Bert::new(WordPiece::new(self.vocabulary.clone())?);
+        let mut bert = BertTokenizer::new(WordPiece::new(self.vocabulary.clone())?);
         let normalizer = BertNormalizer::new(self.clean_text, self.chinese_chars, self.strip_accents, self.lowercase);
         bert.with_normalizer(Some(normalizer)).map_err(build_error)?;
         bert.with_pre_tokenizer(Some(BertPreTokenizer));

@@ -61,16 +61,16 @@ impl QuantizedMatrix {
 
     /// Bytes of the matrix that [`QuantizedMatrix::pack`] returns, or `None` if it fails because a tensor is missing or has another
     /// shape.
-    pub(super) fn packed_bytes(weights: &Weights, spec: &MatrixSpec) -> Option<usize> {
+    pub(super) fn packed_len(weights: &Weights, spec: &MatrixSpec) -> Option<usize> {
         let mut is_int4 = spec.k == spec.padded_k;
         for (name, n) in &spec.parts {
             let tensor = weights.tensor(name).ok().filter(|tensor| tensor.shape == [*n, spec.k])?;
             is_int4 &= q4_decoder(tensor.dtype).is_some();
         }
         if is_int4 {
-            int4::PackedRhs::packed_bytes(spec.padded_n(), spec.k)
+            int4::PackedRhs::packed_len(spec.padded_n(), spec.k)
         } else {
-            int8::PackedRhs::packed_bytes(spec.padded_n(), spec.padded_k, GROUP_SIZE)
+            int8::PackedRhs::packed_len(spec.padded_n(), spec.padded_k, GROUP_SIZE)
         }
     }
 

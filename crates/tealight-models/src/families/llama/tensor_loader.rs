@@ -32,6 +32,6 @@ impl TensorLoader {
     /// Bytes of a matrix that [`TensorLoader::matrix`] returns; 0 if it fails.
     pub(super) fn matrix_bytes(&self, spec: &MatrixSpec) -> usize {
         let bytes = self.weights.packed(&spec.name).map(Bytes::len);
-        bytes.or_else(|| QuantizedMatrix::packed_bytes(&self.weights, spec)).unwrap_or(0)
+        bytes.or_else(|| QuantizedMatrix::packed_len(&self.weights, spec)).unwrap_or(0)
     }
 }

@@ -24,7 +24,7 @@ const MIN_DRAIN: usize = 1 << 16;
 /// Input of the encoder.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MelWindow {
-    /// `[N_FRAMES, n_mels]`; 0 after the end of the recording.
+    /// `[N_FRAMES, n_mels]`; 0 after the frames that [`WindowReader::read_window`] was asked for.
     pub mel: Vec<f32>,
     /// Whether the window is too quiet for speech, and is skipped, because Whisper often hallucinates text in digital silence
     /// (`silence_and_noise_give_little_or_no_text` in tests/integration/whisper.rs).
