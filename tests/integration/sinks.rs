@@ -2,6 +2,11 @@
 
 use crate::support::aws::{ACCESS_KEY, SECRET_KEY, TOKEN, check_signature};
 use crate::support::http::{Message, Mock, MockResponse, unused_address};
+#[cfg(feature = "cli")]
+use crate::support::{
+    TINY,
+    process::{CommandOutput, run_with_input, tealight},
+};
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -458,4 +463,69 @@ fn child_drops_unfinished_object() {
     let mut sink = object_sink();
     let texts = ["x".repeat(9 << 20), "y".into()];
     sink.write(&texts.map(|text| point(&text)), Deadline::NONE).unwrap();
+}
+
+/// Runs `tealight embed` with an S3 sink, and returns its output, and the paths and points of the objects that it wrote.
+#[cfg(feature = "cli")]
+fn embed_to_s3(args: &[&str], input: &str) -> (CommandOutput, Vec<(String, Vec<Value>)>) {
+    let mock = Mock::start(|_| MockResponse::new(200, ""));
+    let mut command = tealight([&["embed", "--model", TINY, "--sink", "s3://bucket/out"], args].concat());
+    command.env("AWS_ENDPOINT_URL_S3", mock.url()).env("AWS_REGION", "eu-west-1");
+    command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
+    let output = run_with_input(&mut command, input);
+    let points = |request: &Message| request.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let objects = mock.requests().iter().map(|request| (request.path().to_string(), points(request))).collect();
+    (output, objects)
+}
+
+#[cfg(feature = "cli")]
+#[test]
+fn object_of_standard_input_is_named_after_its_content() {
+    let path = |args: &[&str], input: &str| {
+        let (output, objects) = embed_to_s3(args, input);
+        output.expect_success();
+        let [(path, points)] = &objects[..] else { panic!("{objects:?}") };
+        assert_eq!(
+            points.iter().map(|point| point["text"].as_str().unwrap()).collect::<Vec<_>>().join("\n") + "\n",
+            input
+        );
+        path.clone()
+    };
+    // The output of `printf 'hello\nworld\n' | sha256sum`.
+    let expected = "/bucket/out/4a1e67f2fe1d1cc7b31d0ca2ec441da4778203a036a77da10344c85e24ff0f92.jsonl";
+    assert_eq!(path(&[], "hello\nworld\n"), expected);
+    for args in [["--input", "-"], ["--input", "/dev/stdin"]] {
+        assert_eq!(path(&args, "hello\nworld\n"), expected, "{args:?}");
+    }
+    assert_ne!(path(&[], "hello\n"), expected, "another run must not overwrite the object");
+    let (output, objects) = embed_to_s3(&[], "");
+    output.expect_success();
+    assert!(objects.is_empty(), "{objects:?}");
+}
+
+#[cfg(feature = "cli")]
+#[test]
+fn sink_reads_text_file_as_one_document_and_rejects_invalid_json_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let notes = file("notes.md", "First line.\nSecond line.\n");
+    for more in [&[][..], &["--chunk-tokens", "14"]] {
+        let (output, objects) = embed_to_s3(&[&["--input", &notes], more].concat(), "");
+        output.expect_success();
+        let [(path, points)] = &objects[..] else { panic!("{objects:?}") };
+        assert_eq!(path, "/bucket/out/notes.md.jsonl");
+        assert!(points.iter().all(|point| point["document_id"] == notes), "{points:?}");
+        let starts: Vec<_> = points.iter().map(|point| point["start"].as_u64().unwrap()).collect();
+        assert!(starts.len() <= 2 && starts[0] == 0 && starts[1..].iter().all(|start| *start > 0), "{starts:?}");
+    }
+    let lines = file("lines.jsonl", "{\"id\": \"a\", \"text\": \"one\"}\nnot JSON\n");
+    let (output, objects) = embed_to_s3(&["--input", &lines], "");
+    assert_eq!(output.code, Some(1));
+    assert!(output.stderr.contains("document 2: not a document"), "{}", output.stderr);
+    let [(_, points)] = &objects[..] else { panic!("{objects:?}") };
+    assert_eq!((points.len(), &points[0]["document_id"]), (1, &json!("a")));
 }

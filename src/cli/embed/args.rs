@@ -4,7 +4,7 @@ use super::super::args::{EmbeddingModelArgs, VectorEncodingArg};
 use crate::pipeline::chunk::Chunking;
 use crate::pipeline::format::{Format, VectorEncoding};
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
 pub struct EmbedArgs {
@@ -12,8 +12,9 @@ pub struct EmbedArgs {
     pub(super) texts: Vec<String>,
     #[command(flatten)]
     pub(super) model: EmbeddingModelArgs,
-    /// Input file; - is stdin [default: stdin]. The extension selects the format: .jsonl, .csv, .tsv, .parquet, .txt, .md or audio;
-    /// others are read line by line
+    /// Input file; - is stdin [default: stdin]. The extension selects the format: .jsonl, .csv, .tsv, .parquet, .txt, .md or
+    /// audio; others are read line by line, and so are .jsonl, .txt and .md if the output is json, jsonl or npy without
+    /// --chunk-tokens
     #[arg(long, short, value_name = "FILE", conflicts_with = "texts")]
     pub(super) input: Option<PathBuf>,
     /// Output format. json: a list of records; for TEXT arguments, only the embedding (of one) or a list of embeddings; jsonl: one
@@ -75,7 +76,12 @@ impl EmbedArgs {
 
     /// Whether documents are split into chunks and written as points, instead of one record per document.
     pub(super) fn writes_points(&self) -> bool {
-        !self.format().is_record() || self.chunk_tokens.is_some()
+        self.sink.is_some() || !self.format().is_record() || self.chunk_tokens.is_some()
+    }
+
+    /// The input file; `None` for stdin.
+    pub(super) fn input_file(&self) -> Option<&Path> {
+        self.input.as_deref().filter(|path| *path != Path::new("-"))
     }
 
     pub(super) fn format(&self) -> Format {

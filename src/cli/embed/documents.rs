@@ -5,7 +5,6 @@ use super::args::EmbedArgs;
 use crate::engine::Engine;
 use crate::pipeline::document::Document;
 use crate::pipeline::input::{self, DocumentIter, InputFormat};
-use std::path::Path;
 use tealight_core::Result;
 
 /// Documents of the texts on the command line, of `--input`, or of stdin.
@@ -13,7 +12,7 @@ pub(super) fn documents<'a>(args: &'a EmbedArgs, engine: &'a Engine) -> Result<D
     if !args.texts.is_empty() {
         return Ok(input::from_iter(args.texts.iter().map(|text| Document::from_text(text).validate())));
     }
-    let Some(path) = args.input.as_deref().filter(|path| *path != Path::new("-")) else {
+    let Some(path) = args.input_file() else {
         return Ok(input::read_lines(std::io::stdin().lock(), warn_not_a_document));
     };
     let format = InputFormat::from_file_name(&path.to_string_lossy()).ok();
