@@ -204,6 +204,58 @@ fn output_of_embed_builds_an_index() {
 }
 
 #[test]
+fn add_accepts_embeddings_that_fit_the_index() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (input, rows, file) = (path("docs.jsonl"), path("rows.jsonl"), path("docs.tlx"));
+    let embed =
+        || expect_success(&["embed", "--input", &input, "--format", "jsonl", "--chunk-tokens", "64", "-o", &rows]);
+    std::fs::write(&input, lines(&DOCUMENTS[..2])).unwrap();
+    expect_success(&["index", "build", &input, "-o", &file]);
+    // An index that was built with a model accepts the embeddings of that model.
+    std::fs::write(&input, lines(&DOCUMENTS[2..])).unwrap();
+    embed();
+    assert!(expect_success(&["index", "add", &file, &rows]).contains("4 rows"));
+    let out = expect_success(&["index", "search", &file, "a pet asleep", "-k", "1", "--format", "json"]);
+    let hit: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(hit["metadata"]["document_id"], "cat");
+    let document = |id: &str, more: Value| {
+        let Value::Object(more) = more else { panic!("{more}") };
+        let mut line = json!({"id": id, "text": "x"});
+        line.as_object_mut().unwrap().extend(more);
+        line.to_string() + "\n"
+    };
+    let vector = vec![0.5; 384];
+    let failure = |text: String| {
+        std::fs::write(&input, text).unwrap();
+        expect_failure(&["index", "add", &file, &input])
+    };
+    for (text, expected) in [
+        (document("a", json!({"embedding": [1.0, 0.0]})), "2 dimensions; the index has 384"),
+        (document("a", json!({"embedding": vector})) + &document("b", json!({})), "document \"b\": some documents"),
+        (document("a", json!({})) + &document("b", json!({"embedding": vector})), "document \"b\": some documents"),
+        (
+            document("a", json!({"embedding": vector, "model": "gte-small"})),
+            "document \"a\": the embedding is of model \"gte-small\"; the index was built with \"all-MiniLM-L6-v2\"",
+        ),
+    ] {
+        let message = failure(text);
+        assert!(message.contains(expected), "{expected}: {message}");
+    }
+    // An index that names no model needs embeddings.
+    std::fs::write(&input, document("a", json!({"embedding": [1.0, 0.0]}))).unwrap();
+    expect_success(&["index", "build", &input, "-o", &file]);
+    std::fs::write(&input, document("b", json!({"embedding": [0.0, 1.0], "model": "gte-small"}))).unwrap();
+    assert!(expect_success(&["index", "add", &file, &input]).contains("2 rows"));
+    let message = failure(document("c", json!({})));
+    assert!(
+        message.contains("document \"c\": the document has no embedding, and the index names no model"),
+        "{message}"
+    );
+    assert!(expect_success(&["index", "info", &file]).contains("\"rows\":2"));
+}
+
+#[test]
 fn search_route_returns_hits_and_errors() {
     let folder = tempfile::tempdir().unwrap();
     let (input, file) = (folder.path().join("docs.jsonl"), folder.path().join("docs.tlx"));

@@ -5,7 +5,7 @@ use crate::engine::Engine;
 use crate::pipeline::chunk::Chunking;
 use crate::pipeline::document;
 use crate::pipeline::embed::EmbedDocuments;
-use crate::pipeline::input::{self as documents, InputFormat};
+use crate::pipeline::input::{InputFormat, NumberedDocument};
 use crate::pipeline::point::Point;
 use serde::Deserialize;
 use serde_json::value::to_raw_value;
@@ -29,6 +29,8 @@ const DOCUMENT_ID: &str = "document_id";
 pub(super) struct InputDocument {
     pub document: IndexDocument,
     pub vector: Option<Vec<f32>>,
+    /// The model that computed the vector, if the input names it.
+    pub model: Option<String>,
 }
 
 /// A row of an index: a document or a chunk of one.
@@ -41,7 +43,7 @@ pub(super) struct IndexRow {
 type Documents<'a> = Box<dyn Iterator<Item = Result<InputDocument>> + 'a>;
 
 /// The documents of files, of text and table files in folders, and of stdin (`-`). A document without an id gets its line number as
-/// id, after the name of the file if there is more than one file.
+/// id, after the name of the file unless the only input is a file.
 ///
 /// # Errors
 /// A file or folder cannot be read, or a folder contains no documents.
@@ -119,16 +121,15 @@ impl InputFile {
         match InputFormat::from_file_name(&self.path.to_string_lossy()) {
             // Only lines of JSON may have embeddings.
             Ok(format) if format != InputFormat::JsonLines => {
-                let document =
-                    move |source_document: Result<documents::NumberedDocument>| source.parse_source(source_document);
-                Ok(Box::new(file_documents(&self.path, Some(format), engine)?.map(document)))
+                let documents = file_documents(&self.path, Some(format), engine)?;
+                Ok(Box::new(documents.map(move |numbered| source.convert_document(numbered))))
             }
             // Files with an unknown extension are read as lines of JSON.
             _ => {
                 let lines = lines(Some(&self.path))?.enumerate();
-                let is_blank =
+                let is_blank_line =
                     |(_, line): &(usize, Result<String>)| line.as_ref().is_ok_and(|line| line.trim().is_empty());
-                let lines = lines.filter(move |line| !is_blank(line));
+                let lines = lines.filter(move |line| !is_blank_line(line));
                 Ok(Box::new(lines.map(move |(i, line)| source.parse_line(i + 1, line))))
             }
         }
@@ -163,11 +164,11 @@ impl InputSource {
         document.map_err(|e| self.with_file(e.with_context(format_args!("line {number}"))))
     }
 
-    fn parse_source(&self, source_document: Result<documents::NumberedDocument>) -> Result<InputDocument> {
-        let documents::NumberedDocument { number, document } = source_document.map_err(|e| self.with_file(e))?;
+    fn convert_document(&self, numbered: Result<NumberedDocument>) -> Result<InputDocument> {
+        let NumberedDocument { number, document } = numbered.map_err(|e| self.with_file(e))?;
         let document = document.and_then(|document| convert(document, || self.default_id(number)));
         let document = document.map_err(|e| self.with_file(e.with_context(format_args!("document {number}"))))?;
-        Ok(InputDocument { document, vector: None })
+        Ok(InputDocument { document, vector: None, model: None })
     }
 }
 
@@ -185,8 +186,7 @@ struct Line {
     chunk: Option<Value>,
     start: Option<Value>,
     end: Option<Value>,
-    #[serde(rename = "model")]
-    _model: Option<String>,
+    model: Option<String>,
 }
 
 fn parse_line(line: &str, default_id: impl FnOnce() -> String) -> Result<InputDocument> {
@@ -204,7 +204,8 @@ fn parse_line(line: &str, default_id: impl FnOnce() -> String) -> Result<InputDo
     let fields = [(DOCUMENT_ID, line.document_id), ("chunk", line.chunk), ("start", line.start), ("end", line.end)];
     let fields = fields.into_iter().filter_map(|(name, value)| Some((name, value?)));
     let metadata = add_chunk_fields(line.metadata, fields)?;
-    Ok(InputDocument { document: IndexDocument { id, text: line.text, metadata }, vector: line.embedding })
+    let document = IndexDocument { id, text: line.text, metadata };
+    Ok(InputDocument { document, vector: line.embedding, model: line.model })
 }
 
 /// Adds the fields of a chunk to the metadata of its document.
@@ -247,11 +248,11 @@ pub(super) fn embed_documents(
     let texts = documents.iter().map(text_only).collect::<Result<_>>()?;
     let job = EmbedDocuments { model: None, documents: texts, chunking, dimensions: Some(dimension), prompt: None };
     let points = engine.run(job, Deadline::NONE)?.points;
-    let rows = |(document, points): (IndexDocument, Result<Vec<Point>>)| {
+    let document_rows = |(document, points): (IndexDocument, Result<Vec<Point>>)| {
         let id = document.id.clone();
         points.and_then(|points| rows(document, points)).map_err(|e| e.with_context(format_args!("document {id:?}")))
     };
-    documents.into_iter().zip(points).map(rows).collect()
+    documents.into_iter().zip(points).map(document_rows).collect()
 }
 
 /// The rows of a document from the points of its chunks. A document in a single chunk keeps its id.
@@ -329,8 +330,8 @@ mod tests {
     fn point_written_by_embed_is_a_document() {
         let line = json!({"id": "u", "document_id": "a", "chunk": 1, "text": "x", "start": 0, "end": 1, "model": "m",
                           "metadata": {"year": 1}, "embedding": [1.0]});
-        let InputDocument { document, vector } = parse_line(&line.to_string(), || unreachable!()).unwrap();
-        assert_eq!(vector, Some(vec![1.0]));
+        let InputDocument { document, vector, model } = parse_line(&line.to_string(), || unreachable!()).unwrap();
+        assert_eq!((vector, model.as_deref()), (Some(vec![1.0]), Some("m")));
         assert_eq!(
             Value::Object(document.metadata),
             json!({"year": 1, "document_id": "a", "chunk": 1, "start": 0, "end": 1})

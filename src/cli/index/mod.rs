@@ -32,6 +32,8 @@ pub(super) enum IndexCommand {
     /// names the model that computed it. A document that is longer than a chunk becomes one row per chunk: ID#0, ID#1, ...
     Build(BuildArgs),
     /// Add documents, replacing existing ids
+    ///
+    /// Lines of JSON may have "embedding", with the dimension of the index; they must if the index names no model.
     Add {
         /// Index file
         file: PathBuf,
@@ -337,12 +339,32 @@ fn add(file: &Path, documents: &DocumentArgs, model: &EmbeddingModelArgs) -> Res
         None => model.engine()?,
     };
     let inputs = read_documents(&documents.input, &engine)?.collect::<Result<Vec<_>>>()?;
+    // The first document decides whether embeddings come with the documents.
+    let has_vectors = inputs.first().is_some_and(|input| input.vector.is_some());
+    inputs.iter().try_for_each(|input| check_vector(&index, input, has_vectors))?;
     let ids: HashSet<&str> = inputs.iter().map(|input| input.document.id.as_str()).collect();
     let (mut builder, _) = copy_without(&index, &ids)?;
-    let (has_vectors, dimension) = (index.model().is_none(), index.dimension());
+    let dimension = index.dimension();
     let indexer = Indexer { engine: &engine, has_vectors, chunking: documents.chunking(), dimension };
     indexer.add_all(&mut builder, inputs.iter().cloned().map(Ok))?;
     finish(&engine, builder, index.has_graph(), file)
+}
+
+/// Fails if the vector of a document was computed by another model than the index names, or cannot be computed because the index
+/// names none.
+fn check_vector(index: &Index, input: &InputDocument, has_vectors: bool) -> Result<()> {
+    let error = match (index.model(), &input.model) {
+        (Some(expected), Some(model)) if input.vector.is_some() && model != expected => {
+            let message = format!("the embedding is of model {model:?}; the index was built with {expected:?}");
+            Error::invalid_value("model", message)
+        }
+        (None, _) if !has_vectors => {
+            let message = "the document has no embedding, and the index names no model that could compute one";
+            Error::invalid_value("embedding", message)
+        }
+        _ => return Ok(()),
+    };
+    Err(error.with_context(format_args!("document {:?}", input.document.id)))
 }
 
 fn delete(file: &Path, ids: &[String], model: &EmbeddingModelArgs) -> Result<()> {
