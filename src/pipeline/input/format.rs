@@ -18,9 +18,9 @@ pub enum InputFormat {
     Audio,
 }
 
-const AUDIO_EXTENSIONS: [&str; 17] = [
-    "aac", "aif", "aiff", "caf", "flac", "m4a", "m4b", "mka", "mkv", "mov", "mp3", "mp4", "oga", "ogg", "opus", "wav",
-    "webm",
+const AUDIO_EXTENSIONS: [&str; 18] = [
+    "aac", "aif", "aiff", "caf", "flac", "m4a", "m4b", "mka", "mkv", "mov", "mp2", "mp3", "mp4", "oga", "ogg", "opus",
+    "wav", "webm",
 ];
 
 impl InputFormat {
@@ -61,6 +61,7 @@ mod tests {
             ("x.parquet", InputFormat::Parquet),
             ("notes.v2.md", InputFormat::Text),
             ("talk.mp3", InputFormat::Audio),
+            ("talk.MP2", InputFormat::Audio),
         ] {
             assert_eq!(InputFormat::from_file_name(name).unwrap(), format, "{name}");
         }
