@@ -103,7 +103,7 @@ const FEATURE_PATHS: [(&str, &str); 6] = [
     ("/search", "index"),
 ];
 
-/// The feature that a path without routes needs.
+/// The feature whose routes include this path, if any. A path that has no route in this build needs it.
 pub(super) fn disabled_feature(path: &str) -> Option<&'static str> {
     let path = path.trim_end_matches('/');
     FEATURE_PATHS.iter().find(|(known, _)| *known == path).map(|(_, feature)| *feature)

@@ -113,8 +113,8 @@ impl Progress for HubProgress<'_> {
     }
 }
 
-/// Downloads the missing files of a model, verifies them, and returns the folder of the snapshot; or one file, and returns its
-/// path.
+/// Downloads the missing files of a model and returns the folder of the snapshot; or one file, and returns its path. A downloaded
+/// file is compared with its sha256 if the hub states one, as it does for large files.
 ///
 /// # Errors
 /// [`ErrorKind::ModelNotFound`]: the hub has no such repository, or the repository has no weights in a supported format;

@@ -34,7 +34,8 @@ pub fn folders(config: &Config) -> Vec<PathBuf> {
     folders
 }
 
-/// The model of this name in one of the folders: `NAME.gguf`, `NAME.bin` of whisper.cpp, or a folder `NAME` with a `config.json`.
+/// The model of this name in one of the folders: `NAME.gguf`, `NAME.bin` of whisper.cpp or llama2.c, or a folder `NAME` with a
+/// `config.json`.
 fn installed(config: &Config, name: &str) -> Option<PathBuf> {
     // A model of the same name by another organization is a different model.
     let short = catalog::names(name).map_or(name, |(short, _)| short);

@@ -200,6 +200,8 @@ impl Registry {
     /// The name by which clients can request the default model of a task.
     pub fn default_name(&self, task: ModelTask) -> String {
         let configured = self.configured(task);
+        // Speech and text models that are configured by path keep every extension but `.gguf` in their name, because clients
+        // already use these names.
         if task == ModelTask::Embedding
             && let Some(stem) = existing_file_stem(configured)
         {

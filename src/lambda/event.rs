@@ -56,7 +56,7 @@ pub enum EventKind {
     Documents(EventSource),
 }
 
-/// The services that send documents.
+/// The forms of events with documents: by the field, or by the service if only one has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventSource {
     /// `Records` of SQS, S3 or SNS.

@@ -38,7 +38,8 @@ impl Indexed {
     }
 }
 
-/// Documents that are written under one name.
+/// Documents that are one input of the sink. A sink that writes objects derives the key from `name` ([`OutputName::Documents`]):
+/// the id of a message, or the hash of the event.
 struct NamedDocuments {
     name: String,
     commit: Commit,
@@ -143,7 +144,9 @@ impl<'a> EventProcessor<'a> {
         }
     }
 
-    /// An event that succeeds or fails as a whole. Permanent failures are listed in the response and fail nothing else.
+    /// Processes an event whose service can only retry all of it. One retryable error fails the invocation; permanent failures
+    /// are only listed in the response. `None` is a folder placeholder of a distributed map: it is skipped, but counts in the
+    /// indices of failures.
     fn process_all_or_nothing(&self, items: Vec<Option<IngestItem>>, name: &str) -> Result<Box<RawValue>> {
         let indexed = items.into_iter().enumerate().filter_map(|(index, item)| Some((index, item?)));
         let (documents, objects) = split_items(indexed);
@@ -287,12 +290,11 @@ impl<'a> EventProcessor<'a> {
 
     fn log_outcome(&self, outcome: &EventOutcome) {
         let IngestResponse { documents, points, failures, .. } = outcome.response;
-        let (later, total) = (outcome.retryable.len(), self.start.elapsed());
+        let (retried, total) = (outcome.retryable.len(), self.start.elapsed());
         let (engine, loading) = (self.ingest.engine, self.ingest.load_timer.total());
         let (model, isa, threads) =
             (engine.registry.default_name(ModelTask::Embedding), engine.cpu.isa.as_str(), engine.cpu.threads());
-        log::IngestSummary { model: &model, documents, points, failures, retried: later, total, loading, isa, threads }
-            .emit();
+        log::IngestSummary { model: &model, documents, points, failures, retried, total, loading, isa, threads }.emit();
     }
 }
 

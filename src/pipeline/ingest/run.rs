@@ -34,7 +34,7 @@ pub struct Ingest<'a> {
 }
 
 impl<'a> Ingest<'a> {
-    /// A run with the chunking of the configuration, and the defaults of the model.
+    /// Ingests with the chunking of the configuration and the defaults of the model.
     pub fn from_config(engine: &'a Engine) -> Self {
         Self {
             engine,
