@@ -7,11 +7,12 @@ pub enum ErrorKind {
     Empty,
     /// The body is not JSON.
     InvalidJson,
-    /// The body is JSON, but a field has the wrong type or is missing.
+    /// A field has the wrong type or is missing. Also other input that cannot be parsed: a form, a table, or a document that has an
+    /// unknown field or, as a line or message, is not JSON.
     InvalidType,
     /// The value of a field is out of range.
     InvalidValue,
-    /// The input has more tokens than the model accepts.
+    /// The input has more tokens than the model accepts or, in text generation, than fit into memory (the KV cache).
     TooLong,
     /// The request body is larger than the route accepts.
     BodyTooLarge,
