@@ -74,8 +74,8 @@ impl Api {
         Self { engine, auth, metrics: Metrics::default(), started }
     }
 
-    /// Runs a request; counts and logs the outcome. If the response is streamed, it goes to `sender`, and the returned response has
-    /// nothing more for the client. A panic of a handler is returned as an error.
+    /// Runs a request; counts and logs the outcome, except that of a CORS preflight. If the response is streamed, it goes to
+    /// `sender`, and the returned response has nothing more for the client. A panic of a handler is returned as an error.
     ///
     /// # Errors
     /// The request has no route, is not authorized, is invalid, or fails.
@@ -209,7 +209,7 @@ impl Api {
         if route.method == route::Method::Post { check_content_type(headers, route.style) } else { Ok(()) }
     }
 
-    /// Counts every request, and logs it unless it is a successful request to a public route, which is mostly a health check.
+    /// Counts a request, and logs it unless it is a successful request to a public route, which is mostly a health check.
     fn record(
         &self,
         info: &RequestInfo,

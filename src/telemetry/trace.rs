@@ -144,7 +144,7 @@ impl Drop for FlushGuard {
     }
 }
 
-/// Whether this process has responded to a request; health checks do not count.
+/// Whether this process has completed a request; successful requests to routes that need no key do not count.
 static IS_WARM: AtomicBool = AtomicBool::new(false);
 
 /// Records that a request got its response: later requests are not cold starts.
