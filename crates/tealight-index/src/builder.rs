@@ -31,7 +31,7 @@ pub struct IndexBuilder {
 }
 
 impl IndexBuilder {
-    /// An empty index. `model` is the name of the model that computes the embeddings, if it is one of tealight's.
+    /// An empty index. `model` is the name of the model that computes the embeddings, if it is known: queries are embedded with it.
     ///
     /// # Errors
     /// The dimension is 0 or exceeds [`MAX_DIMENSION`].

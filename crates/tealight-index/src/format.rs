@@ -83,7 +83,7 @@ pub(crate) enum Section {
 /// The metadata of an index.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct IndexHeader {
-    /// The model that computed the embeddings; `None` if they came with the documents.
+    /// The model that computed the embeddings; `None` if they came with the documents and no model was named for them.
     pub model: Option<String>,
     pub dimension: usize,
     pub metric: Metric,

@@ -45,7 +45,7 @@ impl Index {
         self.file.header.dimension
     }
 
-    /// The model that computed the embeddings; `None` if they came with the documents.
+    /// The model that computed the embeddings; `None` if they came with the documents and no model was named for them.
     pub fn model(&self) -> Option<&str> {
         self.file.header.model.as_deref()
     }
@@ -106,7 +106,8 @@ impl Index {
     }
 }
 
-/// Checks that each section has the length that the header implies.
+/// Checks that each section whose length follows from the header has that length. The lengths of the others depend on the
+/// documents.
 fn check_section_lengths(file: &IndexFile) -> Result<()> {
     let header = &file.header;
     let (rows, dimension) = (header.rows, header.dimension);

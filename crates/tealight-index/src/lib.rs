@@ -38,7 +38,8 @@
 //! | `hnsw` | the first pass with a graph (feature `graph`) |
 //! | `bm25` | lexical search |
 //! | `filter` | [`Filter`]: conditions on metadata |
-//! | `format`, `file`, `write` | the file format, reading it, writing it |
+//! | `format` | the header of a file, and the names of its sections |
+//! | `file`, `write` | the layout of a file, and reading it; writing it |
 //!
 //! # Shapes
 //!

@@ -2,9 +2,10 @@
 //!
 //! 1. Centering: signs carry most information if values are negative as often as positive, so they are the signs of `r = x - m`,
 //!    where `m` is the mean of all rows `x`. For a query `q`, `q.x = q.r + q.m`; `q.m` is the same for all rows and left out.
-//! 2. Cosine and inner product: the kernel ([`scoring::binary`](tealight_kernels::scoring::binary)) estimates the product of a vector
-//!    with `r`, with an error in proportion to the vector. `q` is split along `e = m / |m|`, where queries resemble each other, and the
-//!    kernel estimates only the product of the remainder; `r.e` is stored exactly, as the negative score offset of the row:
+//! 2. Cosine and inner product: the kernel ([`scoring::binary`](tealight_kernels::scoring::binary)) estimates the product of a
+//!    vector with `r`, with an error in proportion to the norm of the vector. Queries, like rows, have a large component along the
+//!    mean, that is, along `e = m / |m|`. It is split off from `q`, so that the kernel estimates only the product of the smaller
+//!    remainder; `r.e` is stored exactly, as the negative score offset of the row:
 //!
 //!    ```text
 //!    q.r  =  (q - (q.e) e).r  +  (q.e) (r.e)
