@@ -56,8 +56,9 @@ impl RealFft {
         // Real and imaginary parts of `[ROWS, OUTPUTS_25]`, padded to whole vectors.
         let mut transposed = [[[0.0; ROWS]; ROWS]; 2];
         for (group, twiddles) in self.twiddles_400.iter().enumerate() {
-            let row = |column: usize| std::array::from_fn(|lane| samples[ROWS * column + FFTS_AT_ONCE * group + lane]);
-            let values = self.real_dft25(&std::array::from_fn(row));
+            let column_values =
+                |column: usize| std::array::from_fn(|lane| samples[ROWS * column + FFTS_AT_ONCE * group + lane]);
+            let values = self.real_dft25(&std::array::from_fn(column_values));
             for (column, (value, twiddles)) in values.iter().zip(twiddles).enumerate() {
                 let [re, im] = mul(value, twiddles);
                 for lane in 0..FFTS_AT_ONCE {
@@ -78,8 +79,8 @@ impl RealFft {
 
     /// DFTs of 25 real values in each lane; returns the outputs [`OUTPUTS_25`].
     #[inline(always)]
-    fn real_dft25(&self, rows: &[Lanes; COLUMNS]) -> [Complex; OUTPUTS_25.len()] {
-        let first: [[Complex; 3]; 5] = std::array::from_fn(|b| real_dft5(std::array::from_fn(|a| rows[5 * a + b])));
+    fn real_dft25(&self, values: &[Lanes; COLUMNS]) -> [Complex; OUTPUTS_25.len()] {
+        let first: [[Complex; 3]; 5] = std::array::from_fn(|b| real_dft5(std::array::from_fn(|a| values[5 * a + b])));
         let [twiddles1, twiddles2] = &self.twiddles_25;
         let [a, b, c] = real_dft5(std::array::from_fn(|b| first[b][0][0]));
         let [d, e, f, g, h] = dft5(std::array::from_fn(|b| rotate(&first[b][1], twiddles1[b])));

@@ -4,7 +4,7 @@
 use tealight_core::{Error, ErrorKind, Result};
 
 const PAGE_BYTES: u64 = 4096;
-/// Smaller allocations are not checked.
+/// Smaller KV caches are not checked.
 const MIN_CHECKED_BYTES: u64 = 8 << 20;
 /// Memory that a process needs in addition to weights, in bytes: the program, a KV cache and activations.
 const RESERVED_BYTES: u64 = 64 << 20;
@@ -64,7 +64,7 @@ fn available(used: u64) -> Option<u64> {
         number(line).map(|kb| kb << 10)
     });
     let limit = read("/sys/fs/cgroup/memory.max").and_then(|text| number(&text));
-    let used = read("/sys/fs/cgroup/memory.current").and_then(|text| number(&text));
-    let control_group = limit.map(|limit| limit.saturating_sub(used.unwrap_or(0)));
+    let group_used = read("/sys/fs/cgroup/memory.current").and_then(|text| number(&text));
+    let control_group = limit.map(|limit| limit.saturating_sub(group_used.unwrap_or(0)));
     machine.into_iter().chain(control_group).min()
 }
