@@ -21,7 +21,7 @@
 //! | [`api`] | the HTTP interface without sockets: route table, requests and responses of OpenAI and TEI, authorization |
 //! | [`engine`] | jobs, and the models that run them, each loaded when it is first used |
 //! | [`pipeline`] | document → chunk → embed → point → format → sink |
-//! | [`aws`] | signed requests to S3 and Secrets Manager |
+//! | [`aws`] | signed requests to AWS services; S3 and Secrets Manager |
 //! | [`telemetry`] | logs, metrics and traces |
 //! | [`config`] | all environment variables |
 //!

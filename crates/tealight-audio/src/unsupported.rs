@@ -3,7 +3,8 @@
 use symphonia::core::codecs::audio::AudioCodecId;
 use symphonia::core::codecs::audio::well_known::*;
 
-/// Codecs for which no decoder can be created, in supported containers. FLAC has a decoder, which rejects invalid headers.
+/// Codecs for which no decoder can be created, in supported containers. FLAC is supported, but creating its decoder fails if the
+/// header is invalid, and the error then names it.
 const CODECS: [(AudioCodecId, &str); 14] = [
     (CODEC_ID_FLAC, "FLAC"),
     (CODEC_ID_AC3, "AC-3"),

@@ -34,7 +34,7 @@ macro_rules! dispatch {
         match $isa {
             // SAFETY: the scalar type needs no features.
             $crate::isa::Isa::Scalar => unsafe { $kernel::<$crate::simd::Scalar<255>>($($arg),*) },
-            // SAFETY: the token is only created after the CPU reported these features.
+            // SAFETY: the variant holds a `FeatureToken`, which is only created after the CPU reported these features.
             #[cfg(target_arch = "x86_64")]
             $crate::isa::Isa::Avx2(_) => unsafe { avx2($($arg),*) },
             // SAFETY: as above.

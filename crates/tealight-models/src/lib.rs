@@ -25,9 +25,9 @@
 //! hidden state or an embedding, `K` inputs and `N` outputs of a matrix product, `I` values of the inner dimension of a feed-forward
 //! network, `G` values of a quantization group, `V` tokens of a vocabulary ("V padded": rounded up to a multiple of 16).
 //!
-//! A *family* is a group of models with one architecture, such as BERT, and has a module in [`families`]. The *architecture* is what
-//! files name in `general.architecture`, or in `model_type`, where `mistral` also means Llama's. A *packed file* is a GGUF file whose matrices are stored as the kernels read
-//! them.
+//! A *family* is a group of models with one *architecture*, such as BERT, and has a module in [`families`]. Files name their
+//! [`Architecture`] in `general.architecture` or `model_type`; the name `mistral` means Llama's. A *packed file* is a GGUF file
+//! whose matrices are stored as the kernels read them.
 //!
 //! ```no_run
 //! use std::path::Path;

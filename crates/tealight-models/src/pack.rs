@@ -14,8 +14,8 @@ pub use crate::formats::packed_file::{PackMetadata, sha256};
 
 /// Quantizes a model and writes it to `output` as one GGUF file that is used in place. Equal input gives equal bytes.
 ///
-/// `calibration` has one text per line, whose activations smooth the channels of an embedding model; there are default texts. Other
-/// architectures do not use it.
+/// `calibration` has one text per line, whose activations scale the channels of an embedding model (SmoothQuant); there are
+/// default texts. Other architectures do not use it.
 ///
 /// # Errors
 /// The model cannot be loaded, is packed already or cannot be packed, or the file cannot be written.

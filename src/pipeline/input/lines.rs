@@ -11,8 +11,9 @@ pub fn read_json_lines<'a>(reader: impl BufRead + 'a) -> DocumentIter<'a> {
     map_lines(reader, |line| (!line.is_blank()).then(|| line.parse(|bytes| Document::parse(&bytes))))
 }
 
-/// Reads one document per line: a line that is a JSON object is parsed as a document, any other line is a text.
-/// `on_invalid_json` is called for a line that starts like a document but is not valid JSON; source code may look like that.
+/// Reads one document per line: a line that is a JSON object is parsed as a document, any other line is a text. A line that starts
+/// like a document but is not valid JSON is a text too, because source code may look like that; `on_invalid_json` is called for it,
+/// to warn.
 pub fn read_lines<'a>(
     reader: impl BufRead + 'a,
     on_invalid_json: impl Fn(&serde_json::Error) + 'a,

@@ -29,7 +29,7 @@ impl EmbeddingPipeline {
         for module in modules {
             let class = module["type"].as_str().unwrap_or_default();
             let path = folder.join(module["path"].as_str().unwrap_or_default());
-            // The module of a class differs between versions; the name of the class does not.
+            // The Python path before the name of a class differs between versions; the name does not.
             match class.rsplit('.').next().unwrap_or_default() {
                 "Transformer" => this.max_tokens = max_seq_length(&path)?,
                 "Pooling" => this.pooling = pooling_mode(&require_json(&path.join("config.json"))?)?,
@@ -70,7 +70,8 @@ fn max_seq_length(folder: &Path) -> Result<Option<usize>> {
     }
 }
 
-/// Reads the configuration of a `Pooling` module: five Booleans, or since sentence-transformers 5.4 one name.
+/// Reads the configuration of a `Pooling` module: a Boolean for each mode, or since sentence-transformers 5.4 a name or a list of
+/// names.
 fn pooling_mode(config: &Value) -> Result<Pooling> {
     let mode = &config["pooling_mode"];
     // Several modes are concatenated; a list of one mode is that mode.

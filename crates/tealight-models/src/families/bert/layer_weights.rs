@@ -6,8 +6,8 @@ use crate::layers::LayerNorm;
 use tealight_core::{Error, Result};
 use tealight_kernels::int8::PackedRhs;
 
-/// Weights along K that share a scale if a matrix is packed while the model is loaded. Groups are small because the channels are
-/// not smoothed.
+/// Weights along K that share a scale if a matrix is packed while the model is loaded. Groups are small because SmoothQuant
+/// ([`smooth_quant`](super::smooth_quant)) scales the channels only when a file is packed.
 const LOAD_GROUP: usize = 64;
 
 /// A matrix product of a layer.

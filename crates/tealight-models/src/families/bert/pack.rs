@@ -37,7 +37,7 @@ impl LinearKind {
 }
 
 /// Packs a model folder or a GGUF file into `output`: matrices and token embeddings in int8, the rest in f32, tensors in the order
-/// of use. Channels are smoothed by the activations of the texts in `calibration`, one per line, or of the default texts.
+/// of use. SmoothQuant scales the channels by the activations of the texts in `calibration`, one per line, or of the default texts.
 ///
 /// Equal input gives equal bytes.
 ///
