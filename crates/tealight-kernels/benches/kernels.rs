@@ -5,7 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::time::Instant;
-use tealight_kernels::attention::{HeadSlice, Qkv, float, int8 as attention8};
+use tealight_kernels::attention::int8::{SdpaScratch, sdpa};
+use tealight_kernels::attention::{HeadSlice, Qkv, ScoreBias, ScoreMod};
 use tealight_kernels::int8::{Epilogue, PackedRhs, gemm};
 use tealight_kernels::quantize::QuantizedRows;
 use tealight_kernels::scoring::{binary, int8 as scoring8};
@@ -140,7 +141,7 @@ fn row_operations(isa: Isa) {
         })
     };
     print_time("GELU 128 x 384", time_on_copy(&|x| rowwise::gelu_erf(isa, x)));
-    print_time("LayerNorm 128 x 384", time_on_copy(&|x| rowwise::layer_norm(isa, x, &norm, &norm, 1e-12)));
+    print_time("LayerNorm 128 x 384", time_on_copy(&|x| rowwise::layer_norm(isa, x, 384, &norm, &norm, 1e-12)));
 }
 
 /// 12 heads of 32 columns over one text.
@@ -148,14 +149,16 @@ fn attention(isa: Isa, tokens: usize) {
     let (x, mut out) = (values(tokens * 1152, 5), vec![0.0; tokens * 384]);
     let x = Qkv { q: &x, k: &x[384..], v: &x[768..], stride: 1152 };
     let head = |h: usize| HeadSlice { sequence: 0..tokens, queries: 0..tokens, first_column: 32 * h, head_dim: 32 };
-    let mut scratch = attention8::SdpaScratch::default();
-    let int8 = time(|| {
-        (0..12).for_each(|h| attention8::sdpa(isa, x, &head(h), &mut scratch, &mut out[32 * h..], 384));
-    });
-    print_time(&format!("attention in int8, {tokens} tokens"), int8);
-    let mut scratch = float::SdpaScratch::default();
-    let float = time(|| (0..12).for_each(|h| float::sdpa(isa, x, &head(h), &mut scratch, &mut out[32 * h..], 384)));
-    print_time(&format!("attention in float32, {tokens} tokens"), float);
+    let mut scratch = SdpaScratch::default();
+    let bias = vec![0.0; 2 * tokens - 1];
+    let with_bias = Some(ScoreBias::relative(&bias, tokens, 0));
+    for (name, bias) in [("", None), (" with a bias", with_bias)] {
+        let score_mod = ScoreMod { bias, ..ScoreMod::scaled(32) };
+        let seconds = time(|| {
+            (0..12).for_each(|h| sdpa(isa, x, &head(h), score_mod, &mut scratch, &mut out[32 * h..], 384));
+        });
+        print_time(&format!("attention{name}, {tokens} tokens"), seconds);
+    }
 }
 
 fn main() {

@@ -21,6 +21,8 @@ pub enum Epilogue {
     Gelu,
     /// Adds the value to the output.
     Add,
+    /// Multiplies the output by the value, as in a gated feed-forward network.
+    Mul,
 }
 
 /// A format of packed weights `[N, K]`: panels of [`NR`] outputs, one after another.
@@ -75,6 +77,7 @@ impl OutputMatrix {
                 Epilogue::Store => y.store(out),
                 Epilogue::Gelu => crate::rowwise::gelu(y).store(out),
                 Epilogue::Add => S::load(out).add(y).store(out),
+                Epilogue::Mul => S::load(out).mul(y).store(out),
             }
         }
     }

@@ -31,7 +31,7 @@
 //! | [`CpuContext`] | an instruction set and a pool of threads |
 //! | [`quantize`] | activations in 8 bits |
 //! | [`int8`], [`int4`] | packed weights and their products |
-//! | [`attention`] | scaled dot-product attention in float32 and int8, and of new tokens to cached keys and values |
+//! | [`attention`] | scaled dot-product attention in int8, and of new tokens to cached keys and values in float32 |
 //! | [`rowwise`] | normalization, activation functions, softmax |
 //! | [`scoring`] | scores of a query against rows of an index: int8, 4-bit, binary, float16 |
 //! | [`fir`] | filters of audio |

@@ -1,4 +1,4 @@
-//! Which rows and columns of the projections belong to one head of one sequence.
+//! Which rows and columns of the projections belong to one head of one sequence, and how their scores are modified.
 
 use std::ops::Range;
 
@@ -30,6 +30,58 @@ pub struct HeadSlice {
     pub first_column: usize,
     /// Columns of the head, a multiple of 16.
     pub head_dim: usize,
+}
+
+/// How scores become the exponents of the softmax: `q k^T / divisor + bias`.
+#[derive(Debug, Clone, Copy)]
+pub struct ScoreMod<'a> {
+    /// Usually the square root of the dimension of a head.
+    pub divisor: f32,
+    /// Added to the scores after the division.
+    pub bias: Option<ScoreBias<'a>>,
+}
+
+impl ScoreMod<'_> {
+    /// `q k^T / sqrt(head_dim)`, without a bias (Vaswani et al. 2017, arXiv 1706.03762).
+    pub fn scaled(head_dim: usize) -> Self {
+        Self { divisor: (head_dim as f32).sqrt(), bias: None }
+    }
+}
+
+/// A number for each query and key. Minus infinity masks a key; each query needs a key that is not masked.
+#[derive(Debug, Clone, Copy)]
+pub struct ScoreBias<'a> {
+    values: &'a [f32],
+    /// Where the row of the first query begins.
+    first: usize,
+    /// From the row of a query to that of the next, in elements.
+    step: isize,
+}
+
+impl<'a> ScoreBias<'a> {
+    /// A bias by distance (ALiBi, relative position buckets, causal masks, windows): `values` are `[2 * tokens - 1]`, and key `j` of
+    /// query `i` gets `values[tokens - 1 + j - i]`. The first query is query `first_query` of the sequence.
+    ///
+    /// # Panics
+    /// If there are fewer values, or `first_query` is not below `tokens`.
+    pub fn relative(values: &'a [f32], tokens: usize, first_query: usize) -> Self {
+        assert!(first_query < tokens && 2 * tokens - 1 <= values.len());
+        Self { values, first: tokens - 1 - first_query, step: -1 }
+    }
+
+    /// A row of `tokens` numbers for each query.
+    pub fn rows(values: &'a [f32], tokens: usize) -> Self {
+        Self { values, first: 0, step: tokens as isize }
+    }
+
+    /// The biases of all keys for a query, counted from the first.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub(super) fn row(&self, query: usize, tokens: usize) -> &'a [f32] {
+        let start = self.first as isize + query as isize * self.step;
+        &self.values[usize::try_from(start).unwrap_or(usize::MAX)..][..tokens]
+    }
 }
 
 impl HeadSlice {

@@ -61,13 +61,28 @@ pub(crate) unsafe fn gelu<S: Simd>(x: S) -> S {
     }
 }
 
-/// GELU with the tanh approximation, for models that were trained with `gelu_new` or `gelu_pytorch_tanh`. It has no `isa`, because
-/// it calls libm for each value.
-pub fn gelu_tanh(rows: &mut [f32]) {
+/// GELU with the tanh approximation, for models that were trained with `gelu_new` or `gelu_pytorch_tanh`, of each value:
+/// `x (1 + tanh(y)) / 2 = x / (1 + exp(-2 y))` with `y = sqrt(2 / pi) (x + 0.044715 x^3)`.
+pub fn gelu_tanh(isa: Isa, rows: &mut [f32]) {
+    dispatch!(isa, gelu_tanh_values(rows: &mut [f32]));
+}
+
+#[inline(always)]
+unsafe fn gelu_tanh_values<S: Simd>(rows: &mut [f32]) {
     const SQRT_2_OVER_PI: f32 = 0.797_884_6;
-    for v in rows {
-        let inner = SQRT_2_OVER_PI * (*v + 0.044_715 * *v * *v * *v);
-        *v = 0.5 * *v * (1.0 + libm::tanhf(inner));
+    const MINUS_2_LOG2_E: f32 = -2.0 * std::f32::consts::LOG2_E;
+    // SAFETY: the caller guarantees the instruction set.
+    unsafe {
+        map(
+            rows,
+            #[inline(always)]
+            |v: S| {
+                // Below -8, the result is almost 0 and the exponential would overflow. NaN stays NaN.
+                let v = S::splat(-8.0).max(v);
+                let cube_factor = v.mul(v).mul_add(S::splat(0.044_715), S::splat(1.0));
+                v.div(exp2(v.mul(cube_factor).mul(S::splat(SQRT_2_OVER_PI * MINUS_2_LOG2_E))).add(S::splat(1.0)))
+            },
+        )
     }
 }
 

@@ -6,27 +6,28 @@ use crate::dispatch::dispatch;
 use crate::isa::Isa;
 use crate::simd::{LANES, Simd};
 
-/// LayerNorm of each row of `weight.len()` values, in place: `(x - mean) / sqrt(variance + eps) * weight + bias` with the biased
-/// variance (Ba, Kiros, Hinton 2016, arXiv 1607.06450).
+/// LayerNorm of the first `weight.len()` values of each row, in place: `(x - mean) / sqrt(variance + eps) * weight + bias` with the
+/// biased variance (Ba, Kiros, Hinton 2016, arXiv 1607.06450). Row `i` begins at `i * stride`.
 ///
 /// # Panics
-/// If `weight` and `bias` are empty or of different length, or the length of `rows` is not a multiple of theirs.
-pub fn layer_norm(isa: Isa, rows: &mut [f32], weight: &[f32], bias: &[f32], eps: f32) {
-    assert!(weight.len() == bias.len() && !weight.is_empty() && rows.len().is_multiple_of(weight.len()));
-    dispatch!(isa, layer_norm_rows(rows: &mut [f32], weight: &[f32], bias: &[f32], eps: f32));
+/// If `weight` and `bias` are empty or of different length, rows are shorter, or the length of `rows` is not a multiple of `stride`.
+pub fn layer_norm(isa: Isa, rows: &mut [f32], stride: usize, weight: &[f32], bias: &[f32], eps: f32) {
+    assert!(weight.len() == bias.len() && !weight.is_empty());
+    assert!(weight.len() <= stride && rows.len().is_multiple_of(stride));
+    dispatch!(isa, layer_norm_rows(rows: &mut [f32], stride: usize, weight: &[f32], bias: &[f32], eps: f32));
 }
 
 /// Rows that are normalized together, so that their reductions overlap.
 const INTERLEAVED_ROWS: usize = 4;
 
 #[inline(always)]
-unsafe fn layer_norm_rows<S: Simd>(rows: &mut [f32], weight: &[f32], bias: &[f32], eps: f32) {
+unsafe fn layer_norm_rows<S: Simd>(rows: &mut [f32], stride: usize, weight: &[f32], bias: &[f32], eps: f32) {
     let (d, vectors_len) = (weight.len(), whole_vectors_len(weight.len()));
-    for rows in rows.chunks_mut(INTERLEAVED_ROWS * d) {
+    for rows in rows.chunks_mut(INTERLEAVED_ROWS * stride) {
         let (mut means, mut scales) = ([0.0; INTERLEAVED_ROWS], [0.0; INTERLEAVED_ROWS]);
         // SAFETY: vectors end at `vectors_len`, inside row, weight and bias; the caller guarantees the instruction set.
         unsafe {
-            for (row, mean) in rows.chunks_exact(d).zip(&mut means) {
+            for (row, mean) in rows.chunks_exact(stride).zip(&mut means) {
                 let x = row.as_ptr();
                 let value = |i: usize| *x.add(i);
                 *mean = reduce::<S>(
@@ -36,7 +37,7 @@ unsafe fn layer_norm_rows<S: Simd>(rows: &mut [f32], weight: &[f32], bias: &[f32
                     value,
                 ) / d as f32;
             }
-            for ((row, mean), scale) in rows.chunks_exact(d).zip(means).zip(&mut scales) {
+            for ((row, mean), scale) in rows.chunks_exact(stride).zip(means).zip(&mut scales) {
                 let (x, center) = (row.as_ptr(), S::splat(mean));
                 let value = |i: usize| (*x.add(i) - mean) * (*x.add(i) - mean);
                 let squares = reduce::<S>(
@@ -50,7 +51,7 @@ unsafe fn layer_norm_rows<S: Simd>(rows: &mut [f32], weight: &[f32], bias: &[f32
                 );
                 *scale = 1.0 / (squares / d as f32 + eps).sqrt();
             }
-            for ((row, mean), scale) in rows.chunks_exact_mut(d).zip(means).zip(scales) {
+            for ((row, mean), scale) in rows.chunks_exact_mut(stride).zip(means).zip(scales) {
                 let (center, factor) = (S::splat(mean), S::splat(scale));
                 for i in (0..vectors_len).step_by(LANES) {
                     let v = S::load(row.as_ptr().add(i)).sub(center).mul(factor);
@@ -65,20 +66,21 @@ unsafe fn layer_norm_rows<S: Simd>(rows: &mut [f32], weight: &[f32], bias: &[f32
     }
 }
 
-/// RMSNorm of each row of `weight.len()` values, in place: `x / sqrt(mean of squares + eps) * weight` (Zhang and Sennrich 2019,
-/// arXiv 1910.07467).
+/// RMSNorm of the first `weight.len()` values of each row, in place: `x / sqrt(mean of squares + eps) * weight` (Zhang and Sennrich
+/// 2019, arXiv 1910.07467). Row `i` begins at `i * stride`.
 ///
 /// # Panics
-/// If `weight` is empty, or the length of `rows` is not a multiple of its length.
-pub fn rms_norm(isa: Isa, rows: &mut [f32], weight: &[f32], eps: f32) {
-    assert!(!weight.is_empty() && rows.len().is_multiple_of(weight.len()));
-    dispatch!(isa, rms_norm_rows(rows: &mut [f32], weight: &[f32], eps: f32));
+/// If `weight` is empty, rows are shorter, or the length of `rows` is not a multiple of `stride`.
+pub fn rms_norm(isa: Isa, rows: &mut [f32], stride: usize, weight: &[f32], eps: f32) {
+    assert!(!weight.is_empty() && weight.len() <= stride && rows.len().is_multiple_of(stride));
+    dispatch!(isa, rms_norm_rows(rows: &mut [f32], stride: usize, weight: &[f32], eps: f32));
 }
 
 #[inline(always)]
-unsafe fn rms_norm_rows<S: Simd>(rows: &mut [f32], weight: &[f32], eps: f32) {
+unsafe fn rms_norm_rows<S: Simd>(rows: &mut [f32], stride: usize, weight: &[f32], eps: f32) {
     let (d, vectors_len) = (weight.len(), whole_vectors_len(weight.len()));
-    for row in rows.chunks_exact_mut(d) {
+    for row in rows.chunks_exact_mut(stride) {
+        let row = &mut row[..d];
         // SAFETY: vectors end at `vectors_len`, inside row and weight; the caller guarantees the instruction set.
         unsafe {
             let scale = 1.0 / (dot_vectors::<S>(row, row) / d as f32 + eps).sqrt();

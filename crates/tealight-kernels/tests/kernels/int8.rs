@@ -76,7 +76,7 @@ fn int8_products_are_equal_on_all_isas() {
         let smooth: Vec<f32> = values(k, 23).iter().map(|v| 1.5 + v).collect();
         let packed = PackedRhs::pack(&values(n * k, 21), &values(n, 22), &smooth, group).unwrap();
         let x = values(m * k, 20);
-        for epilogue in [Epilogue::Store, Epilogue::Gelu, Epilogue::Add] {
+        for epilogue in [Epilogue::Store, Epilogue::Gelu, Epilogue::Add, Epilogue::Mul] {
             let expected = product(Isa::Scalar, &x, &packed, epilogue, 0.5);
             for isa in available_isas().into_iter().filter(|isa| !has_7_bits(*isa)) {
                 let found = product(isa, &x, &packed, epilogue, 0.5);
@@ -93,6 +93,24 @@ fn int8_products_are_equal_on_all_isas() {
                 assert_eq!(bits(&run(isa)), bits(&run(Isa::Scalar)), "{} {m}x{k}x{n} {epilogue:?}", isa.as_str());
             }
         }
+    }
+}
+
+#[test]
+fn epilogues_combine_product_and_output() {
+    let (k, n) = (64, 32);
+    let packed = PackedRhs::pack(&values(n * k, 21), &values(n, 22), &vec![1.0; k], 64).unwrap();
+    let x = values(5 * k, 20);
+    for isa in available_isas() {
+        let run = |epilogue| product(isa, &x, &packed, epilogue, 0.5);
+        let stored = run(Epilogue::Store);
+        for (i, v) in stored.iter().enumerate() {
+            assert_eq!(run(Epilogue::Add)[i], 0.5 + v);
+            assert_eq!(run(Epilogue::Mul)[i], 0.5 * v);
+        }
+        let mut gelu = stored.clone();
+        tealight_kernels::rowwise::gelu_erf(isa, &mut gelu);
+        assert_eq!(bits(&run(Epilogue::Gelu)), bits(&gelu));
     }
 }
 
@@ -302,8 +320,8 @@ fn mismatched_sizes_panic() {
         panics(&|| int4::gemm(isa, &signed, &int4, 0..32, Epilogue::Store, &mut [0.0; 64])),
         "columns past the end"
     );
-    assert!(panics(&|| rowwise::layer_norm(isa, &mut [0.0; 5], &[1.0; 4], &[1.0; 4], 0.0)), "half a row");
-    assert!(panics(&|| rowwise::rms_norm(isa, &mut [0.0; 5], &[1.0; 4], 0.0)), "half a row");
+    assert!(panics(&|| rowwise::layer_norm(isa, &mut [0.0; 5], 4, &[1.0; 4], &[1.0; 4], 0.0)), "half a row");
+    assert!(panics(&|| rowwise::rms_norm(isa, &mut [0.0; 5], 4, &[1.0; 4], 0.0)), "half a row");
     assert!(panics(&|| assert!(rowwise::dot(isa, &[0.0; 5], &[1.0; 4]).is_nan())), "another length");
     assert!(panics(&|| rowwise::matmul(isa, &[0.0; 8], &[1.0; 8], 4, &mut [0.0; 3])), "a short output");
 }

@@ -41,6 +41,21 @@ fn silu_is_close_to_float64() {
 }
 
 #[test]
+fn gelu_tanh_is_close_to_float64() {
+    let inputs: Vec<f32> = (-40_000..40_003).map(|i| i as f32 / 400.0).collect();
+    let found = assert_equal_on_all_isas("gelu_tanh", |isa| in_place(&inputs, |x| rowwise::gelu_tanh(isa, x)));
+    for (x, found) in inputs.iter().map(|x| *x as f64).zip(found) {
+        let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
+        let exact = 0.5 * x * (1.0 + inner.tanh());
+        let error = (found as f64 - exact).abs() / x.abs().max(1.0);
+        assert!(error <= GELU_ERROR, "{x}: {found} {exact}");
+    }
+    let ends = in_place(&[f32::NAN, 3e38, -3e38, f32::INFINITY, 0.0], |x| rowwise::gelu_tanh(Isa::detect(), x));
+    assert!(ends[0].is_nan() && ends[1] == 3e38 && ends[2].abs() < 1e-20 && ends[3] == f32::INFINITY, "{ends:?}");
+    assert_eq!(ends[4], 0.0);
+}
+
+#[test]
 fn softmax_is_close_to_float64() {
     for n in [1, 2, 15, 16, 17, 31, 33, 100] {
         let x: Vec<f32> = values(n, 40).iter().map(|v| v * 20.0).collect();
@@ -63,7 +78,7 @@ fn layer_norm_is_close_to_float64() {
             let rows = values(count * d, 5);
             let (weight, bias) = (values(d, 6), values(d, 7));
             let found = assert_equal_on_all_isas("layer_norm", |isa| {
-                in_place(&rows, |x| rowwise::layer_norm(isa, x, &weight, &bias, 1e-12))
+                in_place(&rows, |x| rowwise::layer_norm(isa, x, d, &weight, &bias, 1e-12))
             });
             for (row, found) in rows.chunks(d).zip(found.chunks(d)).filter(|_| d > 1) {
                 let mean = row.iter().map(|v| *v as f64).sum::<f64>() / d as f64;
@@ -77,12 +92,38 @@ fn layer_norm_is_close_to_float64() {
     }
 }
 
+/// An operation on rows that begin at multiples of a number.
+type StridedOperation<'a> = &'a dyn Fn(&mut [f32], usize);
+
+/// Values between a row and the next are padding, which stays as it is.
+#[test]
+fn norms_of_rows_with_padding_equal_those_without() {
+    for (d, stride) in [(7, 16), (40, 48), (32, 33)] {
+        let (rows, weight, bias) = (values(5 * d, 5), values(d, 6), values(d, 7));
+        let padded: Vec<f32> = rows.chunks(d).flat_map(|row| [row, &vec![9.0; stride - d]].concat()).collect();
+        for isa in available_isas() {
+            let norms: [StridedOperation; 2] =
+                [&|x, stride| rowwise::layer_norm(isa, x, stride, &weight, &bias, 1e-12), &|x, stride| {
+                    rowwise::rms_norm(isa, x, stride, &weight, 1e-6)
+                }];
+            for norm in norms {
+                let (found, expected) = (in_place(&padded, |x| norm(x, stride)), in_place(&rows, |x| norm(x, d)));
+                for (found, expected) in found.chunks(stride).zip(expected.chunks(d)) {
+                    assert_eq!(bits(&found[..d]), bits(expected));
+                    assert!(found[d..].iter().all(|v| *v == 9.0));
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn rms_norm_is_close_to_float64() {
     for d in [1, 7, 16, 33, 576] {
         let (rows, weight) = (values(3 * d, 8), values(d, 9));
-        let found =
-            assert_equal_on_all_isas("rms_norm", |isa| in_place(&rows, |x| rowwise::rms_norm(isa, x, &weight, 1e-6)));
+        let found = assert_equal_on_all_isas("rms_norm", |isa| {
+            in_place(&rows, |x| rowwise::rms_norm(isa, x, d, &weight, 1e-6))
+        });
         for (row, found) in rows.chunks(d).zip(found.chunks(d)) {
             let square = row.iter().map(|v| (*v as f64).powi(2)).sum::<f64>() / d as f64;
             for ((v, f), w) in row.iter().zip(found).zip(&weight) {
@@ -104,11 +145,12 @@ fn operations_on_special_values_are_equal_on_all_isas() {
         let mut x = values(33, 62 + i as u64);
         (x[i], x[16 + i]) = (value, value);
         for row in [x, vec![value; 33]] {
-            let operations: [(&str, Operation); 5] = [
-                ("layer_norm", &|isa, x| rowwise::layer_norm(isa, x, &weight, &bias, 1e-12)),
-                ("rms_norm", &|isa, x| rowwise::rms_norm(isa, x, &weight, 1e-6)),
+            let operations: [(&str, Operation); 6] = [
+                ("layer_norm", &|isa, x| rowwise::layer_norm(isa, x, 33, &weight, &bias, 1e-12)),
+                ("rms_norm", &|isa, x| rowwise::rms_norm(isa, x, 33, &weight, 1e-6)),
                 ("softmax", &|isa, x| rowwise::softmax(isa, x)),
                 ("gelu", &|isa, x| rowwise::gelu_erf(isa, x)),
+                ("gelu_tanh", &|isa, x| rowwise::gelu_tanh(isa, x)),
                 ("silu", &|isa, x| rowwise::silu(isa, x)),
             ];
             for (name, operation) in operations {

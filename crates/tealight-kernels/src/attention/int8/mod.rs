@@ -15,7 +15,7 @@ mod queries;
 pub use kv::QuantizedKv;
 pub use queries::{QUERY_ROWS, QueryScratch, StridedRows, sdpa_quantized_kv};
 
-use super::views::{HeadSlice, Qkv};
+use super::views::{HeadSlice, Qkv, ScoreMod};
 use crate::isa::Isa;
 
 /// Scratch memory that calls of [`sdpa`] can share.
@@ -25,19 +25,27 @@ pub struct SdpaScratch {
     queries: QueryScratch,
 }
 
-/// Computes `softmax(q k^T / sqrt(head_dim)) v` for the queries of a head. Row `i` is written to
+/// Computes `softmax(q k^T / divisor + bias) v` for the queries of a head. Row `i` is written to
 /// `out[i * out_stride..][..head_dim]`.
 ///
 /// NaN or infinity in a query makes that row NaN; in a key or a value, it makes all rows of the sequence NaN.
 ///
 /// # Panics
 /// If rows, columns or `out` are outside their slices, or `head_dim` is not a multiple of 16.
-pub fn sdpa(isa: Isa, x: Qkv, head: &HeadSlice, scratch: &mut SdpaScratch, out: &mut [f32], out_stride: usize) {
+pub fn sdpa(
+    isa: Isa,
+    x: Qkv,
+    head: &HeadSlice,
+    score_mod: ScoreMod,
+    scratch: &mut SdpaScratch,
+    out: &mut [f32],
+    out_stride: usize,
+) {
     head.check(x, out.len(), out_stride);
     let SdpaScratch { kv, queries } = scratch;
     kv.quantize(isa, x, head);
     let rows = StridedRows { data: &x.q[head.queries.start * x.stride + head.first_column..], stride: x.stride };
-    sdpa_quantized_kv(isa, kv, rows, head.queries.len(), queries, out, out_stride);
+    sdpa_quantized_kv(isa, kv, rows, head.queries.len(), score_mod, queries, out, out_stride);
 }
 
 #[cfg(test)]
@@ -55,7 +63,8 @@ mod tests {
         let rows = Qkv { q: &x, k: &x[head_dim..], v: &x[2 * head_dim..], stride };
         let head = HeadSlice { sequence: 0..tokens, queries: 0..tokens, first_column: 0, head_dim };
         let (mut found, mut expected) = (vec![0.0; tokens * head_dim], vec![0.0; tokens * head_dim]);
-        sdpa(avx2, rows, &head, &mut SdpaScratch::default(), &mut found, head_dim);
+        let score_mod = ScoreMod::scaled(head_dim);
+        sdpa(avx2, rows, &head, score_mod, &mut SdpaScratch::default(), &mut found, head_dim);
         let SdpaScratch { mut kv, mut queries } = SdpaScratch::default();
         kv.resize(tokens, head_dim);
         queries.resize(&kv);
@@ -63,7 +72,7 @@ mod tests {
         // SAFETY: the scalar type needs no features; sizes are those that `sdpa` accepted.
         unsafe {
             kv::quantize_kv::<Scalar<127>>(rows, &head, &mut kv);
-            queries::sdpa_rows::<Scalar<127>>(&kv, q, tokens, &mut queries, &mut expected, head_dim);
+            queries::sdpa_rows::<Scalar<127>>(&kv, q, tokens, score_mod, &mut queries, &mut expected, head_dim);
         }
         assert_eq!(found, expected);
     }

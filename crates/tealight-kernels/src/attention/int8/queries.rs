@@ -2,7 +2,7 @@
 #![allow(clippy::needless_range_loop)] // Indices are rows and columns of tiles.
 
 use super::kv::{QuantizedKv, encoding, max_abs, padded, scales_from_max_abs};
-use crate::attention::views::fits;
+use crate::attention::views::{ScoreBias, ScoreMod, fits};
 use crate::dispatch::dispatch;
 use crate::isa::Isa;
 use crate::rowwise::exp2_coarse;
@@ -41,16 +41,18 @@ pub struct StridedRows<'a> {
     pub stride: usize,
 }
 
-/// Computes `softmax(q k^T / sqrt(head_dim)) v` for the first `count` rows of `q`. Row `i` is written to
+/// Computes `softmax(q k^T / divisor + bias) v` for the first `count` rows of `q`. Row `i` is written to
 /// `out[i * out_stride..][..head_dim]`.
 ///
 /// # Panics
 /// If rows are outside their slices, there are no keys, or another instruction set quantized them.
+#[allow(clippy::too_many_arguments)] // Queries and outputs with their strides.
 pub fn sdpa_quantized_kv(
     isa: Isa,
     kv: &QuantizedKv,
     q: StridedRows,
     count: usize,
+    score_mod: ScoreMod,
     scratch: &mut QueryScratch,
     out: &mut [f32],
     out_stride: usize,
@@ -58,7 +60,7 @@ pub fn sdpa_quantized_kv(
     assert!(kv.tokens > 0 && kv.head_dim <= out_stride && kv.head_dim <= q.stride);
     assert!(fits(count, q.stride, kv.head_dim, q.data.len()) && fits(count, out_stride, kv.head_dim, out.len()));
     scratch.resize(kv);
-    dispatch!(isa, sdpa_rows(kv: &QuantizedKv, q: StridedRows, count: usize, scratch: &mut QueryScratch, out: &mut [f32], out_stride: usize));
+    dispatch!(isa, sdpa_rows(kv: &QuantizedKv, q: StridedRows, count: usize, score_mod: ScoreMod, scratch: &mut QueryScratch, out: &mut [f32], out_stride: usize));
 }
 
 #[inline(always)]
@@ -66,6 +68,7 @@ pub(super) unsafe fn sdpa_rows<S: Simd>(
     kv: &QuantizedKv,
     q: StridedRows,
     count: usize,
+    score_mod: ScoreMod,
     scratch: &mut QueryScratch,
     out: &mut [f32],
     out_stride: usize,
@@ -81,29 +84,34 @@ pub(super) unsafe fn sdpa_rows<S: Simd>(
             row += match count - row {
                 // `R4x3` stands for AVX-512, whose 32 registers also hold this larger tile.
                 left if left >= QUERY_ROWS && S::TILE == Tile::R4x3 => {
-                    sdpa_tile::<S, QUERY_ROWS, 2>(kv, q, scratch, out, out_stride)
+                    sdpa_tile::<S, QUERY_ROWS, 2>(kv, q, row, score_mod, scratch, out, out_stride)
                 }
-                left if left >= 4 => sdpa_tile::<S, 4, 1>(kv, q, scratch, out, out_stride),
-                left if left >= 2 => sdpa_tile::<S, 2, 1>(kv, q, scratch, out, out_stride),
-                _ => sdpa_tile::<S, 1, 1>(kv, q, scratch, out, out_stride),
+                left if left >= 4 => sdpa_tile::<S, 4, 1>(kv, q, row, score_mod, scratch, out, out_stride),
+                left if left >= 2 => sdpa_tile::<S, 2, 1>(kv, q, row, score_mod, scratch, out, out_stride),
+                _ => sdpa_tile::<S, 1, 1>(kv, q, row, score_mod, scratch, out, out_stride),
             };
         }
     }
 }
 
-/// The first `MR` rows of `q`; returns `MR`.
+/// The first `MR` rows of `q`, which begin with query `row`; returns `MR`.
 #[inline(always)]
 unsafe fn sdpa_tile<S: Simd, const MR: usize, const NV: usize>(
     kv: &QuantizedKv,
     q: StridedRows,
+    row: usize,
+    score_mod: ScoreMod,
     scratch: &mut QueryScratch,
     out: *mut f32,
     out_stride: usize,
 ) -> usize {
     // SAFETY: as in `sdpa_rows`.
     unsafe {
-        let score_scales = quantize_queries::<S, MR>(q, kv.head_dim, scratch);
+        let mut score_scales = quantize_queries::<S, MR>(q, kv.head_dim, score_mod.divisor, scratch);
         scores::<S, MR, NV>(kv, scratch);
+        if let Some(bias) = score_mod.bias {
+            add_bias::<S, MR>(kv.tokens, bias, row, &mut score_scales, scratch);
+        }
         let weight_scales = quantize_weights::<S, MR>(kv, scratch, &score_scales);
         let mut d = 0;
         while d < kv.head_dim {
@@ -125,6 +133,7 @@ unsafe fn sdpa_tile<S: Simd, const MR: usize, const NV: usize>(
 unsafe fn quantize_queries<S: Simd, const MR: usize>(
     q: StridedRows,
     head_dim: usize,
+    divisor: f32,
     scratch: &mut QueryScratch,
 ) -> [f32; LANES] {
     let zero_point = ((S::QMAX + 1) / 2) as f32;
@@ -143,7 +152,7 @@ unsafe fn quantize_queries<S: Simd, const MR: usize>(
                 S::load(query(r).add(i)).mul_add(S::splat(inv_scales[r]), S::splat(zero_point)).store_u8(out.add(i));
             }
         }
-        let log2_scale = S::splat(std::f32::consts::LOG2_E / (head_dim as f32).sqrt());
+        let log2_scale = S::splat(std::f32::consts::LOG2_E / divisor);
         S::load(scales.as_ptr()).mul(log2_scale).store(scales.as_mut_ptr());
     }
     scales
@@ -186,6 +195,38 @@ unsafe fn scores<S: Simd, const MR: usize, const NV: usize>(kv: &QuantizedKv, sc
             }
         }
     }
+}
+
+/// Multiplies the scores of `MR` rows, which begin with query `row`, by the factor of the row and adds the bias; the factors become 1.
+#[inline(always)]
+unsafe fn add_bias<S: Simd, const MR: usize>(
+    tokens: usize,
+    bias: ScoreBias,
+    row: usize,
+    score_scales: &mut [f32; LANES],
+    scratch: &mut QueryScratch,
+) {
+    let padded = padded(tokens);
+    for r in 0..MR {
+        let (scores, bias) = (&mut scratch.scores[r * padded..][..padded], bias.row(row + r, tokens));
+        // SAFETY: whole vectors of biases are read from a row or its padded copy, and a row of scores has whole vectors; the caller
+        // guarantees the instruction set.
+        unsafe {
+            let (scale, log2_e) = (S::splat(score_scales[r]), S::splat(std::f32::consts::LOG2_E));
+            for t in (0..tokens).step_by(LANES) {
+                let mut padded_bias = [0.0; LANES];
+                let p = if t + LANES <= tokens {
+                    bias.as_ptr().add(t)
+                } else {
+                    padded_bias[..tokens - t].copy_from_slice(&bias[t..]);
+                    padded_bias.as_ptr()
+                };
+                let scores = scores.as_mut_ptr().add(t);
+                S::load(scores).mul_add(scale, S::load(p).mul(log2_e)).store(scores);
+            }
+        }
+    }
+    *score_scales = [1.0; LANES];
 }
 
 /// Computes the softmax weights of `MR` rows times the scales of the values, and quantizes them. Returns their scales.
