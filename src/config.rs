@@ -292,10 +292,10 @@ fn cors_origin(value: String) -> Result<String> {
 fn precision(name: &str) -> Result<Precision> {
     match name {
         "int8" => Ok(Precision::Int8),
-        "f32" => Ok(Precision::F32),
+        "float32" | "f32" => Ok(Precision::F32),
         other => Err(Error::invalid_value(
             "TEALIGHT_PRECISION",
-            format!("TEALIGHT_PRECISION is {other:?}; expected int8 or f32"),
+            format!("TEALIGHT_PRECISION is {other:?}; expected int8 or float32"),
         )),
     }
 }

@@ -40,7 +40,7 @@ impl ModelTask {
         match Architecture::detect(path) {
             Ok(Architecture::Whisper) => ModelTask::Speech,
             Ok(Architecture::Llama) => ModelTask::Text,
-            Ok(Architecture::Bert) | Err(_) => ModelTask::Embedding,
+            Ok(Architecture::Encoder) | Err(_) => ModelTask::Embedding,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Finds out which architecture a model file or folder has, without loading it.
 
-use crate::families::{LLAMA_MODEL_TYPES, WHISPER, bert};
+use crate::families::encoder::{EncoderFamily, known_families};
+use crate::families::{LLAMA_MODEL_TYPES, WHISPER};
 use crate::formats::gguf::{self, Gguf};
 use crate::formats::json::require_json;
 use crate::formats::{CANDLE_WHISPER_TENSOR, CTRANSLATE2_FILE, GGML_MAGIC, llama2c};
@@ -13,7 +14,7 @@ use tealight_core::{Error, ErrorKind, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Architecture {
     /// An encoder for embeddings: [`Embedder::load`](crate::Embedder::load).
-    Bert,
+    Encoder,
     /// A decoder for text generation: [`Generator::load`](crate::tasks::generate::Generator::load).
     Llama,
     /// Speech-to-text: [`Whisper::load`](crate::families::whisper::Whisper::load).
@@ -48,7 +49,8 @@ impl Architecture {
             return Ok(Architecture::Whisper);
         }
         let config = require_json(&folder.join("config.json"))?;
-        Self::from_architecture(config["model_type"].as_str().unwrap_or_default())
+        let is_encoder = EncoderFamily::of_config(&config).is_ok();
+        Self::from_architecture(config["model_type"].as_str().unwrap_or_default(), is_encoder)
     }
 
     fn of_file(file: Bytes) -> Result<Self> {
@@ -66,7 +68,7 @@ impl Architecture {
 
     fn of_gguf(file: Bytes) -> Result<Self> {
         if let Some(architecture) = gguf::read_architecture(&file)? {
-            return Self::from_architecture(&architecture);
+            return Self::from_architecture(&architecture, EncoderFamily::of_gguf(&architecture).is_ok());
         }
         if Gguf::parse(file)?.tensors.contains_key(CANDLE_WHISPER_TENSOR) {
             return Ok(Architecture::Whisper);
@@ -74,14 +76,14 @@ impl Architecture {
         Err(gguf::missing_key(gguf::ARCHITECTURE_KEY))
     }
 
-    fn from_architecture(name: &str) -> Result<Self> {
+    fn from_architecture(name: &str, is_encoder: bool) -> Result<Self> {
         match name {
-            bert::ARCHITECTURE => Ok(Architecture::Bert),
+            _ if is_encoder => Ok(Architecture::Encoder),
             WHISPER => Ok(Architecture::Whisper),
             _ if LLAMA_MODEL_TYPES.contains(&name) => Ok(Architecture::Llama),
             _ => Err(Error::invalid_model(format!(
                 "architecture {name:?} is not supported; expected {}, {} or {WHISPER}",
-                bert::ARCHITECTURE,
+                known_families(),
                 LLAMA_MODEL_TYPES.join(", ")
             ))),
         }

@@ -3,23 +3,27 @@
 //! A model file becomes a network, and a task runs it:
 //!
 //! ```text
-//! path -> Architecture::detect -> families::{bert, llama, whisper} -> tasks::{embed, generate, transcribe}
+//! path -> Architecture::detect -> families -> EncoderSpec -> int8 executor -> tasks::embed
+//!                                 families::{llama, whisper} -> tasks::{generate, transcribe}
 //!             formats: tensors, as stored or in f32            \-> tealight-kernels: packed matrices, GEMM, attention
 //! ```
 //!
 //! | module | content |
 //! |---|---|
-//! | [`layers`] | layers of a network: whole encoder layers in int8, and f32 operations as the reference |
+//! | [`layers`] | parts that the networks share: activations, LayerNorm, RoPE |
 //! | [`formats`] | readers of GGUF, safetensors, CTranslate2, ggml and llama2.c files, and [`formats::weights::Weights`], their common view |
 //! | [`tokenizer`] | text to token ids and back |
 //! | [`sentence_transformers`] | prompts, pooling, dense layers and normalization around an encoder |
-//! | [`families`] | the networks: BERT, Llama, Whisper |
+//! | [`spec`] | an encoder network as data |
+//! | [`int8`] | the executor of encoders |
+//! | [`families`] | what each family of encoders says about its networks and files; Llama and Whisper |
 //! | [`tasks`] | embeddings, text generation, transcription |
 //! | [`pack`](mod@pack) | writes a model as one GGUF file whose weights are used in place: read from the mapping, not copied |
 //!
 //! Modules depend only on those above them in the table.
 //!
-//! Cargo features: `speech` adds Whisper and transcription, `text` adds Llama and text generation. BERT is always there.
+//! Cargo features: `reference` adds encoders in float32, `speech` Whisper and transcription, `text` Llama and text generation. Encoders
+//! in int8 are always there.
 //!
 //! Shapes are written `[T, D]`, row-major: `B` texts, `T` tokens of a batch without padding, `H` attention heads, `D` values of a
 //! hidden state or an embedding, `K` inputs and `N` outputs of a matrix product, `I` values of the inner dimension of a feed-forward
@@ -49,10 +53,14 @@ mod detect;
 mod embedder_load;
 pub mod families;
 pub mod formats;
+pub mod int8;
 pub mod layers;
 mod model_info;
 pub mod pack;
+#[cfg(feature = "reference")]
+pub mod reference;
 pub mod sentence_transformers;
+pub mod spec;
 pub mod tasks;
 mod text_encoder;
 pub mod tokenizer;

@@ -1,9 +1,9 @@
-//! Name, license and origin of a BERT or Llama model.
+//! Name, license and origin of an encoder or a Llama model.
 
 use crate::formats::gguf::Gguf;
 use tealight_core::{Error, Result};
 
-/// What the file of a BERT or Llama model says about itself. It is not read from Whisper models.
+/// What the file of an encoder or a Llama model says about itself. It is not read from Whisper models.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ModelInfo {
     /// The model's own name, which may differ from the one it is served by.
@@ -12,7 +12,7 @@ pub struct ModelInfo {
     pub license: Option<String>,
     /// URL of the model's origin.
     pub source: Option<String>,
-    /// `bert` or `llama`, the value of `general.architecture` in GGUF.
+    /// The value of `general.architecture` in GGUF, such as `bert` or `llama`.
     pub architecture: String,
     /// `gguf`, `safetensors` or `llama2.c`.
     pub format: &'static str,

@@ -1,7 +1,7 @@
 //! Packs models of every architecture.
 
 use crate::detect::Architecture;
-use crate::families::bert;
+use crate::families::encoder;
 #[cfg(feature = "text")]
 use crate::families::llama;
 #[cfg(feature = "speech")]
@@ -27,7 +27,7 @@ pub fn pack(
     output: &Path,
 ) -> Result<()> {
     match Architecture::detect(source)? {
-        Architecture::Bert => bert::pack(cpu, source, metadata, calibration, output),
+        Architecture::Encoder => encoder::pack(cpu, source, metadata, calibration, output),
         #[cfg(feature = "text")]
         Architecture::Llama => llama::pack(cpu, source, metadata, output),
         #[cfg(feature = "speech")]

@@ -1,7 +1,6 @@
 //! The interface of networks that compute a hidden state per token.
 
 use crate::batch::TokenBatch;
-use candle_core::Tensor;
 use tealight_core::Result;
 use tealight_kernels::CpuContext;
 
@@ -19,6 +18,6 @@ pub trait TextEncoder: std::fmt::Debug + Send + Sync {
     /// not depend on other texts.
     ///
     /// # Errors
-    /// A tensor operation fails.
-    fn encode(&self, cpu: &CpuContext, batch: &TokenBatch) -> Result<Tensor>;
+    /// The network cannot be computed.
+    fn encode(&self, cpu: &CpuContext, batch: &TokenBatch) -> Result<Vec<f32>>;
 }

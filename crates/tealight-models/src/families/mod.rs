@@ -1,8 +1,19 @@
-//! Model families, each with one architecture: its hyperparameters, its files and its network.
+//! Model families: the encoders, each one file that describes its networks, and Llama and Whisper with networks of their own.
 
-pub mod bert;
+mod bert;
+mod deberta;
+mod distilbert;
+pub(crate) mod encoder;
+mod gemma3;
+mod gte;
+mod jina_bert;
 #[cfg(feature = "text")]
 pub mod llama;
+mod modernbert;
+mod mpnet;
+mod nomic_bert;
+mod qwen3;
+mod roberta;
 #[cfg(feature = "speech")]
 pub mod whisper;
 

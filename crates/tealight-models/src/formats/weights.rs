@@ -7,8 +7,8 @@ use candle_core::quantized::GgmlDType;
 use std::collections::HashMap;
 use tealight_core::{Error, Result};
 
-/// How matrices are held in memory. Only BERT can also be loaded in [`Precision::F32`]; Llama and Whisper are always in int8, except
-/// that the 4-bit weights of Llama files stay 4-bit.
+/// How matrices are held in memory. Only encoders can also be loaded in [`Precision::F32`]; Llama and Whisper are always in int8,
+/// except that the 4-bit weights of Llama files stay 4-bit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Precision {
     /// int8 weights and activations, with one scale per group along the inner dimension.
@@ -97,8 +97,18 @@ impl Weights {
     /// # Errors
     /// The tensor is missing, has another shape, or holds a value that is not finite.
     pub fn floats(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        self.floats_of_part(name, shape, 0, 1)
+    }
+
+    /// Part `index` of `count` equal parts of a tensor; the other parts are not decoded. A part must consist of whole rows.
+    ///
+    /// # Errors
+    /// As [`Weights::floats`].
+    pub fn floats_of_part(&self, name: &str, shape: &[usize], index: usize, count: usize) -> Result<Vec<f32>> {
         let (dtype, data) = self.ggml_data(name, shape)?;
-        let values = dequantize(dtype, data, shape.iter().product()).map_err(|e| with_tensor_name(name, e))?;
+        let (values, bytes) = (shape.iter().product::<usize>() / count, data.len() / count);
+        let part = data.get(index * bytes..(index + 1) * bytes).unwrap_or_default();
+        let values = dequantize(dtype, part, values).map_err(|e| with_tensor_name(name, e))?;
         match values.iter().position(|v| !v.is_finite()) {
             None => Ok(values),
             Some(i) => Err(Error::invalid_model(format!("tensor {name:?} has the value {} at index {i}", values[i]))),

@@ -41,6 +41,7 @@ pub(super) fn activation_from_name(name: &str) -> Result<Activation> {
         "Tanh" => Ok(Activation::Tanh),
         "GELU" => Ok(Activation::Gelu),
         "ReLU" => Ok(Activation::Relu),
+        "SiLU" => Ok(Activation::Silu),
         _ => Err(Error::invalid_model(format!("the activation function {name:?} is not supported"))),
     }
 }
@@ -51,5 +52,6 @@ pub(super) fn activation_name(activation: Activation) -> &'static str {
         Activation::Tanh => "Tanh",
         Activation::Gelu | Activation::GeluTanh => "GELU",
         Activation::Relu => "ReLU",
+        Activation::Silu => "SiLU",
     }
 }

@@ -1,7 +1,6 @@
 //! Embeddings: from token ids to one vector per text.
 
 use crate::batch::TokenBatch;
-use crate::layers::with_values;
 use crate::model_info::ModelInfo;
 use crate::sentence_transformers::{EmbeddingPipeline, pool};
 use crate::text_encoder::TextEncoder;
@@ -83,10 +82,8 @@ impl Embedder {
     /// The encoder fails, or a value is not finite.
     pub fn token_embeddings(&self, cpu: &CpuContext, batch: &TokenBatch) -> Result<Vec<Vec<f32>>> {
         let d = self.encoder.hidden_size();
-        let hidden_states = self.encoder.encode(cpu, batch)?;
-        let texts = with_values(&hidden_states, |x| {
-            Ok(batch.cu_seqlens.windows(2).map(|w| x[w[0] * d..w[1] * d].to_vec()).collect::<Vec<_>>())
-        })?;
+        let x = self.encoder.encode(cpu, batch)?;
+        let texts: Vec<_> = batch.cu_seqlens.windows(2).map(|w| x[w[0] * d..w[1] * d].to_vec()).collect();
         texts.iter().try_for_each(|t| require_finite(t))?;
         Ok(texts)
     }

@@ -6,6 +6,7 @@
 mod bert_damaged;
 mod bert_pack;
 mod bert_reference;
+mod encoders;
 #[cfg(feature = "text")]
 mod llama_damaged;
 #[cfg(feature = "text")]

@@ -88,6 +88,12 @@ pub fn min_cosine(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
     a.iter().zip(b).map(cosine).fold(1.0, f32::min)
 }
 
+/// The cosine similarity of vectors of any length.
+pub fn cosine_of(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    cosine(a, &b.iter().map(|v| *v as f64).collect::<Vec<_>>()) as f32
+}
+
 pub fn cosine(a: &[f32], b: &[f64]) -> f64 {
     let dot = a.iter().zip(b).map(|(a, b)| *a as f64 * b).sum::<f64>();
     let norm = |x: f64| x.sqrt();

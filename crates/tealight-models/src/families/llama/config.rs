@@ -1,9 +1,9 @@
 //! Hyperparameters of a Llama model: from GGUF metadata, Hugging Face's `config.json` or the header of a llama2.c file.
 
-use super::rope::{Pairing, Rope};
 use crate::families::{LLAMA as ARCHITECTURE, LLAMA_MODEL_TYPES as MODEL_TYPES};
 use crate::formats::gguf::{self, Gguf};
 use crate::formats::llama2c;
+use crate::layers::{Pairing, Rope};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tealight_core::{Error, Result};
@@ -185,19 +185,12 @@ impl Config {
     pub(super) fn validate(self) -> Result<Self> {
         self.validate_sizes()?;
         self.validate_attention()?;
-        let numbers = [
-            ("rms_norm_eps", self.rms_norm_eps as f64),
-            ("rope_theta", self.rope.rope_theta),
-            ("RoPE scaling factor", self.rope.linear_scale),
-        ];
-        let factors = self.rope.freq_factors.iter().map(|f| ("RoPE frequency factor", *f as f64));
-        let is_positive = |value: f64| value.is_finite() && value > 0.0;
-        match numbers.into_iter().chain(factors).find(|(_, value)| !is_positive(*value)) {
-            Some((name, value)) => {
-                Err(Error::invalid_model(format!("{name} is {value}; expected a finite number above 0")))
-            }
-            None => Ok(self),
+        let eps = self.rms_norm_eps;
+        if !(eps.is_finite() && eps > 0.0) {
+            return Err(Error::invalid_model(format!("rms_norm_eps is {eps}; expected a finite number above 0")));
         }
+        self.rope.validate(self.head_dim)?;
+        Ok(self)
     }
 
     fn validate_sizes(&self) -> Result<()> {
@@ -235,12 +228,6 @@ impl Config {
         if !heads.is_multiple_of(kv_heads) {
             return Err(Error::invalid_model(format!(
                 "num_attention_heads is {heads}; expected a multiple of num_key_value_heads, {kv_heads}"
-            )));
-        }
-        let rotary_dim = self.rope.rotary_dim;
-        if rotary_dim == 0 || !rotary_dim.is_multiple_of(2) || rotary_dim > head_dim {
-            return Err(Error::invalid_model(format!(
-                "RoPE rotates {rotary_dim} values of a head; expected an even number from 2 to head_dim, {head_dim}"
             )));
         }
         Ok(())

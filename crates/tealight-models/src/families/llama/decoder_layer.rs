@@ -172,7 +172,7 @@ impl PartScratch {
     fn norm_and_quantize(&mut self, isa: Isa, x: &[f32], norm: &[f32], eps: f32, rhs: &QuantizedMatrix) {
         self.normed.clear();
         self.normed.extend_from_slice(x);
-        rowwise::rms_norm(isa, &mut self.normed, norm, eps);
+        rowwise::rms_norm(isa, &mut self.normed, norm.len(), norm, eps);
         rhs.quantize(isa, &self.normed, &mut self.quantized);
     }
 }

@@ -2,9 +2,7 @@
 
 use super::model::Llama;
 use crate::batch::TokenBatch;
-use crate::layers::from_rows;
 use crate::text_encoder::TextEncoder;
-use candle_core::Tensor;
 use std::sync::Arc;
 use tealight_core::Result;
 use tealight_kernels::CpuContext;
@@ -30,13 +28,13 @@ impl TextEncoder for LlamaEncoder {
         2 * tokens as u64 * self.0.layer_weight_count() as u64
     }
 
-    fn encode(&self, cpu: &CpuContext, batch: &TokenBatch) -> Result<Tensor> {
+    fn encode(&self, cpu: &CpuContext, batch: &TokenBatch) -> Result<Vec<f32>> {
         let texts: Vec<_> = batch.cu_seqlens.windows(2).map(|w| &batch.ids[w[0]..w[1]]).collect();
         // A single text is divided between threads; several texts are distributed over them.
         let hidden_states = match &texts[..] {
             [text] => vec![self.0.hidden_states(cpu, text)],
             texts => cpu.par_map(texts, |text| self.0.hidden_states(&cpu.single_threaded(), text)),
         };
-        from_rows(hidden_states.into_iter().collect::<Result<Vec<_>>>()?.concat(), self.hidden_size())
+        Ok(hidden_states.into_iter().collect::<Result<Vec<_>>>()?.concat())
     }
 }

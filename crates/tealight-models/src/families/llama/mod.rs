@@ -11,14 +11,13 @@ mod model_files;
 mod network;
 mod pack;
 mod quantized_matrix;
-mod rope;
 mod sequence;
 mod tensor_loader;
 
+pub use crate::layers::{Pairing, Rope};
 pub use config::Config;
 pub use model::Llama;
 pub use pack::pack;
-pub use rope::{Pairing, Rope};
 pub use sequence::Sequence;
 
 pub(crate) use encoder::LlamaEncoder;

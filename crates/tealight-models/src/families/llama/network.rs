@@ -99,7 +99,7 @@ impl Network {
                 layer.forward(&partition, &self.config, caches, position, scratch);
             }
             kv_cache.tokens += chunk.len();
-            rowwise::rms_norm(cpu.isa, &mut scratch.x, &self.norm, self.config.rms_norm_eps);
+            rowwise::rms_norm(cpu.isa, &mut scratch.x, self.norm.len(), &self.norm, self.config.rms_norm_eps);
             f(i * CHUNK_TOKENS, &mut scratch.x)?;
         }
         Ok(())
@@ -123,10 +123,10 @@ fn token_table(name: &str, config: &Config) -> MatrixSpec {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rope::{Pairing, Rope};
     use super::*;
     use crate::formats::tensor::{Dtype, TensorData, tensor_bytes};
     use crate::formats::weights::{Precision, Weights};
+    use crate::layers::{Pairing, Rope};
     use candle_core::quantized::GgmlDType;
     use std::collections::HashMap;
     use tealight_kernels::Isa;

@@ -8,7 +8,7 @@ use tealight_core::Result;
 use tealight_kernels::CpuContext;
 use tealight_kernels::attention::int8::{QuantizedKv, QueryScratch, StridedRows, sdpa_quantized_kv};
 use tealight_kernels::attention::single_query::{self, KvView};
-use tealight_kernels::attention::{HeadSlice, Qkv};
+use tealight_kernels::attention::{HeadSlice, Qkv, ScoreMod};
 use tealight_kernels::int8::{Epilogue, PackedRhs, gemm};
 use tealight_kernels::quantize::QuantizedRows;
 use tealight_kernels::rowwise;
@@ -317,7 +317,7 @@ impl DecoderLayer {
         for (h, kv) in heads.iter().enumerate() {
             let q = StridedRows { data: &scratch.projected[h * head_dim..], stride: d };
             let out = &mut scratch.attended[h * head_dim..];
-            sdpa_quantized_kv(isa, kv, q, tokens, &mut scratch.queries, out, d);
+            sdpa_quantized_kv(isa, kv, q, tokens, ScoreMod::scaled(head_dim), &mut scratch.queries, out, d);
         }
         scratch.quantized.quantize(isa, &scratch.attended, &self.encoder_attn_o_proj.layout());
         gemm(isa, &scratch.quantized, &self.encoder_attn_o_proj, 0..d, Epilogue::Add, &mut scratch.x);

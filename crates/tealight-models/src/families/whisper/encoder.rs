@@ -2,8 +2,12 @@
 
 use super::config::{N_FRAMES, WhisperConfig};
 use crate::formats::tensor_loader::TensorLoader;
-use crate::layers::{self, Activation, LayerNorm};
-use tealight_core::Result;
+use crate::int8::{
+    self, Attention, AttentionPattern, BlockNorms, EncoderLayer, FeedForward, FeedForwardBlock, PositionBiasWeights,
+    RowNorm,
+};
+use crate::layers::{Activation, LayerNorm};
+use tealight_core::{Error, Result};
 use tealight_kernels::CpuContext;
 use tealight_kernels::int8::{Epilogue, PackedRhs, gemm};
 use tealight_kernels::quantize::QuantizedRows;
@@ -21,10 +25,9 @@ pub(crate) struct Encoder {
     conv2: PackedRhs,
     /// `[max_source_positions, D]`.
     embed_positions: Vec<f32>,
-    layers: Vec<layers::EncoderLayer>,
+    layers: Vec<EncoderLayer>,
     layer_norm: LayerNorm,
-    num_heads: usize,
-    scratch: layers::ScratchPool,
+    scratch: int8::ScratchPool,
 }
 
 impl Encoder {
@@ -37,8 +40,7 @@ impl Encoder {
             embed_positions: loader.floats("encoder.embed_positions.weight", &[config.max_source_positions, d])?,
             layers: layers.into_iter().collect::<Result<_>>()?,
             layer_norm: loader.layer_norm("encoder.layer_norm", d)?,
-            num_heads: config.num_attention_heads,
-            scratch: layers::ScratchPool::default(),
+            scratch: int8::ScratchPool::default(),
         })
     }
 
@@ -48,25 +50,40 @@ impl Encoder {
         let hidden = convolve(cpu, &self.conv1, mel, n_mels, 1);
         let mut x = convolve(cpu, &self.conv2, &hidden, self.conv1.n(), 2);
         rowwise::add(&mut x, &self.embed_positions);
-        layers::encode(cpu, &self.layers, self.num_heads, &mut x, &[0, N_FRAMES / 2], &self.scratch);
+        int8::encode(cpu, &self.layers, &mut x, &[0, N_FRAMES / 2], &self.scratch, None);
         self.layer_norm.apply(cpu.isa, &mut x);
         x
     }
 }
 
-fn layer(index: usize, config: &WhisperConfig, loader: &TensorLoader) -> Result<layers::EncoderLayer> {
-    let (d, ffn_dim) = (config.d_model, config.ffn_dim);
+fn layer(index: usize, config: &WhisperConfig, loader: &TensorLoader) -> Result<EncoderLayer> {
+    let (d, ffn_dim, heads) = (config.d_model, config.ffn_dim, config.num_attention_heads);
     let name = |part: &str| format!("encoder.layers.{index}.{part}");
     let attention = |part: &str| name(&format!("self_attn.{part}_proj"));
-    Ok(layers::EncoderLayer {
-        norm_placement: layers::NormPlacement::PreNorm,
-        qkv_proj: loader.stacked_linear(&[&attention("q"), &attention("k"), &attention("v")], d, d)?,
-        o_proj: loader.stacked_linear(&[&attention("out")], d, d)?,
-        attention_norm: loader.layer_norm(&name("self_attn_layer_norm"), d)?,
-        up_proj: loader.stacked_linear(&[&name("fc1")], ffn_dim, d)?,
-        activation: Activation::Gelu,
-        down_proj: loader.stacked_linear(&[&name("fc2")], d, ffn_dim)?,
-        ffn_norm: loader.layer_norm(&name("final_layer_norm"), d)?,
+    let norm = |part: &str| {
+        let norm = loader.layer_norm(&name(part), d)?;
+        Ok::<_, Error>(BlockNorms { before: Some(RowNorm::LayerNorm(norm)), ..BlockNorms::default() })
+    };
+    Ok(EncoderLayer {
+        attention: Attention {
+            qkv_proj: loader.stacked_linear(&[&attention("q"), &attention("k"), &attention("v")], d, d)?,
+            o_proj: loader.stacked_linear(&[&attention("out")], d, d)?,
+            heads,
+            kv_heads: heads,
+            head_dim: d / heads,
+            divisor: ((d / heads) as f32).sqrt(),
+            qk_norms: None,
+            rope: None,
+            pattern: AttentionPattern { causal: false, window: None, bias: PositionBiasWeights::None },
+        },
+        attention_norms: norm("self_attn_layer_norm")?,
+        feed_forward: FeedForwardBlock::Dense(FeedForward {
+            up_proj: loader.stacked_linear(&[&name("fc1")], ffn_dim, d)?,
+            gated: false,
+            activation: Activation::Gelu,
+            down_proj: loader.stacked_linear(&[&name("fc2")], d, ffn_dim)?,
+        }),
+        feed_forward_norms: norm("final_layer_norm")?,
     })
 }
 

@@ -40,7 +40,7 @@ pub struct Rope {
 
 impl Rope {
     /// Reads `rope_scaling` or `rope_parameters` of Hugging Face's `config.json`.
-    pub(super) fn from_json(json: &Value, rotary_dim: usize, rope_theta: f64) -> Result<Self> {
+    pub(crate) fn from_json(json: &Value, rotary_dim: usize, rope_theta: f64) -> Result<Self> {
         let rope_type = json["rope_type"].as_str().or_else(|| json["type"].as_str()).unwrap_or("default");
         let mut this = Self { pairing: Pairing::Half, rotary_dim, rope_theta, linear_scale: 1.0, freq_factors: vec![] };
         let number = |key: &str| {
@@ -80,12 +80,40 @@ impl Rope {
         divisor as f32
     }
 
+    /// Checks that the rotation fits heads of `head_dim` values.
+    ///
+    /// # Errors
+    /// The number and its value.
+    pub(crate) fn validate(&self, head_dim: usize) -> Result<()> {
+        let Self { rotary_dim, freq_factors, .. } = self;
+        if *rotary_dim == 0 || !rotary_dim.is_multiple_of(2) || *rotary_dim > head_dim {
+            return Err(Error::invalid_model(format!(
+                "RoPE rotates {rotary_dim} values of a head; expected an even number from 2 to head_dim, {head_dim}"
+            )));
+        }
+        if !freq_factors.is_empty() && freq_factors.len() != rotary_dim / 2 {
+            return Err(Error::invalid_model(format!(
+                "there are {} RoPE frequency factors; expected {}",
+                freq_factors.len(),
+                rotary_dim / 2
+            )));
+        }
+        let numbers = [("rope_theta", self.rope_theta), ("RoPE scaling factor", self.linear_scale)];
+        let factors = freq_factors.iter().map(|f| ("RoPE frequency factor", *f as f64));
+        match numbers.into_iter().chain(factors).find(|(_, v)| !(v.is_finite() && *v > 0.0)) {
+            Some((name, value)) => {
+                Err(Error::invalid_model(format!("{name} is {value}; expected a finite number above 0")))
+            }
+            None => Ok(()),
+        }
+    }
+
     fn frequency(&self, pair: usize) -> f64 {
         self.rope_theta.powf(-2.0 * pair as f64 / self.rotary_dim as f64)
     }
 
     /// Writes the cosine and sine of each pair's angle: `[positions, rotary_dim / 2]`.
-    pub(super) fn cos_sin(&self, positions: Range<usize>, out: &mut Vec<(f32, f32)>) {
+    pub(crate) fn cos_sin(&self, positions: Range<usize>, out: &mut Vec<(f32, f32)>) {
         out.clear();
         let divisor = |pair: usize| self.linear_scale * self.freq_factors.get(pair).copied().unwrap_or(1.0) as f64;
         let rates: Vec<f64> = (0..self.rotary_dim / 2).map(|pair| self.frequency(pair) / divisor(pair)).collect();
@@ -98,7 +126,7 @@ impl Rope {
     }
 
     /// Rotates heads of `head_dim` values in place; `cos_sin` holds the angles of their position.
-    pub(super) fn apply(&self, heads: &mut [f32], head_dim: usize, cos_sin: &[(f32, f32)]) {
+    pub(crate) fn apply(&self, heads: &mut [f32], head_dim: usize, cos_sin: &[(f32, f32)]) {
         for head in heads.chunks_exact_mut(head_dim) {
             let head = &mut head[..self.rotary_dim];
             match self.pairing {

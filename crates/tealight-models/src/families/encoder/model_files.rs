@@ -1,20 +1,25 @@
 //! The files of a model, opened but not yet a network.
 
-use super::config::{ARCHITECTURE, Config};
-use super::names::gguf_name;
+use super::config::Config;
+use super::family::EncoderFamily;
 use crate::formats::gguf::{self, Gguf};
 use crate::formats::json::require_json;
 use crate::formats::weights::{Precision, Weights};
 use crate::model_info::ModelInfo;
-use crate::sentence_transformers::{EmbeddingPipeline, Pooling};
+use crate::sentence_transformers::EmbeddingPipeline;
+use crate::spec::EncoderSpec;
 use crate::tokenizer::{EmbeddingTokenizer, EmbeddingTokenizerSpec};
 use std::path::{Path, PathBuf};
 use tealight_core::{Error, Result};
 use tracing::trace_span;
 
+/// The key of a packed file's [`EncoderSpec`], as JSON.
+pub(super) const SPEC_KEY: &str = "tealight.encoder";
+
 /// The parts of a model.
 pub(crate) struct ModelFiles {
-    pub config: Config,
+    pub family: &'static EncoderFamily,
+    pub spec: EncoderSpec,
     pub weights: Weights,
     /// The path of the weights.
     pub weights_path: PathBuf,
@@ -40,36 +45,32 @@ impl ModelFiles {
         let weights = Weights::new(std::mem::take(&mut file.tensors), precision);
         let missing = || gguf::missing_key(gguf::ARCHITECTURE_KEY);
         let architecture = file.string(gguf::ARCHITECTURE_KEY)?.ok_or_else(missing)?;
-        require_bert(architecture)?;
-        let info = ModelInfo::from_gguf(&file, ARCHITECTURE)?;
+        let family = EncoderFamily::of_gguf(architecture)?;
+        let info = ModelInfo::from_gguf(&file, architecture)?;
         let (tokenizer_spec, tokenizer) = trace_span!("tokenizer").in_scope(|| {
             let spec = EmbeddingTokenizerSpec::from_gguf(&file)?;
             let tokenizer = spec.build()?;
             Ok::<_, Error>((spec, tokenizer))
         })?;
-        let pipeline = EmbeddingPipeline::from_gguf(&file, ARCHITECTURE, &weights, Pooling::Mean)?;
-        let config = Config::from_gguf(&file, &weights)?;
-        Ok(Self { config, weights, weights_path: path.into(), tokenizer, tokenizer_spec, pipeline, info })
+        let pipeline = EmbeddingPipeline::from_gguf(&file, architecture, &weights, family.pooling)?;
+        let spec = match file.string(SPEC_KEY)? {
+            Some(json) => serde_json::from_str(json)
+                .map_err(|e| Error::invalid_model(format!("GGUF key {SPEC_KEY:?} is invalid: {e}")))?,
+            None => (family.spec)(&Config::Gguf(&file, architecture, &weights))?,
+        };
+        let spec = spec.validate()?;
+        Ok(Self { family, spec, weights, weights_path: path.into(), tokenizer, tokenizer_spec, pipeline, info })
     }
 
     fn from_folder(folder: &Path, precision: Precision) -> Result<Self> {
         let config = require_json(&folder.join("config.json"))?;
-        require_bert(config["model_type"].as_str().unwrap_or_default())?;
-        let (weights, weights_path) = Weights::from_folder(folder, precision, gguf_name)?;
+        let family = EncoderFamily::of_config(&config)?;
+        let (weights, weights_path) = Weights::from_folder(folder, precision, |name| family.gguf_name(name))?;
         let tokenizer_spec = EmbeddingTokenizerSpec::from_folder(folder)?;
         let tokenizer = tokenizer_spec.build()?;
-        let pipeline = EmbeddingPipeline::from_folder(folder, Pooling::Mean)?;
-        let info = ModelInfo { architecture: ARCHITECTURE.into(), format: "safetensors", ..ModelInfo::default() };
-        let config = Config::from_json(&config)?;
-        Ok(Self { config, weights, weights_path, tokenizer, tokenizer_spec, pipeline, info })
+        let pipeline = EmbeddingPipeline::from_folder(folder, family.pooling)?;
+        let info = ModelInfo { architecture: family.name.into(), format: "safetensors", ..ModelInfo::default() };
+        let spec = (family.spec)(&Config::Json(&config, &weights))?.validate()?;
+        Ok(Self { family, spec, weights, weights_path, tokenizer, tokenizer_spec, pipeline, info })
     }
-}
-
-fn require_bert(architecture: &str) -> Result<()> {
-    if architecture == ARCHITECTURE {
-        return Ok(());
-    }
-    Err(Error::invalid_model(format!(
-        "architecture {architecture:?} is not supported for embeddings; expected {ARCHITECTURE:?}"
-    )))
 }
