@@ -12,7 +12,8 @@ use tealight_kernels::CpuContext;
 
 pub use crate::formats::packed_file::{PackMetadata, sha256};
 
-/// Quantizes a model and writes it to `output` as one GGUF file that is used in place. Equal input gives equal bytes.
+/// Quantizes a model and writes it to `output` as one GGUF file that is used in place. Equal input gives equal bytes on
+/// one instruction set.
 ///
 /// `calibration` has one text per line, whose activations scale the channels of an embedding model (SmoothQuant); there are
 /// default texts. Other architectures do not use it.
