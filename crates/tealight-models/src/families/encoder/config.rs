@@ -80,24 +80,13 @@ impl Config<'_> {
         matches!(self, Config::Gguf(..))
     }
 
-    /// The name and the value of a field of `config.json` that is set.
-    fn json_field(json: &Value, key: Key) -> Option<(&'static str, &Value)> {
-        key.json.iter().map(|name| (*name, &json[*name])).find(|(_, value)| !value.is_null())
-    }
-
     /// A whole number; `None` if it is not set.
     pub(crate) fn optional_size(&self, key: Key) -> Result<Option<usize>> {
-        match self {
-            Config::Json(json, _) => match Self::json_field(json, key) {
-                None => Ok(None),
-                Some((name, value)) => value.as_u64().map(|n| Some(n as usize)).ok_or_else(|| {
-                    Error::invalid_model(format!("config.json: {name} is {value}; expected a whole number"))
-                }),
-            },
-            Config::Gguf(file, architecture, _) => {
-                Ok(file.integer(&format!("{architecture}.{}", key.gguf))?.map(|n| n as usize))
-            }
-        }
+        let number = match self {
+            Config::Json(json, _) => typed_field(json, key.json, Value::as_u64, "a whole number")?,
+            Config::Gguf(file, architecture, _) => file.integer(&format!("{architecture}.{}", key.gguf))?,
+        };
+        Ok(number.map(|n| n as usize))
     }
 
     /// A whole number that must be set.
@@ -108,13 +97,7 @@ impl Config<'_> {
     /// A number; `None` if it is not set.
     pub(crate) fn optional_float(&self, key: Key) -> Result<Option<f64>> {
         match self {
-            Config::Json(json, _) => match Self::json_field(json, key) {
-                None => Ok(None),
-                Some((name, value)) => value
-                    .as_f64()
-                    .map(Some)
-                    .ok_or_else(|| Error::invalid_model(format!("config.json: {name} is {value}; expected a number"))),
-            },
+            Config::Json(json, _) => typed_field(json, key.json, Value::as_f64, "a number"),
             Config::Gguf(file, architecture, _) => file.float(&format!("{architecture}.{}", key.gguf)),
         }
     }
@@ -137,19 +120,27 @@ impl Config<'_> {
         }
     }
 
+    /// A field of `config.json` with the right type; `None` if it is not set, and in GGUF.
+    fn typed<'a, T>(&'a self, name: &str, read: impl Fn(&'a Value) -> Option<T>, expected: &str) -> Result<Option<T>> {
+        match self {
+            Config::Json(json, _) => typed_field(json, &[name], read, expected),
+            Config::Gguf(..) => Ok(None),
+        }
+    }
+
     /// A Boolean of `config.json`; `default` if it is not set.
     pub(crate) fn flag(&self, name: &str, default: bool) -> Result<bool> {
-        Ok(field(self.json(name), name, Value::as_bool, "true or false")?.unwrap_or(default))
+        Ok(self.typed(name, Value::as_bool, "true or false")?.unwrap_or(default))
     }
 
     /// A size of `config.json`, or `default`.
     pub(crate) fn size_or(&self, name: &str, default: usize) -> Result<usize> {
-        Ok(field(self.json(name), name, Value::as_u64, "a whole number")?.map_or(default, |n| n as usize))
+        Ok(self.typed(name, Value::as_u64, "a whole number")?.map_or(default, |n| n as usize))
     }
 
     /// A number of `config.json`.
     pub(crate) fn float(&self, name: &str) -> Result<Option<f64>> {
-        field(self.json(name), name, Value::as_f64, "a number")
+        self.typed(name, Value::as_f64, "a number")
     }
 
     /// Fails if a Boolean of `config.json` is true: the network that it describes is not supported.
@@ -185,14 +176,10 @@ impl Config<'_> {
     /// The activation of the feed-forward network.
     pub(crate) fn activation(&self, default: &str) -> Result<Activation> {
         let name = match self {
-            Config::Json(json, _) => match Self::json_field(json, HIDDEN_ACT) {
-                None => default,
-                Some((name, value)) => value
-                    .as_str()
-                    .ok_or_else(|| Error::invalid_model(format!("config.json: {name} is {value}; expected a text")))?,
-            },
-            Config::Gguf(file, ..) => file.string(HIDDEN_ACT.gguf)?.unwrap_or(default),
+            Config::Json(json, _) => typed_field(json, HIDDEN_ACT.json, Value::as_str, "a text")?,
+            Config::Gguf(file, ..) => file.string(HIDDEN_ACT.gguf)?,
         };
+        let name = name.unwrap_or(default);
         let known = ACTIVATIONS.iter().find(|(n, _)| *n == name).map(|(_, a)| *a);
         known.ok_or_else(|| {
             let names: Vec<_> = ACTIVATIONS.iter().map(|(n, _)| *n).collect();
@@ -274,7 +261,7 @@ impl Config<'_> {
     /// the remainder `first` when its index is divided by `every`.
     pub(crate) fn global_layers(&self, every: usize, first: usize) -> Result<Vec<bool>> {
         let layers = self.size(NUM_LAYERS)?;
-        let Some(types) = field(self.json("layer_types"), "layer_types", Value::as_array, "a list")? else {
+        let Some(types) = self.typed("layer_types", Value::as_array, "a list")? else {
             return Ok((0..layers).map(|i| every == 0 || i % every == first).collect());
         };
         if types.len() != layers {
@@ -327,16 +314,16 @@ impl Config<'_> {
     }
 }
 
-/// A field of `config.json` with the right type; `None` if it is not set.
-fn field<'a, T>(
-    value: &'a Value,
-    name: &str,
+/// The first field of these names that is set, with the right type.
+fn typed_field<'a, T>(
+    json: &'a Value,
+    names: &[&str],
     read: impl Fn(&'a Value) -> Option<T>,
     expected: &str,
 ) -> Result<Option<T>> {
-    if value.is_null() {
+    let Some((name, value)) = names.iter().map(|name| (name, &json[*name])).find(|(_, value)| !value.is_null()) else {
         return Ok(None);
-    }
+    };
     let wrong_type = || Error::invalid_model(format!("config.json: {name} is {value}; expected {expected}"));
     read(value).map(Some).ok_or_else(wrong_type)
 }
