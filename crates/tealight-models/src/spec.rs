@@ -296,7 +296,7 @@ impl EncoderSpec {
         match self.attention.position_bias {
             PositionBias::None | PositionBias::Alibi => Ok(()),
             PositionBias::RelativeBuckets { buckets, max_distance } => {
-                if (4..=MAX_BUCKETS).contains(&buckets) && max_distance > buckets / 4 && max_distance <= MAX_SIZE {
+                if (4..=MAX_BUCKETS).contains(&buckets) && max_distance > buckets / 4 && max_distance <= MAX_BUCKETS {
                     return Ok(());
                 }
                 Err(Error::invalid_model(format!(

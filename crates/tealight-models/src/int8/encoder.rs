@@ -229,18 +229,25 @@ impl EncoderLayer {
         add_block(run, &self.attention_norms, self.attention.o_proj.n(), scratch, x, |scratch, epilogue, out| {
             self.attention.project_output(run, attended, scratch, epilogue, out);
         });
-        let up_proj = self.feed_forward.up_proj();
-        scratch.quantize(run, &self.feed_forward_norms, LinearKind::Up, up_proj, x);
-        if self.feed_forward_norms.before.is_none() && matches!(self.feed_forward, FeedForwardBlock::Experts(_)) {
-            // The router reads rows that are not quantized, while their sums with the outputs replace them.
-            scratch.normed.clear();
-            scratch.normed.extend_from_slice(x);
+        let (norms, d) = (&self.feed_forward_norms, self.attention.o_proj.n());
+        match &self.feed_forward {
+            FeedForwardBlock::Dense(network) => {
+                scratch.quantize(run, norms, LinearKind::Up, &network.up_proj, x);
+                add_block(run, norms, d, scratch, x, |scratch, epilogue, out| {
+                    network.forward(run, scratch, epilogue, out);
+                });
+            }
+            FeedForwardBlock::Experts(mixture) => {
+                // A copy also without a norm, because the sums of the rows and the outputs replace the rows.
+                scratch.copy_normed(run, norms, d, x);
+                let rows = std::mem::take(&mut scratch.normed);
+                run.observe(LinearKind::Up, 0, &rows, d);
+                add_block(run, norms, d, scratch, x, |scratch, epilogue, out| {
+                    mixture.forward(run, &rows, scratch, epilogue, out);
+                });
+                scratch.normed = rows;
+            }
         }
-        let normed = std::mem::take(&mut scratch.normed);
-        add_block(run, &self.feed_forward_norms, up_proj.k(), scratch, x, |scratch, epilogue, out| {
-            self.feed_forward.forward(run, &normed, scratch, epilogue, out);
-        });
-        scratch.normed = normed;
     }
 }
 
@@ -277,17 +284,23 @@ fn add_block(
 impl ThreadScratch {
     /// Quantizes rows for the first product of a block, after the norm before it.
     fn quantize(&mut self, run: &LayerRun, norms: &BlockNorms, kind: LinearKind, rhs: &PackedRhs, x: &[f32]) {
-        let rows = match &norms.before {
-            None => x,
-            Some(norm) => {
-                self.normed.clear();
-                self.normed.extend_from_slice(x);
-                norm.apply(run.cpu.isa, &mut self.normed, rhs.k());
-                &self.normed
-            }
+        let rows = if norms.before.is_some() {
+            self.copy_normed(run, norms, rhs.k(), x);
+            &self.normed
+        } else {
+            x
         };
         run.observe(kind, 0, rows, rhs.k());
         self.input.quantize(run.cpu.isa, rows, &rhs.layout());
+    }
+
+    /// Copies rows to `normed`, and applies the norm before a block.
+    fn copy_normed(&mut self, run: &LayerRun, norms: &BlockNorms, d: usize, x: &[f32]) {
+        self.normed.clear();
+        self.normed.extend_from_slice(x);
+        if let Some(norm) = &norms.before {
+            norm.apply(run.cpu.isa, &mut self.normed, d);
+        }
     }
 }
 

@@ -44,7 +44,7 @@ pub enum FeedForwardBlock {
 impl FeedForward {
     /// Computes the network for the quantized rows in `scratch.input` and combines it with `out [rows, D]`. One quantization group of
     /// the inner dimension is computed at a time and quantized while it is in the innermost cache.
-    fn forward(&self, run: &LayerRun, scratch: &mut ThreadScratch, epilogue: Epilogue, out: &mut [f32]) {
+    pub(super) fn forward(&self, run: &LayerRun, scratch: &mut ThreadScratch, epilogue: Epilogue, out: &mut [f32]) {
         let (isa, d) = (run.cpu.isa, self.down_proj.n());
         let (intermediate, group) = (self.down_proj.k(), self.down_proj.group_size());
         let ThreadScratch { input, activations, inner, .. } = scratch;
@@ -71,17 +71,8 @@ impl FeedForward {
     }
 }
 
-impl FeedForwardBlock {
-    /// The first matrix, whose layout the input of the block is quantized for.
-    pub(super) fn up_proj(&self) -> &PackedRhs {
-        match self {
-            FeedForwardBlock::Dense(network) => &network.up_proj,
-            FeedForwardBlock::Experts(mixture) => &mixture.experts[0].up_proj,
-        }
-    }
-
-    /// Computes the block for the quantized rows in `scratch.input` and combines it with `out [rows, D]`. A mixture of experts also
-    /// reads the rows themselves, `input`.
+impl MixtureOfExperts {
+    /// Computes the experts of the rows `input` and combines their weighted sums with `out [rows, D]`.
     pub(super) fn forward(
         &self,
         run: &LayerRun,
@@ -90,15 +81,6 @@ impl FeedForwardBlock {
         epilogue: Epilogue,
         out: &mut [f32],
     ) {
-        match self {
-            FeedForwardBlock::Dense(network) => network.forward(run, scratch, epilogue, out),
-            FeedForwardBlock::Experts(mixture) => mixture.forward(run, input, scratch, epilogue, out),
-        }
-    }
-}
-
-impl MixtureOfExperts {
-    fn forward(&self, run: &LayerRun, input: &[f32], scratch: &mut ThreadScratch, epilogue: Epilogue, out: &mut [f32]) {
         let (isa, stride) = (run.cpu.isa, self.experts[0].down_proj.n());
         if epilogue == Epilogue::Store {
             out.fill(0.0);

@@ -8,7 +8,7 @@ use super::feed_forward::{FeedForward, FeedForwardBlock, MixtureOfExperts};
 use super::linear_kind::LinearKind;
 use super::norm::{BlockNorms, RowNorm};
 use super::padding::{Matrix, PaddedDim};
-use super::position_bias::{AttentionPattern, Disentangled, PositionBiasWeights, alibi_slopes};
+use super::position_bias::{AttentionPattern, Disentangled, DistanceBias, PositionBiasWeights, alibi_slopes};
 use super::rope_table::RopeTable;
 use crate::formats::weights::Weights;
 use crate::layers::LayerNorm;
@@ -16,7 +16,7 @@ use crate::spec::{EncoderSpec, Experts, NormKind, NormPlacement, PositionBias, Q
 use std::sync::Arc;
 use tealight_core::{Error, Result};
 use tealight_kernels::int8::PackedRhs;
-use tealight_kernels::rowwise;
+use tealight_kernels::{Isa, rowwise};
 
 /// Weights along K that share a scale if a matrix is packed while the model is loaded. Groups are small because SmoothQuant
 /// scales the channels only when a file is packed.
@@ -30,12 +30,13 @@ pub(crate) struct LayerLoader<'a> {
 }
 
 /// What layers share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct SharedWeights {
+    isa: Isa,
     /// One table for each rotation, in the order of the first layers that have it.
     ropes: Vec<Arc<RopeTable>>,
-    /// Relative buckets, `[buckets, heads]`.
-    relative_buckets: Arc<Vec<f32>>,
+    /// Relative buckets, if the network has them.
+    distance_bias: Option<Arc<DistanceBias>>,
     /// Embeddings of distances, `[2 * span, D]`.
     distances: Vec<f32>,
 }
@@ -230,24 +231,24 @@ impl LayerLoader<'_> {
     }
 
     /// What layers share.
-    pub(super) fn shared(&self) -> Result<SharedWeights> {
-        let mut shared = SharedWeights::default();
+    pub(super) fn shared(&self, isa: Isa) -> Result<SharedWeights> {
+        let mut shared = SharedWeights { isa, ropes: vec![], distance_bias: None, distances: vec![] };
         for rope in self.spec.layers.iter().filter_map(|layer| layer.rope.as_ref()) {
             if !shared.ropes.iter().any(|known| known.rope() == rope) {
                 shared.ropes.push(Arc::new(RopeTable::new(rope.clone())));
             }
         }
         match self.spec.attention.position_bias {
-            PositionBias::RelativeBuckets { buckets, .. } => {
-                let shape = [buckets, self.spec.attention.heads];
-                shared.relative_buckets = Arc::new(self.weights.floats("attn_rel_b.weight", &shape)?);
+            PositionBias::RelativeBuckets { buckets, max_distance } => {
+                let table = self.weights.floats("attn_rel_b.weight", &[buckets, self.spec.attention.heads])?;
+                shared.distance_bias = Some(Arc::new(DistanceBias::from_buckets(&table, buckets, max_distance)));
             }
             PositionBias::Disentangled { span, norm, .. } => {
                 let d = self.spec.hidden_size;
                 shared.distances = self.weights.floats("rel_embd.weight", &[2 * span, d])?;
                 if norm {
                     let norm = self.norm_of_kind("rel_embd_norm", d, NormKind::LayerNorm)?;
-                    norm.apply(tealight_kernels::Isa::Scalar, &mut shared.distances, d);
+                    norm.apply(isa, &mut shared.distances, d);
                 }
             }
             PositionBias::None | PositionBias::Alibi => {}
@@ -323,8 +324,8 @@ impl LayerLoader<'_> {
         Ok(match self.spec.attention.position_bias {
             PositionBias::None => PositionBiasWeights::None,
             PositionBias::Alibi => PositionBiasWeights::Alibi(alibi_slopes(self.spec.attention.heads)),
-            PositionBias::RelativeBuckets { buckets, max_distance } => {
-                PositionBiasWeights::RelativeBuckets { table: shared.relative_buckets.clone(), buckets, max_distance }
+            PositionBias::RelativeBuckets { .. } => {
+                shared.distance_bias.clone().map_or(PositionBiasWeights::None, PositionBiasWeights::Distances)
             }
             PositionBias::Disentangled {
                 span,
@@ -334,9 +335,8 @@ impl LayerLoader<'_> {
                 shared_projections,
                 ..
             } => {
-                let project = |part: usize, own: &str| {
-                    self.project_distances(index, &shared.distances, part, (!shared_projections).then_some(own))
-                };
+                let qkv = if shared_projections { Some(self.matrix(index, LinearKind::Qkv, None)?) } else { None };
+                let project = |part: usize, own: &str| self.project_distances(index, shared, qkv.as_ref(), part, own);
                 PositionBiasWeights::Disentangled(Disentangled {
                     keys: if content_to_position { project(1, "attn_pos_k")? } else { vec![] },
                     queries: if position_to_content { project(0, "attn_pos_q")? } else { vec![] },
@@ -347,21 +347,29 @@ impl LayerLoader<'_> {
         })
     }
 
-    /// Embeddings of distances, projected as queries (part 0) or keys (part 1): `[heads][2 * span][padded head_dim]`.
-    fn project_distances(&self, index: usize, distances: &[f32], part: usize, own: Option<&str>) -> Result<Vec<f32>> {
-        let (a, d) = (&self.spec.attention, self.spec.hidden_size);
-        let n = a.heads * a.head_dim;
-        let (weight, bias) = match own {
-            Some(name) => self.linear(&format!("blk.{index}.{name}"), a.qkv_bias, n, d)?,
+    /// Embeddings of distances, projected as queries (part 0) or keys (part 1) by the matrix of the layer, or if it is not shared by
+    /// the tensor `own`: `[heads][2 * span][padded head_dim]`.
+    fn project_distances(
+        &self,
+        index: usize,
+        shared: &SharedWeights,
+        qkv: Option<&Matrix>,
+        part: usize,
+        own: &str,
+    ) -> Result<Vec<f32>> {
+        let (a, d, n) = (&self.spec.attention, self.spec.hidden_size, self.spec.query_dim());
+        let read;
+        let (weight, bias) = match qkv {
+            Some(qkv) => (&qkv.weight[part * n * d..(part + 1) * n * d], &qkv.bias[part * n..(part + 1) * n]),
             None => {
-                let all = self.matrix(index, LinearKind::Qkv, None)?;
-                (all.weight[part * n * d..(part + 1) * n * d].to_vec(), all.bias[part * n..(part + 1) * n].to_vec())
+                read = self.linear(&format!("blk.{index}.{own}"), a.qkv_bias, n, d)?;
+                (&read.0[..], &read.1[..])
             }
         };
-        let rows = distances.len() / d;
+        let rows = shared.distances.len() / d;
         let mut projected = vec![0.0; rows * n];
-        rowwise::matmul(tealight_kernels::Isa::detect(), distances, &weight, d, &mut projected);
-        rowwise::add_bias(&mut projected, &bias);
+        rowwise::matmul(shared.isa, &shared.distances, weight, d, &mut projected);
+        rowwise::add_bias(&mut projected, bias);
         let padded = PaddedDim::one(a.head_dim).padded_part();
         let mut out = vec![0.0; a.heads * rows * padded];
         for (i, row) in projected.chunks_exact(n).enumerate() {

@@ -23,7 +23,7 @@ pub use feed_forward::{FeedForward, FeedForwardBlock, MixtureOfExperts};
 pub use linear_kind::LinearKind;
 pub use network::Int8Encoder;
 pub use norm::{BlockNorms, RowNorm};
-pub use position_bias::{AttentionPattern, Disentangled, PositionBiasWeights};
+pub use position_bias::{AttentionPattern, Disentangled, DistanceBias, PositionBiasWeights};
 pub use rope_table::RopeTable;
 
 pub(crate) use load::LayerLoader;

@@ -9,7 +9,7 @@ use super::padding::PaddedDim;
 use crate::batch::TokenBatch;
 use crate::formats::weights::Weights;
 use crate::spec::EncoderSpec;
-use crate::text_encoder::TextEncoder;
+use crate::text_encoder::SpecifiedEncoder;
 use tealight_core::Result;
 use tealight_kernels::CpuContext;
 
@@ -30,7 +30,7 @@ impl Int8Encoder {
     /// A tensor is missing, has another shape, or holds values that are not finite.
     pub fn new(cpu: &CpuContext, spec: EncoderSpec, weights: &Weights) -> Result<Self> {
         let loader = LayerLoader { spec: &spec, weights };
-        let shared = loader.shared()?;
+        let shared = loader.shared(cpu.isa)?;
         let indices: Vec<_> = (0..spec.layers.len()).collect();
         // Packed weights are only checked, so threads would not help.
         let is_packed = weights.packed(&LayerLoader::packed_name(0, LinearKind::Qkv, None)).is_some();
@@ -64,24 +64,12 @@ impl Int8Encoder {
     }
 }
 
-impl TextEncoder for Int8Encoder {
-    fn hidden_size(&self) -> usize {
-        self.spec.hidden_size
+impl SpecifiedEncoder for Int8Encoder {
+    fn spec(&self) -> &EncoderSpec {
+        &self.spec
     }
 
-    fn max_tokens(&self) -> usize {
-        self.spec.max_tokens
-    }
-
-    fn vocab_size(&self) -> usize {
-        self.spec.vocab_size
-    }
-
-    fn matmul_ops(&self, tokens: usize) -> u64 {
-        self.spec.matmul_ops(tokens)
-    }
-
-    fn encode(&self, cpu: &CpuContext, batch: &TokenBatch) -> Result<Vec<f32>> {
+    fn hidden_states(&self, cpu: &CpuContext, batch: &TokenBatch) -> Result<Vec<f32>> {
         self.forward(cpu, batch, None)
     }
 }

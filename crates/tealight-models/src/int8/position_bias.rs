@@ -1,6 +1,7 @@
 //! What is added to the scores of attention because of the positions of query and key.
 
 use super::encoder::LayerRun;
+use std::sync::Arc;
 use tealight_kernels::attention::ScoreBias;
 use tealight_kernels::rowwise;
 
@@ -11,17 +12,33 @@ pub enum PositionBiasWeights {
     None,
     /// ALiBi: a slope for each head.
     Alibi(Vec<f32>),
-    /// Relative buckets: `[buckets, heads]`.
-    RelativeBuckets {
-        /// `[buckets, heads]`, shared by all layers.
-        table: std::sync::Arc<Vec<f32>>,
-        /// Number of buckets, half of them for each direction.
-        buckets: usize,
-        /// All larger distances share the last bucket.
-        max_distance: usize,
-    },
+    /// A number for each head and distance, which all layers share.
+    Distances(Arc<DistanceBias>),
     /// Disentangled attention.
     Disentangled(Disentangled),
+}
+
+/// The bias of each head for each distance.
+#[derive(Debug)]
+pub struct DistanceBias {
+    /// `[heads, 2 * max_distance + 1]`, by the position of the key minus that of the query, from `-max_distance` on.
+    values: Vec<f32>,
+    /// Larger distances have the bias of this one.
+    max_distance: usize,
+}
+
+impl DistanceBias {
+    /// The bias by T5's buckets, from `table [buckets, heads]`.
+    pub(super) fn from_buckets(table: &[f32], buckets: usize, max_distance: usize) -> Self {
+        let (heads, max) = (table.len() / buckets, max_distance as isize);
+        let value = |head: usize, d: isize| table[relative_bucket(d, buckets, max_distance) * heads + head];
+        Self { values: (0..heads).flat_map(|head| (-max..=max).map(move |d| value(head, d))).collect(), max_distance }
+    }
+
+    fn at(&self, head: usize, distance: isize) -> f32 {
+        let max = self.max_distance as isize;
+        self.values[head * (2 * self.max_distance + 1) + (distance.clamp(-max, max) + max) as usize]
+    }
 }
 
 /// Embeddings of distances, projected for one layer.
@@ -97,10 +114,7 @@ impl PositionBiasWeights {
         match self {
             PositionBiasWeights::None | PositionBiasWeights::Disentangled(_) => 0.0,
             PositionBiasWeights::Alibi(slopes) => -slopes[head] * distance.unsigned_abs() as f32,
-            PositionBiasWeights::RelativeBuckets { table, buckets, max_distance } => {
-                let heads = table.len() / buckets;
-                table[relative_bucket(distance, *buckets, *max_distance) * heads + head]
-            }
+            PositionBiasWeights::Distances(bias) => bias.at(head, distance),
         }
     }
 }
@@ -114,7 +128,7 @@ pub(crate) fn alibi_slopes(heads: usize) -> Vec<f32> {
 }
 
 /// T5's bucket of a distance: half of the buckets for each direction, of which half are single distances and half logarithmic.
-pub(crate) fn relative_bucket(distance: isize, buckets: usize, max_distance: usize) -> usize {
+fn relative_bucket(distance: isize, buckets: usize, max_distance: usize) -> usize {
     let buckets = buckets / 2;
     let offset = if distance > 0 { buckets } else { 0 };
     let (distance, exact) = (distance.unsigned_abs(), buckets / 2);
