@@ -8,7 +8,7 @@ use crate::formats::weights::Weights;
 use crate::int8::LayerLoader;
 use crate::layers::Activation;
 use crate::spec::{EncoderSpec, NormKind, PositionBias, QkNorm};
-use crate::text_encoder::TextEncoder;
+use crate::text_encoder::SpecifiedEncoder;
 use candle_core::{DType, Device, Module, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::{bert, debertav2, jina_bert, modernbert, nomic_bert, qwen3, xlm_roberta};
@@ -141,24 +141,12 @@ impl Network {
     }
 }
 
-impl TextEncoder for ReferenceEncoder {
-    fn hidden_size(&self) -> usize {
-        self.spec.hidden_size
+impl SpecifiedEncoder for ReferenceEncoder {
+    fn spec(&self) -> &EncoderSpec {
+        &self.spec
     }
 
-    fn max_tokens(&self) -> usize {
-        self.spec.max_tokens
-    }
-
-    fn vocab_size(&self) -> usize {
-        self.spec.vocab_size
-    }
-
-    fn matmul_ops(&self, tokens: usize) -> u64 {
-        self.spec.matmul_ops(tokens)
-    }
-
-    fn encode(&self, _: &CpuContext, batch: &TokenBatch) -> Result<Vec<f32>> {
+    fn hidden_states(&self, _: &CpuContext, batch: &TokenBatch) -> Result<Vec<f32>> {
         let mut hidden_states = vec![];
         for text in batch.cu_seqlens.windows(2) {
             let ids = Tensor::new(&batch.ids[text[0]..text[1]], &Device::Cpu)?.unsqueeze(0)?;
