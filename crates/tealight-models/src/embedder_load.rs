@@ -23,7 +23,7 @@ impl Embedder {
     /// [`ErrorKind::ModelLoad`](tealight_core::ErrorKind) and [`ErrorKind::Io`](tealight_core::ErrorKind), with the path of the
     /// model and the reason.
     pub fn load(cpu: &CpuContext, path: &Path, precision: Precision) -> Result<Self> {
-        let loaded = ModelFiles::open(path, precision).and_then(|files| {
+        let loaded = ModelFiles::open(path).and_then(|files| {
             let _span = trace_span!("network").entered();
             let encoder: Box<dyn TextEncoder> = match precision {
                 Precision::Int8 => Box::new(Int8Encoder::new(cpu, files.spec, &files.weights)?),

@@ -2,7 +2,7 @@
 
 use super::json::read_json;
 use super::tensor::{Dtype, TensorData};
-use super::weights::{Precision, Weights};
+use super::weights::Weights;
 use bytes::Bytes;
 use candle_core::quantized::GgmlDType;
 use safetensors::SafeTensors;
@@ -20,28 +20,20 @@ impl Weights {
     ///
     /// # Errors
     /// The header does not fit the file, or a tensor has a type other than F32, F16 and BF16.
-    pub fn from_safetensors(
-        file: &Bytes,
-        precision: Precision,
-        rename: impl Fn(&str) -> Option<String>,
-    ) -> Result<Self> {
+    pub fn from_safetensors(file: &Bytes, rename: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let mut tensors = HashMap::new();
         read(file, rename, &mut tensors)?;
-        Ok(Self::new(tensors, precision))
+        Ok(Self::new(tensors))
     }
 
     /// The tensors of a model folder, and the path of its only weight file, or of the index of several files.
     ///
     /// # Errors
     /// The folder has no weights, lacks a file that its index names, or as for [`Weights::from_safetensors`].
-    pub fn from_folder(
-        folder: &Path,
-        precision: Precision,
-        rename: impl Fn(&str) -> Option<String>,
-    ) -> Result<(Self, PathBuf)> {
+    pub fn from_folder(folder: &Path, rename: impl Fn(&str) -> Option<String>) -> Result<(Self, PathBuf)> {
         let single = folder.join(SINGLE_FILE);
         if single.exists() {
-            return Ok((Self::from_safetensors(&map_file(&single)?, precision, rename)?, single));
+            return Ok((Self::from_safetensors(&map_file(&single)?, rename)?, single));
         }
         let index_path = folder.join(INDEX);
         let missing = || {
@@ -60,7 +52,7 @@ impl Weights {
         for name in names {
             read(&map_file(&folder.join(name))?, &rename, &mut tensors).map_err(|e| e.with_context(name))?;
         }
-        Ok((Self::new(tensors, precision), index_path))
+        Ok((Self::new(tensors), index_path))
     }
 }
 

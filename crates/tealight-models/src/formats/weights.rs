@@ -7,7 +7,7 @@ use candle_core::quantized::GgmlDType;
 use std::collections::HashMap;
 use tealight_core::{Error, Result};
 
-/// How matrices are held in memory. Only encoders can also be loaded in [`Precision::F32`]; Llama and Whisper are always in int8,
+/// The arithmetic of a model. Only encoders can also be computed in [`Precision::F32`]; Llama and Whisper are always in int8,
 /// except that the 4-bit weights of Llama files stay 4-bit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Precision {
@@ -32,13 +32,12 @@ impl Precision {
 #[derive(Debug, Default)]
 pub struct Weights {
     tensors: HashMap<String, TensorData>,
-    precision: Precision,
 }
 
 impl Weights {
     /// Tensors by name.
-    pub fn new(tensors: HashMap<String, TensorData>, precision: Precision) -> Self {
-        Self { tensors, precision }
+    pub fn new(tensors: HashMap<String, TensorData>) -> Self {
+        Self { tensors }
     }
 
     /// The names of all tensors, in no particular order.
@@ -113,11 +112,6 @@ impl Weights {
             None => Ok(values),
             Some(i) => Err(Error::invalid_model(format!("tensor {name:?} has the value {} at index {i}", values[i]))),
         }
-    }
-
-    /// How matrices are to be held in memory.
-    pub fn precision(&self) -> Precision {
-        self.precision
     }
 
     /// A table `[rows, row_len]` that decodes rows when they are read.

@@ -4,7 +4,7 @@ use super::dense::{Dense, activation_from_name};
 use super::pipeline::EmbeddingPipeline;
 use super::pooling::Pooling;
 use crate::formats::json::{read_json, require_json};
-use crate::formats::weights::{Precision, Weights};
+use crate::formats::weights::Weights;
 use serde_json::Value;
 use std::path::Path;
 use tealight_core::mmap::map_file;
@@ -109,7 +109,7 @@ fn read_dense(folder: &Path) -> Result<Dense> {
     };
     let (k, n) = (size("in_features")?, size("out_features")?);
     let file = map_file(&folder.join("model.safetensors"))?;
-    let weights = Weights::from_safetensors(&file, Precision::F32, |name| Some(name.to_string()))?;
+    let weights = Weights::from_safetensors(&file, |name| Some(name.to_string()))?;
     let has_bias = config["bias"] != false;
     Ok(Dense {
         weight: weights.floats("linear.weight", &[n, k])?,

@@ -4,7 +4,7 @@ use super::config::Config;
 use super::family::EncoderFamily;
 use crate::formats::gguf::{self, Gguf};
 use crate::formats::json::require_json;
-use crate::formats::weights::{Precision, Weights};
+use crate::formats::weights::Weights;
 use crate::model_info::ModelInfo;
 use crate::sentence_transformers::EmbeddingPipeline;
 use crate::spec::EncoderSpec;
@@ -34,15 +34,15 @@ impl ModelFiles {
     ///
     /// # Errors
     /// A file is missing or invalid, or the model has another architecture.
-    pub(crate) fn open(path: &Path, precision: Precision) -> Result<Self> {
-        if path.is_dir() { Self::from_folder(path, precision) } else { Self::from_gguf(path, precision) }
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        if path.is_dir() { Self::from_folder(path) } else { Self::from_gguf(path) }
     }
 
-    fn from_gguf(path: &Path, precision: Precision) -> Result<Self> {
+    fn from_gguf(path: &Path) -> Result<Self> {
         let span = trace_span!("file and header").entered();
         let mut file = Gguf::parse(tealight_core::mmap::map_file(path)?)?;
         span.exit();
-        let weights = Weights::new(std::mem::take(&mut file.tensors), precision);
+        let weights = Weights::new(std::mem::take(&mut file.tensors));
         let missing = || gguf::missing_key(gguf::ARCHITECTURE_KEY);
         let architecture = file.string(gguf::ARCHITECTURE_KEY)?.ok_or_else(missing)?;
         let family = EncoderFamily::of_gguf(architecture)?;
@@ -62,10 +62,10 @@ impl ModelFiles {
         Ok(Self { family, spec, weights, weights_path: path.into(), tokenizer, tokenizer_spec, pipeline, info })
     }
 
-    fn from_folder(folder: &Path, precision: Precision) -> Result<Self> {
+    fn from_folder(folder: &Path) -> Result<Self> {
         let config = require_json(&folder.join("config.json"))?;
         let family = EncoderFamily::of_config(&config)?;
-        let (weights, weights_path) = Weights::from_folder(folder, precision, |name| family.gguf_name(name))?;
+        let (weights, weights_path) = Weights::from_folder(folder, |name| family.gguf_name(name))?;
         let tokenizer_spec = EmbeddingTokenizerSpec::from_folder(folder)?;
         let tokenizer = tokenizer_spec.build()?;
         let pipeline = EmbeddingPipeline::from_folder(folder, family.pooling)?;

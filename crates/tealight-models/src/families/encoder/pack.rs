@@ -7,7 +7,7 @@ use crate::formats::embedding_table::EmbeddingTable;
 use crate::formats::gguf::{self, MetadataValue};
 use crate::formats::packed_file::{PackMetadata, general_metadata, sha256};
 use crate::formats::tensor::{Dtype, TensorData};
-use crate::formats::weights::{Precision, Weights, packed_name};
+use crate::formats::weights::{Weights, packed_name};
 use crate::int8::{Int8Encoder, LayerLoader, LinearKind};
 use crate::spec::EncoderSpec;
 use crate::tokenizer::TruncationDirection;
@@ -61,7 +61,7 @@ fn pack_in_memory(
     given: &PackMetadata,
     calibration: &str,
 ) -> Result<(Metadata, Tensors)> {
-    let files = ModelFiles::open(source, Precision::Int8)?;
+    let files = ModelFiles::open(source)?;
     let ModelFiles { family, spec, weights, info, .. } = &files;
     if weights.packed(TOKEN_EMBEDDINGS).is_some() {
         return Err(Error::invalid_model("the model is packed already; pack its source instead"));

@@ -6,7 +6,7 @@ use crate::formats::gguf::{self, Gguf, MetadataValue, ParsedValue};
 use crate::formats::json::{read_json, require_json};
 use crate::formats::llama2c::{self, TokenizerBin};
 use crate::formats::tensor_loader::TensorLoader;
-use crate::formats::weights::{Precision, Weights};
+use crate::formats::weights::Weights;
 use crate::model_info::ModelInfo;
 use crate::sentence_transformers::{EmbeddingPipeline, Pooling};
 use crate::tokenizer::{BpeSpec, LlamaTokenizer, TOKENIZER_JSON_KEY};
@@ -55,7 +55,7 @@ impl ModelFiles {
     }
 
     fn from_gguf(path: &Path, mut file: Gguf, record_tensors: bool) -> Result<Self> {
-        let weights = Weights::new(std::mem::take(&mut file.tensors), Precision::Int8);
+        let weights = Weights::new(std::mem::take(&mut file.tensors));
         let config = read_config(&file, &weights)?;
         let pipeline = EmbeddingPipeline::from_gguf(&file, ARCHITECTURE, &weights, DEFAULT_POOLING)?;
         let info = ModelInfo::from_gguf(&file, ARCHITECTURE)?;
@@ -67,7 +67,7 @@ impl ModelFiles {
 
     fn from_folder(folder: &Path, record_tensors: bool) -> Result<Self> {
         let config = require_json(&folder.join("config.json"))?;
-        let (weights, weights_path) = Weights::from_folder(folder, Precision::Int8, gguf_name)?;
+        let (weights, weights_path) = Weights::from_folder(folder, gguf_name)?;
         let config = Config::from_json(&config, weights.first_dim("token_embd.weight")?)?;
         let tokenizer = LlamaTokenizer::from_folder(folder)?;
         let tokenizer_json = folder.join("tokenizer.json");
@@ -91,7 +91,7 @@ impl ModelFiles {
     fn from_llama2c(path: &Path, bytes: &Bytes, record_tensors: bool) -> Result<Self> {
         let header = llama2c::Header::parse(bytes)?;
         let config = Config::from_llama2c(&header)?;
-        let weights = Weights::new(header.tensors(bytes)?, Precision::Int8);
+        let weights = Weights::new(header.tensors(bytes)?);
         let tokenizer_bin = TokenizerBin::parse(&map_file(&path.with_file_name("tokenizer.bin"))?, config.vocab_size)?;
         let info = ModelInfo { architecture: ARCHITECTURE.into(), format: "llama2.c", ..ModelInfo::default() };
         Ok(Self {

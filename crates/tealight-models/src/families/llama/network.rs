@@ -125,7 +125,7 @@ fn token_table(name: &str, config: &Config) -> MatrixSpec {
 mod tests {
     use super::*;
     use crate::formats::tensor::{Dtype, TensorData, tensor_bytes};
-    use crate::formats::weights::{Precision, Weights};
+    use crate::formats::weights::Weights;
     use crate::layers::{Pairing, Rope};
     use candle_core::quantized::GgmlDType;
     use std::collections::HashMap;
@@ -193,10 +193,10 @@ mod tests {
             let bytes = network.weight_bytes() + network.embed_tokens.bytes().len();
             assert_eq!(Network::matrix_bytes(config, loader), bytes as u64, "{case}");
         };
-        let loader = TensorLoader::new(Weights::new(tensors, Precision::Int8), true);
+        let loader = TensorLoader::new(Weights::new(tensors), true);
         assert_equal(&loader);
         let packed = loader.into_tensors().into_iter().collect();
-        assert_equal(&TensorLoader::new(Weights::new(packed, Precision::Int8), false));
+        assert_equal(&TensorLoader::new(Weights::new(packed), false));
     }
 
     #[test]

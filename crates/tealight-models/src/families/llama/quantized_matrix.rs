@@ -250,7 +250,7 @@ mod tests {
             }
             let count = data.len() / size * dtype.block_size();
             let tensor = TensorData { shape: vec![1, count], dtype: Dtype::Ggml(dtype), data: data.clone().into() };
-            let weights = Weights::new([("w".to_string(), tensor)].into(), Default::default());
+            let weights = Weights::new([("w".to_string(), tensor)].into());
             let found = q4_blocks(&weights, "w", 1, count).unwrap().unwrap();
             let values: Vec<f32> = found.iter().flat_map(Q4Block::dequantize).collect();
             let expected = dequantize(dtype, &data, count).unwrap();

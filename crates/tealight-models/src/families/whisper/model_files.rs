@@ -8,7 +8,7 @@ use crate::formats::gguf::Gguf;
 use crate::formats::json::{read_json, require_json};
 use crate::formats::tensor::TensorData;
 use crate::formats::tensor_loader::TensorLoader;
-use crate::formats::weights::{Precision, Weights, packed_name};
+use crate::formats::weights::{Weights, packed_name};
 use crate::formats::{CANDLE_WHISPER_TENSOR, CTRANSLATE2_FILE, GGML_MAGIC, ctranslate2, ggml};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -70,7 +70,7 @@ impl ModelFiles {
         let tokenizer = folder.join(TOKENIZER);
         if ct2.exists() {
             let (tensors, heads) = ctranslate2::read(&map_file(&ct2)?)?;
-            let weights = Weights::new(tensors, Precision::Int8);
+            let weights = Weights::new(tensors);
             return Self::from_parts(weights, heads, &config, &tokenizer, ct2, record_tensors);
         }
         if !safetensors.exists() {
@@ -85,7 +85,7 @@ impl ModelFiles {
             }
         }
         let rename = |name: &str| Some(strip_model(name).to_string());
-        let weights = Weights::from_safetensors(&map_file(&safetensors)?, Precision::Int8, rename)?;
+        let weights = Weights::from_safetensors(&map_file(&safetensors)?, rename)?;
         Self::from_parts(weights, attention_heads(&config), &config, &tokenizer, safetensors, record_tensors)
     }
 
@@ -101,7 +101,7 @@ impl ModelFiles {
         };
         let config = require_json(&sibling(CONFIG))?;
         let tensors = tensors.into_iter().map(|(name, tensor)| (strip_model(&name).to_string(), tensor)).collect();
-        let weights = Weights::new(tensors, Precision::Int8);
+        let weights = Weights::new(tensors);
         let tokenizer = sibling(TOKENIZER);
         Self::from_parts(weights, attention_heads(&config), &config, &tokenizer, path.into(), record_tensors)
     }
@@ -123,7 +123,7 @@ impl ModelFiles {
 
     fn from_ggml(path: &Path, bytes: &Bytes, record_tensors: bool) -> Result<Self> {
         let ggml::GgmlFile { tensors, num_attention_heads, vocab_size, tokens } = ggml::read(bytes)?;
-        let weights = Weights::new(tensors, Precision::Int8);
+        let weights = Weights::new(tensors);
         let config = WhisperConfig::from_weights(&weights, Some(num_attention_heads), &Value::Null)?;
         if config.vocab_size != vocab_size {
             let rows = config.vocab_size;
@@ -152,7 +152,7 @@ impl ModelFiles {
         let PackedHeader { config, special, languages } = serde_json::from_str(header)
             .map_err(|e| Error::invalid_model(format!("metadata {HEADER_KEY} is invalid: {e}")))?;
         let config = config.validate()?;
-        let weights = Weights::new(std::mem::take(&mut gguf.tensors), Precision::Int8);
+        let weights = Weights::new(std::mem::take(&mut gguf.tensors));
         let bytes = |name: &str| {
             let tensor = weights.packed(name).cloned();
             tensor.ok_or_else(|| Error::invalid_model(format!("tensor {:?} is missing", packed_name(name))))
