@@ -14,8 +14,8 @@
 //! | [`log_mel`], `fft` | [`Spectrogram`](log_mel::Spectrogram), as openai/whisper computes it; the FFT of its frames |
 //! | `vad` | [`VoiceDetector`] |
 //!
-//! Apart from the bytes of the file, memory use does not depend on the length of a recording: samples come in blocks of about one codec packet, and a recording
-//! can be decoded any number of times.
+//! Apart from the bytes of the file, memory use does not depend on the length of a recording: samples come in blocks of about one
+//! codec packet, and a recording can be decoded any number of times.
 //!
 //! ```
 //! use tealight_audio::{Recording, SAMPLE_RATE};
